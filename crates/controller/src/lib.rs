@@ -1,0 +1,1 @@
+//! Controller: REST API, store, planner, engine sessions.

@@ -1,0 +1,1 @@
+//! Raw socket options and other kernel interfaces; the only crate with unsafe code.

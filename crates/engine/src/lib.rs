@@ -1,0 +1,1 @@
+//! Service engine: agent, BGP shell, health monitors, addresses.

@@ -1,0 +1,2 @@
+//! The evenkeel binary: argument parsing and wiring, nothing else.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Health monitor core: rise and fall of a server, without I/O.

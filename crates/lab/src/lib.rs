@@ -1,0 +1,1 @@
+//! Network namespaces, routers, traffic and scenarios.

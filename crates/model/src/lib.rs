@@ -1,0 +1,1 @@
+//! Configuration objects: schema, validation, defaults, typed views; no I/O.

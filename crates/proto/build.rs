@@ -1,0 +1,11 @@
+//! Generates the message types with Debian's protoc (package protobuf-compiler).
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = "proto";
+    let file = "proto/evenkeel/engine/v1/engine.proto";
+    println!("cargo::rerun-if-changed={file}");
+    tonic_prost_build::configure()
+        .skip_debug(["evenkeel.engine.v1.BgpPeer", "evenkeel.engine.v1.JoinRequest"])
+        .compile_protos(&[file], &[root])?;
+    Ok(())
+}

@@ -1,0 +1,1 @@
+//! Layer 4 proxying: listeners, pools, connections.

@@ -1,0 +1,1 @@
+//! Revisioned key-value store: memory and SQLite behind one trait.
