@@ -1,0 +1,80 @@
+//! The vocabulary of states and reasons: one word everywhere (API, CLI, metrics, logs).
+
+/// Why a virtual service is not up on an engine, or a VIP is not announced by it.
+///
+/// The text form is the snake_case code that every surface shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The VS is up.
+    Up,
+    /// `enabled` or `traffic_enabled` is false.
+    VsDisabled,
+    /// The VS has no pool.
+    NoPool,
+    /// The pool is disabled.
+    PoolDisabled,
+    /// No server of the pool is up.
+    PoolDown,
+    /// The first health checks have not finished.
+    HealthChecksPending,
+    /// The proxy could not listen on a port of the VS.
+    ListenerFailed,
+    /// The VIP could not be put on the loopback interface.
+    VipFailed,
+    /// No VS of this VIP asks for route health injection.
+    RhiDisabled,
+    /// The VRF has no BGP profile.
+    NoBgpProfile,
+    /// No VS of this VIP is up here.
+    VsDown,
+    /// The engine is stopping.
+    Stopping,
+}
+
+impl Reason {
+    /// The snake_case code.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::VsDisabled => "vs_disabled",
+            Self::NoPool => "no_pool",
+            Self::PoolDisabled => "pool_disabled",
+            Self::PoolDown => "pool_down",
+            Self::HealthChecksPending => "health_checks_pending",
+            Self::ListenerFailed => "listener_failed",
+            Self::VipFailed => "vip_failed",
+            Self::RhiDisabled => "rhi_disabled",
+            Self::NoBgpProfile => "no_bgp_profile",
+            Self::VsDown => "vs_down",
+            Self::Stopping => "stopping",
+        }
+    }
+
+    /// A sentence for an operator.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::Up => "The virtual service is up.",
+            Self::VsDisabled => {
+                "The virtual service is disabled (enabled or traffic_enabled is false)."
+            }
+            Self::NoPool => "The virtual service has no pool.",
+            Self::PoolDisabled => "The pool is disabled.",
+            Self::PoolDown => "No server of the pool is up.",
+            Self::HealthChecksPending => "The first health checks have not finished.",
+            Self::ListenerFailed => "The proxy could not listen on a port of the virtual service.",
+            Self::VipFailed => "The VIP could not be put on the loopback interface.",
+            Self::RhiDisabled => {
+                "No virtual service of this VIP asks for route health injection (enable_rhi)."
+            }
+            Self::NoBgpProfile => "The VRF context has no bgp_profile.",
+            Self::VsDown => "No virtual service of this VIP is up on this engine.",
+            Self::Stopping => "The engine is stopping.",
+        }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.code())
+    }
+}

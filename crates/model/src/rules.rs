@@ -1,0 +1,497 @@
+//! What names, types and ranges cannot say: the rules within one object (avi-api section 12).
+//!
+//! Rules across objects (a VIP used twice, ports that overlap) need the store and live in the controller.
+
+use crate::object::{FieldError, Object};
+use crate::schema::{Kind, ObjectType, message};
+use crate::view::{self, Address, BgpPeer, BgpProfile, Prefix};
+use ipnet::IpNet;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// Largest TCP MD5 key the kernel takes, in bytes (TCP_MD5SIG_MAXKEYLEN).
+pub const MD5_SECRET_MAX_BYTES: usize = 80;
+/// Largest scale-out of a virtual service, in engines (avi-api section 12, serviceenginegroup).
+pub const SCALEOUT_MAX: i64 = 64;
+
+/// The rules of this type; empty when all hold. The object's fields have passed the schema's checks.
+pub fn check(ty: &ObjectType, object: &Object) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    check_addresses(ty, object, "", &mut errors);
+    if !errors.is_empty() {
+        return errors;
+    }
+    match ty.name.as_str() {
+        "VrfContext" => check_vrf(object, &mut errors),
+        "ServiceEngineGroup" => check_se_group(object, &mut errors),
+        "ServiceEngine" => check_service_engine(object, &mut errors),
+        "VsVip" => check_vips(object, &mut errors),
+        "VirtualService" => check_virtual_service(object, &mut errors),
+        "HealthMonitor" => check_health_monitor(object, &mut errors),
+        _ => {}
+    }
+    errors
+}
+
+/// Every `IpAddr` and `IpAddrPrefix` in the object is an address and a prefix.
+fn check_addresses(ty: &ObjectType, object: &Object, prefix: &str, errors: &mut Vec<FieldError>) {
+    for field in ty.fields.iter().filter(|f| !f.is_server_owned()) {
+        let (Kind::Message(name), Some(value)) = (&field.kind, object.get(&field.name)) else {
+            continue;
+        };
+        let path = if prefix.is_empty() {
+            field.name.clone()
+        } else {
+            format!("{prefix}.{}", field.name)
+        };
+        match value {
+            Value::Array(items) => {
+                for (i, item) in items.iter().enumerate() {
+                    check_address_value(name, item, &format!("{path}[{i}]"), errors);
+                }
+            }
+            value => check_address_value(name, value, &path, errors),
+        }
+    }
+}
+
+fn check_address_value(name: &str, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    let (Some(object), Some(ty)) = (value.as_object(), message(name)) else {
+        return;
+    };
+    match name {
+        "IpAddr" => check_ip(object, path, errors),
+        "IpAddrPrefix" => check_prefix(object, path, errors),
+        _ => check_addresses(ty, object, path, errors),
+    }
+}
+
+fn check_ip(object: &Object, path: &str, errors: &mut Vec<FieldError>) {
+    let Ok(address) = view::parse::<Address>(object) else {
+        return;
+    };
+    if address.kind != "DNS" && address.ip().is_none() {
+        let problem = format!(
+            "{:?} is not an address of type {}",
+            address.addr, address.kind
+        );
+        errors.push(FieldError::new(
+            format!("{path}.addr"),
+            problem,
+            "write an IPv4 or IPv6 address and its type V4 or V6",
+        ));
+    }
+}
+
+fn check_prefix(object: &Object, path: &str, errors: &mut Vec<FieldError>) {
+    let Ok(prefix) = view::parse::<Prefix>(object) else {
+        return;
+    };
+    if prefix.net().is_none() {
+        let problem = format!(
+            "{}/{} is not a prefix of type {}",
+            prefix.ip_addr.addr, prefix.mask, prefix.ip_addr.kind
+        );
+        errors.push(FieldError::new(
+            path,
+            problem,
+            "write ip_addr {addr, type} and a mask that fits it",
+        ));
+    }
+}
+
+fn check_vrf(object: &Object, errors: &mut Vec<FieldError>) {
+    let Some(profile) = object.get("bgp_profile").and_then(Value::as_object) else {
+        return;
+    };
+    match view::parse::<BgpProfile>(profile) {
+        Ok(profile) => check_bgp_profile(&profile, errors),
+        Err(e) => errors.push(FieldError::new(
+            "bgp_profile",
+            e.to_string(),
+            "correct the profile",
+        )),
+    }
+}
+
+fn check_bgp_profile(profile: &BgpProfile, errors: &mut Vec<FieldError>) {
+    let base = "bgp_profile";
+    if profile.ibgp && profile.num_as_path_prepend.is_some() {
+        errors.push(FieldError::new(
+            format!("{base}.num_as_path_prepend"),
+            "goes with eBGP only",
+            "set ibgp to false or leave it out",
+        ));
+    }
+    if !profile.ibgp && profile.local_preference.is_some() {
+        errors.push(FieldError::new(
+            format!("{base}.local_preference"),
+            "goes with iBGP only",
+            "set ibgp to true or leave it out",
+        ));
+    }
+    for (i, text) in profile
+        .community
+        .iter()
+        .enumerate()
+        .filter(|(_, c)| !is_community(c))
+    {
+        let hint = "write aa:nn with numbers from 1 to 65535, or internet, local-AS, no-advertise, no-export";
+        errors.push(FieldError::new(
+            format!("{base}.community[{i}]"),
+            format!("{text:?} is not a community"),
+            hint,
+        ));
+    }
+    let mut seen = BTreeMap::new();
+    for (i, peer) in profile.peers.iter().enumerate() {
+        let path = format!("{base}.peers[{i}]");
+        check_peer(profile, peer, &path, errors);
+        check_peer_is_new(peer, &path, &mut seen, errors);
+    }
+}
+
+/// `aa:nn` or one of the well-known words (RFC 1997; avi-api section 12).
+fn is_community(text: &str) -> bool {
+    if ["internet", "local-AS", "no-advertise", "no-export"].contains(&text) {
+        return true;
+    }
+    let number = |t: &str| t.parse::<u16>().is_ok_and(|n| n > 0);
+    text.split_once(':')
+        .is_some_and(|(a, n)| number(a) && number(n))
+}
+
+fn check_peer(profile: &BgpProfile, peer: &BgpPeer, path: &str, errors: &mut Vec<FieldError>) {
+    if peer.peer_ip.is_none() && peer.peer_ip6.is_none() {
+        errors.push(FieldError::new(
+            format!("{path}.peer_ip"),
+            "is required",
+            "set peer_ip or peer_ip6 to the router's address",
+        ));
+    }
+    check_peer_as(profile, peer, path, errors);
+    check_peer_subnet(
+        profile,
+        peer,
+        path,
+        peer.peer_ip.as_ref(),
+        peer.subnet.as_ref(),
+        "",
+        errors,
+    );
+    check_peer_subnet(
+        profile,
+        peer,
+        path,
+        peer.peer_ip6.as_ref(),
+        peer.subnet6.as_ref(),
+        "6",
+        errors,
+    );
+    if peer
+        .md5_secret
+        .as_ref()
+        .is_some_and(|s| s.len() > MD5_SECRET_MAX_BYTES)
+    {
+        let problem =
+            format!("is longer than {MD5_SECRET_MAX_BYTES} bytes, the most that TCP MD5 takes");
+        errors.push(FieldError::new(
+            format!("{path}.md5_secret"),
+            problem,
+            "use a shorter secret",
+        ));
+    }
+    if peer.label.as_ref().is_some_and(|l| !is_label(l)) {
+        errors.push(FieldError::new(
+            format!("{path}.label"),
+            "is not a label",
+            "use up to 128 of A-Z a-z 0-9 _ -",
+        ));
+    }
+}
+
+fn is_label(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+fn check_peer_as(profile: &BgpProfile, peer: &BgpPeer, path: &str, errors: &mut Vec<FieldError>) {
+    let local_as = peer.local_as.unwrap_or(profile.local_as);
+    let path = format!("{path}.remote_as");
+    match peer.remote_as {
+        None if !profile.ibgp => {
+            errors.push(FieldError::new(
+                path,
+                "is required for an eBGP peer",
+                "set the router's AS number, or set bgp_profile.ibgp to true",
+            ));
+        }
+        Some(remote) if profile.ibgp && remote != local_as => {
+            let problem =
+                format!("{remote} differs from local_as {local_as}, but the profile is iBGP");
+            errors.push(FieldError::new(
+                path,
+                problem,
+                "leave it out, or set bgp_profile.ibgp to false",
+            ));
+        }
+        Some(remote) if !profile.ibgp && remote == local_as => {
+            let problem = format!("{remote} equals local_as, but the profile is eBGP");
+            errors.push(FieldError::new(
+                path,
+                problem,
+                "set the router's AS number, or set bgp_profile.ibgp to true",
+            ));
+        }
+        _ => {}
+    }
+}
+
+/// The peer lies in its subnet, unless it is reached over several hops (`ebgp_multihop`) or is an iBGP peer: an
+/// iBGP router's loopback lies outside the link's subnet by design, and then the subnet only selects the local
+/// interface.
+fn check_peer_subnet(
+    profile: &BgpProfile,
+    peer: &BgpPeer,
+    path: &str,
+    address: Option<&Address>,
+    subnet: Option<&Prefix>,
+    suffix: &str,
+    errors: &mut Vec<FieldError>,
+) {
+    let Some(ip) = address.and_then(Address::ip) else {
+        return;
+    };
+    let path = format!("{path}.subnet{suffix}");
+    let Some(net) = subnet.and_then(Prefix::net) else {
+        return errors.push(FieldError::new(
+            path,
+            "is required",
+            "set the network of the engines' interfaces towards this router",
+        ));
+    };
+    if net.addr().is_ipv4() != ip.is_ipv4() {
+        let problem = format!("{net} and the peer {ip} are of different address families");
+        errors.push(FieldError::new(
+            path,
+            problem,
+            "write a subnet of the peer's family",
+        ));
+    } else if !net.contains(&ip) && !profile.ibgp && peer.ebgp_multihop == 0 {
+        let hint = "correct peer_ip or the subnet, or set ebgp_multihop when the router is not directly connected";
+        errors.push(FieldError::new(
+            path,
+            format!("the peer {ip} is outside {net}"),
+            hint,
+        ));
+    }
+}
+
+/// Peer identity is (address, subnet): the key of graceful changes (avi-api section 12).
+fn check_peer_is_new(
+    peer: &BgpPeer,
+    path: &str,
+    seen: &mut BTreeMap<(IpAddr, Option<IpNet>), String>,
+    errors: &mut Vec<FieldError>,
+) {
+    let pairs = [
+        (&peer.peer_ip, &peer.subnet),
+        (&peer.peer_ip6, &peer.subnet6),
+    ];
+    for (address, subnet) in pairs {
+        let Some(ip) = address.as_ref().and_then(Address::ip) else {
+            continue;
+        };
+        let key = (ip, subnet.as_ref().and_then(Prefix::net));
+        if let Some(first) = seen.insert(key, path.to_owned()) {
+            errors.push(FieldError::new(
+                path,
+                format!("is the same peer as {first}"),
+                "remove one of them",
+            ));
+        }
+    }
+}
+
+fn check_se_group(object: &Object, errors: &mut Vec<FieldError>) {
+    let number = |name: &str| object.get(name).and_then(Value::as_i64);
+    let (min, max) = (
+        number("min_scaleout_per_vs").unwrap_or(1),
+        number("max_scaleout_per_vs").unwrap_or(4),
+    );
+    for (name, n) in [("min_scaleout_per_vs", min), ("max_scaleout_per_vs", max)] {
+        if !(1..=SCALEOUT_MAX).contains(&n) {
+            errors.push(FieldError::new(
+                name,
+                format!("{n} is out of range"),
+                format!("use 1 to {SCALEOUT_MAX}"),
+            ));
+        }
+    }
+    if min > max {
+        let problem = format!("{min} is above max_scaleout_per_vs {max}");
+        errors.push(FieldError::new(
+            "min_scaleout_per_vs",
+            problem,
+            "lower it or raise max_scaleout_per_vs",
+        ));
+    }
+}
+
+/// "Connection between the Avi SE and the BGP peer on separate layer 3 interfaces that are in the same subnet
+/// and same VLAN is not supported" (seed, "SE-Router Link Types").
+fn check_service_engine(object: &Object, errors: &mut Vec<FieldError>) {
+    let Some(vnics) = object.get("data_vnics").and_then(Value::as_array) else {
+        return;
+    };
+    let mut seen: BTreeMap<(IpNet, i64), usize> = BTreeMap::new();
+    for (i, vnic) in vnics.iter().enumerate() {
+        let vlan = vnic.get("vlan_id").and_then(Value::as_i64).unwrap_or(0);
+        for net in vnic_nets(vnic) {
+            match seen.insert((net, vlan), i) {
+                Some(first) if first != i => {
+                    let problem = format!(
+                        "the interface is in {net}, as data_vnics[{first}] is: two interfaces in the same subnet and VLAN are not supported"
+                    );
+                    errors.push(FieldError::new(format!("data_vnics[{i}]"), problem, "move one of them to another subnet, or bundle both links into one port channel"));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn vnic_nets(vnic: &Value) -> BTreeSet<IpNet> {
+    let networks = vnic
+        .get("vnic_networks")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
+    networks
+        .filter_map(|n| n.get("ip").and_then(Value::as_object))
+        .filter_map(|o| view::parse::<Prefix>(o).ok()?.net())
+        .collect()
+}
+
+fn check_vips(object: &Object, errors: &mut Vec<FieldError>) {
+    let Some(vips) = object.get("vip").and_then(Value::as_array) else {
+        return;
+    };
+    let (mut ids, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+    for (i, vip) in vips.iter().enumerate() {
+        let path = format!("vip[{i}]");
+        let id = vip
+            .get("vip_id")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        if !ids.insert(id.to_owned()) {
+            errors.push(FieldError::new(
+                format!("{path}.vip_id"),
+                format!("{id:?} is used twice"),
+                "give every VIP its own vip_id",
+            ));
+        }
+        for name in ["ip_address", "ip6_address"] {
+            check_vip_address(
+                vip.get(name),
+                &format!("{path}.{name}"),
+                name == "ip6_address",
+                &mut addresses,
+                errors,
+            );
+        }
+    }
+}
+
+fn check_vip_address(
+    value: Option<&Value>,
+    path: &str,
+    v6: bool,
+    seen: &mut BTreeSet<IpAddr>,
+    errors: &mut Vec<FieldError>,
+) {
+    let Some(ip) = value
+        .and_then(Value::as_object)
+        .and_then(|o| view::parse::<Address>(o).ok()?.ip())
+    else {
+        return;
+    };
+    if ip.is_ipv6() != v6 {
+        let hint = if v6 {
+            "put an IPv4 address into ip_address"
+        } else {
+            "put an IPv6 address into ip6_address"
+        };
+        errors.push(FieldError::new(
+            path,
+            format!("{ip} is of the other address family"),
+            hint,
+        ));
+    } else if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() {
+        errors.push(FieldError::new(
+            path,
+            format!("{ip} cannot be a VIP"),
+            "use a unicast address that routers can carry",
+        ));
+    } else if !seen.insert(ip) {
+        errors.push(FieldError::new(
+            path,
+            format!("{ip} is used twice"),
+            "remove one of them",
+        ));
+    }
+}
+
+fn check_virtual_service(object: &Object, errors: &mut Vec<FieldError>) {
+    if object.contains_key("pool_ref") && object.contains_key("pool_group_ref") {
+        errors.push(FieldError::new(
+            "pool_group_ref",
+            "goes with no pool_ref",
+            "keep one of them",
+        ));
+    }
+    let Some(services) = object.get("services").and_then(Value::as_array) else {
+        return;
+    };
+    let mut taken: Vec<(i64, i64)> = Vec::new();
+    for (i, service) in services.iter().enumerate() {
+        let number = |name: &str| service.get(name).and_then(Value::as_i64).unwrap_or(0);
+        let (first, end) = (number("port"), number("port_range_end"));
+        if end != 0 && end < first {
+            let problem = format!("{end} is below port {first}");
+            errors.push(FieldError::new(
+                format!("services[{i}].port_range_end"),
+                problem,
+                "use a port not below port, or 0",
+            ));
+        }
+        let range = (first, end.max(first));
+        if taken.iter().any(|t| t.0 <= range.1 && range.0 <= t.1) {
+            errors.push(FieldError::new(
+                format!("services[{i}].port"),
+                format!("port {first} is used twice"),
+                "remove one of them",
+            ));
+        }
+        taken.push(range);
+    }
+}
+
+fn check_health_monitor(object: &Object, errors: &mut Vec<FieldError>) {
+    let number = |name: &str, default| object.get(name).and_then(Value::as_i64).unwrap_or(default);
+    let (timeout, interval) = (number("receive_timeout", 4), number("send_interval", 10));
+    if timeout >= interval {
+        let problem = format!("{timeout} s is not below send_interval {interval} s");
+        errors.push(FieldError::new(
+            "receive_timeout",
+            problem,
+            "lower it or raise send_interval",
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,235 @@
+//! Each rule with an object that breaks it and one that does not.
+
+use crate::object::validate;
+use crate::schema::object_type;
+use serde_json::{Value, json};
+
+fn first_error(path: &str, value: Value) -> String {
+    match validate(
+        object_type(path).expect("known"),
+        value.as_object().expect("object"),
+    ) {
+        Ok(()) => String::new(),
+        Err(list) => list[0].to_string(),
+    }
+}
+
+fn v4(addr: &str) -> Value {
+    json!({"addr": addr, "type": "V4"})
+}
+
+fn vrf(ibgp: bool, peer: Value) -> Value {
+    let mut peer = peer;
+    let defaults =
+        json!({"peer_ip": v4("10.115.0.1"), "subnet": {"ip_addr": v4("10.115.0.0"), "mask": 16}});
+    for (k, v) in defaults.as_object().expect("object") {
+        peer.as_object_mut()
+            .expect("object")
+            .entry(k.clone())
+            .or_insert(v.clone());
+    }
+    json!({"name": "global", "bgp_profile": {"local_as": 100, "ibgp": ibgp, "peers": [peer]}})
+}
+
+#[test]
+fn the_documents_ibgp_profile_is_valid() {
+    assert_eq!(
+        first_error("vrfcontext", vrf(true, json!({"md5_secret": "abcd"}))),
+        ""
+    );
+}
+
+#[test]
+fn an_ebgp_peer_needs_a_remote_as() {
+    let error = first_error("vrfcontext", vrf(false, json!({})));
+    assert!(
+        error.starts_with("bgp_profile.peers[0].remote_as: is required for an eBGP peer"),
+        "{error}"
+    );
+    assert_eq!(
+        first_error("vrfcontext", vrf(false, json!({"remote_as": 200}))),
+        ""
+    );
+}
+
+#[test]
+fn an_ebgp_peer_outside_its_subnet_needs_multihop() {
+    let far = |hops: i64| {
+        vrf(
+            false,
+            json!({"remote_as": 200, "peer_ip": v4("192.0.2.1"), "ebgp_multihop": hops}),
+        )
+    };
+    let error = first_error("vrfcontext", far(0));
+    assert!(
+        error.starts_with(
+            "bgp_profile.peers[0].subnet: the peer 192.0.2.1 is outside 10.115.0.0/16"
+        ),
+        "{error}"
+    );
+    assert_eq!(first_error("vrfcontext", far(64)), "");
+}
+
+#[test]
+fn an_ibgp_peer_may_be_a_loopback_outside_the_subnet() {
+    assert_eq!(
+        first_error("vrfcontext", vrf(true, json!({"peer_ip": v4("192.0.2.1")}))),
+        ""
+    );
+}
+
+#[test]
+fn an_ibgp_profile_refuses_a_foreign_as() {
+    let error = first_error("vrfcontext", vrf(true, json!({"remote_as": 7})));
+    assert!(
+        error.contains("remote_as: 7 differs from local_as 100"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_peer_listed_twice_is_refused() {
+    let mut object = vrf(true, json!({}));
+    let peer = object["bgp_profile"]["peers"][0].clone();
+    object["bgp_profile"]["peers"]
+        .as_array_mut()
+        .expect("list")
+        .push(peer);
+    let error = first_error("vrfcontext", object);
+    assert!(
+        error.starts_with("bgp_profile.peers[1]: is the same peer as bgp_profile.peers[0]"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_md5_secret_is_at_most_80_bytes() {
+    assert_eq!(
+        first_error(
+            "vrfcontext",
+            vrf(true, json!({"md5_secret": "x".repeat(80)}))
+        ),
+        ""
+    );
+    assert!(
+        first_error(
+            "vrfcontext",
+            vrf(true, json!({"md5_secret": "x".repeat(81)}))
+        )
+        .contains("md5_secret")
+    );
+}
+
+#[test]
+fn timers_out_of_range_are_refused() {
+    let error = first_error("vrfcontext", vrf(true, json!({"connect_timer": 121})));
+    assert_eq!(
+        error,
+        "bgp_profile.peers[0].connect_timer: 121 is out of range; use 1 to 120"
+    );
+}
+
+#[test]
+fn an_address_must_agree_with_its_type() {
+    let error = first_error(
+        "vrfcontext",
+        vrf(
+            true,
+            json!({"peer_ip": {"addr": "10.115.0.1", "type": "V6"}}),
+        ),
+    );
+    assert!(
+        error.starts_with(
+            "bgp_profile.peers[0].peer_ip.addr: \"10.115.0.1\" is not an address of type V6"
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn min_scaleout_is_not_above_max_scaleout_and_max_not_above_64() {
+    let group = |min: i64, max: i64| json!({"name": "g", "min_scaleout_per_vs": min, "max_scaleout_per_vs": max});
+    assert_eq!(first_error("serviceenginegroup", group(1, 64)), "");
+    assert!(
+        first_error("serviceenginegroup", group(5, 4))
+            .starts_with("min_scaleout_per_vs: 5 is above")
+    );
+    assert!(
+        first_error("serviceenginegroup", group(1, 65))
+            .starts_with("max_scaleout_per_vs: 65 is out of range")
+    );
+}
+
+#[test]
+fn two_interfaces_of_an_engine_in_one_subnet_are_refused_with_the_documents_reason() {
+    let vnic = |addr: &str| json!({"mac_address": "02:00:00:00:00:01", "vnic_networks": [{"mode": "STATIC", "ip": {"ip_addr": v4(addr), "mask": 24}}]});
+    let engine = |b: &str| json!({"name": "se", "data_vnics": [vnic("10.10.10.11"), vnic(b)]});
+    let error = first_error("serviceengine", engine("10.10.10.12"));
+    assert!(
+        error.starts_with("data_vnics[1]: ")
+            && error.contains("same subnet and VLAN are not supported"),
+        "{error}"
+    );
+    assert_eq!(first_error("serviceengine", engine("10.10.11.12")), "");
+}
+
+#[test]
+fn a_vip_used_twice_in_one_object_is_refused() {
+    let vip = |id: &str| json!({"vip_id": id, "ip_address": v4("10.100.0.1")});
+    let error = first_error("vsvip", json!({"name": "v", "vip": [vip("1"), vip("2")]}));
+    assert!(
+        error.starts_with("vip[1].ip_address: 10.100.0.1 is used twice"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_vip_is_a_unicast_address_of_its_family() {
+    let error = first_error(
+        "vsvip",
+        json!({"name": "v", "vip": [{"vip_id": "1", "ip_address": v4("224.0.0.1")}]}),
+    );
+    assert!(error.contains("cannot be a VIP"), "{error}");
+    let error = first_error(
+        "vsvip",
+        json!({"name": "v", "vip": [{"vip_id": "1", "ip6_address": v4("10.0.0.1")}]}),
+    );
+    assert!(error.contains("other address family"), "{error}");
+}
+
+#[test]
+fn ports_of_a_virtual_service_do_not_overlap() {
+    let error = first_error(
+        "virtualservice",
+        json!({"name": "v", "services": [{"port": 80, "port_range_end": 90}, {"port": 85}]}),
+    );
+    assert!(
+        error.starts_with("services[1].port: port 85 is used twice"),
+        "{error}"
+    );
+    let error = first_error(
+        "virtualservice",
+        json!({"name": "v", "services": [{"port": 80, "port_range_end": 79}]}),
+    );
+    assert!(error.starts_with("services[0].port_range_end"), "{error}");
+}
+
+#[test]
+fn a_health_monitors_timeout_is_below_its_interval() {
+    let error = first_error(
+        "healthmonitor",
+        json!({"name": "m", "type": "HEALTH_MONITOR_TCP", "send_interval": 4, "receive_timeout": 4}),
+    );
+    assert!(
+        error.starts_with("receive_timeout: 4 s is not below send_interval 4 s"),
+        "{error}"
+    );
+}
+
+#[test]
+fn communities_are_pairs_or_the_four_words() {
+    let profile = |c: &str| json!({"name": "g", "bgp_profile": {"local_as": 1, "ibgp": true, "community": [c]}});
+    assert_eq!(first_error("vrfcontext", profile("65000:100")), "");
+    assert_eq!(first_error("vrfcontext", profile("no-export")), "");
+    assert!(first_error("vrfcontext", profile("65536:1")).contains("community[0]"));
+}

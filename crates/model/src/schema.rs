@@ -1,0 +1,336 @@
+//! The registry of object types, parsed once from the field lists in `schema/` (avi-api annex).
+
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+const AVI: &str = include_str!("../schema/avi-30.2.1.txt");
+
+static REGISTRY: LazyLock<Registry> =
+    LazyLock::new(|| Registry::parse(AVI).expect("the embedded schema parses: a test proves it"));
+
+/// What the product does with a field (avi-api section 12).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Honoured now.
+    Honoured,
+    /// Accepted and validated; acts when its feature comes.
+    Soon,
+    /// Owned by the server: ignored on write, filled on read.
+    ServerOwned,
+    /// Stored and returned untouched.
+    Echo,
+}
+
+/// The type of a field's value, or of one item when the field is a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// Text.
+    Str,
+    /// A whole number.
+    Int,
+    /// Any number.
+    Num,
+    /// true or false.
+    Bool,
+    /// A reference to an object; holds the target's model name, e.g. `VsVip`.
+    Ref(String),
+    /// A nested object; holds its model name. One that the registry does not know is kept as given.
+    Message(String),
+}
+
+/// Which whole numbers a field takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Range {
+    /// From the first to the second, both included.
+    Span(i64, i64),
+    /// One of these.
+    Set(Vec<i64>),
+}
+
+/// One field of an object type.
+#[derive(Debug, Clone)]
+pub struct Field {
+    /// Name as in JSON.
+    pub name: String,
+    /// What the product does with it.
+    pub class: Class,
+    /// Type of the value or of each item.
+    pub kind: Kind,
+    /// The value is a list of `kind`.
+    pub list: bool,
+    /// Must be present after defaults are applied.
+    pub required: bool,
+    /// Shown on read even if never set.
+    pub default: Option<Value>,
+    /// Allowed whole numbers.
+    pub range: Option<Range>,
+    /// Numbers outside the range with a meaning of their own (0 = unlimited).
+    pub special: Vec<i64>,
+    /// Allowed words; empty = any.
+    pub words: Vec<String>,
+    /// Most items of a list.
+    pub max_items: Option<usize>,
+    /// Unit of a number, when the name does not say it.
+    pub unit: Option<String>,
+}
+
+impl Field {
+    /// True when the server alone writes this field.
+    pub fn is_server_owned(&self) -> bool {
+        self.class == Class::ServerOwned
+    }
+}
+
+/// An object type or a nested structure.
+#[derive(Debug, Clone)]
+pub struct ObjectType {
+    /// Model name, e.g. `VirtualService`.
+    pub name: String,
+    /// Name in paths, e.g. `virtualservice`.
+    pub path: String,
+    /// Fields in the order of the schema.
+    pub fields: Vec<Field>,
+}
+
+impl ObjectType {
+    /// The field of this name, if the schema knows it.
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        self.fields.iter().find(|f| f.name == name)
+    }
+
+    /// True for a resource with a URL of its own, false for a nested structure.
+    pub fn is_resource(&self) -> bool {
+        self.field("uuid").is_some() && self.field("url").is_some()
+    }
+}
+
+/// The type with this model name (`VirtualService`), resource or nested structure.
+pub fn message(name: &str) -> Option<&'static ObjectType> {
+    REGISTRY.types.get(name)
+}
+
+/// The resource with this path name (`virtualservice`).
+pub fn object_type(path: &str) -> Option<&'static ObjectType> {
+    let name = REGISTRY.by_path.get(path)?;
+    REGISTRY.types.get(name).filter(|t| t.is_resource())
+}
+
+/// All resources, by model name.
+pub fn object_types() -> impl Iterator<Item = &'static ObjectType> {
+    REGISTRY.types.values().filter(|t| t.is_resource())
+}
+
+struct Registry {
+    types: BTreeMap<String, ObjectType>,
+    by_path: BTreeMap<String, String>,
+}
+
+impl Registry {
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut types: BTreeMap<String, ObjectType> = BTreeMap::new();
+        let mut current = String::new();
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            if let Some(name) = line.strip_prefix('@') {
+                current = name.to_owned();
+                types.insert(current.clone(), new_type(name));
+                continue;
+            }
+            let field = parse_field(line).map_err(|e| format!("line {}: {e}", number + 1))?;
+            let owner = types
+                .get_mut(&current)
+                .ok_or("a field stands before any @Type")?;
+            owner.fields.push(field);
+        }
+        let by_path = types
+            .values()
+            .map(|t| (t.path.clone(), t.name.clone()))
+            .collect();
+        Ok(Self { types, by_path })
+    }
+}
+
+fn new_type(name: &str) -> ObjectType {
+    ObjectType {
+        name: name.to_owned(),
+        path: name.to_lowercase(),
+        fields: Vec::new(),
+    }
+}
+
+fn parse_field(line: &str) -> Result<Field, String> {
+    let mut words = line.split_whitespace();
+    let class = class_of(words.next().ok_or("empty line")?)?;
+    let name = words.next().ok_or("a field without a name")?;
+    let ty = words.next().ok_or("a field without a type")?;
+    let (kind, list) = kind_of(ty);
+    let mut field = Field {
+        name: name.trim_end_matches('!').to_owned(),
+        class,
+        kind,
+        list,
+        required: name.ends_with('!'),
+        default: None,
+        range: None,
+        special: Vec::new(),
+        words: Vec::new(),
+        max_items: None,
+        unit: None,
+    };
+    while let Some(word) = words.next() {
+        match word {
+            "in" => field.range = Some(range_of(words.next().ok_or("`in` without a range")?)?),
+            _ => parse_modifier(&mut field, word)?,
+        }
+    }
+    Ok(field)
+}
+
+fn class_of(word: &str) -> Result<Class, String> {
+    match word {
+        "M" => Ok(Class::Honoured),
+        "S" => Ok(Class::Soon),
+        "R" => Ok(Class::ServerOwned),
+        "E" => Ok(Class::Echo),
+        other => Err(format!("unknown class {other}")),
+    }
+}
+
+fn kind_of(word: &str) -> (Kind, bool) {
+    let (inner, list) = match word.strip_prefix('[').and_then(|w| w.strip_suffix(']')) {
+        Some(inner) => (inner, true),
+        None => (word, false),
+    };
+    let kind = match inner {
+        "str" => Kind::Str,
+        "int" => Kind::Int,
+        "num" => Kind::Num,
+        "bool" => Kind::Bool,
+        _ => match inner.strip_prefix("ref:") {
+            Some(target) => Kind::Ref(target.to_owned()),
+            None => Kind::Message(inner.to_owned()),
+        },
+    };
+    (kind, list)
+}
+
+fn parse_modifier(field: &mut Field, word: &str) -> Result<(), String> {
+    if let Some(value) = word.strip_prefix('=') {
+        field.default = Some(default_of(&field.kind, value)?);
+    } else if let Some(inner) = word
+        .strip_prefix("special(")
+        .and_then(|w| w.strip_suffix(')'))
+    {
+        field.special = inner.split(',').filter_map(special_value).collect();
+    } else if let Some(inner) = word.strip_prefix('{').and_then(|w| w.strip_suffix('}')) {
+        field.words = inner.split('|').map(str::to_owned).collect();
+    } else if let Some(n) = word.strip_prefix("max").and_then(|n| n.parse().ok()) {
+        field.max_items = Some(n);
+    } else if let Some(unit) = word.strip_prefix("u:") {
+        field.unit = Some(unit.to_owned());
+    } else if !(word == "reboot" || word.starts_with('@') || word.starts_with("dep@")) {
+        return Err(format!("unknown modifier {word}"));
+    }
+    Ok(())
+}
+
+/// `0-unlimited` is 0, `-1-Infinite` is -1, a word such as `MAX-Passthrough` has no number.
+fn special_value(text: &str) -> Option<i64> {
+    let end = text[1..].find('-').map_or(text.len(), |i| i + 1);
+    text[..end].parse().ok()
+}
+
+fn range_of(text: &str) -> Result<Range, String> {
+    let number = |t: &str| t.parse::<i64>().map_err(|e| format!("range {text}: {e}"));
+    if text.contains(',') {
+        return text
+            .split(',')
+            .map(number)
+            .collect::<Result<_, _>>()
+            .map(Range::Set);
+    }
+    let split = text[1..]
+        .find('-')
+        .ok_or(format!("range {text} has no end"))?
+        + 1;
+    Ok(Range::Span(
+        number(&text[..split])?,
+        number(&text[split + 1..])?,
+    ))
+}
+
+fn default_of(kind: &Kind, text: &str) -> Result<Value, String> {
+    let text = text.replace('␠', " ");
+    match kind {
+        Kind::Int => text
+            .parse::<i64>()
+            .map(Value::from)
+            .map_err(|e| format!("default {text}: {e}")),
+        Kind::Num => text
+            .parse::<f64>()
+            .map(Value::from)
+            .map_err(|e| format!("default {text}: {e}")),
+        Kind::Bool => text
+            .parse::<bool>()
+            .map(Value::from)
+            .map_err(|e| format!("default {text}: {e}")),
+        _ => Ok(Value::from(text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_schema_parses_and_knows_the_resources() {
+        let registry = Registry::parse(AVI).expect("parses");
+        assert!(registry.types.len() >= 90, "{} types", registry.types.len());
+        for path in [
+            "virtualservice",
+            "vsvip",
+            "pool",
+            "vrfcontext",
+            "cloud",
+            "serviceenginegroup",
+        ] {
+            assert!(object_type(path).is_some(), "{path}");
+        }
+        assert!(
+            object_type("bgppeer").is_none(),
+            "a nested structure is no resource"
+        );
+    }
+
+    #[test]
+    fn a_field_line_becomes_its_parts() {
+        let f =
+            parse_field("M idle int =600 in 5-14400 special(0-infinite) u:sec @17.1").expect("ok");
+        assert_eq!(f.default, Some(Value::from(600)));
+        assert_eq!(f.range, Some(Range::Span(5, 14400)));
+        assert_eq!(
+            (f.special.as_slice(), f.unit.as_deref()),
+            ([0].as_slice(), Some("sec"))
+        );
+        let f =
+            parse_field("S d int =-1 in 1-432000 special(0-Immediate,-1-Infinite)").expect("ok");
+        assert_eq!(f.special, [0, -1]);
+        let f = parse_field("M peers [BgpPeer] max128").expect("ok");
+        assert_eq!(
+            (f.kind, f.list, f.max_items),
+            (Kind::Message("BgpPeer".into()), true, Some(128))
+        );
+    }
+
+    #[test]
+    fn a_line_that_makes_no_sense_is_refused_with_its_number() {
+        let error = Registry::parse("@T\nM a int\nM b int in x")
+            .err()
+            .expect("refused");
+        assert!(error.starts_with("line 3"), "{error}");
+    }
+}

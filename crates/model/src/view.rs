@@ -1,0 +1,488 @@
+//! Typed views of the objects that the product acts on.
+//!
+//! A view is parsed from an object whose defaults are filled in ([`crate::object::with_defaults`]) and that
+//! was validated before it was stored; so a parse error here is a bug of ours or a field whose meaning
+//! [`crate::rules`] forgot to check. Field names are those of avi-api; units are in the schema.
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::net::IpAddr;
+
+/// Parses a view.
+///
+/// # Errors
+/// The field that does not fit, in serde's words.
+pub fn parse<T: DeserializeOwned>(object: &crate::object::Object) -> Result<T, serde_json::Error> {
+    T::deserialize(Value::Object(object.clone()))
+}
+
+/// A reference in canonical form, `/api/TYPE/UUID`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(transparent)]
+pub struct Ref(pub String);
+
+impl Ref {
+    /// The reference to this object.
+    pub fn to(path: &str, uuid: &str) -> Self {
+        Self(format!("/api/{path}/{uuid}"))
+    }
+
+    /// The target's uuid.
+    pub fn uuid(&self) -> &str {
+        let end = self.0.find('#').unwrap_or(self.0.len());
+        self.0[..end].rsplit('/').next().unwrap_or("")
+    }
+}
+
+/// `{addr, type}`. The address may be a DNS name in objects we only keep; [`Address::ip`] says so.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
+pub struct Address {
+    /// The text of the address.
+    pub addr: String,
+    /// `V4`, `V6` or `DNS`.
+    #[serde(rename = "type")]
+    pub kind: String,
+}
+
+impl Address {
+    /// The address, when the text is one and agrees with `type`.
+    pub fn ip(&self) -> Option<IpAddr> {
+        let ip: IpAddr = self.addr.parse().ok()?;
+        (if ip.is_ipv4() {
+            self.kind == "V4"
+        } else {
+            self.kind == "V6"
+        })
+        .then_some(ip)
+    }
+}
+
+/// `{ip_addr, mask}`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
+pub struct Prefix {
+    /// An address in the prefix.
+    pub ip_addr: Address,
+    /// Prefix length in bits.
+    pub mask: i64,
+}
+
+impl Prefix {
+    /// The prefix with its host bits cleared, when address and length make one.
+    pub fn net(&self) -> Option<IpNet> {
+        IpNet::new(self.ip_addr.ip()?, u8::try_from(self.mask).ok()?)
+            .ok()
+            .map(|n| n.trunc())
+    }
+}
+
+/// avi-api `VirtualService`.
+#[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
+pub struct VirtualService {
+    pub uuid: String,
+    pub name: String,
+    pub cloud_ref: Option<Ref>,
+    pub tenant_ref: Option<Ref>,
+    pub se_group_ref: Option<Ref>,
+    pub vrf_context_ref: Option<Ref>,
+    pub vsvip_ref: Option<Ref>,
+    pub pool_ref: Option<Ref>,
+    pub network_profile_ref: Option<Ref>,
+    pub application_profile_ref: Option<Ref>,
+    #[serde(default)]
+    pub services: Vec<Service>,
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    #[serde(default = "yes")]
+    pub traffic_enabled: bool,
+    #[serde(default)]
+    pub enable_rhi: bool,
+}
+
+/// avi-api `Service`: a port or a range of ports.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[allow(missing_docs)]
+pub struct Service {
+    pub port: u16,
+    /// 0 = only `port`.
+    #[serde(default)]
+    pub port_range_end: u16,
+    #[serde(default)]
+    pub enable_ssl: bool,
+}
+
+impl Service {
+    /// First and last port.
+    pub fn ports(&self) -> (u16, u16) {
+        (self.port, self.port_range_end.max(self.port))
+    }
+}
+
+/// avi-api `VsVip`.
+#[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
+pub struct VsVip {
+    pub uuid: String,
+    pub name: String,
+    pub cloud_ref: Option<Ref>,
+    pub vrf_context_ref: Option<Ref>,
+    #[serde(default)]
+    pub vip: Vec<Vip>,
+}
+
+/// avi-api `Vip`.
+#[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
+pub struct Vip {
+    #[serde(default)]
+    pub vip_id: String,
+    pub ip_address: Option<Address>,
+    pub ip6_address: Option<Address>,
+    #[serde(default = "yes")]
+    pub enabled: bool,
+}
+
+impl Vip {
+    /// Its addresses, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        [&self.ip_address, &self.ip6_address]
+            .into_iter()
+            .flatten()
+            .filter_map(Address::ip)
+    }
+}
+
+/// avi-api `Pool`.
+#[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
+pub struct Pool {
+    pub uuid: String,
+    pub name: String,
+    pub vrf_ref: Option<Ref>,
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    #[serde(default)]
+    pub lb_algorithm: String,
+    #[serde(default = "default_server_port")]
+    pub default_server_port: u16,
+    #[serde(default)]
+    pub health_monitor_refs: Vec<Ref>,
+    #[serde(default)]
+    pub servers: Vec<Server>,
+    #[serde(default)]
+    pub max_concurrent_connections_per_server: u32,
+}
+
+/// avi-api `Server` of a pool.
+#[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
+pub struct Server {
+    pub ip: Address,
+    /// None or 0 = the pool's `default_server_port`.
+    pub port: Option<u16>,
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    #[serde(default = "one")]
+    pub ratio: u32,
+}
+
+/// avi-api `HealthMonitor`.
+#[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
+pub struct HealthMonitor {
+    pub uuid: String,
+    pub name: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub send_interval: u32,
+    pub receive_timeout: u32,
+    pub successful_checks: u32,
+    pub failed_checks: u32,
+    pub monitor_port: Option<u16>,
+    pub tcp_monitor: Option<HealthMonitorTcp>,
+}
+
+/// avi-api `HealthMonitorTcp`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[allow(missing_docs)]
+pub struct HealthMonitorTcp {
+    pub tcp_request: Option<String>,
+    pub tcp_response: Option<String>,
+    #[serde(default)]
+    pub tcp_half_open: bool,
+}
+
+/// avi-api `NetworkProfile`, as far as the TCP proxy needs it.
+#[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
+pub struct NetworkProfile {
+    pub uuid: String,
+    pub name: String,
+    pub profile: NetworkProfileUnion,
+}
+
+/// avi-api `NetworkProfileUnion`.
+#[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
+pub struct NetworkProfileUnion {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub tcp_proxy_profile: Option<TcpProxyProfile>,
+}
+
+/// avi-api `TCPProxyProfile`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct TcpProxyProfile {
+    /// Seconds without a byte in either direction; 0 = never.
+    #[serde(default = "idle_connection_timeout")]
+    pub idle_connection_timeout: u32,
+}
+
+/// avi-api `VrfContext`.
+#[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
+pub struct VrfContext {
+    pub uuid: String,
+    pub name: String,
+    pub cloud_ref: Option<Ref>,
+    pub bgp_profile: Option<BgpProfile>,
+}
+
+/// avi-api `BgpProfile`; times in seconds.
+#[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
+pub struct BgpProfile {
+    pub local_as: u32,
+    #[serde(default = "yes")]
+    pub ibgp: bool,
+    #[serde(default = "keepalive")]
+    pub keepalive_interval: u16,
+    #[serde(default = "hold_time")]
+    pub hold_time: u16,
+    #[serde(default)]
+    pub shutdown: bool,
+    #[serde(default = "yes")]
+    pub send_community: bool,
+    #[serde(default)]
+    pub community: Vec<String>,
+    pub local_preference: Option<u32>,
+    pub num_as_path_prepend: Option<u32>,
+    #[serde(default)]
+    pub peers: Vec<BgpPeer>,
+}
+
+/// avi-api `BgpPeer`; times in seconds. `keepalive_interval` and `hold_time` fall back to the profile's.
+#[derive(Clone, Deserialize)]
+#[allow(missing_docs)]
+pub struct BgpPeer {
+    pub peer_ip: Option<Address>,
+    pub peer_ip6: Option<Address>,
+    pub subnet: Option<Prefix>,
+    pub subnet6: Option<Prefix>,
+    pub remote_as: Option<u32>,
+    pub local_as: Option<u32>,
+    pub keepalive_interval: Option<u16>,
+    pub hold_time: Option<u16>,
+    #[serde(default = "connect_timer")]
+    pub connect_timer: u16,
+    #[serde(default = "advertisement_interval")]
+    pub advertisement_interval: u16,
+    #[serde(default)]
+    pub ebgp_multihop: u8,
+    pub md5_secret: Option<String>,
+    #[serde(default = "yes")]
+    pub bfd: bool,
+    #[serde(default)]
+    pub shutdown: bool,
+    #[serde(default = "yes")]
+    pub advertise_vip: bool,
+    pub label: Option<String>,
+}
+
+impl std::fmt::Debug for BgpPeer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BgpPeer")
+            .field("peer_ip", &self.peer_ip)
+            .field("peer_ip6", &self.peer_ip6)
+            .field("subnet", &self.subnet)
+            .field("remote_as", &self.remote_as)
+            .field("md5_secret_set", &self.md5_secret.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// avi-api `ServiceEngineGroup`, as far as the planner needs it.
+#[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
+pub struct ServiceEngineGroup {
+    pub uuid: String,
+    pub name: String,
+    pub cloud_ref: Option<Ref>,
+    #[serde(default = "one")]
+    pub min_scaleout_per_vs: u32,
+    #[serde(default = "four")]
+    pub max_scaleout_per_vs: u32,
+    #[serde(default = "ten")]
+    pub max_vs_per_se: u32,
+    #[serde(default)]
+    pub algo: String,
+    #[serde(default)]
+    pub ha_mode: String,
+}
+
+/// avi-api `ServiceEngine`, as far as the planner needs it.
+#[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
+pub struct ServiceEngine {
+    pub uuid: String,
+    pub name: String,
+    pub cloud_ref: Option<Ref>,
+    pub se_group_ref: Option<Ref>,
+    #[serde(default)]
+    pub enable_state: String,
+    #[serde(default)]
+    pub data_vnics: Vec<Vnic>,
+}
+
+/// avi-api `vNIC`.
+#[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
+pub struct Vnic {
+    pub if_name: Option<String>,
+    #[serde(default)]
+    pub mac_address: String,
+    pub vrf_ref: Option<Ref>,
+    #[serde(default)]
+    pub vnic_networks: Vec<VnicNetwork>,
+}
+
+/// avi-api `vNICNetwork`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct VnicNetwork {
+    /// The interface's address and prefix length.
+    pub ip: Prefix,
+}
+
+fn yes() -> bool {
+    true
+}
+fn one() -> u32 {
+    1
+}
+fn four() -> u32 {
+    4
+}
+fn ten() -> u32 {
+    10
+}
+fn default_server_port() -> u16 {
+    80
+}
+fn keepalive() -> u16 {
+    60
+}
+fn hold_time() -> u16 {
+    180
+}
+fn connect_timer() -> u16 {
+    10
+}
+fn advertisement_interval() -> u16 {
+    5
+}
+fn idle_connection_timeout() -> u32 {
+    600
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::{Object, with_defaults};
+    use crate::schema::object_type;
+    use serde_json::json;
+
+    fn full(path: &str, value: Value) -> Object {
+        with_defaults(
+            object_type(path).expect("known"),
+            value.as_object().expect("object"),
+        )
+    }
+
+    #[test]
+    fn views_take_their_defaults_from_the_schema() {
+        let group: ServiceEngineGroup = parse(&full(
+            "serviceenginegroup",
+            json!({"name": "g", "uuid": "u"}),
+        ))
+        .expect("parses");
+        assert_eq!(
+            (
+                group.min_scaleout_per_vs,
+                group.max_scaleout_per_vs,
+                group.max_vs_per_se
+            ),
+            (1, 4, 10)
+        );
+        let pool: Pool = parse(&full("pool", json!({"name": "p", "uuid": "u"}))).expect("parses");
+        assert_eq!(
+            (pool.default_server_port, pool.lb_algorithm.as_str()),
+            (80, "LB_ALGORITHM_LEAST_CONNECTIONS")
+        );
+    }
+
+    #[test]
+    fn the_fallback_defaults_of_views_agree_with_the_schema() {
+        let sparse: BgpProfile = parse(
+            json!({"local_as": 1, "peers": [{}]})
+                .as_object()
+                .expect("o"),
+        )
+        .expect("parses");
+        let vrf: VrfContext = parse(&full(
+            "vrfcontext",
+            json!({"name": "g", "uuid": "u", "bgp_profile": {"local_as": 1, "peers": [{}]}}),
+        ))
+        .expect("parses");
+        assert_eq!(
+            format!("{sparse:?}"),
+            format!("{:?}", vrf.bgp_profile.expect("set"))
+        );
+    }
+
+    #[test]
+    fn a_secret_does_not_show_in_debug() {
+        let peer: BgpPeer =
+            parse(json!({"md5_secret": "abcd"}).as_object().expect("o")).expect("parses");
+        assert!(!format!("{peer:?}").contains("abcd"));
+    }
+
+    #[test]
+    fn a_reference_gives_its_uuid_in_every_returned_form() {
+        for text in [
+            "/api/pool/pool-1",
+            "https://h:1/api/pool/pool-1#web",
+            "pool-1",
+        ] {
+            assert_eq!(Ref(text.into()).uuid(), "pool-1", "{text}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_needs_address_type_and_length_to_agree() {
+        let prefix = |addr: &str, kind: &str, mask| Prefix {
+            ip_addr: Address {
+                addr: addr.into(),
+                kind: kind.into(),
+            },
+            mask,
+        };
+        assert_eq!(
+            prefix("10.10.10.7", "V4", 24).net(),
+            "10.10.10.0/24".parse().ok()
+        );
+        assert_eq!(prefix("10.10.10.7", "V6", 24).net(), None);
+        assert_eq!(prefix("10.10.10.7", "V4", 33).net(), None);
+    }
+}
