@@ -1,0 +1,320 @@
+//! Adj-RIB-Out of one peer: the routes it should hold against those it was sent
+//! (RFC 4271 section 3.2), and when a difference is due.
+//!
+//! Rules, per route and session:
+//!
+//! * the first announcement goes out at once;
+//! * every withdrawal goes out at once. RFC 4271 section 9.2.1.1 counts withdrawals into
+//!   MinRouteAdvertisementInterval; a load balancer must not blackhole for seconds, so this is a
+//!   deviation on purpose;
+//! * later announcements of the same route are spaced by `advertisement_interval`, counted from its
+//!   last announcement, and only the net result is sent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::types::{Community, Family};
+
+/// LOCAL_PREF when nothing is configured: what routers assume for a route that carries none.
+pub const LOCAL_PREF_DEFAULT: u32 = 100;
+
+/// What the operator may say about a route; the session adds what follows from the peer.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RouteAttributes {
+    local_pref: u32,
+    prepend: u8,
+    communities: Vec<Community>,
+}
+
+/// Attributes beyond what the wire or the product allows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AttributeError {
+    /// See [`RouteAttributes::PREPEND_MAX`].
+    #[error("{0} AS path prepends, at most 10 are allowed")]
+    TooManyPrepends(u32),
+    /// See [`RouteAttributes::COMMUNITIES_MAX`].
+    #[error("{0} communities, at most 128 are allowed")]
+    TooManyCommunities(usize),
+}
+
+impl RouteAttributes {
+    /// `num_as_path_prepend` of the API goes to 10.
+    pub const PREPEND_MAX: u32 = 10;
+    /// Keeps the attributes far below a message, so that prefixes always fit beside them.
+    pub const COMMUNITIES_MAX: usize = 128;
+
+    /// `local_pref` is used towards internal peers only, `prepend` (own AS again, that many times)
+    /// towards external ones only. Communities are sorted, duplicates dropped.
+    ///
+    /// # Errors
+    ///
+    /// More prepends or communities than allowed.
+    pub fn new(
+        local_pref: u32,
+        prepend: u32,
+        mut communities: Vec<Community>,
+    ) -> Result<Self, AttributeError> {
+        communities.sort_unstable();
+        communities.dedup();
+        if communities.len() > Self::COMMUNITIES_MAX {
+            return Err(AttributeError::TooManyCommunities(communities.len()));
+        }
+        match u8::try_from(prepend) {
+            Ok(small) if prepend <= Self::PREPEND_MAX => Ok(Self {
+                local_pref,
+                prepend: small,
+                communities,
+            }),
+            _ => Err(AttributeError::TooManyPrepends(prepend)),
+        }
+    }
+
+    /// Preference towards internal peers.
+    #[must_use]
+    pub fn local_pref(&self) -> u32 {
+        self.local_pref
+    }
+
+    /// How often our AS is repeated towards external peers, on top of the first.
+    #[must_use]
+    pub fn prepend(&self) -> u8 {
+        self.prepend
+    }
+
+    /// Sorted, without duplicates.
+    #[must_use]
+    pub fn communities(&self) -> &[Community] {
+        &self.communities
+    }
+}
+
+impl Default for RouteAttributes {
+    fn default() -> Self {
+        Self {
+            local_pref: LOCAL_PREF_DEFAULT,
+            prepend: 0,
+            communities: Vec::new(),
+        }
+    }
+}
+
+/// The host routes one peer should hold.
+pub type RouteTable = BTreeMap<IpAddr, Arc<RouteAttributes>>;
+
+/// What to send now: withdrawals first, then announcements grouped by equal attributes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Batch {
+    /// By family.
+    pub withdraw: BTreeMap<Family, Vec<IpAddr>>,
+    /// By family and attributes.
+    pub announce: BTreeMap<(Family, Arc<RouteAttributes>), Vec<IpAddr>>,
+}
+
+impl Batch {
+    /// Nothing to send.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.withdraw.is_empty() && self.announce.is_empty()
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Entry {
+    desired: Option<Arc<RouteAttributes>>,
+    sent: Option<Arc<RouteAttributes>>,
+    /// In this session.
+    last_announced: Option<Instant>,
+}
+
+impl Entry {
+    fn is_settled(&self) -> bool {
+        self.desired == self.sent
+    }
+
+    /// When the difference may go out; only meaningful while there is one.
+    fn due(&self, interval: Duration) -> Option<Instant> {
+        self.desired.as_ref()?;
+        self.last_announced.map(|at| at + interval)
+    }
+}
+
+/// Where a desired route stands at the peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteState {
+    /// The host address.
+    pub address: IpAddr,
+    /// The current announcement is what the peer was sent last.
+    pub in_force: bool,
+    /// The peer was sent some announcement that is not withdrawn (perhaps with older attributes).
+    pub sent: bool,
+    /// When it was last announced in this session.
+    pub last_announced: Option<Instant>,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Clone)]
+pub struct AdjRibOut {
+    interval: Duration,
+    /// Families agreed with the peer; empty while there is no session.
+    families: BTreeSet<Family>,
+    entries: BTreeMap<IpAddr, Entry>,
+    /// Addresses whose desired and sent state differ, of agreed families only.
+    unsettled: BTreeSet<IpAddr>,
+}
+
+impl AdjRibOut {
+    /// An empty table; `interval` is the advertisement interval, 0 allowed.
+    #[must_use]
+    pub fn new(interval: Duration) -> Self {
+        Self {
+            interval,
+            families: BTreeSet::new(),
+            entries: BTreeMap::new(),
+            unsettled: BTreeSet::new(),
+        }
+    }
+
+    /// Takes effect for what is waiting, too.
+    pub fn set_interval(&mut self, interval: Duration) {
+        self.interval = interval;
+    }
+
+    /// The whole desired state; only differences lead to messages.
+    pub fn set_desired(&mut self, table: &RouteTable, now: Instant) {
+        let interval = self.interval;
+        for (address, entry) in &mut self.entries {
+            if entry.desired.is_some() && !table.contains_key(address) {
+                entry.desired = None;
+            }
+        }
+        for (address, attributes) in table {
+            self.entries.entry(*address).or_default().desired = Some(attributes.clone());
+        }
+        // A withdrawn route is remembered only as long as it would delay its own return.
+        self.entries.retain(|_, entry| {
+            let gone = entry.desired.is_none() && entry.sent.is_none();
+            !gone || entry.last_announced.is_some_and(|at| at + interval > now)
+        });
+        self.recompute();
+    }
+
+    /// A session was established: the peer holds nothing yet.
+    pub fn start_session(&mut self, families: impl IntoIterator<Item = Family>) {
+        self.families = families.into_iter().collect();
+        for entry in self.entries.values_mut() {
+            (entry.sent, entry.last_announced) = (None, None);
+        }
+        self.recompute();
+    }
+
+    /// The session is gone, and with it everything the peer held (RFC 4271 section 6).
+    pub fn end_session(&mut self) {
+        self.start_session([]);
+    }
+
+    /// RFC 2918: everything of this family again, at once.
+    pub fn refresh(&mut self, family: Family) {
+        for (address, entry) in &mut self.entries {
+            if Family::of(*address) == family && entry.desired.is_some() {
+                (entry.sent, entry.last_announced) = (None, None);
+            }
+        }
+        self.recompute();
+    }
+
+    fn recompute(&mut self) {
+        self.entries.retain(|_, entry| *entry != Entry::default());
+        self.unsettled = self
+            .entries
+            .iter()
+            .filter(|(address, entry)| {
+                !entry.is_settled() && self.families.contains(&Family::of(**address))
+            })
+            .map(|(address, _)| *address)
+            .collect();
+    }
+
+    /// Takes everything that is due, and counts it as sent.
+    pub fn take_due(&mut self, now: Instant) -> Batch {
+        let mut batch = Batch::default();
+        let interval = self.interval;
+        let entries = &mut self.entries;
+        self.unsettled.retain(|address| {
+            let Some(entry) = entries.get_mut(address) else {
+                return false;
+            };
+            if entry.due(interval).is_some_and(|at| at > now) {
+                return true;
+            }
+            settle(*address, entry, now, &mut batch);
+            false
+        });
+        batch
+    }
+
+    /// Takes a withdrawal of everything the peer holds, whatever is desired: the session is about to
+    /// be closed on purpose.
+    pub fn take_withdraw_all(&mut self) -> Batch {
+        let mut batch = Batch::default();
+        for (address, entry) in &mut self.entries {
+            if entry.sent.take().is_some() {
+                batch
+                    .withdraw
+                    .entry(Family::of(*address))
+                    .or_default()
+                    .push(*address);
+            }
+        }
+        self.recompute();
+        batch
+    }
+
+    /// When the next waiting announcement becomes due.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.unsettled
+            .iter()
+            .filter_map(|a| self.entries.get(a)?.due(self.interval))
+            .min()
+    }
+
+    /// Something differs (due or not).
+    #[must_use]
+    pub fn has_unsettled(&self) -> bool {
+        !self.unsettled.is_empty()
+    }
+
+    /// The desired routes and where they stand, by address.
+    pub fn routes(&self) -> impl Iterator<Item = RouteState> + '_ {
+        self.entries
+            .iter()
+            .filter(|(_, entry)| entry.desired.is_some())
+            .map(|(address, entry)| RouteState {
+                address: *address,
+                in_force: entry.is_settled(),
+                sent: entry.sent.is_some(),
+                last_announced: entry.last_announced,
+            })
+    }
+}
+
+fn settle(address: IpAddr, entry: &mut Entry, now: Instant, batch: &mut Batch) {
+    let family = Family::of(address);
+    match &entry.desired {
+        Some(attributes) => {
+            entry.last_announced = Some(now);
+            batch
+                .announce
+                .entry((family, attributes.clone()))
+                .or_default()
+                .push(address);
+        }
+        None => batch.withdraw.entry(family).or_default().push(address),
+    }
+    entry.sent = entry.desired.clone();
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,569 @@
+//! States, events, and the one table that relates them (RFC 4271 section 8.2.2).
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::status::Negotiated;
+use super::timers::Timer;
+use super::{IDLE_HOLD_FIRST, Output, Report, Session};
+use crate::types::{Asn, HoldTime};
+use crate::wire::{self, Notification, Open, ReceivedUpdate, Treatment, WireError};
+
+/// RFC 4271 section 8.2.2, OpenSent: "a HoldTimer value of 4 minutes is suggested".
+const OPEN_HOLD: Duration = Duration::from_secs(4 * 60);
+
+/// RFC 6608 subcodes of the FSM error.
+const IN_OPEN_SENT: u8 = 1;
+const IN_OPEN_CONFIRM: u8 = 2;
+const IN_ESTABLISHED: u8 = 3;
+
+/// The name of a state, as operators know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StateName {
+    /// No connection, none wanted or none yet.
+    Idle,
+    /// TCP is being opened.
+    Connect,
+    /// TCP failed; waiting for the retry or for the peer's connection.
+    Active,
+    /// Our OPEN is on its way.
+    OpenSent,
+    /// The peer's OPEN was accepted.
+    OpenConfirm,
+    /// Routes are exchanged.
+    Established,
+}
+
+impl fmt::Display for StateName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "Idle",
+            Self::Connect => "Connect",
+            Self::Active => "Active",
+            Self::OpenSent => "OpenSent",
+            Self::OpenConfirm => "OpenConfirm",
+            Self::Established => "Established",
+        })
+    }
+}
+
+/// A state with what exists only in it.
+#[derive(Debug, Clone)]
+pub(super) enum State {
+    Idle,
+    Connect,
+    Active,
+    OpenSent,
+    OpenConfirm(Arc<Negotiated>),
+    Established(Arc<Negotiated>),
+}
+
+impl State {
+    pub(super) fn name(&self) -> StateName {
+        match self {
+            Self::Idle => StateName::Idle,
+            Self::Connect => StateName::Connect,
+            Self::Active => StateName::Active,
+            Self::OpenSent => StateName::OpenSent,
+            Self::OpenConfirm(_) => StateName::OpenConfirm,
+            Self::Established(_) => StateName::Established,
+        }
+    }
+
+    pub(super) fn has_connection(&self) -> bool {
+        match self {
+            Self::OpenSent | Self::OpenConfirm(_) | Self::Established(_) => true,
+            Self::Idle | Self::Connect | Self::Active => false,
+        }
+    }
+
+    pub(super) fn negotiated(&self) -> Option<&Arc<Negotiated>> {
+        match self {
+            Self::OpenConfirm(peer) | Self::Established(peer) => Some(peer),
+            Self::Idle | Self::Connect | Self::Active | Self::OpenSent => None,
+        }
+    }
+}
+
+/// What can happen, with the event numbers of RFC 4271 section 8.1.
+#[derive(Debug, Clone)]
+pub(super) enum Event {
+    /// 1 and 3 (ManualStart, AutomaticStart); 4 and 5 when passive.
+    Start,
+    /// 2 and 8 (ManualStop, AutomaticStop), with what the peer is told.
+    Stop(Notification),
+    /// Ours: the configuration changed, do not wait for a timer.
+    Retry,
+    /// 9.
+    ConnectRetryExpired,
+    /// 10.
+    HoldExpired,
+    /// 11.
+    KeepaliveExpired,
+    /// 13.
+    IdleHoldExpired,
+    /// 29 (RFC 9687).
+    SendHoldExpired,
+    /// 16 and 17.
+    Connected,
+    /// 18.
+    TransportFailed(String),
+    /// 19; judged in OpenSent, which may turn it into 22.
+    Open(Open),
+    /// 21 (header), 22 (OPEN) and 28 (UPDATE).
+    Malformed(WireError),
+    /// 24 and 25.
+    Notification(Notification),
+    /// 26.
+    Keepalive,
+    /// 27.
+    Update(ReceivedUpdate),
+    /// RFC 2918.
+    RouteRefresh(Option<crate::types::Family>),
+}
+
+impl Session {
+    /// The table. Every pair of state and event is written out.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one flat table, a line or two per pair"
+    )]
+    pub(super) fn transition(&mut self, now: Instant, state: State, event: Event) -> State {
+        use Event as E;
+        use State as S;
+        match (state, event) {
+            // Idle: refuses everything but being started.
+            (S::Idle, E::Start | E::Retry | E::IdleHoldExpired) => self.begin(now),
+            (S::Idle, E::Stop(_)) => self.stay_idle(),
+            // A connection that arrives in Idle is refused; nothing else can be pending.
+            (S::Idle, E::Connected) => self.refuse(),
+            (
+                S::Idle,
+                E::ConnectRetryExpired
+                | E::HoldExpired
+                | E::KeepaliveExpired
+                | E::SendHoldExpired
+                | E::TransportFailed(_)
+                | E::Open(_)
+                | E::Malformed(_)
+                | E::Notification(_)
+                | E::Keepalive
+                | E::Update(_)
+                | E::RouteRefresh(_),
+            ) => S::Idle,
+
+            // Connect: TCP is being opened.
+            (S::Connect, E::Connected) => self.send_open(now),
+            (S::Connect, E::TransportFailed(reason)) => self.wait_active(now, &reason),
+            (S::Connect, E::ConnectRetryExpired) => self.connect_timed_out(now),
+            (S::Connect, E::Retry) => self.connect(now),
+            (S::Connect, E::Stop(_)) => self.close_silently(),
+            (S::Connect, E::Start) => S::Connect,
+            // No connection, so no message; timers of later states do not run.
+            (
+                S::Connect,
+                E::HoldExpired
+                | E::KeepaliveExpired
+                | E::IdleHoldExpired
+                | E::SendHoldExpired
+                | E::Open(_)
+                | E::Malformed(_)
+                | E::Notification(_)
+                | E::Keepalive
+                | E::Update(_)
+                | E::RouteRefresh(_),
+            ) => S::Connect,
+
+            // Active: waiting to try again, or for the peer.
+            (S::Active, E::ConnectRetryExpired | E::Retry) => self.begin(now),
+            (S::Active, E::Connected) => self.send_open(now),
+            (S::Active, E::Stop(_)) => self.close_silently(),
+            (S::Active, E::Start | E::TransportFailed(_)) => S::Active,
+            (
+                S::Active,
+                E::HoldExpired
+                | E::KeepaliveExpired
+                | E::IdleHoldExpired
+                | E::SendHoldExpired
+                | E::Open(_)
+                | E::Malformed(_)
+                | E::Notification(_)
+                | E::Keepalive
+                | E::Update(_)
+                | E::RouteRefresh(_),
+            ) => S::Active,
+
+            // OpenSent: the peer's OPEN is due.
+            (S::OpenSent, E::Open(open)) => self.accept_open(now, &open),
+            (S::OpenSent, E::TransportFailed(reason)) => self.lost_before_open(now, &reason),
+            (S::OpenSent, E::Stop(notification)) => self.stop_with(notification),
+            (S::OpenSent, E::HoldExpired) => self.fail(
+                now,
+                Notification::hold_timer_expired(),
+                "no OPEN within 4 minutes",
+            ),
+            (S::OpenSent, E::Malformed(error)) => self.fail(now, error.notification, &error.detail),
+            (S::OpenSent, E::Notification(notification)) => self.told(now, notification),
+            (S::OpenSent, E::Keepalive) => self.unexpected(now, IN_OPEN_SENT, "KEEPALIVE"),
+            (S::OpenSent, E::Update(_)) => self.unexpected(now, IN_OPEN_SENT, "UPDATE"),
+            (S::OpenSent, E::RouteRefresh(_)) => {
+                self.unexpected(now, IN_OPEN_SENT, "ROUTE-REFRESH")
+            }
+            (
+                S::OpenSent,
+                E::Start
+                | E::Retry
+                | E::Connected
+                | E::ConnectRetryExpired
+                | E::KeepaliveExpired
+                | E::IdleHoldExpired
+                | E::SendHoldExpired,
+            ) => S::OpenSent,
+
+            // OpenConfirm: the peer's KEEPALIVE is due.
+            (S::OpenConfirm(peer), E::Keepalive) => self.establish(now, peer),
+            (S::OpenConfirm(peer), E::KeepaliveExpired) => {
+                self.send_keepalive(now, &peer);
+                S::OpenConfirm(peer)
+            }
+            (S::OpenConfirm(_), E::TransportFailed(reason)) => self.lost(now, &reason),
+            (S::OpenConfirm(_), E::Stop(notification)) => self.stop_with(notification),
+            (S::OpenConfirm(_), E::HoldExpired) => self.fail(
+                now,
+                Notification::hold_timer_expired(),
+                "no KEEPALIVE within the hold time",
+            ),
+            (S::OpenConfirm(_) | S::Established(_), E::SendHoldExpired) => self.fail(
+                now,
+                Notification::send_hold_timer_expired(),
+                "the peer does not read",
+            ),
+            (S::OpenConfirm(_), E::Malformed(error)) => {
+                self.fail(now, error.notification, &error.detail)
+            }
+            (S::OpenConfirm(_), E::Notification(notification)) => self.told(now, notification),
+            (S::OpenConfirm(_), E::Open(_)) => self.unexpected(now, IN_OPEN_CONFIRM, "OPEN"),
+            (S::OpenConfirm(_), E::Update(_)) => self.unexpected(now, IN_OPEN_CONFIRM, "UPDATE"),
+            (S::OpenConfirm(_), E::RouteRefresh(_)) => {
+                self.unexpected(now, IN_OPEN_CONFIRM, "ROUTE-REFRESH")
+            }
+            (
+                S::OpenConfirm(peer),
+                E::Start | E::Retry | E::Connected | E::ConnectRetryExpired | E::IdleHoldExpired,
+            ) => S::OpenConfirm(peer),
+
+            // Established.
+            (S::Established(peer), E::Keepalive) => {
+                self.restart_hold(now, &peer);
+                S::Established(peer)
+            }
+            (S::Established(peer), E::Update(update)) => {
+                self.restart_hold(now, &peer);
+                self.count_update(now, update);
+                S::Established(peer)
+            }
+            (S::Established(peer), E::RouteRefresh(family)) => {
+                // RFC 4271 section 4.4 restarts the hold timer for KEEPALIVE and UPDATE only.
+                self.refresh(family);
+                S::Established(peer)
+            }
+            (S::Established(peer), E::KeepaliveExpired) => {
+                self.send_keepalive(now, &peer);
+                S::Established(peer)
+            }
+            (S::Established(_), E::TransportFailed(reason)) => self.lost(now, &reason),
+            (S::Established(peer), E::Stop(notification)) => {
+                self.withdraw_all(now, &peer);
+                self.stop_with(notification)
+            }
+            (S::Established(_), E::HoldExpired) => self.fail(
+                now,
+                Notification::hold_timer_expired(),
+                "nothing heard within the hold time",
+            ),
+            (S::Established(_), E::Malformed(error)) => {
+                self.fail(now, error.notification, &error.detail)
+            }
+            (S::Established(_), E::Notification(notification)) => self.told(now, notification),
+            (S::Established(_), E::Open(_)) => self.unexpected(now, IN_ESTABLISHED, "OPEN"),
+            (
+                S::Established(peer),
+                E::Start | E::Retry | E::Connected | E::ConnectRetryExpired | E::IdleHoldExpired,
+            ) => S::Established(peer),
+        }
+    }
+
+    // ---- ways into a connection ----------------------------------------------------------------
+
+    fn begin(&mut self, now: Instant) -> State {
+        if !self.wanted {
+            return State::Idle;
+        }
+        if self.config.passive {
+            self.timers.stop_all();
+            return State::Active;
+        }
+        self.connect(now)
+    }
+
+    fn connect(&mut self, now: Instant) -> State {
+        self.timers.stop_all();
+        self.restart_connect_retry(now);
+        self.outputs.push_back(Output::Connect);
+        State::Connect
+    }
+
+    fn connect_timed_out(&mut self, now: Instant) -> State {
+        let seconds = self.config.connect_retry.as_secs();
+        let text = format!(
+            "no answer to the TCP connect within {seconds} s: the peer is away, does not listen, or refuses the MD5 key"
+        );
+        self.report(Report::TransportFailed(text.clone()));
+        self.note_error(now, text);
+        self.outputs.push_back(Output::Close);
+        self.connect(now)
+    }
+
+    fn wait_active(&mut self, now: Instant, reason: &str) -> State {
+        self.report(Report::TransportFailed(reason.to_owned()));
+        self.note_error(now, reason.to_owned());
+        self.timers.stop_all();
+        if !self.config.passive {
+            self.restart_connect_retry(now);
+        }
+        State::Active
+    }
+
+    fn restart_connect_retry(&mut self, now: Instant) {
+        let after = self.jitter.spread(self.config.connect_retry);
+        self.timers.set(Timer::ConnectRetry, now + after);
+    }
+
+    fn send_open(&mut self, now: Instant) -> State {
+        self.timers.stop_all();
+        self.received.clear();
+        self.unsent_bytes = 0;
+        match self.config.open().encode() {
+            Ok(open) => {
+                self.send(open);
+                self.timers.set(Timer::Hold, now + OPEN_HOLD);
+                State::OpenSent
+            }
+            Err(error) => {
+                self.report(Report::EncodeFailed(error.clone()));
+                self.lost(now, &error.to_string())
+            }
+        }
+    }
+
+    fn accept_open(&mut self, now: Instant, open: &Open) -> State {
+        match self.judge_open(open) {
+            Ok(peer) => {
+                self.send(wire::encode_keepalive());
+                self.restart_keepalive(now, &peer);
+                self.restart_hold(now, &peer);
+                State::OpenConfirm(Arc::new(peer))
+            }
+            Err(error) => self.fail(now, error.notification, &error.detail),
+        }
+    }
+
+    /// RFC 4271 section 6.2, RFC 6286 section 2.2, RFC 6793 section 4.2.1.
+    fn judge_open(&self, open: &Open) -> Result<Negotiated, WireError> {
+        let refuse = |notification, detail| {
+            Err(WireError {
+                notification,
+                detail,
+            })
+        };
+        let expected = self.config.remote_as;
+        let Some(peer_as) = Asn::new(open.asn()).filter(|asn| *asn == expected) else {
+            let detail = format!(
+                "the peer is in AS {}, configured is AS {expected}",
+                open.asn()
+            );
+            return refuse(Notification::bad_peer_as(), detail);
+        };
+        let id = open.router_id;
+        if id.is_unspecified() {
+            return refuse(
+                Notification::bad_identifier(),
+                "the peer's BGP identifier is 0.0.0.0".into(),
+            );
+        }
+        if self.config.is_ibgp() && id == self.config.router_id {
+            let detail = format!("the peer has our BGP identifier {id}");
+            return refuse(Notification::bad_identifier(), detail);
+        }
+        // "MUST reject Hold Time values of one or two seconds."
+        let Some(offered) = HoldTime::new(open.hold_time_s) else {
+            let detail = format!("the peer proposes a hold time of {} s", open.hold_time_s);
+            return refuse(Notification::unacceptable_hold_time(), detail);
+        };
+        Ok(self.agree(open, peer_as, offered))
+    }
+
+    fn agree(&self, open: &Open, peer_as: Asn, offered: HoldTime) -> Negotiated {
+        let ours = self.config.open();
+        let theirs = open.families();
+        let capabilities = ours.capabilities.iter().filter(|c| match c {
+            wire::Capability::FourOctetAs(_) => open.has_four_octet_as(),
+            other => open.capabilities.contains(other),
+        });
+        Negotiated {
+            peer_as,
+            peer_router_id: open.router_id,
+            hold_time: offered.min(self.config.hold_time),
+            families: self
+                .config
+                .families()
+                .into_iter()
+                .filter(|f| theirs.contains(f))
+                .collect(),
+            four_octet_as: open.has_four_octet_as(),
+            capabilities: capabilities.copied().collect(),
+        }
+    }
+
+    fn establish(&mut self, now: Instant, peer: Arc<Negotiated>) -> State {
+        self.counters.established += 1;
+        self.restart_hold(now, &peer);
+        self.rib.start_session(peer.families.iter().copied());
+        self.end_of_rib_due.clone_from(&peer.families);
+        State::Established(peer)
+    }
+
+    // ---- within a connection -------------------------------------------------------------------
+
+    fn send_keepalive(&mut self, now: Instant, peer: &Negotiated) {
+        self.send(wire::encode_keepalive());
+        self.restart_keepalive(now, peer);
+    }
+
+    fn count_update(&mut self, now: Instant, update: ReceivedUpdate) {
+        self.counters.updates_in += 1;
+        match &update.treatment {
+            Treatment::Accepted => {}
+            Treatment::AttributeDiscard(detail) => {
+                self.counters.attributes_discarded += 1;
+                self.note_error(now, format!("UPDATE with a discarded attribute: {detail}"));
+            }
+            Treatment::TreatAsWithdraw(detail) => {
+                self.counters.treated_as_withdraw += 1;
+                self.note_error(now, format!("UPDATE treated as withdraw: {detail}"));
+            }
+        }
+        self.report(Report::UpdateReceived(update));
+    }
+
+    fn refresh(&mut self, family: Option<crate::types::Family>) {
+        self.report(Report::RefreshRequested(family));
+        if let Some(family) = family {
+            self.rib.refresh(family);
+        }
+    }
+
+    fn withdraw_all(&mut self, now: Instant, peer: &Negotiated) {
+        let batch = self.rib.take_withdraw_all();
+        self.send_batch(now, peer, &batch);
+    }
+
+    // ---- ways out of a connection --------------------------------------------------------------
+
+    fn refuse(&mut self) -> State {
+        self.outputs.push_back(Output::Close);
+        State::Idle
+    }
+
+    fn stay_idle(&mut self) -> State {
+        self.timers.stop_all();
+        State::Idle
+    }
+
+    fn close_silently(&mut self) -> State {
+        self.outputs.push_back(Output::Close);
+        self.release();
+        State::Idle
+    }
+
+    fn stop_with(&mut self, notification: Notification) -> State {
+        self.send(notification.encode());
+        self.report(Report::NotificationSent {
+            notification,
+            detail: "stopped".to_owned(),
+        });
+        self.close_silently()
+    }
+
+    fn unexpected(&mut self, now: Instant, subcode: u8, message: &str) -> State {
+        self.fail(
+            now,
+            Notification::fsm_error(subcode),
+            &format!("{message} out of place"),
+        )
+    }
+
+    /// We end the session because of an error: tell the peer, close, try again later.
+    fn fail(&mut self, now: Instant, notification: Notification, detail: &str) -> State {
+        self.send(notification.encode());
+        self.note_error(now, format!("sent {notification}: {detail}"));
+        self.report(Report::NotificationSent {
+            notification,
+            detail: detail.to_owned(),
+        });
+        self.outputs.push_back(Output::Close);
+        self.idle_for_a_while(now)
+    }
+
+    /// The peer ended the session: "no reply", close, try again later.
+    fn told(&mut self, now: Instant, notification: Notification) -> State {
+        self.note_error(now, format!("received {notification}"));
+        self.report(Report::NotificationReceived(notification));
+        self.outputs.push_back(Output::Close);
+        self.idle_for_a_while(now)
+    }
+
+    fn lost(&mut self, now: Instant, reason: &str) -> State {
+        self.report(Report::TransportFailed(reason.to_owned()));
+        self.note_error(now, reason.to_owned());
+        self.outputs.push_back(Output::Close);
+        self.idle_for_a_while(now)
+    }
+
+    /// RFC 4271 section 8.2.2, OpenSent, event 18: back to Active.
+    fn lost_before_open(&mut self, now: Instant, reason: &str) -> State {
+        self.outputs.push_back(Output::Close);
+        self.release();
+        self.wait_active(
+            now,
+            &format!(
+                "{reason} (before the peer's OPEN: it may not know this address as a neighbor)"
+            ),
+        )
+    }
+
+    fn release(&mut self) {
+        self.timers.stop_all();
+        self.received.clear();
+        self.rib.end_session();
+        self.end_of_rib_due.clear();
+        self.unsent_bytes = 0;
+    }
+
+    /// DampPeerOscillations: the idle hold time doubles up to the connect retry time, and starts anew
+    /// after a state that lasted longer than that.
+    fn idle_for_a_while(&mut self, now: Instant) -> State {
+        if now.saturating_duration_since(self.state_since) >= self.config.connect_retry {
+            self.failures = 0;
+        }
+        let doubled = IDLE_HOLD_FIRST * (1 << self.failures.min(10));
+        self.failures = self.failures.saturating_add(1);
+        self.release();
+        if self.wanted {
+            let after = self.jitter.spread(doubled.min(self.config.connect_retry));
+            self.timers.set(Timer::IdleHold, now + after);
+        }
+        State::Idle
+    }
+}

@@ -1,0 +1,473 @@
+//! UPDATE: our announcements packed to the size limit, the peer's judged by RFC 7606.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use bytes::{Bytes, BytesMut};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use rustbgpd_wire as codec;
+
+use super::{
+    DecodeContext, EncodeError, HEADER_LEN, MAX_MESSAGE_LEN, Notification, WireError, code,
+};
+use crate::rib::RouteAttributes;
+use crate::types::{AS_TRANS, Asn, Community, Family};
+
+/// Header and the two length fields of an UPDATE.
+const UPDATE_OVERHEAD: usize = HEADER_LEN + 4;
+/// A /32 in NLRI: the prefix length and four octets.
+const NLRI_V4_LEN: usize = 5;
+/// A /128 in NLRI: the prefix length and sixteen octets.
+const NLRI_V6_LEN: usize = 17;
+/// MP_REACH_NLRI without NLRI: attribute header with a two-octet length, AFI, SAFI, next hop, reserved.
+const MP_REACH_OVERHEAD: usize = 4 + 2 + 1 + 1 + 16 + 1;
+/// MP_UNREACH_NLRI without NLRI: attribute header with a two-octet length, AFI, SAFI.
+const MP_UNREACH_OVERHEAD: usize = 4 + 2 + 1;
+
+const AS4_PATH: u8 = 17;
+const OPTIONAL_TRANSITIVE: u8 = 0xC0;
+const AS_SEQUENCE: u8 = 2;
+
+/// What of the session shapes the attributes of an announcement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpdateContext {
+    /// The AS that goes into AS_PATH towards external peers.
+    pub local_as: Asn,
+    /// The peer is in our AS.
+    pub ibgp: bool,
+    /// Both sides have the four-octet AS capability.
+    pub four_octet_as: bool,
+    /// Our address on the link, for IPv4 routes.
+    pub next_hop_v4: Option<Ipv4Addr>,
+    /// Our global address on the link, for IPv6 routes.
+    pub next_hop_v6: Option<Ipv6Addr>,
+}
+
+/// The UPDATEs that announce these addresses as host routes, as few as fit.
+///
+/// ORIGIN is IGP. To an internal peer AS_PATH is empty and LOCAL_PREF is always there (RFC 4271
+/// sections 5.1.2 and 5.1.5); to an external one AS_PATH starts with our AS and LOCAL_PREF is not
+/// sent. MP_REACH_NLRI comes first (RFC 7606 section 5.1), the rest in the order of type codes.
+///
+/// # Errors
+///
+/// No next hop in this family, or attributes that fill a message.
+pub fn encode_announcement(
+    context: &UpdateContext,
+    attributes: &RouteAttributes,
+    family: Family,
+    addresses: &[IpAddr],
+) -> Result<Vec<Bytes>, EncodeError> {
+    let common = encode_common_attributes(context, attributes, family)?;
+    let (overhead, nlri_len) = match family {
+        Family::Ipv4Unicast => (UPDATE_OVERHEAD + common.len(), NLRI_V4_LEN),
+        Family::Ipv6Unicast => (
+            UPDATE_OVERHEAD + common.len() + MP_REACH_OVERHEAD,
+            NLRI_V6_LEN,
+        ),
+    };
+    let per_message = MAX_MESSAGE_LEN.saturating_sub(overhead) / nlri_len;
+    if per_message == 0 {
+        return Err(EncodeError::AttributesTooLong {
+            attributes_len: common.len(),
+        });
+    }
+    addresses
+        .chunks(per_message)
+        .map(|chunk| match family {
+            Family::Ipv4Unicast => encode_body(Bytes::new(), common.clone(), body_nlri(chunk)),
+            Family::Ipv6Unicast => {
+                let mut all = mp_reach(context, chunk)?;
+                all.extend_from_slice(&common);
+                encode_body(Bytes::new(), all.into(), Bytes::new())
+            }
+        })
+        .collect()
+}
+
+/// The UPDATEs that withdraw these addresses, as few as fit.
+///
+/// # Errors
+///
+/// Only what the codec refuses, which does not happen with host routes.
+pub fn encode_withdrawal(family: Family, addresses: &[IpAddr]) -> Result<Vec<Bytes>, EncodeError> {
+    let per_message = match family {
+        Family::Ipv4Unicast => (MAX_MESSAGE_LEN - UPDATE_OVERHEAD) / NLRI_V4_LEN,
+        Family::Ipv6Unicast => {
+            (MAX_MESSAGE_LEN - UPDATE_OVERHEAD - MP_UNREACH_OVERHEAD) / NLRI_V6_LEN
+        }
+    };
+    addresses
+        .chunks(per_message)
+        .map(|chunk| match family {
+            Family::Ipv4Unicast => encode_body(body_nlri(chunk), Bytes::new(), Bytes::new()),
+            Family::Ipv6Unicast => {
+                encode_body(Bytes::new(), mp_unreach(chunk)?.into(), Bytes::new())
+            }
+        })
+        .collect()
+}
+
+/// End-of-RIB (RFC 4724 section 2): an UPDATE that says nothing in this family.
+///
+/// # Errors
+///
+/// Only what the codec refuses, which does not happen here.
+pub fn encode_end_of_rib(family: Family) -> Result<Bytes, EncodeError> {
+    let attributes = match family {
+        Family::Ipv4Unicast => Bytes::new(),
+        Family::Ipv6Unicast => mp_unreach(&[])?.into(),
+    };
+    encode_body(Bytes::new(), attributes, Bytes::new())
+}
+
+fn encode_body(
+    withdrawn_routes: Bytes,
+    path_attributes: Bytes,
+    nlri: Bytes,
+) -> Result<Bytes, EncodeError> {
+    let update = codec::UpdateMessage {
+        withdrawn_routes,
+        path_attributes,
+        nlri,
+    };
+    let mut bytes = BytesMut::with_capacity(update.encoded_len());
+    update.encode(&mut bytes)?;
+    Ok(bytes.freeze())
+}
+
+/// Everything but the MP attributes.
+fn encode_common_attributes(
+    context: &UpdateContext,
+    attributes: &RouteAttributes,
+    family: Family,
+) -> Result<Bytes, EncodeError> {
+    let as_path = our_as_path(context, attributes);
+    let needs_as4_path =
+        !context.four_octet_as && as_path.iter().any(|asn| *asn > u32::from(u16::MAX));
+    let path_on_wire = if needs_as4_path {
+        as_path
+            .iter()
+            .map(|asn| u16::try_from(*asn).map_or(u32::from(AS_TRANS), u32::from))
+            .collect()
+    } else {
+        as_path.clone()
+    };
+    let mut list = vec![
+        codec::PathAttribute::Origin(codec::Origin::Igp),
+        as_path_attribute(path_on_wire),
+    ];
+    if family == Family::Ipv4Unicast {
+        list.push(codec::PathAttribute::NextHop(
+            context.next_hop_v4.ok_or(EncodeError::NoNextHop(family))?,
+        ));
+    }
+    if context.ibgp {
+        list.push(codec::PathAttribute::LocalPref(attributes.local_pref()));
+    }
+    if !attributes.communities().is_empty() {
+        let values = attributes
+            .communities()
+            .iter()
+            .map(|community| community.0)
+            .collect();
+        list.push(codec::PathAttribute::Communities(values));
+    }
+    let mut bytes = Vec::new();
+    codec::attribute::encode_path_attributes(&list, &mut bytes, context.four_octet_as, false)?;
+    if needs_as4_path {
+        // The codec would put AS4_PATH right behind AS_PATH, out of order.
+        append_as4_path(&as_path, &mut bytes);
+    }
+    Ok(bytes.into())
+}
+
+fn our_as_path(context: &UpdateContext, attributes: &RouteAttributes) -> Vec<u32> {
+    if context.ibgp {
+        return Vec::new();
+    }
+    vec![context.local_as.get(); 1 + usize::from(attributes.prepend())]
+}
+
+fn as_path_attribute(path: Vec<u32>) -> codec::PathAttribute {
+    let segments = if path.is_empty() {
+        vec![]
+    } else {
+        vec![codec::AsPathSegment::AsSequence(path)]
+    };
+    codec::PathAttribute::AsPath(codec::AsPath { segments })
+}
+
+/// RFC 6793 section 4.2.2: the real path for speakers behind the two-octet peer. The path is our AS
+/// with at most [`RouteAttributes::PREPEND_MAX`] repetitions, so all lengths fit one octet.
+fn append_as4_path(path: &[u32], bytes: &mut Vec<u8>) {
+    let count = path.len() as u8;
+    bytes.extend_from_slice(&[
+        OPTIONAL_TRANSITIVE,
+        AS4_PATH,
+        2 + 4 * count,
+        AS_SEQUENCE,
+        count,
+    ]);
+    for asn in path {
+        bytes.extend_from_slice(&asn.to_be_bytes());
+    }
+}
+
+fn body_nlri(addresses: &[IpAddr]) -> Bytes {
+    let mut bytes = Vec::with_capacity(addresses.len() * NLRI_V4_LEN);
+    for address in addresses {
+        if let IpAddr::V4(v4) = address {
+            bytes.push(32);
+            bytes.extend_from_slice(&v4.octets());
+        }
+    }
+    bytes.into()
+}
+
+fn mp_entries(addresses: &[IpAddr]) -> Vec<codec::NlriEntry> {
+    addresses
+        .iter()
+        .filter_map(|address| match address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(v6) => Some(codec::NlriEntry {
+                path_id: 0,
+                prefix: codec::Prefix::V6(codec::Ipv6Prefix::new(*v6, 128)),
+            }),
+        })
+        .collect()
+}
+
+/// MP_REACH_NLRI with a next hop of 16 bytes: with a link-local one beside it (32 bytes) routers
+/// prefer that, and the operator would not recognise the engine in the router's table.
+fn mp_reach(context: &UpdateContext, addresses: &[IpAddr]) -> Result<Vec<u8>, EncodeError> {
+    let next_hop = context
+        .next_hop_v6
+        .ok_or(EncodeError::NoNextHop(Family::Ipv6Unicast))?;
+    let reach = codec::MpReachNlri {
+        afi: codec::Afi::Ipv6,
+        safi: codec::Safi::Unicast,
+        next_hop: next_hop.into(),
+        link_local_next_hop: None,
+        announced: mp_entries(addresses),
+        flowspec_announced: vec![],
+        evpn_announced: vec![],
+        bgpls_announced: vec![],
+        vpn_announced: vec![],
+        labeled_announced: vec![],
+        rtc_announced: vec![],
+    };
+    encode_one(codec::PathAttribute::MpReachNlri(Box::new(reach)))
+}
+
+fn mp_unreach(addresses: &[IpAddr]) -> Result<Vec<u8>, EncodeError> {
+    let unreach = codec::MpUnreachNlri {
+        afi: codec::Afi::Ipv6,
+        safi: codec::Safi::Unicast,
+        withdrawn: mp_entries(addresses),
+        flowspec_withdrawn: vec![],
+        evpn_withdrawn: vec![],
+        bgpls_withdrawn: vec![],
+        vpn_withdrawn: vec![],
+        labeled_withdrawn: vec![],
+        rtc_withdrawn: vec![],
+    };
+    encode_one(codec::PathAttribute::MpUnreachNlri(Box::new(unreach)))
+}
+
+fn encode_one(attribute: codec::PathAttribute) -> Result<Vec<u8>, EncodeError> {
+    let mut bytes = Vec::new();
+    codec::attribute::encode_path_attributes(&[attribute], &mut bytes, true, false)?;
+    Ok(bytes)
+}
+
+/// What RFC 7606 section 2 says to do with a received UPDATE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Treatment {
+    /// Well-formed.
+    Accepted,
+    /// An attribute without influence on the route was malformed and dropped; says which and why.
+    AttributeDiscard(String),
+    /// The routes count as withdrawn, the session stays; says why.
+    TreatAsWithdraw(String),
+}
+
+/// The attributes of a received UPDATE that mean something here.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PathAttributes {
+    /// AS_PATH flattened, AS4_PATH merged in.
+    pub as_path: Vec<u32>,
+    /// NEXT_HOP, or the global address in MP_REACH_NLRI.
+    pub next_hop: Option<IpAddr>,
+    /// LOCAL_PREF; `None` from an external peer even when it was sent.
+    pub local_pref: Option<u32>,
+    /// MULTI_EXIT_DISC.
+    pub med: Option<u32>,
+    /// COMMUNITIES.
+    pub communities: Vec<Community>,
+}
+
+/// A received UPDATE after validation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceivedUpdate {
+    /// Prefixes announced; empty when treated as withdraw.
+    pub announced: Vec<IpNet>,
+    /// Prefixes withdrawn, and those of an announcement that is treated as withdraw.
+    pub withdrawn: Vec<IpNet>,
+    /// Of the announced prefixes.
+    pub attributes: PathAttributes,
+    /// Whether and how it was mended.
+    pub treatment: Treatment,
+    /// Set when the message is the End-of-RIB marker of a family.
+    pub end_of_rib: Option<Family>,
+}
+
+impl ReceivedUpdate {
+    /// Judges an UPDATE.
+    ///
+    /// # Errors
+    ///
+    /// What RFC 7606 leaves as a session reset, and an unrecognised well-known attribute.
+    pub(super) fn from_codec(
+        update: &codec::UpdateMessage,
+        context: DecodeContext,
+    ) -> Result<Self, WireError> {
+        let parsed = update
+            .parse_revised(context.four_octet_as, context.ibgp, false, &[])
+            .map_err(|error| WireError::from_codec(&error))?;
+        let codec::RevisedParsedUpdate {
+            update: parts,
+            malformed,
+        } = parsed;
+        let end_of_rib = end_of_rib(update, &parts);
+        let mut received = Self {
+            announced: parts
+                .announced
+                .iter()
+                .map(|entry| v4_net(entry.prefix))
+                .collect(),
+            withdrawn: parts
+                .withdrawn
+                .iter()
+                .map(|entry| v4_net(entry.prefix))
+                .collect(),
+            attributes: PathAttributes::default(),
+            treatment: Treatment::Accepted,
+            end_of_rib,
+        };
+        let body_nlri = !received.announced.is_empty();
+        received.take_attributes(&parts.attributes, context);
+        received.treatment = judge(&parts.attributes, &malformed, &received, body_nlri, context)?;
+        if matches!(received.treatment, Treatment::TreatAsWithdraw(_)) {
+            received.withdrawn.append(&mut received.announced);
+        }
+        Ok(received)
+    }
+
+    fn take_attributes(&mut self, attributes: &[codec::PathAttribute], context: DecodeContext) {
+        use codec::PathAttribute as A;
+        for attribute in attributes {
+            match attribute {
+                A::AsPath(path) => self.attributes.as_path = path.asns().collect(),
+                A::NextHop(address) => self.attributes.next_hop = Some((*address).into()),
+                A::LocalPref(value) if context.ibgp => self.attributes.local_pref = Some(*value),
+                A::Med(value) => self.attributes.med = Some(*value),
+                A::Communities(values) | A::CommunitiesPartial(values) => {
+                    self.attributes.communities = values.iter().copied().map(Community).collect();
+                }
+                A::MpReachNlri(reach) => {
+                    self.attributes.next_hop.get_or_insert(reach.next_hop);
+                    self.announced
+                        .extend(reach.announced.iter().map(|entry| any_net(entry.prefix)));
+                }
+                A::MpUnreachNlri(unreach) => {
+                    self.withdrawn
+                        .extend(unreach.withdrawn.iter().map(|entry| any_net(entry.prefix)));
+                }
+                // The codec's enum is open; the rest has no meaning for a speaker that keeps no routes.
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The strongest action wins (RFC 7606 section 3, h).
+fn judge(
+    attributes: &[codec::PathAttribute],
+    malformed: &[codec::MalformedAttribute],
+    received: &ReceivedUpdate,
+    body_nlri: bool,
+    context: DecodeContext,
+) -> Result<Treatment, WireError> {
+    use codec::ErrorDisposition as D;
+    let has_nlri = !received.announced.is_empty();
+    let semantic =
+        codec::validate::validate_update_attributes(attributes, has_nlri, body_nlri, !context.ibgp)
+            .err();
+    if let Some(error) = &semantic {
+        let unrecognized =
+            error.subcode == codec::notification::update_subcode::UNRECOGNIZED_WELLKNOWN;
+        if unrecognized || error.disposition == D::SessionReset {
+            return Err(reset(error.subcode, &error.data));
+        }
+    }
+    let worst = malformed.iter().max_by_key(|m| m.disposition);
+    if let Some(m) = worst.filter(|m| m.disposition == D::SessionReset) {
+        return Err(WireError::from_codec(&m.error));
+    }
+    // What is left of the semantic errors is treat-as-withdraw, the stronger of the remaining two.
+    if let Some(error) = semantic {
+        return Ok(Treatment::TreatAsWithdraw(words(error.subcode)));
+    }
+    Ok(match worst {
+        None => Treatment::Accepted,
+        Some(m) if m.disposition == D::AttributeDiscard => {
+            Treatment::AttributeDiscard(m.error.to_string())
+        }
+        Some(m) => Treatment::TreatAsWithdraw(m.error.to_string()),
+    })
+}
+
+fn reset(subcode: u8, data: &[u8]) -> WireError {
+    let notification = Notification::new(code::UPDATE, subcode, Bytes::copy_from_slice(data));
+    WireError {
+        notification,
+        detail: words(subcode),
+    }
+}
+
+fn words(subcode: u8) -> String {
+    codec::notification::description(codec::NotificationCode::UpdateMessage, subcode).to_owned()
+}
+
+fn end_of_rib(update: &codec::UpdateMessage, parts: &codec::ParsedUpdate) -> Option<Family> {
+    if !update.withdrawn_routes.is_empty() || !update.nlri.is_empty() {
+        return None;
+    }
+    match parts.attributes.as_slice() {
+        [] if update.path_attributes.is_empty() => Some(Family::Ipv4Unicast),
+        [codec::PathAttribute::MpUnreachNlri(unreach)] if unreach.withdrawn.is_empty() => {
+            match (unreach.afi, unreach.safi) {
+                (codec::Afi::Ipv4, codec::Safi::Unicast) => Some(Family::Ipv4Unicast),
+                (codec::Afi::Ipv6, codec::Safi::Unicast) => Some(Family::Ipv6Unicast),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// The codec keeps prefix lengths within the family, so that the fallback is never taken.
+fn v4_net(prefix: codec::Ipv4Prefix) -> IpNet {
+    Ipv4Net::new(prefix.addr, prefix.len)
+        .unwrap_or_else(|_| prefix.addr.into())
+        .into()
+}
+
+fn any_net(prefix: codec::Prefix) -> IpNet {
+    match prefix {
+        codec::Prefix::V4(v4) => v4_net(v4),
+        codec::Prefix::V6(v6) => Ipv6Net::new(v6.addr, v6.len)
+            .unwrap_or_else(|_| v6.addr.into())
+            .into(),
+    }
+}
