@@ -1,0 +1,196 @@
+//! Socket options of routing protocols: TCP MD5 signatures, TTL and its minimum, traffic class.
+
+#![allow(unsafe_code)] // setsockopt with structures that no safe crate wraps
+
+use std::io;
+use std::mem::size_of;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd};
+
+use socket2::{SockAddr, SockAddrStorage, SockRef};
+
+/// Longest TCP MD5 key that Linux takes (TCP_MD5SIG_MAXKEYLEN), in bytes.
+pub const MD5_KEY_LEN_MAX: usize = 80;
+
+/// DSCP CS6 (network control) as a TOS or traffic class byte; what routers use for routing protocols.
+pub const TOS_CS6: u8 = 0xC0;
+
+/// What went wrong with a socket option.
+#[derive(Debug, thiserror::Error)]
+pub enum SockoptError {
+    /// See [`MD5_KEY_LEN_MAX`].
+    #[error("a TCP MD5 key of {len} bytes; Linux takes 1 to 80")]
+    Md5KeyLength {
+        /// The length asked for.
+        len: usize,
+    },
+    /// The kernel refused.
+    #[error("set socket option {option}")]
+    Refused {
+        /// Name of the option in the kernel's headers.
+        option: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+/// `struct tcp_md5sig` of `linux/tcp.h`.
+#[repr(C)]
+struct TcpMd5Sig {
+    address: SockAddrStorage,
+    flags: u8,
+    prefix_len: u8,
+    key_len: u16,
+    interface_index: libc::c_int,
+    key: [u8; MD5_KEY_LEN_MAX],
+}
+
+const _: () = assert!(
+    size_of::<TcpMd5Sig>() == 216,
+    "layout of the kernel's tcp_md5sig"
+);
+
+/// Signs the segments to `peer` with this key and drops unsigned ones from it (RFC 2385). To be set
+/// before connect; Linux does not re-key a connection.
+///
+/// # Errors
+///
+/// A key that is empty or too long, or a kernel without TCP MD5.
+pub fn set_tcp_md5_key(socket: &impl AsFd, peer: IpAddr, key: &[u8]) -> Result<(), SockoptError> {
+    if key.is_empty() || key.len() > MD5_KEY_LEN_MAX {
+        return Err(SockoptError::Md5KeyLength { len: key.len() });
+    }
+    let mut option = TcpMd5Sig {
+        address: SockAddr::from(SocketAddr::new(peer, 0)).as_storage(),
+        flags: 0,
+        prefix_len: 0,
+        key_len: key.len() as u16,
+        interface_index: 0,
+        key: [0; MD5_KEY_LEN_MAX],
+    };
+    option.key[..key.len()].copy_from_slice(key);
+    set(
+        socket,
+        libc::IPPROTO_TCP,
+        libc::TCP_MD5SIG,
+        "TCP_MD5SIG",
+        &option,
+    )
+}
+
+/// Sets the TTL (hop limit) of what is sent.
+///
+/// # Errors
+///
+/// The kernel refused.
+pub fn set_ttl(socket: &impl AsFd, peer: IpAddr, ttl: u8) -> Result<(), SockoptError> {
+    let socket = SockRef::from(socket);
+    match peer {
+        IpAddr::V4(_) => socket.set_ttl_v4(ttl.into()).map_err(refused("IP_TTL")),
+        IpAddr::V6(_) => socket
+            .set_unicast_hops_v6(ttl.into())
+            .map_err(refused("IPV6_UNICAST_HOPS")),
+    }
+}
+
+/// Drops what arrives with a smaller TTL (GTSM, RFC 5082).
+///
+/// # Errors
+///
+/// The kernel refused.
+pub fn set_min_ttl(socket: &impl AsFd, peer: IpAddr, ttl: u8) -> Result<(), SockoptError> {
+    let value = libc::c_int::from(ttl);
+    match peer {
+        IpAddr::V4(_) => set(
+            socket,
+            libc::IPPROTO_IP,
+            libc::IP_MINTTL,
+            "IP_MINTTL",
+            &value,
+        ),
+        IpAddr::V6(_) => set(
+            socket,
+            libc::IPPROTO_IPV6,
+            libc::IPV6_MINHOPCOUNT,
+            "IPV6_MINHOPCOUNT",
+            &value,
+        ),
+    }
+}
+
+/// Sets the TOS or traffic class byte of what is sent.
+///
+/// # Errors
+///
+/// The kernel refused.
+pub fn set_tos(socket: &impl AsFd, peer: IpAddr, tos: u8) -> Result<(), SockoptError> {
+    let socket = SockRef::from(socket);
+    match peer {
+        IpAddr::V4(_) => socket.set_tos_v4(tos.into()).map_err(refused("IP_TOS")),
+        IpAddr::V6(_) => socket
+            .set_tclass_v6(tos.into())
+            .map_err(refused("IPV6_TCLASS")),
+    }
+}
+
+fn refused(option: &'static str) -> impl FnOnce(io::Error) -> SockoptError {
+    move |source| SockoptError::Refused { option, source }
+}
+
+fn set<T>(
+    socket: &impl AsFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    option: &'static str,
+    value: &T,
+) -> Result<(), SockoptError> {
+    // SAFETY: the descriptor is borrowed and so stays open during the call; `value` is a live
+    // reference to a plain C value and its exact size is passed; the kernel only reads it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            name,
+            std::ptr::from_ref(value).cast(),
+            size_of::<T>() as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        return Ok(());
+    }
+    Err(refused(option)(io::Error::last_os_error()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use socket2::{Domain, Socket, Type};
+
+    fn sockets() -> [(Socket, IpAddr); 2] {
+        [(Domain::IPV4, "127.0.0.1"), (Domain::IPV6, "::1")].map(|(domain, peer)| {
+            (
+                Socket::new(domain, Type::STREAM, None).unwrap(),
+                peer.parse().unwrap(),
+            )
+        })
+    }
+
+    #[test]
+    fn the_kernel_takes_every_option_in_both_families() {
+        for (socket, peer) in sockets() {
+            set_ttl(&socket, peer, 1).unwrap();
+            set_min_ttl(&socket, peer, 255).unwrap();
+            set_tos(&socket, peer, TOS_CS6).unwrap();
+            set_tcp_md5_key(&socket, peer, &[b'k'; MD5_KEY_LEN_MAX]).unwrap();
+        }
+    }
+
+    #[test]
+    fn md5_keys_of_impossible_length_are_refused() {
+        let [(socket, peer), _] = sockets();
+        for len in [0, MD5_KEY_LEN_MAX + 1] {
+            let error = set_tcp_md5_key(&socket, peer, &vec![b'k'; len]).unwrap_err();
+            assert!(matches!(error, SockoptError::Md5KeyLength { len: l } if l == len));
+        }
+    }
+}
