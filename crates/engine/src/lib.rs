@@ -1,1 +1,3 @@
 //! Service engine: agent, BGP shell, health monitors, addresses.
+
+pub mod bgp;

@@ -7,7 +7,7 @@
 pub const PROTOCOL_VERSION: u32 = 1;
 
 /// Generated types of `evenkeel.engine.v1`.
-#[allow(missing_docs, unreachable_pub, clippy::all)]
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::too_many_lines)]
 pub mod v1 {
     tonic::include_proto!("evenkeel.engine.v1");
 }

@@ -1,0 +1,338 @@
+//! The manager: keeps the session tasks equal to the plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bgp::{Notification, RouteTable};
+use proto::v1;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
+use tracing::{error, info};
+
+use super::plan::{Plan, SessionKey, SessionPlan, router_id};
+use super::session::{Control, SessionTask, now, sleep_until_some};
+use super::status::{WallClock, absent_status, unneeded_status};
+use super::{BgpDesired, SESSION_LINGER};
+
+/// Shutdown is asked for once; a second request waits for the same end.
+const SHUTDOWN_REQUESTS: usize = 1;
+
+/// How long a key whose task has died stays without a new one.
+const RESPAWN_DELAY: Duration = Duration::from_secs(1);
+
+/// All sessions, in the order of peer and interface.
+type Sessions = Arc<Vec<v1::BgpSession>>;
+
+struct Shutdown {
+    text: String,
+    done: oneshot::Sender<()>,
+}
+
+/// Speaks BGP for the engine.
+pub struct Speaker {
+    desired: watch::Receiver<Arc<BgpDesired>>,
+    shutdown: mpsc::Receiver<Shutdown>,
+    status: watch::Sender<Sessions>,
+    status_changed: Arc<Notify>,
+    clock: WallClock,
+    plan: Plan,
+    router_id: Option<Ipv4Addr>,
+    running: BTreeMap<SessionKey, Running>,
+    /// Told to stop and not ended yet.
+    retiring: BTreeSet<SessionKey>,
+    tasks: JoinSet<()>,
+    keys: BTreeMap<Id, SessionKey>,
+    /// When sessions end because no virtual service needs them any more.
+    linger_until: Option<Instant>,
+    respawn_at: Option<Instant>,
+    absent_since_unix_ms: u64,
+}
+
+struct Running {
+    control: watch::Sender<Control>,
+    status: watch::Receiver<Arc<v1::BgpSession>>,
+}
+
+/// Steers a [`Speaker`]. Dropping the last handle ends it without farewell, see [`crate::bgp`].
+pub struct SpeakerHandle {
+    desired: watch::Sender<Arc<BgpDesired>>,
+    shutdown: mpsc::Sender<Shutdown>,
+    status: watch::Receiver<Sessions>,
+    manager: JoinHandle<()>,
+}
+
+impl SpeakerHandle {
+    /// The whole desired state. Returns at once; the same value again does nothing.
+    pub fn apply(&self, desired: BgpDesired) {
+        self.desired.send_if_modified(|current| {
+            let changed = **current != desired;
+            if changed {
+                *current = Arc::new(desired);
+            }
+            changed
+        });
+    }
+
+    /// Every session and every peer without one, newest value.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Sessions> {
+        self.status.clone()
+    }
+
+    /// Withdraws all routes, tells each peer Cease / Administrative Shutdown with this text (RFC 9003),
+    /// closes. Returns when all of it is flushed, or at the deadline at the latest, when what is left is
+    /// cut off.
+    pub async fn shutdown(self, text: &str, deadline: Duration) {
+        let (done, ended) = oneshot::channel();
+        let request = Shutdown {
+            text: text.to_owned(),
+            done,
+        };
+        let farewell = async {
+            if self.shutdown.send(request).await.is_ok() {
+                // An error means that the manager is gone, and so are the sessions.
+                let _ = ended.await;
+            }
+        };
+        let in_time = tokio::time::timeout(deadline, farewell).await.is_ok();
+        info!(in_time, "BGP speaker stopped");
+        self.manager.abort();
+    }
+}
+
+impl Speaker {
+    /// Starts the manager on the current runtime; it opens nothing before
+    /// [`SpeakerHandle::apply`].
+    #[must_use]
+    pub fn spawn() -> SpeakerHandle {
+        let (desired, desired_rx) = watch::channel(Arc::new(BgpDesired::default()));
+        let (shutdown, shutdown_rx) = mpsc::channel(SHUTDOWN_REQUESTS);
+        let (status_tx, status) = watch::channel(Arc::new(Vec::new()));
+        let clock = WallClock::new(now());
+        let speaker = Self {
+            desired: desired_rx,
+            shutdown: shutdown_rx,
+            status: status_tx,
+            status_changed: Arc::new(Notify::new()),
+            clock,
+            plan: Plan::default(),
+            router_id: None,
+            running: BTreeMap::new(),
+            retiring: BTreeSet::new(),
+            tasks: JoinSet::new(),
+            keys: BTreeMap::new(),
+            linger_until: None,
+            respawn_at: None,
+            absent_since_unix_ms: clock.now_unix_ms(),
+        };
+        let manager = tokio::spawn(speaker.run());
+        SpeakerHandle {
+            desired,
+            shutdown,
+            status,
+            manager,
+        }
+    }
+
+    /// Until shutdown, or until the handle is dropped. All branches are cancel-safe receives.
+    async fn run(mut self) {
+        loop {
+            tokio::select! {
+                changed = self.desired.changed() => match changed {
+                    Ok(()) => self.on_desired(),
+                    Err(_) => return,
+                },
+                Some(request) = self.shutdown.recv() => return self.finish(request).await,
+                () = self.status_changed.notified() => self.publish(),
+                Some(ended) = self.tasks.join_next_with_id() => self.on_ended(ended),
+                () = sleep_until_some(self.linger_until) => self.on_linger_over(),
+                () = sleep_until_some(self.respawn_at) => {
+                    self.respawn_at = None;
+                    self.reconcile();
+                }
+            }
+        }
+    }
+
+    fn on_desired(&mut self) {
+        let desired = self.desired.borrow_and_update().clone();
+        // Chosen once: a new identifier would reset every session.
+        let id = *self
+            .router_id
+            .get_or_insert_with(|| router_id(&desired.interfaces).unwrap_or(Ipv4Addr::UNSPECIFIED));
+        if id.is_unspecified() {
+            self.router_id = None;
+        }
+        let plan = Plan::new(&desired, id);
+        if plan.absent != self.plan.absent {
+            self.absent_since_unix_ms = self.clock.now_unix_ms();
+        }
+        self.plan = plan;
+        self.reconcile();
+        self.publish();
+    }
+
+    /// Sessions exist while a virtual service needs them, and for [`SESSION_LINGER`] afterwards without
+    /// routes.
+    fn reconcile(&mut self) {
+        if self.desired.borrow().sessions_wanted {
+            self.linger_until = None;
+            self.stop_unplanned();
+            for (key, session) in self.plan.sessions.clone() {
+                self.ensure(key, session);
+            }
+            return;
+        }
+        self.stop_unplanned();
+        if self.running.is_empty() {
+            self.linger_until = None;
+            return;
+        }
+        self.linger_until
+            .get_or_insert_with(|| now() + SESSION_LINGER);
+        for (key, session) in self.plan.sessions.clone() {
+            if self.running.contains_key(&key) {
+                self.ensure(
+                    key,
+                    SessionPlan {
+                        routes: Arc::new(RouteTable::new()),
+                        ..session
+                    },
+                );
+            }
+        }
+    }
+
+    fn on_linger_over(&mut self) {
+        info!("no virtual service with route health injection is left: closing the BGP sessions");
+        self.linger_until = None;
+        for key in self.running.keys().cloned().collect::<Vec<_>>() {
+            self.stop(&key, Notification::peer_deconfigured());
+        }
+        self.publish();
+    }
+
+    fn stop_unplanned(&mut self) {
+        let gone: Vec<_> = self
+            .running
+            .keys()
+            .filter(|k| !self.plan.sessions.contains_key(k))
+            .cloned()
+            .collect();
+        for key in gone {
+            self.stop(&key, self.plan.farewell(&key));
+        }
+    }
+
+    fn stop(&mut self, key: &SessionKey, notification: Notification) {
+        if let Some(session) = self.running.remove(key) {
+            session
+                .control
+                .send_modify(|control| control.stop = Some(notification));
+            self.retiring.insert(key.clone());
+        }
+    }
+
+    /// Starts the session or tells it what is new; nothing when nothing is.
+    fn ensure(&mut self, key: SessionKey, session: SessionPlan) {
+        let Some(running) = self.running.get(&key) else {
+            // The old task of the same key must have said goodbye first; its end leads back here.
+            if !self.retiring.contains(&key) && self.respawn_at.is_none() {
+                self.start(key, session);
+            }
+            return;
+        };
+        running.control.send_if_modified(|control| {
+            let session = keep_unused_next_hop(session, &control.plan);
+            let changed = *control.plan != session;
+            if changed {
+                control.plan = Arc::new(session);
+            }
+            changed
+        });
+    }
+
+    fn start(&mut self, key: SessionKey, session: SessionPlan) {
+        let (control, control_rx) = watch::channel(Control {
+            plan: Arc::new(session),
+            stop: None,
+        });
+        let (status_tx, status) = watch::channel(Arc::new(v1::BgpSession::default()));
+        let task = SessionTask::new(
+            key.clone(),
+            control_rx,
+            status_tx,
+            self.status_changed.clone(),
+            self.clock,
+        );
+        let abort = self.tasks.spawn(task.run());
+        self.keys.insert(abort.id(), key.clone());
+        self.running.insert(key, Running { control, status });
+    }
+
+    fn on_ended(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let (id, failure) = match ended {
+            Ok((id, ())) => (id, None),
+            Err(failure) => (failure.id(), Some(failure)),
+        };
+        let Some(key) = self.keys.remove(&id) else {
+            return;
+        };
+        if let Some(failure) = failure {
+            error!(peer = %key.peer, local = %key.local, %failure, "session task died");
+            self.respawn_at = Some(now() + RESPAWN_DELAY);
+        }
+        self.retiring.remove(&key);
+        self.running.remove(&key);
+        self.reconcile();
+        self.publish();
+    }
+
+    fn publish(&mut self) {
+        let desired = self.desired.borrow();
+        let mut all: Vec<v1::BgpSession> = self
+            .running
+            .values()
+            .map(|session| (**session.status.borrow()).clone())
+            .collect();
+        // A session that was only just started has not spoken yet.
+        all.retain(|session| !session.peer.is_empty());
+        let routes = || desired.routes.iter().copied();
+        let absent = self.plan.absent.iter();
+        all.extend(absent.map(|a| absent_status(a, routes(), self.absent_since_unix_ms)));
+        let idle = self
+            .plan
+            .sessions
+            .iter()
+            .filter(|(key, _)| !desired.sessions_wanted && !self.running.contains_key(key));
+        all.extend(idle.map(|(key, plan)| unneeded_status(key, plan, self.absent_since_unix_ms)));
+        all.sort_by(|a, b| (&a.peer, &a.interface).cmp(&(&b.peer, &b.interface)));
+        self.status.send_replace(Arc::new(all));
+    }
+
+    async fn finish(mut self, request: Shutdown) {
+        let notification = Notification::administrative_shutdown(&request.text);
+        for key in self.running.keys().cloned().collect::<Vec<_>>() {
+            self.stop(&key, notification.clone());
+        }
+        while self.tasks.join_next().await.is_some() {}
+        // The one who asked may have given up waiting.
+        let _ = request.done.send(());
+    }
+}
+
+/// A next hop of a family that no route needs is not worth a reset: an IPv6 address that appears on the
+/// link takes effect with the first IPv6 route.
+fn keep_unused_next_hop(mut new: SessionPlan, old: &SessionPlan) -> SessionPlan {
+    let has_v4 = new.routes.keys().any(std::net::IpAddr::is_ipv4);
+    let has_v6 = new.routes.keys().any(std::net::IpAddr::is_ipv6);
+    if old.core.next_hop_v4.is_none() && !has_v4 {
+        new.core.next_hop_v4 = None;
+    }
+    if old.core.next_hop_v6.is_none() && !has_v6 {
+        new.core.next_hop_v6 = None;
+    }
+    new
+}

@@ -1,0 +1,171 @@
+//! From the core's view to the report's: same words, wall-clock times.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use bgp::session::{RouteStatus, Withheld};
+use bgp::{Session, StateName};
+use proto::v1;
+
+use super::plan::{Absent, SessionKey, SessionPlan};
+
+/// Relates the monotonic clock to the wall clock once, so that a moment keeps its timestamp.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WallClock {
+    instant: Instant,
+    unix_ms: u64,
+}
+
+impl WallClock {
+    pub(super) fn new(instant: Instant) -> Self {
+        let since_epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            instant,
+            unix_ms: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    fn unix_ms(self, at: Instant) -> u64 {
+        let after = u64::try_from(at.saturating_duration_since(self.instant).as_millis())
+            .unwrap_or(u64::MAX);
+        self.unix_ms.saturating_add(after)
+    }
+}
+
+pub(super) fn wire_state(state: StateName) -> v1::BgpState {
+    match state {
+        StateName::Idle => v1::BgpState::Idle,
+        StateName::Connect => v1::BgpState::Connect,
+        StateName::Active => v1::BgpState::Active,
+        StateName::OpenSent => v1::BgpState::OpenSent,
+        StateName::OpenConfirm => v1::BgpState::OpenConfirm,
+        StateName::Established => v1::BgpState::Established,
+    }
+}
+
+pub(super) fn session_status(
+    key: &SessionKey,
+    plan: &SessionPlan,
+    core: &Session,
+    clock: WallClock,
+) -> v1::BgpSession {
+    let negotiated = core.negotiated();
+    let counters = core.counters();
+    let error = core.last_error();
+    v1::BgpSession {
+        peer: key.peer.to_string(),
+        local_address: key.local.to_string(),
+        interface: key.interface.clone(),
+        state: wire_state(core.state()).into(),
+        state_since_unix_ms: clock.unix_ms(core.state_since()),
+        local_as: core.config().local_as.get(),
+        remote_as: core.config().remote_as.get(),
+        peer_router_id: negotiated
+            .map(|peer| peer.peer_router_id.to_string())
+            .unwrap_or_default(),
+        hold_time_s: negotiated.map_or(0, |peer| peer.hold_time.seconds().into()),
+        keepalive_s: core
+            .keepalive_interval()
+            .map_or(0, |interval| interval.as_secs() as u32),
+        last_error: error.map(|e| e.text.clone()).unwrap_or_default(),
+        last_error_unix_ms: error.map_or(0, |e| clock.unix_ms(e.at)),
+        messages_in: counters.messages_in,
+        messages_out: counters.messages_out,
+        routes: routes(plan, core, clock),
+        capabilities: negotiated
+            .map(|peer| peer.capabilities.iter().map(ToString::to_string).collect())
+            .unwrap_or_default(),
+    }
+}
+
+fn routes(plan: &SessionPlan, core: &Session, clock: WallClock) -> Vec<v1::BgpRoute> {
+    if !plan.advertise_vip {
+        let off = |vip: &std::net::IpAddr| withheld(*vip, "advertise_vip_off");
+        return plan.routes.keys().map(off).collect();
+    }
+    core.routes()
+        .map(|route| route_status(&route, clock))
+        .collect()
+}
+
+fn route_status(route: &RouteStatus, clock: WallClock) -> v1::BgpRoute {
+    v1::BgpRoute {
+        prefix: host_prefix(route.address),
+        next_hop: route
+            .next_hop
+            .map(|hop| hop.to_string())
+            .unwrap_or_default(),
+        sent: route.sent,
+        reason: route
+            .withheld
+            .map(Withheld::code)
+            .unwrap_or_default()
+            .to_owned(),
+        sent_unix_ms: route
+            .announced_at
+            .filter(|_| route.sent)
+            .map_or(0, |at| clock.unix_ms(at)),
+    }
+}
+
+fn withheld(vip: std::net::IpAddr, reason: &str) -> v1::BgpRoute {
+    v1::BgpRoute {
+        prefix: host_prefix(vip),
+        reason: reason.to_owned(),
+        ..v1::BgpRoute::default()
+    }
+}
+
+fn host_prefix(address: std::net::IpAddr) -> String {
+    format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
+}
+
+/// A peer without a session: Idle, with the reason where an error would stand.
+pub(super) fn absent_status(
+    absent: &Absent,
+    routes: impl IntoIterator<Item = std::net::IpAddr>,
+    since_unix_ms: u64,
+) -> v1::BgpSession {
+    v1::BgpSession {
+        peer: absent.peer.clone(),
+        state: v1::BgpState::Idle.into(),
+        state_since_unix_ms: since_unix_ms,
+        local_as: absent.local_as,
+        remote_as: absent.remote_as,
+        last_error: absent.text.clone(),
+        last_error_unix_ms: since_unix_ms,
+        routes: routes
+            .into_iter()
+            .map(|vip| withheld(vip, absent.code))
+            .collect(),
+        ..v1::BgpSession::default()
+    }
+}
+
+/// A session that could be opened and is not, because nothing needs it.
+pub(super) fn unneeded_status(
+    key: &SessionKey,
+    plan: &SessionPlan,
+    since_unix_ms: u64,
+) -> v1::BgpSession {
+    v1::BgpSession {
+        peer: key.peer.to_string(),
+        local_address: key.local.to_string(),
+        interface: key.interface.clone(),
+        state: v1::BgpState::Idle.into(),
+        state_since_unix_ms: since_unix_ms,
+        local_as: plan.core.local_as.get(),
+        remote_as: plan.core.remote_as.get(),
+        last_error: "no virtual service with route health injection is placed here".to_owned(),
+        last_error_unix_ms: since_unix_ms,
+        ..v1::BgpSession::default()
+    }
+}
+
+impl WallClock {
+    /// Now, on this clock.
+    pub(super) fn now_unix_ms(self) -> u64 {
+        self.unix_ms(super::session::now())
+    }
+}
