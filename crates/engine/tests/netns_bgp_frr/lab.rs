@@ -1,0 +1,342 @@
+//! Namespaces with real FRR routers for one test, gone when the value is dropped.
+//!
+//! One namespace stands for the service engine, one for each router; router N and the engine share
+//! the network 10.10.N.0/24 and 2001:db8:N::/64, the router is .1, the engine .11.
+
+use std::fs;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, setns};
+use serde_json::Value;
+
+const FRR_DIR: &str = "/usr/lib/frr";
+
+/// Why namespace tests cannot run here, if they cannot.
+fn obstacle() -> Option<String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Some("needs root".to_owned());
+    }
+    let programs = [
+        format!("{FRR_DIR}/zebra"),
+        format!("{FRR_DIR}/bgpd"),
+        "/usr/bin/vtysh".to_owned(),
+    ];
+    programs
+        .into_iter()
+        .find(|p| !Path::new(p).exists())
+        .map(|p| format!("{p} is missing: install frr"))
+}
+
+/// Whether to run; says loudly why not, and refuses to skip in CI.
+pub fn can_run() -> bool {
+    let Some(why) = obstacle() else {
+        return true;
+    };
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "CI must be able to run the namespace tests: {why}"
+    );
+    eprintln!("SKIPPED: {why}");
+    false
+}
+
+/// Runs a command to its end; its standard output.
+pub fn run(command: &[&str]) -> String {
+    let output = Command::new(command[0])
+        .args(&command[1..])
+        .output()
+        .expect("start a command");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {error}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The same without blocking the runtime, on which the speaker runs; failure is an empty answer.
+async fn ask(program: &str, arguments: &[&str]) -> String {
+    let output = tokio::process::Command::new(program)
+        .args(arguments)
+        .output()
+        .await
+        .expect("start a command");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+pub struct Router {
+    pub namespace: String,
+    dir: PathBuf,
+    daemons: Vec<Child>,
+}
+
+pub struct Lab {
+    prefix: String,
+    pub routers: Vec<Router>,
+    dir: tempfile::TempDir,
+}
+
+impl Lab {
+    /// Starts one router per configuration of bgpd.
+    pub fn up(bgpd_configs: &[&str]) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let prefix = format!(
+            "ekb{}x{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
+        let dir = tempfile::Builder::new()
+            .prefix(&prefix)
+            .tempdir()
+            .expect("temporary directory");
+        run(&["chmod", "755", &dir.path().display().to_string()]);
+        let mut lab = Self {
+            prefix,
+            routers: Vec::new(),
+            dir,
+        };
+        lab.add_namespace("se");
+        for (index, config) in bgpd_configs.iter().enumerate() {
+            lab.add_router(index + 1, config);
+        }
+        lab
+    }
+
+    pub fn engine_namespace(&self) -> String {
+        format!("{}se", self.prefix)
+    }
+
+    fn add_namespace(&self, name: &str) -> String {
+        let namespace = format!("{}{name}", self.prefix);
+        run(&["ip", "netns", "add", &namespace]);
+        run(&["ip", "-n", &namespace, "link", "set", "lo", "up"]);
+        namespace
+    }
+
+    fn add_router(&mut self, number: usize, bgpd_config: &str) {
+        let namespace = self.add_namespace(&format!("r{number}"));
+        let engine = self.engine_namespace();
+        let link = format!("eth{number}");
+        run(&[
+            "ip", "link", "add", &link, "netns", &engine, "type", "veth", "peer", "name", "eth0",
+            "netns", &namespace,
+        ]);
+        for (ns, link, host) in [(&engine, link.as_str(), 11), (&namespace, "eth0", 1)] {
+            run(&[
+                "ip",
+                "-n",
+                ns,
+                "address",
+                "add",
+                &format!("10.10.{number}.{host}/24"),
+                "dev",
+                link,
+            ]);
+            run(&[
+                "ip",
+                "-n",
+                ns,
+                "address",
+                "add",
+                &format!("2001:db8:{number}::{host}/64"),
+                "dev",
+                link,
+                "nodad",
+            ]);
+            run(&["ip", "-n", ns, "link", "set", link, "up"]);
+        }
+        let dir = self.dir.path().join(format!("r{number}"));
+        fs::create_dir(&dir).expect("router directory");
+        run(&["chown", "frr:frr", &dir.display().to_string()]);
+        let mut router = Router {
+            namespace,
+            dir,
+            daemons: Vec::new(),
+        };
+        router.start("zebra", "no zebra nexthop kernel enable\n");
+        router.start("bgpd", bgpd_config);
+        self.routers.push(router);
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for router in &mut self.routers {
+            for daemon in &mut router.daemons {
+                let _ = daemon.kill();
+                let _ = daemon.wait();
+            }
+        }
+        let mut namespaces: Vec<_> = self.routers.iter().map(|r| r.namespace.clone()).collect();
+        namespaces.push(self.engine_namespace());
+        for namespace in namespaces {
+            let _ = Command::new("ip")
+                .args(["netns", "del", &namespace])
+                .output();
+        }
+    }
+}
+
+impl Router {
+    fn start(&mut self, daemon: &str, config: &str) {
+        let path = |name: &str| self.dir.join(name).display().to_string();
+        fs::write(path(&format!("{daemon}.conf")), config).expect("write a configuration");
+        let program = format!("{FRR_DIR}/{daemon}");
+        let (conf, pid, log) = (
+            path(&format!("{daemon}.conf")),
+            path(&format!("{daemon}.pid")),
+            path(&format!("{daemon}.log")),
+        );
+        let child = Command::new("ip")
+            .args([
+                "netns",
+                "exec",
+                &self.namespace,
+                &program,
+                "-f",
+                &conf,
+                "-i",
+                &pid,
+                "-z",
+                &path("zserv.api"),
+            ])
+            .args([
+                "--vty_socket",
+                &path(""),
+                "-A",
+                "127.0.0.1",
+                "-P",
+                "0",
+                "--log",
+                &format!("file:{log}"),
+            ])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("start a daemon");
+        self.daemons.push(child);
+        let socket = path(&format!("{daemon}.vty"));
+        let until = Instant::now() + Duration::from_secs(10);
+        while !Path::new(&socket).exists() {
+            assert!(
+                Instant::now() < until,
+                "{daemon} did not start: {:?}",
+                fs::read_to_string(&log)
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// SIGKILL; the kernel closes the router's connections.
+    pub fn kill_bgpd(&mut self) {
+        let mut bgpd = self.daemons.pop().expect("bgpd is the last daemon");
+        bgpd.kill().expect("kill bgpd");
+        bgpd.wait().expect("reap bgpd");
+        fs::remove_file(self.dir.join("bgpd.vty")).expect("socket of the killed bgpd");
+    }
+
+    pub fn start_bgpd(&mut self, config: &str) {
+        self.start("bgpd", config);
+    }
+
+    /// A show command of FRR, parsed.
+    pub async fn show(&self, command: &str) -> Value {
+        let dir = self.dir.display().to_string();
+        let text = ask(
+            "vtysh",
+            &["--vty_socket", &dir, "-c", &format!("show {command} json")],
+        )
+        .await;
+        serde_json::from_str(&text).unwrap_or(Value::Null)
+    }
+
+    /// What FRR says about the engine as a neighbor.
+    pub async fn neighbor(&self, address: &str) -> Value {
+        self.show(&format!("bgp neighbors {address}")).await[address].clone()
+    }
+
+    /// Next hops of a host route in the kernel FIB.
+    pub async fn fib(&self, vip: &str) -> Vec<String> {
+        let family = if vip.contains(':') { "-6" } else { "-4" };
+        let text = ask(
+            "ip",
+            &["-n", &self.namespace, "-j", family, "route", "show", vip],
+        )
+        .await;
+        let routes: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+        let hop = |route: &Value| route["gateway"].as_str().map(str::to_owned);
+        routes
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(hop)
+            .collect()
+    }
+
+    /// Number of BGP routes in the kernel FIB.
+    pub async fn fib_len(&self) -> usize {
+        ask(
+            "ip",
+            &["-n", &self.namespace, "-4", "route", "show", "proto", "bgp"],
+        )
+        .await
+        .lines()
+        .count()
+    }
+
+    /// A counter of the namespace's kernel, for example `TCPMD5Failure`.
+    pub async fn kernel_counter(&self, name: &str) -> u64 {
+        let text = ask(
+            "ip",
+            &["netns", "exec", &self.namespace, "cat", "/proc/net/netstat"],
+        )
+        .await;
+        let mut lines = text.lines();
+        while let (Some(names), Some(values)) = (lines.next(), lines.next()) {
+            let at = names.split_whitespace().position(|n| n == name);
+            if let Some(value) = at.and_then(|at| values.split_whitespace().nth(at)) {
+                return value.parse().expect("a number");
+            }
+        }
+        panic!("no kernel counter {name}");
+    }
+}
+
+/// Runs a future on a runtime of its own thread, inside a namespace.
+pub fn in_namespace<F: Future<Output = ()>>(namespace: &str, test: impl FnOnce() -> F + Send) {
+    let path = format!("/run/netns/{namespace}");
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let file = fs::File::open(path).expect("open the namespace");
+            setns(file, CloneFlags::CLONE_NEWNET).expect("enter the namespace");
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("runtime");
+            runtime.block_on(test());
+        });
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+/// Polls until the probe is content; how long it took. Fails with what was seen last.
+pub async fn wait_for<F, Fut>(what: &str, within: Duration, mut probe: F) -> Duration
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<(), String>>,
+{
+    let start = Instant::now();
+    loop {
+        match probe().await {
+            Ok(()) => return start.elapsed(),
+            Err(seen) => assert!(
+                start.elapsed() < within,
+                "waited {within:?} for {what}; seen last: {seen}"
+            ),
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
