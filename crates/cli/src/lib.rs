@@ -1,1 +1,3 @@
 //! Commands that talk to a controller, and their renderers.
+
+pub mod output;

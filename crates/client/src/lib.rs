@@ -250,7 +250,7 @@ impl Client {
         loop {
             match self.send(method, path, body) {
                 Err(error) if error.is_unreachable() && Instant::now() < deadline => {
-                    std::thread::sleep(RETRY_PAUSE);
+                    pause();
                 }
                 Err(error) => return Err(error),
                 Ok(response) => return self.read(method, path, response),
@@ -331,6 +331,11 @@ pub fn uuid_of(reference: &str) -> &str {
 /// The name behind the `#` of a reference, where the answer has one.
 pub fn name_of(reference: &str) -> Option<&str> {
     reference.split_once('#').map(|(_, name)| name)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the pause inside a wait that has a deadline")]
+fn pause() {
+    std::thread::sleep(RETRY_PAUSE);
 }
 
 fn collection(object_type: &str) -> String {
