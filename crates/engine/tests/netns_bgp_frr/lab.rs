@@ -111,6 +111,16 @@ impl Lab {
         let namespace = format!("{}{name}", self.prefix);
         run(&["ip", "netns", "add", &namespace]);
         run(&["ip", "-n", &namespace, "link", "set", "lo", "up"]);
+        // FRR refuses IPv6 sessions until duplicate address detection has let its link-local address go.
+        run(&[
+            "ip",
+            "netns",
+            "exec",
+            &namespace,
+            "sysctl",
+            "-qw",
+            "net.ipv6.conf.default.accept_dad=0",
+        ]);
         namespace
     }
 

@@ -83,6 +83,12 @@ async fn until_fib(router: &Router, vip: &str, expected: &[&str]) -> Duration {
     .await
 }
 
+/// FRR starts its neighbors about a second after itself, and turns connections away before.
+async fn until_listening(router: &Router, address: &str) {
+    let ready = |n: &Value| n["bgpState"] == "Active" || n["bgpState"] == "Connect";
+    until_neighbor(router, address, "FRR to start the neighbor", ready).await;
+}
+
 async fn until_established(speaker: &SpeakerHandle, sessions: usize) -> Duration {
     wait_for("established sessions", PATIENCE, || async {
         let all = speaker.status().borrow().clone();
@@ -134,6 +140,7 @@ fn an_ibgp_route_enters_and_leaves_the_routers_fib() {
     let lab = Lab::up(&[IBGP]);
     in_namespace(&lab.engine_namespace(), async || {
         let router = &lab.routers[0];
+        until_listening(router, ENGINE).await;
         let speaker = Speaker::spawn();
         speaker.apply(desired(vec![peer(1)], &[VIP]));
         let opening = until_fib(router, VIP, &[ENGINE]).await;
@@ -222,6 +229,8 @@ router bgp 65000
  bgp router-id 10.10.1.1
  neighbor 10.10.1.11 remote-as 65000
  neighbor 2001:db8:1::11 remote-as 65000
+ neighbor 10.10.1.11 passive
+ neighbor 2001:db8:1::11 passive
  address-family ipv6 unicast
   neighbor 10.10.1.11 activate
   neighbor 2001:db8:1::11 activate
@@ -229,6 +238,7 @@ router bgp 65000
     in_namespace(&lab.engine_namespace(), async || {
         let router = &lab.routers[0];
         let vip = "2001:db8:200::1";
+        until_listening(router, "2001:db8:1::11").await;
         let over_v6 = v1::BgpPeer {
             address: "2001:db8:1::1".to_owned(),
             subnet: "2001:db8:1::/64".to_owned(),
