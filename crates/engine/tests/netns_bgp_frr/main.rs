@@ -4,6 +4,8 @@
 #![allow(
     clippy::unwrap_used,
     clippy::print_stderr,
+    clippy::disallowed_macros, // figures and skips go to the test runner
+    clippy::disallowed_methods, // the pause of waiting for a daemon to start
     unreachable_pub,
     missing_docs
 )]
