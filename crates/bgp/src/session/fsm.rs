@@ -37,7 +37,7 @@ pub enum StateName {
 
 impl fmt::Display for StateName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Self::Idle => "Idle",
             Self::Connect => "Connect",
             Self::Active => "Active",
