@@ -1,3 +1,94 @@
 //! Commands that talk to a controller, and their renderers.
+//!
+//! Every command is a client of the public API, without privileges: what it does can be done with curl.
+//!
+//! * [`settings`]: which controller, as whom;
+//! * [`output`]: everything that is printed;
+//! * a module per command: it gets a logged-in client and returns a value, which a renderer shows.
 
+pub mod apply;
+mod delete;
+mod jointoken;
+pub mod lookup;
 pub mod output;
+mod scale;
+pub mod settings;
+pub mod show;
+
+pub use settings::GlobalArgs;
+
+use output::Outcome;
+use settings::Settings;
+use std::process::ExitCode;
+
+/// The commands that need a controller.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Show what is configured and what is observed.
+    #[command(subcommand)]
+    Show(show::Show),
+    /// Add a service engine to a virtual service.
+    #[command(subcommand)]
+    Scaleout(scale::Scaleout),
+    /// Take a service engine from a virtual service.
+    #[command(subcommand)]
+    Scalein(scale::Scalein),
+    /// Create or change the objects that a file describes; a second time changes nothing.
+    Apply(apply::Args),
+    /// Delete an object by type and name.
+    Delete(delete::Args),
+    /// Tokens by which engines join.
+    #[command(subcommand)]
+    Jointoken(jointoken::Command),
+}
+
+/// Runs a command: prints its result, or its error, and says how to exit.
+pub fn run(command: Command, args: &GlobalArgs) -> ExitCode {
+    output::set_format(args.output);
+    match execute(command, args) {
+        Ok(outcome) => output::finish(outcome),
+        Err(error) => output::failure(&error),
+    }
+}
+
+fn execute(command: Command, args: &GlobalArgs) -> anyhow::Result<Outcome> {
+    // A file is read before a connection is made: a typing error is found without a controller.
+    let command = command.prepare()?;
+    let client = Settings::load(args)?.connect()?;
+    let format = args.output;
+    match command {
+        Prepared::Show(show) => show::run(&client, &show, format)?,
+        Prepared::Scaleout(scaleout) => scale::out(&client, &scaleout, format)?,
+        Prepared::Scalein(scalein) => scale::in_(&client, &scalein, format)?,
+        Prepared::Apply(documents) => apply::run(&client, &documents, format)?,
+        Prepared::Delete(args) => delete::run(&client, &args, format)?,
+        Prepared::Jointoken(command) => jointoken::run(&client, &command, format)?,
+    }
+    Ok(Outcome::Ok)
+}
+
+/// A command whose arguments and files have been read.
+enum Prepared {
+    Show(show::Show),
+    Scaleout(scale::Scaleout),
+    Scalein(scale::Scalein),
+    Apply(apply::Manifest),
+    Delete(delete::Args),
+    Jointoken(jointoken::Command),
+}
+
+impl Command {
+    fn prepare(self) -> anyhow::Result<Prepared> {
+        Ok(match self {
+            Self::Show(show) => Prepared::Show(show),
+            Self::Scaleout(scaleout) => Prepared::Scaleout(scaleout),
+            Self::Scalein(scalein) => Prepared::Scalein(scalein),
+            Self::Apply(args) => Prepared::Apply(apply::Manifest::read(&args)?),
+            Self::Delete(args) => Prepared::Delete(args),
+            Self::Jointoken(command) => Prepared::Jointoken(command),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -64,6 +64,27 @@ impl From<Outcome> for ExitCode {
 #[error("{0}")]
 pub struct UsageError(pub String);
 
+/// An error of the API with a word on what to try, which is printed on a line of its own.
+#[derive(Debug)]
+pub struct Hinted {
+    /// What happened.
+    pub cause: client::Error,
+    /// What to check or try.
+    pub hint: String,
+}
+
+impl Display for Hinted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.cause.fmt(f)
+    }
+}
+
+impl std::error::Error for Hinted {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.cause.source()
+    }
+}
+
 /// Prints a line to standard output, as `println!` would, and survives a closed pipe.
 #[macro_export]
 macro_rules! out {
@@ -158,6 +179,9 @@ fn error_value(error: &anyhow::Error) -> Value {
     if let Some(status) = api_error(error).and_then(client::Error::status) {
         value["status"] = status.into();
     }
+    if let Some(hint) = hint_of(error) {
+        value["hint"] = hint.into();
+    }
     value
 }
 
@@ -176,7 +200,17 @@ fn outcome_of(error: &anyhow::Error) -> Outcome {
 }
 
 fn api_error(error: &anyhow::Error) -> Option<&client::Error> {
-    error.chain().find_map(|cause| cause.downcast_ref())
+    error.chain().find_map(|cause| {
+        let hinted = cause.downcast_ref::<Hinted>().map(|hinted| &hinted.cause);
+        hinted.or_else(|| cause.downcast_ref())
+    })
+}
+
+fn hint_of(error: &anyhow::Error) -> Option<&str> {
+    let hinted = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<Hinted>())?;
+    Some(&hinted.hint)
 }
 
 /// A stream that may be a terminal.

@@ -1,0 +1,43 @@
+//! `delete TYPE NAME`.
+
+use crate::lookup;
+use crate::output::{Format, table};
+use anyhow::Context;
+use client::Client;
+use serde::Serialize;
+
+/// What to delete.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Object type: virtualservice, vsvip, pool, …
+    #[arg(value_name = "TYPE")]
+    object_type: String,
+    /// Name or UUID.
+    name: String,
+}
+
+#[derive(Serialize)]
+struct Deleted<'a> {
+    object_type: &'a str,
+    name: &'a str,
+    uuid: &'a str,
+    result: &'static str,
+}
+
+pub(crate) fn run(client: &Client, args: &Args, format: Format) -> anyhow::Result<()> {
+    let object_type = lookup::object_type(&args.object_type)?;
+    let object = lookup::object(client, object_type, &args.name)?;
+    let uuid = lookup::text(&object, "/uuid");
+    let name = lookup::text(&object, "/name");
+    client
+        .delete(&format!("/api/{object_type}/{uuid}"))
+        .with_context(|| format!("{object_type} {name}"))?;
+    let deleted = Deleted {
+        object_type,
+        name,
+        uuid,
+        result: "deleted",
+    };
+    table::print_value(&deleted, &format!("{object_type} {name} deleted"), format);
+    Ok(())
+}

@@ -1,0 +1,258 @@
+//! `scaleout` and `scalein` of a virtual service.
+
+use crate::lookup::{self, items, text};
+use crate::output::{Format, UsageError, table};
+use anyhow::{Context, bail};
+use client::Client;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+/// How long `--wait` waits: a route takes under a second, the first health check up to its interval.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// How often `--wait` asks.
+const WAIT_PAUSE: Duration = Duration::from_millis(200);
+
+/// What to scale out.
+#[derive(Debug, clap::Subcommand)]
+pub enum Scaleout {
+    /// One more engine for this virtual service; virtual services that share its VIP follow.
+    #[command(visible_alias = "vs")]
+    Virtualservice(ScaleoutArgs),
+}
+
+/// What to scale in.
+#[derive(Debug, clap::Subcommand)]
+pub enum Scalein {
+    /// One engine fewer for this virtual service; virtual services that share its VIP follow.
+    #[command(visible_alias = "vs")]
+    Virtualservice(ScaleinArgs),
+}
+
+/// How to scale out.
+#[derive(Debug, clap::Args)]
+pub struct ScaleoutArgs {
+    /// Name or UUID of the virtual service.
+    name: String,
+    /// The engine to add [default: the planner chooses].
+    #[arg(long, value_name = "SE")]
+    to_se: Option<String>,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+/// How to scale in.
+#[derive(Debug, clap::Args)]
+pub struct ScaleinArgs {
+    /// Name or UUID of the virtual service.
+    name: String,
+    /// The engine to take away [default: the planner chooses].
+    #[arg(long, value_name = "SE")]
+    from_se: Option<String>,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct CommonArgs {
+    /// Which VIP, where the virtual service has several.
+    #[arg(long, value_name = "ID")]
+    vip_id: Option<String>,
+    /// Return when the engine is in service, or out of it (at most 60 s).
+    #[arg(long)]
+    wait: bool,
+}
+
+/// One action on one virtual service.
+struct Action<'a> {
+    verb: &'static str,
+    done: &'static str,
+    /// Name of the field for the engine, and the engine.
+    engine: (&'static str, Option<&'a str>),
+    /// The engine is in service when the action is done.
+    present: bool,
+    name: &'a str,
+    common: &'a CommonArgs,
+}
+
+pub(crate) fn out(
+    client: &Client,
+    Scaleout::Virtualservice(args): &Scaleout,
+    format: Format,
+) -> anyhow::Result<()> {
+    let ScaleoutArgs {
+        name,
+        to_se,
+        common,
+    } = args;
+    let engine = ("to_se_ref", to_se.as_deref());
+    Action {
+        verb: "scaleout",
+        done: "scaled out to",
+        engine,
+        present: true,
+        name,
+        common,
+    }
+    .run(client, format)
+}
+
+pub(crate) fn in_(
+    client: &Client,
+    Scalein::Virtualservice(args): &Scalein,
+    format: Format,
+) -> anyhow::Result<()> {
+    let ScaleinArgs {
+        name,
+        from_se,
+        common,
+    } = args;
+    let engine = ("from_se_ref", from_se.as_deref());
+    Action {
+        verb: "scalein",
+        done: "scaled in from",
+        engine,
+        present: false,
+        name,
+        common,
+    }
+    .run(client, format)
+}
+
+impl Action<'_> {
+    fn run(&self, client: &Client, format: Format) -> anyhow::Result<()> {
+        let vs = lookup::object(client, "virtualservice", self.name)?;
+        let path = format!("/api/virtualservice/{}", text(&vs, "/uuid"));
+        let mut body = json!({ "vip_id": self.vip_id(client, &path)? });
+        if let (field, Some(engine)) = self.engine {
+            let engine = lookup::object(client, "serviceengine", engine)?;
+            body[field] = format!("/api/serviceengine/{}", text(&engine, "/uuid")).into();
+        }
+        let mut reply = client.post(&format!("{path}/{}", self.verb), &body)?;
+        if self.common.wait {
+            reply["waited_ms"] = self.wait(client, &path, &reply)?.into();
+        }
+        table::print_value(&reply, &self.describe(&reply), format);
+        Ok(())
+    }
+
+    /// The VIP meant: the one named, or the only one.
+    fn vip_id(&self, client: &Client, path: &str) -> anyhow::Result<String> {
+        if let Some(id) = &self.common.vip_id {
+            return Ok(id.clone());
+        }
+        let runtime = client.get(&format!("{path}/runtime"), &[])?;
+        let ids: Vec<&str> = items(&runtime, "/vip_summary")
+            .iter()
+            .map(|vip| text(vip, "/vip_id"))
+            .collect();
+        match ids[..] {
+            [only] => Ok(only.to_string()),
+            [] => bail!("virtualservice {} has no VIP", self.name),
+            _ => Err(UsageError(format!(
+                "{} has several VIPs: name one with --vip-id ({})",
+                self.name,
+                ids.join(", ")
+            ))
+            .into()),
+        }
+    }
+
+    fn describe(&self, reply: &Value) -> String {
+        let mut line = format!(
+            "virtualservice {} {} {}",
+            self.name,
+            self.done,
+            text(reply, "/se_name")
+        );
+        if let Some(waited) = lookup::number(reply, "/waited_ms") {
+            line += &format!(" after {}.{:03} s", waited / 1000, waited % 1000);
+        }
+        match text(reply, "/reason") {
+            "" => line,
+            reason => format!("{line}: {reason}"),
+        }
+    }
+
+    /// Waits until the engine reports that it is in service, or is gone; milliseconds since the answer.
+    fn wait(&self, client: &Client, path: &str, reply: &Value) -> anyhow::Result<u64> {
+        let engine = text(reply, "/se_name");
+        let start = Instant::now();
+        loop {
+            let runtime = client
+                .get(&format!("{path}/runtime"), &[])
+                .context("waiting")?;
+            let seen = engine_state(&runtime, engine);
+            let done = if self.present {
+                seen.as_deref() == Some("OPER_UP")
+            } else {
+                seen.is_none()
+            };
+            if done {
+                return Ok(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX));
+            }
+            if start.elapsed() > WAIT_MAX {
+                let seen = seen.unwrap_or_else(|| "not assigned".into());
+                bail!(
+                    "{} {} was accepted, but {engine} is still {seen} after 60 s",
+                    self.verb,
+                    self.name
+                );
+            }
+            pause();
+        }
+    }
+}
+
+/// The state of the virtual service on one engine; nothing when it is not assigned to it.
+fn engine_state(runtime: &Value, engine: &str) -> Option<String> {
+    let vips = items(runtime, "/vip_summary").iter();
+    let mut engines = vips.flat_map(|vip| items(vip, "/service_engine"));
+    engines
+        .find(|se| text(se, "/name") == engine)
+        .map(|se| text(se, "/oper_status/state").to_string())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the pause inside a wait that has a deadline"
+)]
+fn pause() {
+    std::thread::sleep(WAIT_PAUSE);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_on_an_engine_is_found_by_its_name() {
+        let runtime = json!({"vip_summary": [{"service_engine": [
+            {"name": "se-1", "oper_status": {"state": "OPER_UP"}},
+            {"name": "se-2", "oper_status": {"state": "OPER_DOWN"}},
+        ]}]});
+        assert_eq!(engine_state(&runtime, "se-2").as_deref(), Some("OPER_DOWN"));
+        assert_eq!(engine_state(&runtime, "se-3"), None);
+    }
+
+    #[test]
+    fn result_says_engine_time_and_the_planners_reason() {
+        let common = CommonArgs {
+            vip_id: None,
+            wait: true,
+        };
+        let action = Action {
+            verb: "scaleout",
+            done: "scaled out to",
+            engine: ("to_se_ref", None),
+            present: true,
+            name: "vs-1",
+            common: &common,
+        };
+        let reply = json!({"se_name": "se-2", "reason": "fewest VIPs", "waited_ms": 1042});
+        assert_eq!(
+            action.describe(&reply),
+            "virtualservice vs-1 scaled out to se-2 after 1.042 s: fewest VIPs"
+        );
+    }
+}

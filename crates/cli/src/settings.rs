@@ -1,0 +1,252 @@
+//! Which controller, as whom, trusted how: from flags, environment, the user's file, and the running lab.
+//!
+//! Four layers, the first that names a value wins. A layer that names **another controller** than the one
+//! chosen gives nothing at all, and a password belongs to the user it stands beside: credentials of one
+//! controller are never sent to another one.
+
+use crate::output::{Format, Hinted, UsageError};
+use client::{Client, ClientConfig, Password, Trust};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// Where a running lab says how to reach its controller.
+pub const LAB_CONTEXT: &str = "/run/evenkeel/lab/current.toml";
+
+/// The user's own file, below the home folder.
+const USER_FILE: &str = ".config/evenkeel/cli.toml";
+
+/// Options of every command that talks to a controller.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Controller and output")]
+pub struct GlobalArgs {
+    /// Address of the controller, https://host:port [env: EVENKEEL_CONTROLLER]
+    #[arg(long, global = true, value_name = "URL")]
+    pub controller: Option<String>,
+    /// User name [env: EVENKEEL_USER] [default: admin]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub user: Option<String>,
+    /// File with the password in its first line [env: EVENKEEL_PASSWORD holds the password itself]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Believe certificates of the CA in this PEM file [env: EVENKEEL_CA_FILE] [default: the host's CAs]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Believe whoever answers [env: EVENKEEL_INSECURE=1]
+    #[arg(long, global = true, conflicts_with = "ca_file")]
+    pub insecure: bool,
+    /// Connect from this network namespace (a name under /run/netns; needs root)
+    #[arg(long, global = true, value_name = "NAME")]
+    pub netns: Option<String>,
+    /// How to show the result, errors included
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        default_value_t
+    )]
+    pub output: Format,
+}
+
+/// The values of one source. The files have exactly these keys.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Layer {
+    controller: Option<String>,
+    username: Option<String>,
+    password: Option<String>,
+    ca_file: Option<PathBuf>,
+    insecure: Option<bool>,
+    netns: Option<String>,
+    /// Where the values stand, for messages.
+    #[serde(skip)]
+    source: String,
+}
+
+/// How to reach the controller, and which source said so.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What the client needs.
+    pub config: ClientConfig,
+    /// The source of the controller's address, in words.
+    pub source: String,
+}
+
+impl Settings {
+    /// Reads all sources of this process.
+    pub fn load(args: &GlobalArgs) -> anyhow::Result<Self> {
+        let mut layers = vec![flags(args)?, environment(&|name| std::env::var(name).ok())];
+        if let Some(home) = std::env::home_dir() {
+            layers.extend(file(&home.join(USER_FILE))?);
+        }
+        layers.extend(file(Path::new(LAB_CONTEXT))?);
+        resolve(&layers)
+    }
+
+    /// Logs in.
+    pub fn connect(self) -> anyhow::Result<Client> {
+        let hint = hint(&self);
+        Client::connect(self.config).map_err(|cause| match advice(&cause) {
+            Some(advice) => Hinted {
+                cause,
+                hint: format!("{hint}; {advice}"),
+            }
+            .into(),
+            None => cause.into(),
+        })
+    }
+}
+
+fn hint(settings: &Settings) -> String {
+    let namespace = settings
+        .config
+        .netns
+        .as_ref()
+        .map(|name| format!(", in network namespace {name}"));
+    format!(
+        "controller address from {}{}",
+        settings.source,
+        namespace.unwrap_or_default()
+    )
+}
+
+fn advice(error: &client::Error) -> Option<&'static str> {
+    use client::Error as Api;
+    match error {
+        Api::Unreachable { .. } | Api::Lost { .. } => {
+            Some("check that the controller runs there, or name another with --controller")
+        }
+        Api::Untrusted { .. } => {
+            Some("name its CA certificate with --ca-file, or use --insecure for a first look")
+        }
+        Api::Login { .. } => Some("check --user and --password-file"),
+        Api::Namespace { .. } => {
+            Some("check the name with `ip netns`; entering a namespace needs root")
+        }
+        _ => None,
+    }
+}
+
+fn flags(args: &GlobalArgs) -> anyhow::Result<Layer> {
+    let password = args
+        .password_file
+        .as_deref()
+        .map(read_password)
+        .transpose()?;
+    Ok(Layer {
+        controller: args.controller.clone(),
+        username: args.user.clone(),
+        password,
+        ca_file: args.ca_file.clone(),
+        insecure: args.insecure.then_some(true),
+        netns: args.netns.clone(),
+        source: "--controller".into(),
+    })
+}
+
+fn environment(variable: &dyn Fn(&str) -> Option<String>) -> Layer {
+    let variable = |name| variable(name).filter(|value| !value.is_empty());
+    Layer {
+        controller: variable("EVENKEEL_CONTROLLER"),
+        username: variable("EVENKEEL_USER"),
+        password: variable("EVENKEEL_PASSWORD"),
+        ca_file: variable("EVENKEEL_CA_FILE").map(PathBuf::from),
+        insecure: variable("EVENKEEL_INSECURE")
+            .map(|value| !matches!(value.as_str(), "0" | "false" | "no")),
+        netns: None,
+        source: "EVENKEEL_CONTROLLER".into(),
+    }
+}
+
+/// A file that does not exist is an empty layer; one that cannot be read or parsed is an error.
+fn file(path: &Path) -> anyhow::Result<Option<Layer>> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(usage(format!("cannot read {}: {error}", path.display()))),
+    };
+    parse_file(path, &text).map(Some)
+}
+
+fn parse_file(path: &Path, text: &str) -> anyhow::Result<Layer> {
+    let parsed = toml::from_str::<Layer>(text);
+    let mut layer = parsed.map_err(|error| usage(format!("{}: {error}", path.display())))?;
+    layer.source = path.display().to_string();
+    Ok(layer)
+}
+
+fn read_password(path: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|error| usage(format!("cannot read {}: {error}", path.display())))?;
+    Ok(text.lines().next().unwrap_or_default().to_string())
+}
+
+fn resolve(layers: &[Layer]) -> anyhow::Result<Settings> {
+    let Some((url, source)) = layers.iter().find_map(address) else {
+        return Err(usage(no_controller()));
+    };
+    let usable: Vec<&Layer> = layers
+        .iter()
+        .filter(|layer| speaks_of(layer, &url))
+        .collect();
+    let username = usable
+        .iter()
+        .find_map(|l| l.username.clone())
+        .unwrap_or_else(|| "admin".into());
+    let password = usable
+        .iter()
+        .filter(|layer| layer.username.as_ref().is_none_or(|name| *name == username))
+        .find_map(|layer| layer.password.clone());
+    let Some(password) = password else {
+        return Err(usage(no_password(&username, &url, &source)));
+    };
+    let mut config = ClientConfig::new(url, Password::new(password));
+    config.username = username;
+    config.trust = usable
+        .iter()
+        .find_map(|layer| trust(layer))
+        .unwrap_or(Trust::System);
+    config.netns = usable.iter().find_map(|layer| layer.netns.clone());
+    Ok(Settings { config, source })
+}
+
+fn address(layer: &Layer) -> Option<(String, String)> {
+    let url = layer.controller.as_deref()?.trim_end_matches('/');
+    Some((url.to_string(), layer.source.clone()))
+}
+
+/// True for a layer that names this controller, or none.
+fn speaks_of(layer: &Layer, url: &str) -> bool {
+    address(layer).is_none_or(|(named, _)| named == url)
+}
+
+/// A layer that names trust decides it as a whole: `--ca-file` is not weakened by `insecure` further down.
+fn trust(layer: &Layer) -> Option<Trust> {
+    match (layer.insecure, &layer.ca_file) {
+        (Some(true), _) => Some(Trust::Insecure),
+        (_, Some(path)) => Some(Trust::CaFile(path.clone())),
+        (_, None) => None,
+    }
+}
+
+fn usage(text: String) -> anyhow::Error {
+    UsageError(text).into()
+}
+
+fn no_controller() -> String {
+    format!(
+        "no controller is named: use --controller URL, set EVENKEEL_CONTROLLER, write `controller = \"https://host:port\"` \
+         into ~/{USER_FILE}, or start a lab (`evenkeel lab up ecmp-5se`)"
+    )
+}
+
+fn no_password(username: &str, url: &str, source: &str) -> String {
+    format!(
+        "no password for {username:?} at {url} (address from {source}): use --password-file FILE, set EVENKEEL_PASSWORD, \
+         or write `password` into ~/{USER_FILE}"
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+use super::*;
+use crate::output::table::render;
+use serde_json::{Value, json};
+
+fn assert_table(actual: &str, expected: &[&str]) {
+    let actual: Vec<&str> = actual.lines().collect();
+    assert_eq!(actual, expected, "\n{}", actual.join("\n"));
+}
+
+fn vs_inventory() -> Value {
+    json!({
+        "config": {"name": "vs-1", "uuid": "virtualservice-1", "enabled": true,
+            "services": [{"port": 80, "port_range_end": 80}, {"port": 8000, "port_range_end": 8010}],
+            "vip": [{"vip_id": "1", "ip_address": {"addr": "203.0.113.10", "type": "V4"}}],
+            "pool_ref": "https://c/api/pool/pool-1#web"},
+        "runtime": {
+            "oper_status": {"state": "OPER_UP", "reason": []},
+            "vip_summary": [{"vip_id": "1", "num_se_assigned": 2, "num_se_requested": 3,
+                "service_engine": [{"name": "se-1", "oper_status": {"state": "OPER_UP"}},
+                    {"name": "se-2", "oper_status": {"state": "OPER_DOWN", "reason": ["No server of the pool is up."]}}]}]}
+    })
+}
+
+fn pool_inventory() -> Value {
+    json!({"config": {"name": "web", "uuid": "pool-1", "lb_algorithm": "LB_ALGORITHM_ROUND_ROBIN"},
+        "runtime": {"oper_status": {"state": "OPER_UP"}, "num_servers": 3, "num_servers_enabled": 3, "num_servers_up": 2}})
+}
+
+#[test]
+fn virtual_services_show_what_is_assigned_and_what_was_asked_for() {
+    let rows = virtualservice::rows(&[vs_inventory()], &[pool_inventory()]);
+    assert_table(
+        &render(&rows, Format::Table, None),
+        &[
+            "NAME  VIP           PORT          STATE    SE ASSIGNED  SERVICE ENGINES       SERVERS UP  REASON",
+            "vs-1  203.0.113.10  80 8000-8010  OPER_UP  2/3          se-1 se-2(OPER_DOWN)  2/3         -",
+        ],
+    );
+    let value = serde_json::to_value(&rows).unwrap();
+    assert_eq!(
+        value[0]["service_engines"][1]["reason"],
+        "No server of the pool is up."
+    );
+}
+
+#[test]
+fn virtual_service_without_runtime_or_pool_is_shown_with_what_is_known() {
+    let rows = virtualservice::rows(
+        &[json!({"config": {"name": "vs-2", "uuid": "virtualservice-2"}})],
+        &[pool_inventory()],
+    );
+    let value = serde_json::to_value(&rows).unwrap();
+    assert_eq!(
+        (&value[0]["pool"], &value[0]["num_se_assigned"]),
+        (&Value::Null, &json!(0))
+    );
+}
+
+#[test]
+fn sessions_show_desired_and_sent_routes_apart() {
+    let session = json!({"se_name": "se-1", "se_uuid": "serviceengine-1", "vrf": "global", "peer": "10.10.10.1",
+        "local_address": "10.10.10.11", "interface": "eth1", "state": "CONNECT", "state_since_unix_ms": 1_000_000,
+        "local_as": 65001, "remote_as": 65000, "hold_time_s": 0, "last_error": "connection refused",
+        "routes": [{"prefix": "203.0.113.10/32", "next_hop": "", "sent": false, "reason": "session_down", "sent_unix_ms": 0}]});
+    let rows = bgp::rows(&[session], 1_065_000);
+    assert_table(
+        &render(&rows, Format::Table, None),
+        &[
+            "SE    PEER        LOCAL        INTERFACE  STATE    SINCE  DESIRED  SENT  LAST ERROR",
+            "se-1  10.10.10.1  10.10.10.11  eth1       CONNECT  1m05s  1        0     connection refused",
+        ],
+    );
+    assert_table(
+        &render(&bgp::routes(&rows), Format::Table, None),
+        &[
+            "SE    PEER        SESSION  PREFIX           NEXT HOP  SENT  REASON",
+            "se-1  10.10.10.1  CONNECT  203.0.113.10/32  -         no    session_down",
+        ],
+    );
+}
+
+#[test]
+fn engines_show_state_reason_and_addresses() {
+    let item = json!({"config": {"name": "se-1", "uuid": "serviceengine-1",
+            "se_group_ref": "https://c/api/serviceenginegroup/serviceenginegroup-1#Default-Group",
+            "virtualservice_refs": ["https://c/api/virtualservice/virtualservice-1#vs-1"],
+            "data_vnics": [{"if_name": "eth1", "vnic_networks": [{"ip": {"ip_addr": {"addr": "10.10.10.11", "type": "V4"}, "mask": 24}}]}]},
+        "runtime": {"oper_status": {"state": "OPER_DOWN", "reason": ["no contact since 3 s"]}, "se_connected": false}});
+    assert_table(
+        &render(&serviceengine::rows(&[item]), Format::Table, None),
+        &[
+            "NAME  STATE      CONNECTED  VIRTUAL SERVICES  BGP UP  ADDRESSES       REASON",
+            "se-1  OPER_DOWN  no         vs-1              -       10.10.10.11/24  no contact since 3 s",
+        ],
+    );
+}
+
+#[test]
+fn pools_show_servers_up() {
+    assert_table(
+        &render(&pool::rows(&[pool_inventory()]), Format::Table, None),
+        &[
+            "NAME  STATE    SERVERS UP  ENABLED  VIRTUAL SERVICES  REASON",
+            "web   OPER_UP  2/3         3/3      -                 -",
+        ],
+    );
+}
+
+#[test]
+fn naming_one_that_is_not_there_lists_those_that_are() {
+    let rows = pool::rows(&[pool_inventory()]);
+    let filter = Filter {
+        name: Some("wbe".into()),
+    };
+    let error = filter.pick(rows, |row| [&row.name, &row.uuid]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "there is none named \"wbe\"; there are: web"
+    );
+}
+
+#[test]
+fn ages_have_two_units_at_most() {
+    let shown = [59_999, 60_000, 3_725_000, 90_000_000].map(age);
+    assert_eq!(shown, ["59s", "1m00s", "1h02m", "1d01h"]);
+}

@@ -1,0 +1,163 @@
+//! `show virtualservice`.
+
+use crate::lookup::{items, number, reasons, text};
+use crate::output::table::{Column, Row};
+use serde::Serialize;
+use serde_json::Value;
+
+/// A virtual service as the table and JSON show it.
+#[derive(Debug, Serialize)]
+pub(crate) struct VirtualServiceRow {
+    pub(crate) name: String,
+    pub(crate) uuid: String,
+    /// Addresses of its VIPs.
+    vips: Vec<String>,
+    /// `80` or `8000-8010`.
+    ports: Vec<String>,
+    enabled: bool,
+    state: String,
+    reason: String,
+    num_se_assigned: u64,
+    num_se_requested: u64,
+    service_engines: Vec<EngineOfVs>,
+    /// Why it is placed as it is, in the planner's words.
+    placement: String,
+    pool: Option<String>,
+    num_servers: Option<u64>,
+    num_servers_up: Option<u64>,
+}
+
+/// The virtual service on one engine.
+#[derive(Debug, Serialize)]
+struct EngineOfVs {
+    name: String,
+    state: String,
+    reason: String,
+}
+
+impl Row for VirtualServiceRow {
+    const COLUMNS: &'static [Column<Self>] = &[
+        Column::new("NAME", |r| r.name.clone()),
+        Column::new("VIP", |r| r.vips.join(" ")),
+        Column::new("PORT", |r| r.ports.join(" ")),
+        Column::new("STATE", |r| r.state.clone()),
+        Column::new("SE ASSIGNED", |r| {
+            format!("{}/{}", r.num_se_assigned, r.num_se_requested)
+        }),
+        Column::new("SERVICE ENGINES", |r| r.engines()),
+        Column::new("SERVERS UP", |r| up_of(r.num_servers_up, r.num_servers)),
+        Column::new("REASON", |r| r.reason.clone()),
+        Column::wide("PLACEMENT", |r| r.placement.clone()),
+        Column::wide("POOL", |r| r.pool.clone().unwrap_or_default()),
+        Column::wide("UUID", |r| r.uuid.clone()),
+    ];
+}
+
+impl VirtualServiceRow {
+    /// The engines by name; one that is not up shows its state.
+    fn engines(&self) -> String {
+        let engine = |se: &EngineOfVs| match se.state.as_str() {
+            "OPER_UP" | "" => se.name.clone(),
+            state => format!("{}({state})", se.name),
+        };
+        self.service_engines
+            .iter()
+            .map(engine)
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+}
+
+/// `2/3`, or nothing where it is not known.
+pub(super) fn up_of(up: Option<u64>, all: Option<u64>) -> String {
+    match (up, all) {
+        (Some(up), Some(all)) => format!("{up}/{all}"),
+        _ => String::new(),
+    }
+}
+
+/// Rows from the inventories of virtual services and pools.
+pub(super) fn rows(inventory: &[Value], pools: &[Value]) -> Vec<VirtualServiceRow> {
+    inventory.iter().map(|item| row(item, pools)).collect()
+}
+
+fn row(item: &Value, pools: &[Value]) -> VirtualServiceRow {
+    let vips = items(item, "/runtime/vip_summary");
+    let status = item.pointer("/runtime/oper_status").unwrap_or(&Value::Null);
+    let pool_ref = text(item, "/config/pool_ref");
+    let pool = pools
+        .iter()
+        .find(|p| !pool_ref.is_empty() && text(p, "/config/uuid") == client::uuid_of(pool_ref));
+    let sum = |field: &str| {
+        vips.iter()
+            .filter_map(|vip| number(vip, field))
+            .max()
+            .unwrap_or_default()
+    };
+    VirtualServiceRow {
+        name: text(item, "/config/name").into(),
+        uuid: text(item, "/config/uuid").into(),
+        vips: addresses(item),
+        ports: items(item, "/config/services").iter().map(ports).collect(),
+        enabled: item
+            .pointer("/config/enabled")
+            .and_then(Value::as_bool)
+            .unwrap_or(true),
+        state: text(status, "/state").into(),
+        reason: reasons(status),
+        num_se_assigned: sum("/num_se_assigned"),
+        num_se_requested: sum("/num_se_requested"),
+        service_engines: vips
+            .iter()
+            .flat_map(|vip| items(vip, "/service_engine"))
+            .map(engine)
+            .collect(),
+        placement: placement(vips),
+        pool: pool.map(|p| text(p, "/config/name").into()),
+        num_servers: pool.and_then(|p| number(p, "/runtime/num_servers")),
+        num_servers_up: pool.and_then(|p| number(p, "/runtime/num_servers_up")),
+    }
+}
+
+fn addresses(item: &Value) -> Vec<String> {
+    let vips = ["/config/vip", "/config/vip_summary", "/runtime/vip_summary"];
+    let vips = vips
+        .iter()
+        .map(|pointer| items(item, pointer))
+        .find(|list| !list.is_empty());
+    let vips = vips.unwrap_or_default().iter();
+    let address = |vip| {
+        ["/ip_address/addr", "/ip6_address/addr"].map(|pointer| text(vip, pointer).to_string())
+    };
+    vips.flat_map(address)
+        .filter(|address| !address.is_empty())
+        .collect()
+}
+
+fn ports(service: &Value) -> String {
+    let first = number(service, "/port").unwrap_or_default();
+    match number(service, "/port_range_end") {
+        Some(last) if last > first => format!("{first}-{last}"),
+        _ => first.to_string(),
+    }
+}
+
+fn engine(se: &Value) -> EngineOfVs {
+    let status = se.pointer("/oper_status").unwrap_or(&Value::Null);
+    EngineOfVs {
+        name: text(se, "/name").into(),
+        state: text(status, "/state").into(),
+        reason: reasons(status),
+    }
+}
+
+fn placement(vips: &[Value]) -> String {
+    let infos = vips
+        .iter()
+        .filter_map(|vip| vip.pointer("/vip_placement_resolution_info"));
+    let words = infos.map(|info| info.as_str().map_or_else(|| reasons(info), Into::into));
+    words
+        .filter(|words| !words.is_empty())
+        .collect::<Vec<_>>()
+        .join("; ")
+}

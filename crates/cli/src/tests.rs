@@ -1,0 +1,70 @@
+use super::*;
+use clap::Parser;
+
+/// The program as the binary wires it.
+#[derive(Debug, Parser)]
+#[command(name = "evenkeel", infer_subcommands = true)]
+struct Program {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn parse(line: &str) -> Result<Program, clap::Error> {
+    Program::try_parse_from(line.split_whitespace())
+}
+
+#[test]
+fn command_line_is_consistent() {
+    use clap::CommandFactory;
+    Program::command().debug_assert();
+}
+
+#[test]
+fn abbreviations_and_short_names_are_understood() {
+    let lines = [
+        "evenkeel show vs",
+        "evenkeel sh virt vs-1",
+        "evenkeel show se",
+        "evenkeel show bgp se-1 --routes",
+        "evenkeel scaleout vs vs-1 --to-se se-2 --wait",
+        "evenkeel scalein virtual vs-1",
+        "evenkeel delete vs vs-1",
+        "evenkeel jointoken create --name se-1 --ttl 15m",
+        "evenkeel apply -f -",
+    ];
+    for line in lines {
+        parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+}
+
+#[test]
+fn global_options_stand_before_or_after_the_command() {
+    for line in [
+        "evenkeel -o json show vs",
+        "evenkeel show vs -o json --controller https://c",
+    ] {
+        assert_eq!(
+            parse(line).unwrap().global.output,
+            output::Format::Json,
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn wrong_command_line_is_a_usage_error() {
+    assert_eq!(
+        parse("evenkeel scaleout virtualservice")
+            .unwrap_err()
+            .exit_code(),
+        2
+    );
+    assert_eq!(
+        parse("evenkeel show vs --insecure --ca-file x")
+            .unwrap_err()
+            .exit_code(),
+        2
+    );
+}
