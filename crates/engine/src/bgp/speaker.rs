@@ -44,6 +44,7 @@ pub struct Speaker {
     retiring: BTreeSet<SessionKey>,
     tasks: JoinSet<()>,
     keys: BTreeMap<Id, SessionKey>,
+    linger: Duration,
     /// When sessions end because no virtual service needs them any more.
     linger_until: Option<Instant>,
     respawn_at: Option<Instant>,
@@ -107,6 +108,10 @@ impl Speaker {
     /// [`SpeakerHandle::apply`].
     #[must_use]
     pub fn spawn() -> SpeakerHandle {
+        Self::spawn_with_linger(SESSION_LINGER)
+    }
+
+    fn spawn_with_linger(linger: Duration) -> SpeakerHandle {
         let (desired, desired_rx) = watch::channel(Arc::new(BgpDesired::default()));
         let (shutdown, shutdown_rx) = mpsc::channel(SHUTDOWN_REQUESTS);
         let (status_tx, status) = watch::channel(Arc::new(Vec::new()));
@@ -123,6 +128,7 @@ impl Speaker {
             retiring: BTreeSet::new(),
             tasks: JoinSet::new(),
             keys: BTreeMap::new(),
+            linger,
             linger_until: None,
             respawn_at: None,
             absent_since_unix_ms: clock.now_unix_ms(),
@@ -190,8 +196,7 @@ impl Speaker {
             self.linger_until = None;
             return;
         }
-        self.linger_until
-            .get_or_insert_with(|| now() + SESSION_LINGER);
+        self.linger_until.get_or_insert_with(|| now() + self.linger);
         for (key, session) in self.plan.sessions.clone() {
             if self.running.contains_key(&key) {
                 self.ensure(
@@ -336,3 +341,6 @@ fn keep_unused_next_hop(mut new: SessionPlan, old: &SessionPlan) -> SessionPlan 
     }
     new
 }
+
+#[cfg(test)]
+mod tests;
