@@ -8,7 +8,7 @@
 //!        └── watch: all BgpSessions ────┘
 //! ```
 //!
-//! * **Manager** (one): turns the desired state into a [`plan`] (a value that can be shown and
+//! * **Manager** (one): turns the desired state into a plan (a value that can be shown and
 //!   compared), then starts, changes and stops session tasks until they match. Spawned by
 //!   [`Speaker::spawn`]; ends after [`SpeakerHandle::shutdown`] or when every handle is dropped. In the
 //!   second case the session tasks are aborted: their sockets close, and the routers drop the routes.

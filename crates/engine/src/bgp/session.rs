@@ -200,19 +200,11 @@ impl SessionTask {
         let Transport::Open(connection) = &mut self.transport else {
             return false;
         };
-        match connection.write_now() {
-            Ok(0) => false,
-            Ok(written) => {
-                self.core.on_written(now(), written);
-                true
-            }
-            Err(error) => {
-                self.transport = Transport::Closed;
-                self.core
-                    .on_transport_failed(now(), &format!("connection lost: {error}"));
-                true
-            }
+        let written = connection.write_now();
+        if written > 0 {
+            self.core.on_written(now(), written);
         }
+        written > 0
     }
 
     /// At once after a change of state, otherwise at most every [`STATUS_INTERVAL`].

@@ -120,7 +120,10 @@ impl Connection {
     }
 
     /// Hands as much of the queue to the kernel as it takes now; the number of bytes.
-    pub(super) fn write_now(&mut self) -> io::Result<usize> {
+    ///
+    /// An error is left to the reading side: the peer's NOTIFICATION may wait there, and it says more
+    /// than "connection reset".
+    pub(super) fn write_now(&mut self) -> usize {
         let mut written = 0;
         while let Some(front) = self.queue.front_mut() {
             match self.stream.try_write(front) {
@@ -132,10 +135,10 @@ impl Connection {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
+                Err(_) => self.queue.clear(),
             }
         }
-        Ok(written)
+        written
     }
 
     async fn next_event(&mut self) -> TransportEvent {
@@ -150,10 +153,9 @@ impl Connection {
                 Err(error) => return TransportEvent::Lost(lost(&error)),
             };
             if ready.is_writable() && !self.queue.is_empty() {
-                match self.write_now() {
-                    Ok(0) => {}
-                    Ok(n) => return TransportEvent::Written(n),
-                    Err(error) => return TransportEvent::Lost(lost(&error)),
+                let written = self.write_now();
+                if written > 0 {
+                    return TransportEvent::Written(written);
                 }
             }
             match self.stream.try_read(&mut self.received) {
