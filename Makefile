@@ -1,0 +1,47 @@
+# Everything a developer or CI does has a target here; `make` alone lists them.
+# One profile and one target folder for all of it (docs/adr/0004): nothing is built twice.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+EVENKEEL := target/release/evenkeel
+TOPOLOGY ?= ecmp-5se
+SCENARIO ?= scale-out
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+.PHONY: help demo build test lint fmt deps down clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## Install what is missing, build, bring up the lab, run the scale-out scenario (needs root)
+	@scripts/install-deps.sh demo
+	@$(MAKE) --no-print-directory build
+	$(EVENKEEL) lab down --all
+	$(EVENKEEL) lab up $(TOPOLOGY)
+	$(EVENKEEL) lab run $(SCENARIO)
+	@echo
+	@echo "The lab is up. Look around:  $(EVENKEEL) show virtualservice"
+	@echo "                             $(EVENKEEL) show bgp"
+	@echo "                             $(EVENKEEL) lab status"
+	@echo "Take it down:                $(EVENKEEL) lab down --all"
+
+build: ## Build the binary, target/release/evenkeel
+	cargo build --release --locked --bin evenkeel
+
+test: ## Everything that CI runs: format, lints, docs, dependencies, all tests (needs root)
+	@scripts/test.sh
+
+lint: ## The quick part of it: format, lints, docs, dependencies
+	@scripts/test.sh lint
+
+fmt: ## Format the code
+	cargo fmt --all
+
+deps: ## Install what building and testing need and this machine lacks
+	@scripts/install-deps.sh test
+
+down: ## Take down every lab of this machine
+	$(EVENKEEL) lab down --all
+
+clean: ## Remove everything that was built
+	cargo clean

