@@ -333,7 +333,10 @@ pub fn name_of(reference: &str) -> Option<&str> {
     reference.split_once('#').map(|(_, name)| name)
 }
 
-#[expect(clippy::disallowed_methods, reason = "the pause inside a wait that has a deadline")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the pause inside a wait that has a deadline"
+)]
 fn pause() {
     std::thread::sleep(RETRY_PAUSE);
 }
