@@ -34,7 +34,7 @@ pub struct GlobalArgs {
     /// Believe whoever answers [env: EVENKEEL_INSECURE=1]
     #[arg(long, global = true, conflicts_with = "ca_file")]
     pub insecure: bool,
-    /// Connect from this network namespace (a name under /run/netns; needs root)
+    /// Connect from this network namespace, a name under /run/netns; needs root [env: EVENKEEL_NETNS]
     #[arg(long, global = true, value_name = "NAME")]
     pub netns: Option<String>,
     /// How to show the result, errors included
@@ -154,7 +154,7 @@ fn environment(variable: &dyn Fn(&str) -> Option<String>) -> Layer {
         ca_file: variable("EVENKEEL_CA_FILE").map(PathBuf::from),
         insecure: variable("EVENKEEL_INSECURE")
             .map(|value| !matches!(value.as_str(), "0" | "false" | "no")),
-        netns: None,
+        netns: variable("EVENKEEL_NETNS"),
         source: "EVENKEEL_CONTROLLER".into(),
     }
 }
@@ -218,7 +218,13 @@ fn address(layer: &Layer) -> Option<(String, String)> {
 
 /// True for a layer that names this controller, or none.
 fn speaks_of(layer: &Layer, url: &str) -> bool {
-    address(layer).is_none_or(|(named, _)| named == url)
+    address(layer).is_none_or(|(named, _)| same_place(&named) == same_place(url))
+}
+
+/// The address without what may be left out of it: `https://` and its port 443.
+fn same_place(url: &str) -> &str {
+    let url = url.strip_prefix("https://").unwrap_or(url);
+    url.strip_suffix(":443").unwrap_or(url)
 }
 
 /// A layer that names trust decides it as a whole: `--ca-file` is not weakened by `insecure` further down.

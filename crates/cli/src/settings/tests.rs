@@ -116,3 +116,11 @@ fn unreachable_controller_says_where_the_address_came_from_and_what_to_try() {
         assert!(text.contains(part), "{part} is not in {text}");
     }
 }
+
+#[test]
+fn an_address_is_the_same_with_and_without_its_default_parts() {
+    let flags = layer("--controller", Some("10.0.0.1"));
+    let file = with_password(layer("file", Some("https://10.0.0.1:443")), "admin", "s");
+    assert!(resolve(&[flags, file.clone()]).is_ok());
+    assert!(resolve(&[layer("--controller", Some("10.0.0.1:8443")), file]).is_err());
+}
