@@ -1,0 +1,244 @@
+//! The controller of a lab, through its public API like everybody else.
+
+use crate::process::wait_for;
+use crate::record::Record;
+use crate::scenario::Direction;
+use anyhow::{Context, Result, anyhow, bail};
+use client::{Client, ClientConfig, Password, Trust};
+use serde_json::{Map, Value, json};
+use std::time::{Duration, Instant};
+
+/// How long engines may take until the controller knows all of them.
+pub(crate) const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long a controller that was just started again may refuse connections.
+const RETRY_FOR: Duration = Duration::from_secs(10);
+
+/// A logged-in client together with the namespace it has to call from.
+pub(crate) struct Control {
+    namespace: String,
+    client: Client,
+}
+
+/// What scaling needs to know of a virtual service.
+#[derive(Debug, Clone)]
+pub(crate) struct VirtualService {
+    uuid: String,
+    vip_id: String,
+}
+
+/// Where a virtual service is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Placement {
+    /// Names of the SEs that the controller has assigned, sorted.
+    pub assigned: Vec<String>,
+    /// Those of them that report the virtual service up.
+    pub up: Vec<String>,
+}
+
+impl Control {
+    /// Logs in at the lab's controller.
+    pub(crate) fn connect(record: &Record) -> Result<Self> {
+        let context = record.client_context()?;
+        let config = ClientConfig {
+            username: context.username,
+            trust: Trust::Insecure,
+            retry_for: RETRY_FOR,
+            ..ClientConfig::new(context.controller, Password::new(context.password))
+        };
+        let client = crate::fabric::inside(&context.netns, || Client::connect(config))??;
+        Ok(Self {
+            namespace: context.netns,
+            client,
+        })
+    }
+
+    /// Makes a call from the controller's namespace.
+    fn call<T: Send>(&self, call: impl FnOnce(&Client) -> client::Result<T> + Send) -> Result<T> {
+        Ok(crate::fabric::inside(&self.namespace, || {
+            call(&self.client)
+        })??)
+    }
+
+    /// A one-time token with which an engine of this name joins.
+    pub(crate) fn join_token(&self, name: &str) -> Result<String> {
+        let answer = self.call(|c| c.post("/api/ek/jointoken", &json!({ "name": name })))?;
+        let token = answer.get("token").and_then(Value::as_str);
+        token
+            .map(str::to_owned)
+            .context("the answer to jointoken has no token")
+    }
+
+    /// Waits until the controller says that all of these engines are connected.
+    pub(crate) fn wait_for_engines(&self, names: &[String], timeout: Duration) -> Result<()> {
+        let mut seen = Ok(Vec::new());
+        let mut all = || {
+            seen = self.connected_engines();
+            seen.as_ref()
+                .is_ok_and(|seen| names.iter().all(|n| seen.contains(n)))
+        };
+        if wait_for(timeout, &mut all) {
+            return Ok(());
+        }
+        let seen = seen?;
+        let missing: Vec<_> = names
+            .iter()
+            .filter(|n| !seen.contains(n))
+            .cloned()
+            .collect();
+        bail!("not connected to the controller: {}", missing.join(", "))
+    }
+
+    fn connected_engines(&self) -> Result<Vec<String>> {
+        let engines = self.call(|c| c.list("serviceengine"))?;
+        let mut names = Vec::new();
+        for engine in engines {
+            let name = engine["name"].as_str().unwrap_or_default().to_owned();
+            if self.engine_runtime(&engine)?["se_connected"] == json!(true) {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn engine_runtime(&self, engine: &Value) -> Result<Value> {
+        let uuid = engine["uuid"].as_str().context("an engine without uuid")?;
+        self.call(|c| c.get(&format!("/api/serviceengine/{uuid}/runtime"), &[]))
+    }
+
+    /// State word and reason of an engine, as the controller shows them.
+    pub(crate) fn engine_state(&self, name: &str) -> Result<(String, String)> {
+        let engine = self.call(|c| c.get_by_name("serviceengine", name))?;
+        let engine = engine.with_context(|| format!("the controller knows no engine {name}"))?;
+        let status = &self.engine_runtime(&engine)?["oper_status"];
+        let state = status["state"].as_str().unwrap_or_default().to_owned();
+        let reason = match &status["reason"] {
+            Value::Array(lines) => lines
+                .iter()
+                .filter_map(Value::as_str)
+                .collect::<Vec<_>>()
+                .join("; "),
+            other => other.as_str().unwrap_or_default().to_owned(),
+        };
+        Ok((state, reason))
+    }
+
+    /// Creates the objects of `{"type": [object, …]}` in order; what exists by name is changed instead.
+    pub(crate) fn create_objects(&self, text: &str) -> Result<()> {
+        let types: Map<String, Value> = serde_json::from_str(text)?;
+        for (kind, objects) in &types {
+            for object in objects.as_array().into_iter().flatten() {
+                let name = object["name"].as_str().unwrap_or("without a name");
+                self.create_object(kind, name, object)
+                    .with_context(|| format!("{kind} {name}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn create_object(&self, kind: &str, name: &str, object: &Value) -> Result<()> {
+        let existing = self.call(|c| c.get_by_name(kind, name))?;
+        let Some(mut existing) = existing else {
+            return self
+                .call(|c| c.post(&format!("/api/{kind}"), object))
+                .map(drop);
+        };
+        let fields = existing
+            .as_object_mut()
+            .ok_or_else(|| anyhow!("the object is no object"))?;
+        fields.extend(object.as_object().cloned().unwrap_or_default());
+        let uuid = existing["uuid"].as_str().unwrap_or_default().to_owned();
+        self.call(|c| c.put(&format!("/api/{kind}/{uuid}"), &existing))
+            .map(drop)
+    }
+
+    /// The virtual service of this name, with its only VIP.
+    pub(crate) fn virtual_service(&self, name: &str) -> Result<VirtualService> {
+        let found = self.call(|c| c.get_by_name("virtualservice", name))?;
+        let found = found.with_context(|| format!("no virtual service {name}"))?;
+        let uuid = found["uuid"]
+            .as_str()
+            .context("a virtual service without uuid")?
+            .to_owned();
+        let runtime = self.runtime(&uuid)?;
+        let vip_id = runtime["vip_summary"][0]["vip_id"]
+            .as_str()
+            .unwrap_or("0")
+            .to_owned();
+        Ok(VirtualService { uuid, vip_id })
+    }
+
+    /// Scales out or in by one SE: the named one, or the planner's choice. Gives the moment of the call.
+    pub(crate) fn scale(
+        &self,
+        service: &VirtualService,
+        direction: Direction,
+        engine: Option<&str>,
+    ) -> Result<Instant> {
+        let (action, field) = match direction {
+            Direction::Out => ("scaleout", "to_se_ref"),
+            Direction::In => ("scalein", "from_se_ref"),
+        };
+        let mut body = json!({ "vip_id": service.vip_id });
+        if let Some(name) = engine {
+            body[field] = self.engine_ref(name)?.into();
+        }
+        let path = format!("/api/virtualservice/{}/{action}", service.uuid);
+        let called_at = Instant::now();
+        self.call(|c| c.post(&path, &body))
+            .with_context(|| action.to_owned())?;
+        Ok(called_at)
+    }
+
+    fn engine_ref(&self, name: &str) -> Result<String> {
+        let engine = self.call(|c| c.get_by_name("serviceengine", name))?;
+        let engine = engine.with_context(|| format!("the controller knows no engine {name}"))?;
+        Ok(format!(
+            "/api/serviceengine/{}",
+            engine["uuid"].as_str().unwrap_or_default()
+        ))
+    }
+
+    fn runtime(&self, uuid: &str) -> Result<Value> {
+        self.call(|c| c.get(&format!("/api/virtualservice/{uuid}/runtime"), &[]))
+    }
+
+    /// Where a virtual service is, as the controller shows it.
+    pub(crate) fn placement(&self, service: &VirtualService) -> Result<Placement> {
+        Ok(placement_of(&self.runtime(&service.uuid)?))
+    }
+}
+
+/// avi-api 10.2: `vip_summary[].service_engine[]`.
+fn placement_of(runtime: &Value) -> Placement {
+    let engines = runtime["vip_summary"][0]["service_engine"].as_array();
+    let named = |wanted: fn(&Value) -> bool| {
+        let chosen = engines.into_iter().flatten().filter(|e| wanted(e));
+        let mut names: Vec<_> = chosen
+            .filter_map(|e| e["name"].as_str())
+            .map(str::to_owned)
+            .collect();
+        names.sort();
+        names
+    };
+    Placement {
+        assigned: named(|_| true),
+        up: named(|e| e["oper_status"]["state"] == "OPER_UP"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_placement_is_read_from_the_vip_summary() {
+        let runtime = json!({ "vip_summary": [{ "vip_id": "1", "service_engine": [
+            { "name": "se-2", "oper_status": { "state": "OPER_DOWN" } },
+            { "name": "se-1", "oper_status": { "state": "OPER_UP" } },
+        ]}]});
+        let placement = placement_of(&runtime);
+        assert_eq!(placement.assigned, ["se-1", "se-2"]);
+        assert_eq!(placement.up, ["se-1"]);
+    }
+}

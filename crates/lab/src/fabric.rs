@@ -1,0 +1,216 @@
+//! Namespaces, bridges, links, addresses, routes and kernel settings of a topology.
+
+use crate::command::{ip_batch, run};
+use crate::process::wait_for;
+use crate::record::{Record, id_of_namespace};
+use crate::topology::{Node, Topology, port_name};
+use anyhow::{Context, Result, ensure};
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+/// Node name of the namespace that holds the bridges of segments without an owner.
+pub const SWITCHES: &str = "fabric";
+
+/// For every node. Reverse path filtering would drop answers that come by another way than they went; an
+/// engine must not answer ARP for a VIP on `lo`, nor ask with it as the sender.
+const SYSCTLS: &[(&str, &str)] = &[
+    ("net.ipv4.conf.all.rp_filter", "0"),
+    ("net.ipv4.conf.default.rp_filter", "0"),
+    ("net.ipv4.conf.all.arp_ignore", "1"),
+    ("net.ipv4.conf.all.arp_announce", "2"),
+    // The cookie secret is shared by all namespaces: a cookie of one SE would be valid at another.
+    ("net.ipv4.tcp_syncookies", "0"),
+    ("net.ipv6.conf.default.accept_dad", "0"),
+];
+
+const NO_IPV6: &[(&str, &str)] = &[
+    ("net.ipv6.conf.all.disable_ipv6", "1"),
+    ("net.ipv6.conf.default.disable_ipv6", "1"),
+];
+
+/// How long the kernel may take to forget a namespace.
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Builds the network of a topology.
+pub fn build(record: &Record, topology: &Topology) -> Result<()> {
+    let mut nodes: Vec<&str> = topology.nodes.iter().map(|n| n.name.as_str()).collect();
+    if topology.segments.iter().any(|s| s.node.is_none()) {
+        nodes.push(SWITCHES);
+    }
+    let namespaces: Vec<_> = nodes
+        .iter()
+        .map(|n| format!("netns add {}", record.namespace(n)))
+        .collect();
+    ip_batch(None, &namespaces)?;
+    for node in &nodes {
+        set_sysctls(record, topology, node)?;
+    }
+    let plan = Plan::of(record, topology)?;
+    ip_batch(None, &plan.cables)?;
+    for (namespace, lines) in &plan.inside {
+        ip_batch(Some(namespace), lines)?;
+    }
+    for node in &topology.nodes {
+        checksums_in_software(record, topology, node)?;
+    }
+    Ok(())
+}
+
+/// The `ip` commands that make the network, by where they run.
+#[derive(Debug, Default)]
+struct Plan {
+    /// Here: veth pairs between namespaces.
+    cables: Vec<String>,
+    /// In each namespace, in order.
+    inside: BTreeMap<String, Vec<String>>,
+}
+
+impl Plan {
+    fn of(record: &Record, topology: &Topology) -> Result<Self> {
+        let mut plan = Self::default();
+        plan.add_bridges(record, topology);
+        for node in &topology.nodes {
+            plan.add_links(record, topology, node)
+                .with_context(|| format!("node {}", node.name))?;
+        }
+        // Routes last: their gateways must be on a link by then.
+        for node in &topology.nodes {
+            let lines = plan.inside.entry(record.namespace(&node.name)).or_default();
+            lines.extend(
+                node.routes
+                    .iter()
+                    .map(|r| format!("route add {} via {}", r.to, r.via)),
+            );
+        }
+        Ok(plan)
+    }
+
+    fn add_bridges(&mut self, record: &Record, topology: &Topology) {
+        for segment in &topology.segments {
+            let namespace = record.namespace(segment.node.as_deref().unwrap_or(SWITCHES));
+            let bridge = segment.bridge();
+            let lines = self.inside.entry(namespace).or_default();
+            lines.push(format!("link add {bridge} type bridge mcast_snooping 0"));
+            lines.push(format!("link set {bridge} up"));
+        }
+    }
+
+    fn add_links(&mut self, record: &Record, topology: &Topology, node: &Node) -> Result<()> {
+        let namespace = record.namespace(&node.name);
+        self.inside
+            .entry(namespace.clone())
+            .or_default()
+            .push("link set lo up".to_owned());
+        for (index, link) in node.links.iter().enumerate() {
+            let segment = topology.segment(&link.segment)?;
+            let interface = topology.interface(node, link)?;
+            if segment.node.as_ref() != Some(&node.name) {
+                let switch = record.namespace(segment.node.as_deref().unwrap_or(SWITCHES));
+                let port = port_name(&node.name, index);
+                self.cables.push(format!("link add {interface} netns {namespace} type veth peer name {port} netns {switch}"));
+                let lines = self.inside.entry(switch).or_default();
+                lines.push(format!("link set {port} master {} up", segment.bridge()));
+            }
+            let lines = self.inside.entry(namespace.clone()).or_default();
+            lines.push(format!("link set {interface} up"));
+            lines.extend(
+                link.address
+                    .iter()
+                    .map(|a| format!("address add {a} dev {interface}")),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Packets that are tunnelled or proxied in software need finished checksums.
+fn checksums_in_software(record: &Record, topology: &Topology, node: &Node) -> Result<()> {
+    for link in &node.links {
+        let interface = topology.interface(node, link)?;
+        run(
+            "ip",
+            &[
+                "netns",
+                "exec",
+                &record.namespace(&node.name),
+                "ethtool",
+                "-K",
+                &interface,
+                "tx",
+                "off",
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+fn set_sysctls(record: &Record, topology: &Topology, node: &str) -> Result<()> {
+    let mut values: Vec<(String, String)> = Vec::new();
+    let common = SYSCTLS
+        .iter()
+        .chain(if topology.ipv6 { &[] } else { NO_IPV6 });
+    values.extend(common.map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
+    if let Ok(node) = topology.node(node) {
+        values.extend(node.sysctls.clone());
+    }
+    inside(&record.namespace(node), || write_sysctls(&values))?
+}
+
+fn write_sysctls(values: &[(String, String)]) -> Result<()> {
+    for (name, value) in values {
+        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        // A kernel without IPv6 has nothing to switch off.
+        if name.starts_with("net.ipv6.") && !fs::exists(&path).unwrap_or(false) {
+            continue;
+        }
+        fs::write(&path, value).with_context(|| format!("set {name}={value}"))?;
+    }
+    Ok(())
+}
+
+/// Runs `f` in a thread of this process that lives in the namespace.
+pub fn inside<T: Send>(namespace: &str, f: impl FnOnce() -> T + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            client::enter_namespace(namespace)?;
+            Ok::<T, client::Error>(f())
+        });
+        let result = thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        result.with_context(|| format!("in namespace {namespace}"))
+    })
+}
+
+/// Names of all namespaces that belong to some lab.
+pub fn namespaces() -> Vec<String> {
+    let entries = fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    let names = entries.filter_map(|e| e.file_name().into_string().ok());
+    let mut names: Vec<_> = names.filter(|n| id_of_namespace(n).is_some()).collect();
+    names.sort();
+    names
+}
+
+/// Removes namespaces; links and bridges go with them.
+pub fn remove(namespaces: &[String]) -> Result<()> {
+    if namespaces.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<_> = namespaces
+        .iter()
+        .map(|n| format!("netns del {n}"))
+        .collect();
+    ip_batch(None, &lines)?;
+    let gone = || {
+        namespaces
+            .iter()
+            .all(|n| !fs::exists(format!("/run/netns/{n}")).unwrap_or(true))
+    };
+    ensure!(
+        wait_for(REMOVE_TIMEOUT, gone),
+        "namespaces did not go: {}",
+        namespaces.join(", ")
+    );
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! `lab member echo`: one task per connection, each ended by its client.
+
+use super::frame::Frame;
+use anyhow::{Context, Result};
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+
+/// Pause after a failed accept (no file descriptors left), so that it does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Arguments of `lab member echo`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Name that it introduces itself with.
+    #[arg(long)]
+    name: String,
+    /// Address and port to listen on.
+    #[arg(long)]
+    listen: SocketAddr,
+}
+
+/// Serves until it is killed.
+pub(super) fn run(args: Args) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start a runtime")?;
+    runtime.block_on(serve(args))
+}
+
+async fn serve(args: Args) -> Result<()> {
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("listen on {}", args.listen))?;
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let banner = format!("{} {}\n", args.name, peer.ip());
+                // Nobody waits for it: it ends with its connection, and all end with the process.
+                tokio::spawn(async move { converse(stream, &banner).await.ok() });
+            }
+            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+        }
+    }
+}
+
+/// A frame that arrives damaged ends the connection; the client counts it.
+async fn converse(mut stream: TcpStream, banner: &str) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.write_all(banner.as_bytes()).await?;
+    while let Some(frame) = Frame::read(&mut stream).await? {
+        stream.write_all(frame.bytes()).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,402 @@
+//! `lab member traffic`: a client whose own checks say which flows are broken.
+//!
+//! ```text
+//!  stdin ─thread─▶ orders ─▶ main task ──▶ stdout: a report each 200 ms, a reply per order
+//!                              │ owns
+//!            ┌─────────────────┼───────────────────┐
+//!      long-lived × N     short × R/s          pacer (starts the short ones)
+//!            └───── all share Books, on one thread ┘
+//! ```
+//! All tasks live on one thread and share the books; each short one ends with its connection or its deadline,
+//! a long-lived one when its flow breaks. All end with the process. Source ports are handed out in sequence from
+//! a random start, so no flow of a run has the 4-tuple of an earlier one.
+
+use super::frame::{Frame, read_banner};
+use super::{Order, now_us, orders, say};
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+
+/// Between two reports.
+const REPORT_INTERVAL: Duration = Duration::from_millis(200);
+/// A flow without an answer for so long is broken: longer than any retransmission of a live one in the lab.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Orders waiting; the scenario waits for each answer, so one is usual.
+const ORDERS_MAX: usize = 16;
+/// Source ports handed out; below are well-known services, above nothing.
+const PORTS: std::ops::Range<u16> = 10_000..65_000;
+/// Ports tried before a connection is given up: those in TIME_WAIT are skipped.
+const PORT_ATTEMPTS_MAX: usize = 100;
+/// Failed short connections that are kept with their port, per mark.
+const FAILURES_KEPT_MAX: usize = 1000;
+
+/// Arguments of `lab member traffic`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The VIP and port.
+    #[arg(long)]
+    target: SocketAddr,
+    /// Long-lived connections.
+    #[arg(long, default_value_t = 200)]
+    connections: usize,
+    /// Milliseconds between two messages of a long-lived connection.
+    #[arg(long, default_value_t = 100)]
+    interval_ms: u64,
+    /// Short connections per second; 0 for none.
+    #[arg(long, default_value_t = 200)]
+    short_per_s: u32,
+}
+
+/// A report: what happened since the last mark, except `alive`, which is now.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// Wall clock, microseconds.
+    pub t_us: u64,
+    /// Long-lived connections that work.
+    pub alive: usize,
+    /// Messages exchanged and found right.
+    pub exchanges: u64,
+    /// Long-lived connections that broke.
+    pub broken: Vec<Failure>,
+    /// Longest time between a message and its answer, milliseconds.
+    pub longest_gap_ms: u64,
+    /// Short connections that did all they should.
+    pub short_ok: u64,
+    /// Short connections that failed.
+    pub short_failed: u64,
+    /// The first of them.
+    pub short_failures: Vec<Failure>,
+    /// Connections by the SE that the server saw: first one (microseconds) and count.
+    pub engines: BTreeMap<IpAddr, EngineShare>,
+}
+
+/// Connections over one SE.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct EngineShare {
+    /// When the first connection over it worked, wall clock in microseconds.
+    pub first_us: u64,
+    /// Short connections since the last `share` order.
+    pub share: u64,
+}
+
+/// A flow that broke.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Failure {
+    /// Its source port.
+    pub port: u16,
+    /// Why, in a word.
+    pub reason: String,
+    /// The SE it went over, as far as the server had said so.
+    pub engine: Option<IpAddr>,
+    /// When, wall clock in microseconds.
+    pub t_us: u64,
+}
+
+/// What all tasks share.
+struct Books {
+    args: Args,
+    next_port: u16,
+    report: Report,
+    /// Source ports of living long-lived connections.
+    ports: BTreeMap<u64, u16>,
+    next_flow: u64,
+}
+
+type Shared = Rc<RefCell<Books>>;
+
+/// Sends until standard input ends or says `stop`.
+pub(super) fn run(args: Args) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start a runtime")?;
+    let (sender, receiver) = mpsc::channel(ORDERS_MAX);
+    // Ends with standard input; the process does not wait for it.
+    std::thread::spawn(move || orders().try_for_each(|order| sender.blocking_send(order)));
+    LocalSet::new().block_on(&runtime, attend(Books::new(args), receiver))
+}
+
+async fn attend(books: Shared, mut orders: mpsc::Receiver<Order>) -> Result<()> {
+    say(&json!({ "ready": true }))?;
+    open_missing(&books).await;
+    if books.borrow().args.short_per_s > 0 {
+        spawn_local(pace(Rc::clone(&books)));
+    }
+    let mut reports = interval(REPORT_INTERVAL);
+    loop {
+        // Cancel safe: both lose nothing when the other is ready first.
+        tokio::select! {
+            _ = reports.tick() => say(&books.borrow().now())?,
+            order = orders.recv() => match order {
+                Some(order) if order.verb != "stop" => obey(&books, &order).await?,
+                _ => return Ok(()),
+            },
+        }
+    }
+}
+
+async fn obey(books: &Shared, order: &Order) -> Result<()> {
+    match order.verb.as_str() {
+        "mark" => books.borrow_mut().mark(),
+        "share" => books
+            .borrow_mut()
+            .report
+            .engines
+            .values_mut()
+            .for_each(|e| e.share = 0),
+        "reopen" => open_missing(books).await,
+        "report" => (),
+        other => {
+            return say(&json!({ "reply": order.id, "error": format!("unknown order {other}") }));
+        }
+    }
+    let (report, ports) = {
+        let books = books.borrow();
+        (
+            books.now(),
+            books.ports.values().copied().collect::<Vec<_>>(),
+        )
+    };
+    say(&json!({ "reply": order.id, "report": report, "ports": ports }))
+}
+
+/// Opens long-lived connections until there are as many as there should be, and waits until they work.
+async fn open_missing(books: &Shared) {
+    let (alive, wanted) = (books.borrow().ports.len(), books.borrow().args.connections);
+    for _ in alive..wanted {
+        spawn_local(live(Rc::clone(books)));
+    }
+    let until = Instant::now() + ANSWER_TIMEOUT;
+    while books.borrow().ports.len() < wanted && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A long-lived connection, until it breaks.
+async fn live(books: Shared) {
+    let flow = books.borrow_mut().new_flow();
+    let mut connection = match Connection::open(&books).await {
+        Ok(connection) => connection,
+        Err(failure) => return books.borrow_mut().report.broken.push(failure),
+    };
+    books.borrow_mut().ports.insert(flow, connection.port);
+    let failure = connection.converse(&books, flow).await;
+    let mut books = books.borrow_mut();
+    books.ports.remove(&flow);
+    books.report.broken.push(failure);
+}
+
+/// Starts short connections at an even pace.
+async fn pace(books: Shared) {
+    let mut ticks = interval(Duration::from_secs(1) / books.borrow().args.short_per_s);
+    // After a pause the rate goes on; it does not make up for what it missed in one burst.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        spawn_local(visit(Rc::clone(&books)));
+    }
+}
+
+/// A short connection: banner, one exchange, close.
+async fn visit(books: Shared) {
+    let flow = books.borrow_mut().new_flow();
+    let result = match Connection::open(&books).await {
+        Ok(mut connection) => {
+            let exchanged = connection
+                .exchange(flow, 0)
+                .await
+                .map_err(|e| connection.failure(&e));
+            exchanged.map(|_| connection.engine)
+        }
+        Err(failure) => Err(failure),
+    };
+    books.borrow_mut().count_short(result);
+}
+
+struct Connection {
+    stream: TcpStream,
+    port: u16,
+    engine: Option<IpAddr>,
+}
+
+impl Connection {
+    /// Connects and reads the banner.
+    async fn open(books: &Shared) -> Result<Self, Failure> {
+        let socket = books.borrow_mut().socket();
+        let (socket, port) = socket.map_err(|e| failure_of(0, None, &e))?;
+        let target = books.borrow().args.target;
+        let opened = within(async {
+            let mut stream = socket.connect(target).await?;
+            stream.set_nodelay(true)?;
+            let banner = read_banner(&mut stream).await?;
+            Ok((stream, banner))
+        });
+        let (stream, banner) = opened.await.map_err(|e| failure_of(port, None, &e))?;
+        let engine = banner
+            .rsplit(' ')
+            .next()
+            .and_then(|address| address.parse().ok());
+        books.borrow_mut().meet(engine);
+        Ok(Self {
+            stream,
+            port,
+            engine,
+        })
+    }
+
+    /// Exchanges messages until one fails.
+    async fn converse(&mut self, books: &Shared, flow: u64) -> Failure {
+        let pause = Duration::from_millis(books.borrow().args.interval_ms);
+        // Spread over the interval, so that not all flows speak at once.
+        let mut next = Instant::now() + pause.mul_f64((flow % 97) as f64 / 97.0);
+        for sequence in 0.. {
+            sleep_until(next).await;
+            match self.exchange(flow, sequence).await {
+                Ok(took) => books.borrow_mut().count_exchange(took),
+                Err(error) => return self.failure(&error),
+            }
+            next = (next + pause).max(Instant::now());
+        }
+        unreachable!("no flow lives for 2^64 messages")
+    }
+
+    /// One message and its answer, which must be the same.
+    async fn exchange(&mut self, flow: u64, sequence: u64) -> io::Result<Duration> {
+        let sent = Instant::now();
+        let frame = Frame::new(flow, sequence);
+        let stream = &mut self.stream;
+        let answer = within(async {
+            stream.write_all(frame.bytes()).await?;
+            Frame::read(stream).await
+        });
+        match answer.await? {
+            Some(answer) if answer == frame => Ok(sent.elapsed()),
+            Some(_) => Err(io::ErrorKind::InvalidData.into()),
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    fn failure(&self, error: &io::Error) -> Failure {
+        failure_of(self.port, self.engine, error)
+    }
+}
+
+/// Bounds a step of a connection. Cancel safe: a connection is given up after a timeout.
+async fn within<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(ANSWER_TIMEOUT, step)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+fn failure_of(port: u16, engine: Option<IpAddr>, error: &io::Error) -> Failure {
+    Failure {
+        port,
+        reason: reason(error),
+        engine,
+        t_us: now_us(),
+    }
+}
+
+/// A word for what ended a flow.
+fn reason(error: &io::Error) -> String {
+    let word = match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => "reset",
+        io::ErrorKind::ConnectionRefused => "refused",
+        io::ErrorKind::UnexpectedEof => "closed",
+        io::ErrorKind::TimedOut => "timeout",
+        io::ErrorKind::InvalidData => "corrupt",
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "unreachable",
+        _ => return error.to_string(),
+    };
+    word.to_owned()
+}
+
+impl Books {
+    fn new(args: Args) -> Shared {
+        Rc::new(RefCell::new(Self {
+            args,
+            next_port: rand::random_range(PORTS),
+            report: Report::default(),
+            ports: BTreeMap::new(),
+            next_flow: 0,
+        }))
+    }
+
+    fn new_flow(&mut self) -> u64 {
+        self.next_flow += 1;
+        self.next_flow
+    }
+
+    /// A socket on the next free source port.
+    fn socket(&mut self) -> io::Result<(TcpSocket, u16)> {
+        for _ in 0..PORT_ATTEMPTS_MAX {
+            let port = self.next_port;
+            self.next_port = if port + 1 < PORTS.end {
+                port + 1
+            } else {
+                PORTS.start
+            };
+            let socket = TcpSocket::new_v4()?;
+            match socket.bind((Ipv4Addr::UNSPECIFIED, port).into()) {
+                Ok(()) => return Ok((socket, port)),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => (),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::ErrorKind::AddrInUse.into())
+    }
+
+    fn meet(&mut self, engine: Option<IpAddr>) {
+        let Some(engine) = engine else { return };
+        let share = self.report.engines.entry(engine).or_default();
+        if share.first_us == 0 {
+            share.first_us = now_us();
+        }
+    }
+
+    fn count_exchange(&mut self, took: Duration) {
+        self.report.exchanges += 1;
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.report.longest_gap_ms = self.report.longest_gap_ms.max(took_ms);
+    }
+
+    fn count_short(&mut self, result: Result<Option<IpAddr>, Failure>) {
+        match result {
+            Ok(engine) => {
+                self.report.short_ok += 1;
+                let share = engine.and_then(|e| self.report.engines.get_mut(&e));
+                share.into_iter().for_each(|s| s.share += 1);
+            }
+            Err(failure) => {
+                self.report.short_failed += 1;
+                if self.report.short_failures.len() < FAILURES_KEPT_MAX {
+                    self.report.short_failures.push(failure);
+                }
+            }
+        }
+    }
+
+    /// From here on everything is counted anew.
+    fn mark(&mut self) {
+        self.report = Report::default();
+    }
+
+    fn now(&self) -> Report {
+        Report {
+            t_us: now_us(),
+            alive: self.ports.len(),
+            ..self.report.clone()
+        }
+    }
+}
