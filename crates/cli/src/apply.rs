@@ -10,7 +10,7 @@
 //!     servers: [{ip: 10.20.20.11}, {ip: 10.20.20.12}]
 //! ```
 //!
-//! Three things may be written shorter than the API has them ([`shorthand`]): a reference as the name of its
+//! Three things may be written shorter than the API has them: a reference as the name of its
 //! target, an address as text, a prefix as `a.b.c.d/len`. Objects are written in the order in which they
 //! refer to each other, whatever their order in the file. The first error ends the work; what was written
 //! before it stays and is shown, and the next run finds it unchanged.
