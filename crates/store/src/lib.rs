@@ -1,1 +1,183 @@
-//! Revisioned key-value store: memory and SQLite behind one trait.
+//! A revisioned key-value store: every write is a revision, nothing is ever half-written.
+//!
+//! The model is etcd's in one process: a global revision that grows with every commit, compare-and-set on
+//! keys, lists by prefix, and changes since a revision. The revision log is append-only: it is audit trail,
+//! difference and way back. [`Memory`] serves tests, [`Sqlite`] one controller; both pass one conformance suite
+//! (`tests/conformance.rs`), which a cluster engine has to pass, too.
+
+mod memory;
+mod sqlite;
+
+pub use memory::Memory;
+pub use sqlite::Sqlite;
+
+use std::path::PathBuf;
+use tokio::sync::watch;
+
+/// A key with its value as of now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The key, a path such as `/object/pool/pool-1`.
+    pub key: String,
+    /// The value.
+    pub value: Vec<u8>,
+    /// The revision that wrote this value.
+    pub revision: u64,
+}
+
+/// Everything under a prefix, and the revision at which that was so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// The store's revision.
+    pub revision: u64,
+    /// The entries by key.
+    pub entries: Vec<Entry>,
+}
+
+/// What must be true of a key for the commit to happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// Anything.
+    Any,
+    /// The key does not exist.
+    Absent,
+    /// The key exists, last written by this revision.
+    Revision(u64),
+}
+
+/// One write of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Op {
+    /// The key.
+    pub key: String,
+    /// The new value; `None` deletes.
+    pub value: Option<Vec<u8>>,
+    /// The precondition.
+    pub expect: Expect,
+}
+
+impl Op {
+    /// Writes a value.
+    pub fn put(key: impl Into<String>, value: impl Into<Vec<u8>>, expect: Expect) -> Self {
+        Self {
+            key: key.into(),
+            value: Some(value.into()),
+            expect,
+        }
+    }
+
+    /// Deletes a key.
+    pub fn delete(key: impl Into<String>, expect: Expect) -> Self {
+        Self {
+            key: key.into(),
+            value: None,
+            expect,
+        }
+    }
+}
+
+/// Who commits, and why.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Meta {
+    /// The user, or the part of the controller.
+    pub who: String,
+    /// What is done, for the audit trail.
+    pub message: String,
+}
+
+/// One write as the log has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The revision of the commit.
+    pub revision: u64,
+    /// The key.
+    pub key: String,
+    /// The value; `None` for a deletion.
+    pub value: Option<Vec<u8>>,
+    /// Who and why.
+    pub meta: Meta,
+    /// When, in microseconds since 1970.
+    pub time_us: u64,
+}
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A precondition does not hold; nothing was written.
+    #[error("{key} was changed by someone else (now at revision {actual:?})")]
+    Conflict {
+        /// The first key whose precondition fails.
+        key: String,
+        /// The revision that it has; `None` when it does not exist.
+        actual: Option<u64>,
+    },
+    /// The file is of a newer version of the product.
+    #[error(
+        "{path} has schema version {found}, this program knows up to {known}: use a newer program"
+    )]
+    NewerSchema {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// The database said no.
+    #[error("the database refuses to {doing}")]
+    Database {
+        /// The operation.
+        doing: &'static str,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The store's thread has ended.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// The store. A commit is answered when it is durable.
+#[async_trait::async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The entry of a key.
+    ///
+    /// # Errors
+    /// The database refuses, or the store is closed.
+    async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError>;
+
+    /// Everything whose key starts with `prefix`.
+    ///
+    /// # Errors
+    /// The database refuses, or the store is closed.
+    async fn list(&self, prefix: &str) -> Result<Listing, StoreError>;
+
+    /// Writes all of it or nothing, and gives the new revision.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when a precondition does not hold; else the database refuses.
+    async fn commit(&self, ops: Vec<Op>, meta: Meta) -> Result<u64, StoreError>;
+
+    /// Every change after revision `after`, oldest first, at most `limit` of them.
+    ///
+    /// # Errors
+    /// The database refuses, or the store is closed.
+    async fn changes(&self, after: u64, limit: usize) -> Result<Vec<Change>, StoreError>;
+
+    /// The current revision; changes when something is committed.
+    fn revision(&self) -> watch::Receiver<u64>;
+}
+
+fn now_us() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// True when the key's revision (`None`: it does not exist) meets the expectation.
+fn holds(expect: Expect, actual: Option<u64>) -> bool {
+    match expect {
+        Expect::Any => true,
+        Expect::Absent => actual.is_none(),
+        Expect::Revision(revision) => actual == Some(revision),
+    }
+}
