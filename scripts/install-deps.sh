@@ -61,8 +61,8 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get -qq update </dev/null
 apt-get -qq install -y --no-install-recommends "${missing[@]}" </dev/null
 
-if $new_frr && [ -d /run/systemd/system ]; then
-    say "deps: systemctl disable --now frr (just installed; the lab starts its own daemons)"
-    systemctl disable --now frr >/dev/null 2>&1 || true
+if $new_frr && command -v systemctl >/dev/null; then
+    say "deps: systemctl disable frr (just installed; the lab starts its own daemons)"
+    systemctl disable frr >/dev/null 2>&1 || true
 fi
 say "deps: done"

