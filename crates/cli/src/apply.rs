@@ -172,7 +172,9 @@ impl Manifest {
 pub(crate) fn run(client: &Client, manifest: &Manifest, format: Format) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     let result = manifest.apply(client, |applied| rows.push(applied));
-    table::print(&rows, format);
+    if !rows.is_empty() || format.is_structured() {
+        table::print(&rows, format);
+    }
     result
 }
 

@@ -159,12 +159,18 @@ pub fn failure(error: &anyhow::Error) -> ExitCode {
     if format().is_structured() {
         note_line(error_value(error));
     } else {
-        note_line(format_args!(
-            "{} {error:#}",
-            paint(Stream::Stderr, Ink::Red, "error:")
-        ));
+        note_line(error_text(error));
     }
     outcome_of(error).into()
+}
+
+/// The error with its causes on a line, and what to try on another.
+fn error_text(error: &anyhow::Error) -> String {
+    let text = format!("{} {error:#}", paint(Stream::Stderr, Ink::Red, "error:"));
+    match hint_of(error) {
+        Some(hint) => format!("{text}\nhint: {hint}"),
+        None => text,
+    }
 }
 
 /// The error as JSON: `error` is the text, `outcome` the meaning of the exit code, `status` the HTTP status.

@@ -121,3 +121,21 @@ fn error_as_json_has_text_outcome_and_status() {
         json!({"error": "pool web: exists", "outcome": "conflict", "status": 409})
     );
 }
+
+#[test]
+fn hint_stands_on_a_line_of_its_own_and_in_json() {
+    let cause = client::Error::Unreachable {
+        url: "https://c".into(),
+        reason: "refused".into(),
+    };
+    let error = anyhow::Error::from(Hinted {
+        cause,
+        hint: "try another".into(),
+    });
+    assert_eq!(
+        error_text(&error),
+        "error: controller https://c is not reachable: refused\nhint: try another"
+    );
+    assert_eq!(error_value(&error)["hint"], "try another");
+    assert_eq!(outcome_of(&error), Outcome::Unreachable);
+}
