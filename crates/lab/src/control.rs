@@ -3,9 +3,10 @@
 use crate::process::wait_for;
 use crate::record::Record;
 use crate::scenario::Direction;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
+use cli::apply::Manifest;
 use client::{Client, ClientConfig, Password, Trust};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// How long engines may take until the controller knows all of them.
@@ -123,33 +124,10 @@ impl Control {
         Ok((state, reason))
     }
 
-    /// Creates the objects of `{"type": [object, …]}` in order; what exists by name is changed instead.
-    pub(crate) fn create_objects(&self, text: &str) -> Result<()> {
-        let types: Map<String, Value> = serde_json::from_str(text)?;
-        for (kind, objects) in &types {
-            for object in objects.as_array().into_iter().flatten() {
-                let name = object["name"].as_str().unwrap_or("without a name");
-                self.create_object(kind, name, object)
-                    .with_context(|| format!("{kind} {name}"))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn create_object(&self, kind: &str, name: &str, object: &Value) -> Result<()> {
-        let existing = self.call(|c| c.get_by_name(kind, name))?;
-        let Some(mut existing) = existing else {
-            return self
-                .call(|c| c.post(&format!("/api/{kind}"), object))
-                .map(drop);
-        };
-        let fields = existing
-            .as_object_mut()
-            .ok_or_else(|| anyhow!("the object is no object"))?;
-        fields.extend(object.as_object().cloned().unwrap_or_default());
-        let uuid = existing["uuid"].as_str().unwrap_or_default().to_owned();
-        self.call(|c| c.put(&format!("/api/{kind}/{uuid}"), &existing))
-            .map(drop)
+    /// Creates or changes the objects of a file, as `evenkeel apply` does.
+    pub(crate) fn apply(&self, file: &str, text: &str) -> Result<()> {
+        let manifest = Manifest::parse(file, text)?;
+        crate::fabric::inside(&self.namespace, || manifest.apply(&self.client, |_| ()))?
     }
 
     /// The virtual service of this name, with its only VIP.

@@ -50,9 +50,7 @@ pub(crate) fn start_all(
         start_controller(record, node, role).with_context(|| format!("node {}", node.name))?;
     start_engines(record, topology, &control)?;
     if let Some(file) = &topology.objects {
-        control
-            .create_objects(&folder.text(file)?)
-            .with_context(|| file.clone())?;
+        control.apply(file, &folder.text(file)?)?;
     }
     Ok(())
 }

@@ -432,7 +432,7 @@ mod tests {
     #[test]
     fn a_new_se_without_connections_is_a_violation() {
         assert_eq!(violations(|seen| seen.first_connection_s.clear()).len(), 1);
-        assert_eq!(violations(|seen| drop(seen.share.remove("se-2"))).len(), 1);
+        assert_eq!(violations(|seen| _ = seen.share.remove("se-2")).len(), 1);
     }
 
     #[test]

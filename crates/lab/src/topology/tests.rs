@@ -21,9 +21,8 @@ fn every_embedded_topology_loads_with_its_scenarios_and_objects() {
                 .unwrap();
         }
         if let Some(objects) = &topology.objects {
-            let objects: serde_json::Value =
-                serde_json::from_str(&folder.text(objects).unwrap()).unwrap();
-            assert!(objects.is_object());
+            let text = folder.text(objects).unwrap();
+            cli::apply::Manifest::parse(objects, &text).unwrap();
         }
     }
 }
@@ -64,9 +63,9 @@ fn a_setting_replaces_the_parameter_everywhere() {
     );
     assert!(
         folder
-            .text("objects.json")
+            .text("objects.yaml")
             .unwrap()
-            .contains("\"local_as\": 65099")
+            .contains("local_as: 65099")
     );
 }
 
