@@ -1,5 +1,7 @@
 //! Embeds the folders under `tests/topologies`, so that an installed binary brings its topologies along.
 
+#![allow(clippy::disallowed_macros)] // cargo reads a build script by its standard output
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};

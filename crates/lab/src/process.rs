@@ -94,6 +94,10 @@ pub fn wait_for(timeout: Duration, mut condition: impl FnMut() -> bool) -> bool 
         if Instant::now() >= until {
             return false;
         }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the pause of waiting for a condition"
+        )]
         std::thread::sleep(LOOK_INTERVAL);
     }
 }
@@ -166,10 +170,11 @@ mod tests {
 
     #[test]
     fn stop_ends_a_stopped_process() {
-        let child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         let process = Identity::of(i32::try_from(child.id()).unwrap()).unwrap();
         assert!(process.signal(Signal::SIGSTOP));
         stop(&BTreeSet::from([process]));
         assert!(!process.is_alive());
+        child.wait().unwrap();
     }
 }

@@ -3,6 +3,13 @@
 //! The tests drive the binary as a user does. They need root, FRR and BIRD; they skip loudly where they cannot
 //! run, and fail for that in CI.
 
+#![allow(
+    clippy::disallowed_macros, // a skip is said to the test runner
+    clippy::print_stderr, // likewise
+    clippy::disallowed_methods, // the pause of waiting for a condition
+    clippy::unwrap_used, // a panic is how a test fails, in helpers too
+)]
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;

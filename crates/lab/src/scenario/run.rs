@@ -20,7 +20,6 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// How long a route may take before a step goes on without it; the bar that judges it is lower.
@@ -321,7 +320,7 @@ impl<'a> Runner<'a> {
         let before = self.names(&self.fib.now());
         let done = self.act(&step.action)?;
         self.traffic("share")?;
-        sleep(Duration::from_secs(step.observe_s));
+        traffic_for(Duration::from_secs(step.observe_s));
         let mut seen = self.observe(step, &before)?;
         seen.ports = ports;
         seen.first_connection_s = self.first_connections(&seen, done.called_us);
@@ -582,6 +581,15 @@ impl<'a> Runner<'a> {
     fn log_text(&self, log: &LogLine) -> String {
         fs::read_to_string(self.record.node_dir(&log.node).join(&log.file)).unwrap_or_default()
     }
+}
+
+/// Lets the traffic run: the time itself is what is observed.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing is waited for: this much traffic is wanted"
+)]
+fn traffic_for(time: Duration) {
+    std::thread::sleep(time);
 }
 
 fn tell(result: &StepResult) {
