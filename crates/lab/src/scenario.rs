@@ -58,6 +58,10 @@ pub struct Traffic {
     pub interval_ms: u64,
     /// Short connections per second.
     pub short_per_s: u32,
+    /// Each step begins with new long-lived connections instead of replacing the broken ones. Where moved flows
+    /// break, those that are left were chosen by the router's hash: the next steps would move fewer of them.
+    #[serde(default)]
+    pub fresh_each_step: bool,
 }
 
 /// Bars.

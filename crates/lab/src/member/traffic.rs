@@ -17,7 +17,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -25,7 +25,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::{AbortHandle, LocalSet, spawn_local};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 /// Between two reports.
@@ -110,6 +110,10 @@ struct Books {
     report: Report,
     /// Source ports of living long-lived connections.
     ports: BTreeMap<u64, u16>,
+    /// Ends the long-lived connections, living or not.
+    tasks: Vec<AbortHandle>,
+    /// Short connections under way.
+    visits: BTreeSet<u64>,
     next_flow: u64,
 }
 
@@ -156,7 +160,11 @@ async fn obey(books: &Shared, order: &Order) -> Result<()> {
             .values_mut()
             .for_each(|e| e.share = 0),
         "reopen" => open_missing(books).await,
-        "report" => (),
+        "renew" => {
+            books.borrow_mut().end_all();
+            open_missing(books).await;
+        }
+        "report" => settle(books).await,
         other => {
             return say(&json!({ "reply": order.id, "error": format!("unknown order {other}") }));
         }
@@ -175,10 +183,21 @@ async fn obey(books: &Shared, order: &Order) -> Result<()> {
 async fn open_missing(books: &Shared) {
     let (alive, wanted) = (books.borrow().ports.len(), books.borrow().args.connections);
     for _ in alive..wanted {
-        spawn_local(live(Rc::clone(books)));
+        let task = spawn_local(live(Rc::clone(books)));
+        books.borrow_mut().tasks.push(task.abort_handle());
     }
     let until = Instant::now() + ANSWER_TIMEOUT;
     while books.borrow().ports.len() < wanted && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Waits for the short connections that are under way, so that each is counted where it began.
+async fn settle(books: &Shared) {
+    let last = books.borrow().next_flow;
+    let until = Instant::now() + 2 * ANSWER_TIMEOUT;
+    let under_way = || books.borrow().visits.first().is_some_and(|v| *v <= last);
+    while under_way() && Instant::now() < until {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -211,6 +230,7 @@ async fn pace(books: Shared) {
 /// A short connection: banner, one exchange, close.
 async fn visit(books: Shared) {
     let flow = books.borrow_mut().new_flow();
+    books.borrow_mut().visits.insert(flow);
     let result = match Connection::open(&books).await {
         Ok(mut connection) => {
             let exchanged = connection
@@ -221,7 +241,9 @@ async fn visit(books: Shared) {
         }
         Err(failure) => Err(failure),
     };
-    books.borrow_mut().count_short(result);
+    let mut books = books.borrow_mut();
+    books.visits.remove(&flow);
+    books.count_short(result);
 }
 
 struct Connection {
@@ -329,6 +351,8 @@ impl Books {
             next_port: rand::random_range(PORTS),
             report: Report::default(),
             ports: BTreeMap::new(),
+            tasks: Vec::new(),
+            visits: BTreeSet::new(),
             next_flow: 0,
         }))
     }
@@ -385,6 +409,12 @@ impl Books {
                 }
             }
         }
+    }
+
+    /// Closes all long-lived connections; they do not count as broken.
+    fn end_all(&mut self) {
+        self.tasks.drain(..).for_each(|task| task.abort());
+        self.ports.clear();
     }
 
     /// From here on everything is counted anew.

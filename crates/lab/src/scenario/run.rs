@@ -159,6 +159,8 @@ struct Runner<'a> {
     engines: BTreeMap<IpAddr, String>,
     engines_by_mac: BTreeMap<String, String>,
     lost: BTreeSet<String>,
+    /// SEs that the controller has assigned, as it said last.
+    assigned: BTreeSet<String>,
 }
 
 /// What an action leaves to be judged at the end of its step.
@@ -199,6 +201,7 @@ impl<'a> Runner<'a> {
             engines,
             engines_by_mac,
             lost: BTreeSet::new(),
+            assigned: BTreeSet::new(),
         })
     }
 
@@ -314,7 +317,8 @@ impl<'a> Runner<'a> {
 
     fn step(&mut self, step: &Step) -> Result<StepResult> {
         note!("step {} …", step.name);
-        self.traffic("reopen")?;
+        let fresh = self.scenario.traffic.fresh_each_step;
+        self.traffic(if fresh { "renew" } else { "reopen" })?;
         self.capture("mark")?;
         let ports: BTreeSet<u16> = serde_json::from_value(self.traffic("mark")?["ports"].take())?;
         let before = self.names(&self.fib.now());
@@ -337,12 +341,7 @@ impl<'a> Runner<'a> {
         let fib = self.names(&self.fib.now());
         Ok(Observation {
             step: step.name.clone(),
-            assigned: self
-                .control
-                .placement(&self.service)?
-                .assigned
-                .into_iter()
-                .collect(),
+            assigned: self.ask_placement()?,
             lost: self.lost.clone(),
             new: fib.difference(before).cloned().collect(),
             fib,
@@ -356,6 +355,24 @@ impl<'a> Runner<'a> {
             report,
             ..Observation::default()
         })
+    }
+
+    /// The placement; while the controller is gone on purpose, what it said before.
+    fn ask_placement(&mut self) -> Result<BTreeSet<String>> {
+        let mut controllers = self
+            .topology
+            .nodes
+            .iter()
+            .filter(|n| n.controller.is_some());
+        let gone = |node: &str| {
+            let member = self.record.member(node, nodes::CONTROLLER);
+            member.is_none_or(|m| !m.identity.is_alive())
+        };
+        if !controllers.any(|n| gone(&n.name)) {
+            let placement = self.control.placement(&self.service)?;
+            self.assigned = placement.assigned.into_iter().collect();
+        }
+        Ok(self.assigned.clone())
     }
 
     /// A number of the client's report by the name of the SE that the servers saw.
