@@ -430,3 +430,6 @@ impl Books {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
