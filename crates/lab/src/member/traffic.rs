@@ -110,6 +110,8 @@ struct Books {
     report: Report,
     /// Source ports of living long-lived connections.
     ports: BTreeMap<u64, u16>,
+    /// Long-lived connections that are being opened.
+    opening: usize,
     /// Ends the long-lived connections, living or not.
     tasks: Vec<AbortHandle>,
     /// Short connections under way.
@@ -179,15 +181,16 @@ async fn obey(books: &Shared, order: &Order) -> Result<()> {
     say(&json!({ "reply": order.id, "report": report, "ports": ports }))
 }
 
-/// Opens long-lived connections until there are as many as there should be, and waits until they work.
+/// Opens long-lived connections until there are as many as there should be, and waits until each works or failed.
 async fn open_missing(books: &Shared) {
-    let (alive, wanted) = (books.borrow().ports.len(), books.borrow().args.connections);
-    for _ in alive..wanted {
+    let wanted = books.borrow().args.connections;
+    while books.borrow().ports.len() + books.borrow().opening < wanted {
+        books.borrow_mut().opening += 1;
         let task = spawn_local(live(Rc::clone(books)));
         books.borrow_mut().tasks.push(task.abort_handle());
     }
-    let until = Instant::now() + ANSWER_TIMEOUT;
-    while books.borrow().ports.len() < wanted && Instant::now() < until {
+    // Every opening ends by itself: its steps have deadlines.
+    while books.borrow().opening > 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -205,7 +208,9 @@ async fn settle(books: &Shared) {
 /// A long-lived connection, until it breaks.
 async fn live(books: Shared) {
     let flow = books.borrow_mut().new_flow();
-    let mut connection = match Connection::open(&books).await {
+    let opened = Connection::open(&books).await;
+    books.borrow_mut().opening -= 1;
+    let mut connection = match opened {
         Ok(connection) => connection,
         Err(failure) => return books.borrow_mut().report.broken.push(failure),
     };
@@ -351,6 +356,7 @@ impl Books {
             next_port: rand::random_range(PORTS),
             report: Report::default(),
             ports: BTreeMap::new(),
+            opening: 0,
             tasks: Vec::new(),
             visits: BTreeSet::new(),
             next_flow: 0,
@@ -414,6 +420,7 @@ impl Books {
     /// Closes all long-lived connections; they do not count as broken.
     fn end_all(&mut self) {
         self.tasks.drain(..).for_each(|task| task.abort());
+        self.opening = 0;
         self.ports.clear();
     }
 
