@@ -132,7 +132,7 @@ impl Action<'_> {
         if self.common.wait {
             reply["waited_ms"] = self.wait(client, &path, &reply)?.into();
         }
-        table::print_value(&reply, &self.describe(&reply), format);
+        table::print_value(&reply, &self.describe(&reply, format), format);
         Ok(())
     }
 
@@ -158,20 +158,29 @@ impl Action<'_> {
         }
     }
 
-    fn describe(&self, reply: &Value) -> String {
-        let mut line = format!(
+    /// What was done and why; in [`Format::Wide`] also why it was no other engine.
+    fn describe(&self, reply: &Value, format: Format) -> String {
+        let mut said = format!(
             "virtualservice {} {} {}",
             self.name,
             self.done,
             text(reply, "/se_name")
         );
         if let Some(waited) = lookup::number(reply, "/waited_ms") {
-            line += &format!(" after {}.{:03} s", waited / 1000, waited % 1000);
+            said += &format!(" after {}.{:03} s", waited / 1000, waited % 1000);
         }
         match text(reply, "/reason") {
-            "" => line,
-            reason => format!("{line}: {reason}"),
+            "" => {}
+            reason => said += &format!(": {reason}"),
         }
+        if format == Format::Wide {
+            let rejected = items(reply, "/rejected").iter();
+            said.extend(
+                rejected
+                    .map(|se| format!("\n  not {}: {}", text(se, "/se_name"), text(se, "/reason"))),
+            );
+        }
+        said
     }
 
     /// Waits until the engine reports that it is in service, or is gone; milliseconds since the answer.
@@ -249,10 +258,11 @@ mod tests {
             name: "vs-1",
             common: &common,
         };
-        let reply = json!({"se_name": "se-2", "reason": "fewest VIPs", "waited_ms": 1042});
-        assert_eq!(
-            action.describe(&reply),
-            "virtualservice vs-1 scaled out to se-2 after 1.042 s: fewest VIPs"
-        );
+        let rejected = json!([{"se_name": "se-3", "reason_code": "disconnected", "reason": "it is not connected"}]);
+        let reply = json!({"se_name": "se-2", "reason": "fewest VIPs", "waited_ms": 1042, "rejected": rejected});
+        let line = "virtualservice vs-1 scaled out to se-2 after 1.042 s: fewest VIPs";
+        assert_eq!(action.describe(&reply, Format::Table), line);
+        let wide = action.describe(&reply, Format::Wide);
+        assert_eq!(wide, format!("{line}\n  not se-3: it is not connected"));
     }
 }
