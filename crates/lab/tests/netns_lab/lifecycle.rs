@@ -1,104 +1,15 @@
 //! The lab itself: what it builds, that it leaves nothing, and that a crash is cleaned up after.
 //!
-//! The tests drive the binary as a user does. They need root, FRR and BIRD; they skip loudly where they cannot
-//! run, and fail for that in CI.
+//! BIRD stands in for engines, so that these tests fail for the lab's own mistakes only.
 
-#![allow(
-    clippy::disallowed_macros, // a skip is said to the test runner
-    clippy::print_stderr, // likewise
-    clippy::disallowed_methods, // the pause of waiting for a condition
-    clippy::unwrap_used, // a panic is how a test fails, in helpers too
-)]
-
+use crate::support::{Lab, binary, can_run, lab_ok, traces, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 use std::{env, fs};
 
-const STANDIN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/standin");
-
-/// Long enough for a busy machine; every wait ends when its condition holds.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// What is missing to run here.
-fn obstacle() -> Option<String> {
-    if !nix::unistd::geteuid().is_root() {
-        return Some("needs root: it makes network namespaces".into());
-    }
-    let programs = ["/usr/lib/frr/zebra", "/usr/lib/frr/bgpd", "/usr/sbin/bird"];
-    let missing = programs.into_iter().find(|p| !Path::new(p).exists())?;
-    Some(format!("{missing} is missing: install frr and bird2"))
-}
-
-fn can_run() -> bool {
-    let Some(why) = obstacle() else { return true };
-    assert!(
-        env::var_os("CI").is_none(),
-        "CI must run the namespace tests: {why}"
-    );
-    eprintln!("SKIPPED: {why}");
-    false
-}
-
-/// `evenkeel` beside the folder of this test, or the one that `EVENKEEL_BIN` names.
-fn binary() -> PathBuf {
-    let beside = env::current_exe()
-        .unwrap()
-        .parent()
-        .unwrap()
-        .parent()
-        .unwrap()
-        .join("evenkeel");
-    let path = env::var_os("EVENKEEL_BIN").map_or(beside, PathBuf::from);
-    assert!(
-        path.exists(),
-        "{} is missing: cargo build --release --bin evenkeel",
-        path.display()
-    );
-    path
-}
-
-fn lab(arguments: &[&str]) -> Output {
-    Command::new(binary())
-        .arg("lab")
-        .args(arguments)
-        .output()
-        .unwrap()
-}
-
-fn lab_ok(arguments: &[&str]) -> String {
-    let output = lab(arguments);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "lab {arguments:?}: {errors}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Takes the lab down also when the test fails.
-struct Lab(&'static str);
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        lab(&["down", "--run", self.0]);
-    }
-}
-
-/// Namespaces, host links and lab folders: everything a lab could leave.
-fn traces() -> BTreeSet<String> {
-    let names = |folder: &str| {
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        entries
-            .map(|e| e.path().display().to_string())
-            .collect::<Vec<_>>()
-    };
-    ["/run/netns", "/sys/class/net", "/run/evenkeel/lab"]
-        .into_iter()
-        .flat_map(names)
-        .collect()
-}
+const STANDIN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/netns_lab/standin");
 
 /// Processes in the namespaces of a lab.
 fn processes(id: &str) -> Vec<i32> {
@@ -117,17 +28,6 @@ fn processes(id: &str) -> Vec<i32> {
             .collect::<Vec<i32>>()
     });
     pids.collect()
-}
-
-fn wait_for<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match look() {
-            Ok(found) => return found,
-            Err(seen) => assert!(Instant::now() < until, "{what}: {seen}"),
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 fn next_hops(id: &str) -> Vec<String> {
@@ -153,7 +53,7 @@ fn up_and_down_leave_nothing() {
         return;
     }
     let before = traces();
-    let lab = Lab("tlv");
+    let lab = Lab::new("tlv");
     lab_ok(&["up", "--bare", "--run", lab.0]);
     assert!(
         traces().iter().any(|t| t.ends_with("ektlv-router")),
@@ -169,7 +69,7 @@ fn members_have_directories_of_their_own_and_the_network_of_the_topology() {
     if !can_run() {
         return;
     }
-    let lab = Lab("tnet");
+    let lab = Lab::new("tnet");
     lab_ok(&["up", "--bare", "--run", lab.0]);
     let shown = lab_ok(&[
         "exec", "--run", lab.0, "router", "ip", "-br", "-4", "address", "show", "vlan10",
@@ -202,7 +102,7 @@ fn the_routers_kernel_follows_what_speakers_announce_and_withdraw() {
     if !can_run() {
         return;
     }
-    let lab = Lab("tfib");
+    let lab = Lab::new("tfib");
     lab_ok(&["up", STANDIN, "--run", lab.0]);
     await_next_hops(lab.0, &["10.10.10.11", "10.10.10.12"]);
     let record: Value =
@@ -224,7 +124,7 @@ fn a_killed_lab_is_cleaned_up_by_the_next_one_of_its_name() {
         return;
     }
     let before = traces();
-    let lab = Lab("tkil");
+    let lab = Lab::new("tkil");
     kill_while_it_builds(lab.0);
     lab_ok(&["up", "--bare", "--run", lab.0]);
     lab_ok(&["down", "--run", lab.0]);
@@ -237,7 +137,7 @@ fn down_finds_everything_by_prefix_when_the_record_is_gone() {
         return;
     }
     let before = traces();
-    let lab = Lab("tgon");
+    let lab = Lab::new("tgon");
     lab_ok(&["up", STANDIN, "--run", lab.0]);
     fs::remove_file("/run/evenkeel/lab/tgon.json").unwrap();
     let pids = processes(lab.0);
@@ -267,7 +167,7 @@ fn down_all_removes_what_a_killed_lab_left() {
         return eprintln!("SKIPPED: it would take down labs that are up: {others:?}");
     }
     let before = traces();
-    let lab = Lab("tall");
+    let lab = Lab::new("tall");
     kill_while_it_builds(lab.0);
     lab_ok(&["down", "--all"]);
     assert_eq!(traces(), before);

@@ -1,0 +1,119 @@
+//! What all tests of the lab use.
+
+use nix::unistd::geteuid;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant, SystemTime};
+use std::{env, fs};
+
+/// Long enough for a busy machine; every wait ends when its condition holds.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is missing to run here.
+fn obstacle() -> Option<String> {
+    if !geteuid().is_root() {
+        return Some("needs root: it makes network namespaces".into());
+    }
+    let programs = ["/usr/lib/frr/zebra", "/usr/lib/frr/bgpd", "/usr/sbin/bird"];
+    let missing = programs.into_iter().find(|p| !Path::new(p).exists())?;
+    Some(format!("{missing} is missing: install frr and bird2"))
+}
+
+pub(crate) fn can_run() -> bool {
+    let Some(why) = obstacle() else { return true };
+    assert!(
+        env::var_os("CI").is_none(),
+        "CI must run the namespace tests: {why}"
+    );
+    eprintln!("SKIPPED: {why}");
+    false
+}
+
+/// `evenkeel` beside the folder of this test, or the one that `EVENKEEL_BIN` names.
+pub(crate) fn binary() -> PathBuf {
+    if let Some(path) = env::var_os("EVENKEEL_BIN") {
+        return path.into();
+    }
+    let deps = env::current_exe().unwrap();
+    let path = deps.parent().unwrap().parent().unwrap().join("evenkeel");
+    let built = fs::metadata(&path).and_then(|m| m.modified());
+    let changed = newest(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")));
+    // This crate's tests do not build the binary: an old one would prove nothing.
+    assert!(
+        built.is_ok_and(|built| built >= changed),
+        "{} is missing or older than the lab: cargo build --release --bin evenkeel",
+        path.display()
+    );
+    path
+}
+
+/// When a file of a folder was changed last.
+fn newest(folder: &Path) -> SystemTime {
+    let entries = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+    let times = entries.map(|path| {
+        if path.is_dir() {
+            newest(&path)
+        } else {
+            fs::metadata(&path).unwrap().modified().unwrap()
+        }
+    });
+    times.max().unwrap()
+}
+
+pub(crate) fn lab(arguments: &[&str]) -> Output {
+    Command::new(binary())
+        .arg("lab")
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+pub(crate) fn lab_ok(arguments: &[&str]) -> String {
+    let output = lab(arguments);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "lab {arguments:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// An id of a lab, which is taken down also when the test fails.
+pub(crate) struct Lab(pub(crate) &'static str);
+
+impl Lab {
+    /// Fails here when there is no binary, not while the test is being cleaned up after.
+    pub(crate) fn new(id: &'static str) -> Self {
+        binary();
+        Self(id)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        lab(&["down", "--run", self.0]);
+    }
+}
+
+/// Namespaces, host links and lab folders: everything a lab could leave.
+pub(crate) fn traces() -> BTreeSet<String> {
+    let names = |folder: &str| {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries
+            .map(|e| e.path().display().to_string())
+            .collect::<Vec<_>>()
+    };
+    ["/run/netns", "/sys/class/net", "/run/evenkeel/lab"]
+        .into_iter()
+        .flat_map(names)
+        .collect()
+}
+
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(seen) => assert!(Instant::now() < until, "{what}: {seen}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
