@@ -231,6 +231,16 @@ pub fn without_defaults(ty: &ObjectType, object: &Object) -> Object {
     sparse
 }
 
+/// Takes out what a client may not write: server-owned fields at every depth, and fields set to null.
+pub fn strip_server_owned(ty: &ObjectType, object: &mut Object) {
+    walk(ty, object, &mut |ty, o| {
+        for field in ty.fields.iter().filter(|f| f.is_server_owned()) {
+            o.shift_remove(&field.name);
+        }
+        o.retain(|_, value| !value.is_null());
+    });
+}
+
 /// Calls `visit` for the object and every nested structure that the schema knows, inner ones first.
 fn walk(ty: &ObjectType, object: &mut Object, visit: &mut impl FnMut(&ObjectType, &mut Object)) {
     for field in &ty.fields {

@@ -33,9 +33,4 @@ impl std::fmt::Debug for v1::JoinRequest {
     }
 }
 
-/// A join token as an operator carries it: one line of text that holds the one-time secret and the
-/// cluster CA, so that the engine can authenticate the controller at its first contact.
-pub mod join_token {
-    /// Prefix of the text form; the digit is the form's version.
-    pub const PREFIX: &str = "ekjoin1.";
-}
+pub mod join_token;

@@ -1,0 +1,55 @@
+//! The controller about itself (avi-api sections 2 and 8). One node for now.
+
+use super::API_VERSION;
+use serde_json::{Value, json};
+
+/// The `version` object of the login reply.
+pub(super) fn version() -> Value {
+    json!({
+        "Version": API_VERSION,
+        "Tag": format!("{API_VERSION}-1-20240101.000000"),
+        "Product": "controller",
+        "ProductName": concat!("Evenkeel ", env!("CARGO_PKG_VERSION")),
+        "build": 1,
+        "min_version": 15.2,
+        "Date": "2024-01-01T00:00:00+00:00",
+    })
+}
+
+/// `GET /api/cluster/status`, also without a session.
+pub(super) fn status() -> Value {
+    json!({"cluster_state": state(), "state": "CLUSTER_UP_NO_HA", "progress": 100})
+}
+
+fn state() -> Value {
+    json!({"state": "CLUSTER_UP_NO_HA", "reason": [], "progress": 100})
+}
+
+/// `GET /api/initial-data`, also without a session; nothing secret.
+pub(super) fn initial_data() -> Value {
+    json!({
+        "version": version(),
+        "controller": {"api_idle_timeout": 15},
+        "user_initialized": true,
+        "session_cookie_name": super::session::SESSION_COOKIE,
+    })
+}
+
+/// `GET /api/cluster`.
+pub(super) fn cluster() -> Value {
+    json!({
+        "uuid": "cluster-1",
+        "name": "cluster-0-1",
+        "tenant_ref": "/api/tenant/admin",
+        "nodes": [{"name": "node-1", "vm_uuid": "node-1"}],
+    })
+}
+
+/// `GET /api/cluster/runtime`.
+pub(super) fn runtime() -> Value {
+    json!({
+        "cluster_state": state(),
+        "node_states": [{"name": "node-1", "role": "CLUSTER_LEADER", "state": "CLUSTER_ACTIVE"}],
+        "service_states": [],
+    })
+}

@@ -1,0 +1,96 @@
+//! Settings of the process: flags, and a TOML file with the same names; flags win.
+
+use anyhow::{Context as _, bail};
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+const CONFIG: &str = "/etc/evenkeel/controller.toml";
+const DATA_DIR: &str = "/var/lib/evenkeel/controller";
+const LISTEN_API: &str = "0.0.0.0:443";
+const LISTEN_ENGINES: &str = "0.0.0.0:8443";
+/// The admin's password at first start, when no file gives it.
+const PASSWORD_VARIABLE: &str = "EVENKEEL_ADMIN_PASSWORD";
+
+/// Settings of `evenkeel controller`.
+#[derive(Debug, Default, clap::Args, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Args {
+    /// TOML file with these settings [default: /etc/evenkeel/controller.toml if it exists]
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    config: Option<PathBuf>,
+    /// Folder for the store, the CA and the certificates [default: /var/lib/evenkeel/controller]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Address of the REST API [default: 0.0.0.0:443]
+    #[arg(long, value_name = "IP:PORT")]
+    listen_api: Option<SocketAddr>,
+    /// Address that engines dial [default: 0.0.0.0:8443]
+    #[arg(long, value_name = "IP:PORT")]
+    listen_engines: Option<SocketAddr>,
+    /// File with the admin's password; used at first start only [default: $EVENKEEL_ADMIN_PASSWORD, else one is made up and logged once]
+    #[arg(long, value_name = "FILE")]
+    admin_password_file: Option<PathBuf>,
+    /// PEM certificate chain of the API [default: self-made, kept in the data folder]
+    #[arg(long, value_name = "FILE", requires = "api_key")]
+    api_cert: Option<PathBuf>,
+    /// PEM key of the API's certificate
+    #[arg(long, value_name = "FILE", requires = "api_cert")]
+    api_key: Option<PathBuf>,
+}
+
+/// Settings in force.
+pub(crate) struct Settings {
+    pub data_dir: PathBuf,
+    pub listen_api: SocketAddr,
+    pub listen_engines: SocketAddr,
+    pub api_certificate: Option<(PathBuf, PathBuf)>,
+    admin_password_file: Option<PathBuf>,
+}
+
+impl Args {
+    /// Flags over file over defaults.
+    pub(crate) fn settle(self) -> anyhow::Result<Settings> {
+        let file = self.file()?;
+        let listen_api = self.listen_api.or(file.listen_api);
+        let listen_engines = self.listen_engines.or(file.listen_engines);
+        let api_certificate = match (self.api_cert.or(file.api_cert), self.api_key.or(file.api_key)) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            _ => bail!("api_cert and api_key go together; set both or none"),
+        };
+        Ok(Settings {
+            data_dir: self.data_dir.or(file.data_dir).unwrap_or_else(|| DATA_DIR.into()),
+            listen_api: listen_api.unwrap_or(LISTEN_API.parse()?),
+            listen_engines: listen_engines.unwrap_or(LISTEN_ENGINES.parse()?),
+            api_certificate,
+            admin_password_file: self.admin_password_file.or(file.admin_password_file),
+        })
+    }
+
+    fn file(&self) -> anyhow::Result<Self> {
+        let path = match &self.config {
+            Some(path) => path.as_path(),
+            None if Path::new(CONFIG).exists() => Path::new(CONFIG),
+            None => return Ok(Self::default()),
+        };
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("{} is wrong", path.display()))
+    }
+}
+
+impl Settings {
+    /// The admin's password at first start, if the operator gave one.
+    pub(crate) fn admin_password(&self) -> anyhow::Result<Option<String>> {
+        let Some(path) = &self.admin_password_file else {
+            return Ok(std::env::var(PASSWORD_VARIABLE).ok());
+        };
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let password = text.trim_end_matches(['\r', '\n']).to_owned();
+        if password.is_empty() {
+            bail!("{} is empty; write the admin's password into it", path.display());
+        }
+        Ok(Some(password))
+    }
+}

@@ -1,0 +1,236 @@
+//! Who may use the API: passwords, sessions, and the brake on guessing (avi-api section 2).
+
+use crate::error::ApiError;
+use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
+use argon2::{Algorithm, Argon2, Params, Version};
+use axum::http::StatusCode;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use store::{Expect, Meta, Op, Store};
+use tokio::sync::Semaphore;
+
+/// A session that nobody uses ends after this (avi-api 2.2, `api_idle_timeout`).
+const IDLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// Password hashes computed at the same time: each takes 19 MiB and a core.
+const HASHES_MAX: usize = 2;
+/// Failed logins from one address before it has to wait.
+const FAILURES_MAX: u32 = 10;
+/// How long it has to wait.
+const FAILURES_FORGOTTEN: Duration = Duration::from_secs(60);
+/// Longest password: a bound for what an unknown client can make us hash.
+const PASSWORD_LEN_MAX: usize = 512;
+/// Sessions kept at most; the least recently used goes first.
+const SESSIONS_MAX: usize = 10_000;
+
+/// A password in clear; it can neither be printed nor serialised.
+pub struct Password(String);
+
+impl Password {
+    /// Takes a password over from where it was read.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+/// A session as the client holds it.
+#[derive(Clone)]
+pub struct Ticket {
+    /// Value of the session cookies.
+    pub id: String,
+    /// Value of the `csrftoken` cookie, repeated in `X-CSRFToken`.
+    pub csrf: String,
+    /// Name of the user.
+    pub user: String,
+}
+
+struct Session {
+    ticket: Ticket,
+    used: Instant,
+}
+
+/// Passwords and sessions of one controller.
+pub struct Auth {
+    store: Arc<dyn Store>,
+    sessions: Mutex<HashMap<String, Session>>,
+    failures: Mutex<HashMap<IpAddr, (u32, Instant)>>,
+    hashing: Semaphore,
+}
+
+impl Auth {
+    /// Over this store; no session is known yet.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self {
+            store,
+            sessions: Mutex::default(),
+            failures: Mutex::default(),
+            hashing: Semaphore::new(HASHES_MAX),
+        }
+    }
+
+    /// The store that holds the passwords, for the rest of the controller.
+    pub fn store(&self) -> Arc<dyn Store> {
+        self.store.clone()
+    }
+
+    /// True when the user has a password.
+    ///
+    /// # Errors
+    /// The store refuses.
+    pub async fn has_password(&self, user: &str) -> Result<bool, ApiError> {
+        Ok(self.store.get(&key(user)).await?.is_some())
+    }
+
+    /// Sets a user's password.
+    ///
+    /// # Errors
+    /// Too long, or the store refuses.
+    pub async fn set_password(&self, user: &str, password: Password) -> Result<(), ApiError> {
+        if password.0.is_empty() || password.0.len() > PASSWORD_LEN_MAX {
+            let text = format!("password: must have 1 to {PASSWORD_LEN_MAX} bytes; choose another one");
+            return Err(ApiError::bad_request(text));
+        }
+        let hash = self.blocking(move || hash(&password)).await??;
+        let op = Op::put(key(user), hash, Expect::Any);
+        let meta = Meta {
+            who: "system:auth".into(),
+            message: format!("password of {user}"),
+        };
+        self.store.commit(vec![op], meta).await?;
+        Ok(())
+    }
+
+    /// Opens a session.
+    ///
+    /// # Errors
+    /// 401 with `Invalid credentials`; 429 after too many failures from one address.
+    pub async fn login(
+        &self,
+        user: &str,
+        password: Password,
+        from: IpAddr,
+    ) -> Result<Ticket, ApiError> {
+        self.check_brake(from)?;
+        if !self.verify(user, password).await? {
+            self.count_failure(from);
+            tracing::warn!(user, %from, "login refused");
+            return Err(ApiError::new(StatusCode::UNAUTHORIZED, "Invalid credentials"));
+        }
+        lock(&self.failures).remove(&from);
+        tracing::info!(user, %from, "login");
+        Ok(self.open(user))
+    }
+
+    fn open(&self, user: &str) -> Ticket {
+        let ticket = Ticket {
+            id: random_token(),
+            csrf: random_token(),
+            user: user.to_owned(),
+        };
+        let mut sessions = lock(&self.sessions);
+        sessions.retain(|_, s| s.used.elapsed() < IDLE_TIMEOUT);
+        if sessions.len() >= SESSIONS_MAX {
+            let oldest = sessions.iter().min_by_key(|(_, s)| s.used).map(|(id, _)| id.clone());
+            oldest.map(|id| sessions.remove(&id));
+        }
+        let session = Session {
+            ticket: ticket.clone(),
+            used: Instant::now(),
+        };
+        sessions.insert(ticket.id.clone(), session);
+        ticket
+    }
+
+    /// The session with this id, whose idle time starts again.
+    pub fn session(&self, id: &str) -> Option<Ticket> {
+        let mut sessions = lock(&self.sessions);
+        let session = sessions.get_mut(id)?;
+        if session.used.elapsed() >= IDLE_TIMEOUT {
+            sessions.remove(id);
+            return None;
+        }
+        session.used = Instant::now();
+        Some(session.ticket.clone())
+    }
+
+    /// Ends a session.
+    pub fn logout(&self, id: &str) {
+        lock(&self.sessions).remove(id);
+    }
+
+    async fn verify(&self, user: &str, password: Password) -> Result<bool, ApiError> {
+        if password.0.len() > PASSWORD_LEN_MAX {
+            return Ok(false);
+        }
+        let stored = self.store.get(&key(user)).await?;
+        // An unknown user costs as much time as a wrong password.
+        self.blocking(move || match stored {
+            None => hash(&password).map(|_| false),
+            Some(entry) => matches(&password, &entry.value),
+        })
+        .await?
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        f: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let _permit = self.hashing.acquire().await;
+        let done = tokio::task::spawn_blocking(f).await;
+        done.map_err(|e| ApiError::internal("hashing a password", &e))
+    }
+
+    fn check_brake(&self, from: IpAddr) -> Result<(), ApiError> {
+        let mut failures = lock(&self.failures);
+        failures.retain(|_, (_, at)| at.elapsed() < FAILURES_FORGOTTEN);
+        match failures.get(&from) {
+            Some((count, _)) if *count >= FAILURES_MAX => {
+                let text = "too many failed logins from this address; try again in a minute";
+                Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, text))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn count_failure(&self, from: IpAddr) {
+        let mut failures = lock(&self.failures);
+        let entry = failures.entry(from).or_insert((0, Instant::now()));
+        *entry = (entry.0 + 1, Instant::now());
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn key(user: &str) -> String {
+    format!("/auth/password/{user}")
+}
+
+/// 256 bits of randomness as text.
+pub fn random_token() -> String {
+    URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())
+}
+
+/// OWASP's first choice for argon2id: 19 MiB, two passes, one lane.
+fn argon() -> Argon2<'static> {
+    let params = Params::new(19 * 1024, 2, 1, None).expect("constants within argon2's limits");
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+}
+
+fn hash(password: &Password) -> Result<String, ApiError> {
+    let salt = SaltString::encode_b64(&rand::random::<[u8; 16]>())
+        .map_err(|e| ApiError::internal("making a salt", &e))?;
+    let hash = argon().hash_password(password.0.as_bytes(), &salt);
+    hash.map(|h| h.to_string())
+        .map_err(|e| ApiError::internal("hashing a password", &e))
+}
+
+fn matches(password: &Password, stored: &[u8]) -> Result<bool, ApiError> {
+    let text = std::str::from_utf8(stored).unwrap_or_default();
+    let hash = PasswordHash::new(text).map_err(|e| ApiError::internal("reading a password hash", &e))?;
+    Ok(argon().verify_password(password.0.as_bytes(), &hash).is_ok())
+}

@@ -1,0 +1,104 @@
+//! The cluster CA: made at first start, it signs the controller's and the engines' certificates.
+
+use anyhow::Context as _;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+};
+use std::path::Path;
+use time::{Duration, OffsetDateTime};
+
+/// Validity of the CA.
+const CA_DAYS: i64 = 3650;
+/// Validity of an engine's certificate; it is renewed over the stream.
+const ENGINE_DAYS: i64 = 30;
+/// Validity of the controller's certificate; made anew at every start.
+const SERVER_DAYS: i64 = 365;
+
+/// The CA with its key.
+pub struct Ca {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Ca {
+    /// Opens the CA in the folder, and makes it at first start.
+    ///
+    /// # Errors
+    /// The files cannot be read or written.
+    pub fn open(folder: &Path) -> anyhow::Result<Self> {
+        let (cert, key) = (folder.join("ca-cert.pem"), folder.join("ca-key.pem"));
+        if !cert.exists() {
+            let (cert_pem, key_pem) = make().context("cannot make the cluster CA")?;
+            crate::files::write_private(&key, key_pem.as_bytes())?;
+            crate::files::write_private(&cert, cert_pem.as_bytes())?;
+            tracing::info!(path = %cert.display(), "made the cluster CA");
+        }
+        let read = |path: &Path| {
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        Self::new(read(&cert)?, &read(&key)?)
+    }
+
+    fn new(pem: String, key_pem: &str) -> anyhow::Result<Self> {
+        let key = KeyPair::from_pem(key_pem).context("the CA's key is damaged")?;
+        let issuer = Issuer::from_ca_cert_pem(&pem, key).context("the CA's certificate is damaged")?;
+        Ok(Self { pem, issuer })
+    }
+
+    /// The CA's certificate, PEM.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// A certificate for an engine's request; the subject is ours to say.
+    ///
+    /// # Errors
+    /// The request is damaged.
+    pub fn sign_engine(&self, csr_pem: &str, se_uuid: &str) -> anyhow::Result<String> {
+        let mut csr = CertificateSigningRequestParams::from_pem(csr_pem).context("the certificate request is damaged")?;
+        csr.params = params(se_uuid, ENGINE_DAYS)?;
+        csr.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        Ok(csr.signed_by(&self.issuer)?.pem())
+    }
+
+    /// A new certificate and key for the controller's side of the stream, PEM.
+    ///
+    /// # Errors
+    /// None that a start could mend.
+    pub fn server_identity(&self) -> anyhow::Result<(String, String)> {
+        let key = KeyPair::generate()?;
+        let mut params = params(super::SERVER_NAME, SERVER_DAYS)?;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let cert = params.signed_by(&key, &self.issuer)?;
+        Ok((cert.pem(), key.serialize_pem()))
+    }
+}
+
+fn params(name: &str, days: i64) -> anyhow::Result<CertificateParams> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.subject_alt_names = vec![SanType::DnsName(name.try_into()?)];
+    // Clocks of two machines differ a little.
+    params.not_before = OffsetDateTime::now_utc() - Duration::hours(1);
+    params.not_after = OffsetDateTime::now_utc() + Duration::days(days);
+    Ok(params)
+}
+
+fn make() -> anyhow::Result<(String, String)> {
+    let key = KeyPair::generate()?;
+    let mut params = params("ca.evenkeel.internal", CA_DAYS)?;
+    params.subject_alt_names.clear();
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let cert = params.self_signed(&key)?;
+    Ok((cert.pem(), key.serialize_pem()))
+}
+
+/// The common name of a DER certificate: the engine's uuid.
+pub fn common_name(der: &[u8]) -> Option<String> {
+    let (_, cert) = x509_parser::parse_x509_certificate(der).ok()?;
+    let name = cert.subject().iter_common_name().next()?.as_str().ok()?;
+    Some(name.to_owned())
+}

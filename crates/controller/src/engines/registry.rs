@@ -1,0 +1,169 @@
+//! What is known of each engine now: its session, what it acknowledged, what it reports.
+
+use proto::v1::{ControllerMessage, DesiredState, Hello, Interface, Nack, Report, controller_message::Body};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+use tokio::sync::{mpsc, watch};
+
+/// One engine, as seen from here.
+#[derive(Debug, Clone, Default)]
+pub struct EngineState {
+    /// When the present session began; `None` while there is none.
+    pub connected_since: Option<SystemTime>,
+    /// When the last session ended, and in which words.
+    pub lost: Option<(SystemTime, String)>,
+    /// When it was last heard.
+    pub last_seen: Option<SystemTime>,
+    /// The software's version.
+    pub version: String,
+    /// Its data interfaces.
+    pub interfaces: Vec<Interface>,
+    /// The newest generation it has put into force.
+    pub acked: u64,
+    /// Its refusal of a newer generation.
+    pub nack: Option<Nack>,
+    /// What it observes.
+    pub report: Option<Report>,
+    /// The newest desired state made for it.
+    pub desired: Option<Arc<DesiredState>>,
+}
+
+struct Slot {
+    state: EngineState,
+    session: u64,
+    sender: Option<mpsc::Sender<Result<ControllerMessage, tonic::Status>>>,
+}
+
+/// See the module's documentation.
+pub struct Registry {
+    slots: Mutex<BTreeMap<String, Slot>>,
+    sessions: std::sync::atomic::AtomicU64,
+    changed: watch::Sender<u64>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { slots: Mutex::default(), sessions: 0.into(), changed: watch::Sender::new(0) }
+    }
+}
+
+impl Registry {
+    fn slots(&self) -> MutexGuard<'_, BTreeMap<String, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells reconcilers that an engine came, went, or has other interfaces.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    fn notify(&self) {
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    /// A session begins; one that the engine had before is replaced. Gives the session's number.
+    pub fn open(&self, se: &str, hello: Hello, sender: mpsc::Sender<Result<ControllerMessage, tonic::Status>>) -> u64 {
+        let session = self.sessions.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+        let mut slots = self.slots();
+        let slot = slots.entry(se.to_owned()).or_insert_with(|| Slot { state: EngineState::default(), session, sender: None });
+        slot.session = session;
+        slot.sender = Some(sender);
+        let now = Some(SystemTime::now());
+        (slot.state.connected_since, slot.state.last_seen) = (now, now);
+        slot.state.version = hello.version;
+        slot.state.interfaces = hello.interfaces;
+        slot.state.acked = hello.applied_generation;
+        slot.state.nack = None;
+        if let Some(desired) = slot.state.desired.clone() {
+            push(slot, &desired);
+        }
+        drop(slots);
+        self.notify();
+        session
+    }
+
+    /// The session ended, unless a newer one has replaced it.
+    pub fn close(&self, se: &str, session: u64, why: &str) {
+        let mut slots = self.slots();
+        let Some(slot) = slots.get_mut(se).filter(|s| s.session == session) else {
+            return;
+        };
+        slot.sender = None;
+        slot.state.connected_since = None;
+        slot.state.lost = Some((SystemTime::now(), why.to_owned()));
+        drop(slots);
+        tracing::warn!(se, why, "engine session ended");
+        self.notify();
+    }
+
+    fn with(&self, se: &str, session: u64, f: impl FnOnce(&mut EngineState)) {
+        if let Some(slot) = self.slots().get_mut(se).filter(|s| s.session == session) {
+            slot.state.last_seen = Some(SystemTime::now());
+            f(&mut slot.state);
+        }
+    }
+
+    /// The engine put a generation into force.
+    pub fn acked(&self, se: &str, session: u64, generation: u64) {
+        self.with(se, session, |state| {
+            state.acked = generation;
+            state.nack = None;
+        });
+    }
+
+    /// The engine refused a generation.
+    pub fn nacked(&self, se: &str, session: u64, nack: Nack) {
+        tracing::warn!(se, generation = nack.generation, field = nack.field, reason = nack.reason, "engine refuses its desired state");
+        self.with(se, session, |state| state.nack = Some(nack));
+    }
+
+    /// A newer report. Reconcilers are told only when the interfaces changed.
+    pub fn reported(&self, se: &str, session: u64, report: Report) {
+        let mut moved = false;
+        self.with(se, session, |state| {
+            moved = state.interfaces != report.interfaces;
+            state.interfaces.clone_from(&report.interfaces);
+            state.report = Some(report);
+        });
+        if moved {
+            self.notify();
+        }
+    }
+
+    /// Makes this the engine's desired state if its content is new, and sends it if there is a session. The
+    /// generation is at least `revision` and above that of the content before.
+    pub fn desire(&self, se: &str, mut desired: DesiredState, revision: u64) {
+        let mut slots = self.slots();
+        let slot = slots.entry(se.to_owned()).or_insert_with(|| Slot { state: EngineState::default(), session: 0, sender: None });
+        let before = slot.state.desired.as_ref();
+        desired.generation = before.map_or(0, |d| d.generation);
+        if before.is_some_and(|d| **d == desired) {
+            return;
+        }
+        desired.generation = revision.max(desired.generation + 1);
+        let desired = Arc::new(desired);
+        slot.state.desired = Some(desired.clone());
+        push(slot, &desired);
+    }
+
+    /// What is known of this engine.
+    pub fn get(&self, se: &str) -> EngineState {
+        self.slots().get(se).map(|s| s.state.clone()).unwrap_or_default()
+    }
+
+    /// True while the engine has a session.
+    pub fn is_connected(&self, se: &str) -> bool {
+        self.slots().get(se).is_some_and(|s| s.sender.is_some())
+    }
+}
+
+/// A queue that is full belongs to an engine that does not read: its session is ended, and the next one gets the
+/// newest state.
+fn push(slot: &mut Slot, desired: &Arc<DesiredState>) {
+    let message = ControllerMessage { body: Some(Body::DesiredState((**desired).clone())) };
+    let full = slot.sender.as_ref().is_some_and(|s| s.try_send(Ok(message)).is_err());
+    if full {
+        slot.sender = None;
+    }
+}

@@ -1,0 +1,140 @@
+//! The gRPC service that engines dial: join without a certificate, everything else with one.
+
+use super::ca::{self, Ca};
+use super::{Registry, join};
+use crate::objects::Objects;
+use anyhow::Context as _;
+use proto::v1::engine_control_server::{EngineControl, EngineControlServer};
+use proto::v1::{Certificate, ControllerMessage, EngineMessage, JoinReply, JoinRequest, controller_message, engine_message};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Certificate as TlsCertificate, Identity, Server, ServerTlsConfig};
+use tonic::{Request, Response, Status, Streaming};
+
+/// A vanished engine is noticed after interval + timeout.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Messages that wait for an engine: each desired state replaces the ones before, so more is of no use.
+const QUEUE_LEN: usize = 16;
+
+type Sender = mpsc::Sender<Result<ControllerMessage, Status>>;
+
+struct Service {
+    ca: Arc<Ca>,
+    objects: Arc<Objects>,
+    registry: Arc<Registry>,
+}
+
+/// Serves engines until `stop` is done.
+///
+/// # Errors
+/// The address is taken.
+pub async fn serve(
+    listen: SocketAddr,
+    ca: Arc<Ca>,
+    objects: Arc<Objects>,
+    registry: Arc<Registry>,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let (cert, key) = ca.server_identity()?;
+    let tls = ServerTlsConfig::new()
+        .identity(Identity::from_pem(cert, key))
+        .client_ca_root(TlsCertificate::from_pem(ca.pem()))
+        .client_auth_optional(true);
+    let service = Service { ca, objects, registry };
+    Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .tcp_nodelay(true)
+        .tls_config(tls)?
+        .add_service(EngineControlServer::new(service))
+        .serve_with_shutdown(listen, stop)
+        .await
+        .with_context(|| format!("cannot serve engines on {listen}"))
+}
+
+#[tonic::async_trait]
+impl EngineControl for Service {
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
+        let request = request.into_inner();
+        let refuse = |e: crate::error::ApiError| {
+            tracing::warn!(se = request.name, reason = e.text, "join refused");
+            Status::permission_denied(e.text)
+        };
+        if request.name.is_empty() {
+            return Err(Status::invalid_argument("name: is required; give the engine a name"));
+        }
+        let se_uuid = join::redeem(&self.objects, &request).await.map_err(refuse)?;
+        let signed = self.ca.sign_engine(&request.csr_pem, &se_uuid);
+        let certificate_pem = signed.map_err(|e| Status::invalid_argument(format!("{e:#}")))?;
+        tracing::info!(se = request.name, uuid = se_uuid, "engine joined");
+        Ok(Response::new(JoinReply { se_uuid, certificate_pem, ca_pem: self.ca.pem().to_owned() }))
+    }
+
+    type SessionStream = ReceiverStream<Result<ControllerMessage, Status>>;
+
+    async fn session(&self, request: Request<Streaming<EngineMessage>>) -> Result<Response<Self::SessionStream>, Status> {
+        let certs = request.peer_certs().ok_or_else(|| Status::unauthenticated("a client certificate is needed; join first"))?;
+        let se = certs.first().and_then(|c| ca::common_name(c)).ok_or_else(|| Status::unauthenticated("the certificate has no name"))?;
+        if self.objects.snapshot().get("serviceengine", &se).is_none() {
+            return Err(Status::permission_denied(format!("{se} is not known here (deleted?); join again with a new token")));
+        }
+        let (sender, outbox) = mpsc::channel(QUEUE_LEN);
+        let session = Session { ca: self.ca.clone(), registry: self.registry.clone(), se, sender };
+        tokio::spawn(session.run(request.into_inner()));
+        Ok(Response::new(ReceiverStream::new(outbox)))
+    }
+}
+
+/// One engine's session. It ends with its stream, which the transport ends when the engine vanishes.
+struct Session {
+    ca: Arc<Ca>,
+    registry: Arc<Registry>,
+    se: String,
+    sender: Sender,
+}
+
+impl Session {
+    async fn run(self, mut inbox: Streaming<EngineMessage>) {
+        let hello = match inbox.message().await {
+            Ok(Some(EngineMessage { body: Some(engine_message::Body::Hello(hello)) })) => hello,
+            _ => return,
+        };
+        tracing::info!(se = hello.name, uuid = self.se, generation = hello.applied_generation, "engine session opened");
+        let Self { ca, registry, se, sender } = self;
+        // The registry holds the only long-lived sender: a newer session drops it, and the stream ends.
+        let weak = sender.downgrade();
+        let number = registry.open(&se, hello, sender);
+        let why = loop {
+            match inbox.message().await {
+                Ok(Some(message)) => take(&ca, &registry, &se, number, &weak, message),
+                Ok(None) => break "the engine closed its session".to_owned(),
+                Err(status) => break format!("the session broke: {}", status.message()),
+            }
+        };
+        registry.close(&se, number, &why);
+    }
+}
+
+fn take(ca: &Ca, registry: &Registry, se: &str, session: u64, outbox: &mpsc::WeakSender<Result<ControllerMessage, Status>>, message: EngineMessage) {
+    use engine_message::Body;
+    match message.body {
+        Some(Body::Ack(ack)) => registry.acked(se, session, ack.generation),
+        Some(Body::Nack(nack)) => registry.nacked(se, session, nack),
+        Some(Body::Report(report)) => registry.reported(se, session, report),
+        Some(Body::Renew(renew)) => match ca.sign_engine(&renew.csr_pem, se) {
+            Err(error) => tracing::warn!(se, error = format!("{error:#}"), "certificate not renewed"),
+            Ok(certificate_pem) => {
+                let body = controller_message::Body::Certificate(Certificate { certificate_pem });
+                let message = ControllerMessage { body: Some(body) };
+                // A full queue loses it; the engine asks again.
+                outbox.upgrade().map(|o| o.try_send(Ok(message)));
+            }
+        },
+        Some(Body::Hello(_)) | None => {}
+    }
+}

@@ -1,0 +1,82 @@
+//! The one error of the API: a status and a sentence (avi-api section 7).
+
+use axum::Json;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use model::object::FieldError;
+use serde_json::json;
+use store::StoreError;
+
+/// What the client is told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct ApiError {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// What happened, to which object, why, and what to do.
+    pub text: String,
+}
+
+impl ApiError {
+    /// An error with this status.
+    pub fn new(status: StatusCode, text: impl Into<String>) -> Self {
+        Self {
+            status,
+            text: text.into(),
+        }
+    }
+
+    /// 400.
+    pub fn bad_request(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, text)
+    }
+
+    /// 404 with the words that clients match: `VsVip object not found!`.
+    pub fn not_found(type_name: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            format!("{type_name} object not found!"),
+        )
+    }
+
+    /// 400 with every field that is wrong.
+    pub fn fields(errors: &[FieldError]) -> Self {
+        let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        Self::bad_request(lines.join("\n"))
+    }
+
+    /// 500 for what only a person can mend; the cause is in the log.
+    pub fn internal(what: &str, cause: &dyn std::fmt::Display) -> Self {
+        tracing::error!(%cause, what, "internal error");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("{what} failed; the controller's log has the cause"),
+        )
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match &error {
+            StoreError::Conflict { key, .. } => Self::new(
+                StatusCode::CONFLICT,
+                format!("{key} was changed at the same time; read it again and repeat"),
+            ),
+            StoreError::NewerSchema { .. } | StoreError::Database { .. } | StoreError::Closed => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                Self::internal(&error.to_string(), &cause.unwrap_or_default())
+            }
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        // avi-api 7: the CSRF failure is plain text under a JSON content type.
+        if self.text.starts_with("CSRF token missing") {
+            let json = [(header::CONTENT_TYPE, "application/json")];
+            return (self.status, json, self.text).into_response();
+        }
+        (self.status, Json(json!({ "error": self.text }))).into_response()
+    }
+}

@@ -1,0 +1,276 @@
+//! Typed access to the configuration objects in the store.
+//!
+//! One writer at a time: a change is prepared as a [`Draft`] on the current [`Snapshot`], every rule is checked on
+//! the draft as a whole, and only then is it committed, compare-and-set, in one transaction. Readers take the
+//! snapshot, which never changes under them. Objects are kept as written, references in the canonical form
+//! `/api/TYPE/UUID`; defaults are filled in on read.
+
+mod cross;
+mod normalise;
+pub mod refs;
+mod snapshot;
+
+pub use normalise::mask_secrets;
+pub use snapshot::{Snapshot, Stored};
+
+use crate::error::ApiError;
+use axum::http::StatusCode;
+use model::object::{self, Object};
+use model::schema::ObjectType;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use store::{Expect, Meta, Op, Store};
+use tokio::sync::{Mutex, watch};
+
+/// Prefix of the objects' keys: `/object/TYPE/UUID`.
+const PREFIX: &str = "/object/";
+
+/// Who writes, in which tenant.
+#[derive(Debug, Clone)]
+pub struct Author {
+    /// User, or the part of the controller.
+    pub who: String,
+    /// uuid of the tenant for new objects.
+    pub tenant: String,
+}
+
+impl Author {
+    /// The controller itself, in tenant admin.
+    pub fn system(part: &str) -> Self {
+        Self {
+            who: format!("system:{part}"),
+            tenant: "admin".into(),
+        }
+    }
+}
+
+/// See the module's documentation.
+pub struct Objects {
+    store: Arc<dyn Store>,
+    writing: Mutex<()>,
+    snapshot: watch::Sender<Arc<Snapshot>>,
+}
+
+/// A change in preparation.
+pub struct Draft {
+    /// The objects as they would be.
+    pub snapshot: Snapshot,
+    touched: BTreeMap<(&'static str, String), Option<u64>>,
+}
+
+impl Draft {
+    fn touch(&mut self, path: &'static str, uuid: &str) {
+        let before = self.snapshot.get(path, uuid).map(|s| s.revision);
+        self.touched.entry((path, uuid.to_owned())).or_insert(before);
+    }
+
+    /// Adds or replaces an object that is already normalised.
+    pub fn put(&mut self, ty: &'static ObjectType, uuid: &str, object: Object) {
+        self.touch(&ty.path, uuid);
+        self.snapshot.put(&ty.path, uuid, object);
+    }
+
+    /// Takes an object out.
+    pub fn remove(&mut self, ty: &'static ObjectType, uuid: &str) {
+        self.touch(&ty.path, uuid);
+        self.snapshot.remove(&ty.path, uuid);
+    }
+
+    /// Normalises the body, checks it, and adds it as a new object; gives its uuid.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, by field.
+    pub fn create(
+        &mut self,
+        ty: &'static ObjectType,
+        body: Object,
+        uuid: Option<String>,
+        author: &Author,
+    ) -> Result<String, ApiError> {
+        let uuid = uuid.unwrap_or_else(|| format!("{}-{}", ty.path, uuid::Uuid::new_v4()));
+        if self.snapshot.get(&ty.path, &uuid).is_some() {
+            let text = format!("{} {uuid} exists already", ty.name);
+            return Err(ApiError::new(StatusCode::CONFLICT, text));
+        }
+        let mut object = normalise::for_create(self, ty, body, author)?;
+        self.finish(ty, &uuid, &mut object)?;
+        self.put(ty, &uuid, object);
+        Ok(uuid)
+    }
+
+    /// Replaces an object by the body, with the softenings of avi-api section 6.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, by field; 412 when `_last_modified` is stale.
+    pub fn update(
+        &mut self,
+        ty: &'static ObjectType,
+        uuid: &str,
+        body: Object,
+        author: &Author,
+    ) -> Result<(), ApiError> {
+        let stored = self.snapshot.require(ty, uuid)?;
+        check_fresh(ty, &stored.object, &body)?;
+        let mut object = normalise::for_update(self, ty, &stored.object, body, author)?;
+        self.finish(ty, uuid, &mut object)?;
+        self.put(ty, uuid, object);
+        Ok(())
+    }
+
+    fn finish(
+        &self,
+        ty: &'static ObjectType,
+        uuid: &str,
+        object: &mut Object,
+    ) -> Result<(), ApiError> {
+        let full = object::with_defaults(ty, object);
+        object::validate(ty, &full).map_err(|e| ApiError::fields(&e))?;
+        self.check_name(ty, uuid, object)?;
+        object.insert("uuid".into(), uuid.into());
+        object.insert("_last_modified".into(), self.snapshot.stamp().into());
+        Ok(())
+    }
+
+    /// Names are unique per type, tenant and, where the type has one, cloud.
+    fn check_name(
+        &self,
+        ty: &'static ObjectType,
+        uuid: &str,
+        object: &Object,
+    ) -> Result<(), ApiError> {
+        let same = |other: &Object| {
+            ["name", "tenant_ref", "cloud_ref"]
+                .iter()
+                .all(|k| other.get(*k) == object.get(*k))
+        };
+        let taken = self
+            .snapshot
+            .all(&ty.path)
+            .any(|(other, s)| other != uuid && same(&s.object));
+        if !taken {
+            return Ok(());
+        }
+        let name = object.get("name").and_then(Value::as_str).unwrap_or("");
+        let text = format!(
+            "name: {} with name {name:?} exists already; choose another name or change that object",
+            ty.name
+        );
+        Err(ApiError::new(StatusCode::CONFLICT, text))
+    }
+
+    /// Takes an object out if nothing refers to it and it is no system object.
+    ///
+    /// # Errors
+    /// 404, or who refers to it.
+    pub fn delete(&mut self, ty: &'static ObjectType, uuid: &str) -> Result<(), ApiError> {
+        let stored = self.snapshot.require(ty, uuid)?;
+        if stored.is_system() {
+            let text = format!("Cannot delete system default object {}", stored.name());
+            return Err(ApiError::new(StatusCode::FORBIDDEN, text));
+        }
+        let referrers = self.snapshot.referrers(ty, uuid);
+        if !referrers.is_empty() {
+            let text = format!("Cannot delete, object is referred by: {referrers:?}").replace('"', "'");
+            return Err(ApiError::new(StatusCode::CONFLICT, text));
+        }
+        self.remove(ty, uuid);
+        Ok(())
+    }
+}
+
+/// 412 when the body was read from an older state (avi-api section 6).
+fn check_fresh(ty: &ObjectType, stored: &Object, body: &Object) -> Result<(), ApiError> {
+    match body.get("_last_modified") {
+        Some(read) if Some(read) != stored.get("_last_modified") => {
+            let text = format!("Need to reload object data {}", ty.name);
+            Err(ApiError::new(StatusCode::PRECONDITION_FAILED, text))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Objects {
+    /// Reads everything from the store.
+    ///
+    /// # Errors
+    /// The store refuses, or holds something that is no object.
+    pub async fn open(store: Arc<dyn Store>) -> Result<Self, ApiError> {
+        let listing = store.list(PREFIX).await?;
+        let mut snapshot = Snapshot::new(listing.revision);
+        for entry in &listing.entries {
+            let object: Object = serde_json::from_slice(&entry.value)
+                .map_err(|e| ApiError::internal(&format!("reading {}", entry.key), &e))?;
+            snapshot.load(&entry.key[PREFIX.len()..], object, entry.revision);
+        }
+        Ok(Self {
+            store,
+            writing: Mutex::new(()),
+            snapshot: watch::Sender::new(Arc::new(snapshot)),
+        })
+    }
+
+    /// The objects as of now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.borrow().clone()
+    }
+
+    /// The store behind them, for state that is no object.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Tells reconcilers that something changed.
+    pub fn changed(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshot.subscribe()
+    }
+
+    /// Prepares a change with `f` and commits it; nothing happens when `f` or a rule says no.
+    ///
+    /// # Errors
+    /// What `f` says, what the rules across objects say, or what the store says.
+    pub async fn change<T>(
+        &self,
+        author: &Author,
+        message: &str,
+        f: impl FnOnce(&mut Draft) -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
+        let _one_at_a_time = self.writing.lock().await;
+        let mut draft = Draft {
+            snapshot: (*self.snapshot()).clone(),
+            touched: BTreeMap::new(),
+        };
+        let result = f(&mut draft)?;
+        if draft.touched.is_empty() {
+            return Ok(result);
+        }
+        for (path, uuid) in draft.touched.keys() {
+            cross::check(&draft.snapshot, path, uuid)?;
+        }
+        self.commit(draft, author, message).await?;
+        Ok(result)
+    }
+
+    async fn commit(&self, draft: Draft, author: &Author, message: &str) -> Result<(), ApiError> {
+        let mut ops = Vec::new();
+        for ((path, uuid), before) in &draft.touched {
+            let key = format!("{PREFIX}{path}/{uuid}");
+            let expect = before.map_or(Expect::Absent, Expect::Revision);
+            let value = draft.snapshot.get(path, uuid).map(|s| s.to_bytes());
+            ops.push(Op { key, value, expect });
+        }
+        let meta = Meta {
+            who: author.who.clone(),
+            message: message.to_owned(),
+        };
+        let revision = self.store.commit(ops, meta).await?;
+        tracing::info!(who = author.who, message, revision, "configuration changed");
+        let mut snapshot = draft.snapshot;
+        for (path, uuid) in draft.touched.keys() {
+            snapshot.set_revision(path, uuid, revision);
+        }
+        snapshot.revision = revision;
+        self.snapshot.send_replace(Arc::new(snapshot));
+        Ok(())
+    }
+}

@@ -1,0 +1,96 @@
+//! Rules across objects: what one object alone cannot get wrong.
+
+use super::Snapshot;
+use crate::error::ApiError;
+use model::object::FieldError;
+use model::view::{Pool, Ref, VirtualService, VsVip};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// Checks what a change of this object can break.
+pub(super) fn check(snapshot: &Snapshot, path: &str, uuid: &str) -> Result<(), ApiError> {
+    let mut errors = Vec::new();
+    match path {
+        "vsvip" => check_vip_is_free(snapshot, uuid, &mut errors),
+        "virtualservice" => check_virtual_service(snapshot, uuid, &mut errors),
+        "pool" => check_pool_users(snapshot, uuid, &mut errors),
+        _ => {}
+    }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(ApiError::fields(&errors))
+    }
+}
+
+/// One address may be in one VsVip per VRF only (avi-api section 12).
+fn check_vip_is_free(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldError>) {
+    let Some(ours) = snapshot.view::<VsVip>("vsvip", uuid) else {
+        return;
+    };
+    let mut taken: BTreeMap<IpAddr, String> = BTreeMap::new();
+    let others = snapshot.views::<VsVip>("vsvip").into_iter();
+    for other in others.filter(|o| o.uuid != uuid && o.vrf_context_ref == ours.vrf_context_ref) {
+        let addresses = other.vip.iter().flat_map(|v| v.addresses());
+        taken.extend(addresses.map(|a| (a, other.name.clone())));
+    }
+    for (i, vip) in ours.vip.iter().enumerate() {
+        for address in vip.addresses() {
+            if let Some(other) = taken.get(&address) {
+                let field = if address.is_ipv6() { "ip6_address" } else { "ip_address" };
+                let hint = "use another address, or share that VsVip (vsvip_ref) with other ports";
+                let problem = format!("{address} is used by VsVip {other} in the same VRF");
+                errors.push(FieldError::new(format!("vip[{i}].{field}"), problem, hint));
+            }
+        }
+    }
+}
+
+fn check_virtual_service(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldError>) {
+    let Some(ours) = snapshot.view::<VirtualService>("virtualservice", uuid) else {
+        return;
+    };
+    check_shared_ports(snapshot, &ours, errors);
+    let vsvip = ours.vsvip_ref.as_ref().and_then(|r| snapshot.view::<VsVip>("vsvip", r.uuid()));
+    if let Some(vsvip) = vsvip.filter(|v| v.vrf_context_ref != ours.vrf_context_ref) {
+        let problem = format!("VsVip {} is in another VRF context", vsvip.name);
+        errors.push(FieldError::new("vsvip_ref", problem, "give both the same vrf_context_ref"));
+    }
+    let pool = ours.pool_ref.as_ref().and_then(|r| snapshot.view::<Pool>("pool", r.uuid()));
+    if let Some(pool) = pool.filter(|p| p.vrf_ref != ours.vrf_context_ref) {
+        let problem = format!("pool {} is in another VRF context (vrf_ref)", pool.name);
+        errors.push(FieldError::new("pool_ref", problem, "give both the same VRF"));
+    }
+}
+
+/// Virtual services that share a VsVip use different ports.
+fn check_shared_ports(snapshot: &Snapshot, ours: &VirtualService, errors: &mut Vec<FieldError>) {
+    let Some(vsvip) = &ours.vsvip_ref else { return };
+    let others = snapshot.views::<VirtualService>("virtualservice").into_iter();
+    for other in others.filter(|o| o.uuid != ours.uuid && o.vsvip_ref.as_ref() == Some(vsvip)) {
+        for (i, service) in ours.services.iter().enumerate() {
+            let (first, last) = service.ports();
+            let overlaps = |s: &&model::view::Service| s.ports().0 <= last && first <= s.ports().1;
+            if other.services.iter().find(overlaps).is_some() {
+                let problem = format!("port {first} is used by {} on the same VIP", other.name);
+                let hint = "use another port or another VIP";
+                errors.push(FieldError::new(format!("services[{i}].port"), problem, hint));
+            }
+        }
+    }
+}
+
+/// A pool that changes its VRF must still fit its virtual services.
+fn check_pool_users(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldError>) {
+    let Some(pool) = snapshot.view::<Pool>("pool", uuid) else {
+        return;
+    };
+    let here = Ref::to("pool", uuid);
+    let users = snapshot.views::<VirtualService>("virtualservice").into_iter();
+    for user in users.filter(|u| u.pool_ref.as_ref() == Some(&here)) {
+        if user.vrf_context_ref != pool.vrf_ref {
+            let problem = format!("virtual service {} uses this pool in another VRF", user.name);
+            errors.push(FieldError::new("vrf_ref", problem, "give both the same VRF"));
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! All objects at one revision. Cloning is cheap: types share their tables until one of them changes.
+
+use crate::error::ApiError;
+use model::object::{self, Object};
+use model::schema::{ObjectType, object_type};
+use model::view;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// An object as stored.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// As written, references canonical, defaults not filled in.
+    pub object: Object,
+    /// The revision that wrote it; 0 while in a draft.
+    pub revision: u64,
+}
+
+impl Stored {
+    /// Its name, or "".
+    pub fn name(&self) -> &str {
+        self.object
+            .get("name")
+            .and_then(Value::as_str)
+            .unwrap_or("")
+    }
+
+    /// Made by the controller itself, and not to be deleted.
+    pub fn is_system(&self) -> bool {
+        self.object.get("system_default") == Some(&Value::Bool(true))
+    }
+
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        Value::Object(self.object.clone()).to_string().into_bytes()
+    }
+}
+
+type Table = BTreeMap<String, Arc<Stored>>;
+
+/// See the module's documentation.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The store's revision.
+    pub revision: u64,
+    tables: BTreeMap<String, Arc<Table>>,
+}
+
+impl Snapshot {
+    pub(super) fn new(revision: u64) -> Self {
+        Self {
+            revision,
+            tables: BTreeMap::new(),
+        }
+    }
+
+    /// `key` is `TYPE/UUID`.
+    pub(super) fn load(&mut self, key: &str, object: Object, revision: u64) {
+        if let Some((path, uuid)) = key.split_once('/') {
+            let stored = Stored { object, revision };
+            self.table(path).insert(uuid.to_owned(), Arc::new(stored));
+        }
+    }
+
+    fn table(&mut self, path: &str) -> &mut Table {
+        Arc::make_mut(self.tables.entry(path.to_owned()).or_default())
+    }
+
+    pub(super) fn put(&mut self, path: &str, uuid: &str, object: Object) {
+        let stored = Stored {
+            object,
+            revision: 0,
+        };
+        self.table(path).insert(uuid.to_owned(), Arc::new(stored));
+    }
+
+    pub(super) fn remove(&mut self, path: &str, uuid: &str) {
+        self.table(path).remove(uuid);
+    }
+
+    pub(super) fn set_revision(&mut self, path: &str, uuid: &str, revision: u64) {
+        if let Some(stored) = self.table(path).get_mut(uuid) {
+            Arc::make_mut(stored).revision = revision;
+        }
+    }
+
+    /// The object of this type and uuid.
+    pub fn get(&self, path: &str, uuid: &str) -> Option<&Arc<Stored>> {
+        self.tables.get(path)?.get(uuid)
+    }
+
+    /// The object, or 404.
+    ///
+    /// # Errors
+    /// 404.
+    pub fn require(&self, ty: &ObjectType, uuid: &str) -> Result<Arc<Stored>, ApiError> {
+        let found = self.get(&ty.path, uuid).cloned();
+        found.ok_or_else(|| ApiError::not_found(&ty.name))
+    }
+
+    /// All objects of a type, by uuid.
+    pub fn all(&self, path: &str) -> impl Iterator<Item = (&str, &Arc<Stored>)> {
+        let table = self.tables.get(path).into_iter();
+        table.flat_map(|t| t.iter().map(|(uuid, s)| (uuid.as_str(), s)))
+    }
+
+    /// The first object of this type and name.
+    pub fn by_name(&self, path: &str, name: &str) -> Option<(&str, &Arc<Stored>)> {
+        self.all(path).find(|(_, s)| s.name() == name)
+    }
+
+    /// The name of an object, for `#name` in references.
+    pub fn name_of(&self, path: &str, uuid: &str) -> Option<&str> {
+        self.get(path, uuid).map(|s| s.name())
+    }
+
+    /// A typed view, with defaults.
+    pub fn view<T: DeserializeOwned>(&self, path: &str, uuid: &str) -> Option<T> {
+        let ty = object_type(path)?;
+        let full = object::with_defaults(ty, &self.get(path, uuid)?.object);
+        let parsed = view::parse(&full);
+        parsed
+            .inspect_err(|error| tracing::error!(path, uuid, %error, "an object does not fit its view"))
+            .ok()
+    }
+
+    /// Typed views of all objects of a type.
+    pub fn views<T: DeserializeOwned>(&self, path: &str) -> Vec<T> {
+        let uuids = self.all(path).map(|(uuid, _)| uuid);
+        uuids.filter_map(|uuid| self.view(path, uuid)).collect()
+    }
+
+    /// Who refers to this object, as `Type name`.
+    pub fn referrers(&self, ty: &ObjectType, uuid: &str) -> Vec<String> {
+        let canonical = view::Ref::to(&ty.path, uuid).0;
+        let mut found = Vec::new();
+        for (path, table) in &self.tables {
+            let Some(other) = object_type(path) else {
+                continue;
+            };
+            for (other_uuid, stored) in table.iter() {
+                let itself = *path == ty.path && other_uuid == uuid;
+                let refers = || {
+                    object::references(other, &stored.object)
+                        .iter()
+                        .any(|r| r.value == canonical)
+                };
+                if !itself && refers() {
+                    found.push(format!("{} {}", other.name, stored.name()));
+                }
+            }
+        }
+        found
+    }
+
+    /// A `_last_modified` that is above every one before: microseconds since 1970.
+    pub(super) fn stamp(&self) -> String {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let now = since.map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX));
+        let next = |last: u64| Some(now.max(last + 1));
+        let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        now.max(last.unwrap_or(0) + 1).to_string()
+    }
+}

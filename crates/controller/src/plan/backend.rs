@@ -1,0 +1,178 @@
+//! What the API calls: actions on placement, join tokens, and everything that is observed.
+
+use super::{Planner, runtime};
+use crate::api::Context;
+use crate::engines::ca::Ca;
+use crate::engines::{Registry, join};
+use crate::error::ApiError;
+use crate::objects::{Objects, Snapshot, refs};
+use model::object::Object;
+use model::view::{Ref, VirtualService, VsVip};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// See the module's documentation.
+pub struct Backend {
+    objects: Arc<Objects>,
+    registry: Arc<Registry>,
+    planner: Arc<Planner>,
+    ca: Arc<Ca>,
+}
+
+impl Backend {
+    /// Over these parts.
+    pub fn new(objects: Arc<Objects>, registry: Arc<Registry>, planner: Arc<Planner>, ca: Arc<Ca>) -> Self {
+        Self { objects, registry, planner, ca }
+    }
+
+    fn observer<'a>(&'a self, snapshot: &'a Snapshot) -> runtime::Observer<'a> {
+        runtime::Observer { snapshot, registry: &self.registry, planner: &self.planner }
+    }
+
+    /// `POST /api/virtualservice/UUID/scaleout` (avi-api section 9).
+    ///
+    /// # Errors
+    /// 400 with the field or the planner's reason.
+    pub async fn scale_out(&self, vs: &str, body: Object, _context: &Context) -> Result<Value, ApiError> {
+        let snapshot = self.objects.snapshot();
+        let vsvip = vsvip_of(&snapshot, vs, &body)?;
+        let wanted = engine_in(&snapshot, &body, "to_se_ref")?;
+        let choice = self.planner.scale_out(&vsvip, wanted.as_deref()).await?;
+        Ok(self.scaled(&vsvip, &choice))
+    }
+
+    /// `POST /api/virtualservice/UUID/scalein` (avi-api section 9).
+    ///
+    /// # Errors
+    /// 400 with the field or the planner's reason.
+    pub async fn scale_in(&self, vs: &str, body: Object, _context: &Context) -> Result<Value, ApiError> {
+        let snapshot = self.objects.snapshot();
+        let vsvip = vsvip_of(&snapshot, vs, &body)?;
+        let wanted = engine_in(&snapshot, &body, "from_se_ref")?;
+        let primary = body.get("scalein_primary") == Some(&Value::Bool(true));
+        let choice = self.planner.scale_in(&vsvip, wanted.as_deref(), primary).await?;
+        Ok(self.scaled(&vsvip, &choice))
+    }
+
+    fn scaled(&self, vsvip: &str, choice: &placement::Choice) -> Value {
+        let rejected = choice.rejected.iter().map(|(name, why)| json!({"se_name": name, "reason_code": why.code(), "reason": why.to_string()}));
+        json!({
+            "se_ref": Ref::to("serviceengine", &choice.engine).0,
+            "se_name": choice.name,
+            "reason": choice.reason,
+            "num_se_assigned": self.planner.assignment(vsvip).engines.len(),
+            "rejected": rejected.collect::<Vec<_>>(),
+        })
+    }
+
+    /// `POST /api/ek/jointoken`.
+    ///
+    /// # Errors
+    /// 400 with the field.
+    pub async fn create_join_token(&self, body: Object) -> Result<Value, ApiError> {
+        join::create(&self.objects, self.ca.pem(), &body).await
+    }
+
+    /// `GET /api/virtualservice/UUID/runtime` (avi-api 10.2).
+    ///
+    /// # Errors
+    /// 404.
+    pub fn vs_runtime(&self, uuid: &str, _context: &Context) -> Result<Value, ApiError> {
+        let snapshot = self.objects.snapshot();
+        self.observer(&snapshot).virtual_service(uuid).ok_or_else(|| ApiError::not_found("VirtualService"))
+    }
+
+    /// `GET /api/serviceengine/UUID/runtime` (avi-api 10.4).
+    ///
+    /// # Errors
+    /// 404.
+    pub fn se_runtime(&self, uuid: &str) -> Result<Value, ApiError> {
+        let snapshot = self.objects.snapshot();
+        Ok(self.observer(&snapshot).service_engine(uuid))
+    }
+
+    /// `GET /api/serviceengine/UUID/bgp` (avi-api 10.4).
+    ///
+    /// # Errors
+    /// 404.
+    pub fn se_bgp(&self, uuid: &str) -> Result<Value, ApiError> {
+        let snapshot = self.objects.snapshot();
+        Ok(self.observer(&snapshot).engine_bgp(uuid))
+    }
+
+    /// `GET /api/ek/bgp`: every session of every engine.
+    pub fn ek_bgp(&self) -> Value {
+        let snapshot = self.objects.snapshot();
+        let results = self.observer(&snapshot).bgp_sessions();
+        json!({"count": results.len(), "results": results})
+    }
+
+    /// `GET /api/pool/UUID/runtime` (avi-api 10.3).
+    ///
+    /// # Errors
+    /// 404.
+    pub fn pool_runtime(&self, uuid: &str) -> Result<Value, ApiError> {
+        let snapshot = self.objects.snapshot();
+        self.observer(&snapshot).pool(uuid).ok_or_else(|| ApiError::not_found("Pool"))
+    }
+
+    /// `GET /api/pool/UUID/runtime/server` (avi-api 10.3).
+    ///
+    /// # Errors
+    /// 404.
+    pub fn pool_servers(&self, uuid: &str) -> Result<Value, ApiError> {
+        let snapshot = self.objects.snapshot();
+        Ok(self.observer(&snapshot).pool_servers(uuid))
+    }
+
+    /// `GET /api/TYPE-inventory` (avi-api 10.5): every item.
+    ///
+    /// # Errors
+    /// 404 for a type without an inventory.
+    pub fn inventory_list(&self, kind: &str, context: &Context) -> Result<Vec<Value>, ApiError> {
+        let snapshot = self.objects.snapshot();
+        let wanted = context.get("name");
+        let all = snapshot.all(kind).filter(|(_, s)| wanted.is_none_or(|n| s.name() == n));
+        let uuids: Vec<&str> = all.map(|(uuid, _)| uuid).collect();
+        let observer = self.observer(&snapshot);
+        uuids.into_iter().map(|uuid| observer.inventory(kind, uuid, context)).collect()
+    }
+
+    /// `GET /api/TYPE-inventory/UUID`.
+    ///
+    /// # Errors
+    /// 404.
+    pub fn inventory(&self, kind: &str, uuid: &str, context: &Context) -> Result<Value, ApiError> {
+        let snapshot = self.objects.snapshot();
+        self.observer(&snapshot).inventory(kind, uuid, context)
+    }
+}
+
+/// The VsVip that an action on a virtual service is about; `vip_id` may be left out when there is one VIP.
+fn vsvip_of(snapshot: &Snapshot, vs: &str, body: &Object) -> Result<String, ApiError> {
+    let view: VirtualService = snapshot.view("virtualservice", vs).ok_or_else(|| ApiError::not_found("VirtualService"))?;
+    let reference = view.vsvip_ref.ok_or_else(|| {
+        ApiError::bad_request(format!("vsvip_ref: virtual service {} has no VIP; set vsvip_ref", view.name))
+    })?;
+    let vsvip: VsVip = snapshot.view("vsvip", reference.uuid()).ok_or_else(|| ApiError::not_found("VsVip"))?;
+    if let Some(id) = body.get("vip_id").and_then(Value::as_str) {
+        let ids: Vec<_> = vsvip.vip.iter().map(|v| v.vip_id.as_str()).collect();
+        if !ids.contains(&id) {
+            return Err(ApiError::bad_request(format!("vip_id: {id:?} is not a VIP of {}; use one of {ids:?}", view.name)));
+        }
+    }
+    Ok(vsvip.uuid)
+}
+
+/// The engine named by a field, in any form of a reference.
+fn engine_in(snapshot: &Snapshot, body: &Object, field: &str) -> Result<Option<String>, ApiError> {
+    let Some(value) = body.get(field).filter(|v| !v.is_null()) else {
+        return Ok(None);
+    };
+    let text = value.as_str().ok_or_else(|| ApiError::bad_request(format!("{field}: must be a reference (text), not {value}")))?;
+    if let Some((uuid, _)) = snapshot.by_name("serviceengine", text) {
+        return Ok(Some(uuid.to_owned()));
+    }
+    let resolved = refs::resolve(snapshot, "serviceengine", text);
+    resolved.map(Some).map_err(|e| ApiError::bad_request(format!("{field}: {e}; name an existing serviceengine")))
+}

@@ -1,0 +1,381 @@
+//! What is observed, in the shapes of the contract (avi-api section 10). Intent is not shown as fact: what is up is
+//! what an engine with a session reports as up.
+
+use super::{LastScale, Planner, situation};
+use crate::api::Context;
+use crate::engines::Registry;
+use crate::engines::registry::EngineState;
+use crate::error::ApiError;
+use crate::objects::Snapshot;
+use model::object;
+use model::schema::object_type;
+use model::view::{Pool, Ref, VirtualService, VsVip};
+use proto::v1::{BgpSession, BgpState, OperState, PoolStatus, ServerStatus, VirtualServiceStatus};
+use serde_json::{Value, json};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Looks at everything at one moment.
+pub(super) struct Observer<'a> {
+    pub snapshot: &'a Snapshot,
+    pub registry: &'a Registry,
+    pub planner: &'a Planner,
+}
+
+/// `OperationalStatus` (avi-api 10.1).
+fn status(state: &str, code: &str, reason: impl Into<String>) -> Value {
+    let reason = reason.into();
+    let reasons = if reason.is_empty() { vec![] } else { vec![reason] };
+    json!({"state": state, "reason": reasons, "reason_code_string": code})
+}
+
+fn oper_word(state: i32) -> &'static str {
+    match OperState::try_from(state).unwrap_or_default() {
+        OperState::Up => "OPER_UP",
+        OperState::Down => "OPER_DOWN",
+        OperState::Disabled => "OPER_DISABLED",
+        OperState::Initializing => "OPER_INITIALIZING",
+        OperState::Unspecified => "OPER_UNKNOWN",
+    }
+}
+
+/// The state word of a BGP session, as everywhere.
+fn bgp_word(session: &BgpSession) -> &'static str {
+    BgpState::try_from(session.state).unwrap_or_default().as_str_name().trim_start_matches("BGP_STATE_")
+}
+
+impl Observer<'_> {
+    fn name(&self, se: &str) -> String {
+        self.snapshot.name_of("serviceengine", se).unwrap_or(se).to_owned()
+    }
+
+    fn engine_status(&self, state: &EngineState) -> Value {
+        if let Some(nack) = &state.nack {
+            let text = format!("it refuses generation {}: {}: {}", nack.generation, nack.field, nack.reason);
+            return status("OPER_UP", "desired_state_refused", text);
+        }
+        if state.connected_since.is_some() {
+            return status("OPER_UP", "se_connected", "");
+        }
+        match &state.lost {
+            None => status("OPER_DOWN", "se_never_connected", "it has had no session with the controller since the controller started"),
+            Some((at, why)) => status("OPER_DOWN", "se_disconnected", format!("no session with the controller for {} s: {why}", age_s(*at))),
+        }
+    }
+
+    /// A virtual service on one of its engines.
+    fn service_on(&self, vs: &VirtualService, se: &str) -> Value {
+        let state = self.registry.get(se);
+        if state.connected_since.is_none() || state.nack.is_some() {
+            let engine = self.engine_status(&state);
+            let code = engine["reason_code_string"].clone();
+            let word = if state.connected_since.is_some() { "OPER_DOWN" } else { "OPER_UNAVAIL" };
+            return json!({"state": word, "reason": engine["reason"], "reason_code_string": code});
+        }
+        match reported(&state, vs) {
+            None => status("OPER_INITIALIZING", "awaiting_se_programming", "the engine has not reported it yet"),
+            Some(report) => status(oper_word(report.state), &report.reason_code, &report.reason),
+        }
+    }
+
+    fn assigned(&self, vs: &VirtualService, vsvip: &str) -> Vec<Value> {
+        let engines = self.planner.assignment(vsvip).engines;
+        let each = engines.iter().enumerate().map(|(i, se)| {
+            let state = self.registry.get(se);
+            let oper = self.service_on(vs, se);
+            json!({
+                "ref": Ref::to("serviceengine", se).0,
+                "name": self.name(se),
+                "primary": i == 0,
+                "standby": false,
+                "connected": state.connected_since.is_some(),
+                "active_on_se": oper["state"] == "OPER_UP",
+                "oper_status": oper,
+                "scalein_in_progress": false,
+                "scaleout_in_progress": false,
+            })
+        });
+        each.collect()
+    }
+
+    fn summary(&self, vs: &VirtualService, vsvip: &VsVip) -> Value {
+        let engines = self.assigned(vs, &vsvip.uuid);
+        let up = engines.iter().filter(|e| e["oper_status"]["state"] == "OPER_UP").count();
+        let percent = if engines.is_empty() { 0 } else { up * 100 / engines.len() };
+        let last = self.planner.last_scale(&vsvip.uuid);
+        let oper = service_status(vs, &engines, last.as_ref());
+        let info = last.as_ref().map(|l| l.reason.clone()).unwrap_or_default();
+        let first = vsvip.vip.first();
+        json!({
+            "vip_id": first.map_or("0", |v| v.vip_id.as_str()),
+            "ip_address": first.and_then(|v| v.ip_address.as_ref()).map(|a| json!({"addr": a.addr, "type": a.kind})),
+            "ip6_address": first.and_then(|v| v.ip6_address.as_ref()).map(|a| json!({"addr": a.addr, "type": a.kind})),
+            "oper_status": oper,
+            "num_se_requested": engines.len().max(1),
+            "num_se_assigned": engines.len(),
+            "percent_ses_up": percent,
+            "scaleout_in_progress": engines.iter().any(|e| e["oper_status"]["state"] == "OPER_INITIALIZING"),
+            "scalein_in_progress": false,
+            "migrate_in_progress": false,
+            "scale_status": last.as_ref().map(|l| self.scale_status(l, engines.len())),
+            "vip_placement_resolution_info": info,
+            "service_engine": engines,
+        })
+    }
+
+    fn scale_status(&self, last: &LastScale, assigned: usize) -> Value {
+        let state = match (last.action, last.success) {
+            ("SCALE_IN", true) => "SCALEIN_SUCCESS",
+            ("SCALE_IN", false) => "SCALEIN_ERROR",
+            (_, true) => "SCALEOUT_SUCCESS",
+            (_, false) => "SCALEOUT_RESOURCES",
+        };
+        json!({
+            "action": last.action,
+            "action_success": last.success,
+            "state": state,
+            "reason": [last.reason],
+            "scale_se": last.engine.as_deref().map(|e| self.name(e)),
+            "num_se_assigned": assigned,
+            "end_time_str": last.at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()).to_string(),
+        })
+    }
+
+    /// `VirtualServiceRuntimeSummary`, with the 16.3 fields on the top level.
+    pub(super) fn virtual_service(&self, uuid: &str) -> Option<Value> {
+        let vs: VirtualService = self.snapshot.view("virtualservice", uuid)?;
+        let vsvip = vs.vsvip_ref.as_ref().and_then(|r| self.snapshot.view::<VsVip>("vsvip", r.uuid()));
+        let Some(vsvip) = vsvip else {
+            let oper = status("OPER_DOWN", "no_vip", "the virtual service has no VIP (vsvip_ref)");
+            return Some(json!({"oper_status": oper, "percent_ses_up": 0, "vip_summary": []}));
+        };
+        let mut runtime = self.summary(&vs, &vsvip);
+        let summary = runtime.clone();
+        runtime["vip_summary"] = json!([summary]);
+        runtime["type"] = json!("VS_TYPE_NORMAL");
+        Some(runtime)
+    }
+
+    /// `serviceengine/UUID/runtime`.
+    pub(super) fn service_engine(&self, uuid: &str) -> Value {
+        let state = self.registry.get(uuid);
+        let sessions = state.report.as_ref().map(|r| r.bgp_sessions.as_slice()).unwrap_or_default();
+        let established = |s: &&BgpSession| s.state == i32::from(BgpState::Established);
+        let stats = state.report.as_ref().and_then(|r| r.stats.as_ref());
+        json!({
+            "oper_status": self.engine_status(&state),
+            "power_state": "SE_POWER_ON",
+            "se_connected": state.connected_since.is_some(),
+            "online_since": state.connected_since.map(unix_ms),
+            "last_seen_unix_ms": state.last_seen.map(unix_ms),
+            "version": state.version,
+            "bgp_peers_up": !sessions.is_empty() && sessions.iter().filter(established).count() == sessions.len(),
+            "generation_desired": state.desired.as_ref().map(|d| d.generation),
+            "generation_in_force": state.acked,
+            "rss_bytes": stats.map(|s| s.rss_bytes),
+            "uptime_s": stats.map(|s| s.uptime_s),
+            "open_connections": stats.map(|s| s.open_connections),
+        })
+    }
+
+    /// Every BGP session of every engine that has reported.
+    pub(super) fn bgp_sessions(&self) -> Vec<Value> {
+        let engines = self.snapshot.all("serviceengine");
+        engines.flat_map(|(uuid, _)| self.sessions_of(uuid)).collect()
+    }
+
+    fn sessions_of(&self, uuid: &str) -> Vec<Value> {
+        let state = self.registry.get(uuid);
+        // What an engine without a session reported last is no longer known to be so.
+        if state.connected_since.is_none() {
+            return Vec::new();
+        }
+        let vrf = state.desired.as_ref().and_then(|d| d.vrf.as_ref()).map(|v| v.name.clone());
+        let sessions = state.report.map(|r| r.bgp_sessions).unwrap_or_default();
+        sessions.iter().map(|s| session(s, uuid, &self.name(uuid), vrf.as_deref().unwrap_or(""))).collect()
+    }
+
+    /// `serviceengine/UUID/bgp` (`BgpRuntime`).
+    pub(super) fn engine_bgp(&self, uuid: &str) -> Value {
+        let sessions = self.sessions_of(uuid);
+        let peers = sessions.iter().map(|s| {
+            json!({
+                "peer_ip": s["peer"], "remote_as": s["remote_as"], "nexthop_ip": s["local_address"],
+                "active": i32::from(s["state"] == "ESTABLISHED"), "bgp_state": s["state"],
+                "routes": s["routes"].as_array().into_iter().flatten().map(|r| r["prefix"].clone()).collect::<Vec<_>>(),
+            })
+        });
+        let local_as = sessions.first().map(|s| s["local_as"].clone());
+        json!([{"se_uuid": uuid, "proc_id": "C0", "name": self.name(uuid), "local_as": local_as, "vrf": 1, "active": i32::from(!sessions.is_empty()), "peers": peers.collect::<Vec<_>>()}])
+    }
+
+    /// What each connected engine reports of a pool.
+    fn pool_reports(&self, uuid: &str) -> Vec<(String, PoolStatus)> {
+        let engines = self.snapshot.all("serviceengine").map(|(se, _)| (se.to_owned(), self.registry.get(se)));
+        let connected = engines.filter(|(_, state)| state.connected_since.is_some());
+        let reports = connected.filter_map(|(se, state)| Some((se, state.report?.pools)));
+        reports.filter_map(|(se, pools)| Some((se, pools.into_iter().find(|p| p.uuid == uuid)?))).collect()
+    }
+
+    /// `pool/UUID/runtime`: a server counts as up when one engine at least reaches it.
+    pub(super) fn pool(&self, uuid: &str) -> Option<Value> {
+        let pool: Pool = self.snapshot.view("pool", uuid)?;
+        let reports = self.pool_reports(uuid);
+        let up = |address: &str, port: u32| {
+            let servers = reports.iter().flat_map(|(_, p)| &p.servers);
+            servers.into_iter().any(|s| s.address == address && s.port == port && s.state == i32::from(OperState::Up))
+        };
+        let enabled = pool.servers.iter().filter(|s| s.enabled).count();
+        let port = |s: &model::view::Server| u32::from(s.port.filter(|p| *p != 0).unwrap_or(pool.default_server_port));
+        let num_up = pool.servers.iter().filter(|s| up(&s.ip.addr, port(s))).count();
+        let percent = |of: usize| if of == 0 { 0 } else { num_up * 100 / of };
+        Some(json!({
+            "oper_status": pool_status(&pool, &reports, num_up),
+            "num_servers": pool.servers.len(),
+            "num_servers_enabled": enabled,
+            "num_servers_up": num_up,
+            "percent_servers_up_total": percent(pool.servers.len()),
+            "percent_servers_up_enabled": percent(enabled),
+        }))
+    }
+
+    /// `pool/UUID/runtime/server`: each server as each engine sees it.
+    pub(super) fn pool_servers(&self, uuid: &str) -> Value {
+        let reports = self.pool_reports(uuid);
+        let each = reports.iter().flat_map(|(se, pool)| pool.servers.iter().map(move |s| server(se, s)));
+        Value::Array(each.collect())
+    }
+
+    /// An item of an inventory (avi-api 10.5).
+    pub(super) fn inventory(&self, kind: &str, uuid: &str, context: &Context) -> Result<Value, ApiError> {
+        let runtime = match kind {
+            "virtualservice" => self.virtual_service(uuid),
+            "serviceengine" => Some(self.service_engine(uuid)),
+            "pool" => self.pool(uuid),
+            "vsvip" => Some(self.vsvip(uuid)),
+            "serviceenginegroup" | "network" | "cloud" => Some(json!({})),
+            _ => return Err(ApiError::new(axum::http::StatusCode::NOT_FOUND, format!("there is no /api/{kind}-inventory"))),
+        };
+        let ty = object_type(kind).ok_or_else(|| ApiError::not_found(kind))?;
+        let stored = self.snapshot.require(ty, uuid)?;
+        let mut config = object::with_defaults(ty, &stored.object);
+        object::map_refs(ty, &mut config, &mut |r| self.named(&r.value, r.target, context));
+        crate::objects::mask_secrets(&mut config);
+        config.insert("url".into(), format!("{}/api/{kind}/{uuid}", context.origin).into());
+        self.extend_config(kind, uuid, context, &mut config);
+        Ok(json!({"uuid": uuid, "config": config, "runtime": runtime, "_last_modified": stored.object.get("_last_modified")}))
+    }
+
+    fn named(&self, canonical: &str, target: &str, context: &Context) -> String {
+        let uuid = canonical.rsplit('/').next().unwrap_or("");
+        let name = self.snapshot.name_of(target, uuid).unwrap_or("");
+        format!("{}{canonical}#{name}", context.origin)
+    }
+
+    fn extend_config(&self, kind: &str, uuid: &str, context: &Context, config: &mut object::Object) {
+        let refs = |services: Vec<VirtualService>| {
+            let each = services.into_iter().map(|v| self.named(&Ref::to("virtualservice", &v.uuid).0, "virtualservice", context));
+            Value::from(each.collect::<Vec<_>>())
+        };
+        match kind {
+            "virtualservice" => {
+                let vsvip = config.get("vsvip_ref").and_then(Value::as_str).map(|r| Ref(r.to_owned()));
+                let vip = vsvip.and_then(|r| self.snapshot.get("vsvip", r.uuid())?.object.get("vip").cloned());
+                config.extend(vip.map(|v| ("vip".to_owned(), v)));
+            }
+            "serviceengine" => {
+                let placed = |v: &VirtualService| v.vsvip_ref.as_ref().is_some_and(|r| self.planner.assignment(r.uuid()).engines.iter().any(|e| e == uuid));
+                let services = self.snapshot.views::<VirtualService>("virtualservice");
+                config.insert("virtualservice_refs".into(), refs(services.into_iter().filter(placed).collect()));
+            }
+            "pool" => {
+                let here = Ref::to("pool", uuid);
+                let services = self.snapshot.views::<VirtualService>("virtualservice");
+                let users = services.into_iter().filter(|v| v.pool_ref.as_ref() == Some(&here));
+                config.insert("virtualservice_refs".into(), refs(users.collect()));
+            }
+            _ => {}
+        }
+    }
+
+    fn vsvip(&self, uuid: &str) -> Value {
+        let services = situation::services_of(self.snapshot, uuid);
+        let view = self.snapshot.view::<VsVip>("vsvip", uuid);
+        match (services.first(), view) {
+            (Some(vs), Some(vsvip)) => self.summary(vs, &vsvip),
+            _ => json!({"num_se_assigned": 0, "oper_status": status("OPER_UNUSED", "unused", "no virtual service uses it")}),
+        }
+    }
+}
+
+fn reported<'a>(state: &'a EngineState, vs: &VirtualService) -> Option<&'a VirtualServiceStatus> {
+    state.report.as_ref()?.virtual_services.iter().find(|s| s.uuid == vs.uuid)
+}
+
+fn service_status(vs: &VirtualService, engines: &[Value], last: Option<&LastScale>) -> Value {
+    if !(vs.enabled && vs.traffic_enabled) {
+        return status("OPER_DISABLED", "vs_disabled", "enabled or traffic_enabled is false");
+    }
+    if engines.is_empty() {
+        let why = last.map_or("placement has not been decided yet", |l| l.reason.as_str());
+        return status("OPER_RESOURCES", "not_placed", why);
+    }
+    let find = |word: &str| engines.iter().find(|e| e["oper_status"]["state"] == word);
+    if find("OPER_UP").is_some() {
+        return status("OPER_UP", "up", "");
+    }
+    let first = find("OPER_INITIALIZING").or_else(|| find("OPER_DOWN")).or_else(|| engines.first());
+    let mut oper = first.map(|e| e["oper_status"].clone()).unwrap_or_default();
+    if oper["state"] == "OPER_UNAVAIL" {
+        oper["state"] = json!("OPER_DOWN");
+    }
+    oper
+}
+
+fn pool_status(pool: &Pool, reports: &[(String, PoolStatus)], up: usize) -> Value {
+    let reported = |s: OperState| reports.iter().any(|(_, p)| p.state == i32::from(s));
+    if !pool.enabled {
+        status("OPER_DISABLED", "pool_disabled", "the pool is disabled")
+    } else if reports.is_empty() {
+        status("OPER_UNUSED", "unused", "no engine uses the pool")
+    } else if up > 0 || reported(OperState::Up) {
+        status("OPER_UP", "up", "")
+    } else if reported(OperState::Initializing) {
+        status("OPER_INITIALIZING", "health_checks_pending", "the first health checks have not finished")
+    } else {
+        status("OPER_DOWN", "pool_down", "no server is up")
+    }
+}
+
+fn server(se: &str, server: &ServerStatus) -> Value {
+    let oper = status(oper_word(server.state), "", &server.reason);
+    json!({
+        "ip_addr": {"addr": server.address, "type": if server.address.contains(':') { "V6" } else { "V4" }},
+        "port": server.port,
+        "hostname": server.address,
+        "oper_status": oper,
+        "se_uuid": se,
+        "open_connections": server.open_connections,
+        "total_connections": server.total_connections,
+        "response_time_ms": server.response_time_ms,
+    })
+}
+
+fn session(s: &BgpSession, se_uuid: &str, se_name: &str, vrf: &str) -> Value {
+    let routes = s.routes.iter().map(|r| json!({"prefix": r.prefix, "next_hop": r.next_hop, "sent": r.sent, "reason": r.reason, "sent_unix_ms": r.sent_unix_ms}));
+    json!({
+        "se_name": se_name, "se_uuid": se_uuid, "vrf": vrf, "peer": s.peer, "local_address": s.local_address,
+        "interface": s.interface, "state": bgp_word(s), "state_since_unix_ms": s.state_since_unix_ms,
+        "local_as": s.local_as, "remote_as": s.remote_as, "peer_router_id": s.peer_router_id,
+        "hold_time_s": s.hold_time_s, "keepalive_s": s.keepalive_s, "last_error": s.last_error,
+        "last_error_unix_ms": s.last_error_unix_ms, "messages_in": s.messages_in, "messages_out": s.messages_out,
+        "capabilities": s.capabilities, "routes": routes.collect::<Vec<_>>(),
+    })
+}
+
+fn age_s(at: SystemTime) -> u64 {
+    at.elapsed().map_or(0, |d| d.as_secs())
+}
+
+fn unix_ms(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}

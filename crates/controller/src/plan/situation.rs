@@ -1,0 +1,109 @@
+//! What the planner looks at when it decides about a VIP, gathered from objects, assignments and sessions.
+
+use super::Assignment;
+use crate::engines::Registry;
+use crate::error::ApiError;
+use crate::objects::Snapshot;
+use ipnet::IpNet;
+use model::view::{Prefix, Ref, ServiceEngine, ServiceEngineGroup, VirtualService, VrfContext, VsVip};
+use placement::{Algorithm, Demand, Engine};
+use std::collections::BTreeMap;
+
+/// See the module's documentation.
+pub(super) struct Situation {
+    /// What the VIP asks for.
+    pub demand: Demand,
+    /// Every engine.
+    pub engines: Vec<Engine>,
+    /// Where the VIP is now.
+    pub assigned: Vec<String>,
+}
+
+/// The virtual services of a VIP.
+pub(super) fn services_of(snapshot: &Snapshot, vsvip: &str) -> Vec<VirtualService> {
+    let here = Ref::to("vsvip", vsvip);
+    let all = snapshot.views::<VirtualService>("virtualservice");
+    all.into_iter().filter(|v| v.vsvip_ref.as_ref() == Some(&here)).collect()
+}
+
+/// Gathers it.
+pub(super) fn of(
+    snapshot: &Snapshot,
+    registry: &Registry,
+    assignments: &BTreeMap<String, Assignment>,
+    vsvip: &str,
+) -> Result<Situation, ApiError> {
+    let view: VsVip = snapshot.view("vsvip", vsvip).ok_or_else(|| ApiError::not_found("VsVip"))?;
+    let services = services_of(snapshot, vsvip);
+    let demand = demand(snapshot, &view, &services)?;
+    let assigned = assignments.get(vsvip).map(|a| a.engines.clone()).unwrap_or_default();
+    let engines = snapshot.views::<ServiceEngine>("serviceengine");
+    let engines = engines.iter().map(|e| engine(snapshot, registry, assignments, e)).collect();
+    Ok(Situation { demand, engines, assigned })
+}
+
+fn demand(snapshot: &Snapshot, vsvip: &VsVip, services: &[VirtualService]) -> Result<Demand, ApiError> {
+    let first = services.first().ok_or_else(|| {
+        ApiError::bad_request(format!("VsVip {} has no virtual service; there is nothing to place", vsvip.name))
+    })?;
+    let group = first.se_group_ref.as_ref().and_then(|r| snapshot.view::<ServiceEngineGroup>("serviceenginegroup", r.uuid()));
+    let group = group.ok_or_else(|| ApiError::not_found("ServiceEngineGroup"))?;
+    let vrf = uuid_of(vsvip.vrf_context_ref.as_ref());
+    let announced = services.iter().any(|v| v.enable_rhi);
+    Ok(Demand {
+        vsvip: vsvip.uuid.clone(),
+        se_group: group.uuid,
+        cloud: uuid_of(vsvip.cloud_ref.as_ref()),
+        peer_networks: if announced { peer_networks(snapshot, &vrf) } else { Vec::new() },
+        vrf,
+        min_scaleout: group.min_scaleout_per_vs,
+        max_scaleout: group.max_scaleout_per_vs,
+        max_per_engine: group.max_vs_per_se,
+        algorithm: match group.algo.as_str() {
+            "PLACEMENT_ALGO_DISTRIBUTED" => Algorithm::Distributed,
+            _ => Algorithm::Packed,
+        },
+    })
+}
+
+fn uuid_of(reference: Option<&Ref>) -> String {
+    reference.map(|r| r.uuid().to_owned()).unwrap_or_default()
+}
+
+fn peer_networks(snapshot: &Snapshot, vrf: &str) -> Vec<IpNet> {
+    let profile = snapshot.view::<VrfContext>("vrfcontext", vrf).and_then(|v| v.bgp_profile);
+    let peers = profile.map(|p| p.peers).unwrap_or_default();
+    let subnets = peers.iter().flat_map(|p| [&p.subnet, &p.subnet6]).flatten();
+    let mut networks: Vec<IpNet> = subnets.filter_map(Prefix::net).collect();
+    networks.sort_unstable();
+    networks.dedup();
+    networks
+}
+
+fn engine(snapshot: &Snapshot, registry: &Registry, assignments: &BTreeMap<String, Assignment>, engine: &ServiceEngine) -> Engine {
+    let interfaces = registry.get(&engine.uuid).interfaces;
+    let addresses = interfaces.iter().flat_map(|i| &i.addresses);
+    let held = assignments.values().filter(|a| a.engines.contains(&engine.uuid)).count();
+    Engine {
+        uuid: engine.uuid.clone(),
+        name: engine.name.clone(),
+        connected: registry.is_connected(&engine.uuid),
+        enabled: engine.enable_state == "SE_STATE_ENABLED",
+        se_group: uuid_of(engine.se_group_ref.as_ref()),
+        cloud: uuid_of(engine.cloud_ref.as_ref()),
+        vrf: vrf_of(snapshot, engine),
+        networks: addresses.filter_map(|a| a.parse::<IpNet>().ok()).map(|n| n.trunc()).collect(),
+        placed: u32::try_from(held).unwrap_or(u32::MAX),
+    }
+}
+
+/// The engine's one data VRF: that of its first interface which names one, else `global` of its cloud.
+pub(super) fn vrf_of(snapshot: &Snapshot, engine: &ServiceEngine) -> String {
+    let named = engine.data_vnics.iter().find_map(|v| v.vrf_ref.as_ref());
+    if let Some(vrf) = named {
+        return vrf.uuid().to_owned();
+    }
+    let here = |v: &VrfContext| v.name == "global" && v.cloud_ref == engine.cloud_ref;
+    let global = snapshot.views::<VrfContext>("vrfcontext").into_iter().find(here);
+    global.map(|v| v.uuid).unwrap_or_default()
+}
