@@ -56,7 +56,10 @@ pub(crate) fn run(client: &Client, show: &Show, format: Format) -> anyhow::Resul
             );
         }
         Show::Serviceengine(filter) => {
-            let rows = serviceengine::rows(&client.list_with("serviceengine-inventory", NAMES)?);
+            let rows = serviceengine::rows(
+                &client.list_with("serviceengine-inventory", NAMES)?,
+                &client.list("ek/bgp")?,
+            );
             print_named(
                 "serviceengine",
                 filter.pick(rows, |row| [&row.name, &row.uuid])?,

@@ -1,5 +1,6 @@
 //! `show serviceengine`.
 
+use super::age;
 use crate::lookup::{items, number, reasons, text};
 use crate::output::table::{Column, Row};
 use serde::Serialize;
@@ -16,9 +17,18 @@ pub(crate) struct ServiceEngineRow {
     se_group: String,
     /// Virtual services placed on it.
     virtual_services: Vec<String>,
-    /// All BGP sessions of it are up; nothing where it has none.
-    bgp_peers_up: Option<bool>,
+    /// BGP sessions that are ESTABLISHED.
+    bgp_sessions_up: usize,
+    /// BGP sessions that it has; none where nothing is placed that is announced.
+    bgp_sessions: usize,
     version: String,
+    /// Generation of the desired state that the controller wants.
+    generation_desired: Option<u64>,
+    /// Generation that the engine has put in force.
+    generation_in_force: Option<u64>,
+    rss_bytes: Option<u64>,
+    uptime_s: Option<u64>,
+    open_connections: Option<u64>,
     addresses: Vec<String>,
 }
 
@@ -28,25 +38,62 @@ impl Row for ServiceEngineRow {
         Column::new("STATE", |r| r.state.clone()),
         Column::new("CONNECTED", |r| yes_no(r.connected)),
         Column::new("VIRTUAL SERVICES", |r| r.virtual_services.join(" ")),
-        Column::new("BGP UP", |r| r.bgp_peers_up.map(yes_no).unwrap_or_default()),
+        Column::new("BGP UP", |r| r.bgp_up()),
         Column::new("ADDRESSES", |r| r.addresses.join(" ")),
         Column::new("REASON", |r| r.reason.clone()),
         Column::wide("GROUP", |r| r.se_group.clone()),
         Column::wide("VERSION", |r| r.version.clone()),
+        Column::wide("GENERATION", |r| r.generation()),
+        Column::wide("RSS", |r| r.rss()),
+        Column::wide("UPTIME", |r| {
+            r.uptime_s.map(|s| age(s * 1000)).unwrap_or_default()
+        }),
+        Column::wide("CONNECTIONS", |r| {
+            r.open_connections
+                .map(|n| n.to_string())
+                .unwrap_or_default()
+        }),
         Column::wide("UUID", |r| r.uuid.clone()),
     ];
+}
+
+impl ServiceEngineRow {
+    fn bgp_up(&self) -> String {
+        match self.bgp_sessions {
+            0 => String::new(),
+            all => format!("{}/{all}", self.bgp_sessions_up),
+        }
+    }
+
+    /// `7`, or `6 of 7` while the engine has not put the newest in force.
+    fn generation(&self) -> String {
+        match (self.generation_in_force, self.generation_desired) {
+            (Some(in_force), Some(desired)) if in_force != desired => {
+                format!("{in_force} of {desired}")
+            }
+            (in_force, desired) => in_force
+                .or(desired)
+                .map(|n| n.to_string())
+                .unwrap_or_default(),
+        }
+    }
+
+    fn rss(&self) -> String {
+        let mib = self.rss_bytes.map(|bytes| format!("{} MiB", bytes >> 20));
+        mib.unwrap_or_default()
+    }
 }
 
 fn yes_no(value: bool) -> String {
     if value { "yes".into() } else { "no".into() }
 }
 
-/// Rows from the inventory.
-pub(super) fn rows(inventory: &[Value]) -> Vec<ServiceEngineRow> {
-    inventory.iter().map(row).collect()
+/// Rows from the inventory and the BGP sessions of all engines.
+pub(super) fn rows(inventory: &[Value], sessions: &[Value]) -> Vec<ServiceEngineRow> {
+    inventory.iter().map(|item| row(item, sessions)).collect()
 }
 
-fn row(item: &Value) -> ServiceEngineRow {
+fn row(item: &Value, sessions: &[Value]) -> ServiceEngineRow {
     let status = item.pointer("/runtime/oper_status").unwrap_or(&Value::Null);
     let flag = |pointer| item.pointer(pointer).and_then(Value::as_bool);
     let name_of = |reference: &Value| {
@@ -56,9 +103,15 @@ fn row(item: &Value) -> ServiceEngineRow {
             .to_string()
     };
     let group = text(item, "/config/se_group_ref");
+    let count = |pointer| number(item, pointer);
+    let uuid = text(item, "/config/uuid");
+    let sessions = sessions
+        .iter()
+        .filter(|session| text(session, "/se_uuid") == uuid);
+    let states: Vec<&str> = sessions.map(|session| text(session, "/state")).collect();
     ServiceEngineRow {
         name: text(item, "/config/name").into(),
-        uuid: text(item, "/config/uuid").into(),
+        uuid: uuid.into(),
         state: text(status, "/state").into(),
         reason: reasons(status),
         connected: flag("/runtime/se_connected").unwrap_or(false),
@@ -67,8 +120,17 @@ fn row(item: &Value) -> ServiceEngineRow {
             .iter()
             .map(name_of)
             .collect(),
-        bgp_peers_up: flag("/runtime/bgp_peers_up"),
+        bgp_sessions_up: states
+            .iter()
+            .filter(|state| **state == "ESTABLISHED")
+            .count(),
+        bgp_sessions: states.len(),
         version: text(item, "/runtime/version").into(),
+        generation_desired: count("/runtime/generation_desired"),
+        generation_in_force: count("/runtime/generation_in_force"),
+        rss_bytes: count("/runtime/rss_bytes"),
+        uptime_s: count("/runtime/uptime_s"),
+        open_connections: count("/runtime/open_connections"),
         addresses: addresses(item),
     }
 }

@@ -87,7 +87,7 @@ fn engines_show_state_reason_and_addresses() {
             "data_vnics": [{"if_name": "eth1", "vnic_networks": [{"ip": {"ip_addr": {"addr": "10.10.10.11", "type": "V4"}, "mask": 24}}]}]},
         "runtime": {"oper_status": {"state": "OPER_DOWN", "reason": ["no contact since 3 s"]}, "se_connected": false}});
     assert_table(
-        &render(&serviceengine::rows(&[item]), Format::Table, None),
+        &render(&serviceengine::rows(&[item], &[]), Format::Table, None),
         &[
             "NAME  STATE      CONNECTED  VIRTUAL SERVICES  BGP UP  ADDRESSES       REASON",
             "se-1  OPER_DOWN  no         vs-1              -       10.10.10.11/24  no contact since 3 s",
@@ -123,4 +123,21 @@ fn naming_one_that_is_not_there_lists_those_that_are() {
 fn ages_have_two_units_at_most() {
     let shown = [59_999, 60_000, 3_725_000, 90_000_000].map(age);
     assert_eq!(shown, ["59s", "1m00s", "1h02m", "1d01h"]);
+}
+
+#[test]
+fn engine_counts_its_own_sessions_and_shows_generation_and_memory_in_wide() {
+    let item = json!({"config": {"name": "se-1", "uuid": "serviceengine-1"},
+        "runtime": {"oper_status": {"state": "OPER_UP"}, "se_connected": true, "generation_desired": 7,
+            "generation_in_force": 6, "rss_bytes": 20_971_520, "uptime_s": 61, "open_connections": 3}});
+    let session = |se: &str, state: &str| json!({"se_uuid": se, "state": state});
+    let sessions = [
+        session("serviceengine-1", "ESTABLISHED"),
+        session("serviceengine-1", "ACTIVE"),
+        session("serviceengine-2", "ESTABLISHED"),
+    ];
+    let text = render(&serviceengine::rows(&[item], &sessions), Format::Wide, None);
+    for part in ["1/2", "6 of 7", "20 MiB", "1m01s"] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
 }
