@@ -9,7 +9,6 @@
 use model::object::Object;
 use model::schema::{Kind, ObjectType, message};
 use serde_json::{Value, json};
-use std::net::IpAddr;
 
 /// The object with every short form expanded, at every depth that the schema knows.
 pub(super) fn expand(object_type: &ObjectType, object: &Object) -> Object {
@@ -57,18 +56,25 @@ fn reference(target: &str, text: &str) -> String {
     format!("/api/{path}?name={text}")
 }
 
-/// Text in place of an address or a prefix; anything else is left for the controller to refuse.
+/// Text in place of an address or a prefix. What is no address is sent as one all the same, so that the
+/// controller's answer names the field that is wrong.
 fn from_text(message_name: &str, text: &str) -> Option<Value> {
     match message_name {
-        "IpAddr" => text.parse().ok().map(address),
+        "IpAddr" => Some(address(text)),
         "IpAddrPrefix" => {
             let (ip, mask) = text.split_once('/')?;
-            Some(json!({ "ip_addr": address(ip.parse().ok()?), "mask": mask.parse::<u8>().ok()? }))
+            let mask = mask.parse::<u8>().map_or_else(|_| mask.into(), Value::from);
+            Some(json!({ "ip_addr": address(ip), "mask": mask }))
         }
         _ => None,
     }
 }
 
-fn address(ip: IpAddr) -> Value {
-    json!({ "addr": ip.to_string(), "type": if ip.is_ipv4() { "V4" } else { "V6" } })
+fn address(text: &str) -> Value {
+    let kind = match text {
+        text if text.contains(':') => "V6",
+        text if text.contains(|c: char| c.is_ascii_alphabetic()) => "DNS",
+        _ => "V4",
+    };
+    json!({ "addr": text, "type": kind })
 }

@@ -171,3 +171,14 @@ fn removed_list_item_is_a_difference() {
         Some("servers")
     );
 }
+
+#[test]
+fn text_that_is_no_address_is_left_to_the_controller_to_refuse_by_its_field() {
+    let vsvip = json!({"name": "v", "vip": [{"ip_address": "203.0.113.300"}, {"ip_address": "2001:db8::1"}]});
+    let expanded = Value::Object(shorthand::expand(ty("vsvip"), vsvip.as_object().unwrap()));
+    assert_eq!(
+        expanded["vip"][0]["ip_address"],
+        json!({"addr": "203.0.113.300", "type": "V4"})
+    );
+    assert_eq!(expanded["vip"][1]["ip_address"]["type"], "V6");
+}
