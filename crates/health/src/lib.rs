@@ -1,1 +1,219 @@
-//! Health monitor core: rise and fall of a server, without I/O.
+//! Health of servers: from the results of checks to up and down.
+//!
+//! A [`Check`] is one monitor's view of one server: it says when the next probe is due, takes the result, and
+//! changes its state after so many in a row (avi-api `successful_checks`, `failed_checks`). The first result decides
+//! at once, so that a virtual service comes up in milliseconds and not after the second interval. [`combine`] makes
+//! one state of several monitors'. No clock and no socket here: `now` and results come in.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// Whether a server takes traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// The checks pass.
+    Up,
+    /// The first check has not finished.
+    Initializing,
+    /// A check fails.
+    Down,
+}
+
+/// Why a probe failed; the words are those of avi-api section 10.3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// RST to our SYN.
+    ConnectionRefused,
+    /// No answer to our SYN.
+    ConnectionTimeout,
+    /// RST later.
+    ConnectionReset,
+    /// The expected text did not come in time.
+    PayloadTimeout,
+    /// Another text came.
+    PayloadContentMismatch,
+    /// No route, or the network says so.
+    ServerUnreachable,
+    /// Anything else.
+    OtherError,
+}
+
+impl Failure {
+    /// The code as the API shows it.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::ConnectionRefused => "CONNECTION_REFUSED",
+            Self::ConnectionTimeout => "CONNECTION_TIMEOUT",
+            Self::ConnectionReset => "CONNECTION_RESET",
+            Self::PayloadTimeout => "PAYLOAD_TIMEOUT",
+            Self::PayloadContentMismatch => "PAYLOAD_CONTENT_MISMATCH",
+            Self::ServerUnreachable => "SERVER_UNREACHABLE",
+            Self::OtherError => "OTHER_ERROR",
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ConnectionRefused => "the server refused the connection",
+            Self::ConnectionTimeout => "the server did not answer in time",
+            Self::ConnectionReset => "the server reset the connection",
+            Self::PayloadTimeout => "the expected response did not come in time",
+            Self::PayloadContentMismatch => "the response is not the expected one",
+            Self::ServerUnreachable => "the server cannot be reached",
+            Self::OtherError => "the check failed",
+        })
+    }
+}
+
+/// When and how often; from a health monitor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// From one probe to the next.
+    pub interval: Duration,
+    /// Passes in a row that bring a server up.
+    pub rise: u32,
+    /// Failures in a row that take it down.
+    pub fall: u32,
+}
+
+/// One monitor's view of one server.
+#[derive(Debug, Clone)]
+pub struct Check {
+    timing: Timing,
+    state: State,
+    failure: Option<Failure>,
+    /// Results in a row that speak against the present state.
+    against: u32,
+    due: Option<Instant>,
+}
+
+impl Check {
+    /// A check whose first probe is due now.
+    pub fn new(timing: Timing, now: Instant) -> Self {
+        Self { timing, state: State::Initializing, failure: None, against: 0, due: Some(now) }
+    }
+
+    /// When the next probe is due; `None` while one is under way.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// True when a probe is to be made now; it is then under way until [`Check::finished`].
+    pub fn start(&mut self, now: Instant) -> bool {
+        let due = self.due.is_some_and(|at| at <= now);
+        if due {
+            self.due = None;
+        }
+        due
+    }
+
+    /// The probe that began at `started` ended with this result; true when the state changed.
+    pub fn finished(&mut self, started: Instant, now: Instant, result: Result<(), Failure>) -> bool {
+        self.due = Some((started + self.timing.interval).max(now));
+        let before = self.state;
+        let wanted = if result.is_ok() { State::Up } else { State::Down };
+        self.failure = result.err();
+        self.against = if wanted == self.state { 0 } else { self.against + 1 };
+        let needed = match (self.state, wanted) {
+            (State::Initializing, _) => 1,
+            (_, State::Up) => self.timing.rise,
+            (_, State::Down | State::Initializing) => self.timing.fall,
+        };
+        if wanted != self.state && self.against >= needed.max(1) {
+            (self.state, self.against) = (wanted, 0);
+        }
+        self.state != before
+    }
+
+    /// The state.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Why the last probe failed, if it did.
+    pub fn failure(&self) -> Option<Failure> {
+        self.failure
+    }
+
+    /// Takes over new timing; what is known of the server stays.
+    pub fn set_timing(&mut self, timing: Timing) {
+        self.timing = timing;
+    }
+}
+
+/// The state of a server under all its monitors: all must pass, and the worst one counts. Without a monitor a
+/// server counts as up.
+pub fn combine(states: impl IntoIterator<Item = State>) -> State {
+    states.into_iter().max().unwrap_or(State::Up)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TIMING: Timing = Timing { interval: Duration::from_secs(10), rise: 2, fall: 3 };
+    const FAIL: Result<(), Failure> = Err(Failure::ConnectionRefused);
+
+    fn after(results: &[Result<(), Failure>]) -> Vec<State> {
+        let mut now = Instant::now();
+        let mut check = Check::new(TIMING, now);
+        results
+            .iter()
+            .map(|result| {
+                assert!(check.start(now), "due");
+                check.finished(now, now, *result);
+                now += TIMING.interval;
+                check.state()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_first_result_decides_at_once() {
+        assert_eq!(after(&[Ok(())]), [State::Up]);
+        assert_eq!(after(&[FAIL]), [State::Down]);
+    }
+
+    #[test]
+    fn a_server_falls_after_three_failures_in_a_row_and_rises_after_two_passes() {
+        use State::{Down, Up};
+        let results = [Ok(()), FAIL, FAIL, Ok(()), FAIL, FAIL, FAIL, Ok(()), Ok(())];
+        assert_eq!(after(&results), [Up, Up, Up, Up, Up, Up, Down, Down, Up]);
+    }
+
+    #[test]
+    fn a_probe_is_due_one_interval_after_the_last_began_and_never_twice() {
+        let now = Instant::now();
+        let mut check = Check::new(TIMING, now);
+        assert!(check.start(now));
+        assert!(!check.start(now), "it is under way");
+        assert_eq!(check.deadline(), None);
+        check.finished(now, now + Duration::from_secs(4), Ok(()));
+        assert_eq!(check.deadline(), Some(now + TIMING.interval));
+        assert!(!check.start(now + Duration::from_secs(9)));
+    }
+
+    #[test]
+    fn all_monitors_must_pass_and_no_monitor_means_up() {
+        assert_eq!(combine([]), State::Up);
+        assert_eq!(combine([State::Up, State::Initializing]), State::Initializing);
+        assert_eq!(combine([State::Up, State::Down, State::Initializing]), State::Down);
+    }
+
+    proptest! {
+        #[test]
+        fn the_state_changes_only_after_enough_results_in_a_row(results in prop::collection::vec(any::<bool>(), 1..60)) {
+            let list: Vec<_> = results.iter().map(|ok| if *ok { Ok(()) } else { FAIL }).collect();
+            let states = after(&list);
+            for i in 1..states.len() {
+                if states[i] != states[i - 1] {
+                    let run = if results[i] { 2 } else { 3 };
+                    prop_assert!(i + 1 >= run && results[i + 1 - run..=i].iter().all(|r| *r == results[i]));
+                }
+            }
+        }
+    }
+}

@@ -1,1 +1,191 @@
-//! Layer 4 proxying: listeners, pools, connections.
+//! Layer 4 proxying: from a VIP's port to a server of the pool.
+//!
+//! Worker threads, each with a current-thread runtime and its own SO_REUSEPORT listener per address, so that
+//! connections never change threads. [`ProxyHandle::apply`] takes the whole desired state: what has not changed is
+//! not touched, and neither are running connections. A connection goes through named phases: accept
+//! ([`listener`]), choose a server ([`balance`]), connect, tunnel ([`tunnel`]); HTTP and TLS will stand between the
+//! first two, UDP beside them.
+//!
+//! Ownership: the handle owns the worker threads; a worker owns its listeners and connections as tasks of its
+//! runtime. A thread ends when its queue closes or [`ProxyHandle::close_all`] says so; its runtime then drops every
+//! task, which closes the sockets.
+
+mod balance;
+mod connection;
+mod listener;
+mod shared;
+mod tunnel;
+mod worker;
+
+pub use balance::Algorithm;
+pub use shared::{ServerStats, Stats, VsStats};
+
+use shared::Shared;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+use worker::Worker;
+
+/// How the proxy runs.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ProxyConfig {
+    /// Worker threads; 0 = one per core.
+    pub workers: usize,
+}
+
+/// A virtual service as the proxy serves it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VirtualServiceSpec {
+    /// uuid.
+    pub uuid: String,
+    /// Name, for logs.
+    pub name: String,
+    /// Addresses and ports to listen on.
+    pub listen: Vec<SocketAddr>,
+    /// False: nothing listens, so that the ports answer RST.
+    pub accept: bool,
+    /// Ends a connection without a byte in either direction; `None` = never.
+    pub idle_timeout: Option<Duration>,
+    /// Where connections go.
+    pub pool: PoolSpec,
+}
+
+/// The servers of a virtual service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolSpec {
+    /// uuid.
+    pub uuid: String,
+    /// How a server is chosen.
+    pub algorithm: Algorithm,
+    /// The servers.
+    pub servers: Vec<ServerSpec>,
+}
+
+/// A server of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerSpec {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// Takes new connections.
+    pub enabled: bool,
+    /// Its health checks pass.
+    pub up: bool,
+    /// Its share in round robin, against the others' (1-20).
+    pub ratio: u32,
+    /// Most connections at a time; 0 = any number.
+    pub max_connections: u32,
+}
+
+/// Whether a listener is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerStatus {
+    /// uuid of the virtual service.
+    pub vs_uuid: String,
+    /// The address.
+    pub addr: SocketAddr,
+    /// Why it is not open.
+    pub error: Option<String>,
+}
+
+/// Starts proxies.
+pub struct Proxy;
+
+impl Proxy {
+    /// Starts the worker threads; nothing listens yet.
+    ///
+    /// # Errors
+    /// A thread or its runtime cannot be made.
+    pub fn start(config: ProxyConfig) -> std::io::Result<ProxyHandle> {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let count = if config.workers == 0 { cores() } else { config.workers };
+        let workers = (0..count).map(Worker::start).collect::<Result<Vec<_>, _>>()?;
+        Ok(ProxyHandle { inner: Arc::new(Inner { workers, state: Mutex::default(), shared: Shared::default() }) })
+    }
+}
+
+struct Inner {
+    workers: Vec<Worker>,
+    state: Mutex<Open>,
+    shared: Shared,
+}
+
+/// The listeners that are open, by address.
+#[derive(Default)]
+struct Open(BTreeMap<SocketAddr, String>);
+
+/// A running proxy; clones share it.
+#[derive(Clone)]
+pub struct ProxyHandle {
+    inner: Arc<Inner>,
+}
+
+impl ProxyHandle {
+    /// Brings listeners and pools in line with the whole desired state, and says of each wanted listener whether it
+    /// is open. Returns when that is so.
+    pub async fn apply(&self, services: Vec<VirtualServiceSpec>) -> Vec<ListenerStatus> {
+        let mut open = self.inner.state.lock().await;
+        for service in &services {
+            self.inner.shared.set(service);
+        }
+        let wanted: BTreeMap<SocketAddr, String> = services
+            .iter()
+            .filter(|s| s.accept)
+            .flat_map(|s| s.listen.iter().map(|a| (*a, s.uuid.clone())))
+            .collect();
+        let stale: Vec<SocketAddr> = open.0.iter().filter(|(a, vs)| wanted.get(*a) != Some(*vs)).map(|(a, _)| *a).collect();
+        for addr in stale {
+            self.close(addr).await;
+            open.0.remove(&addr);
+        }
+        let mut statuses = Vec::new();
+        for (addr, vs_uuid) in wanted {
+            let error = match open.0.contains_key(&addr) {
+                true => None,
+                false => self.open(addr, &vs_uuid).await.err().map(|e| e.to_string()),
+            };
+            if error.is_none() {
+                open.0.insert(addr, vs_uuid.clone());
+            }
+            statuses.push(ListenerStatus { vs_uuid, addr, error });
+        }
+        self.inner.shared.keep(services.iter().map(|s| s.uuid.as_str()));
+        statuses
+    }
+
+    /// Opens the address on every worker, or on none.
+    async fn open(&self, addr: SocketAddr, vs_uuid: &str) -> std::io::Result<()> {
+        let Some(service) = self.inner.shared.get(vs_uuid) else {
+            return Ok(());
+        };
+        let listeners = self.inner.workers.iter().map(|_| listener::bind(addr)).collect::<Result<Vec<_>, _>>()?;
+        for (worker, listener) in self.inner.workers.iter().zip(listeners) {
+            worker.listen(addr, listener, service.clone()).await;
+        }
+        Ok(())
+    }
+
+    async fn close(&self, addr: SocketAddr) {
+        for worker in &self.inner.workers {
+            worker.close(addr).await;
+        }
+    }
+
+    /// Counters as of now.
+    pub fn stats(&self) -> Stats {
+        self.inner.shared.stats()
+    }
+
+    /// Closes every listener and every connection.
+    pub async fn close_all(&self) {
+        let mut open = self.inner.state.lock().await;
+        open.0.clear();
+        for worker in &self.inner.workers {
+            worker.close_all().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

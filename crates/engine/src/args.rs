@@ -1,0 +1,156 @@
+//! Settings of the process: flags, and a TOML file with the same names; flags win.
+
+use anyhow::{Context as _, bail};
+use proto::join_token::JoinToken;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+const CONFIG: &str = "/etc/evenkeel/engine.toml";
+const STATE_DIR: &str = "/var/lib/evenkeel/engine";
+const CONTROLLER_PORT: u16 = 8443;
+/// The join token, when no file gives it.
+const TOKEN_VARIABLE: &str = "EVENKEEL_JOIN_TOKEN";
+
+/// Settings of `evenkeel engine`.
+#[derive(Debug, Default, clap::Args, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Args {
+    /// TOML file with these settings [default: /etc/evenkeel/engine.toml if it exists]
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    config: Option<PathBuf>,
+    /// Controllers to dial; the port is 8443 when left out
+    #[arg(long, value_name = "HOST[:PORT]", value_delimiter = ',')]
+    controllers: Vec<String>,
+    /// Name of this engine as operators see it [default: the host's name]
+    #[arg(long)]
+    name: Option<String>,
+    /// Folder for the identity and the last good state [default: /var/lib/evenkeel/engine]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// File with the join token; needed at first start only [default: $EVENKEEL_JOIN_TOKEN]
+    #[arg(long, value_name = "FILE")]
+    join_token_file: Option<PathBuf>,
+    /// Interface that carries no traffic of virtual services; may be repeated
+    #[arg(long, value_name = "NAME")]
+    mgmt_interface: Vec<String>,
+    /// Interface that carries traffic of virtual services; may be repeated [default: all but lo and --mgmt-interface]
+    #[arg(long, value_name = "NAME")]
+    data_interface: Vec<String>,
+}
+
+/// Settings in force.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// `host:port`, at least one.
+    pub controllers: Vec<String>,
+    pub name: String,
+    pub state_dir: PathBuf,
+    pub interfaces: InterfaceFilter,
+    join_token_file: Option<PathBuf>,
+}
+
+/// Which interfaces carry traffic of virtual services.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct InterfaceFilter {
+    data: Vec<String>,
+    mgmt: Vec<String>,
+}
+
+impl InterfaceFilter {
+    pub(crate) fn is_data(&self, name: &str) -> bool {
+        let named = self.data.is_empty() || self.data.iter().any(|n| n == name);
+        name != "lo" && named && !self.mgmt.iter().any(|n| n == name)
+    }
+}
+
+impl Args {
+    /// Flags over file over defaults.
+    pub(crate) fn settle(self) -> anyhow::Result<Settings> {
+        let file = self.file()?;
+        let list = |flags: Vec<String>, file: Vec<String>| if flags.is_empty() { file } else { flags };
+        let controllers = list(self.controllers, file.controllers);
+        if controllers.is_empty() {
+            bail!("controllers: is required; give --controllers HOST[:PORT] or set it in {CONFIG}");
+        }
+        let name = self.name.or(file.name).map_or_else(host_name, Ok)?;
+        Ok(Settings {
+            controllers: controllers.into_iter().map(with_port).collect(),
+            name,
+            state_dir: self.state_dir.or(file.state_dir).unwrap_or_else(|| STATE_DIR.into()),
+            interfaces: InterfaceFilter {
+                data: list(self.data_interface, file.data_interface),
+                mgmt: list(self.mgmt_interface, file.mgmt_interface),
+            },
+            join_token_file: self.join_token_file.or(file.join_token_file),
+        })
+    }
+
+    fn file(&self) -> anyhow::Result<Self> {
+        let path = match &self.config {
+            Some(path) => path.as_path(),
+            None if Path::new(CONFIG).exists() => Path::new(CONFIG),
+            None => return Ok(Self::default()),
+        };
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("{} is wrong", path.display()))
+    }
+}
+
+impl Settings {
+    /// The join token, from the file or the environment.
+    pub(crate) fn join_token(&self) -> anyhow::Result<JoinToken> {
+        let text = match &self.join_token_file {
+            Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
+            None => std::env::var(TOKEN_VARIABLE).with_context(|| {
+                format!("the engine has not joined yet: give --join-token-file or {TOKEN_VARIABLE}; make a token with `evenkeel jointoken create`")
+            })?,
+        };
+        Ok(JoinToken::decode(&text)?)
+    }
+}
+
+fn host_name() -> anyhow::Result<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/hostname").context("cannot read the host's name; give --name")?;
+    Ok(text.trim().to_owned())
+}
+
+/// A port is there when what follows the last colon is one, and the address before it is no bare IPv6.
+fn with_port(text: String) -> String {
+    let has_port = match text.rsplit_once(':') {
+        Some((host, port)) => port.parse::<u16>().is_ok() && (!host.contains(':') || host.ends_with(']')),
+        None => false,
+    };
+    match text.parse::<std::net::Ipv6Addr>() {
+        Ok(v6) => format!("[{v6}]:{CONTROLLER_PORT}"),
+        Err(_) if has_port => text,
+        Err(_) => format!("{text}:{CONTROLLER_PORT}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_controller_without_a_port_gets_the_default() {
+        assert_eq!(with_port("ctl".into()), "ctl:8443");
+        assert_eq!(with_port("10.0.0.1:9".into()), "10.0.0.1:9");
+        assert_eq!(with_port("2001:db8::1".into()), "[2001:db8::1]:8443");
+        assert_eq!(with_port("[2001:db8::1]:9".into()), "[2001:db8::1]:9");
+    }
+
+    #[test]
+    fn the_management_interface_carries_no_traffic() {
+        let filter = InterfaceFilter { data: vec![], mgmt: vec!["mgmt0".into()] };
+        assert!(filter.is_data("eth0") && !filter.is_data("mgmt0") && !filter.is_data("lo"));
+        let filter = InterfaceFilter { data: vec!["eth1".into()], mgmt: vec![] };
+        assert!(filter.is_data("eth1") && !filter.is_data("eth0"));
+    }
+
+    #[test]
+    fn a_file_with_an_unknown_key_is_refused_with_its_name() {
+        let error = toml::from_str::<Args>("controller = \"x\"").err().expect("refused").to_string();
+        assert!(error.contains("controller"), "{error}");
+    }
+}

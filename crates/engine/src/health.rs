@@ -1,0 +1,266 @@
+//! The shell around the health machines: one task per server and monitor probes over TCP.
+//!
+//! [`HealthHandle`] owns the tasks; a task owns its [`health::Check`] and ends when it is aborted, which may happen
+//! at any await: a probe's socket is closed by dropping it. Results meet in one table, from which a snapshot is
+//! published whenever a state changes.
+
+use health::{Check, Failure, State, Timing, combine};
+use proto::v1::{HealthMonitor, OperState, Pool, health_monitor::Kind};
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+/// How much of a response is searched for the expected text (avi-api section 12).
+const RESPONSE_LEN_MAX: u64 = 2048;
+
+/// What is known of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerHealth {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// UP, DOWN, INITIALIZING, or DISABLED by configuration.
+    pub state: OperState,
+    /// Why it is down, as a sentence.
+    pub reason: String,
+    /// How long the last good check took.
+    pub response_time_ms: u32,
+}
+
+/// The servers of every pool, in the pool's order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HealthSnapshot {
+    /// By uuid of the pool.
+    pub pools: BTreeMap<String, Vec<ServerHealth>>,
+}
+
+/// A server under a monitor: what a task probes.
+type Key = (String, SocketAddr, String);
+
+#[derive(Clone)]
+struct Result {
+    state: State,
+    failure: Option<Failure>,
+    response_time_ms: u32,
+}
+
+struct Probe {
+    monitor: HealthMonitor,
+    task: AbortHandle,
+    result: Result,
+}
+
+#[derive(Default)]
+struct Table {
+    pools: Vec<Pool>,
+    probes: BTreeMap<Key, Probe>,
+}
+
+/// Owner of the health checks; dropping it ends them.
+pub struct HealthHandle {
+    table: Arc<Mutex<Table>>,
+    snapshot: watch::Sender<Arc<HealthSnapshot>>,
+}
+
+impl HealthHandle {
+    /// No pool yet.
+    pub fn spawn() -> Self {
+        Self { table: Arc::default(), snapshot: watch::Sender::new(Arc::default()) }
+    }
+
+    /// What is known, as of now and whenever it changes.
+    pub fn snapshot(&self) -> watch::Receiver<Arc<HealthSnapshot>> {
+        self.snapshot.subscribe()
+    }
+
+    /// The whole desired state; a server whose monitor has not changed keeps its state and its timers.
+    pub fn apply(&self, pools: &[Pool], monitors: &[HealthMonitor]) {
+        let mut table = lock(&self.table);
+        let wanted = wanted(pools, monitors);
+        table.probes.retain(|key, probe| {
+            let keep = wanted.get(key) == Some(&probe.monitor);
+            if !keep {
+                probe.task.abort();
+            }
+            keep
+        });
+        for (key, monitor) in wanted {
+            if !table.probes.contains_key(&key) {
+                let probe = self.start(&key, &monitor);
+                table.probes.insert(key, probe);
+            }
+        }
+        table.pools = pools.to_vec();
+        publish(&table, &self.snapshot);
+    }
+
+    fn start(&self, key: &Key, monitor: &HealthMonitor) -> Probe {
+        let shared = (self.table.clone(), self.snapshot.clone());
+        let task = tokio::spawn(watch_server(key.clone(), monitor.clone(), shared));
+        let result = Result { state: State::Initializing, failure: None, response_time_ms: 0 };
+        Probe { monitor: monitor.clone(), task: task.abort_handle(), result }
+    }
+}
+
+impl Drop for HealthHandle {
+    fn drop(&mut self) {
+        lock(&self.table).probes.values().for_each(|p| p.task.abort());
+    }
+}
+
+fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn addr(server: &proto::v1::Server) -> Option<SocketAddr> {
+    Some(SocketAddr::new(server.address.parse().ok()?, u16::try_from(server.port).ok()?))
+}
+
+/// Which servers are probed by which monitors.
+fn wanted(pools: &[Pool], monitors: &[HealthMonitor]) -> BTreeMap<Key, HealthMonitor> {
+    let by_uuid: BTreeMap<_, _> = monitors.iter().map(|m| (m.uuid.as_str(), m)).collect();
+    let mut wanted = BTreeMap::new();
+    for pool in pools.iter().filter(|p| p.enabled) {
+        for server in pool.servers.iter().filter(|s| s.enabled).filter_map(addr) {
+            let monitors = pool.health_monitor_uuids.iter().filter_map(|u| by_uuid.get(u.as_str()));
+            for monitor in monitors {
+                wanted.insert((pool.uuid.clone(), server, monitor.uuid.clone()), (*monitor).clone());
+            }
+        }
+    }
+    wanted
+}
+
+type Shared = (Arc<Mutex<Table>>, watch::Sender<Arc<HealthSnapshot>>);
+
+/// Probes one server with one monitor until aborted.
+async fn watch_server(key: Key, monitor: HealthMonitor, (table, snapshot): Shared) {
+    let mut check = Check::new(timing(&monitor), Instant::now());
+    // The first probe is made at once; later ones are spread by where in the interval the server happens to start.
+    loop {
+        if let Some(due) = check.deadline() {
+            tokio::time::sleep_until(due.into()).await;
+        }
+        let started = Instant::now();
+        if !check.start(started) {
+            continue;
+        }
+        let result = probe(key.1, &monitor).await;
+        let now = Instant::now();
+        let passed = result.is_ok();
+        check.finished(started, now, result);
+        let mut table = lock(&table);
+        let Some(probe) = table.probes.get_mut(&key) else {
+            return;
+        };
+        probe.result.state = check.state();
+        probe.result.failure = check.failure();
+        if passed {
+            let took = now.duration_since(started).as_millis();
+            probe.result.response_time_ms = u32::try_from(took).unwrap_or(u32::MAX);
+        }
+        publish(&table, &snapshot);
+    }
+}
+
+fn timing(monitor: &HealthMonitor) -> Timing {
+    Timing {
+        interval: Duration::from_secs(monitor.send_interval_s.max(1).into()),
+        rise: monitor.successful_checks,
+        fall: monitor.failed_checks,
+    }
+}
+
+/// Tells those who watch when something that matters to them changed.
+fn publish(table: &Table, snapshot: &watch::Sender<Arc<HealthSnapshot>>) {
+    let pools = table.pools.iter().map(|pool| (pool.uuid.clone(), servers(table, pool)));
+    let new = HealthSnapshot { pools: pools.collect() };
+    snapshot.send_if_modified(|old| {
+        let states = |s: &HealthSnapshot| -> Vec<_> {
+            let servers = s.pools.iter().flat_map(|(p, list)| list.iter().map(move |h| (p.clone(), h.addr, h.state, h.reason.clone())));
+            servers.collect()
+        };
+        let changed = states(old) != states(&new);
+        *old = Arc::new(new);
+        changed
+    });
+}
+
+fn servers(table: &Table, pool: &Pool) -> Vec<ServerHealth> {
+    let each = pool.servers.iter().filter_map(|s| Some((addr(s)?, s.enabled && pool.enabled)));
+    each.map(|(addr, enabled)| {
+        let first = (pool.uuid.clone(), addr, String::new());
+        let probes = table.probes.range(first..).take_while(|(k, _)| k.0 == pool.uuid && k.1 == addr);
+        let results: Vec<_> = probes.map(|(_, p)| &p.result).collect();
+        server(addr, enabled, &results)
+    })
+    .collect()
+}
+
+fn server(addr: SocketAddr, enabled: bool, results: &[&Result]) -> ServerHealth {
+    let state = match combine(results.iter().map(|r| r.state)) {
+        _ if !enabled => OperState::Disabled,
+        State::Up => OperState::Up,
+        State::Down => OperState::Down,
+        State::Initializing => OperState::Initializing,
+    };
+    let failure = results.iter().filter(|r| r.state == State::Down).find_map(|r| r.failure);
+    ServerHealth {
+        addr,
+        state,
+        reason: failure.filter(|_| state == OperState::Down).map(|f| f.to_string()).unwrap_or_default(),
+        response_time_ms: results.iter().map(|r| r.response_time_ms).max().unwrap_or(0),
+    }
+}
+
+/// One probe. The connection is closed by FIN: a server that sees a RST for every check would log it.
+async fn probe(server: SocketAddr, monitor: &HealthMonitor) -> std::result::Result<(), Failure> {
+    let limit = Duration::from_secs(monitor.receive_timeout_s.max(1).into());
+    let port = u16::try_from(monitor.monitor_port).ok().filter(|p| *p != 0);
+    let target = SocketAddr::new(server.ip(), port.unwrap_or(server.port()));
+    let connected = tokio::time::timeout(limit, TcpStream::connect(target)).await;
+    let mut stream = connected.map_err(|_| Failure::ConnectionTimeout)?.map_err(|e| failure(&e))?;
+    let Some(Kind::Tcp(tcp)) = &monitor.kind else {
+        return Ok(());
+    };
+    if tcp.request.is_empty() && tcp.response.is_empty() {
+        return Ok(());
+    }
+    let exchanged = tokio::time::timeout(limit, exchange(&mut stream, &tcp.request, &tcp.response));
+    exchanged.await.map_err(|_| Failure::PayloadTimeout)?
+}
+
+async fn exchange(stream: &mut TcpStream, request: &str, response: &str) -> std::result::Result<(), Failure> {
+    stream.write_all(request.as_bytes()).await.map_err(|e| failure(&e))?;
+    if response.is_empty() {
+        return Ok(());
+    }
+    let mut seen = Vec::new();
+    let mut limited = stream.take(RESPONSE_LEN_MAX);
+    while !contains(&seen, response.as_bytes()) {
+        let read = limited.read_buf(&mut seen).await.map_err(|e| failure(&e))?;
+        if read == 0 {
+            return Err(Failure::PayloadContentMismatch);
+        }
+    }
+    Ok(())
+}
+
+fn contains(text: &[u8], wanted: &[u8]) -> bool {
+    text.windows(wanted.len()).any(|w| w == wanted)
+}
+
+fn failure(error: &std::io::Error) -> Failure {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => Failure::ConnectionRefused,
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Failure::ConnectionReset,
+        ErrorKind::TimedOut => Failure::ConnectionTimeout,
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Failure::ServerUnreachable,
+        _ => Failure::OtherError,
+    }
+}

@@ -1,0 +1,63 @@
+//! One connection: choose a server, connect, tunnel.
+
+use crate::shared::{Counted, Service};
+use crate::tunnel;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// How long a server may take to accept; with health checks in place this is a server that just went away.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Distinct servers tried before the client is refused.
+const SERVERS_TRIED_MAX: usize = 3;
+
+/// Counts the connection as open until dropped.
+struct Open(Arc<Service>);
+
+impl Open {
+    fn new(service: Arc<Service>) -> Self {
+        service.counters.open.fetch_add(1, Relaxed);
+        service.counters.total.fetch_add(1, Relaxed);
+        Self(service)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.counters.open.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Serves a client until either side is done.
+pub(crate) async fn serve(client: TcpStream, service: Arc<Service>) {
+    let open = Open::new(service);
+    let service = &open.0;
+    client.set_nodelay(true).ok();
+    match connect(service).await {
+        Some((server, _counted)) => tunnel::run(&client, &server, service).await,
+        None => {
+            service.counters.refused.fetch_add(1, Relaxed);
+            tunnel::reset(&client);
+        }
+    }
+}
+
+/// A connection to the first server that takes one.
+async fn connect(service: &Service) -> Option<(TcpStream, Counted)> {
+    let mut tried: Vec<SocketAddr> = Vec::new();
+    while tried.len() < SERVERS_TRIED_MAX {
+        let (addr, counted) = service.next_server(&tried)?;
+        match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(addr)).await {
+            Ok(Ok(server)) => {
+                server.set_nodelay(true).ok();
+                return Some((server, counted));
+            }
+            Ok(Err(error)) => tracing::debug!(server = %addr, %error, "server refused the connection"),
+            Err(_) => tracing::debug!(server = %addr, "server did not answer in time"),
+        }
+        tried.push(addr);
+    }
+    None
+}

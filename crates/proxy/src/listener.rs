@@ -1,0 +1,44 @@
+//! Accepting: one listener per address and worker.
+
+use crate::connection;
+use crate::shared::Service;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+/// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+/// How long accepting rests when the process is out of descriptors.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// A listening socket that shares its address with the other workers'.
+pub(crate) fn bind(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_port(true)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Accepts until the task is aborted; accepting is cancel-safe, and connections are tasks of their own.
+pub(crate) async fn accept(listener: std::net::TcpListener, service: Arc<Service>) {
+    let Ok(listener) = TcpListener::from_std(listener) else {
+        return;
+    };
+    loop {
+        match listener.accept().await {
+            Ok((client, _)) => drop(tokio::task::spawn_local(connection::serve(client, service.clone()))),
+            // The client gave up before we came to it, or descriptors ran out: neither ends the listener.
+            Err(error) if matches!(error.raw_os_error(), Some(23 | 24)) => {
+                tracing::warn!(%error, "cannot accept");
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+            }
+            Err(_) => {}
+        }
+    }
+}

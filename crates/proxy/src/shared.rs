@@ -1,0 +1,183 @@
+//! What worker threads share: the pools in force and the counters.
+
+use crate::balance::{self, Candidate};
+use crate::{PoolSpec, ServerSpec, VirtualServiceSpec};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+/// Counters of everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// By virtual service.
+    pub virtual_services: Vec<VsStats>,
+    /// By server of each pool.
+    pub servers: Vec<ServerStats>,
+}
+
+/// Counters of a virtual service since it is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VsStats {
+    /// uuid.
+    pub uuid: String,
+    /// Connections open now.
+    pub open: u64,
+    /// Connections accepted.
+    pub total: u64,
+    /// Bytes from clients.
+    pub bytes_in: u64,
+    /// Bytes to clients.
+    pub bytes_out: u64,
+    /// Connections refused because no server could take them.
+    pub refused: u64,
+}
+
+/// Counters of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerStats {
+    /// uuid of the pool.
+    pub pool_uuid: String,
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// Connections open now.
+    pub open: u64,
+    /// Connections made.
+    pub total: u64,
+}
+
+/// Counters of one server, kept as long as somebody holds it.
+#[derive(Default)]
+pub(crate) struct ServerCounters {
+    open: AtomicU64,
+    total: AtomicU64,
+}
+
+/// Counts a connection as open until dropped.
+pub(crate) struct Counted(Arc<ServerCounters>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct VsCounters {
+    pub open: AtomicU64,
+    pub total: AtomicU64,
+    pub bytes_in: AtomicU64,
+    pub bytes_out: AtomicU64,
+    pub refused: AtomicU64,
+}
+
+/// A virtual service in force; connections look at it when they begin.
+pub(crate) struct Service {
+    uuid: String,
+    pub counters: VsCounters,
+    turn: AtomicU64,
+    rules: RwLock<Arc<Rules>>,
+}
+
+struct Rules {
+    idle_timeout: Option<Duration>,
+    pool: PoolSpec,
+    servers: Vec<Arc<ServerCounters>>,
+}
+
+impl Service {
+    fn rules(&self) -> Arc<Rules> {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn idle_timeout(&self) -> Option<Duration> {
+        self.rules().idle_timeout
+    }
+
+    /// The next server that has not been tried, counted as used.
+    pub(crate) fn next_server(&self, tried: &[SocketAddr]) -> Option<(SocketAddr, Counted)> {
+        let rules = self.rules();
+        let turn = self.turn.fetch_add(1, Relaxed);
+        let pairs = rules.pool.servers.iter().zip(&rules.servers);
+        let candidates: Vec<_> = pairs.map(|(spec, counters)| candidate(spec, counters, tried)).collect();
+        let index = balance::choose(rules.pool.algorithm, &candidates, turn)?;
+        let counters = rules.servers[index].clone();
+        counters.open.fetch_add(1, Relaxed);
+        counters.total.fetch_add(1, Relaxed);
+        Some((rules.pool.servers[index].addr, Counted(counters)))
+    }
+}
+
+fn candidate(spec: &ServerSpec, counters: &ServerCounters, tried: &[SocketAddr]) -> Candidate {
+    let open = counters.open.load(Relaxed);
+    let room = spec.max_connections == 0 || open < u64::from(spec.max_connections);
+    let usable = spec.enabled && spec.up && room && !tried.contains(&spec.addr);
+    Candidate { usable, open, ratio: spec.ratio }
+}
+
+/// All of them.
+#[derive(Default)]
+pub(crate) struct Shared {
+    services: RwLock<BTreeMap<String, Arc<Service>>>,
+    servers: RwLock<BTreeMap<(String, SocketAddr), Arc<ServerCounters>>>,
+}
+
+impl Shared {
+    pub(crate) fn get(&self, uuid: &str) -> Option<Arc<Service>> {
+        self.services.read().unwrap_or_else(PoisonError::into_inner).get(uuid).cloned()
+    }
+
+    /// Adds a service or changes its rules; counters stay.
+    pub(crate) fn set(&self, spec: &VirtualServiceSpec) {
+        let rules = Arc::new(Rules { idle_timeout: spec.idle_timeout, servers: self.counters_of(&spec.pool), pool: spec.pool.clone() });
+        match self.get(&spec.uuid) {
+            Some(service) => *service.rules.write().unwrap_or_else(PoisonError::into_inner) = rules,
+            None => {
+                let service = Service { uuid: spec.uuid.clone(), counters: VsCounters::default(), turn: AtomicU64::new(0), rules: RwLock::new(rules) };
+                self.services.write().unwrap_or_else(PoisonError::into_inner).insert(spec.uuid.clone(), Arc::new(service));
+            }
+        }
+    }
+
+    fn counters_of(&self, pool: &PoolSpec) -> Vec<Arc<ServerCounters>> {
+        let mut known = self.servers.write().unwrap_or_else(PoisonError::into_inner);
+        pool.servers.iter().map(|s| known.entry((pool.uuid.clone(), s.addr)).or_default().clone()).collect()
+    }
+
+    /// Forgets every other service, and servers that no pool has any more.
+    pub(crate) fn keep<'a>(&self, uuids: impl Iterator<Item = &'a str>) {
+        let uuids: BTreeSet<&str> = uuids.collect();
+        let mut services = self.services.write().unwrap_or_else(PoisonError::into_inner);
+        services.retain(|uuid, _| uuids.contains(uuid.as_str()));
+        let rules: Vec<_> = services.values().map(|s| s.rules()).collect();
+        let used: BTreeSet<_> = rules.iter().flat_map(|r| r.pool.servers.iter().map(|s| (r.pool.uuid.as_str(), s.addr))).collect();
+        let mut servers = self.servers.write().unwrap_or_else(PoisonError::into_inner);
+        servers.retain(|(pool, addr), _| used.contains(&(pool.as_str(), *addr)));
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let services = self.services.read().unwrap_or_else(PoisonError::into_inner);
+        let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
+        Stats {
+            virtual_services: services.values().map(|s| vs_stats(s)).collect(),
+            servers: servers.iter().map(|((pool, addr), c)| server_stats(pool, *addr, c)).collect(),
+        }
+    }
+}
+
+fn vs_stats(service: &Service) -> VsStats {
+    let counters = &service.counters;
+    VsStats {
+        uuid: service.uuid.clone(),
+        open: counters.open.load(Relaxed),
+        total: counters.total.load(Relaxed),
+        bytes_in: counters.bytes_in.load(Relaxed),
+        bytes_out: counters.bytes_out.load(Relaxed),
+        refused: counters.refused.load(Relaxed),
+    }
+}
+
+fn server_stats(pool: &str, addr: SocketAddr, counters: &ServerCounters) -> ServerStats {
+    ServerStats { pool_uuid: pool.to_owned(), addr, open: counters.open.load(Relaxed), total: counters.total.load(Relaxed) }
+}

@@ -1,0 +1,119 @@
+//! The byte pump: two directions, each with its own end.
+//!
+//! A direction waits until there is something to read, borrows a buffer of the thread, reads, and writes all of it
+//! before it reads again: nothing is kept for an idle connection, and a slow reader slows the writer down. The end of
+//! one direction is passed on as FIN while the other goes on; an error of one side resets the other.
+
+use crate::shared::Service;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+/// One read and one write; big enough that bulk is not bound by system calls.
+const BUFFER_LEN: usize = 16 * 1024;
+/// Buffers that a thread keeps for reuse.
+const BUFFERS_KEPT: usize = 32;
+
+thread_local! {
+    static BUFFERS: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A buffer of this thread, given back when dropped.
+struct Buffer(Box<[u8]>);
+
+impl Buffer {
+    fn borrow() -> Self {
+        let kept = BUFFERS.with_borrow_mut(Vec::pop);
+        Self(kept.unwrap_or_else(|| vec![0; BUFFER_LEN].into_boxed_slice()))
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let buffer = std::mem::take(&mut self.0);
+        BUFFERS.with_borrow_mut(|kept| {
+            if kept.len() < BUFFERS_KEPT {
+                kept.push(buffer);
+            }
+        });
+    }
+}
+
+/// When a byte last passed in either direction.
+struct Activity(Cell<Instant>);
+
+/// Pumps until both directions have ended, one has failed, or nothing passed for the idle timeout.
+pub(crate) async fn run(client: &TcpStream, server: &TcpStream, service: &Service) {
+    let activity = Activity(Cell::new(Instant::now()));
+    let pumps = async {
+        let up = pump(client, server, &service.counters.bytes_in, &activity);
+        let down = pump(server, client, &service.counters.bytes_out, &activity);
+        tokio::try_join!(up, down).map(drop)
+    };
+    let ended = tokio::select! {
+        result = pumps => result,
+        () = idle(service.idle_timeout(), &activity) => Err(io::ErrorKind::TimedOut.into()),
+    };
+    if ended.is_err() {
+        reset(client);
+        reset(server);
+    }
+}
+
+async fn pump(from: &TcpStream, to: &TcpStream, count: &AtomicU64, activity: &Activity) -> io::Result<()> {
+    loop {
+        from.readable().await?;
+        let mut buffer = Buffer::borrow();
+        match from.try_read(&mut buffer.0) {
+            Ok(0) => return socket2::SockRef::from(to).shutdown(std::net::Shutdown::Write).or_else(already_closed),
+            Ok(n) => {
+                count.fetch_add(n as u64, Relaxed);
+                activity.0.set(Instant::now());
+                write_all(to, &buffer.0[..n], activity).await?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn already_closed(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotConnected { Ok(()) } else { Err(error) }
+}
+
+async fn write_all(to: &TcpStream, mut bytes: &[u8], activity: &Activity) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match to.try_write(bytes) {
+            Ok(n) => {
+                bytes = &bytes[n..];
+                activity.0.set(Instant::now());
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => to.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Ends when nothing has passed for `timeout`.
+async fn idle(timeout: Option<Duration>, activity: &Activity) {
+    let Some(timeout) = timeout else {
+        return std::future::pending().await;
+    };
+    loop {
+        let until = activity.0.get() + timeout;
+        if until <= Instant::now() {
+            return;
+        }
+        tokio::time::sleep_until(until).await;
+    }
+}
+
+/// Closing this socket sends RST instead of FIN.
+pub(crate) fn reset(stream: &TcpStream) {
+    // A socket that is gone already needs no RST.
+    socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).ok();
+}
