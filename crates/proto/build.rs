@@ -1,11 +1,15 @@
 //! Generates the message types with Debian's protoc (package protobuf-compiler).
 
+#[expect(clippy::disallowed_macros, reason = "how a build script speaks to cargo")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = "proto";
     let file = "proto/evenkeel/engine/v1/engine.proto";
     println!("cargo::rerun-if-changed={file}");
     tonic_prost_build::configure()
-        .skip_debug(["evenkeel.engine.v1.BgpPeer", "evenkeel.engine.v1.JoinRequest"])
+        .skip_debug([
+            "evenkeel.engine.v1.BgpPeer",
+            "evenkeel.engine.v1.JoinRequest",
+        ])
         .compile_protos(&[file], &[root])?;
     Ok(())
 }

@@ -58,15 +58,25 @@ async fn handle(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let segments: Vec<String> = uri.path().split('/').filter(|s| !s.is_empty()).map(crate::objects::refs::decode).collect();
+    let segments: Vec<String> = uri
+        .path()
+        .split('/')
+        .filter(|s| !s.is_empty())
+        .map(crate::objects::refs::decode)
+        .collect();
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let result = match segments.as_slice() {
-        ["login"] if method == Method::POST => return session::login(&app, peer, &headers, &body).await,
+        ["login"] if method == Method::POST => {
+            return session::login(&app, peer, &headers, &body).await;
+        }
         ["logout"] => return session::logout(&app, &headers),
         ["api", "cluster", "status"] => Ok(ok(cluster::status())),
         ["api", "initial-data"] => Ok(ok(cluster::initial_data())),
         ["api", rest @ ..] => authenticated(&app, peer, &method, &uri, &headers, rest, &body).await,
-        _ => Err(ApiError::new(StatusCode::NOT_FOUND, "the API is under /api")),
+        _ => Err(ApiError::new(
+            StatusCode::NOT_FOUND,
+            "the API is under /api",
+        )),
     };
     result.unwrap_or_else(IntoResponse::into_response)
 }
@@ -112,7 +122,10 @@ async fn route(
         }
         [inventory] if get && inventory.ends_with("-inventory") => {
             let kind = inventory.trim_end_matches("-inventory");
-            Ok(ok(query::page(context, backend.inventory_list(kind, context)?)))
+            Ok(ok(query::page(
+                context,
+                backend.inventory_list(kind, context)?,
+            )))
         }
         [inventory, uuid] if get && inventory.ends_with("-inventory") => {
             let kind = inventory.trim_end_matches("-inventory");
@@ -121,7 +134,10 @@ async fn route(
         [path] => resources::collection(app, context, method, path, body).await,
         [path, uuid] => resources::single(app, context, method, path, uuid, body).await,
         [path, uuid, rest @ ..] => actions(app, context, method, path, uuid, rest, body).await,
-        [] => Err(ApiError::new(StatusCode::NOT_FOUND, "name an object type, such as /api/pool")),
+        [] => Err(ApiError::new(
+            StatusCode::NOT_FOUND,
+            "name an object type, such as /api/pool",
+        )),
     }
 }
 
@@ -146,9 +162,10 @@ async fn actions(
         ("pool", ["runtime"]) if get => Ok(ok(backend.pool_runtime(uuid)?)),
         ("pool", ["runtime", "server"]) if get => Ok(ok(backend.pool_servers(uuid)?)),
         // Some clients read an action's path before they post to it (avi-api 4.2).
-        ("virtualservice", ["scaleout" | "scalein" | "migrate" | "switchover" | "retryplacement"]) if get => {
-            Ok(ok(json!({"count": 0, "results": []})))
-        }
+        (
+            "virtualservice",
+            ["scaleout" | "scalein" | "migrate" | "switchover" | "retryplacement"],
+        ) if get => Ok(ok(json!({"count": 0, "results": []}))),
         ("virtualservice", ["scaleout"]) if *method == Method::POST => {
             Ok(ok(backend.scale_out(uuid, parse(body)?, context).await?))
         }
@@ -173,7 +190,11 @@ fn parse(body: &[u8]) -> Result<model::object::Object, ApiError> {
     }
     match serde_json::from_slice(body) {
         Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(ApiError::bad_request("the body must be a JSON object; write { … }")),
-        Err(error) => Err(ApiError::bad_request(format!("the body is not JSON: {error}"))),
+        Ok(_) => Err(ApiError::bad_request(
+            "the body must be a JSON object; write { … }",
+        )),
+        Err(error) => Err(ApiError::bad_request(format!(
+            "the body is not JSON: {error}"
+        ))),
     }
 }

@@ -55,13 +55,19 @@ impl Args {
         let file = self.file()?;
         let listen_api = self.listen_api.or(file.listen_api);
         let listen_engines = self.listen_engines.or(file.listen_engines);
-        let api_certificate = match (self.api_cert.or(file.api_cert), self.api_key.or(file.api_key)) {
+        let api_certificate = match (
+            self.api_cert.or(file.api_cert),
+            self.api_key.or(file.api_key),
+        ) {
             (Some(cert), Some(key)) => Some((cert, key)),
             (None, None) => None,
             _ => bail!("api_cert and api_key go together; set both or none"),
         };
         Ok(Settings {
-            data_dir: self.data_dir.or(file.data_dir).unwrap_or_else(|| DATA_DIR.into()),
+            data_dir: self
+                .data_dir
+                .or(file.data_dir)
+                .unwrap_or_else(|| DATA_DIR.into()),
             listen_api: listen_api.unwrap_or(LISTEN_API.parse()?),
             listen_engines: listen_engines.unwrap_or(LISTEN_ENGINES.parse()?),
             api_certificate,
@@ -75,7 +81,8 @@ impl Args {
             None if Path::new(CONFIG).exists() => Path::new(CONFIG),
             None => return Ok(Self::default()),
         };
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
         toml::from_str(&text).with_context(|| format!("{} is wrong", path.display()))
     }
 }
@@ -86,10 +93,14 @@ impl Settings {
         let Some(path) = &self.admin_password_file else {
             return Ok(std::env::var(PASSWORD_VARIABLE).ok());
         };
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
         let password = text.trim_end_matches(['\r', '\n']).to_owned();
         if password.is_empty() {
-            bail!("{} is empty; write the admin's password into it", path.display());
+            bail!(
+                "{} is empty; write the admin's password into it",
+                path.display()
+            );
         }
         Ok(Some(password))
     }

@@ -90,7 +90,8 @@ impl Auth {
     /// Too long, or the store refuses.
     pub async fn set_password(&self, user: &str, password: Password) -> Result<(), ApiError> {
         if password.0.is_empty() || password.0.len() > PASSWORD_LEN_MAX {
-            let text = format!("password: must have 1 to {PASSWORD_LEN_MAX} bytes; choose another one");
+            let text =
+                format!("password: must have 1 to {PASSWORD_LEN_MAX} bytes; choose another one");
             return Err(ApiError::bad_request(text));
         }
         let hash = self.blocking(move || hash(&password)).await??;
@@ -117,7 +118,10 @@ impl Auth {
         if !self.verify(user, password).await? {
             self.count_failure(from);
             tracing::warn!(user, %from, "login refused");
-            return Err(ApiError::new(StatusCode::UNAUTHORIZED, "Invalid credentials"));
+            return Err(ApiError::new(
+                StatusCode::UNAUTHORIZED,
+                "Invalid credentials",
+            ));
         }
         lock(&self.failures).remove(&from);
         tracing::info!(user, %from, "login");
@@ -133,7 +137,10 @@ impl Auth {
         let mut sessions = lock(&self.sessions);
         sessions.retain(|_, s| s.used.elapsed() < IDLE_TIMEOUT);
         if sessions.len() >= SESSIONS_MAX {
-            let oldest = sessions.iter().min_by_key(|(_, s)| s.used).map(|(id, _)| id.clone());
+            let oldest = sessions
+                .iter()
+                .min_by_key(|(_, s)| s.used)
+                .map(|(id, _)| id.clone());
             oldest.map(|id| sessions.remove(&id));
         }
         let session = Session {
@@ -231,6 +238,9 @@ fn hash(password: &Password) -> Result<String, ApiError> {
 
 fn matches(password: &Password, stored: &[u8]) -> Result<bool, ApiError> {
     let text = std::str::from_utf8(stored).unwrap_or_default();
-    let hash = PasswordHash::new(text).map_err(|e| ApiError::internal("reading a password hash", &e))?;
-    Ok(argon().verify_password(password.0.as_bytes(), &hash).is_ok())
+    let hash =
+        PasswordHash::new(text).map_err(|e| ApiError::internal("reading a password hash", &e))?;
+    Ok(argon()
+        .verify_password(password.0.as_bytes(), &hash)
+        .is_ok())
 }

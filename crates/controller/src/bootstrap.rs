@@ -15,12 +15,26 @@ pub async fn ensure(objects: &Objects) -> Result<(), ApiError> {
     let author = Author::system("bootstrap");
     objects
         .change(&author, "objects that exist at start", |draft| {
-            add(draft, &author, "tenant", Some("admin"), json!({"name": "admin"}))?;
-            add(draft, &author, "cloud", None, json!({"name": "Default-Cloud", "vtype": "CLOUD_NONE"}))?;
+            add(
+                draft,
+                &author,
+                "tenant",
+                Some("admin"),
+                json!({"name": "admin"}),
+            )?;
+            add(
+                draft,
+                &author,
+                "cloud",
+                None,
+                json!({"name": "Default-Cloud", "vtype": "CLOUD_NONE"}),
+            )?;
             for (uuid, _) in draft.snapshot.clone().all("cloud") {
                 ensure_cloud_parts(draft, &author, uuid)?;
             }
-            profiles().into_iter().try_for_each(|(ty, body)| add(draft, &author, ty, None, body))
+            profiles()
+                .into_iter()
+                .try_for_each(|(ty, body)| add(draft, &author, ty, None, body))
         })
         .await
 }
@@ -36,16 +50,32 @@ pub fn ensure_cloud_parts(draft: &mut Draft, author: &Author, cloud: &str) -> Re
         ("vrfcontext", "management"),
         ("serviceenginegroup", "Default-Group"),
     ] {
-        let here = |object: &Object| object.get("cloud_ref").and_then(Value::as_str) == Some(&cloud_ref);
-        let exists = draft.snapshot.all(ty).any(|(_, s)| s.name() == name && here(&s.object));
+        let here =
+            |object: &Object| object.get("cloud_ref").and_then(Value::as_str) == Some(&cloud_ref);
+        let exists = draft
+            .snapshot
+            .all(ty)
+            .any(|(_, s)| s.name() == name && here(&s.object));
         if !exists {
-            make(draft, author, ty, None, json!({"name": name, "cloud_ref": cloud_ref}))?;
+            make(
+                draft,
+                author,
+                ty,
+                None,
+                json!({"name": name, "cloud_ref": cloud_ref}),
+            )?;
         }
     }
     Ok(())
 }
 
-fn add(draft: &mut Draft, author: &Author, ty: &str, uuid: Option<&str>, body: Value) -> Result<(), ApiError> {
+fn add(
+    draft: &mut Draft,
+    author: &Author,
+    ty: &str,
+    uuid: Option<&str>,
+    body: Value,
+) -> Result<(), ApiError> {
     let name = body["name"].as_str().unwrap_or_default();
     if draft.snapshot.by_name(ty, name).is_some() {
         return Ok(());
@@ -53,9 +83,17 @@ fn add(draft: &mut Draft, author: &Author, ty: &str, uuid: Option<&str>, body: V
     make(draft, author, ty, uuid, body)
 }
 
-fn make(draft: &mut Draft, author: &Author, ty: &str, uuid: Option<&str>, body: Value) -> Result<(), ApiError> {
+fn make(
+    draft: &mut Draft,
+    author: &Author,
+    ty: &str,
+    uuid: Option<&str>,
+    body: Value,
+) -> Result<(), ApiError> {
     let ty = object_type(ty).expect("in the schema");
-    let Value::Object(mut body) = body else { return Ok(()) };
+    let Value::Object(mut body) = body else {
+        return Ok(());
+    };
     body.insert("system_default".into(), true.into());
     draft.create(ty, body, uuid.map(str::to_owned), author)?;
     Ok(())
@@ -63,8 +101,10 @@ fn make(draft: &mut Draft, author: &Author, ty: &str, uuid: Option<&str>, body: 
 
 /// The profiles and monitors of the resources that exist now.
 fn profiles() -> Vec<(&'static str, Value)> {
-    let monitor = |name: &str, kind: &str| json!({"name": name, "type": format!("HEALTH_MONITOR_{kind}")});
-    let network = |name: &str, profile: Value| ("networkprofile", json!({"name": name, "profile": profile}));
+    let monitor =
+        |name: &str, kind: &str| json!({"name": name, "type": format!("HEALTH_MONITOR_{kind}")});
+    let network =
+        |name: &str, profile: Value| ("networkprofile", json!({"name": name, "profile": profile}));
     let application = |name: &str, kind: &str| {
         let kind = format!("APPLICATION_PROFILE_TYPE_{kind}");
         ("applicationprofile", json!({"name": name, "type": kind}))
@@ -72,10 +112,22 @@ fn profiles() -> Vec<(&'static str, Value)> {
     vec![
         ("healthmonitor", monitor("System-TCP", "TCP")),
         ("healthmonitor", monitor("System-Ping", "PING")),
-        ("healthmonitor", json!({"name": "System-HTTP", "type": "HEALTH_MONITOR_HTTP", "successful_checks": 3, "failed_checks": 3})),
-        network("System-TCP-Proxy", json!({"type": "PROTOCOL_TYPE_TCP_PROXY", "tcp_proxy_profile": {}})),
-        network("System-TCP-Fast-Path", json!({"type": "PROTOCOL_TYPE_TCP_FAST_PATH", "tcp_fast_path_profile": {}})),
-        network("System-UDP-Fast-Path", json!({"type": "PROTOCOL_TYPE_UDP_FAST_PATH", "udp_fast_path_profile": {}})),
+        (
+            "healthmonitor",
+            json!({"name": "System-HTTP", "type": "HEALTH_MONITOR_HTTP", "successful_checks": 3, "failed_checks": 3}),
+        ),
+        network(
+            "System-TCP-Proxy",
+            json!({"type": "PROTOCOL_TYPE_TCP_PROXY", "tcp_proxy_profile": {}}),
+        ),
+        network(
+            "System-TCP-Fast-Path",
+            json!({"type": "PROTOCOL_TYPE_TCP_FAST_PATH", "tcp_fast_path_profile": {}}),
+        ),
+        network(
+            "System-UDP-Fast-Path",
+            json!({"type": "PROTOCOL_TYPE_UDP_FAST_PATH", "udp_fast_path_profile": {}}),
+        ),
         application("System-L4-Application", "L4"),
         application("System-HTTP", "HTTP"),
         application("System-Secure-HTTP", "HTTP"),

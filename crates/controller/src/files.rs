@@ -11,7 +11,10 @@ use std::path::Path;
 /// # Errors
 /// It cannot be made.
 pub fn private_folder(path: &Path) -> anyhow::Result<()> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path);
     made.with_context(|| format!("cannot make the folder {}", path.display()))
 }
 
@@ -23,7 +26,15 @@ pub fn write_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     let context = || format!("cannot write {}", path.display());
     let temporary = path.with_extension("new");
     let mut options = fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary).with_context(context)?;
-    file.write_all(content).and_then(|()| file.sync_all()).with_context(context)?;
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .with_context(context)?;
+    file.write_all(content)
+        .and_then(|()| file.sync_all())
+        .with_context(context)?;
     fs::rename(&temporary, path).with_context(context)
 }

@@ -38,7 +38,9 @@ const GRACE: Duration = Duration::from_secs(3);
 /// It cannot start: the data folder, an address or a setting is at fault.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let settings = args.settle()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(serve(settings))
 }
 
@@ -52,13 +54,31 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     ensure_admin(&auth, &settings).await?;
     let registry = Arc::new(Registry::default());
     let planner = Arc::new(Planner::open(objects.clone(), registry.clone()).await?);
-    let backend = Arc::new(Backend::new(objects.clone(), registry.clone(), planner.clone(), ca.clone()));
+    let backend = Arc::new(Backend::new(
+        objects.clone(),
+        registry.clone(),
+        planner.clone(),
+        ca.clone(),
+    ));
 
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let api = serve_api(&settings, api::App { objects: objects.clone(), auth, backend })?;
+    let api = serve_api(
+        &settings,
+        api::App {
+            objects: objects.clone(),
+            auth,
+            backend,
+        },
+    )?;
     tasks.spawn(plan::reconcile(planner, stop.clone()));
-    let engines = engines::serve(settings.listen_engines, ca, objects, registry, stop.clone().cancelled_owned());
+    let engines = engines::serve(
+        settings.listen_engines,
+        ca,
+        objects,
+        registry,
+        stop.clone().cancelled_owned(),
+    );
     let mut engines = tokio::spawn(engines);
     tracing::info!(api = %settings.listen_api, engines = %settings.listen_engines, "controller started");
     let outcome = tokio::select! {
@@ -71,7 +91,9 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     tasks.close();
     tasks.wait().await;
     // Engine sessions are open for as long as engines live, so the listener is not waited for beyond the grace.
-    tokio::time::timeout(GRACE, async { engines.is_finished() }).await.ok();
+    tokio::time::timeout(GRACE, async { engines.is_finished() })
+        .await
+        .ok();
     tracing::info!("controller stopped");
     outcome
 }
@@ -93,17 +115,25 @@ struct Api {
 
 fn serve_api(settings: &Settings, app: api::App) -> anyhow::Result<Api> {
     let files = match &settings.api_certificate {
-        Some(files) => api::tls::Files { certificate: files.0.clone(), key: files.1.clone() },
+        Some(files) => api::tls::Files {
+            certificate: files.0.clone(),
+            key: files.1.clone(),
+        },
         None => api::tls::self_made(&settings.data_dir, settings.listen_api)?,
     };
-    let config = axum_server::tls_rustls::RustlsConfig::from_config(api::tls::server_config(&files)?);
+    let config =
+        axum_server::tls_rustls::RustlsConfig::from_config(api::tls::server_config(&files)?);
     let listener = std::net::TcpListener::bind(settings.listen_api)
         .with_context(|| format!("cannot serve the API on {}", settings.listen_api))?;
     listener.set_nonblocking(true)?;
     let handle = axum_server::Handle::new();
     let server = axum_server::from_tcp_rustls(listener, config)?.handle(handle.clone());
-    let service = api::router(Arc::new(app)).into_make_service_with_connect_info::<std::net::SocketAddr>();
-    Ok(Api { handle, task: tokio::spawn(server.serve(service)) })
+    let service =
+        api::router(Arc::new(app)).into_make_service_with_connect_info::<std::net::SocketAddr>();
+    Ok(Api {
+        handle,
+        task: tokio::spawn(server.serve(service)),
+    })
 }
 
 /// The admin user exists from the first start on; a password that we made up is said once.
@@ -115,7 +145,11 @@ async fn ensure_admin(auth: &Auth, settings: &Settings) -> anyhow::Result<()> {
         Some(password) => password,
         None => {
             let made_up = auth::random_token();
-            tracing::warn!(user = "admin", password = &made_up[..20], "made up a password; it is not shown again");
+            tracing::warn!(
+                user = "admin",
+                password = &made_up[..20],
+                "made up a password; it is not shown again"
+            );
             made_up[..20].to_owned()
         }
     };

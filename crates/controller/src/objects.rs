@@ -62,7 +62,9 @@ pub struct Draft {
 impl Draft {
     fn touch(&mut self, path: &'static str, uuid: &str) {
         let before = self.snapshot.get(path, uuid).map(|s| s.revision);
-        self.touched.entry((path, uuid.to_owned())).or_insert(before);
+        self.touched
+            .entry((path, uuid.to_owned()))
+            .or_insert(before);
     }
 
     /// Adds or replaces an object that is already normalised.
@@ -171,7 +173,8 @@ impl Draft {
         }
         let referrers = self.snapshot.referrers(ty, uuid);
         if !referrers.is_empty() {
-            let text = format!("Cannot delete, object is referred by: {referrers:?}").replace('"', "'");
+            let text =
+                format!("Cannot delete, object is referred by: {referrers:?}").replace('"', "'");
             return Err(ApiError::new(StatusCode::CONFLICT, text));
         }
         self.remove(ty, uuid);

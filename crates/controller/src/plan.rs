@@ -73,19 +73,33 @@ impl Planner {
     /// The store refuses, or holds something that is no assignment.
     pub async fn open(objects: Arc<Objects>, registry: Arc<Registry>) -> Result<Self, ApiError> {
         let listing = objects.store().list(PREFIX).await?;
-        let mut tables = Tables { revision: listing.revision, ..Tables::default() };
+        let mut tables = Tables {
+            revision: listing.revision,
+            ..Tables::default()
+        };
         for entry in listing.entries {
             let mut assignment: Assignment = serde_json::from_slice(&entry.value)
                 .map_err(|e| ApiError::internal(&format!("reading {}", entry.key), &e))?;
             assignment.revision = entry.revision;
-            tables.assignments.insert(entry.key[PREFIX.len()..].to_owned(), assignment);
+            tables
+                .assignments
+                .insert(entry.key[PREFIX.len()..].to_owned(), assignment);
         }
-        Ok(Self { objects, registry, tables: RwLock::new(tables), deciding: Mutex::new(()) })
+        Ok(Self {
+            objects,
+            registry,
+            tables: RwLock::new(tables),
+            deciding: Mutex::new(()),
+        })
     }
 
     /// Where this VIP is placed.
     pub fn assignment(&self, vsvip: &str) -> Assignment {
-        self.read().assignments.get(vsvip).cloned().unwrap_or_default()
+        self.read()
+            .assignments
+            .get(vsvip)
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// What was last tried with this VIP.
@@ -106,27 +120,51 @@ impl Planner {
             Ok(choice) => (true, choice.reason.clone(), Some(choice.engine.clone())),
             Err(why) => (false, why.to_owned(), None),
         };
-        let known = self.last_scale(vsvip).is_some_and(|l| l.reason == reason && l.action == action);
+        let known = self
+            .last_scale(vsvip)
+            .is_some_and(|l| l.reason == reason && l.action == action);
         if !known {
             tracing::info!(vsvip, action, success, reason, "placement");
         }
-        let last = LastScale { action, success, reason, engine, at: SystemTime::now() };
+        let last = LastScale {
+            action,
+            success,
+            reason,
+            engine,
+            at: SystemTime::now(),
+        };
         self.write().last.insert(vsvip.to_owned(), last);
     }
 
     /// Writes an assignment, durable before anybody hears of it; an empty one is removed.
-    async fn store(&self, vsvip: &str, engines: Vec<String>, message: String) -> Result<(), ApiError> {
+    async fn store(
+        &self,
+        vsvip: &str,
+        engines: Vec<String>,
+        message: String,
+    ) -> Result<(), ApiError> {
         let before = self.assignment(vsvip).revision;
-        let expect = if before == 0 { Expect::Absent } else { Expect::Revision(before) };
+        let expect = if before == 0 {
+            Expect::Absent
+        } else {
+            Expect::Revision(before)
+        };
         let key = format!("{PREFIX}{vsvip}");
-        let mut assignment = Assignment { engines, revision: 0 };
+        let mut assignment = Assignment {
+            engines,
+            revision: 0,
+        };
         let op = if assignment.engines.is_empty() {
             Op::delete(key, expect)
         } else {
-            let value = serde_json::to_vec(&assignment).map_err(|e| ApiError::internal("writing a placement", &e))?;
+            let value = serde_json::to_vec(&assignment)
+                .map_err(|e| ApiError::internal("writing a placement", &e))?;
             Op::put(key, value, expect)
         };
-        let meta = Meta { who: "system:planner".into(), message };
+        let meta = Meta {
+            who: "system:planner".into(),
+            message,
+        };
         let revision = self.objects.store().commit(vec![op], meta).await?;
         let mut tables = self.write();
         tables.revision = revision;
@@ -144,7 +182,10 @@ impl Planner {
         let snapshot = self.objects.snapshot();
         let (assignments, revision) = {
             let tables = self.read();
-            (tables.assignments.clone(), tables.revision.max(snapshot.revision))
+            (
+                tables.assignments.clone(),
+                tables.revision.max(snapshot.revision),
+            )
         };
         for (uuid, _) in snapshot.all("serviceengine") {
             let desired = compile::desired_state(&snapshot, &assignments, uuid);
@@ -153,7 +194,11 @@ impl Planner {
     }
 
     /// The situation in which the planner decides about a VIP.
-    fn situation(&self, snapshot: &Snapshot, vsvip: &str) -> Result<situation::Situation, ApiError> {
+    fn situation(
+        &self,
+        snapshot: &Snapshot,
+        vsvip: &str,
+    ) -> Result<situation::Situation, ApiError> {
         let assignments = self.read().assignments.clone();
         situation::of(snapshot, &self.registry, &assignments, vsvip)
     }
@@ -162,7 +207,11 @@ impl Planner {
     ///
     /// # Errors
     /// 400 with the planner's reason.
-    pub async fn scale_out(&self, vsvip: &str, wanted: Option<&str>) -> Result<placement::Choice, ApiError> {
+    pub async fn scale_out(
+        &self,
+        vsvip: &str,
+        wanted: Option<&str>,
+    ) -> Result<placement::Choice, ApiError> {
         let _one = self.deciding.lock().await;
         let situation = self.situation(&self.objects.snapshot(), vsvip)?;
         let (demand, engines) = (&situation.demand, &situation.engines);
@@ -170,7 +219,12 @@ impl Planner {
         let choice = choice.map_err(|e| self.refused(vsvip, "SCALE_OUT", &e))?;
         let mut assigned = situation.assigned;
         assigned.push(choice.engine.clone());
-        self.store(vsvip, assigned, format!("scale out to {}: {}", choice.name, choice.reason)).await?;
+        self.store(
+            vsvip,
+            assigned,
+            format!("scale out to {}: {}", choice.name, choice.reason),
+        )
+        .await?;
         self.note(vsvip, "SCALE_OUT", Ok(&choice));
         self.publish();
         Ok(choice)
@@ -180,7 +234,12 @@ impl Planner {
     ///
     /// # Errors
     /// 400 with the planner's reason.
-    pub async fn scale_in(&self, vsvip: &str, wanted: Option<&str>, primary: bool) -> Result<placement::Choice, ApiError> {
+    pub async fn scale_in(
+        &self,
+        vsvip: &str,
+        wanted: Option<&str>,
+        primary: bool,
+    ) -> Result<placement::Choice, ApiError> {
         let _one = self.deciding.lock().await;
         let situation = self.situation(&self.objects.snapshot(), vsvip)?;
         let (demand, engines) = (&situation.demand, &situation.engines);
@@ -188,7 +247,12 @@ impl Planner {
         let choice = choice.map_err(|e| self.refused(vsvip, "SCALE_IN", &e))?;
         let mut assigned = situation.assigned;
         assigned.retain(|uuid| *uuid != choice.engine);
-        self.store(vsvip, assigned, format!("scale in from {}: {}", choice.name, choice.reason)).await?;
+        self.store(
+            vsvip,
+            assigned,
+            format!("scale in from {}: {}", choice.name, choice.reason),
+        )
+        .await?;
         self.note(vsvip, "SCALE_IN", Ok(&choice));
         self.publish();
         Ok(choice)

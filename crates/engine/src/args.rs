@@ -68,7 +68,8 @@ impl Args {
     /// Flags over file over defaults.
     pub(crate) fn settle(self) -> anyhow::Result<Settings> {
         let file = self.file()?;
-        let list = |flags: Vec<String>, file: Vec<String>| if flags.is_empty() { file } else { flags };
+        let list =
+            |flags: Vec<String>, file: Vec<String>| if flags.is_empty() { file } else { flags };
         let controllers = list(self.controllers, file.controllers);
         if controllers.is_empty() {
             bail!("controllers: is required; give --controllers HOST[:PORT] or set it in {CONFIG}");
@@ -77,7 +78,10 @@ impl Args {
         Ok(Settings {
             controllers: controllers.into_iter().map(with_port).collect(),
             name,
-            state_dir: self.state_dir.or(file.state_dir).unwrap_or_else(|| STATE_DIR.into()),
+            state_dir: self
+                .state_dir
+                .or(file.state_dir)
+                .unwrap_or_else(|| STATE_DIR.into()),
             interfaces: InterfaceFilter {
                 data: list(self.data_interface, file.data_interface),
                 mgmt: list(self.mgmt_interface, file.mgmt_interface),
@@ -92,7 +96,8 @@ impl Args {
             None if Path::new(CONFIG).exists() => Path::new(CONFIG),
             None => return Ok(Self::default()),
         };
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
         toml::from_str(&text).with_context(|| format!("{} is wrong", path.display()))
     }
 }
@@ -111,14 +116,17 @@ impl Settings {
 }
 
 fn host_name() -> anyhow::Result<String> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/hostname").context("cannot read the host's name; give --name")?;
+    let text = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .context("cannot read the host's name; give --name")?;
     Ok(text.trim().to_owned())
 }
 
 /// A port is there when what follows the last colon is one, and the address before it is no bare IPv6.
 fn with_port(text: String) -> String {
     let has_port = match text.rsplit_once(':') {
-        Some((host, port)) => port.parse::<u16>().is_ok() && (!host.contains(':') || host.ends_with(']')),
+        Some((host, port)) => {
+            port.parse::<u16>().is_ok() && (!host.contains(':') || host.ends_with(']'))
+        }
         None => false,
     };
     match text.parse::<std::net::Ipv6Addr>() {
@@ -142,15 +150,24 @@ mod tests {
 
     #[test]
     fn the_management_interface_carries_no_traffic() {
-        let filter = InterfaceFilter { data: vec![], mgmt: vec!["mgmt0".into()] };
+        let filter = InterfaceFilter {
+            data: vec![],
+            mgmt: vec!["mgmt0".into()],
+        };
         assert!(filter.is_data("eth0") && !filter.is_data("mgmt0") && !filter.is_data("lo"));
-        let filter = InterfaceFilter { data: vec!["eth1".into()], mgmt: vec![] };
+        let filter = InterfaceFilter {
+            data: vec!["eth1".into()],
+            mgmt: vec![],
+        };
         assert!(filter.is_data("eth1") && !filter.is_data("eth0"));
     }
 
     #[test]
     fn a_file_with_an_unknown_key_is_refused_with_its_name() {
-        let error = toml::from_str::<Args>("controller = \"x\"").err().expect("refused").to_string();
+        let error = toml::from_str::<Args>("controller = \"x\"")
+            .err()
+            .expect("refused")
+            .to_string();
         assert!(error.contains("controller"), "{error}");
     }
 }

@@ -31,12 +31,26 @@ pub(crate) fn decide(desired: &DesiredState, health: &HealthSnapshot) -> Decisio
     let mut decision = Decision::default();
     for vs in &desired.virtual_services {
         let pool = pools.get(vs.pool_uuid.as_str()).copied();
-        let servers = health.pools.get(&vs.pool_uuid).map(Vec::as_slice).unwrap_or_default();
+        let servers = health
+            .pools
+            .get(&vs.pool_uuid)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         let verdict = verdict(vs, pool, servers);
         decision.verdicts.insert(vs.uuid.clone(), verdict);
-        decision.services.push(service(desired, vs, pool, servers, verdict.0 == OperState::Up));
+        decision.services.push(service(
+            desired,
+            vs,
+            pool,
+            servers,
+            verdict.0 == OperState::Up,
+        ));
     }
-    decision.vips = desired.vips.iter().filter_map(|v| v.address.parse().ok()).collect();
+    decision.vips = desired
+        .vips
+        .iter()
+        .filter_map(|v| v.address.parse().ok())
+        .collect();
     decision
 }
 
@@ -47,26 +61,50 @@ fn verdict(vs: &VirtualService, pool: Option<&Pool>, servers: &[ServerHealth]) -
         None => (OperState::Down, Reason::NoPool),
         Some(pool) if !pool.enabled => (OperState::Down, Reason::PoolDisabled),
         Some(_) if any(OperState::Up) => (OperState::Up, Reason::Up),
-        Some(_) if any(OperState::Initializing) => (OperState::Initializing, Reason::HealthChecksPending),
+        Some(_) if any(OperState::Initializing) => {
+            (OperState::Initializing, Reason::HealthChecksPending)
+        }
         Some(_) => (OperState::Down, Reason::PoolDown),
     }
 }
 
-fn service(desired: &DesiredState, vs: &VirtualService, pool: Option<&Pool>, health: &[ServerHealth], up: bool) -> VirtualServiceSpec {
-    let vips = desired.vips.iter().filter(|v| v.vsvip_uuid == vs.vsvip_uuid).filter_map(|v| v.address.parse::<IpAddr>().ok());
-    let ports: Vec<u16> = vs.ports.iter().flat_map(|r| r.first..=r.last).filter_map(|p| u16::try_from(p).ok()).collect();
+fn service(
+    desired: &DesiredState,
+    vs: &VirtualService,
+    pool: Option<&Pool>,
+    health: &[ServerHealth],
+    up: bool,
+) -> VirtualServiceSpec {
+    let vips = desired
+        .vips
+        .iter()
+        .filter(|v| v.vsvip_uuid == vs.vsvip_uuid)
+        .filter_map(|v| v.address.parse::<IpAddr>().ok());
+    let ports: Vec<u16> = vs
+        .ports
+        .iter()
+        .flat_map(|r| r.first..=r.last)
+        .filter_map(|p| u16::try_from(p).ok())
+        .collect();
     VirtualServiceSpec {
         uuid: vs.uuid.clone(),
         name: vs.name.clone(),
-        listen: vips.flat_map(|vip| ports.iter().map(move |p| SocketAddr::new(vip, *p))).collect(),
+        listen: vips
+            .flat_map(|vip| ports.iter().map(move |p| SocketAddr::new(vip, *p)))
+            .collect(),
         accept: up,
-        idle_timeout: (vs.idle_timeout_s > 0).then(|| Duration::from_secs(vs.idle_timeout_s.into())),
+        idle_timeout: (vs.idle_timeout_s > 0)
+            .then(|| Duration::from_secs(vs.idle_timeout_s.into())),
         pool: pool.map_or_else(no_pool, |p| pool_spec(p, health)),
     }
 }
 
 fn no_pool() -> PoolSpec {
-    PoolSpec { uuid: String::new(), algorithm: Algorithm::RoundRobin, servers: Vec::new() }
+    PoolSpec {
+        uuid: String::new(),
+        algorithm: Algorithm::RoundRobin,
+        servers: Vec::new(),
+    }
 }
 
 fn pool_spec(pool: &Pool, health: &[ServerHealth]) -> PoolSpec {
@@ -74,18 +112,40 @@ fn pool_spec(pool: &Pool, health: &[ServerHealth]) -> PoolSpec {
         LbAlgorithm::RoundRobin => Algorithm::RoundRobin,
         LbAlgorithm::LeastConnections | LbAlgorithm::Unspecified => Algorithm::LeastConnections,
     };
-    let up = |addr: SocketAddr| health.iter().any(|h| h.addr == addr && h.state == OperState::Up);
+    let up = |addr: SocketAddr| {
+        health
+            .iter()
+            .any(|h| h.addr == addr && h.state == OperState::Up)
+    };
     let servers = pool.servers.iter().filter_map(|s| {
         let addr = SocketAddr::new(s.address.parse().ok()?, u16::try_from(s.port).ok()?);
         let max_connections = pool.max_concurrent_connections_per_server;
-        Some(ServerSpec { addr, enabled: s.enabled && pool.enabled, up: up(addr), ratio: s.ratio, max_connections })
+        Some(ServerSpec {
+            addr,
+            enabled: s.enabled && pool.enabled,
+            up: up(addr),
+            ratio: s.ratio,
+            max_connections,
+        })
     });
-    PoolSpec { uuid: pool.uuid.clone(), algorithm, servers: servers.collect() }
+    PoolSpec {
+        uuid: pool.uuid.clone(),
+        algorithm,
+        servers: servers.collect(),
+    }
 }
 
 /// Whether a VIP is announced: one of its virtual services with RHI is up here.
-pub(crate) fn announce(desired: &DesiredState, vsvip: &str, verdicts: &BTreeMap<String, Verdict>) -> Result<(), Reason> {
-    let services: Vec<&VirtualService> = desired.virtual_services.iter().filter(|v| v.vsvip_uuid == vsvip && v.enable_rhi).collect();
+pub(crate) fn announce(
+    desired: &DesiredState,
+    vsvip: &str,
+    verdicts: &BTreeMap<String, Verdict>,
+) -> Result<(), Reason> {
+    let services: Vec<&VirtualService> = desired
+        .virtual_services
+        .iter()
+        .filter(|v| v.vsvip_uuid == vsvip && v.enable_rhi)
+        .collect();
     if services.is_empty() {
         return Err(Reason::RhiDisabled);
     }
@@ -93,7 +153,11 @@ pub(crate) fn announce(desired: &DesiredState, vsvip: &str, verdicts: &BTreeMap<
         return Err(Reason::NoBgpProfile);
     }
     let verdict = |v: &&VirtualService| verdicts.get(&v.uuid).copied();
-    if services.iter().filter_map(verdict).any(|v| v.0 == OperState::Up) {
+    if services
+        .iter()
+        .filter_map(verdict)
+        .any(|v| v.0 == OperState::Up)
+    {
         return Ok(());
     }
     // With one virtual service its reason is the VIP's.
@@ -104,11 +168,18 @@ pub(crate) fn announce(desired: &DesiredState, vsvip: &str, verdicts: &BTreeMap<
 }
 
 /// What acting found out, laid over the decision: a service whose port does not listen is down.
-pub(crate) fn with_failures(verdicts: &BTreeMap<String, Verdict>, failures: &Failures) -> BTreeMap<String, Verdict> {
-    let each = verdicts.iter().map(|(uuid, verdict)| match failures.get(uuid) {
-        Some(reason) if verdict.0 == OperState::Up => (uuid.clone(), (OperState::Down, *reason)),
-        _ => (uuid.clone(), *verdict),
-    });
+pub(crate) fn with_failures(
+    verdicts: &BTreeMap<String, Verdict>,
+    failures: &Failures,
+) -> BTreeMap<String, Verdict> {
+    let each = verdicts
+        .iter()
+        .map(|(uuid, verdict)| match failures.get(uuid) {
+            Some(reason) if verdict.0 == OperState::Up => {
+                (uuid.clone(), (OperState::Down, *reason))
+            }
+            _ => (uuid.clone(), *verdict),
+        });
     each.collect()
 }
 
@@ -122,7 +193,10 @@ mod tests {
             uuid: uuid.into(),
             vsvip_uuid: "v".into(),
             pool_uuid: "p".into(),
-            ports: vec![PortRange { first: port, last: port }],
+            ports: vec![PortRange {
+                first: port,
+                last: port,
+            }],
             enabled: true,
             enable_rhi: true,
             ..VirtualService::default()
@@ -131,22 +205,50 @@ mod tests {
 
     fn desired(services: Vec<VirtualService>) -> DesiredState {
         DesiredState {
-            vrf: Some(Vrf { bgp: Some(BgpProfile::default()), ..Vrf::default() }),
-            vips: vec![Vip { vsvip_uuid: "v".into(), vip_id: "0".into(), address: "10.100.0.1".into() }],
+            vrf: Some(Vrf {
+                bgp: Some(BgpProfile::default()),
+                ..Vrf::default()
+            }),
+            vips: vec![Vip {
+                vsvip_uuid: "v".into(),
+                vip_id: "0".into(),
+                address: "10.100.0.1".into(),
+            }],
             virtual_services: services,
-            pools: vec![Pool { uuid: "p".into(), enabled: true, servers: vec![Server { address: "10.0.0.1".into(), port: 80, enabled: true, ratio: 1 }], ..Pool::default() }],
+            pools: vec![Pool {
+                uuid: "p".into(),
+                enabled: true,
+                servers: vec![Server {
+                    address: "10.0.0.1".into(),
+                    port: 80,
+                    enabled: true,
+                    ratio: 1,
+                }],
+                ..Pool::default()
+            }],
             ..DesiredState::default()
         }
     }
 
     fn health(state: OperState) -> HealthSnapshot {
-        let server = ServerHealth { addr: "10.0.0.1:80".parse().expect("addr"), state, reason: String::new(), response_time_ms: 0 };
-        HealthSnapshot { pools: [("p".to_owned(), vec![server])].into() }
+        let server = ServerHealth {
+            addr: "10.0.0.1:80".parse().expect("addr"),
+            state,
+            reason: String::new(),
+            response_time_ms: 0,
+        };
+        HealthSnapshot {
+            pools: [("p".to_owned(), vec![server])].into(),
+        }
     }
 
     fn outcome(desired: &DesiredState, state: OperState) -> (Verdict, bool, Result<(), Reason>) {
         let decision = decide(desired, &health(state));
-        (decision.verdicts["a"], decision.services[0].accept, announce(desired, "v", &decision.verdicts))
+        (
+            decision.verdicts["a"],
+            decision.services[0].accept,
+            announce(desired, "v", &decision.verdicts),
+        )
     }
 
     #[test]
@@ -154,12 +256,24 @@ mod tests {
         use OperState::{Disabled, Down, Initializing, Up};
         let good = desired(vec![service("a", 80)]);
         assert_eq!(outcome(&good, Up), ((Up, Reason::Up), true, Ok(())));
-        assert_eq!(outcome(&good, Down), ((Down, Reason::PoolDown), false, Err(Reason::PoolDown)));
+        assert_eq!(
+            outcome(&good, Down),
+            ((Down, Reason::PoolDown), false, Err(Reason::PoolDown))
+        );
         let pending = Reason::HealthChecksPending;
-        assert_eq!(outcome(&good, Initializing), ((Initializing, pending), false, Err(pending)));
+        assert_eq!(
+            outcome(&good, Initializing),
+            ((Initializing, pending), false, Err(pending))
+        );
         let cases: [(fn(&mut DesiredState), Verdict); 3] = [
-            (|d| d.virtual_services[0].enabled = false, (Disabled, Reason::VsDisabled)),
-            (|d| d.virtual_services[0].pool_uuid = String::new(), (Down, Reason::NoPool)),
+            (
+                |d| d.virtual_services[0].enabled = false,
+                (Disabled, Reason::VsDisabled),
+            ),
+            (
+                |d| d.virtual_services[0].pool_uuid = String::new(),
+                (Down, Reason::NoPool),
+            ),
             (|d| d.pools[0].enabled = false, (Down, Reason::PoolDisabled)),
         ];
         for (change, verdict) in cases {
@@ -173,7 +287,10 @@ mod tests {
     fn a_vip_without_rhi_or_profile_is_served_but_not_announced() {
         let mut quiet = desired(vec![service("a", 80)]);
         quiet.virtual_services[0].enable_rhi = false;
-        assert_eq!(outcome(&quiet, OperState::Up), ((OperState::Up, Reason::Up), true, Err(Reason::RhiDisabled)));
+        assert_eq!(
+            outcome(&quiet, OperState::Up),
+            ((OperState::Up, Reason::Up), true, Err(Reason::RhiDisabled))
+        );
         let mut bare = desired(vec![service("a", 80)]);
         bare.vrf = Some(Vrf::default());
         assert_eq!(outcome(&bare, OperState::Up).2, Err(Reason::NoBgpProfile));
@@ -185,17 +302,30 @@ mod tests {
         second.pool_uuid = String::new();
         let both = desired(vec![service("a", 80), second]);
         let decision = decide(&both, &health(OperState::Up));
-        assert_eq!(decision.services.iter().map(|s| s.accept).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(
+            decision
+                .services
+                .iter()
+                .map(|s| s.accept)
+                .collect::<Vec<_>>(),
+            [true, false]
+        );
         assert_eq!(announce(&both, "v", &decision.verdicts), Ok(()));
         let decision = decide(&both, &health(OperState::Down));
-        assert_eq!(announce(&both, "v", &decision.verdicts), Err(Reason::VsDown));
+        assert_eq!(
+            announce(&both, "v", &decision.verdicts),
+            Err(Reason::VsDown)
+        );
     }
 
     #[test]
     fn a_service_that_does_not_listen_is_down_and_takes_the_route_with_it() {
         let one = desired(vec![service("a", 80)]);
         let decision = decide(&one, &health(OperState::Up));
-        let verdicts = with_failures(&decision.verdicts, &[("a".to_owned(), Reason::ListenerFailed)].into());
+        let verdicts = with_failures(
+            &decision.verdicts,
+            &[("a".to_owned(), Reason::ListenerFailed)].into(),
+        );
         assert_eq!(verdicts["a"], (OperState::Down, Reason::ListenerFailed));
         assert_eq!(announce(&one, "v", &verdicts), Err(Reason::ListenerFailed));
     }

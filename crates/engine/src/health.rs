@@ -70,7 +70,10 @@ pub struct HealthHandle {
 impl HealthHandle {
     /// No pool yet.
     pub fn spawn() -> Self {
-        Self { table: Arc::default(), snapshot: watch::Sender::new(Arc::default()) }
+        Self {
+            table: Arc::default(),
+            snapshot: watch::Sender::new(Arc::default()),
+        }
     }
 
     /// What is known, as of now and whenever it changes.
@@ -102,14 +105,25 @@ impl HealthHandle {
     fn start(&self, key: &Key, monitor: &HealthMonitor) -> Probe {
         let shared = (self.table.clone(), self.snapshot.clone());
         let task = tokio::spawn(watch_server(key.clone(), monitor.clone(), shared));
-        let result = Result { state: State::Initializing, failure: None, response_time_ms: 0 };
-        Probe { monitor: monitor.clone(), task: task.abort_handle(), result }
+        let result = Result {
+            state: State::Initializing,
+            failure: None,
+            response_time_ms: 0,
+        };
+        Probe {
+            monitor: monitor.clone(),
+            task: task.abort_handle(),
+            result,
+        }
     }
 }
 
 impl Drop for HealthHandle {
     fn drop(&mut self) {
-        lock(&self.table).probes.values().for_each(|p| p.task.abort());
+        lock(&self.table)
+            .probes
+            .values()
+            .for_each(|p| p.task.abort());
     }
 }
 
@@ -118,7 +132,10 @@ fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
 }
 
 fn addr(server: &proto::v1::Server) -> Option<SocketAddr> {
-    Some(SocketAddr::new(server.address.parse().ok()?, u16::try_from(server.port).ok()?))
+    Some(SocketAddr::new(
+        server.address.parse().ok()?,
+        u16::try_from(server.port).ok()?,
+    ))
 }
 
 /// Which servers are probed by which monitors.
@@ -127,9 +144,15 @@ fn wanted(pools: &[Pool], monitors: &[HealthMonitor]) -> BTreeMap<Key, HealthMon
     let mut wanted = BTreeMap::new();
     for pool in pools.iter().filter(|p| p.enabled) {
         for server in pool.servers.iter().filter(|s| s.enabled).filter_map(addr) {
-            let monitors = pool.health_monitor_uuids.iter().filter_map(|u| by_uuid.get(u.as_str()));
+            let monitors = pool
+                .health_monitor_uuids
+                .iter()
+                .filter_map(|u| by_uuid.get(u.as_str()));
             for monitor in monitors {
-                wanted.insert((pool.uuid.clone(), server, monitor.uuid.clone()), (*monitor).clone());
+                wanted.insert(
+                    (pool.uuid.clone(), server, monitor.uuid.clone()),
+                    (*monitor).clone(),
+                );
             }
         }
     }
@@ -178,11 +201,19 @@ fn timing(monitor: &HealthMonitor) -> Timing {
 
 /// Tells those who watch when something that matters to them changed.
 fn publish(table: &Table, snapshot: &watch::Sender<Arc<HealthSnapshot>>) {
-    let pools = table.pools.iter().map(|pool| (pool.uuid.clone(), servers(table, pool)));
-    let new = HealthSnapshot { pools: pools.collect() };
+    let pools = table
+        .pools
+        .iter()
+        .map(|pool| (pool.uuid.clone(), servers(table, pool)));
+    let new = HealthSnapshot {
+        pools: pools.collect(),
+    };
     snapshot.send_if_modified(|old| {
         let states = |s: &HealthSnapshot| -> Vec<_> {
-            let servers = s.pools.iter().flat_map(|(p, list)| list.iter().map(move |h| (p.clone(), h.addr, h.state, h.reason.clone())));
+            let servers = s.pools.iter().flat_map(|(p, list)| {
+                list.iter()
+                    .map(move |h| (p.clone(), h.addr, h.state, h.reason.clone()))
+            });
             servers.collect()
         };
         let changed = states(old) != states(&new);
@@ -192,10 +223,16 @@ fn publish(table: &Table, snapshot: &watch::Sender<Arc<HealthSnapshot>>) {
 }
 
 fn servers(table: &Table, pool: &Pool) -> Vec<ServerHealth> {
-    let each = pool.servers.iter().filter_map(|s| Some((addr(s)?, s.enabled && pool.enabled)));
+    let each = pool
+        .servers
+        .iter()
+        .filter_map(|s| Some((addr(s)?, s.enabled && pool.enabled)));
     each.map(|(addr, enabled)| {
         let first = (pool.uuid.clone(), addr, String::new());
-        let probes = table.probes.range(first..).take_while(|(k, _)| k.0 == pool.uuid && k.1 == addr);
+        let probes = table
+            .probes
+            .range(first..)
+            .take_while(|(k, _)| k.0 == pool.uuid && k.1 == addr);
         let results: Vec<_> = probes.map(|(_, p)| &p.result).collect();
         server(addr, enabled, &results)
     })
@@ -209,12 +246,22 @@ fn server(addr: SocketAddr, enabled: bool, results: &[&Result]) -> ServerHealth 
         State::Down => OperState::Down,
         State::Initializing => OperState::Initializing,
     };
-    let failure = results.iter().filter(|r| r.state == State::Down).find_map(|r| r.failure);
+    let failure = results
+        .iter()
+        .filter(|r| r.state == State::Down)
+        .find_map(|r| r.failure);
     ServerHealth {
         addr,
         state,
-        reason: failure.filter(|_| state == OperState::Down).map(|f| f.to_string()).unwrap_or_default(),
-        response_time_ms: results.iter().map(|r| r.response_time_ms).max().unwrap_or(0),
+        reason: failure
+            .filter(|_| state == OperState::Down)
+            .map(|f| f.to_string())
+            .unwrap_or_default(),
+        response_time_ms: results
+            .iter()
+            .map(|r| r.response_time_ms)
+            .max()
+            .unwrap_or(0),
     }
 }
 
@@ -224,7 +271,9 @@ async fn probe(server: SocketAddr, monitor: &HealthMonitor) -> std::result::Resu
     let port = u16::try_from(monitor.monitor_port).ok().filter(|p| *p != 0);
     let target = SocketAddr::new(server.ip(), port.unwrap_or(server.port()));
     let connected = tokio::time::timeout(limit, TcpStream::connect(target)).await;
-    let mut stream = connected.map_err(|_| Failure::ConnectionTimeout)?.map_err(|e| failure(&e))?;
+    let mut stream = connected
+        .map_err(|_| Failure::ConnectionTimeout)?
+        .map_err(|e| failure(&e))?;
     let Some(Kind::Tcp(tcp)) = &monitor.kind else {
         return Ok(());
     };
@@ -235,8 +284,15 @@ async fn probe(server: SocketAddr, monitor: &HealthMonitor) -> std::result::Resu
     exchanged.await.map_err(|_| Failure::PayloadTimeout)?
 }
 
-async fn exchange(stream: &mut TcpStream, request: &str, response: &str) -> std::result::Result<(), Failure> {
-    stream.write_all(request.as_bytes()).await.map_err(|e| failure(&e))?;
+async fn exchange(
+    stream: &mut TcpStream,
+    request: &str,
+    response: &str,
+) -> std::result::Result<(), Failure> {
+    stream
+        .write_all(request.as_bytes())
+        .await
+        .map_err(|e| failure(&e))?;
     if response.is_empty() {
         return Ok(());
     }

@@ -31,7 +31,10 @@ pub(crate) struct Identity {
 
 impl Identity {
     /// The identity on disk; else the engine joins, which it tries until a controller answers.
-    pub(crate) async fn load_or_join(settings: &Settings, interfaces: Vec<Interface>) -> anyhow::Result<Self> {
+    pub(crate) async fn load_or_join(
+        settings: &Settings,
+        interfaces: Vec<Interface>,
+    ) -> anyhow::Result<Self> {
         if let Some(identity) = Self::load(&settings.state_dir)? {
             return Ok(identity);
         }
@@ -49,7 +52,8 @@ impl Identity {
         }
         let read = |name: &str| {
             let path = folder.join(name);
-            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+            std::fs::read_to_string(&path)
+                .with_context(|| format!("cannot read {}", path.display()))
         };
         Ok(Some(Self {
             se_uuid: read("se-uuid")?.trim().to_owned(),
@@ -82,22 +86,29 @@ impl Identity {
         let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(self.certificate_pem.as_bytes()) else {
             return true;
         };
-        let Ok(cert) = pem.parse_x509() else { return true };
+        let Ok(cert) = pem.parse_x509() else {
+            return true;
+        };
         let validity = cert.validity();
         let life = validity.not_after.timestamp() - validity.not_before.timestamp();
-        let left = validity.time_to_expiration().map_or(0, |d| d.whole_seconds());
+        let left = validity
+            .time_to_expiration()
+            .map_or(0, |d| d.whole_seconds());
         left * 3 < life
     }
 
     /// A connection to a controller that the CA vouches for, as this engine.
     pub(crate) async fn connect(&self, controller: &str) -> anyhow::Result<Channel> {
-        let tls = tls(&self.ca_pem).identity(TlsIdentity::from_pem(&self.certificate_pem, &self.key_pem));
+        let tls =
+            tls(&self.ca_pem).identity(TlsIdentity::from_pem(&self.certificate_pem, &self.key_pem));
         connect(controller, tls).await
     }
 }
 
 fn tls(ca_pem: &str) -> ClientTlsConfig {
-    ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca_pem)).domain_name(SERVER_NAME)
+    ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(ca_pem))
+        .domain_name(SERVER_NAME)
 }
 
 async fn connect(controller: &str, tls: ClientTlsConfig) -> anyhow::Result<Channel> {
@@ -117,7 +128,11 @@ fn request(key: &KeyPair) -> anyhow::Result<String> {
     Ok(csr.pem()?)
 }
 
-async fn join(settings: &Settings, token: &JoinToken, interfaces: Vec<Interface>) -> anyhow::Result<Identity> {
+async fn join(
+    settings: &Settings,
+    token: &JoinToken,
+    interfaces: Vec<Interface>,
+) -> anyhow::Result<Identity> {
     let key = KeyPair::generate()?;
     let message = JoinRequest {
         token_id: token.id.clone(),
@@ -152,13 +167,27 @@ enum JoinError {
     Unreachable(anyhow::Error),
 }
 
-async fn join_at(controller: &str, token: &JoinToken, message: JoinRequest) -> Result<proto::v1::JoinReply, JoinError> {
-    let channel = connect(controller, tls(&token.ca_pem)).await.map_err(JoinError::Unreachable)?;
+async fn join_at(
+    controller: &str,
+    token: &JoinToken,
+    message: JoinRequest,
+) -> Result<proto::v1::JoinReply, JoinError> {
+    let channel = connect(controller, tls(&token.ca_pem))
+        .await
+        .map_err(JoinError::Unreachable)?;
     match EngineControlClient::new(channel).join(message).await {
         Ok(reply) => Ok(reply.into_inner()),
-        Err(status) if matches!(status.code(), tonic::Code::PermissionDenied | tonic::Code::InvalidArgument) => {
+        Err(status)
+            if matches!(
+                status.code(),
+                tonic::Code::PermissionDenied | tonic::Code::InvalidArgument
+            ) =>
+        {
             Err(JoinError::Refused(status.message().to_owned()))
         }
-        Err(status) => Err(JoinError::Unreachable(anyhow::anyhow!("{}", status.message()))),
+        Err(status) => Err(JoinError::Unreachable(anyhow::anyhow!(
+            "{}",
+            status.message()
+        ))),
     }
 }

@@ -46,8 +46,11 @@ impl LastState {
 
 fn decode(content: &[u8]) -> Option<DesiredState> {
     let (header, body) = content.split_at_checked(HEADER_LEN)?;
-    let number = |range: std::ops::Range<usize>| Some(u64::from_le_bytes(header[range].try_into().ok()?));
-    let whole = header[..8] == *MAGIC && number(8..16)? == body.len() as u64 && number(16..24)? == checksum(body);
+    let number =
+        |range: std::ops::Range<usize>| Some(u64::from_le_bytes(header[range].try_into().ok()?));
+    let whole = header[..8] == *MAGIC
+        && number(8..16)? == body.len() as u64
+        && number(16..24)? == checksum(body);
     whole.then(|| DesiredState::decode(body).ok()).flatten()
 }
 
@@ -63,7 +66,11 @@ mod tests {
     use super::*;
 
     fn state() -> DesiredState {
-        DesiredState { generation: 7, se_uuid: "serviceengine-1".into(), ..DesiredState::default() }
+        DesiredState {
+            generation: 7,
+            se_uuid: "serviceengine-1".into(),
+            ..DesiredState::default()
+        }
     }
 
     #[test]
@@ -74,7 +81,10 @@ mod tests {
         assert_eq!(last.load(), None);
         last.save(&state()).expect("saved");
         assert_eq!(last.load(), Some(state()));
-        let mode = std::fs::metadata(&last.0).expect("there").permissions().mode();
+        let mode = std::fs::metadata(&last.0)
+            .expect("there")
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 

@@ -57,7 +57,11 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let _sysctls = sysctl::Sysctls::set(interfaces.iter().map(|i| i.name.clone()));
     let last_state = LastState::new(&settings.state_dir);
     let desired = watch::Sender::new(Arc::new(last_state.load().unwrap_or_default()));
-    tracing::info!(se = settings.name, generation = desired.borrow().generation, "engine started");
+    tracing::info!(
+        se = settings.name,
+        generation = desired.borrow().generation,
+        "engine started"
+    );
 
     let stop = CancellationToken::new();
     let actors = Actors::start(net.clone()).context("cannot start the proxy")?;
@@ -94,7 +98,17 @@ async fn agent(
 ) -> anyhow::Result<()> {
     let identity = identity::Identity::load_or_join(&settings, interfaces).await?;
     let boot_id = format!("{:016x}", rand::random::<u64>());
-    session::Agent { settings, identity, last_state, net, desired, reports, boot_id }.run().await;
+    session::Agent {
+        settings,
+        identity,
+        last_state,
+        net,
+        desired,
+        reports,
+        boot_id,
+    }
+    .run()
+    .await;
     Ok(())
 }
 
@@ -119,8 +133,18 @@ struct Observer {
 
 impl Observer {
     fn new(actors: &Actors, outcome: watch::Receiver<Outcome>) -> Self {
-        let (health, bgp, proxy) = (actors.health.snapshot(), actors.bgp.status(), actors.proxy.clone());
-        Self { outcome, health, bgp, proxy, started: Instant::now() }
+        let (health, bgp, proxy) = (
+            actors.health.snapshot(),
+            actors.bgp.status(),
+            actors.proxy.clone(),
+        );
+        Self {
+            outcome,
+            health,
+            bgp,
+            proxy,
+            started: Instant::now(),
+        }
     }
 
     /// Makes a report on every change and on a period; aborted with the engine.
@@ -129,7 +153,9 @@ impl Observer {
         for sequence in 1.. {
             let mut report = self.report();
             report.sequence = sequence;
-            report.interfaces.clone_from(&interfaces.borrow_and_update());
+            report
+                .interfaces
+                .clone_from(&interfaces.borrow_and_update());
             reports.send_replace(report);
             tokio::time::sleep(REPORT_COALESCE).await;
             tokio::select! {
@@ -160,6 +186,10 @@ impl Observer {
 fn rss_bytes() -> u64 {
     const PAGE_LEN: u64 = 4096;
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = statm.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
+    let pages: u64 = statm
+        .split_whitespace()
+        .nth(1)
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0);
     pages * PAGE_LEN
 }

@@ -7,7 +7,9 @@ use crate::args::InterfaceFilter;
 use anyhow::Context as _;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use proto::v1::Interface;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol, AddressScope};
+use rtnetlink::packet_route::address::{
+    AddressAttribute, AddressMessage, AddressProtocol, AddressScope,
+};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, State};
 use rtnetlink::{Handle, MulticastGroup};
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,10 +31,19 @@ pub(crate) struct Net {
 impl Net {
     /// Opens netlink; the task that drives it ends with the runtime.
     pub(crate) async fn open(filter: InterfaceFilter) -> anyhow::Result<std::sync::Arc<Self>> {
-        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
-        let (connection, handle, mut messages) = rtnetlink::new_multicast_connection(&groups).context("cannot open netlink")?;
+        let groups = [
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+        ];
+        let (connection, handle, mut messages) =
+            rtnetlink::new_multicast_connection(&groups).context("cannot open netlink")?;
         tokio::spawn(connection);
-        let net = std::sync::Arc::new(Self { handle, filter, interfaces: watch::Sender::new(Vec::new()) });
+        let net = std::sync::Arc::new(Self {
+            handle,
+            filter,
+            interfaces: watch::Sender::new(Vec::new()),
+        });
         net.refresh().await?;
         let watcher = std::sync::Arc::downgrade(&net);
         tokio::spawn(async move {
@@ -55,7 +66,8 @@ impl Net {
 
     async fn refresh(&self) -> anyhow::Result<()> {
         let links: Vec<LinkMessage> = self.handle.link().get().execute().try_collect().await?;
-        let addresses: Vec<AddressMessage> = self.handle.address().get().execute().try_collect().await?;
+        let addresses: Vec<AddressMessage> =
+            self.handle.address().get().execute().try_collect().await?;
         let mut by_index: BTreeMap<u32, Interface> = BTreeMap::new();
         for link in &links {
             let interface = interface(link);
@@ -102,10 +114,21 @@ impl Net {
 
     /// The VIPs on `lo` that are ours.
     async fn vips(&self) -> anyhow::Result<BTreeMap<IpAddr, AddressMessage>> {
-        let request = self.handle.address().get().set_link_index_filter(LOOPBACK_INDEX);
+        let request = self
+            .handle
+            .address()
+            .get()
+            .set_link_index_filter(LOOPBACK_INDEX);
         let all: Vec<AddressMessage> = request.execute().try_collect().await?;
-        let ours = |m: &AddressMessage| m.attributes.contains(&AddressAttribute::Protocol(OUR_PROTOCOL));
-        Ok(all.into_iter().filter(ours).filter_map(|m| Some((address_of(&m)?, m))).collect())
+        let ours = |m: &AddressMessage| {
+            m.attributes
+                .contains(&AddressAttribute::Protocol(OUR_PROTOCOL))
+        };
+        Ok(all
+            .into_iter()
+            .filter(ours)
+            .filter_map(|m| Some((address_of(&m)?, m)))
+            .collect())
     }
 
     async fn add(&self, address: IpAddr) -> Result<(), rtnetlink::Error> {
@@ -113,7 +136,9 @@ impl Net {
         let mut request = self.handle.address().add(LOOPBACK_INDEX, address, length);
         let message = request.message_mut();
         message.header.scope = AddressScope::Host;
-        message.attributes.push(AddressAttribute::Protocol(OUR_PROTOCOL));
+        message
+            .attributes
+            .push(AddressAttribute::Protocol(OUR_PROTOCOL));
         request.replace().execute().await
     }
 }
@@ -125,13 +150,27 @@ fn log_failure(result: Result<(), rtnetlink::Error>, vip: IpAddr, what: &str) {
 }
 
 fn interface(link: &LinkMessage) -> Interface {
-    let mut found = Interface { up: link.header.flags.contains(LinkFlags::Up), ..Interface::default() };
+    let mut found = Interface {
+        up: link.header.flags.contains(LinkFlags::Up),
+        ..Interface::default()
+    };
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(name) => found.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => found.mtu = *mtu,
-            LinkAttribute::Address(mac) => found.mac = mac.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(":"),
-            LinkAttribute::OperState(state) => found.up &= !matches!(state, State::Down | State::LowerLayerDown | State::NotPresent),
+            LinkAttribute::Address(mac) => {
+                found.mac = mac
+                    .iter()
+                    .map(|b| format!("{b:02x}"))
+                    .collect::<Vec<_>>()
+                    .join(":")
+            }
+            LinkAttribute::OperState(state) => {
+                found.up &= !matches!(
+                    state,
+                    State::Down | State::LowerLayerDown | State::NotPresent
+                )
+            }
             _ => {}
         }
     }
@@ -152,6 +191,9 @@ fn address_of(message: &AddressMessage) -> Option<IpAddr> {
 /// `10.10.10.11/24`; link-local addresses and those of narrower scope are no next hops.
 fn usable(message: &AddressMessage) -> Option<String> {
     let address = address_of(message)?;
-    let universe = matches!(message.header.scope, AddressScope::Universe | AddressScope::Site);
+    let universe = matches!(
+        message.header.scope,
+        AddressScope::Universe | AddressScope::Site
+    );
     universe.then(|| format!("{address}/{}", message.header.prefix_len))
 }

@@ -10,7 +10,10 @@ use crate::decide::{self, Failures, Verdict};
 use crate::health::HealthHandle;
 use crate::net::Net;
 use model::reason::Reason;
-use proto::v1::{DesiredState, Interface, OperState, PoolStatus, Report, ServerStatus, VipStatus, VirtualServiceStatus};
+use proto::v1::{
+    DesiredState, Interface, OperState, PoolStatus, Report, ServerStatus, VipStatus,
+    VirtualServiceStatus,
+};
 use proxy::{ListenerStatus, ProxyHandle, Stats};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -45,7 +48,12 @@ impl Actors {
     /// Starts them; nothing is announced, listened on or probed yet.
     pub(crate) fn start(net: Arc<Net>) -> std::io::Result<Self> {
         let proxy = proxy::Proxy::start(proxy::ProxyConfig::default())?;
-        Ok(Self { net, health: HealthHandle::spawn(), proxy, bgp: Speaker::spawn() })
+        Ok(Self {
+            net,
+            health: HealthHandle::spawn(),
+            proxy,
+            bgp: Speaker::spawn(),
+        })
     }
 }
 
@@ -63,7 +71,11 @@ pub(crate) async fn run(
         let wanted = desired.borrow_and_update().clone();
         actors.health.apply(&wanted.pools, &wanted.health_monitors);
         let links = interfaces.borrow_and_update().clone();
-        let round = Round { actors: &actors, desired: &wanted, links };
+        let round = Round {
+            actors: &actors,
+            desired: &wanted,
+            links,
+        };
         let snapshot = health.borrow_and_update().clone();
         let (result, failed) = round.act(&snapshot, &mut routes).await;
         outcome.send_if_modified(|old| {
@@ -71,7 +83,13 @@ pub(crate) async fn run(
             *old = result;
             changed
         });
-        let retry = async { if failed { tokio::time::sleep(RETRY).await } else { std::future::pending().await } };
+        let retry = async {
+            if failed {
+                tokio::time::sleep(RETRY).await
+            } else {
+                std::future::pending().await
+            }
+        };
         tokio::select! {
             () = stop.cancelled() => break,
             _ = desired.changed() => {}
@@ -84,7 +102,10 @@ pub(crate) async fn run(
 }
 
 async fn take_down(actors: Actors) {
-    actors.bgp.shutdown("the service engine is stopping", FAREWELL).await;
+    actors
+        .bgp
+        .shutdown("the service engine is stopping", FAREWELL)
+        .await;
     actors.proxy.close_all().await;
     actors.net.set_vips(&BTreeSet::new()).await;
 }
@@ -97,13 +118,21 @@ struct Round<'a> {
 
 impl Round<'_> {
     /// One pass; `routes` is what is announced before and after it. True when something failed.
-    async fn act(&self, health: &crate::health::HealthSnapshot, routes: &mut BTreeSet<IpAddr>) -> (Outcome, bool) {
+    async fn act(
+        &self,
+        health: &crate::health::HealthSnapshot,
+        routes: &mut BTreeSet<IpAddr>,
+    ) -> (Outcome, bool) {
         let decision = decide::decide(self.desired, health);
         let (_, hoped) = self.announcements(&decision.verdicts);
         // What goes away goes first: no route without its listener.
         routes.retain(|r| hoped.contains(r));
         self.announce(routes.clone());
-        let up = self.actors.net.set_vips(&self.with_present(&decision.vips, routes)).await;
+        let up = self
+            .actors
+            .net
+            .set_vips(&self.with_present(&decision.vips, routes))
+            .await;
         let listeners = self.actors.proxy.apply(decision.services.clone()).await;
         let failures = self.failures(&up, &listeners);
         let verdicts = decide::with_failures(&decision.verdicts, &failures);
@@ -111,16 +140,30 @@ impl Round<'_> {
         routes.clone_from(&hosts);
         self.announce(hosts);
         let failed = !up.is_empty() || !failures.is_empty();
-        (Outcome { desired: self.desired.clone(), verdicts, announced }, failed)
+        (
+            Outcome {
+                desired: self.desired.clone(),
+                verdicts,
+                announced,
+            },
+            failed,
+        )
     }
 
     /// The VIPs that shall stand on `lo`; those still announced stay until they are withdrawn.
-    fn with_present(&self, wanted: &BTreeSet<IpAddr>, routes: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
+    fn with_present(
+        &self,
+        wanted: &BTreeSet<IpAddr>,
+        routes: &BTreeSet<IpAddr>,
+    ) -> BTreeSet<IpAddr> {
         wanted.union(routes).copied().collect()
     }
 
     /// Per VsVip whether it is announced, and the addresses that are.
-    fn announcements(&self, verdicts: &BTreeMap<String, Verdict>) -> (BTreeMap<String, Result<(), Reason>>, BTreeSet<IpAddr>) {
+    fn announcements(
+        &self,
+        verdicts: &BTreeMap<String, Verdict>,
+    ) -> (BTreeMap<String, Result<(), Reason>>, BTreeSet<IpAddr>) {
         let mut by_vsvip = BTreeMap::new();
         let mut addresses = BTreeSet::new();
         for vip in &self.desired.vips {
@@ -153,7 +196,11 @@ impl Round<'_> {
         }
         let broken = |address: &str| address.parse().is_ok_and(|a: IpAddr| vips.contains_key(&a));
         for vip in self.desired.vips.iter().filter(|v| broken(&v.address)) {
-            let services = self.desired.virtual_services.iter().filter(|s| s.vsvip_uuid == vip.vsvip_uuid);
+            let services = self
+                .desired
+                .virtual_services
+                .iter()
+                .filter(|s| s.vsvip_uuid == vip.vsvip_uuid);
             failures.extend(services.map(|s| (s.uuid.clone(), Reason::VipFailed)));
         }
         failures
@@ -161,13 +208,29 @@ impl Round<'_> {
 }
 
 /// The part of a report that this module knows: services, pools, VIPs.
-pub(crate) fn report(outcome: &Outcome, health: &crate::health::HealthSnapshot, stats: &Stats) -> Report {
+pub(crate) fn report(
+    outcome: &Outcome,
+    health: &crate::health::HealthSnapshot,
+    stats: &Stats,
+) -> Report {
     let desired = &outcome.desired;
     Report {
         applied_generation: desired.generation,
-        virtual_services: desired.virtual_services.iter().map(|v| service_status(&v.uuid, outcome, stats)).collect(),
-        pools: desired.pools.iter().map(|p| pool_status(p, health, stats)).collect(),
-        vips: desired.vips.iter().map(|v| vip_status(v, outcome)).collect(),
+        virtual_services: desired
+            .virtual_services
+            .iter()
+            .map(|v| service_status(&v.uuid, outcome, stats))
+            .collect(),
+        pools: desired
+            .pools
+            .iter()
+            .map(|p| pool_status(p, health, stats))
+            .collect(),
+        vips: desired
+            .vips
+            .iter()
+            .map(|v| vip_status(v, outcome))
+            .collect(),
         ..Report::default()
     }
 }
@@ -180,7 +243,11 @@ fn service_status(uuid: &str, outcome: &Outcome, stats: &Stats) -> VirtualServic
         uuid: uuid.to_owned(),
         state: state.into(),
         reason_code: reason.code().into(),
-        reason: if reason == Reason::Up { String::new() } else { reason.sentence().into() },
+        reason: if reason == Reason::Up {
+            String::new()
+        } else {
+            reason.sentence().into()
+        },
         open_connections: counters.map_or(0, |c| c.open),
         total_connections: counters.map_or(0, |c| c.total),
         bytes_in: counters.map_or(0, |c| c.bytes_in),
@@ -189,19 +256,37 @@ fn service_status(uuid: &str, outcome: &Outcome, stats: &Stats) -> VirtualServic
 }
 
 fn vip_status(vip: &proto::v1::Vip, outcome: &Outcome) -> VipStatus {
-    let verdict = outcome.announced.get(&vip.vsvip_uuid).copied().unwrap_or(Err(Reason::VsDown));
+    let verdict = outcome
+        .announced
+        .get(&vip.vsvip_uuid)
+        .copied()
+        .unwrap_or(Err(Reason::VsDown));
     VipStatus {
         vsvip_uuid: vip.vsvip_uuid.clone(),
         vip_id: vip.vip_id.clone(),
         address: vip.address.clone(),
         announced: verdict.is_ok(),
-        reason_code: verdict.err().map(|r| r.code().to_owned()).unwrap_or_default(),
-        reason: verdict.err().map(|r| r.sentence().to_owned()).unwrap_or_default(),
+        reason_code: verdict
+            .err()
+            .map(|r| r.code().to_owned())
+            .unwrap_or_default(),
+        reason: verdict
+            .err()
+            .map(|r| r.sentence().to_owned())
+            .unwrap_or_default(),
     }
 }
 
-fn pool_status(pool: &proto::v1::Pool, health: &crate::health::HealthSnapshot, stats: &Stats) -> PoolStatus {
-    let servers = health.pools.get(&pool.uuid).map(Vec::as_slice).unwrap_or_default();
+fn pool_status(
+    pool: &proto::v1::Pool,
+    health: &crate::health::HealthSnapshot,
+    stats: &Stats,
+) -> PoolStatus {
+    let servers = health
+        .pools
+        .get(&pool.uuid)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     let any = |state: OperState| servers.iter().any(|s| s.state == state);
     let state = match () {
         () if !pool.enabled => OperState::Disabled,
@@ -210,7 +295,10 @@ fn pool_status(pool: &proto::v1::Pool, health: &crate::health::HealthSnapshot, s
         () => OperState::Down,
     };
     let each = servers.iter().map(|s| {
-        let counters = stats.servers.iter().find(|c| c.pool_uuid == pool.uuid && c.addr == s.addr);
+        let counters = stats
+            .servers
+            .iter()
+            .find(|c| c.pool_uuid == pool.uuid && c.addr == s.addr);
         ServerStatus {
             address: s.addr.ip().to_string(),
             port: s.addr.port().into(),
@@ -221,5 +309,9 @@ fn pool_status(pool: &proto::v1::Pool, health: &crate::health::HealthSnapshot, s
             response_time_ms: s.response_time_ms,
         }
     });
-    PoolStatus { uuid: pool.uuid.clone(), state: state.into(), servers: each.collect() }
+    PoolStatus {
+        uuid: pool.uuid.clone(),
+        state: state.into(),
+        servers: each.collect(),
+    }
 }

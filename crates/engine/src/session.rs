@@ -8,7 +8,10 @@ use crate::net::Net;
 use crate::validate;
 use proto::PROTOCOL_VERSION;
 use proto::v1::engine_control_client::EngineControlClient;
-use proto::v1::{Ack, DesiredState, EngineMessage, Hello, Nack, RenewRequest, Report, controller_message, engine_message};
+use proto::v1::{
+    Ack, DesiredState, EngineMessage, Hello, Nack, RenewRequest, Report, controller_message,
+    engine_message,
+};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -44,7 +47,11 @@ impl Agent {
                     tracing::info!(controller, "the controller closed the session");
                     pause = RETRY_FIRST;
                 }
-                Err(error) => tracing::warn!(controller, error = format!("{error:#}"), "no session with the controller; serving goes on"),
+                Err(error) => tracing::warn!(
+                    controller,
+                    error = format!("{error:#}"),
+                    "no session with the controller; serving goes on"
+                ),
             }
             // Half to full pause, so that many engines do not come at once.
             tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
@@ -55,9 +62,15 @@ impl Agent {
     async fn session(&mut self, controller: &str) -> anyhow::Result<()> {
         let channel = self.identity.connect(controller).await?;
         let (outbox, queue) = mpsc::channel(QUEUE_LEN);
-        outbox.send(message(engine_message::Body::Hello(self.hello()))).await?;
-        let stream = EngineControlClient::new(channel).session(ReceiverStream::new(queue)).await;
-        let inbox = stream.map_err(|s| anyhow::anyhow!("{}", s.message()))?.into_inner();
+        outbox
+            .send(message(engine_message::Body::Hello(self.hello())))
+            .await?;
+        let stream = EngineControlClient::new(channel)
+            .session(ReceiverStream::new(queue))
+            .await;
+        let inbox = stream
+            .map_err(|s| anyhow::anyhow!("{}", s.message()))?
+            .into_inner();
         tracing::info!(controller, "session with the controller");
         self.talk(inbox, outbox).await
     }
@@ -73,7 +86,11 @@ impl Agent {
         }
     }
 
-    async fn talk(&mut self, mut inbox: Streaming<proto::v1::ControllerMessage>, outbox: mpsc::Sender<EngineMessage>) -> anyhow::Result<()> {
+    async fn talk(
+        &mut self,
+        mut inbox: Streaming<proto::v1::ControllerMessage>,
+        outbox: mpsc::Sender<EngineMessage>,
+    ) -> anyhow::Result<()> {
         self.reports.mark_changed();
         let mut renewal = tokio::time::interval(RENEWAL_CHECK);
         loop {
@@ -96,14 +113,19 @@ impl Agent {
         }
     }
 
-    async fn take(&mut self, body: Option<controller_message::Body>, outbox: &mpsc::Sender<EngineMessage>) -> anyhow::Result<()> {
+    async fn take(
+        &mut self,
+        body: Option<controller_message::Body>,
+        outbox: &mpsc::Sender<EngineMessage>,
+    ) -> anyhow::Result<()> {
         match body {
             Some(controller_message::Body::DesiredState(state)) => {
                 let answer = self.accept(state);
                 outbox.send(message(answer)).await?;
             }
             Some(controller_message::Body::Certificate(certificate)) => {
-                self.identity.renewed(certificate.certificate_pem, &self.settings.state_dir)?;
+                self.identity
+                    .renewed(certificate.certificate_pem, &self.settings.state_dir)?;
                 tracing::info!("certificate renewed");
             }
             None => {}
@@ -116,14 +138,21 @@ impl Agent {
         let generation = state.generation;
         let nack = |field: String, reason: String| {
             tracing::warn!(generation, field, reason, "desired state refused");
-            engine_message::Body::Nack(Nack { generation, field, reason })
+            engine_message::Body::Nack(Nack {
+                generation,
+                field,
+                reason,
+            })
         };
         if let Err(refusal) = validate::validate(&state, &self.net.interfaces().borrow()) {
             return nack(refusal.field, refusal.reason);
         }
         if **self.desired.borrow() != state {
             if let Err(error) = self.last_state.save(&state) {
-                return nack("state_dir".into(), format!("the last good state cannot be written: {error:#}"));
+                return nack(
+                    "state_dir".into(),
+                    format!("the last good state cannot be written: {error:#}"),
+                );
             }
             tracing::info!(generation, "desired state taken over");
             self.desired.send_replace(Arc::new(state));

@@ -3,7 +3,11 @@
 
 use std::path::PathBuf;
 
-const WANTED: [(&str, &str); 3] = [("arp_ignore", "1"), ("arp_announce", "2"), ("rp_filter", "2")];
+const WANTED: [(&str, &str); 3] = [
+    ("arp_ignore", "1"),
+    ("arp_announce", "2"),
+    ("rp_filter", "2"),
+];
 
 /// What the settings were before; written back when this is dropped.
 pub(crate) struct Sysctls(Vec<(PathBuf, String)>);
@@ -15,14 +19,18 @@ impl Sysctls {
         for interface in interfaces {
             for (name, wanted) in WANTED {
                 let path = PathBuf::from(format!("/proc/sys/net/ipv4/conf/{interface}/{name}"));
-                let Ok(before) = std::fs::read_to_string(&path) else { continue };
+                let Ok(before) = std::fs::read_to_string(&path) else {
+                    continue;
+                };
                 let before = before.trim().to_owned();
                 if before == wanted || (name == "rp_filter" && before == "0") {
                     continue;
                 }
                 match std::fs::write(&path, wanted) {
                     Ok(()) => saved.push((path, before)),
-                    Err(error) => tracing::warn!(path = %path.display(), wanted, %error, "cannot set; the routers may see the VIP's ARP"),
+                    Err(error) => {
+                        tracing::warn!(path = %path.display(), wanted, %error, "cannot set; the routers may see the VIP's ARP")
+                    }
                 }
             }
         }

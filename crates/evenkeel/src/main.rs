@@ -30,7 +30,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    rustls::crypto::ring::default_provider().install_default().ok();
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .ok();
     match args.command {
         Command::Controller(daemon) => run_daemon(|| controller::run(daemon)),
         Command::Engine(daemon) => run_daemon(|| engine::run(daemon)),
@@ -56,7 +58,9 @@ fn run_daemon(run: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
 /// Text on a terminal, JSON under systemd; `EVENKEEL_LOG` holds the filter (default `info`).
 fn start_log() {
     let filter = EnvFilter::try_from_env("EVENKEEL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         log.json().init();
     } else {

@@ -92,7 +92,13 @@ pub struct Check {
 impl Check {
     /// A check whose first probe is due now.
     pub fn new(timing: Timing, now: Instant) -> Self {
-        Self { timing, state: State::Initializing, failure: None, against: 0, due: Some(now) }
+        Self {
+            timing,
+            state: State::Initializing,
+            failure: None,
+            against: 0,
+            due: Some(now),
+        }
     }
 
     /// When the next probe is due; `None` while one is under way.
@@ -110,12 +116,25 @@ impl Check {
     }
 
     /// The probe that began at `started` ended with this result; true when the state changed.
-    pub fn finished(&mut self, started: Instant, now: Instant, result: Result<(), Failure>) -> bool {
+    pub fn finished(
+        &mut self,
+        started: Instant,
+        now: Instant,
+        result: Result<(), Failure>,
+    ) -> bool {
         self.due = Some((started + self.timing.interval).max(now));
         let before = self.state;
-        let wanted = if result.is_ok() { State::Up } else { State::Down };
+        let wanted = if result.is_ok() {
+            State::Up
+        } else {
+            State::Down
+        };
         self.failure = result.err();
-        self.against = if wanted == self.state { 0 } else { self.against + 1 };
+        self.against = if wanted == self.state {
+            0
+        } else {
+            self.against + 1
+        };
         let needed = match (self.state, wanted) {
             (State::Initializing, _) => 1,
             (_, State::Up) => self.timing.rise,
@@ -154,7 +173,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const TIMING: Timing = Timing { interval: Duration::from_secs(10), rise: 2, fall: 3 };
+    const TIMING: Timing = Timing {
+        interval: Duration::from_secs(10),
+        rise: 2,
+        fall: 3,
+    };
     const FAIL: Result<(), Failure> = Err(Failure::ConnectionRefused);
 
     fn after(results: &[Result<(), Failure>]) -> Vec<State> {
@@ -199,8 +222,14 @@ mod tests {
     #[test]
     fn all_monitors_must_pass_and_no_monitor_means_up() {
         assert_eq!(combine([]), State::Up);
-        assert_eq!(combine([State::Up, State::Initializing]), State::Initializing);
-        assert_eq!(combine([State::Up, State::Down, State::Initializing]), State::Down);
+        assert_eq!(
+            combine([State::Up, State::Initializing]),
+            State::Initializing
+        );
+        assert_eq!(
+            combine([State::Up, State::Down, State::Initializing]),
+            State::Down
+        );
     }
 
     proptest! {

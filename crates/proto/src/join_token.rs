@@ -44,14 +44,18 @@ impl JoinToken {
     /// It is no token, or not a whole one.
     pub fn decode(text: &str) -> Result<Self, TokenError> {
         let body = text.trim().strip_prefix(PREFIX).ok_or(TokenError::Prefix)?;
-        let json = URL_SAFE_NO_PAD.decode(body).map_err(|_| TokenError::Damaged)?;
+        let json = URL_SAFE_NO_PAD
+            .decode(body)
+            .map_err(|_| TokenError::Damaged)?;
         serde_json::from_slice(&json).map_err(|_| TokenError::Damaged)
     }
 }
 
 impl fmt::Debug for JoinToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JoinToken").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("JoinToken")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -60,19 +64,29 @@ mod tests {
     use super::*;
 
     fn token() -> JoinToken {
-        JoinToken { id: "t1".into(), secret: "hidden".into(), ca_pem: "-----BEGIN".into() }
+        JoinToken {
+            id: "t1".into(),
+            secret: "hidden".into(),
+            ca_pem: "-----BEGIN".into(),
+        }
     }
 
     #[test]
     fn a_token_survives_its_text_form_with_white_space_around_it() {
-        assert_eq!(JoinToken::decode(&format!(" {}\n", token().encode())), Ok(token()));
+        assert_eq!(
+            JoinToken::decode(&format!(" {}\n", token().encode())),
+            Ok(token())
+        );
     }
 
     #[test]
     fn what_is_no_token_or_only_part_of_one_is_told_apart() {
         assert_eq!(JoinToken::decode("hello"), Err(TokenError::Prefix));
         let text = token().encode();
-        assert_eq!(JoinToken::decode(&text[..text.len() - 5]), Err(TokenError::Damaged));
+        assert_eq!(
+            JoinToken::decode(&text[..text.len() - 5]),
+            Err(TokenError::Damaged)
+        );
     }
 
     #[test]

@@ -29,16 +29,24 @@ pub(crate) fn choose(algorithm: Algorithm, candidates: &[Candidate], turn: u64) 
 }
 
 fn round_robin(candidates: &[Candidate], turn: u64) -> Option<usize> {
-    let weight = |c: &Candidate| if c.usable { u64::from(c.ratio.max(1)) } else { 0 };
+    let weight = |c: &Candidate| {
+        if c.usable {
+            u64::from(c.ratio.max(1))
+        } else {
+            0
+        }
+    };
     let total: u64 = candidates.iter().map(weight).sum();
     let mut left = turn.checked_rem(total)?;
-    candidates.iter().position(|c| match left.checked_sub(weight(c)) {
-        Some(rest) => {
-            left = rest;
-            false
-        }
-        None => true,
-    })
+    candidates
+        .iter()
+        .position(|c| match left.checked_sub(weight(c)) {
+            Some(rest) => {
+                left = rest;
+                false
+            }
+            None => true,
+        })
 }
 
 fn least_connections(candidates: &[Candidate], turn: u64) -> Option<usize> {
@@ -46,7 +54,9 @@ fn least_connections(candidates: &[Candidate], turn: u64) -> Option<usize> {
     let start = turn.checked_rem(count)?;
     let distance = |i: usize| (i as u64 + count - start) % count;
     let usable = candidates.iter().enumerate().filter(|(_, c)| c.usable);
-    usable.min_by_key(|(i, c)| (c.open, distance(*i))).map(|(i, _)| i)
+    usable
+        .min_by_key(|(i, c)| (c.open, distance(*i)))
+        .map(|(i, _)| i)
 }
 
 #[cfg(test)]
@@ -54,27 +64,39 @@ mod tests {
     use super::*;
 
     fn candidate(open: u64, ratio: u32) -> Candidate {
-        Candidate { usable: true, open, ratio }
+        Candidate {
+            usable: true,
+            open,
+            ratio,
+        }
     }
 
     #[test]
     fn round_robin_takes_turns_by_ratio_and_passes_over_what_is_down() {
         let mut servers = [candidate(0, 1), candidate(0, 2), candidate(0, 1)];
         servers[2].usable = false;
-        let turns: Vec<_> = (0..6).filter_map(|t| choose(Algorithm::RoundRobin, &servers, t)).collect();
+        let turns: Vec<_> = (0..6)
+            .filter_map(|t| choose(Algorithm::RoundRobin, &servers, t))
+            .collect();
         assert_eq!(turns, [0, 1, 1, 0, 1, 1]);
     }
 
     #[test]
     fn least_connections_takes_the_emptiest_and_turns_among_equals() {
         let servers = [candidate(2, 1), candidate(1, 1), candidate(1, 1)];
-        let turns: Vec<_> = (0..3).filter_map(|t| choose(Algorithm::LeastConnections, &servers, t)).collect();
+        let turns: Vec<_> = (0..3)
+            .filter_map(|t| choose(Algorithm::LeastConnections, &servers, t))
+            .collect();
         assert_eq!(turns, [1, 1, 2]);
     }
 
     #[test]
     fn nothing_usable_means_no_choice() {
-        let down = Candidate { usable: false, open: 0, ratio: 1 };
+        let down = Candidate {
+            usable: false,
+            open: 0,
+            ratio: 1,
+        };
         for algorithm in [Algorithm::RoundRobin, Algorithm::LeastConnections] {
             assert_eq!(choose(algorithm, &[down], 7), None);
             assert_eq!(choose(algorithm, &[], 7), None);

@@ -54,7 +54,9 @@ async fn connect(service: &Service) -> Option<(TcpStream, Counted)> {
                 server.set_nodelay(true).ok();
                 return Some((server, counted));
             }
-            Ok(Err(error)) => tracing::debug!(server = %addr, %error, "server refused the connection"),
+            Ok(Err(error)) => {
+                tracing::debug!(server = %addr, %error, "server refused the connection")
+            }
             Err(_) => tracing::debug!(server = %addr, "server did not answer in time"),
         }
         tried.push(addr);

@@ -99,9 +99,21 @@ impl Proxy {
     /// A thread or its runtime cannot be made.
     pub fn start(config: ProxyConfig) -> std::io::Result<ProxyHandle> {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        let count = if config.workers == 0 { cores() } else { config.workers };
-        let workers = (0..count).map(Worker::start).collect::<Result<Vec<_>, _>>()?;
-        Ok(ProxyHandle { inner: Arc::new(Inner { workers, state: Mutex::default(), shared: Shared::default() }) })
+        let count = if config.workers == 0 {
+            cores()
+        } else {
+            config.workers
+        };
+        let workers = (0..count)
+            .map(Worker::start)
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(ProxyHandle {
+            inner: Arc::new(Inner {
+                workers,
+                state: Mutex::default(),
+                shared: Shared::default(),
+            }),
+        })
     }
 }
 
@@ -134,7 +146,12 @@ impl ProxyHandle {
             .filter(|s| s.accept)
             .flat_map(|s| s.listen.iter().map(|a| (*a, s.uuid.clone())))
             .collect();
-        let stale: Vec<SocketAddr> = open.0.iter().filter(|(a, vs)| wanted.get(*a) != Some(*vs)).map(|(a, _)| *a).collect();
+        let stale: Vec<SocketAddr> = open
+            .0
+            .iter()
+            .filter(|(a, vs)| wanted.get(*a) != Some(*vs))
+            .map(|(a, _)| *a)
+            .collect();
         for addr in stale {
             self.close(addr).await;
             open.0.remove(&addr);
@@ -148,9 +165,15 @@ impl ProxyHandle {
             if error.is_none() {
                 open.0.insert(addr, vs_uuid.clone());
             }
-            statuses.push(ListenerStatus { vs_uuid, addr, error });
+            statuses.push(ListenerStatus {
+                vs_uuid,
+                addr,
+                error,
+            });
         }
-        self.inner.shared.keep(services.iter().map(|s| s.uuid.as_str()));
+        self.inner
+            .shared
+            .keep(services.iter().map(|s| s.uuid.as_str()));
         statuses
     }
 
@@ -159,7 +182,12 @@ impl ProxyHandle {
         let Some(service) = self.inner.shared.get(vs_uuid) else {
             return Ok(());
         };
-        let listeners = self.inner.workers.iter().map(|_| listener::bind(addr)).collect::<Result<Vec<_>, _>>()?;
+        let listeners = self
+            .inner
+            .workers
+            .iter()
+            .map(|_| listener::bind(addr))
+            .collect::<Result<Vec<_>, _>>()?;
         for (worker, listener) in self.inner.workers.iter().zip(listeners) {
             worker.listen(addr, listener, service.clone()).await;
         }

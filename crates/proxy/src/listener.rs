@@ -32,7 +32,10 @@ pub(crate) async fn accept(listener: std::net::TcpListener, service: Arc<Service
     };
     loop {
         match listener.accept().await {
-            Ok((client, _)) => drop(tokio::task::spawn_local(connection::serve(client, service.clone()))),
+            Ok((client, _)) => drop(tokio::task::spawn_local(connection::serve(
+                client,
+                service.clone(),
+            ))),
             // The client gave up before we came to it, or descriptors ran out: neither ends the listener.
             Err(error) if matches!(error.raw_os_error(), Some(23 | 24)) => {
                 tracing::warn!(%error, "cannot accept");

@@ -88,7 +88,10 @@ struct Rules {
 
 impl Service {
     fn rules(&self) -> Arc<Rules> {
-        self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.rules
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(crate) fn idle_timeout(&self) -> Option<Duration> {
@@ -100,7 +103,9 @@ impl Service {
         let rules = self.rules();
         let turn = self.turn.fetch_add(1, Relaxed);
         let pairs = rules.pool.servers.iter().zip(&rules.servers);
-        let candidates: Vec<_> = pairs.map(|(spec, counters)| candidate(spec, counters, tried)).collect();
+        let candidates: Vec<_> = pairs
+            .map(|(spec, counters)| candidate(spec, counters, tried))
+            .collect();
         let index = balance::choose(rules.pool.algorithm, &candidates, turn)?;
         let counters = rules.servers[index].clone();
         counters.open.fetch_add(1, Relaxed);
@@ -113,7 +118,11 @@ fn candidate(spec: &ServerSpec, counters: &ServerCounters, tried: &[SocketAddr])
     let open = counters.open.load(Relaxed);
     let room = spec.max_connections == 0 || open < u64::from(spec.max_connections);
     let usable = spec.enabled && spec.up && room && !tried.contains(&spec.addr);
-    Candidate { usable, open, ratio: spec.ratio }
+    Candidate {
+        usable,
+        open,
+        ratio: spec.ratio,
+    }
 }
 
 /// All of them.
@@ -125,33 +134,73 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn get(&self, uuid: &str) -> Option<Arc<Service>> {
-        self.services.read().unwrap_or_else(PoisonError::into_inner).get(uuid).cloned()
+        self.services
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(uuid)
+            .cloned()
     }
 
     /// Adds a service or changes its rules; counters stay.
     pub(crate) fn set(&self, spec: &VirtualServiceSpec) {
-        let rules = Arc::new(Rules { idle_timeout: spec.idle_timeout, servers: self.counters_of(&spec.pool), pool: spec.pool.clone() });
+        let rules = Arc::new(Rules {
+            idle_timeout: spec.idle_timeout,
+            servers: self.counters_of(&spec.pool),
+            pool: spec.pool.clone(),
+        });
         match self.get(&spec.uuid) {
-            Some(service) => *service.rules.write().unwrap_or_else(PoisonError::into_inner) = rules,
+            Some(service) => {
+                *service
+                    .rules
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner) = rules
+            }
             None => {
-                let service = Service { uuid: spec.uuid.clone(), counters: VsCounters::default(), turn: AtomicU64::new(0), rules: RwLock::new(rules) };
-                self.services.write().unwrap_or_else(PoisonError::into_inner).insert(spec.uuid.clone(), Arc::new(service));
+                let service = Service {
+                    uuid: spec.uuid.clone(),
+                    counters: VsCounters::default(),
+                    turn: AtomicU64::new(0),
+                    rules: RwLock::new(rules),
+                };
+                self.services
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(spec.uuid.clone(), Arc::new(service));
             }
         }
     }
 
     fn counters_of(&self, pool: &PoolSpec) -> Vec<Arc<ServerCounters>> {
         let mut known = self.servers.write().unwrap_or_else(PoisonError::into_inner);
-        pool.servers.iter().map(|s| known.entry((pool.uuid.clone(), s.addr)).or_default().clone()).collect()
+        pool.servers
+            .iter()
+            .map(|s| {
+                known
+                    .entry((pool.uuid.clone(), s.addr))
+                    .or_default()
+                    .clone()
+            })
+            .collect()
     }
 
     /// Forgets every other service, and servers that no pool has any more.
     pub(crate) fn keep<'a>(&self, uuids: impl Iterator<Item = &'a str>) {
         let uuids: BTreeSet<&str> = uuids.collect();
-        let mut services = self.services.write().unwrap_or_else(PoisonError::into_inner);
+        let mut services = self
+            .services
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         services.retain(|uuid, _| uuids.contains(uuid.as_str()));
         let rules: Vec<_> = services.values().map(|s| s.rules()).collect();
-        let used: BTreeSet<_> = rules.iter().flat_map(|r| r.pool.servers.iter().map(|s| (r.pool.uuid.as_str(), s.addr))).collect();
+        let used: BTreeSet<_> = rules
+            .iter()
+            .flat_map(|r| {
+                r.pool
+                    .servers
+                    .iter()
+                    .map(|s| (r.pool.uuid.as_str(), s.addr))
+            })
+            .collect();
         let mut servers = self.servers.write().unwrap_or_else(PoisonError::into_inner);
         servers.retain(|(pool, addr), _| used.contains(&(pool.as_str(), *addr)));
     }
@@ -161,7 +210,10 @@ impl Shared {
         let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
         Stats {
             virtual_services: services.values().map(|s| vs_stats(s)).collect(),
-            servers: servers.iter().map(|((pool, addr), c)| server_stats(pool, *addr, c)).collect(),
+            servers: servers
+                .iter()
+                .map(|((pool, addr), c)| server_stats(pool, *addr, c))
+                .collect(),
         }
     }
 }
@@ -179,5 +231,10 @@ fn vs_stats(service: &Service) -> VsStats {
 }
 
 fn server_stats(pool: &str, addr: SocketAddr, counters: &ServerCounters) -> ServerStats {
-    ServerStats { pool_uuid: pool.to_owned(), addr, open: counters.open.load(Relaxed), total: counters.total.load(Relaxed) }
+    ServerStats {
+        pool_uuid: pool.to_owned(),
+        addr,
+        open: counters.open.load(Relaxed),
+        total: counters.total.load(Relaxed),
+    }
 }

@@ -63,12 +63,21 @@ pub(crate) async fn run(client: &TcpStream, server: &TcpStream, service: &Servic
     }
 }
 
-async fn pump(from: &TcpStream, to: &TcpStream, count: &AtomicU64, activity: &Activity) -> io::Result<()> {
+async fn pump(
+    from: &TcpStream,
+    to: &TcpStream,
+    count: &AtomicU64,
+    activity: &Activity,
+) -> io::Result<()> {
     loop {
         from.readable().await?;
         let mut buffer = Buffer::borrow();
         match from.try_read(&mut buffer.0) {
-            Ok(0) => return socket2::SockRef::from(to).shutdown(std::net::Shutdown::Write).or_else(already_closed),
+            Ok(0) => {
+                return socket2::SockRef::from(to)
+                    .shutdown(std::net::Shutdown::Write)
+                    .or_else(already_closed);
+            }
             Ok(n) => {
                 count.fetch_add(n as u64, Relaxed);
                 activity.0.set(Instant::now());
@@ -81,7 +90,11 @@ async fn pump(from: &TcpStream, to: &TcpStream, count: &AtomicU64, activity: &Ac
 }
 
 fn already_closed(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::NotConnected { Ok(()) } else { Err(error) }
+    if error.kind() == io::ErrorKind::NotConnected {
+        Ok(())
+    } else {
+        Err(error)
+    }
 }
 
 async fn write_all(to: &TcpStream, mut bytes: &[u8], activity: &Activity) -> io::Result<()> {
@@ -115,5 +128,7 @@ async fn idle(timeout: Option<Duration>, activity: &Activity) {
 /// Closing this socket sends RST instead of FIN.
 pub(crate) fn reset(stream: &TcpStream) {
     // A socket that is gone already needs no RST.
-    socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).ok();
+    socket2::SockRef::from(stream)
+        .set_linger(Some(Duration::ZERO))
+        .ok();
 }

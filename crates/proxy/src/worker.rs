@@ -26,7 +26,9 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn start(number: usize) -> io::Result<Self> {
         let (commands, inbox) = mpsc::channel(QUEUE_LEN);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         std::thread::Builder::new()
             .name(format!("proxy-{number}"))
             .spawn(move || runtime.block_on(run(inbox)))?;
@@ -40,8 +42,14 @@ impl Worker {
         answer.await.ok();
     }
 
-    pub(crate) async fn listen(&self, addr: SocketAddr, listener: TcpListener, service: Arc<Service>) {
-        self.ask(|done| Command::Listen(addr, listener, service, done)).await;
+    pub(crate) async fn listen(
+        &self,
+        addr: SocketAddr,
+        listener: TcpListener,
+        service: Arc<Service>,
+    ) {
+        self.ask(|done| Command::Listen(addr, listener, service, done))
+            .await;
     }
 
     pub(crate) async fn close(&self, addr: SocketAddr) {

@@ -50,7 +50,8 @@ impl Context {
 
     /// True when `include_name` is given; an empty value counts (avi-api 4.2).
     pub fn include_name(&self) -> bool {
-        self.get("include_name").is_some_and(|v| !v.eq_ignore_ascii_case("false"))
+        self.get("include_name")
+            .is_some_and(|v| !v.eq_ignore_ascii_case("false"))
     }
 }
 
@@ -61,7 +62,9 @@ fn slug(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let text = value.to_str().unwrap_or("");
     let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     if text.is_empty() || text.len() > 128 || !text.bytes().all(fits) {
-        return Err(ApiError::bad_request("Slug: is not a uuid; use up to 128 of A-Z a-z 0-9 _ -"));
+        return Err(ApiError::bad_request(
+            "Slug: is not a uuid; use up to 128 of A-Z a-z 0-9 _ -",
+        ));
     }
     Ok(Some(text.to_owned()))
 }
@@ -86,7 +89,10 @@ fn check_version(headers: &HeaderMap) -> Result<(), ApiError> {
     match asked {
         Some(asked) if Some(&asked) <= parts(super::API_VERSION).as_ref() => Ok(()),
         _ => {
-            let text = format!("Invalid version {value:?} in X-Avi-Version; this controller speaks up to {}", super::API_VERSION);
+            let text = format!(
+                "Invalid version {value:?} in X-Avi-Version; this controller speaks up to {}",
+                super::API_VERSION
+            );
             Err(ApiError::bad_request(text))
         }
     }
@@ -96,14 +102,24 @@ fn check_version(headers: &HeaderMap) -> Result<(), ApiError> {
 fn tenant(app: &App, headers: &HeaderMap) -> Result<String, ApiError> {
     let value = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
     let snapshot = app.objects.snapshot();
-    let unknown = |name: &str| ApiError::new(StatusCode::FORBIDDEN, format!("Tenant '{name}' does not exist!"));
+    let unknown = |name: &str| {
+        ApiError::new(
+            StatusCode::FORBIDDEN,
+            format!("Tenant '{name}' does not exist!"),
+        )
+    };
     if let Some(uuid) = value("X-Avi-Tenant-UUID") {
-        return snapshot.get("tenant", uuid).map(|_| uuid.to_owned()).ok_or_else(|| unknown(uuid));
+        return snapshot
+            .get("tenant", uuid)
+            .map(|_| uuid.to_owned())
+            .ok_or_else(|| unknown(uuid));
     }
     match value("X-Avi-Tenant") {
         None | Some("" | "*" | "admin") => Ok("admin".into()),
         Some(name) => {
-            let found = snapshot.by_name("tenant", name).map(|(uuid, _)| uuid.to_owned());
+            let found = snapshot
+                .by_name("tenant", name)
+                .map(|(uuid, _)| uuid.to_owned());
             found.ok_or_else(|| unknown(name))
         }
     }

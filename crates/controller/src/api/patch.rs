@@ -23,12 +23,20 @@ fn keys(field: &str) -> &'static [&'static str] {
 ///
 /// # Errors
 /// The body has no operation, or an operation is no object.
-pub(super) fn apply(ty: &ObjectType, mut object: Object, body: &Object) -> Result<Object, ApiError> {
+pub(super) fn apply(
+    ty: &ObjectType,
+    mut object: Object,
+    body: &Object,
+) -> Result<Object, ApiError> {
     let mut known = 0;
     for operation in ["add", "replace", "delete"] {
-        let Some(fields) = body.get(operation) else { continue };
+        let Some(fields) = body.get(operation) else {
+            continue;
+        };
         let Some(fields) = fields.as_object() else {
-            let text = format!("{operation}: must be an object of fields; write {{\"{operation}\": {{…}}}}");
+            let text = format!(
+                "{operation}: must be an object of fields; write {{\"{operation}\": {{…}}}}"
+            );
             return Err(ApiError::bad_request(text));
         };
         known += 1;
@@ -38,7 +46,9 @@ pub(super) fn apply(ty: &ObjectType, mut object: Object, body: &Object) -> Resul
         }
     }
     if known == 0 {
-        return Err(ApiError::bad_request("a PATCH needs add, replace or delete; see the API documentation"));
+        return Err(ApiError::bad_request(
+            "a PATCH needs add, replace or delete; see the API documentation",
+        ));
     }
     Ok(object)
 }
@@ -51,8 +61,12 @@ fn apply_field(object: &mut Object, operation: &str, name: &str, value: &Value, 
         }
         return;
     };
-    let current = object.entry(name.to_owned()).or_insert_with(|| Value::Array(Vec::new()));
-    let Some(current) = current.as_array_mut() else { return };
+    let current = object
+        .entry(name.to_owned())
+        .or_insert_with(|| Value::Array(Vec::new()));
+    let Some(current) = current.as_array_mut() else {
+        return;
+    };
     if operation == "replace" && keys(name).is_empty() {
         current.clone_from(items);
         return;

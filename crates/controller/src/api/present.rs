@@ -16,7 +16,14 @@ pub(super) enum Names {
 }
 
 /// The object as the client sees it.
-pub(super) fn present(snapshot: &Snapshot, ty: &ObjectType, uuid: &str, stored: &Stored, context: &Context, names: Names) -> Value {
+pub(super) fn present(
+    snapshot: &Snapshot,
+    ty: &ObjectType,
+    uuid: &str,
+    stored: &Stored,
+    context: &Context,
+    names: Names,
+) -> Value {
     let with_names = names == Names::Always || context.include_name();
     let skip_default = context.get("skip_default") == Some("true");
     let mut object = if skip_default {
@@ -26,7 +33,9 @@ pub(super) fn present(snapshot: &Snapshot, ty: &ObjectType, uuid: &str, stored: 
     };
     object::map_refs(ty, &mut object, &mut |reference| {
         let target = reference.value.rsplit('/').next().unwrap_or("");
-        let name = snapshot.name_of(reference.target, target).filter(|_| with_names);
+        let name = snapshot
+            .name_of(reference.target, target)
+            .filter(|_| with_names);
         url(context, &reference.value, name)
     });
     mask_secrets(&mut object);
@@ -43,7 +52,11 @@ fn url(context: &Context, canonical: &str, name: Option<&str>) -> String {
 
 /// `fields=` and `exclude=` (avi-api 5.3).
 fn select(context: &Context, mut object: Object) -> Object {
-    let list = |name: &str| context.get(name).map(|v| v.split(',').map(str::to_owned).collect::<Vec<_>>());
+    let list = |name: &str| {
+        context
+            .get(name)
+            .map(|v| v.split(',').map(str::to_owned).collect::<Vec<_>>())
+    };
     if let Some(wanted) = list("fields") {
         object.retain(|k, _| ["url", "uuid", "name"].contains(&k.as_str()) || wanted.contains(k));
     }

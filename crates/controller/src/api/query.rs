@@ -7,18 +7,41 @@ use serde_json::{Value, json};
 
 /// Parameters that are no field filters.
 const RESERVED: [&str; 17] = [
-    "name", "uuid", "fields", "exclude", "include_name", "include_refs", "skip_default", "join_subresources",
-    "search", "isearch", "sort", "page", "page_size", "limit_by", "cloud_uuid", "cloud", "include",
+    "name",
+    "uuid",
+    "fields",
+    "exclude",
+    "include_name",
+    "include_refs",
+    "skip_default",
+    "join_subresources",
+    "search",
+    "isearch",
+    "sort",
+    "page",
+    "page_size",
+    "limit_by",
+    "cloud_uuid",
+    "cloud",
+    "include",
 ];
 const PAGE_SIZE: usize = 25;
 const PAGE_SIZE_MAX: usize = 200;
 
 /// True when the object passes every filter of the query.
-pub(super) fn matches(snapshot: &Snapshot, ty: &ObjectType, uuid: &str, stored: &Stored, context: &Context) -> bool {
+pub(super) fn matches(
+    snapshot: &Snapshot,
+    ty: &ObjectType,
+    uuid: &str,
+    stored: &Stored,
+    context: &Context,
+) -> bool {
     context.query.iter().all(|(key, value)| match key.as_str() {
         "name" => stored.name() == value,
         "name.contains" => stored.name().contains(value.as_str()),
-        "name.icontains" | "isearch" => stored.name().to_lowercase().contains(&value.to_lowercase()),
+        "name.icontains" | "isearch" => {
+            stored.name().to_lowercase().contains(&value.to_lowercase())
+        }
         "search" => stored.name().contains(value.as_str()),
         "name.in" => value.split(',').any(|n| n == stored.name()),
         "uuid" => uuid == value,
@@ -30,11 +53,21 @@ pub(super) fn matches(snapshot: &Snapshot, ty: &ObjectType, uuid: &str, stored: 
     })
 }
 
-fn field_matches(snapshot: &Snapshot, ty: &ObjectType, stored: &Stored, key: &str, value: &str) -> bool {
+fn field_matches(
+    snapshot: &Snapshot,
+    ty: &ObjectType,
+    stored: &Stored,
+    key: &str,
+    value: &str,
+) -> bool {
     let (field, part) = key.split_once('.').unwrap_or((key, ""));
-    let Some(known) = ty.field(field) else { return true };
+    let Some(known) = ty.field(field) else {
+        return true;
+    };
     if let model::schema::Kind::Ref(target) = &known.kind {
-        let Some(target) = model::schema::message(target) else { return true };
+        let Some(target) = model::schema::message(target) else {
+            return true;
+        };
         return refers(snapshot, stored, field, &target.path, value, part == "name");
     }
     let actual = stored.object.get(field).or(known.default.as_ref());
@@ -46,8 +79,20 @@ fn field_matches(snapshot: &Snapshot, ty: &ObjectType, stored: &Stored, key: &st
 }
 
 /// The field refers to the object with this uuid, URL or name.
-fn refers(snapshot: &Snapshot, stored: &Stored, field: &str, target: &str, value: &str, by_name: bool) -> bool {
-    let Some(uuid) = stored.object.get(field).and_then(Value::as_str).and_then(|r| r.rsplit('/').next()) else {
+fn refers(
+    snapshot: &Snapshot,
+    stored: &Stored,
+    field: &str,
+    target: &str,
+    value: &str,
+    by_name: bool,
+) -> bool {
+    let Some(uuid) = stored
+        .object
+        .get(field)
+        .and_then(Value::as_str)
+        .and_then(|r| r.rsplit('/').next())
+    else {
         return false;
     };
     if by_name {
@@ -59,8 +104,12 @@ fn refers(snapshot: &Snapshot, stored: &Stored, field: &str, target: &str, value
 
 /// Sorts by `sort=field` or `sort=-field`.
 pub(super) fn sort(context: &Context, results: &mut [Value]) {
-    let Some(field) = context.get("sort") else { return };
-    let (name, down) = field.strip_prefix('-').map_or((field, false), |f| (f, true));
+    let Some(field) = context.get("sort") else {
+        return;
+    };
+    let (name, down) = field
+        .strip_prefix('-')
+        .map_or((field, false), |f| (f, true));
     let key = |v: &Value| match v.get(name) {
         Some(Value::String(text)) => text.clone(),
         Some(other) => format!("{other:>24}"),
@@ -75,7 +124,10 @@ pub(super) fn sort(context: &Context, results: &mut [Value]) {
 /// One page of the results: `count` is the total, `next` only when more follow.
 pub(super) fn page(context: &Context, results: Vec<Value>) -> Value {
     let number = |name: &str| context.get(name).and_then(|v| v.parse::<usize>().ok());
-    let size = number("page_size").or(number("limit_by")).unwrap_or(PAGE_SIZE).clamp(1, PAGE_SIZE_MAX);
+    let size = number("page_size")
+        .or(number("limit_by"))
+        .unwrap_or(PAGE_SIZE)
+        .clamp(1, PAGE_SIZE_MAX);
     let page = number("page").unwrap_or(1).max(1);
     let count = results.len();
     let start = (page - 1).saturating_mul(size);

@@ -13,8 +13,18 @@ use model::schema::{ObjectType, object_type};
 
 /// The resources that the API has now; each is a type of the schema.
 pub(super) const RESOURCES: [&str; 12] = [
-    "tenant", "cloud", "vrfcontext", "serviceenginegroup", "serviceengine", "network", "vsvip", "pool",
-    "healthmonitor", "networkprofile", "applicationprofile", "virtualservice",
+    "tenant",
+    "cloud",
+    "vrfcontext",
+    "serviceenginegroup",
+    "serviceengine",
+    "network",
+    "vsvip",
+    "pool",
+    "healthmonitor",
+    "networkprofile",
+    "applicationprofile",
+    "virtualservice",
 ];
 
 /// The type of a resource.
@@ -22,12 +32,21 @@ pub(super) const RESOURCES: [&str; 12] = [
 /// # Errors
 /// 404 for a path that is none.
 pub(super) fn known(path: &str) -> Result<&'static ObjectType, ApiError> {
-    let found = RESOURCES.contains(&path).then(|| object_type(path)).flatten();
+    let found = RESOURCES
+        .contains(&path)
+        .then(|| object_type(path))
+        .flatten();
     found.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("there is no /api/{path}")))
 }
 
 /// `/api/TYPE`.
-pub(super) async fn collection(app: &App, context: &Context, method: &Method, path: &str, body: &Bytes) -> Result<Response, ApiError> {
+pub(super) async fn collection(
+    app: &App,
+    context: &Context,
+    method: &Method,
+    path: &str,
+    body: &Bytes,
+) -> Result<Response, ApiError> {
     let ty = known(path)?;
     match *method {
         Method::GET => Ok(ok(list(app, context, ty))),
@@ -37,13 +56,27 @@ pub(super) async fn collection(app: &App, context: &Context, method: &Method, pa
 }
 
 /// `/api/TYPE/UUID`.
-pub(super) async fn single(app: &App, context: &Context, method: &Method, path: &str, uuid: &str, body: &Bytes) -> Result<Response, ApiError> {
+pub(super) async fn single(
+    app: &App,
+    context: &Context,
+    method: &Method,
+    path: &str,
+    uuid: &str,
+    body: &Bytes,
+) -> Result<Response, ApiError> {
     let ty = known(path)?;
     match *method {
         Method::GET => {
             let snapshot = app.objects.snapshot();
             let stored = snapshot.require(ty, uuid)?;
-            Ok(ok(present(&snapshot, ty, uuid, &stored, context, Names::AsAsked)))
+            Ok(ok(present(
+                &snapshot,
+                ty,
+                uuid,
+                &stored,
+                context,
+                Names::AsAsked,
+            )))
         }
         Method::PUT => {
             let body = parse(body)?;
@@ -51,7 +84,10 @@ pub(super) async fn single(app: &App, context: &Context, method: &Method, path: 
         }
         Method::PATCH => {
             let body = parse(body)?;
-            update(app, context, ty, uuid, |stored| patch::apply(ty, stored, &body)).await
+            update(app, context, ty, uuid, |stored| {
+                patch::apply(ty, stored, &body)
+            })
+            .await
         }
         Method::DELETE => delete(app, context, ty, uuid).await,
         _ => Err(not_allowed(method)),
@@ -59,20 +95,29 @@ pub(super) async fn single(app: &App, context: &Context, method: &Method, path: 
 }
 
 fn not_allowed(method: &Method) -> ApiError {
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("Method '{method}' not allowed"))
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("Method '{method}' not allowed"),
+    )
 }
 
 fn list(app: &App, context: &Context, ty: &ObjectType) -> serde_json::Value {
     let snapshot = app.objects.snapshot();
     let all = snapshot.all(&ty.path);
     let matching = all.filter(|(uuid, s)| query::matches(&snapshot, ty, uuid, s, context));
-    let mut results: Vec<_> =
-        matching.map(|(uuid, s)| present(&snapshot, ty, uuid, s, context, Names::AsAsked)).collect();
+    let mut results: Vec<_> = matching
+        .map(|(uuid, s)| present(&snapshot, ty, uuid, s, context, Names::AsAsked))
+        .collect();
     query::sort(context, &mut results);
     query::page(context, results)
 }
 
-async fn create(app: &App, context: &Context, ty: &'static ObjectType, mut body: Object) -> Result<Response, ApiError> {
+async fn create(
+    app: &App,
+    context: &Context,
+    ty: &'static ObjectType,
+    mut body: Object,
+) -> Result<Response, ApiError> {
     // `system_default` is the controller's word for its own objects.
     body.shift_remove("system_default");
     let author = &context.author;
@@ -108,19 +153,34 @@ async fn update(
         let body = body(stored.object.clone())?;
         draft.update(ty, uuid, body, &context.author)
     };
-    app.objects.change(&context.author, &message, change).await?;
+    app.objects
+        .change(&context.author, &message, change)
+        .await?;
     shown(app, context, ty, uuid, StatusCode::OK)
 }
 
-async fn delete(app: &App, context: &Context, ty: &'static ObjectType, uuid: &str) -> Result<Response, ApiError> {
+async fn delete(
+    app: &App,
+    context: &Context,
+    ty: &'static ObjectType,
+    uuid: &str,
+) -> Result<Response, ApiError> {
     let message = format!("delete {} {uuid}", ty.path);
     let change = |draft: &mut Draft| draft.delete(ty, uuid);
-    app.objects.change(&context.author, &message, change).await?;
+    app.objects
+        .change(&context.author, &message, change)
+        .await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// The object after a write, with names on every reference.
-fn shown(app: &App, context: &Context, ty: &ObjectType, uuid: &str, status: StatusCode) -> Result<Response, ApiError> {
+fn shown(
+    app: &App,
+    context: &Context,
+    ty: &ObjectType,
+    uuid: &str,
+    status: StatusCode,
+) -> Result<Response, ApiError> {
     let snapshot = app.objects.snapshot();
     let stored = snapshot.require(ty, uuid)?;
     let value = present(&snapshot, ty, uuid, &stored, context, Names::Always);

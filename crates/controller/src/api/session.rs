@@ -16,15 +16,31 @@ const OLD_SESSION_COOKIE: &str = "sessionid";
 const CSRF_COOKIE: &str = "csrftoken";
 
 /// `POST /login` with a form or JSON.
-pub(super) async fn login(app: &App, peer: SocketAddr, headers: &HeaderMap, body: &Bytes) -> Response {
+pub(super) async fn login(
+    app: &App,
+    peer: SocketAddr,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Response {
     let Some((user, password)) = credentials(headers, body) else {
-        return ApiError::bad_request("send username and password, as a form or as JSON").into_response();
+        return ApiError::bad_request("send username and password, as a form or as JSON")
+            .into_response();
     };
-    match app.auth.login(&user, Password::new(password), peer.ip()).await {
+    match app
+        .auth
+        .login(&user, Password::new(password), peer.ip())
+        .await
+    {
         Err(error) => error.into_response(),
         Ok(ticket) => {
             let mut response = axum::Json(reply(&user, headers)).into_response();
-            set_cookie(response.headers_mut(), CSRF_COOKIE, &ticket.csrf, 31_449_600, false);
+            set_cookie(
+                response.headers_mut(),
+                CSRF_COOKIE,
+                &ticket.csrf,
+                31_449_600,
+                false,
+            );
             refresh(&ticket, response.headers_mut());
             response
         }
@@ -32,7 +48,10 @@ pub(super) async fn login(app: &App, peer: SocketAddr, headers: &HeaderMap, body
 }
 
 fn credentials(headers: &HeaderMap, body: &Bytes) -> Option<(String, String)> {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or("");
     if kind.contains("json") {
         let value: Value = serde_json::from_slice(body).ok()?;
         let text = |k: &str| value.get(k)?.as_str().map(str::to_owned);
@@ -41,13 +60,18 @@ fn credentials(headers: &HeaderMap, body: &Bytes) -> Option<(String, String)> {
     let form = std::str::from_utf8(body).ok()?;
     let field = |name: &str| {
         let mut pairs = form.split('&').filter_map(|p| p.split_once('='));
-        pairs.find(|(k, _)| *k == name).map(|(_, v)| refs::decode(v))
+        pairs
+            .find(|(k, _)| *k == name)
+            .map(|(_, v)| refs::decode(v))
     };
     Some((field("username")?, field("password")?))
 }
 
 fn reply(user: &str, headers: &HeaderMap) -> Value {
-    let host = headers.get(header::HOST).and_then(|v| v.to_str().ok()).unwrap_or("localhost");
+    let host = headers
+        .get(header::HOST)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or("localhost");
     let tenant = format!("https://{host}/api/tenant/admin");
     json!({
         "user_initialized": true,
@@ -75,8 +99,13 @@ pub(super) fn logout(app: &App, headers: &HeaderMap) -> Response {
 /// 401: none, an unknown one, or a write without the CSRF token.
 pub(super) fn check(app: &App, method: &Method, headers: &HeaderMap) -> Result<Ticket, ApiError> {
     let unauthorized = |text: &str| ApiError::new(StatusCode::UNAUTHORIZED, text);
-    let id = session_id(headers).ok_or_else(|| unauthorized("Authentication credentials were not provided; POST /login first"))?;
-    let ticket = app.auth.session(&id).ok_or_else(|| unauthorized("the session is unknown or has expired; log in again"))?;
+    let id = session_id(headers).ok_or_else(|| {
+        unauthorized("Authentication credentials were not provided; POST /login first")
+    })?;
+    let ticket = app
+        .auth
+        .session(&id)
+        .ok_or_else(|| unauthorized("the session is unknown or has expired; log in again"))?;
     let writes = !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
     let token = headers.get("X-CSRFToken").map(HeaderValue::as_bytes);
     if writes && !(token == Some(ticket.csrf.as_bytes()) && same_origin(headers)) {
@@ -99,9 +128,17 @@ fn same_origin(headers: &HeaderMap) -> bool {
 /// Cookies may stand in the header twice; the last one is the newest (avi-api 2.2).
 fn session_id(headers: &HeaderMap) -> Option<String> {
     let cookie = |name: &str| {
-        let all = headers.get_all(header::COOKIE).iter().filter_map(|v| v.to_str().ok());
-        let pairs = all.flat_map(|line| line.split(';')).filter_map(|p| p.trim().split_once('='));
-        pairs.filter(|(k, _)| *k == name).last().map(|(_, v)| v.to_owned())
+        let all = headers
+            .get_all(header::COOKIE)
+            .iter()
+            .filter_map(|v| v.to_str().ok());
+        let pairs = all
+            .flat_map(|line| line.split(';'))
+            .filter_map(|p| p.trim().split_once('='));
+        pairs
+            .filter(|(k, _)| *k == name)
+            .last()
+            .map(|(_, v)| v.to_owned())
     };
     cookie(SESSION_COOKIE).or_else(|| cookie(OLD_SESSION_COOKIE))
 }
@@ -111,8 +148,14 @@ pub(super) fn refresh(ticket: &Ticket, headers: &mut HeaderMap) {
     for name in [SESSION_COOKIE, OLD_SESSION_COOKIE] {
         set_cookie(headers, name, &ticket.id, 86_400, true);
     }
-    headers.insert("AVI_API_VERSION", HeaderValue::from_static(super::API_VERSION));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache, must-revalidate"));
+    headers.insert(
+        "AVI_API_VERSION",
+        HeaderValue::from_static(super::API_VERSION),
+    );
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("private, no-cache, must-revalidate"),
+    );
 }
 
 fn set_cookie(headers: &mut HeaderMap, name: &str, value: &str, max_age_s: u32, http_only: bool) {

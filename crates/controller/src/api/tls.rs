@@ -26,7 +26,8 @@ pub fn self_made(folder: &Path, listen: SocketAddr) -> anyhow::Result<Files> {
         key: folder.join("api-key.pem"),
     };
     if !files.certificate.exists() || !files.key.exists() {
-        let made = rcgen::generate_simple_self_signed(names(listen)).context("cannot make the API's certificate")?;
+        let made = rcgen::generate_simple_self_signed(names(listen))
+            .context("cannot make the API's certificate")?;
         crate::files::write_private(&files.key, made.signing_key.serialize_pem().as_bytes())?;
         crate::files::write_private(&files.certificate, made.cert.pem().as_bytes())?;
         tracing::info!(path = %files.certificate.display(), "made a certificate for the API");
@@ -35,13 +36,22 @@ pub fn self_made(folder: &Path, listen: SocketAddr) -> anyhow::Result<Files> {
 }
 
 fn names(listen: SocketAddr) -> Vec<String> {
-    let mut names = vec!["localhost".into(), "127.0.0.1".into(), "::1".into(), crate::engines::SERVER_NAME.into()];
+    let mut names = vec![
+        "localhost".into(),
+        "127.0.0.1".into(),
+        "::1".into(),
+        crate::engines::SERVER_NAME.into(),
+    ];
     if !listen.ip().is_unspecified() {
         names.push(listen.ip().to_string());
     }
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = host.trim();
-    if !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.') {
+    if !host.is_empty()
+        && host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
+    {
         names.push(host.to_owned());
     }
     names

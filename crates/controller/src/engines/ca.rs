@@ -2,8 +2,8 @@
 
 use anyhow::Context as _;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use std::path::Path;
 use time::{Duration, OffsetDateTime};
@@ -42,7 +42,8 @@ impl Ca {
 
     fn new(pem: String, key_pem: &str) -> anyhow::Result<Self> {
         let key = KeyPair::from_pem(key_pem).context("the CA's key is damaged")?;
-        let issuer = Issuer::from_ca_cert_pem(&pem, key).context("the CA's certificate is damaged")?;
+        let issuer =
+            Issuer::from_ca_cert_pem(&pem, key).context("the CA's certificate is damaged")?;
         Ok(Self { pem, issuer })
     }
 
@@ -56,7 +57,8 @@ impl Ca {
     /// # Errors
     /// The request is damaged.
     pub fn sign_engine(&self, csr_pem: &str, se_uuid: &str) -> anyhow::Result<String> {
-        let mut csr = CertificateSigningRequestParams::from_pem(csr_pem).context("the certificate request is damaged")?;
+        let mut csr = CertificateSigningRequestParams::from_pem(csr_pem)
+            .context("the certificate request is damaged")?;
         csr.params = params(se_uuid, ENGINE_DAYS)?;
         csr.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         Ok(csr.signed_by(&self.issuer)?.pem())

@@ -35,9 +35,14 @@ struct Record {
 pub async fn create(objects: &Objects, ca_pem: &str, body: &Object) -> Result<Value, ApiError> {
     let ttl_s = match body.get("ttl_s") {
         None => TTL_S_DEFAULT,
-        Some(v) => v.as_u64().filter(|t| (1..=TTL_S_MAX).contains(t)).ok_or_else(|| {
-            ApiError::bad_request(format!("ttl_s: {v} is out of range; use 1 to {TTL_S_MAX} seconds"))
-        })?,
+        Some(v) => v
+            .as_u64()
+            .filter(|t| (1..=TTL_S_MAX).contains(t))
+            .ok_or_else(|| {
+                ApiError::bad_request(format!(
+                    "ttl_s: {v} is out of range; use 1 to {TTL_S_MAX} seconds"
+                ))
+            })?,
     };
     let name = body.get("name").and_then(Value::as_str).map(str::to_owned);
     let se_group = se_group(objects, body)?;
@@ -47,10 +52,22 @@ pub async fn create(objects: &Objects, ca_pem: &str, body: &Object) -> Result<Va
         ca_pem: ca_pem.to_owned(),
     };
     let expires_unix_s = now_s() + ttl_s;
-    let record = Record { hash: hash(&token.secret), expires_unix_s, name: name.clone(), se_group };
-    let value = serde_json::to_vec(&record).map_err(|e| ApiError::internal("making a join token", &e))?;
-    let meta = Meta { who: "system:join".into(), message: format!("join token {}", token.id) };
-    objects.store().commit(vec![Op::put(key(&token.id), value, Expect::Absent)], meta).await?;
+    let record = Record {
+        hash: hash(&token.secret),
+        expires_unix_s,
+        name: name.clone(),
+        se_group,
+    };
+    let value =
+        serde_json::to_vec(&record).map_err(|e| ApiError::internal("making a join token", &e))?;
+    let meta = Meta {
+        who: "system:join".into(),
+        message: format!("join token {}", token.id),
+    };
+    objects
+        .store()
+        .commit(vec![Op::put(key(&token.id), value, Expect::Absent)], meta)
+        .await?;
     Ok(json!({"token": token.encode(), "id": token.id, "name": name, "expires": expires_unix_s}))
 }
 
@@ -59,12 +76,16 @@ fn se_group(objects: &Objects, body: &Object) -> Result<Option<String>, ApiError
         return Ok(None);
     };
     let snapshot = objects.snapshot();
-    let by_name = snapshot.by_name("serviceenginegroup", text).map(|(uuid, _)| uuid.to_owned());
+    let by_name = snapshot
+        .by_name("serviceenginegroup", text)
+        .map(|(uuid, _)| uuid.to_owned());
     match by_name {
         Some(uuid) => Ok(Some(uuid)),
         None => refs::resolve(&snapshot, "serviceenginegroup", text)
             .map(Some)
-            .map_err(|e| ApiError::bad_request(format!("se_group_ref: {e}; name an existing SE group"))),
+            .map_err(|e| {
+                ApiError::bad_request(format!("se_group_ref: {e}; name an existing SE group"))
+            }),
     }
 }
 
@@ -75,9 +96,10 @@ fn se_group(objects: &Objects, body: &Object) -> Result<Option<String>, ApiError
 pub async fn redeem(objects: &Objects, request: &JoinRequest) -> Result<String, ApiError> {
     let refused = |text: &str| ApiError::new(StatusCode::FORBIDDEN, text);
     let entry = objects.store().get(&key(&request.token_id)).await?;
-    let entry = entry.ok_or_else(|| refused("the join token is unknown or used up; make a new one"))?;
-    let record: Record =
-        serde_json::from_slice(&entry.value).map_err(|e| ApiError::internal("reading a join token", &e))?;
+    let entry =
+        entry.ok_or_else(|| refused("the join token is unknown or used up; make a new one"))?;
+    let record: Record = serde_json::from_slice(&entry.value)
+        .map_err(|e| ApiError::internal("reading a join token", &e))?;
     if record.hash != hash(&request.token_secret) {
         return Err(refused("the join token's secret is wrong"));
     }
@@ -85,15 +107,26 @@ pub async fn redeem(objects: &Objects, request: &JoinRequest) -> Result<String, 
         return Err(refused("the join token has expired; make a new one"));
     }
     if record.name.as_ref().is_some_and(|n| *n != request.name) {
-        return Err(refused(&format!("the join token is for engine {}, not {}", record.name.unwrap_or_default(), request.name)));
+        return Err(refused(&format!(
+            "the join token is for engine {}, not {}",
+            record.name.unwrap_or_default(),
+            request.name
+        )));
     }
-    let meta = Meta { who: "system:join".into(), message: format!("token used by {}", request.name) };
+    let meta = Meta {
+        who: "system:join".into(),
+        message: format!("token used by {}", request.name),
+    };
     let delete = Op::delete(entry.key, Expect::Revision(entry.revision));
     objects.store().commit(vec![delete], meta).await?;
     register(objects, &request.name, record.se_group).await
 }
 
-async fn register(objects: &Objects, name: &str, se_group: Option<String>) -> Result<String, ApiError> {
+async fn register(
+    objects: &Objects,
+    name: &str,
+    se_group: Option<String>,
+) -> Result<String, ApiError> {
     let author = Author::system("join");
     let ty = object_type("serviceengine").expect("in the schema");
     let create = |draft: &mut crate::objects::Draft| {
@@ -103,10 +136,17 @@ async fn register(objects: &Objects, name: &str, se_group: Option<String>) -> Re
         }
         let mut body = Object::new();
         body.insert("name".into(), name.into());
-        body.extend(se_group.map(|g| ("se_group_ref".to_owned(), Ref::to("serviceenginegroup", &g).0.into())));
+        body.extend(se_group.map(|g| {
+            (
+                "se_group_ref".to_owned(),
+                Ref::to("serviceenginegroup", &g).0.into(),
+            )
+        }));
         draft.create(ty, body, None, &author)
     };
-    objects.change(&author, &format!("engine {name} joins"), create).await
+    objects
+        .change(&author, &format!("engine {name} joins"), create)
+        .await
 }
 
 fn key(id: &str) -> String {
@@ -119,5 +159,7 @@ fn hash(secret: &str) -> String {
 }
 
 fn now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs())
 }

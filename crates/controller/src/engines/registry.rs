@@ -1,6 +1,8 @@
 //! What is known of each engine now: its session, what it acknowledged, what it reports.
 
-use proto::v1::{ControllerMessage, DesiredState, Hello, Interface, Nack, Report, controller_message::Body};
+use proto::v1::{
+    ControllerMessage, DesiredState, Hello, Interface, Nack, Report, controller_message::Body,
+};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -44,7 +46,11 @@ pub struct Registry {
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { slots: Mutex::default(), sessions: 0.into(), changed: watch::Sender::new(0) }
+        Self {
+            slots: Mutex::default(),
+            sessions: 0.into(),
+            changed: watch::Sender::new(0),
+        }
     }
 }
 
@@ -63,10 +69,22 @@ impl Registry {
     }
 
     /// A session begins; one that the engine had before is replaced. Gives the session's number.
-    pub fn open(&self, se: &str, hello: Hello, sender: mpsc::Sender<Result<ControllerMessage, tonic::Status>>) -> u64 {
-        let session = self.sessions.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+    pub fn open(
+        &self,
+        se: &str,
+        hello: Hello,
+        sender: mpsc::Sender<Result<ControllerMessage, tonic::Status>>,
+    ) -> u64 {
+        let session = self
+            .sessions
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+            + 1;
         let mut slots = self.slots();
-        let slot = slots.entry(se.to_owned()).or_insert_with(|| Slot { state: EngineState::default(), session, sender: None });
+        let slot = slots.entry(se.to_owned()).or_insert_with(|| Slot {
+            state: EngineState::default(),
+            session,
+            sender: None,
+        });
         slot.session = session;
         slot.sender = Some(sender);
         let now = Some(SystemTime::now());
@@ -114,7 +132,13 @@ impl Registry {
 
     /// The engine refused a generation.
     pub fn nacked(&self, se: &str, session: u64, nack: Nack) {
-        tracing::warn!(se, generation = nack.generation, field = nack.field, reason = nack.reason, "engine refuses its desired state");
+        tracing::warn!(
+            se,
+            generation = nack.generation,
+            field = nack.field,
+            reason = nack.reason,
+            "engine refuses its desired state"
+        );
         self.with(se, session, |state| state.nack = Some(nack));
     }
 
@@ -135,7 +159,11 @@ impl Registry {
     /// generation is at least `revision` and above that of the content before.
     pub fn desire(&self, se: &str, mut desired: DesiredState, revision: u64) {
         let mut slots = self.slots();
-        let slot = slots.entry(se.to_owned()).or_insert_with(|| Slot { state: EngineState::default(), session: 0, sender: None });
+        let slot = slots.entry(se.to_owned()).or_insert_with(|| Slot {
+            state: EngineState::default(),
+            session: 0,
+            sender: None,
+        });
         let before = slot.state.desired.as_ref();
         desired.generation = before.map_or(0, |d| d.generation);
         if before.is_some_and(|d| **d == desired) {
@@ -149,7 +177,10 @@ impl Registry {
 
     /// What is known of this engine.
     pub fn get(&self, se: &str) -> EngineState {
-        self.slots().get(se).map(|s| s.state.clone()).unwrap_or_default()
+        self.slots()
+            .get(se)
+            .map(|s| s.state.clone())
+            .unwrap_or_default()
     }
 
     /// True while the engine has a session.
@@ -161,8 +192,13 @@ impl Registry {
 /// A queue that is full belongs to an engine that does not read: its session is ended, and the next one gets the
 /// newest state.
 fn push(slot: &mut Slot, desired: &Arc<DesiredState>) {
-    let message = ControllerMessage { body: Some(Body::DesiredState((**desired).clone())) };
-    let full = slot.sender.as_ref().is_some_and(|s| s.try_send(Ok(message)).is_err());
+    let message = ControllerMessage {
+        body: Some(Body::DesiredState((**desired).clone())),
+    };
+    let full = slot
+        .sender
+        .as_ref()
+        .is_some_and(|s| s.try_send(Ok(message)).is_err());
     if full {
         slot.sender = None;
     }

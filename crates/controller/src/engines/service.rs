@@ -5,7 +5,10 @@ use super::{Registry, join};
 use crate::objects::Objects;
 use anyhow::Context as _;
 use proto::v1::engine_control_server::{EngineControl, EngineControlServer};
-use proto::v1::{Certificate, ControllerMessage, EngineMessage, JoinReply, JoinRequest, controller_message, engine_message};
+use proto::v1::{
+    Certificate, ControllerMessage, EngineMessage, JoinReply, JoinRequest, controller_message,
+    engine_message,
+};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -45,7 +48,11 @@ pub async fn serve(
         .identity(Identity::from_pem(cert, key))
         .client_ca_root(TlsCertificate::from_pem(ca.pem()))
         .client_auth_optional(true);
-    let service = Service { ca, objects, registry };
+    let service = Service {
+        ca,
+        objects,
+        registry,
+    };
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -66,25 +73,48 @@ impl EngineControl for Service {
             Status::permission_denied(e.text)
         };
         if request.name.is_empty() {
-            return Err(Status::invalid_argument("name: is required; give the engine a name"));
+            return Err(Status::invalid_argument(
+                "name: is required; give the engine a name",
+            ));
         }
-        let se_uuid = join::redeem(&self.objects, &request).await.map_err(refuse)?;
+        let se_uuid = join::redeem(&self.objects, &request)
+            .await
+            .map_err(refuse)?;
         let signed = self.ca.sign_engine(&request.csr_pem, &se_uuid);
         let certificate_pem = signed.map_err(|e| Status::invalid_argument(format!("{e:#}")))?;
         tracing::info!(se = request.name, uuid = se_uuid, "engine joined");
-        Ok(Response::new(JoinReply { se_uuid, certificate_pem, ca_pem: self.ca.pem().to_owned() }))
+        Ok(Response::new(JoinReply {
+            se_uuid,
+            certificate_pem,
+            ca_pem: self.ca.pem().to_owned(),
+        }))
     }
 
     type SessionStream = ReceiverStream<Result<ControllerMessage, Status>>;
 
-    async fn session(&self, request: Request<Streaming<EngineMessage>>) -> Result<Response<Self::SessionStream>, Status> {
-        let certs = request.peer_certs().ok_or_else(|| Status::unauthenticated("a client certificate is needed; join first"))?;
-        let se = certs.first().and_then(|c| ca::common_name(c)).ok_or_else(|| Status::unauthenticated("the certificate has no name"))?;
+    async fn session(
+        &self,
+        request: Request<Streaming<EngineMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let certs = request
+            .peer_certs()
+            .ok_or_else(|| Status::unauthenticated("a client certificate is needed; join first"))?;
+        let se = certs
+            .first()
+            .and_then(|c| ca::common_name(c))
+            .ok_or_else(|| Status::unauthenticated("the certificate has no name"))?;
         if self.objects.snapshot().get("serviceengine", &se).is_none() {
-            return Err(Status::permission_denied(format!("{se} is not known here (deleted?); join again with a new token")));
+            return Err(Status::permission_denied(format!(
+                "{se} is not known here (deleted?); join again with a new token"
+            )));
         }
         let (sender, outbox) = mpsc::channel(QUEUE_LEN);
-        let session = Session { ca: self.ca.clone(), registry: self.registry.clone(), se, sender };
+        let session = Session {
+            ca: self.ca.clone(),
+            registry: self.registry.clone(),
+            se,
+            sender,
+        };
         tokio::spawn(session.run(request.into_inner()));
         Ok(Response::new(ReceiverStream::new(outbox)))
     }
@@ -101,11 +131,23 @@ struct Session {
 impl Session {
     async fn run(self, mut inbox: Streaming<EngineMessage>) {
         let hello = match inbox.message().await {
-            Ok(Some(EngineMessage { body: Some(engine_message::Body::Hello(hello)) })) => hello,
+            Ok(Some(EngineMessage {
+                body: Some(engine_message::Body::Hello(hello)),
+            })) => hello,
             _ => return,
         };
-        tracing::info!(se = hello.name, uuid = self.se, generation = hello.applied_generation, "engine session opened");
-        let Self { ca, registry, se, sender } = self;
+        tracing::info!(
+            se = hello.name,
+            uuid = self.se,
+            generation = hello.applied_generation,
+            "engine session opened"
+        );
+        let Self {
+            ca,
+            registry,
+            se,
+            sender,
+        } = self;
         // The registry holds the only long-lived sender: a newer session drops it, and the stream ends.
         let weak = sender.downgrade();
         let number = registry.open(&se, hello, sender);
@@ -120,14 +162,23 @@ impl Session {
     }
 }
 
-fn take(ca: &Ca, registry: &Registry, se: &str, session: u64, outbox: &mpsc::WeakSender<Result<ControllerMessage, Status>>, message: EngineMessage) {
+fn take(
+    ca: &Ca,
+    registry: &Registry,
+    se: &str,
+    session: u64,
+    outbox: &mpsc::WeakSender<Result<ControllerMessage, Status>>,
+    message: EngineMessage,
+) {
     use engine_message::Body;
     match message.body {
         Some(Body::Ack(ack)) => registry.acked(se, session, ack.generation),
         Some(Body::Nack(nack)) => registry.nacked(se, session, nack),
         Some(Body::Report(report)) => registry.reported(se, session, report),
         Some(Body::Renew(renew)) => match ca.sign_engine(&renew.csr_pem, se) {
-            Err(error) => tracing::warn!(se, error = format!("{error:#}"), "certificate not renewed"),
+            Err(error) => {
+                tracing::warn!(se, error = format!("{error:#}"), "certificate not renewed")
+            }
             Ok(certificate_pem) => {
                 let body = controller_message::Body::Certificate(Certificate { certificate_pem });
                 let message = ControllerMessage { body: Some(body) };

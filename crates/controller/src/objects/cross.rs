@@ -37,7 +37,11 @@ fn check_vip_is_free(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldErro
     for (i, vip) in ours.vip.iter().enumerate() {
         for address in vip.addresses() {
             if let Some(other) = taken.get(&address) {
-                let field = if address.is_ipv6() { "ip6_address" } else { "ip_address" };
+                let field = if address.is_ipv6() {
+                    "ip6_address"
+                } else {
+                    "ip_address"
+                };
                 let hint = "use another address, or share that VsVip (vsvip_ref) with other ports";
                 let problem = format!("{address} is used by VsVip {other} in the same VRF");
                 errors.push(FieldError::new(format!("vip[{i}].{field}"), problem, hint));
@@ -51,22 +55,38 @@ fn check_virtual_service(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<Field
         return;
     };
     check_shared_ports(snapshot, &ours, errors);
-    let vsvip = ours.vsvip_ref.as_ref().and_then(|r| snapshot.view::<VsVip>("vsvip", r.uuid()));
+    let vsvip = ours
+        .vsvip_ref
+        .as_ref()
+        .and_then(|r| snapshot.view::<VsVip>("vsvip", r.uuid()));
     if let Some(vsvip) = vsvip.filter(|v| v.vrf_context_ref != ours.vrf_context_ref) {
         let problem = format!("VsVip {} is in another VRF context", vsvip.name);
-        errors.push(FieldError::new("vsvip_ref", problem, "give both the same vrf_context_ref"));
+        errors.push(FieldError::new(
+            "vsvip_ref",
+            problem,
+            "give both the same vrf_context_ref",
+        ));
     }
-    let pool = ours.pool_ref.as_ref().and_then(|r| snapshot.view::<Pool>("pool", r.uuid()));
+    let pool = ours
+        .pool_ref
+        .as_ref()
+        .and_then(|r| snapshot.view::<Pool>("pool", r.uuid()));
     if let Some(pool) = pool.filter(|p| p.vrf_ref != ours.vrf_context_ref) {
         let problem = format!("pool {} is in another VRF context (vrf_ref)", pool.name);
-        errors.push(FieldError::new("pool_ref", problem, "give both the same VRF"));
+        errors.push(FieldError::new(
+            "pool_ref",
+            problem,
+            "give both the same VRF",
+        ));
     }
 }
 
 /// Virtual services that share a VsVip use different ports.
 fn check_shared_ports(snapshot: &Snapshot, ours: &VirtualService, errors: &mut Vec<FieldError>) {
     let Some(vsvip) = &ours.vsvip_ref else { return };
-    let others = snapshot.views::<VirtualService>("virtualservice").into_iter();
+    let others = snapshot
+        .views::<VirtualService>("virtualservice")
+        .into_iter();
     for other in others.filter(|o| o.uuid != ours.uuid && o.vsvip_ref.as_ref() == Some(vsvip)) {
         for (i, service) in ours.services.iter().enumerate() {
             let (first, last) = service.ports();
@@ -74,7 +94,11 @@ fn check_shared_ports(snapshot: &Snapshot, ours: &VirtualService, errors: &mut V
             if other.services.iter().find(overlaps).is_some() {
                 let problem = format!("port {first} is used by {} on the same VIP", other.name);
                 let hint = "use another port or another VIP";
-                errors.push(FieldError::new(format!("services[{i}].port"), problem, hint));
+                errors.push(FieldError::new(
+                    format!("services[{i}].port"),
+                    problem,
+                    hint,
+                ));
             }
         }
     }
@@ -86,11 +110,20 @@ fn check_pool_users(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldError
         return;
     };
     let here = Ref::to("pool", uuid);
-    let users = snapshot.views::<VirtualService>("virtualservice").into_iter();
+    let users = snapshot
+        .views::<VirtualService>("virtualservice")
+        .into_iter();
     for user in users.filter(|u| u.pool_ref.as_ref() == Some(&here)) {
         if user.vrf_context_ref != pool.vrf_ref {
-            let problem = format!("virtual service {} uses this pool in another VRF", user.name);
-            errors.push(FieldError::new("vrf_ref", problem, "give both the same VRF"));
+            let problem = format!(
+                "virtual service {} uses this pool in another VRF",
+                user.name
+            );
+            errors.push(FieldError::new(
+                "vrf_ref",
+                problem,
+                "give both the same VRF",
+            ));
         }
     }
 }

@@ -61,7 +61,11 @@ pub(super) fn for_update(
 /// Interfaces are reported by the engine; a body without them does not take them away.
 fn keep_observed_interfaces(ty: &ObjectType, stored: &Object, object: &mut Object) {
     if ty.name == "ServiceEngine" && !object.contains_key("data_vnics") {
-        object.extend(stored.get("data_vnics").map(|v| ("data_vnics".to_owned(), v.clone())));
+        object.extend(
+            stored
+                .get("data_vnics")
+                .map(|v| ("data_vnics".to_owned(), v.clone())),
+        );
     }
 }
 
@@ -78,7 +82,11 @@ fn refuse_moves(stored: &Object, object: &Object) -> Result<(), ApiError> {
     for name in ["cloud_ref", "tenant_ref"] {
         if stored.contains_key(name) && stored.get(name) != object.get(name) {
             let hint = "delete the object and create it again elsewhere";
-            return Err(ApiError::fields(&[FieldError::new(name, "cannot be changed", hint)]));
+            return Err(ApiError::fields(&[FieldError::new(
+                name,
+                "cannot be changed",
+                hint,
+            )]));
         }
     }
     Ok(())
@@ -88,10 +96,13 @@ fn refuse_moves(stored: &Object, object: &Object) -> Result<(), ApiError> {
 fn fill_references(draft: &Draft, ty: &ObjectType, object: &mut Object, author: &Author) {
     let snapshot = &draft.snapshot;
     let named = |path: &str, name: &str| {
-        snapshot.by_name(path, name).map(|(uuid, _)| Ref::to(path, uuid).0)
+        snapshot
+            .by_name(path, name)
+            .map(|(uuid, _)| Ref::to(path, uuid).0)
     };
     let mut fill = |field: &str, value: Option<String>| {
-        if let (Some(_), false, Some(value)) = (ty.field(field), object.contains_key(field), value) {
+        if let (Some(_), false, Some(value)) = (ty.field(field), object.contains_key(field), value)
+        {
             object.insert(field.to_owned(), Value::from(value));
         }
     };
@@ -103,8 +114,14 @@ fn fill_references(draft: &Draft, ty: &ObjectType, object: &mut Object, author: 
         "VirtualService" => {
             fill("se_group_ref", named("serviceenginegroup", "Default-Group"));
             fill("vrf_context_ref", named("vrfcontext", "global"));
-            fill("application_profile_ref", named("applicationprofile", "System-HTTP"));
-            fill("network_profile_ref", named("networkprofile", "System-TCP-Proxy"));
+            fill(
+                "application_profile_ref",
+                named("applicationprofile", "System-HTTP"),
+            );
+            fill(
+                "network_profile_ref",
+                named("networkprofile", "System-TCP-Proxy"),
+            );
         }
         "VsVip" | "Network" => fill("vrf_context_ref", named("vrfcontext", "global")),
         "Pool" => fill("vrf_ref", named("vrfcontext", "global")),
@@ -183,14 +200,16 @@ fn make_vsvip(draft: &mut Draft, object: &mut Object, author: &Author) -> Result
 
 fn resolve(draft: &Draft, ty: &ObjectType, object: &mut Object) -> Result<(), ApiError> {
     let mut errors = Vec::new();
-    object::map_refs(ty, object, &mut |reference| {
-        match refs::resolve(&draft.snapshot, reference.target, &reference.value) {
-            Ok(uuid) => Ref::to(reference.target, &uuid).0,
-            Err(problem) => {
-                let hint = format!("name an existing {}", reference.target);
-                errors.push(FieldError::new(reference.path.clone(), problem, hint));
-                reference.value.clone()
-            }
+    object::map_refs(ty, object, &mut |reference| match refs::resolve(
+        &draft.snapshot,
+        reference.target,
+        &reference.value,
+    ) {
+        Ok(uuid) => Ref::to(reference.target, &uuid).0,
+        Err(problem) => {
+            let hint = format!("name an existing {}", reference.target);
+            errors.push(FieldError::new(reference.path.clone(), problem, hint));
+            reference.value.clone()
         }
     });
     if errors.is_empty() {
@@ -213,8 +232,14 @@ fn restore_secrets(stored: &Object, object: &mut Object) {
             continue;
         }
         peer.shift_remove("md5_secret");
-        let same = |o: &&Object| o.get("peer_ip") == peer.get("peer_ip") && o.get("peer_ip6") == peer.get("peer_ip6");
-        if let Some(secret) = old.iter().find(|o| same(o)).and_then(|o| o.get("md5_secret")) {
+        let same = |o: &&Object| {
+            o.get("peer_ip") == peer.get("peer_ip") && o.get("peer_ip6") == peer.get("peer_ip6")
+        };
+        if let Some(secret) = old
+            .iter()
+            .find(|o| same(o))
+            .and_then(|o| o.get("md5_secret"))
+        {
             peer.insert("md5_secret".into(), secret.clone());
         }
     }

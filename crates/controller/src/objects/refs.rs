@@ -22,7 +22,9 @@ pub fn resolve(snapshot: &Snapshot, target: &str, text: &str) -> Result<String, 
     let mut parts = path.split('/').filter(|p| !p.is_empty());
     let written = parts.next().unwrap_or_default();
     if written != target {
-        return Err(format!("{text} refers to {written:?}, a {target} is needed"));
+        return Err(format!(
+            "{text} refers to {written:?}, a {target} is needed"
+        ));
     }
     match (parts.next(), query) {
         (Some(uuid), _) if snapshot.get(target, uuid).is_some() => Ok(uuid.to_owned()),
@@ -35,7 +37,10 @@ pub fn resolve(snapshot: &Snapshot, target: &str, text: &str) -> Result<String, 
 fn by_query(snapshot: &Snapshot, target: &str, query: &str) -> Option<String> {
     let value = |key: &str| {
         let pairs = query.split('&').filter_map(|p| p.split_once('='));
-        pairs.filter(|(k, _)| *k == key).map(|(_, v)| decode(v)).next()
+        pairs
+            .filter(|(k, _)| *k == key)
+            .map(|(_, v)| decode(v))
+            .next()
     };
     let (name, cloud) = (value("name")?, value("cloud"));
     let in_cloud = |stored: &super::Stored| {
@@ -55,7 +60,9 @@ pub fn decode(text: &str) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut i = 0;
     while i < bytes.len() {
-        let hex = bytes.get(i + 1..i + 3).and_then(|h| std::str::from_utf8(h).ok());
+        let hex = bytes
+            .get(i + 1..i + 3)
+            .and_then(|h| std::str::from_utf8(h).ok());
         match (bytes[i], hex.and_then(|h| u8::from_str_radix(h, 16).ok())) {
             (b'%', Some(byte)) => {
                 out.push(byte);

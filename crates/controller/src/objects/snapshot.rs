@@ -121,7 +121,9 @@ impl Snapshot {
         let full = object::with_defaults(ty, &self.get(path, uuid)?.object);
         let parsed = view::parse(&full);
         parsed
-            .inspect_err(|error| tracing::error!(path, uuid, %error, "an object does not fit its view"))
+            .inspect_err(
+                |error| tracing::error!(path, uuid, %error, "an object does not fit its view"),
+            )
             .ok()
     }
 

@@ -21,19 +21,38 @@ pub struct Backend {
 
 impl Backend {
     /// Over these parts.
-    pub fn new(objects: Arc<Objects>, registry: Arc<Registry>, planner: Arc<Planner>, ca: Arc<Ca>) -> Self {
-        Self { objects, registry, planner, ca }
+    pub fn new(
+        objects: Arc<Objects>,
+        registry: Arc<Registry>,
+        planner: Arc<Planner>,
+        ca: Arc<Ca>,
+    ) -> Self {
+        Self {
+            objects,
+            registry,
+            planner,
+            ca,
+        }
     }
 
     fn observer<'a>(&'a self, snapshot: &'a Snapshot) -> runtime::Observer<'a> {
-        runtime::Observer { snapshot, registry: &self.registry, planner: &self.planner }
+        runtime::Observer {
+            snapshot,
+            registry: &self.registry,
+            planner: &self.planner,
+        }
     }
 
     /// `POST /api/virtualservice/UUID/scaleout` (avi-api section 9).
     ///
     /// # Errors
     /// 400 with the field or the planner's reason.
-    pub async fn scale_out(&self, vs: &str, body: Object, _context: &Context) -> Result<Value, ApiError> {
+    pub async fn scale_out(
+        &self,
+        vs: &str,
+        body: Object,
+        _context: &Context,
+    ) -> Result<Value, ApiError> {
         let snapshot = self.objects.snapshot();
         let vsvip = vsvip_of(&snapshot, vs, &body)?;
         let wanted = engine_in(&snapshot, &body, "to_se_ref")?;
@@ -45,12 +64,20 @@ impl Backend {
     ///
     /// # Errors
     /// 400 with the field or the planner's reason.
-    pub async fn scale_in(&self, vs: &str, body: Object, _context: &Context) -> Result<Value, ApiError> {
+    pub async fn scale_in(
+        &self,
+        vs: &str,
+        body: Object,
+        _context: &Context,
+    ) -> Result<Value, ApiError> {
         let snapshot = self.objects.snapshot();
         let vsvip = vsvip_of(&snapshot, vs, &body)?;
         let wanted = engine_in(&snapshot, &body, "from_se_ref")?;
         let primary = body.get("scalein_primary") == Some(&Value::Bool(true));
-        let choice = self.planner.scale_in(&vsvip, wanted.as_deref(), primary).await?;
+        let choice = self
+            .planner
+            .scale_in(&vsvip, wanted.as_deref(), primary)
+            .await?;
         Ok(self.scaled(&vsvip, &choice))
     }
 
@@ -79,7 +106,9 @@ impl Backend {
     /// 404.
     pub fn vs_runtime(&self, uuid: &str, _context: &Context) -> Result<Value, ApiError> {
         let snapshot = self.objects.snapshot();
-        self.observer(&snapshot).virtual_service(uuid).ok_or_else(|| ApiError::not_found("VirtualService"))
+        self.observer(&snapshot)
+            .virtual_service(uuid)
+            .ok_or_else(|| ApiError::not_found("VirtualService"))
     }
 
     /// `GET /api/serviceengine/UUID/runtime` (avi-api 10.4).
@@ -113,7 +142,9 @@ impl Backend {
     /// 404.
     pub fn pool_runtime(&self, uuid: &str) -> Result<Value, ApiError> {
         let snapshot = self.objects.snapshot();
-        self.observer(&snapshot).pool(uuid).ok_or_else(|| ApiError::not_found("Pool"))
+        self.observer(&snapshot)
+            .pool(uuid)
+            .ok_or_else(|| ApiError::not_found("Pool"))
     }
 
     /// `GET /api/pool/UUID/runtime/server` (avi-api 10.3).
@@ -132,10 +163,15 @@ impl Backend {
     pub fn inventory_list(&self, kind: &str, context: &Context) -> Result<Vec<Value>, ApiError> {
         let snapshot = self.objects.snapshot();
         let wanted = context.get("name");
-        let all = snapshot.all(kind).filter(|(_, s)| wanted.is_none_or(|n| s.name() == n));
+        let all = snapshot
+            .all(kind)
+            .filter(|(_, s)| wanted.is_none_or(|n| s.name() == n));
         let uuids: Vec<&str> = all.map(|(uuid, _)| uuid).collect();
         let observer = self.observer(&snapshot);
-        uuids.into_iter().map(|uuid| observer.inventory(kind, uuid, context)).collect()
+        uuids
+            .into_iter()
+            .map(|uuid| observer.inventory(kind, uuid, context))
+            .collect()
     }
 
     /// `GET /api/TYPE-inventory/UUID`.
@@ -150,15 +186,25 @@ impl Backend {
 
 /// The VsVip that an action on a virtual service is about; `vip_id` may be left out when there is one VIP.
 fn vsvip_of(snapshot: &Snapshot, vs: &str, body: &Object) -> Result<String, ApiError> {
-    let view: VirtualService = snapshot.view("virtualservice", vs).ok_or_else(|| ApiError::not_found("VirtualService"))?;
+    let view: VirtualService = snapshot
+        .view("virtualservice", vs)
+        .ok_or_else(|| ApiError::not_found("VirtualService"))?;
     let reference = view.vsvip_ref.ok_or_else(|| {
-        ApiError::bad_request(format!("vsvip_ref: virtual service {} has no VIP; set vsvip_ref", view.name))
+        ApiError::bad_request(format!(
+            "vsvip_ref: virtual service {} has no VIP; set vsvip_ref",
+            view.name
+        ))
     })?;
-    let vsvip: VsVip = snapshot.view("vsvip", reference.uuid()).ok_or_else(|| ApiError::not_found("VsVip"))?;
+    let vsvip: VsVip = snapshot
+        .view("vsvip", reference.uuid())
+        .ok_or_else(|| ApiError::not_found("VsVip"))?;
     if let Some(id) = body.get("vip_id").and_then(Value::as_str) {
         let ids: Vec<_> = vsvip.vip.iter().map(|v| v.vip_id.as_str()).collect();
         if !ids.contains(&id) {
-            return Err(ApiError::bad_request(format!("vip_id: {id:?} is not a VIP of {}; use one of {ids:?}", view.name)));
+            return Err(ApiError::bad_request(format!(
+                "vip_id: {id:?} is not a VIP of {}; use one of {ids:?}",
+                view.name
+            )));
         }
     }
     Ok(vsvip.uuid)
@@ -169,10 +215,14 @@ fn engine_in(snapshot: &Snapshot, body: &Object, field: &str) -> Result<Option<S
     let Some(value) = body.get(field).filter(|v| !v.is_null()) else {
         return Ok(None);
     };
-    let text = value.as_str().ok_or_else(|| ApiError::bad_request(format!("{field}: must be a reference (text), not {value}")))?;
+    let text = value.as_str().ok_or_else(|| {
+        ApiError::bad_request(format!("{field}: must be a reference (text), not {value}"))
+    })?;
     if let Some((uuid, _)) = snapshot.by_name("serviceengine", text) {
         return Ok(Some(uuid.to_owned()));
     }
     let resolved = refs::resolve(snapshot, "serviceengine", text);
-    resolved.map(Some).map_err(|e| ApiError::bad_request(format!("{field}: {e}; name an existing serviceengine")))
+    resolved
+        .map(Some)
+        .map_err(|e| ApiError::bad_request(format!("{field}: {e}; name an existing serviceengine")))
 }

@@ -3,27 +3,45 @@
 
 use super::{Assignment, situation};
 use crate::objects::Snapshot;
-use model::view::{self, BgpPeer, BgpProfile, Prefix, ServiceEngine, VirtualService, VrfContext, VsVip};
+use model::view::{
+    self, BgpPeer, BgpProfile, Prefix, ServiceEngine, VirtualService, VrfContext, VsVip,
+};
 use proto::v1;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The desired state of an engine; its generation is set by whoever sends it.
-pub(super) fn desired_state(snapshot: &Snapshot, assignments: &BTreeMap<String, Assignment>, se_uuid: &str) -> v1::DesiredState {
+pub(super) fn desired_state(
+    snapshot: &Snapshot,
+    assignments: &BTreeMap<String, Assignment>,
+    se_uuid: &str,
+) -> v1::DesiredState {
     let Some(engine) = snapshot.view::<ServiceEngine>("serviceengine", se_uuid) else {
         return v1::DesiredState::default();
     };
-    let here = assignments.iter().filter(|(_, a)| a.engines.iter().any(|e| e == se_uuid));
-    let vsvips: Vec<VsVip> = here.filter_map(|(uuid, _)| snapshot.view("vsvip", uuid)).collect();
-    let services: Vec<VirtualService> = vsvips.iter().flat_map(|v| situation::services_of(snapshot, &v.uuid)).collect();
+    let here = assignments
+        .iter()
+        .filter(|(_, a)| a.engines.iter().any(|e| e == se_uuid));
+    let vsvips: Vec<VsVip> = here
+        .filter_map(|(uuid, _)| snapshot.view("vsvip", uuid))
+        .collect();
+    let services: Vec<VirtualService> = vsvips
+        .iter()
+        .flat_map(|v| situation::services_of(snapshot, &v.uuid))
+        .collect();
     let pools = pools(snapshot, &services);
-    let vrf = (!vsvips.is_empty()).then(|| vrf(snapshot, &engine)).flatten();
+    let vrf = (!vsvips.is_empty())
+        .then(|| vrf(snapshot, &engine))
+        .flatten();
     v1::DesiredState {
         generation: 0,
         se_uuid: se_uuid.to_owned(),
         se_name: engine.name,
         vrf,
         vips: vsvips.iter().flat_map(vips).collect(),
-        virtual_services: services.iter().map(|v| virtual_service(snapshot, v)).collect(),
+        virtual_services: services
+            .iter()
+            .map(|v| virtual_service(snapshot, v))
+            .collect(),
         health_monitors: health_monitors(snapshot, &pools),
         pools,
     }
@@ -32,12 +50,21 @@ pub(super) fn desired_state(snapshot: &Snapshot, assignments: &BTreeMap<String, 
 fn vips(vsvip: &VsVip) -> Vec<v1::Vip> {
     let enabled = vsvip.vip.iter().filter(|v| v.enabled);
     let each = enabled.flat_map(|vip| vip.addresses().map(|address| (vip.vip_id.clone(), address)));
-    each.map(|(vip_id, address)| v1::Vip { vsvip_uuid: vsvip.uuid.clone(), vip_id, address: address.to_string() }).collect()
+    each.map(|(vip_id, address)| v1::Vip {
+        vsvip_uuid: vsvip.uuid.clone(),
+        vip_id,
+        address: address.to_string(),
+    })
+    .collect()
 }
 
 fn vrf(snapshot: &Snapshot, engine: &ServiceEngine) -> Option<v1::Vrf> {
     let vrf: VrfContext = snapshot.view("vrfcontext", &situation::vrf_of(snapshot, engine))?;
-    Some(v1::Vrf { bgp: vrf.bgp_profile.as_ref().map(bgp_profile), uuid: vrf.uuid, name: vrf.name })
+    Some(v1::Vrf {
+        bgp: vrf.bgp_profile.as_ref().map(bgp_profile),
+        uuid: vrf.uuid,
+        name: vrf.name,
+    })
 }
 
 fn bgp_profile(profile: &BgpProfile) -> v1::BgpProfile {
@@ -45,24 +72,40 @@ fn bgp_profile(profile: &BgpProfile) -> v1::BgpProfile {
         local_as: profile.local_as,
         ibgp: profile.ibgp,
         shutdown: profile.shutdown,
-        peers: profile.peers.iter().flat_map(|p| peers(profile, p)).collect(),
+        peers: profile
+            .peers
+            .iter()
+            .flat_map(|p| peers(profile, p))
+            .collect(),
         local_preference: profile.local_preference,
         num_as_path_prepend: profile.num_as_path_prepend,
-        communities: if profile.send_community { profile.community.clone() } else { Vec::new() },
+        communities: if profile.send_community {
+            profile.community.clone()
+        } else {
+            Vec::new()
+        },
     }
 }
 
 /// A peer with an IPv4 and an IPv6 address is two sessions.
 fn peers(profile: &BgpProfile, peer: &BgpPeer) -> Vec<v1::BgpPeer> {
-    let pairs = [(&peer.peer_ip, &peer.subnet), (&peer.peer_ip6, &peer.subnet6)];
+    let pairs = [
+        (&peer.peer_ip, &peer.subnet),
+        (&peer.peer_ip6, &peer.subnet6),
+    ];
     let local_as = peer.local_as.unwrap_or(profile.local_as);
-    let each = pairs.into_iter().filter_map(|(a, s)| Some((a.as_ref()?.ip()?, s.as_ref().and_then(Prefix::net)?)));
+    let each = pairs
+        .into_iter()
+        .filter_map(|(a, s)| Some((a.as_ref()?.ip()?, s.as_ref().and_then(Prefix::net)?)));
     each.map(|(address, subnet)| v1::BgpPeer {
         address: address.to_string(),
         subnet: subnet.to_string(),
         remote_as: peer.remote_as.unwrap_or(local_as),
         local_as,
-        keepalive_s: peer.keepalive_interval.unwrap_or(profile.keepalive_interval).into(),
+        keepalive_s: peer
+            .keepalive_interval
+            .unwrap_or(profile.keepalive_interval)
+            .into(),
         hold_time_s: peer.hold_time.unwrap_or(profile.hold_time).into(),
         connect_timer_s: peer.connect_timer.into(),
         advertisement_interval_s: peer.advertisement_interval.into(),
@@ -77,13 +120,24 @@ fn peers(profile: &BgpProfile, peer: &BgpPeer) -> Vec<v1::BgpPeer> {
 }
 
 fn virtual_service(snapshot: &Snapshot, vs: &VirtualService) -> v1::VirtualService {
-    let range = |s: &view::Service| v1::PortRange { first: s.ports().0.into(), last: s.ports().1.into() };
+    let range = |s: &view::Service| v1::PortRange {
+        first: s.ports().0.into(),
+        last: s.ports().1.into(),
+    };
     v1::VirtualService {
         uuid: vs.uuid.clone(),
         name: vs.name.clone(),
-        vsvip_uuid: vs.vsvip_ref.as_ref().map(|r| r.uuid().to_owned()).unwrap_or_default(),
+        vsvip_uuid: vs
+            .vsvip_ref
+            .as_ref()
+            .map(|r| r.uuid().to_owned())
+            .unwrap_or_default(),
         ports: vs.services.iter().map(range).collect(),
-        pool_uuid: vs.pool_ref.as_ref().map(|r| r.uuid().to_owned()).unwrap_or_default(),
+        pool_uuid: vs
+            .pool_ref
+            .as_ref()
+            .map(|r| r.uuid().to_owned())
+            .unwrap_or_default(),
         enabled: vs.enabled && vs.traffic_enabled,
         enable_rhi: vs.enable_rhi,
         idle_timeout_s: idle_timeout_s(snapshot, vs),
@@ -94,13 +148,24 @@ fn virtual_service(snapshot: &Snapshot, vs: &VirtualService) -> v1::VirtualServi
 fn idle_timeout_s(snapshot: &Snapshot, vs: &VirtualService) -> u32 {
     const DEFAULT_S: u32 = 600;
     let profile = vs.network_profile_ref.as_ref();
-    let profile = profile.and_then(|r| snapshot.view::<view::NetworkProfile>("networkprofile", r.uuid()));
-    profile.and_then(|p| p.profile.tcp_proxy_profile).map_or(DEFAULT_S, |t| t.idle_connection_timeout)
+    let profile =
+        profile.and_then(|r| snapshot.view::<view::NetworkProfile>("networkprofile", r.uuid()));
+    profile
+        .and_then(|p| p.profile.tcp_proxy_profile)
+        .map_or(DEFAULT_S, |t| t.idle_connection_timeout)
 }
 
 fn pools(snapshot: &Snapshot, services: &[VirtualService]) -> Vec<v1::Pool> {
-    let uuids: BTreeSet<&str> = services.iter().filter_map(|v| v.pool_ref.as_ref()).map(view::Ref::uuid).collect();
-    uuids.into_iter().filter_map(|uuid| snapshot.view::<view::Pool>("pool", uuid)).map(|p| pool(&p)).collect()
+    let uuids: BTreeSet<&str> = services
+        .iter()
+        .filter_map(|v| v.pool_ref.as_ref())
+        .map(view::Ref::uuid)
+        .collect();
+    uuids
+        .into_iter()
+        .filter_map(|uuid| snapshot.view::<view::Pool>("pool", uuid))
+        .map(|p| pool(&p))
+        .collect()
 }
 
 fn pool(pool: &view::Pool) -> v1::Pool {
@@ -113,8 +178,16 @@ fn pool(pool: &view::Pool) -> v1::Pool {
         uuid: pool.uuid.clone(),
         name: pool.name.clone(),
         lb_algorithm: algorithm.into(),
-        servers: pool.servers.iter().filter_map(|s| server(pool, s)).collect(),
-        health_monitor_uuids: pool.health_monitor_refs.iter().map(|r| r.uuid().to_owned()).collect(),
+        servers: pool
+            .servers
+            .iter()
+            .filter_map(|s| server(pool, s))
+            .collect(),
+        health_monitor_uuids: pool
+            .health_monitor_refs
+            .iter()
+            .map(|r| r.uuid().to_owned())
+            .collect(),
         enabled: pool.enabled,
         max_concurrent_connections_per_server: pool.max_concurrent_connections_per_server,
     }
@@ -122,19 +195,34 @@ fn pool(pool: &view::Pool) -> v1::Pool {
 
 /// A server that is a DNS name is left out: names are not resolved yet.
 fn server(pool: &view::Pool, server: &view::Server) -> Option<v1::Server> {
-    let port = server.port.filter(|p| *p != 0).unwrap_or(pool.default_server_port);
-    Some(v1::Server { address: server.ip.ip()?.to_string(), port: port.into(), enabled: server.enabled, ratio: server.ratio })
+    let port = server
+        .port
+        .filter(|p| *p != 0)
+        .unwrap_or(pool.default_server_port);
+    Some(v1::Server {
+        address: server.ip.ip()?.to_string(),
+        port: port.into(),
+        enabled: server.enabled,
+        ratio: server.ratio,
+    })
 }
 
 fn health_monitors(snapshot: &Snapshot, pools: &[v1::Pool]) -> Vec<v1::HealthMonitor> {
     let uuids: BTreeSet<&String> = pools.iter().flat_map(|p| &p.health_monitor_uuids).collect();
-    uuids.into_iter().filter_map(|uuid| snapshot.view::<view::HealthMonitor>("healthmonitor", uuid)).map(|m| health_monitor(&m)).collect()
+    uuids
+        .into_iter()
+        .filter_map(|uuid| snapshot.view::<view::HealthMonitor>("healthmonitor", uuid))
+        .map(|m| health_monitor(&m))
+        .collect()
 }
 
 fn health_monitor(monitor: &view::HealthMonitor) -> v1::HealthMonitor {
     let tcp = monitor.tcp_monitor.clone().unwrap_or_default();
     // Other types are checked by a TCP connect until their probes exist.
-    let tcp = v1::TcpMonitor { request: tcp.tcp_request.unwrap_or_default(), response: tcp.tcp_response.unwrap_or_default() };
+    let tcp = v1::TcpMonitor {
+        request: tcp.tcp_request.unwrap_or_default(),
+        response: tcp.tcp_response.unwrap_or_default(),
+    };
     v1::HealthMonitor {
         uuid: monitor.uuid.clone(),
         name: monitor.name.clone(),

@@ -50,32 +50,55 @@ async fn round(planner: &Planner) {
 async fn place(planner: &Planner, snapshot: &Snapshot) -> Result<(), crate::error::ApiError> {
     let _one = planner.deciding.lock().await;
     let services = snapshot.views::<VirtualService>("virtualservice");
-    let used: BTreeSet<&str> = services.iter().filter_map(|v| v.vsvip_ref.as_ref()).map(Ref::uuid).collect();
+    let used: BTreeSet<&str> = services
+        .iter()
+        .filter_map(|v| v.vsvip_ref.as_ref())
+        .map(Ref::uuid)
+        .collect();
     let placed: Vec<String> = planner.read().assignments.keys().cloned().collect();
     for vsvip in placed.iter().filter(|v| !used.contains(v.as_str())) {
-        planner.store(vsvip, Vec::new(), "no virtual service uses the VIP".into()).await?;
+        planner
+            .store(vsvip, Vec::new(), "no virtual service uses the VIP".into())
+            .await?;
     }
     forget_deleted_engines(planner, snapshot).await?;
-    let wanted = services.iter().filter(|v| v.enabled).filter_map(|v| v.vsvip_ref.as_ref());
+    let wanted = services
+        .iter()
+        .filter(|v| v.enabled)
+        .filter_map(|v| v.vsvip_ref.as_ref());
     for vsvip in wanted.map(Ref::uuid).collect::<BTreeSet<_>>() {
         ensure(planner, snapshot, vsvip).await?;
     }
     Ok(())
 }
 
-async fn forget_deleted_engines(planner: &Planner, snapshot: &Snapshot) -> Result<(), crate::error::ApiError> {
+async fn forget_deleted_engines(
+    planner: &Planner,
+    snapshot: &Snapshot,
+) -> Result<(), crate::error::ApiError> {
     let assignments = planner.read().assignments.clone();
     for (vsvip, assignment) in assignments {
         let known = |uuid: &String| snapshot.get("serviceengine", uuid).is_some();
-        let left: Vec<String> = assignment.engines.iter().filter(|u| known(u)).cloned().collect();
+        let left: Vec<String> = assignment
+            .engines
+            .iter()
+            .filter(|u| known(u))
+            .cloned()
+            .collect();
         if left != assignment.engines {
-            planner.store(&vsvip, left, "an engine was deleted".into()).await?;
+            planner
+                .store(&vsvip, left, "an engine was deleted".into())
+                .await?;
         }
     }
     Ok(())
 }
 
-async fn ensure(planner: &Planner, snapshot: &Snapshot, vsvip: &str) -> Result<(), crate::error::ApiError> {
+async fn ensure(
+    planner: &Planner,
+    snapshot: &Snapshot,
+    vsvip: &str,
+) -> Result<(), crate::error::ApiError> {
     let situation = match planner.situation(snapshot, vsvip) {
         Ok(situation) => situation,
         Err(error) => {
@@ -83,11 +106,21 @@ async fn ensure(planner: &Planner, snapshot: &Snapshot, vsvip: &str) -> Result<(
             return Ok(());
         }
     };
-    let situation::Situation { demand, engines, mut assigned } = situation;
+    let situation::Situation {
+        demand,
+        engines,
+        mut assigned,
+    } = situation;
     let (chosen, error) = placement::ensure(&demand, &engines, &assigned);
     for choice in chosen {
         assigned.push(choice.engine.clone());
-        planner.store(vsvip, assigned.clone(), format!("placed on {}: {}", choice.name, choice.reason)).await?;
+        planner
+            .store(
+                vsvip,
+                assigned.clone(),
+                format!("placed on {}: {}", choice.name, choice.reason),
+            )
+            .await?;
         planner.note(vsvip, "INITIAL_PLACEMENT", Ok(&choice));
     }
     if let Some(error) = error {
@@ -97,7 +130,10 @@ async fn ensure(planner: &Planner, snapshot: &Snapshot, vsvip: &str) -> Result<(
 }
 
 /// Writes what engines report of their interfaces into the serviceengine objects, when it changed.
-async fn note_interfaces(objects: &Objects, registry: &Registry) -> Result<(), crate::error::ApiError> {
+async fn note_interfaces(
+    objects: &Objects,
+    registry: &Registry,
+) -> Result<(), crate::error::ApiError> {
     let snapshot = objects.snapshot();
     let ty = object_type("serviceengine").expect("in the schema");
     for (uuid, stored) in snapshot.all("serviceengine") {
@@ -116,14 +152,20 @@ async fn note_interfaces(objects: &Objects, registry: &Registry) -> Result<(), c
             draft.put(ty, uuid, object);
             Ok(())
         };
-        objects.change(&Author::system("engines"), &message, change).await?;
+        objects
+            .change(&Author::system("engines"), &message, change)
+            .await?;
     }
     Ok(())
 }
 
 /// `data_vnics` as the API shows them; a VRF that an operator gave to an interface stays.
 fn vnics(interfaces: &[Interface], object: &Object) -> Value {
-    let before = object.get("data_vnics").and_then(Value::as_array).cloned().unwrap_or_default();
+    let before = object
+        .get("data_vnics")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
     let each = interfaces.iter().map(|i| {
         let mut vnic = json!({
             "if_name": i.name, "linux_name": i.name, "mac_address": i.mac, "mtu": i.mtu, "link_up": i.up,

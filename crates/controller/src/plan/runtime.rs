@@ -24,7 +24,11 @@ pub(super) struct Observer<'a> {
 /// `OperationalStatus` (avi-api 10.1).
 fn status(state: &str, code: &str, reason: impl Into<String>) -> Value {
     let reason = reason.into();
-    let reasons = if reason.is_empty() { vec![] } else { vec![reason] };
+    let reasons = if reason.is_empty() {
+        vec![]
+    } else {
+        vec![reason]
+    };
     json!({"state": state, "reason": reasons, "reason_code_string": code})
 }
 
@@ -40,25 +44,42 @@ fn oper_word(state: i32) -> &'static str {
 
 /// The state word of a BGP session, as everywhere.
 fn bgp_word(session: &BgpSession) -> &'static str {
-    BgpState::try_from(session.state).unwrap_or_default().as_str_name().trim_start_matches("BGP_STATE_")
+    BgpState::try_from(session.state)
+        .unwrap_or_default()
+        .as_str_name()
+        .trim_start_matches("BGP_STATE_")
 }
 
 impl Observer<'_> {
     fn name(&self, se: &str) -> String {
-        self.snapshot.name_of("serviceengine", se).unwrap_or(se).to_owned()
+        self.snapshot
+            .name_of("serviceengine", se)
+            .unwrap_or(se)
+            .to_owned()
     }
 
     fn engine_status(&self, state: &EngineState) -> Value {
         if let Some(nack) = &state.nack {
-            let text = format!("it refuses generation {}: {}: {}", nack.generation, nack.field, nack.reason);
+            let text = format!(
+                "it refuses generation {}: {}: {}",
+                nack.generation, nack.field, nack.reason
+            );
             return status("OPER_UP", "desired_state_refused", text);
         }
         if state.connected_since.is_some() {
             return status("OPER_UP", "se_connected", "");
         }
         match &state.lost {
-            None => status("OPER_DOWN", "se_never_connected", "it has had no session with the controller since the controller started"),
-            Some((at, why)) => status("OPER_DOWN", "se_disconnected", format!("no session with the controller for {} s: {why}", age_s(*at))),
+            None => status(
+                "OPER_DOWN",
+                "se_never_connected",
+                "it has had no session with the controller since the controller started",
+            ),
+            Some((at, why)) => status(
+                "OPER_DOWN",
+                "se_disconnected",
+                format!("no session with the controller for {} s: {why}", age_s(*at)),
+            ),
         }
     }
 
@@ -68,11 +89,19 @@ impl Observer<'_> {
         if state.connected_since.is_none() || state.nack.is_some() {
             let engine = self.engine_status(&state);
             let code = engine["reason_code_string"].clone();
-            let word = if state.connected_since.is_some() { "OPER_DOWN" } else { "OPER_UNAVAIL" };
+            let word = if state.connected_since.is_some() {
+                "OPER_DOWN"
+            } else {
+                "OPER_UNAVAIL"
+            };
             return json!({"state": word, "reason": engine["reason"], "reason_code_string": code});
         }
         match reported(&state, vs) {
-            None => status("OPER_INITIALIZING", "awaiting_se_programming", "the engine has not reported it yet"),
+            None => status(
+                "OPER_INITIALIZING",
+                "awaiting_se_programming",
+                "the engine has not reported it yet",
+            ),
             Some(report) => status(oper_word(report.state), &report.reason_code, &report.reason),
         }
     }
@@ -99,8 +128,15 @@ impl Observer<'_> {
 
     fn summary(&self, vs: &VirtualService, vsvip: &VsVip) -> Value {
         let engines = self.assigned(vs, &vsvip.uuid);
-        let up = engines.iter().filter(|e| e["oper_status"]["state"] == "OPER_UP").count();
-        let percent = if engines.is_empty() { 0 } else { up * 100 / engines.len() };
+        let up = engines
+            .iter()
+            .filter(|e| e["oper_status"]["state"] == "OPER_UP")
+            .count();
+        let percent = if engines.is_empty() {
+            0
+        } else {
+            up * 100 / engines.len()
+        };
         let last = self.planner.last_scale(&vsvip.uuid);
         let oper = service_status(vs, &engines, last.as_ref());
         let info = last.as_ref().map(|l| l.reason.clone()).unwrap_or_default();
@@ -143,9 +179,16 @@ impl Observer<'_> {
     /// `VirtualServiceRuntimeSummary`, with the 16.3 fields on the top level.
     pub(super) fn virtual_service(&self, uuid: &str) -> Option<Value> {
         let vs: VirtualService = self.snapshot.view("virtualservice", uuid)?;
-        let vsvip = vs.vsvip_ref.as_ref().and_then(|r| self.snapshot.view::<VsVip>("vsvip", r.uuid()));
+        let vsvip = vs
+            .vsvip_ref
+            .as_ref()
+            .and_then(|r| self.snapshot.view::<VsVip>("vsvip", r.uuid()));
         let Some(vsvip) = vsvip else {
-            let oper = status("OPER_DOWN", "no_vip", "the virtual service has no VIP (vsvip_ref)");
+            let oper = status(
+                "OPER_DOWN",
+                "no_vip",
+                "the virtual service has no VIP (vsvip_ref)",
+            );
             return Some(json!({"oper_status": oper, "percent_ses_up": 0, "vip_summary": []}));
         };
         let mut runtime = self.summary(&vs, &vsvip);
@@ -158,7 +201,11 @@ impl Observer<'_> {
     /// `serviceengine/UUID/runtime`.
     pub(super) fn service_engine(&self, uuid: &str) -> Value {
         let state = self.registry.get(uuid);
-        let sessions = state.report.as_ref().map(|r| r.bgp_sessions.as_slice()).unwrap_or_default();
+        let sessions = state
+            .report
+            .as_ref()
+            .map(|r| r.bgp_sessions.as_slice())
+            .unwrap_or_default();
         let established = |s: &&BgpSession| s.state == i32::from(BgpState::Established);
         let stats = state.report.as_ref().and_then(|r| r.stats.as_ref());
         json!({
@@ -180,7 +227,9 @@ impl Observer<'_> {
     /// Every BGP session of every engine that has reported.
     pub(super) fn bgp_sessions(&self) -> Vec<Value> {
         let engines = self.snapshot.all("serviceengine");
-        engines.flat_map(|(uuid, _)| self.sessions_of(uuid)).collect()
+        engines
+            .flat_map(|(uuid, _)| self.sessions_of(uuid))
+            .collect()
     }
 
     fn sessions_of(&self, uuid: &str) -> Vec<Value> {
@@ -189,9 +238,16 @@ impl Observer<'_> {
         if state.connected_since.is_none() {
             return Vec::new();
         }
-        let vrf = state.desired.as_ref().and_then(|d| d.vrf.as_ref()).map(|v| v.name.clone());
+        let vrf = state
+            .desired
+            .as_ref()
+            .and_then(|d| d.vrf.as_ref())
+            .map(|v| v.name.clone());
         let sessions = state.report.map(|r| r.bgp_sessions).unwrap_or_default();
-        sessions.iter().map(|s| session(s, uuid, &self.name(uuid), vrf.as_deref().unwrap_or(""))).collect()
+        sessions
+            .iter()
+            .map(|s| session(s, uuid, &self.name(uuid), vrf.as_deref().unwrap_or("")))
+            .collect()
     }
 
     /// `serviceengine/UUID/bgp` (`BgpRuntime`).
@@ -210,10 +266,15 @@ impl Observer<'_> {
 
     /// What each connected engine reports of a pool.
     fn pool_reports(&self, uuid: &str) -> Vec<(String, PoolStatus)> {
-        let engines = self.snapshot.all("serviceengine").map(|(se, _)| (se.to_owned(), self.registry.get(se)));
+        let engines = self
+            .snapshot
+            .all("serviceengine")
+            .map(|(se, _)| (se.to_owned(), self.registry.get(se)));
         let connected = engines.filter(|(_, state)| state.connected_since.is_some());
         let reports = connected.filter_map(|(se, state)| Some((se, state.report?.pools)));
-        reports.filter_map(|(se, pools)| Some((se, pools.into_iter().find(|p| p.uuid == uuid)?))).collect()
+        reports
+            .filter_map(|(se, pools)| Some((se, pools.into_iter().find(|p| p.uuid == uuid)?)))
+            .collect()
     }
 
     /// `pool/UUID/runtime`: a server counts as up when one engine at least reaches it.
@@ -222,11 +283,23 @@ impl Observer<'_> {
         let reports = self.pool_reports(uuid);
         let up = |address: &str, port: u32| {
             let servers = reports.iter().flat_map(|(_, p)| &p.servers);
-            servers.into_iter().any(|s| s.address == address && s.port == port && s.state == i32::from(OperState::Up))
+            servers.into_iter().any(|s| {
+                s.address == address && s.port == port && s.state == i32::from(OperState::Up)
+            })
         };
         let enabled = pool.servers.iter().filter(|s| s.enabled).count();
-        let port = |s: &model::view::Server| u32::from(s.port.filter(|p| *p != 0).unwrap_or(pool.default_server_port));
-        let num_up = pool.servers.iter().filter(|s| up(&s.ip.addr, port(s))).count();
+        let port = |s: &model::view::Server| {
+            u32::from(
+                s.port
+                    .filter(|p| *p != 0)
+                    .unwrap_or(pool.default_server_port),
+            )
+        };
+        let num_up = pool
+            .servers
+            .iter()
+            .filter(|s| up(&s.ip.addr, port(s)))
+            .count();
         let percent = |of: usize| if of == 0 { 0 } else { num_up * 100 / of };
         Some(json!({
             "oper_status": pool_status(&pool, &reports, num_up),
@@ -241,28 +314,47 @@ impl Observer<'_> {
     /// `pool/UUID/runtime/server`: each server as each engine sees it.
     pub(super) fn pool_servers(&self, uuid: &str) -> Value {
         let reports = self.pool_reports(uuid);
-        let each = reports.iter().flat_map(|(se, pool)| pool.servers.iter().map(move |s| server(se, s)));
+        let each = reports
+            .iter()
+            .flat_map(|(se, pool)| pool.servers.iter().map(move |s| server(se, s)));
         Value::Array(each.collect())
     }
 
     /// An item of an inventory (avi-api 10.5).
-    pub(super) fn inventory(&self, kind: &str, uuid: &str, context: &Context) -> Result<Value, ApiError> {
+    pub(super) fn inventory(
+        &self,
+        kind: &str,
+        uuid: &str,
+        context: &Context,
+    ) -> Result<Value, ApiError> {
         let runtime = match kind {
             "virtualservice" => self.virtual_service(uuid),
             "serviceengine" => Some(self.service_engine(uuid)),
             "pool" => self.pool(uuid),
             "vsvip" => Some(self.vsvip(uuid)),
             "serviceenginegroup" | "network" | "cloud" => Some(json!({})),
-            _ => return Err(ApiError::new(axum::http::StatusCode::NOT_FOUND, format!("there is no /api/{kind}-inventory"))),
+            _ => {
+                return Err(ApiError::new(
+                    axum::http::StatusCode::NOT_FOUND,
+                    format!("there is no /api/{kind}-inventory"),
+                ));
+            }
         };
         let ty = object_type(kind).ok_or_else(|| ApiError::not_found(kind))?;
         let stored = self.snapshot.require(ty, uuid)?;
         let mut config = object::with_defaults(ty, &stored.object);
-        object::map_refs(ty, &mut config, &mut |r| self.named(&r.value, r.target, context));
+        object::map_refs(ty, &mut config, &mut |r| {
+            self.named(&r.value, r.target, context)
+        });
         crate::objects::mask_secrets(&mut config);
-        config.insert("url".into(), format!("{}/api/{kind}/{uuid}", context.origin).into());
+        config.insert(
+            "url".into(),
+            format!("{}/api/{kind}/{uuid}", context.origin).into(),
+        );
         self.extend_config(kind, uuid, context, &mut config);
-        Ok(json!({"uuid": uuid, "config": config, "runtime": runtime, "_last_modified": stored.object.get("_last_modified")}))
+        Ok(
+            json!({"uuid": uuid, "config": config, "runtime": runtime, "_last_modified": stored.object.get("_last_modified")}),
+        )
     }
 
     fn named(&self, canonical: &str, target: &str, context: &Context) -> String {
@@ -271,26 +363,60 @@ impl Observer<'_> {
         format!("{}{canonical}#{name}", context.origin)
     }
 
-    fn extend_config(&self, kind: &str, uuid: &str, context: &Context, config: &mut object::Object) {
+    fn extend_config(
+        &self,
+        kind: &str,
+        uuid: &str,
+        context: &Context,
+        config: &mut object::Object,
+    ) {
         let refs = |services: Vec<VirtualService>| {
-            let each = services.into_iter().map(|v| self.named(&Ref::to("virtualservice", &v.uuid).0, "virtualservice", context));
+            let each = services.into_iter().map(|v| {
+                self.named(
+                    &Ref::to("virtualservice", &v.uuid).0,
+                    "virtualservice",
+                    context,
+                )
+            });
             Value::from(each.collect::<Vec<_>>())
         };
         match kind {
             "virtualservice" => {
-                let vsvip = config.get("vsvip_ref").and_then(Value::as_str).map(|r| Ref(r.to_owned()));
-                let vip = vsvip.and_then(|r| self.snapshot.get("vsvip", r.uuid())?.object.get("vip").cloned());
+                let vsvip = config
+                    .get("vsvip_ref")
+                    .and_then(Value::as_str)
+                    .map(|r| Ref(r.to_owned()));
+                let vip = vsvip.and_then(|r| {
+                    self.snapshot
+                        .get("vsvip", r.uuid())?
+                        .object
+                        .get("vip")
+                        .cloned()
+                });
                 config.extend(vip.map(|v| ("vip".to_owned(), v)));
             }
             "serviceengine" => {
-                let placed = |v: &VirtualService| v.vsvip_ref.as_ref().is_some_and(|r| self.planner.assignment(r.uuid()).engines.iter().any(|e| e == uuid));
+                let placed = |v: &VirtualService| {
+                    v.vsvip_ref.as_ref().is_some_and(|r| {
+                        self.planner
+                            .assignment(r.uuid())
+                            .engines
+                            .iter()
+                            .any(|e| e == uuid)
+                    })
+                };
                 let services = self.snapshot.views::<VirtualService>("virtualservice");
-                config.insert("virtualservice_refs".into(), refs(services.into_iter().filter(placed).collect()));
+                config.insert(
+                    "virtualservice_refs".into(),
+                    refs(services.into_iter().filter(placed).collect()),
+                );
             }
             "pool" => {
                 let here = Ref::to("pool", uuid);
                 let services = self.snapshot.views::<VirtualService>("virtualservice");
-                let users = services.into_iter().filter(|v| v.pool_ref.as_ref() == Some(&here));
+                let users = services
+                    .into_iter()
+                    .filter(|v| v.pool_ref.as_ref() == Some(&here));
                 config.insert("virtualservice_refs".into(), refs(users.collect()));
             }
             _ => {}
@@ -302,18 +428,29 @@ impl Observer<'_> {
         let view = self.snapshot.view::<VsVip>("vsvip", uuid);
         match (services.first(), view) {
             (Some(vs), Some(vsvip)) => self.summary(vs, &vsvip),
-            _ => json!({"num_se_assigned": 0, "oper_status": status("OPER_UNUSED", "unused", "no virtual service uses it")}),
+            _ => {
+                json!({"num_se_assigned": 0, "oper_status": status("OPER_UNUSED", "unused", "no virtual service uses it")})
+            }
         }
     }
 }
 
 fn reported<'a>(state: &'a EngineState, vs: &VirtualService) -> Option<&'a VirtualServiceStatus> {
-    state.report.as_ref()?.virtual_services.iter().find(|s| s.uuid == vs.uuid)
+    state
+        .report
+        .as_ref()?
+        .virtual_services
+        .iter()
+        .find(|s| s.uuid == vs.uuid)
 }
 
 fn service_status(vs: &VirtualService, engines: &[Value], last: Option<&LastScale>) -> Value {
     if !(vs.enabled && vs.traffic_enabled) {
-        return status("OPER_DISABLED", "vs_disabled", "enabled or traffic_enabled is false");
+        return status(
+            "OPER_DISABLED",
+            "vs_disabled",
+            "enabled or traffic_enabled is false",
+        );
     }
     if engines.is_empty() {
         let why = last.map_or("placement has not been decided yet", |l| l.reason.as_str());
@@ -323,7 +460,9 @@ fn service_status(vs: &VirtualService, engines: &[Value], last: Option<&LastScal
     if find("OPER_UP").is_some() {
         return status("OPER_UP", "up", "");
     }
-    let first = find("OPER_INITIALIZING").or_else(|| find("OPER_DOWN")).or_else(|| engines.first());
+    let first = find("OPER_INITIALIZING")
+        .or_else(|| find("OPER_DOWN"))
+        .or_else(|| engines.first());
     let mut oper = first.map(|e| e["oper_status"].clone()).unwrap_or_default();
     if oper["state"] == "OPER_UNAVAIL" {
         oper["state"] = json!("OPER_DOWN");
@@ -340,7 +479,11 @@ fn pool_status(pool: &Pool, reports: &[(String, PoolStatus)], up: usize) -> Valu
     } else if up > 0 || reported(OperState::Up) {
         status("OPER_UP", "up", "")
     } else if reported(OperState::Initializing) {
-        status("OPER_INITIALIZING", "health_checks_pending", "the first health checks have not finished")
+        status(
+            "OPER_INITIALIZING",
+            "health_checks_pending",
+            "the first health checks have not finished",
+        )
     } else {
         status("OPER_DOWN", "pool_down", "no server is up")
     }
@@ -377,5 +520,6 @@ fn age_s(at: SystemTime) -> u64 {
 }
 
 fn unix_ms(at: SystemTime) -> u64 {
-    at.duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+    at.duration_since(UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }

@@ -5,7 +5,9 @@ use crate::engines::Registry;
 use crate::error::ApiError;
 use crate::objects::Snapshot;
 use ipnet::IpNet;
-use model::view::{Prefix, Ref, ServiceEngine, ServiceEngineGroup, VirtualService, VrfContext, VsVip};
+use model::view::{
+    Prefix, Ref, ServiceEngine, ServiceEngineGroup, VirtualService, VrfContext, VsVip,
+};
 use placement::{Algorithm, Demand, Engine};
 use std::collections::BTreeMap;
 
@@ -23,7 +25,9 @@ pub(super) struct Situation {
 pub(super) fn services_of(snapshot: &Snapshot, vsvip: &str) -> Vec<VirtualService> {
     let here = Ref::to("vsvip", vsvip);
     let all = snapshot.views::<VirtualService>("virtualservice");
-    all.into_iter().filter(|v| v.vsvip_ref.as_ref() == Some(&here)).collect()
+    all.into_iter()
+        .filter(|v| v.vsvip_ref.as_ref() == Some(&here))
+        .collect()
 }
 
 /// Gathers it.
@@ -33,20 +37,42 @@ pub(super) fn of(
     assignments: &BTreeMap<String, Assignment>,
     vsvip: &str,
 ) -> Result<Situation, ApiError> {
-    let view: VsVip = snapshot.view("vsvip", vsvip).ok_or_else(|| ApiError::not_found("VsVip"))?;
+    let view: VsVip = snapshot
+        .view("vsvip", vsvip)
+        .ok_or_else(|| ApiError::not_found("VsVip"))?;
     let services = services_of(snapshot, vsvip);
     let demand = demand(snapshot, &view, &services)?;
-    let assigned = assignments.get(vsvip).map(|a| a.engines.clone()).unwrap_or_default();
+    let assigned = assignments
+        .get(vsvip)
+        .map(|a| a.engines.clone())
+        .unwrap_or_default();
     let engines = snapshot.views::<ServiceEngine>("serviceengine");
-    let engines = engines.iter().map(|e| engine(snapshot, registry, assignments, e)).collect();
-    Ok(Situation { demand, engines, assigned })
+    let engines = engines
+        .iter()
+        .map(|e| engine(snapshot, registry, assignments, e))
+        .collect();
+    Ok(Situation {
+        demand,
+        engines,
+        assigned,
+    })
 }
 
-fn demand(snapshot: &Snapshot, vsvip: &VsVip, services: &[VirtualService]) -> Result<Demand, ApiError> {
+fn demand(
+    snapshot: &Snapshot,
+    vsvip: &VsVip,
+    services: &[VirtualService],
+) -> Result<Demand, ApiError> {
     let first = services.first().ok_or_else(|| {
-        ApiError::bad_request(format!("VsVip {} has no virtual service; there is nothing to place", vsvip.name))
+        ApiError::bad_request(format!(
+            "VsVip {} has no virtual service; there is nothing to place",
+            vsvip.name
+        ))
     })?;
-    let group = first.se_group_ref.as_ref().and_then(|r| snapshot.view::<ServiceEngineGroup>("serviceenginegroup", r.uuid()));
+    let group = first
+        .se_group_ref
+        .as_ref()
+        .and_then(|r| snapshot.view::<ServiceEngineGroup>("serviceenginegroup", r.uuid()));
     let group = group.ok_or_else(|| ApiError::not_found("ServiceEngineGroup"))?;
     let vrf = uuid_of(vsvip.vrf_context_ref.as_ref());
     let announced = services.iter().any(|v| v.enable_rhi);
@@ -54,7 +80,11 @@ fn demand(snapshot: &Snapshot, vsvip: &VsVip, services: &[VirtualService]) -> Re
         vsvip: vsvip.uuid.clone(),
         se_group: group.uuid,
         cloud: uuid_of(vsvip.cloud_ref.as_ref()),
-        peer_networks: if announced { peer_networks(snapshot, &vrf) } else { Vec::new() },
+        peer_networks: if announced {
+            peer_networks(snapshot, &vrf)
+        } else {
+            Vec::new()
+        },
         vrf,
         min_scaleout: group.min_scaleout_per_vs,
         max_scaleout: group.max_scaleout_per_vs,
@@ -71,7 +101,9 @@ fn uuid_of(reference: Option<&Ref>) -> String {
 }
 
 fn peer_networks(snapshot: &Snapshot, vrf: &str) -> Vec<IpNet> {
-    let profile = snapshot.view::<VrfContext>("vrfcontext", vrf).and_then(|v| v.bgp_profile);
+    let profile = snapshot
+        .view::<VrfContext>("vrfcontext", vrf)
+        .and_then(|v| v.bgp_profile);
     let peers = profile.map(|p| p.peers).unwrap_or_default();
     let subnets = peers.iter().flat_map(|p| [&p.subnet, &p.subnet6]).flatten();
     let mut networks: Vec<IpNet> = subnets.filter_map(Prefix::net).collect();
@@ -80,10 +112,18 @@ fn peer_networks(snapshot: &Snapshot, vrf: &str) -> Vec<IpNet> {
     networks
 }
 
-fn engine(snapshot: &Snapshot, registry: &Registry, assignments: &BTreeMap<String, Assignment>, engine: &ServiceEngine) -> Engine {
+fn engine(
+    snapshot: &Snapshot,
+    registry: &Registry,
+    assignments: &BTreeMap<String, Assignment>,
+    engine: &ServiceEngine,
+) -> Engine {
     let interfaces = registry.get(&engine.uuid).interfaces;
     let addresses = interfaces.iter().flat_map(|i| &i.addresses);
-    let held = assignments.values().filter(|a| a.engines.contains(&engine.uuid)).count();
+    let held = assignments
+        .values()
+        .filter(|a| a.engines.contains(&engine.uuid))
+        .count();
     Engine {
         uuid: engine.uuid.clone(),
         name: engine.name.clone(),
@@ -92,7 +132,10 @@ fn engine(snapshot: &Snapshot, registry: &Registry, assignments: &BTreeMap<Strin
         se_group: uuid_of(engine.se_group_ref.as_ref()),
         cloud: uuid_of(engine.cloud_ref.as_ref()),
         vrf: vrf_of(snapshot, engine),
-        networks: addresses.filter_map(|a| a.parse::<IpNet>().ok()).map(|n| n.trunc()).collect(),
+        networks: addresses
+            .filter_map(|a| a.parse::<IpNet>().ok())
+            .map(|n| n.trunc())
+            .collect(),
         placed: u32::try_from(held).unwrap_or(u32::MAX),
     }
 }
@@ -104,6 +147,9 @@ pub(super) fn vrf_of(snapshot: &Snapshot, engine: &ServiceEngine) -> String {
         return vrf.uuid().to_owned();
     }
     let here = |v: &VrfContext| v.name == "global" && v.cloud_ref == engine.cloud_ref;
-    let global = snapshot.views::<VrfContext>("vrfcontext").into_iter().find(here);
+    let global = snapshot
+        .views::<VrfContext>("vrfcontext")
+        .into_iter()
+        .find(here);
     global.map(|v| v.uuid).unwrap_or_default()
 }
