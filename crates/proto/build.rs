@@ -1,6 +1,9 @@
 //! Generates the message types with Debian's protoc (package protobuf-compiler).
 
-#[expect(clippy::disallowed_macros, reason = "how a build script speaks to cargo")]
+#[expect(
+    clippy::disallowed_macros,
+    reason = "how a build script speaks to cargo"
+)]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = "proto";
     let file = "proto/evenkeel/engine/v1/engine.proto";

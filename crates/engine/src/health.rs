@@ -93,28 +93,27 @@ impl HealthHandle {
             keep
         });
         for (key, monitor) in wanted {
-            if !table.probes.contains_key(&key) {
-                let probe = self.start(&key, &monitor);
-                table.probes.insert(key, probe);
-            }
+            let shared = (self.table.clone(), self.snapshot.clone());
+            let probed = key.clone();
+            let entry = table.probes.entry(key);
+            entry.or_insert_with(|| start(probed, monitor, shared));
         }
         table.pools = pools.to_vec();
         publish(&table, &self.snapshot);
     }
+}
 
-    fn start(&self, key: &Key, monitor: &HealthMonitor) -> Probe {
-        let shared = (self.table.clone(), self.snapshot.clone());
-        let task = tokio::spawn(watch_server(key.clone(), monitor.clone(), shared));
-        let result = Result {
-            state: State::Initializing,
-            failure: None,
-            response_time_ms: 0,
-        };
-        Probe {
-            monitor: monitor.clone(),
-            task: task.abort_handle(),
-            result,
-        }
+fn start(key: Key, monitor: HealthMonitor, shared: Shared) -> Probe {
+    let task = tokio::spawn(watch_server(key, monitor.clone(), shared));
+    let result = Result {
+        state: State::Initializing,
+        failure: None,
+        response_time_ms: 0,
+    };
+    Probe {
+        monitor,
+        task: task.abort_handle(),
+        result,
     }
 }
 
@@ -318,5 +317,109 @@ fn failure(error: &std::io::Error) -> Failure {
         ErrorKind::TimedOut => Failure::ConnectionTimeout,
         ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Failure::ServerUnreachable,
         _ => Failure::OtherError,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::v1::{Server, TcpMonitor};
+    use tokio::net::TcpListener;
+
+    fn pool(addr: SocketAddr, monitors: &[&str]) -> Pool {
+        Pool {
+            uuid: "p".into(),
+            enabled: true,
+            servers: vec![Server {
+                address: addr.ip().to_string(),
+                port: addr.port().into(),
+                enabled: true,
+                ratio: 1,
+            }],
+            health_monitor_uuids: monitors.iter().map(ToString::to_string).collect(),
+            ..Pool::default()
+        }
+    }
+
+    fn monitor(response: &str) -> HealthMonitor {
+        let tcp = TcpMonitor {
+            request: String::new(),
+            response: response.into(),
+        };
+        HealthMonitor {
+            uuid: "m".into(),
+            send_interval_s: 1,
+            receive_timeout_s: 1,
+            successful_checks: 1,
+            failed_checks: 1,
+            kind: Some(Kind::Tcp(tcp)),
+            ..HealthMonitor::default()
+        }
+    }
+
+    /// Waits until the only server is in this state.
+    async fn wait_for(health: &HealthHandle, state: OperState) -> ServerHealth {
+        let mut snapshot = health.snapshot();
+        let there = |s: &Arc<HealthSnapshot>| s.pools.get("p").is_some_and(|p| p[0].state == state);
+        let found = tokio::time::timeout(Duration::from_secs(20), snapshot.wait_for(there));
+        let found = found.await.expect("in time").expect("published");
+        found.pools["p"][0].clone()
+    }
+
+    #[tokio::test]
+    async fn a_server_follows_its_port_up_and_down() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let addr = listener.local_addr().expect("addr");
+        let health = HealthHandle::spawn();
+        health.apply(&[pool(addr, &["m"])], &[monitor("")]);
+        wait_for(&health, OperState::Up).await;
+        drop(listener);
+        let down = wait_for(&health, OperState::Down).await;
+        assert_eq!(down.reason, Failure::ConnectionRefused.to_string());
+        let _listener = TcpListener::bind(addr).await.expect("bind again");
+        wait_for(&health, OperState::Up).await;
+    }
+
+    #[tokio::test]
+    async fn a_response_must_contain_the_expected_text() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let addr = listener.local_addr().expect("addr");
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                stream.write_all(b"220 ready").await.ok();
+            }
+        });
+        let health = HealthHandle::spawn();
+        health.apply(&[pool(addr, &["m"])], &[monitor("ready")]);
+        wait_for(&health, OperState::Up).await;
+        health.apply(&[pool(addr, &["m"])], &[monitor("gone")]);
+        let down = wait_for(&health, OperState::Down).await;
+        assert_eq!(down.reason, Failure::PayloadContentMismatch.to_string());
+    }
+
+    #[tokio::test]
+    async fn a_pool_without_monitors_is_up_and_one_that_is_disabled_says_so() {
+        let addr = "127.0.0.1:9".parse().expect("addr");
+        let health = HealthHandle::spawn();
+        health.apply(&[pool(addr, &[])], &[]);
+        wait_for(&health, OperState::Up).await;
+        let mut disabled = pool(addr, &[]);
+        disabled.enabled = false;
+        health.apply(&[disabled], &[]);
+        wait_for(&health, OperState::Disabled).await;
+    }
+
+    #[tokio::test]
+    async fn applying_the_same_again_keeps_what_is_known() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let addr = listener.local_addr().expect("addr");
+        let health = HealthHandle::spawn();
+        health.apply(&[pool(addr, &["m"])], &[monitor("")]);
+        wait_for(&health, OperState::Up).await;
+        health.apply(&[pool(addr, &["m"])], &[monitor("")]);
+        assert_eq!(
+            health.snapshot().borrow().pools["p"][0].state,
+            OperState::Up
+        );
     }
 }

@@ -1,1 +1,337 @@
+//! The proxy over loopback, with real sockets. Nothing here waits for a fixed time.
 
+use super::*;
+use std::io;
+use std::time::Instant;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A proxy with one virtual service on a free port.
+struct Fixture {
+    proxy: ProxyHandle,
+    addr: SocketAddr,
+    spec: VirtualServiceSpec,
+}
+
+impl Fixture {
+    async fn new(servers: &[SocketAddr]) -> Self {
+        let proxy = Proxy::start(ProxyConfig { workers: 2 }).expect("starts");
+        let addr = free_port().await;
+        let spec = VirtualServiceSpec {
+            uuid: "vs".into(),
+            name: "vs".into(),
+            listen: vec![addr],
+            accept: true,
+            idle_timeout: None,
+            pool: PoolSpec {
+                uuid: "p".into(),
+                algorithm: Algorithm::RoundRobin,
+                servers: servers.iter().map(|a| server(*a)).collect(),
+            },
+        };
+        let mut fixture = Self { proxy, addr, spec };
+        assert_eq!(fixture.apply(|_| {}).await[0].error, None);
+        fixture
+    }
+
+    async fn apply(&mut self, change: impl FnOnce(&mut VirtualServiceSpec)) -> Vec<ListenerStatus> {
+        change(&mut self.spec);
+        self.proxy.apply(vec![self.spec.clone()]).await
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.addr).await.expect("connects")
+    }
+
+    fn vs(&self) -> VsStats {
+        self.proxy.stats().virtual_services[0].clone()
+    }
+}
+
+fn server(addr: SocketAddr) -> ServerSpec {
+    ServerSpec {
+        addr,
+        enabled: true,
+        up: true,
+        ratio: 1,
+        max_connections: 0,
+    }
+}
+
+async fn free_port() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    listener.local_addr().expect("addr")
+}
+
+async fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let addr = listener.local_addr().expect("addr");
+    (listener, addr)
+}
+
+/// A server that echoes until its client ends, then ends.
+async fn echo() -> SocketAddr {
+    let (listener, addr) = listen().await;
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut read, mut write) = stream.split();
+                tokio::io::copy(&mut read, &mut write).await.ok();
+                write.shutdown().await.ok();
+            });
+        }
+    });
+    addr
+}
+
+/// A server that says a word and closes.
+async fn says(word: &'static str) -> SocketAddr {
+    let (listener, addr) = listen().await;
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            stream.write_all(word.as_bytes()).await.ok();
+        }
+    });
+    addr
+}
+
+async fn read_all(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut all = Vec::new();
+    let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut all));
+    read.await.expect("in time").map(|_| all)
+}
+
+async fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < end, "not in time: {what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_large_payload_comes_back_whole_and_is_counted() {
+    let fixture = Fixture::new(&[echo().await]).await;
+    let payload: Vec<u8> = (0..3_000_000u32).map(|n| (n % 251) as u8).collect();
+    let mut stream = fixture.connect().await;
+    let (mut read, mut write) = stream.split();
+    let send = async {
+        write.write_all(&payload).await.expect("written");
+        write.shutdown().await.expect("half-closed");
+    };
+    let mut back = Vec::new();
+    let receive = async { read.read_to_end(&mut back).await.expect("read") };
+    tokio::time::timeout(DEADLINE, async { tokio::join!(send, receive) })
+        .await
+        .expect("in time");
+    assert!(back == payload, "{} of {} bytes", back.len(), payload.len());
+    wait_until("the connection is counted as closed", || {
+        fixture.vs().open == 0
+    })
+    .await;
+    let stats = fixture.vs();
+    assert_eq!(
+        (stats.total, stats.bytes_in, stats.bytes_out),
+        (1, 3_000_000, 3_000_000)
+    );
+}
+
+#[tokio::test]
+async fn the_server_may_end_first_and_still_receive() {
+    let (listener, addr) = listen().await;
+    let fixture = Fixture::new(&[addr]).await;
+    let mut client = fixture.connect().await;
+    let (mut server, _) = listener.accept().await.expect("accepted");
+    server.write_all(b"bye").await.expect("written");
+    server.shutdown().await.expect("half-closed");
+    assert_eq!(read_all(&mut client).await.expect("read"), b"bye");
+    client.write_all(b"still here").await.expect("written");
+    client.shutdown().await.expect("half-closed");
+    assert_eq!(read_all(&mut server).await.expect("read"), b"still here");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_slows_the_server_down() {
+    let (listener, addr) = listen().await;
+    let fixture = Fixture::new(&[addr]).await;
+    let _client = fixture.connect().await;
+    let (server, _) = listener.accept().await.expect("accepted");
+    // Fill every buffer on the way until nothing more is taken for good: the sum is bounded by socket buffers.
+    let chunk = vec![0u8; 64 * 1024];
+    let mut sent = 0usize;
+    const BOUND: usize = 64 << 20;
+    while sent < BOUND {
+        let writable = tokio::time::timeout(Duration::from_secs(1), server.writable()).await;
+        if writable.is_err() {
+            break;
+        }
+        match server.try_write(&chunk) {
+            Ok(n) => sent += n,
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+        }
+    }
+    assert!(
+        sent < BOUND,
+        "{sent} bytes taken although the client reads nothing"
+    );
+}
+
+#[tokio::test]
+async fn a_reset_is_passed_on_as_a_reset() {
+    let (listener, addr) = listen().await;
+    let fixture = Fixture::new(&[addr]).await;
+    let mut client = fixture.connect().await;
+    let (server, _) = listener.accept().await.expect("accepted");
+    socket2::SockRef::from(&server)
+        .set_linger(Some(Duration::ZERO))
+        .expect("linger");
+    drop(server);
+    let error = read_all(&mut client).await.expect_err("reset");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_is_passed_over() {
+    let gone = free_port().await;
+    let fixture = Fixture::new(&[gone, says("b").await]).await;
+    for _ in 0..4 {
+        assert_eq!(
+            read_all(&mut fixture.connect().await).await.expect("read"),
+            b"b"
+        );
+    }
+}
+
+#[tokio::test]
+async fn without_a_server_the_client_is_reset_and_counted() {
+    let mut fixture = Fixture::new(&[echo().await]).await;
+    fixture.apply(|s| s.pool.servers[0].up = false).await;
+    let error = read_all(&mut fixture.connect().await)
+        .await
+        .expect_err("reset");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    assert_eq!(fixture.vs().refused, 1);
+}
+
+#[tokio::test]
+async fn an_idle_connection_ends_and_one_in_use_does_not() {
+    let mut fixture = Fixture::new(&[echo().await]).await;
+    fixture
+        .apply(|s| s.idle_timeout = Some(Duration::from_millis(300)))
+        .await;
+    let mut idle = fixture.connect().await;
+    let mut used = fixture.connect().await;
+    let keep_using = async {
+        let mut byte = [0];
+        loop {
+            used.write_all(b"x").await.expect("written");
+            used.read_exact(&mut byte).await.expect("echoed");
+        }
+    };
+    tokio::select! {
+        result = read_all(&mut idle) => assert!(result.is_err(), "reset"),
+        () = keep_using => unreachable!("it is used for ever"),
+    }
+}
+
+#[tokio::test]
+async fn applying_the_same_again_touches_no_connection() {
+    let mut fixture = Fixture::new(&[echo().await]).await;
+    let mut stream = fixture.connect().await;
+    let mut byte = [0];
+    for _ in 0..3 {
+        assert_eq!(fixture.apply(|_| {}).await[0].error, None);
+        stream.write_all(b"x").await.expect("written");
+        stream.read_exact(&mut byte).await.expect("echoed");
+    }
+    assert_eq!((fixture.vs().open, fixture.vs().total), (1, 1));
+}
+
+#[tokio::test]
+async fn a_port_that_does_not_accept_refuses_and_running_connections_go_on() {
+    let mut fixture = Fixture::new(&[echo().await]).await;
+    let mut stream = fixture.connect().await;
+    let mut byte = [0];
+    stream.write_all(b"x").await.expect("written");
+    stream.read_exact(&mut byte).await.expect("echoed");
+    assert_eq!(fixture.apply(|s| s.accept = false).await, []);
+    let refused = TcpStream::connect(fixture.addr).await.expect_err("refused");
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    stream.write_all(b"y").await.expect("written");
+    stream.read_exact(&mut byte).await.expect("echoed");
+    assert_eq!(fixture.apply(|s| s.accept = true).await[0].error, None);
+    fixture.connect().await;
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_reported_and_tried_again() {
+    let (taken, addr) = listen().await;
+    let mut fixture = Fixture::new(&[echo().await]).await;
+    let statuses = fixture.apply(|s| s.listen.push(addr)).await;
+    let error = |statuses: &[ListenerStatus]| {
+        statuses
+            .iter()
+            .find(|s| s.addr == addr)
+            .and_then(|s| s.error.clone())
+    };
+    assert!(error(&statuses).is_some(), "{statuses:?}");
+    drop(taken);
+    assert_eq!(error(&fixture.apply(|_| {}).await), None);
+}
+
+#[tokio::test]
+async fn round_robin_spreads_evenly_and_least_connections_prefers_the_idle() {
+    let (a, b) = (echo().await, echo().await);
+    let mut fixture = Fixture::new(&[a, b]).await;
+    let open = |f: &Fixture| {
+        f.proxy
+            .stats()
+            .servers
+            .iter()
+            .map(|s| s.open)
+            .collect::<Vec<_>>()
+    };
+    let mut kept = Vec::new();
+    for _ in 0..6 {
+        kept.push(fixture.connect().await);
+    }
+    wait_until("three connections each", || open(&fixture) == [3, 3]).await;
+    fixture
+        .apply(|s| s.pool.servers[0].max_connections = 3)
+        .await;
+    kept.push(fixture.connect().await);
+    wait_until("the full one is passed over", || {
+        open(&fixture).iter().sum::<u64>() == 7
+    })
+    .await;
+    let full = fixture
+        .proxy
+        .stats()
+        .servers
+        .iter()
+        .find(|s| s.addr == a)
+        .map(|s| s.open);
+    assert_eq!(full, Some(3));
+    fixture
+        .apply(|s| s.pool.algorithm = Algorithm::LeastConnections)
+        .await;
+    fixture
+        .apply(|s| s.pool.servers[0].max_connections = 0)
+        .await;
+    kept.push(fixture.connect().await);
+    wait_until("the emptier one is chosen", || open(&fixture) == [4, 4]).await;
+}
+
+#[tokio::test]
+async fn closing_everything_ends_connections_and_listeners() {
+    let fixture = Fixture::new(&[echo().await]).await;
+    let mut stream = fixture.connect().await;
+    let mut byte = [0];
+    stream.write_all(b"x").await.expect("written");
+    stream.read_exact(&mut byte).await.expect("echoed");
+    fixture.proxy.close_all().await;
+    assert!(read_all(&mut stream).await.unwrap_or_default().is_empty());
+    assert!(TcpStream::connect(fixture.addr).await.is_err());
+}
