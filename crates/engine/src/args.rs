@@ -165,8 +165,7 @@ mod tests {
     #[test]
     fn a_file_with_an_unknown_key_is_refused_with_its_name() {
         let error = toml::from_str::<Args>("controller = \"x\"")
-            .err()
-            .expect("refused")
+            .expect_err("refused")
             .to_string();
         assert!(error.contains("controller"), "{error}");
     }

@@ -265,7 +265,8 @@ mod tests {
             outcome(&good, Initializing),
             ((Initializing, pending), false, Err(pending))
         );
-        let cases: [(fn(&mut DesiredState), Verdict); 3] = [
+        type Change = fn(&mut DesiredState);
+        let cases: [(Change, Verdict); 3] = [
             (
                 |d| d.virtual_services[0].enabled = false,
                 (Disabled, Reason::VsDisabled),

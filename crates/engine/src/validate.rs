@@ -231,7 +231,8 @@ mod tests {
 
     #[test]
     fn every_broken_field_is_named() {
-        let cases: [(fn(&mut DesiredState), &str); 6] = [
+        type Break = fn(&mut DesiredState);
+        let cases: [(Break, &str); 6] = [
             (|s| s.vips[0].address = "x".into(), "vips[0].address"),
             (
                 |s| s.virtual_services[0].pool_uuid = "q".into(),

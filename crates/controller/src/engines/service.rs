@@ -154,7 +154,9 @@ impl Session {
         let why = loop {
             match inbox.message().await {
                 Ok(Some(message)) => take(&ca, &registry, &se, number, &weak, message),
-                Ok(None) => break "the engine closed its session".to_owned(),
+                Ok(None) => {
+                    break "the session ended: the engine stopped or does not answer".to_owned();
+                }
                 Err(status) => break format!("the session broke: {}", status.message()),
             }
         };
