@@ -73,7 +73,8 @@ fn field_matches(
     let actual = stored.object.get(field).or(known.default.as_ref());
     match actual {
         Some(Value::String(text)) => text == value,
-        Some(other) => other.to_string() == value,
+        // The parameter is text: a number or a truth value is compared by how JSON writes it.
+        Some(other) => format!("{other}").as_str() == value,
         None => false,
     }
 }

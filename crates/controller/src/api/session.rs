@@ -136,8 +136,8 @@ fn session_id(headers: &HeaderMap) -> Option<String> {
             .flat_map(|line| line.split(';'))
             .filter_map(|p| p.trim().split_once('='));
         pairs
-            .filter(|(k, _)| *k == name)
-            .last()
+            .rev()
+            .find(|(k, _)| *k == name)
             .map(|(_, v)| v.to_owned())
     };
     cookie(SESSION_COOKIE).or_else(|| cookie(OLD_SESSION_COOKIE))

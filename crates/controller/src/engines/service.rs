@@ -185,7 +185,9 @@ fn take(
                 let body = controller_message::Body::Certificate(Certificate { certificate_pem });
                 let message = ControllerMessage { body: Some(body) };
                 // A full queue loses it; the engine asks again.
-                outbox.upgrade().map(|o| o.try_send(Ok(message)));
+                if let Some(outbox) = outbox.upgrade() {
+                    outbox.try_send(Ok(message)).ok();
+                }
             }
         },
         Some(Body::Hello(_)) | None => {}

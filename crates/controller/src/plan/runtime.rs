@@ -300,7 +300,7 @@ impl Observer<'_> {
             .iter()
             .filter(|s| up(&s.ip.addr, port(s)))
             .count();
-        let percent = |of: usize| if of == 0 { 0 } else { num_up * 100 / of };
+        let percent = |of: usize| (num_up * 100).checked_div(of).unwrap_or(0);
         Some(json!({
             "oper_status": pool_status(&pool, &reports, num_up),
             "num_servers": pool.servers.len(),

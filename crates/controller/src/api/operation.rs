@@ -1,0 +1,200 @@
+//! What the API can do, as a table: [`Operation::new`] is the only way to make an operation, and it demands who may
+//! call it and how it is audited. The table in words is checked in beside this file (`operations.txt`), so that a
+//! change of what anybody may do is seen in review.
+
+use super::{App, Context};
+use crate::auth::Ticket;
+use crate::error::ApiError;
+use axum::body::Bytes;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::future::BoxFuture;
+
+/// Who may call an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Permission {
+    /// Anybody, without a session.
+    Public,
+    /// Any user who has logged in.
+    LoggedIn,
+    /// Who may see objects of this type and what is observed of them.
+    Read,
+    /// Who may change objects of this type.
+    Write,
+    /// Who may move running traffic: scale out, scale in, migrate.
+    Operate,
+    /// Who may let engines in and change the system's own settings.
+    Administer,
+}
+
+impl Permission {
+    /// True when this user may. There are no roles yet: beyond seeing himself logged in, only a superuser may.
+    pub(super) fn allows(self, ticket: &Ticket) -> bool {
+        match self {
+            Self::Public | Self::LoggedIn => true,
+            Self::Read | Self::Write | Self::Operate | Self::Administer => ticket.superuser,
+        }
+    }
+}
+
+/// What the log keeps of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Audit {
+    /// Nothing: it changes nothing.
+    None,
+    /// A line for each call: it changes configuration.
+    Change,
+    /// A line for each call: it acts on what runs.
+    Action,
+    /// The login says for itself who came and who was refused.
+    Session,
+}
+
+/// One call, taken apart.
+pub(super) struct Call<'a> {
+    /// What handlers need of the controller.
+    pub app: &'a App,
+    /// Who asks, and how the answer shall look.
+    pub context: &'a Context,
+    /// All headers.
+    pub headers: &'a HeaderMap,
+    /// The body as it came.
+    pub body: Bytes,
+    /// `{type}` of the path, else "".
+    pub type_path: &'a str,
+    /// `{uuid}` of the path, else "".
+    pub uuid: &'a str,
+    /// The last segment of the path.
+    pub last: &'a str,
+}
+
+type Answer<'a> = BoxFuture<'a, Result<Response, ApiError>>;
+type Handler = for<'a> fn(&'a Call<'a>) -> Answer<'a>;
+
+/// See the module's documentation.
+pub(super) struct Operation {
+    method: Method,
+    /// `/api/{type}/{uuid}`: parts in braces match any segment.
+    path: String,
+    /// Who may.
+    pub permission: Permission,
+    /// What the log keeps.
+    pub audit: Audit,
+    handler: Handler,
+}
+
+impl Operation {
+    pub(super) fn new(
+        method: Method,
+        path: impl Into<String>,
+        permission: Permission,
+        audit: Audit,
+        handler: Handler,
+    ) -> Self {
+        Self {
+            method,
+            path: path.into(),
+            permission,
+            audit,
+            handler,
+        }
+    }
+
+    /// Does it.
+    pub(super) async fn run(&self, call: &Call<'_>) -> Result<Response, ApiError> {
+        (self.handler)(call).await
+    }
+
+    /// `PUT /api/{type}/{uuid}`.
+    pub(super) fn name(&self) -> String {
+        format!("{} {}", self.method, self.path)
+    }
+
+    /// One line of the checked-in list.
+    #[cfg(test)]
+    pub(super) fn line(&self) -> String {
+        let (permission, audit) = (
+            format!("{:?}", self.permission),
+            format!("{:?}", self.audit),
+        );
+        format!(
+            "{permission:<11} {audit:<8} {:<7} {}",
+            self.method, self.path
+        )
+    }
+}
+
+/// An operation with what its path's parts in braces stand for.
+pub(super) struct Match<'a> {
+    /// The operation.
+    pub operation: &'a Operation,
+    /// `{type}`, else "".
+    pub type_path: String,
+    /// `{uuid}`, else "".
+    pub uuid: String,
+}
+
+/// The operation for a method and a path without empty segments.
+///
+/// # Errors
+/// The answer 404 or 405 (avi-api section 7).
+pub(super) fn find<'a>(
+    table: &'a [Operation],
+    method: &Method,
+    segments: &[String],
+) -> Result<Match<'a>, Box<Response>> {
+    let of_path = |o: &'a Operation| Some((o, matches(&o.path, segments)?));
+    let Some((first, (type_path, uuid))) = table.iter().find_map(of_path) else {
+        let text = format!("there is no /{}", segments.join("/"));
+        return Err(Box::new(
+            ApiError::new(StatusCode::NOT_FOUND, text).into_response(),
+        ));
+    };
+    // The answer to HEAD is that to GET without its body, which the server leaves out.
+    let wanted = if *method == Method::HEAD {
+        &Method::GET
+    } else {
+        method
+    };
+    let same_path = || table.iter().filter(|o| o.path == first.path);
+    let found = same_path().find(|o| o.method == *wanted);
+    found
+        .map(|operation| Match {
+            operation,
+            type_path,
+            uuid,
+        })
+        .ok_or_else(|| Box::new(not_allowed(method, same_path().map(|o| &o.method))))
+}
+
+fn not_allowed<'a>(method: &Method, allowed: impl Iterator<Item = &'a Method>) -> Response {
+    let text = format!("Method '{method}' not allowed");
+    let mut response = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, text).into_response();
+    let allowed: Vec<_> = allowed.map(Method::as_str).collect();
+    if let Ok(value) = HeaderValue::from_str(&allowed.join(", ")) {
+        response.headers_mut().insert(header::ALLOW, value);
+    }
+    response
+}
+
+/// What `{type}` and `{uuid}` stand for, if the pattern matches.
+fn matches(pattern: &str, segments: &[String]) -> Option<(String, String)> {
+    let (mut type_path, mut uuid) = (String::new(), String::new());
+    let mut rest = segments.iter();
+    for part in pattern.split('/').skip(1) {
+        let segment = rest.next()?;
+        match part {
+            "{type}" => type_path.clone_from(segment),
+            "{type}-inventory" => segment
+                .strip_suffix("-inventory")?
+                .clone_into(&mut type_path),
+            "{uuid}" => uuid.clone_from(segment),
+            literal if literal == segment => {}
+            _ => return None,
+        }
+    }
+    rest.next().is_none().then_some((type_path, uuid))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,226 @@
+//! The table of operations. More literal paths stand before those with braces.
+
+use super::operation::{Audit, Call, Operation, Permission};
+use super::{cluster, ok, parse, query, resources, session, singleton};
+use crate::error::ApiError;
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use std::sync::LazyLock;
+
+/// Every operation.
+pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
+    let mut all = sessions_and_system();
+    all.extend(observed());
+    all.extend(ACTIONS.iter().flat_map(|(ty, action)| pending(ty, action)));
+    all.extend(objects());
+    all
+});
+
+/// Actions of the contract (avi-api section 9) that the product does not have yet. They are refused with a reason,
+/// and can be read, because some clients read an action's path before they post to it (avi-api 4.2).
+const ACTIONS: [(&str, &str); 11] = [
+    ("virtualservice", "migrate"),
+    ("virtualservice", "switchover"),
+    ("virtualservice", "retryplacement"),
+    ("virtualservice", "resync"),
+    ("virtualservice", "rotatekeys"),
+    ("serviceengine", "switchover"),
+    ("serviceengine", "reboot"),
+    ("serviceengine", "forcedelete"),
+    ("serviceenginegroup", "redistribute"),
+    ("pool", "scaleout"),
+    ("pool", "scalein"),
+];
+
+fn get(
+    path: &str,
+    permission: Permission,
+    handler: for<'a> fn(
+        &'a Call<'a>,
+    ) -> futures_util::future::BoxFuture<'a, Result<Response, ApiError>>,
+) -> Operation {
+    Operation::new(Method::GET, path, permission, Audit::None, handler)
+}
+
+fn sessions_and_system() -> Vec<Operation> {
+    use Permission::{Administer, LoggedIn, Public};
+    let settings = "/api/systemconfiguration";
+    vec![
+        Operation::new(Method::POST, "/login", Public, Audit::Session, |c| {
+            Box::pin(session::login(c))
+        }),
+        Operation::new(Method::POST, "/logout", Public, Audit::Session, |c| {
+            Box::pin(async { Ok(session::logout(c)) })
+        }),
+        get("/api/cluster/status", Public, |_| {
+            Box::pin(async { Ok(ok(cluster::status())) })
+        }),
+        get("/api/initial-data", Public, |_| {
+            Box::pin(async { Ok(ok(cluster::initial_data())) })
+        }),
+        get("/api/cluster", LoggedIn, |c| {
+            Box::pin(async { Ok(ok(cluster::cluster(c.context))) })
+        }),
+        get("/api/cluster/version", LoggedIn, |_| {
+            Box::pin(async { Ok(ok(cluster::version())) })
+        }),
+        get("/api/cluster/runtime", LoggedIn, |_| {
+            Box::pin(async { Ok(ok(cluster::runtime())) })
+        }),
+        get(settings, LoggedIn, |c| {
+            Box::pin(async { singleton::read(c) })
+        }),
+        Operation::new(Method::PUT, settings, Administer, Audit::Change, |c| {
+            Box::pin(singleton::put(c))
+        }),
+        Operation::new(Method::PATCH, settings, Administer, Audit::Change, |c| {
+            Box::pin(singleton::patch(c))
+        }),
+        Operation::new(
+            Method::POST,
+            "/api/ek/jointoken",
+            Administer,
+            Audit::Action,
+            |c| Box::pin(create_join_token(c)),
+        ),
+    ]
+}
+
+/// What is observed, and the actions on it (avi-api sections 9 and 10).
+fn observed() -> Vec<Operation> {
+    use Permission::{Operate, Read};
+    let vs = |action: &str| format!("/api/virtualservice/{{uuid}}/{action}");
+    vec![
+        get("/api/ek/bgp", Read, |c| {
+            Box::pin(async { Ok(ok(c.app.backend.ek_bgp())) })
+        }),
+        get("/api/{type}-inventory", Read, |c| {
+            Box::pin(async { inventory_list(c) })
+        }),
+        get("/api/{type}-inventory/{uuid}", Read, |c| {
+            let backend = &c.app.backend;
+            Box::pin(async { Ok(ok(backend.inventory(c.type_path, c.uuid, c.context)?)) })
+        }),
+        get(&vs("runtime"), Read, |c| {
+            Box::pin(async { Ok(ok(c.app.backend.vs_runtime(c.uuid, c.context)?)) })
+        }),
+        get(&vs("scaleout"), Read, |_| Box::pin(async { empty_page() })),
+        get(&vs("scalein"), Read, |_| Box::pin(async { empty_page() })),
+        Operation::new(Method::POST, vs("scaleout"), Operate, Audit::Action, |c| {
+            Box::pin(scale_out(c))
+        }),
+        Operation::new(Method::POST, vs("scalein"), Operate, Audit::Action, |c| {
+            Box::pin(scale_in(c))
+        }),
+        get("/api/serviceengine/{uuid}/runtime", Read, |c| {
+            Box::pin(async {
+                exists(c, "serviceengine")?;
+                Ok(ok(c.app.backend.se_runtime(c.uuid)?))
+            })
+        }),
+        get("/api/serviceengine/{uuid}/bgp", Read, |c| {
+            Box::pin(async {
+                exists(c, "serviceengine")?;
+                Ok(ok(c.app.backend.se_bgp(c.uuid)?))
+            })
+        }),
+        get("/api/pool/{uuid}/runtime", Read, |c| {
+            Box::pin(async { Ok(ok(c.app.backend.pool_runtime(c.uuid)?)) })
+        }),
+        get("/api/pool/{uuid}/runtime/server", Read, |c| {
+            Box::pin(async {
+                exists(c, "pool")?;
+                Ok(ok(c.app.backend.pool_servers(c.uuid)?))
+            })
+        }),
+    ]
+}
+
+fn pending(ty: &str, action: &str) -> [Operation; 2] {
+    let path = format!("/api/{ty}/{{uuid}}/{action}");
+    [
+        get(&path, Permission::Read, |_| {
+            Box::pin(async { empty_page() })
+        }),
+        Operation::new(
+            Method::POST,
+            path,
+            Permission::Operate,
+            Audit::Action,
+            |c| Box::pin(async { Err(not_available(c.last)) }),
+        ),
+    ]
+}
+
+/// Create, read, update and delete: the same for every resource.
+fn objects() -> Vec<Operation> {
+    use Permission::{Read, Write};
+    let (all, one) = ("/api/{type}", "/api/{type}/{uuid}");
+    vec![
+        get(all, Read, |c| Box::pin(async { resources::list(c) })),
+        Operation::new(Method::POST, all, Write, Audit::Change, |c| {
+            Box::pin(resources::create(c))
+        }),
+        get(one, Read, |c| Box::pin(async { resources::read(c) })),
+        Operation::new(Method::PUT, one, Write, Audit::Change, |c| {
+            Box::pin(resources::put(c))
+        }),
+        Operation::new(Method::PATCH, one, Write, Audit::Change, |c| {
+            Box::pin(resources::patch(c))
+        }),
+        Operation::new(Method::DELETE, one, Write, Audit::Change, |c| {
+            Box::pin(resources::delete(c))
+        }),
+    ]
+}
+
+fn exists(call: &Call<'_>, path: &str) -> Result<(), ApiError> {
+    let ty = resources::known(path)?;
+    let snapshot = call.app.objects.snapshot();
+    snapshot.require(ty, call.uuid).map(drop)
+}
+
+fn inventory_list(call: &Call<'_>) -> Result<Response, ApiError> {
+    let items = call
+        .app
+        .backend
+        .inventory_list(call.type_path, call.context)?;
+    let path = format!("{}-inventory", call.type_path);
+    Ok(ok(query::page(call.context, &path, items)))
+}
+
+async fn scale_out(call: &Call<'_>) -> Result<Response, ApiError> {
+    let body = parse(&call.body)?;
+    let backend = &call.app.backend;
+    Ok(ok(backend.scale_out(call.uuid, body, call.context).await?))
+}
+
+async fn scale_in(call: &Call<'_>) -> Result<Response, ApiError> {
+    let body = parse(&call.body)?;
+    let backend = &call.app.backend;
+    Ok(ok(backend.scale_in(call.uuid, body, call.context).await?))
+}
+
+async fn create_join_token(call: &Call<'_>) -> Result<Response, ApiError> {
+    let token = call.app.backend.create_join_token(parse(&call.body)?);
+    Ok((StatusCode::CREATED, axum::Json(token.await?)).into_response())
+}
+
+fn empty_page() -> Result<Response, ApiError> {
+    Ok(ok(json!({"count": 0, "results": []})))
+}
+
+fn not_available(action: &str) -> ApiError {
+    ApiError::bad_request(match action {
+        "retryplacement" => {
+            "retryplacement is not available: placement is tried again by itself, on every change and every few \
+             seconds; the virtual service's runtime says what it waits for"
+                .to_owned()
+        }
+        "migrate" => {
+            "migrate is not available yet; scale out to the other engine, then scale in from this one".to_owned()
+        }
+        other => format!("{other} is not available yet"),
+    })
+}
