@@ -223,6 +223,7 @@ fn references_resolve_in_every_form_and_an_unknown_one_names_its_field() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table of wrong objects")]
 fn bad_input_names_the_field_and_leaves_nothing_behind() {
     let fixture = Fixture::start();
     let client = fixture.client();
