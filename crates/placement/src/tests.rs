@@ -80,7 +80,8 @@ fn scale_out_beyond_the_maximum_says_the_numbers() {
 
 #[test]
 fn every_reason_against_an_engine_is_found_and_has_a_code() {
-    let cases: [(fn(&mut Engine), &str); 8] = [
+    type Break = fn(&mut Engine);
+    let cases: [(Break, &str); 8] = [
         (|e| e.connected = false, "not_connected"),
         (|e| e.enabled = false, "disabled"),
         (|e| e.cloud = "x".into(), "other_cloud"),

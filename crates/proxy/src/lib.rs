@@ -3,7 +3,7 @@
 //! Worker threads, each with a current-thread runtime and its own SO_REUSEPORT listener per address, so that
 //! connections never change threads. [`ProxyHandle::apply`] takes the whole desired state: what has not changed is
 //! not touched, and neither are running connections. A connection goes through named phases: accept
-//! ([`listener`]), choose a server ([`balance`]), connect, tunnel ([`tunnel`]); HTTP and TLS will stand between the
+//! (`listener`), choose a server (`balance`), connect, tunnel (`tunnel`); HTTP and TLS will stand between the
 //! first two, UDP beside them.
 //!
 //! Ownership: the handle owns the worker threads; a worker owns its listeners and connections as tasks of its
