@@ -1,36 +1,43 @@
 //! The REST API: Avi's contract under `/api`, our own beside it under `/api/ek` (avi-api).
 //!
 //! Paths are taken apart by hand because clients double and trail slashes at will (avi-api section 1). A new
-//! resource is a line in [`resources::RESOURCES`]; a new action or query is a line in [`route`], which also names
-//! what the caller must be allowed to do, so that no route exists without it.
+//! resource is a line in [`resources::RESOURCES`]; anything else is a line in [`routes`], whose constructor demands
+//! the permission and the audit class, so that no operation exists without them.
 
 mod cluster;
 mod context;
+mod operation;
 mod patch;
 mod present;
 mod query;
 mod resources;
+mod routes;
 mod session;
+pub mod singleton;
 pub mod tls;
 
 use crate::auth::Auth;
 use crate::error::ApiError;
-use crate::objects::Objects;
+use crate::objects::{Objects, refs};
 use crate::plan::Backend;
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::body::{Body, Bytes};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderValue, StatusCode, header, request};
 use axum::response::{IntoResponse, Response};
 pub use context::Context;
-use serde_json::{Value, json};
+use model::object::Object;
+use operation::{Audit, Call, Match, Permission};
+use serde_json::Value;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Version of the field set that we speak (avi-api 2.5).
 pub const API_VERSION: &str = "30.2.1";
-/// Largest request body: thousands of pool servers fit.
+/// Largest request body of a user: thousands of pool servers fit.
 const BODY_LEN_MAX: usize = 16 << 20;
+/// Largest request body of somebody we do not know: a name and a password.
+const PUBLIC_BODY_LEN_MAX: usize = 16 << 10;
 
 /// What the handlers need.
 pub struct App {
@@ -44,139 +51,101 @@ pub struct App {
 
 /// The service for one listener.
 pub fn router(app: Arc<App>) -> Router {
-    Router::new()
-        .fallback(handle)
-        .layer(DefaultBodyLimit::max(BODY_LEN_MAX))
-        .with_state(app)
+    Router::new().fallback(handle).with_state(app)
 }
 
 async fn handle(
     State(app): State<Arc<App>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Response {
-    let segments: Vec<String> = uri
+    let (parts, body) = request.into_parts();
+    let segments: Vec<String> = parts
+        .uri
         .path()
         .split('/')
         .filter(|s| !s.is_empty())
-        .map(crate::objects::refs::decode)
+        .map(refs::decode_path)
         .collect();
-    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-    let result = match segments.as_slice() {
-        ["login"] if method == Method::POST => {
-            return session::login(&app, peer, &headers, &body).await;
+    let mut response = match operation::find(&routes::OPERATIONS, &parts.method, &segments) {
+        Err(response) => *response,
+        Ok(found) => {
+            let last = segments.last().map_or("", String::as_str);
+            let answer = answer(&app, peer, &parts, body, &found, last).await;
+            answer.unwrap_or_else(IntoResponse::into_response)
         }
-        ["logout"] => return session::logout(&app, &headers),
-        ["api", "cluster", "status"] => Ok(ok(cluster::status())),
-        ["api", "initial-data"] => Ok(ok(cluster::initial_data())),
-        ["api", rest @ ..] => authenticated(&app, peer, &method, &uri, &headers, rest, &body).await,
-        _ => Err(ApiError::new(
-            StatusCode::NOT_FOUND,
-            "the API is under /api",
-        )),
     };
-    result.unwrap_or_else(IntoResponse::into_response)
+    let headers = response.headers_mut();
+    headers.insert("AVI_API_VERSION", HeaderValue::from_static(API_VERSION));
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("private, no-cache, must-revalidate"),
+    );
+    response
 }
 
-async fn authenticated(
+/// Who is it, may he, then do it. Errors before the session is known are the caller's to show; later ones are an
+/// answer as any other, which renews the session.
+async fn answer(
     app: &App,
     peer: SocketAddr,
-    method: &Method,
-    uri: &Uri,
-    headers: &HeaderMap,
-    segments: &[&str],
-    body: &Bytes,
+    parts: &request::Parts,
+    body: Body,
+    found: &Match<'_>,
+    last: &str,
 ) -> Result<Response, ApiError> {
-    let ticket = session::check(app, method, headers)?;
-    let context = Context::new(app, peer, uri, headers, &ticket)?;
-    let mut response = match route(app, &context, method, segments, body).await {
-        Ok(response) => response,
-        Err(error) => error.into_response(),
-    };
+    let operation = found.operation;
+    if operation.permission == Permission::Public {
+        let context = Context::anonymous(peer, parts);
+        let body = read(body, PUBLIC_BODY_LEN_MAX).await?;
+        return run(app, &context, parts, body, found, last).await;
+    }
+    let ticket = session::check(app, peer, parts).await?;
+    let mut response = async {
+        if !operation.permission.allows(&ticket) {
+            let text = format!("{} may not {}", ticket.user, operation.name());
+            return Err(ApiError::new(StatusCode::FORBIDDEN, text));
+        }
+        let context = Context::new(app, peer, parts, &ticket)?;
+        let body = read(body, BODY_LEN_MAX).await?;
+        run(app, &context, parts, body, found, last).await
+    }
+    .await
+    .unwrap_or_else(IntoResponse::into_response);
+    if matches!(operation.audit, Audit::Change | Audit::Action) {
+        let (user, from, status) = (&ticket.user, peer.ip(), response.status().as_u16());
+        let (method, path) = (&parts.method, parts.uri.path());
+        tracing::info!(user, %from, %method, path, status, "audit");
+    }
     session::refresh(&ticket, response.headers_mut());
     Ok(response)
 }
 
-/// The table of routes behind the login.
-async fn route(
+async fn run(
     app: &App,
     context: &Context,
-    method: &Method,
-    segments: &[&str],
-    body: &Bytes,
+    parts: &request::Parts,
+    body: Bytes,
+    found: &Match<'_>,
+    last: &str,
 ) -> Result<Response, ApiError> {
-    let get = *method == Method::GET;
-    let post = *method == Method::POST;
-    let backend = &app.backend;
-    match segments {
-        ["cluster"] if get => Ok(ok(cluster::cluster())),
-        ["cluster", "version"] if get => Ok(ok(cluster::version())),
-        ["cluster", "runtime"] if get => Ok(ok(cluster::runtime())),
-        ["ek", "bgp"] if get => Ok(ok(backend.ek_bgp())),
-        ["ek", "jointoken"] if post => {
-            let token = backend.create_join_token(parse(body)?).await?;
-            Ok((StatusCode::CREATED, axum::Json(token)).into_response())
-        }
-        [inventory] if get && inventory.ends_with("-inventory") => {
-            let kind = inventory.trim_end_matches("-inventory");
-            Ok(ok(query::page(
-                context,
-                backend.inventory_list(kind, context)?,
-            )))
-        }
-        [inventory, uuid] if get && inventory.ends_with("-inventory") => {
-            let kind = inventory.trim_end_matches("-inventory");
-            Ok(ok(backend.inventory(kind, uuid, context)?))
-        }
-        [path] => resources::collection(app, context, method, path, body).await,
-        [path, uuid] => resources::single(app, context, method, path, uuid, body).await,
-        [path, uuid, rest @ ..] => actions(app, context, method, path, uuid, rest, body).await,
-        [] => Err(ApiError::new(
-            StatusCode::NOT_FOUND,
-            "name an object type, such as /api/pool",
-        )),
-    }
+    let call = Call {
+        app,
+        context,
+        headers: &parts.headers,
+        body,
+        type_path: &found.type_path,
+        uuid: &found.uuid,
+        last,
+    };
+    found.operation.run(&call).await
 }
 
-/// What hangs under an object: queries of what is observed, and actions (avi-api sections 9 and 10).
-async fn actions(
-    app: &App,
-    context: &Context,
-    method: &Method,
-    path: &str,
-    uuid: &str,
-    rest: &[&str],
-    body: &Bytes,
-) -> Result<Response, ApiError> {
-    let ty = resources::known(path)?;
-    app.objects.snapshot().require(ty, uuid)?;
-    let backend = &app.backend;
-    let get = *method == Method::GET;
-    match (path, rest) {
-        ("virtualservice", ["runtime"]) if get => Ok(ok(backend.vs_runtime(uuid, context)?)),
-        ("serviceengine", ["runtime"]) if get => Ok(ok(backend.se_runtime(uuid)?)),
-        ("serviceengine", ["bgp"]) if get => Ok(ok(backend.se_bgp(uuid)?)),
-        ("pool", ["runtime"]) if get => Ok(ok(backend.pool_runtime(uuid)?)),
-        ("pool", ["runtime", "server"]) if get => Ok(ok(backend.pool_servers(uuid)?)),
-        // Some clients read an action's path before they post to it (avi-api 4.2).
-        (
-            "virtualservice",
-            ["scaleout" | "scalein" | "migrate" | "switchover" | "retryplacement"],
-        ) if get => Ok(ok(json!({"count": 0, "results": []}))),
-        ("virtualservice", ["scaleout"]) if *method == Method::POST => {
-            Ok(ok(backend.scale_out(uuid, parse(body)?, context).await?))
-        }
-        ("virtualservice", ["scalein"]) if *method == Method::POST => {
-            Ok(ok(backend.scale_in(uuid, parse(body)?, context).await?))
-        }
-        _ => {
-            let text = format!("there is no {method} /api/{path}/UUID/{}", rest.join("/"));
-            Err(ApiError::new(StatusCode::NOT_FOUND, text))
-        }
-    }
+async fn read(body: Body, len_max: usize) -> Result<Bytes, ApiError> {
+    axum::body::to_bytes(body, len_max).await.map_err(|_| {
+        let text = format!("the body is cut off or longer than {len_max} bytes");
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, text)
+    })
 }
 
 fn ok(value: Value) -> Response {
@@ -184,9 +153,9 @@ fn ok(value: Value) -> Response {
 }
 
 /// The JSON object of a body; an empty one is `{}`.
-fn parse(body: &[u8]) -> Result<model::object::Object, ApiError> {
+fn parse(body: &[u8]) -> Result<Object, ApiError> {
     if body.iter().all(u8::is_ascii_whitespace) {
-        return Ok(model::object::Object::new());
+        return Ok(Object::new());
     }
     match serde_json::from_slice(body) {
         Ok(Value::Object(object)) => Ok(object),

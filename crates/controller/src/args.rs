@@ -19,25 +19,25 @@ pub struct Args {
     /// TOML file with these settings [default: /etc/evenkeel/controller.toml if it exists]
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
-    config: Option<PathBuf>,
+    pub config: Option<PathBuf>,
     /// Folder for the store, the CA and the certificates [default: /var/lib/evenkeel/controller]
     #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    pub data_dir: Option<PathBuf>,
     /// Address of the REST API [default: 0.0.0.0:443]
     #[arg(long, value_name = "IP:PORT")]
-    listen_api: Option<SocketAddr>,
+    pub listen_api: Option<SocketAddr>,
     /// Address that engines dial [default: 0.0.0.0:8443]
     #[arg(long, value_name = "IP:PORT")]
-    listen_engines: Option<SocketAddr>,
-    /// File with the admin's password; used at first start only [default: $EVENKEEL_ADMIN_PASSWORD, else one is made up and logged once]
+    pub listen_engines: Option<SocketAddr>,
+    /// File with the admin's password; used at first start only [default: $EVENKEEL_ADMIN_PASSWORD, else one is made up and printed once]
     #[arg(long, value_name = "FILE")]
-    admin_password_file: Option<PathBuf>,
+    pub admin_password_file: Option<PathBuf>,
     /// PEM certificate chain of the API [default: self-made, kept in the data folder]
     #[arg(long, value_name = "FILE", requires = "api_key")]
-    api_cert: Option<PathBuf>,
+    pub api_cert: Option<PathBuf>,
     /// PEM key of the API's certificate
     #[arg(long, value_name = "FILE", requires = "api_cert")]
-    api_key: Option<PathBuf>,
+    pub api_key: Option<PathBuf>,
 }
 
 /// Settings in force.

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use store::{Expect, Meta, Op, Store};
 use tokio::sync::Semaphore;
 
+/// The user that exists from the first start on, and may do everything.
+pub const ADMIN: &str = "admin";
 /// A session that nobody uses ends after this (avi-api 2.2, `api_idle_timeout`).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// Password hashes computed at the same time: each takes 19 MiB and a core.
@@ -45,6 +47,19 @@ pub struct Ticket {
     pub csrf: String,
     /// Name of the user.
     pub user: String,
+    /// May do everything.
+    pub superuser: bool,
+}
+
+impl Ticket {
+    fn new(user: &str, id: String, csrf: String) -> Self {
+        Self {
+            id,
+            csrf,
+            user: user.to_owned(),
+            superuser: user == ADMIN,
+        }
+    }
 }
 
 struct Session {
@@ -94,7 +109,8 @@ impl Auth {
                 format!("password: must have 1 to {PASSWORD_LEN_MAX} bytes; choose another one");
             return Err(ApiError::bad_request(text));
         }
-        let hash = self.blocking(move || hash(&password)).await??;
+        let _permit = self.hashing.acquire().await;
+        let hash = blocking(move || hash(&password)).await??;
         let op = Op::put(key(user), hash, Expect::Any);
         let meta = Meta {
             who: "system:auth".into(),
@@ -114,26 +130,42 @@ impl Auth {
         password: Password,
         from: IpAddr,
     ) -> Result<Ticket, ApiError> {
-        self.check_brake(from)?;
-        if !self.verify(user, password).await? {
-            self.count_failure(from);
-            tracing::warn!(user, %from, "login refused");
-            return Err(ApiError::new(
-                StatusCode::UNAUTHORIZED,
-                "Invalid credentials",
-            ));
-        }
-        lock(&self.failures).remove(&from);
+        self.check(user, password, from).await?;
         tracing::info!(user, %from, "login");
         Ok(self.open(user))
     }
 
+    /// For a caller who sends his password with each call (avi-api 2.4): a ticket of no session, whose cookies are
+    /// set to the word `None`.
+    ///
+    /// # Errors
+    /// As [`Auth::login`].
+    pub async fn once(
+        &self,
+        user: &str,
+        password: Password,
+        from: IpAddr,
+    ) -> Result<Ticket, ApiError> {
+        self.check(user, password, from).await?;
+        Ok(Ticket::new(user, "None".into(), String::new()))
+    }
+
+    async fn check(&self, user: &str, password: Password, from: IpAddr) -> Result<(), ApiError> {
+        // Those who waited here while others failed are refused without a hash.
+        let _permit = self.hashing.acquire().await;
+        self.check_brake(from)?;
+        if self.verify(user, password).await? {
+            lock(&self.failures).remove(&from);
+            return Ok(());
+        }
+        self.count_failure(from);
+        tracing::warn!(user, %from, "login refused");
+        let text = "Invalid credentials";
+        Err(ApiError::new(StatusCode::UNAUTHORIZED, text))
+    }
+
     fn open(&self, user: &str) -> Ticket {
-        let ticket = Ticket {
-            id: random_token(),
-            csrf: random_token(),
-            user: user.to_owned(),
-        };
+        let ticket = Ticket::new(user, random_token(), random_token());
         let mut sessions = lock(&self.sessions);
         sessions.retain(|_, s| s.used.elapsed() < IDLE_TIMEOUT);
         if sessions.len() >= SESSIONS_MAX {
@@ -174,20 +206,11 @@ impl Auth {
         }
         let stored = self.store.get(&key(user)).await?;
         // An unknown user costs as much time as a wrong password.
-        self.blocking(move || match stored {
+        blocking(move || match stored {
             None => hash(&password).map(|_| false),
             Some(entry) => matches(&password, &entry.value),
         })
         .await?
-    }
-
-    async fn blocking<T: Send + 'static>(
-        &self,
-        f: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, ApiError> {
-        let _permit = self.hashing.acquire().await;
-        let done = tokio::task::spawn_blocking(f).await;
-        done.map_err(|e| ApiError::internal("hashing a password", &e))
     }
 
     fn check_brake(&self, from: IpAddr) -> Result<(), ApiError> {
@@ -209,12 +232,25 @@ impl Auth {
     }
 }
 
+async fn blocking<T: Send + 'static>(
+    f: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    let done = tokio::task::spawn_blocking(f).await;
+    done.map_err(|e| ApiError::internal("hashing a password", &e))
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn key(user: &str) -> String {
     format!("/auth/password/{user}")
+}
+
+/// Compares in a time that does not depend on where the difference is.
+pub fn same_bytes(a: &[u8], b: &[u8]) -> bool {
+    let differences = a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b));
+    a.len() == b.len() && std::hint::black_box(differences) == 0
 }
 
 /// 256 bits of randomness as text.

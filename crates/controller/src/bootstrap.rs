@@ -1,5 +1,6 @@
 //! The objects that exist at start (avi-api section 13); made once, found again at every start.
 
+use crate::api::singleton;
 use crate::error::ApiError;
 use crate::objects::{Author, Draft, Objects};
 use model::object::Object;
@@ -32,6 +33,7 @@ pub async fn ensure(objects: &Objects) -> Result<(), ApiError> {
             for (uuid, _) in draft.snapshot.clone().all("cloud") {
                 ensure_cloud_parts(draft, &author, uuid)?;
             }
+            add_settings(draft, &author)?;
             profiles()
                 .into_iter()
                 .try_for_each(|(ty, body)| add(draft, &author, ty, None, body))
@@ -99,39 +101,85 @@ fn make(
     Ok(())
 }
 
-/// The profiles and monitors of the resources that exist now.
+/// The system's settings, with nothing set (avi-api section 8).
+fn add_settings(draft: &mut Draft, author: &Author) -> Result<(), ApiError> {
+    let (path, uuid) = (singleton::PATH, singleton::UUID);
+    if draft.snapshot.get(path, uuid).is_some() {
+        return Ok(());
+    }
+    let body = json!({"portal_configuration": {"allow_basic_authentication": false}});
+    make(draft, author, path, Some(uuid), body)
+}
+
+/// The profiles and monitors of the resources that exist now (avi-api section 13).
 fn profiles() -> Vec<(&'static str, Value)> {
-    let monitor =
-        |name: &str, kind: &str| json!({"name": name, "type": format!("HEALTH_MONITOR_{kind}")});
-    let network =
-        |name: &str, profile: Value| ("networkprofile", json!({"name": name, "profile": profile}));
-    let application = |name: &str, kind: &str| {
+    let mut all = monitors();
+    all.extend(network_profiles());
+    all.extend(application_profiles());
+    all
+}
+
+fn monitors() -> Vec<(&'static str, Value)> {
+    let plain = |name: &str, kind: &str| {
+        let kind = format!("HEALTH_MONITOR_{kind}");
+        ("healthmonitor", json!({"name": name, "type": kind}))
+    };
+    let http = |name: &str, kind: &str, part: &str| {
+        let (ty, mut body) = plain(name, kind);
+        body[part] = json!({"http_request": "HEAD / HTTP/1.0", "http_response_code": ["HTTP_2XX", "HTTP_3XX"]});
+        (body["successful_checks"], body["failed_checks"]) = (json!(3), json!(3));
+        (ty, body)
+    };
+    vec![
+        plain("System-TCP", "TCP"),
+        plain("System-Ping", "PING"),
+        http("System-HTTP", "HTTP", "http_monitor"),
+        http("System-HTTPS", "HTTPS", "https_monitor"),
+    ]
+}
+
+fn network_profiles() -> Vec<(&'static str, Value)> {
+    let profile = |name: &str, kind: &str, part: &str, settings: Value| {
+        let kind = format!("PROTOCOL_TYPE_{kind}");
+        let body = json!({"name": name, "profile": {"type": kind, part: settings}});
+        ("networkprofile", body)
+    };
+    let udp = |name: &str, settings: Value| {
+        profile(name, "UDP_FAST_PATH", "udp_fast_path_profile", settings)
+    };
+    vec![
+        profile(
+            "System-TCP-Proxy",
+            "TCP_PROXY",
+            "tcp_proxy_profile",
+            json!({}),
+        ),
+        profile(
+            "System-TCP-Fast-Path",
+            "TCP_FAST_PATH",
+            "tcp_fast_path_profile",
+            json!({}),
+        ),
+        udp("System-UDP-Fast-Path", json!({})),
+        udp("System-UDP-Fast-Path-VDI", json!({})),
+        udp("System-UDP-Per-Pkt", json!({"per_pkt_loadbalance": true})),
+        udp("System-UDP-No-SNAT", json!({"snat": false})),
+    ]
+}
+
+fn application_profiles() -> Vec<(&'static str, Value)> {
+    let profile = |(name, kind): (&str, &str)| {
         let kind = format!("APPLICATION_PROFILE_TYPE_{kind}");
         ("applicationprofile", json!({"name": name, "type": kind}))
     };
-    vec![
-        ("healthmonitor", monitor("System-TCP", "TCP")),
-        ("healthmonitor", monitor("System-Ping", "PING")),
-        (
-            "healthmonitor",
-            json!({"name": "System-HTTP", "type": "HEALTH_MONITOR_HTTP", "successful_checks": 3, "failed_checks": 3}),
-        ),
-        network(
-            "System-TCP-Proxy",
-            json!({"type": "PROTOCOL_TYPE_TCP_PROXY", "tcp_proxy_profile": {}}),
-        ),
-        network(
-            "System-TCP-Fast-Path",
-            json!({"type": "PROTOCOL_TYPE_TCP_FAST_PATH", "tcp_fast_path_profile": {}}),
-        ),
-        network(
-            "System-UDP-Fast-Path",
-            json!({"type": "PROTOCOL_TYPE_UDP_FAST_PATH", "udp_fast_path_profile": {}}),
-        ),
-        application("System-L4-Application", "L4"),
-        application("System-HTTP", "HTTP"),
-        application("System-Secure-HTTP", "HTTP"),
-        application("System-SSL-Application", "SSL"),
-        application("System-DNS", "DNS"),
-    ]
+    let all = [
+        ("System-L4-Application", "L4"),
+        ("System-HTTP", "HTTP"),
+        ("System-Secure-HTTP", "HTTP"),
+        ("System-Secure-HTTP-VDI", "HTTP"),
+        ("System-SSL-Application", "SSL"),
+        ("System-DNS", "DNS"),
+        ("System-Syslog", "SYSLOG"),
+    ];
+    all.map(profile).into()
 }

@@ -7,6 +7,9 @@ use model::object::FieldError;
 use serde_json::json;
 use store::StoreError;
 
+/// The words that clients match when the token or the Referer is missing (avi-api 2.2).
+pub const CSRF_REFUSED: &str = "CSRF token missing or incorrect.";
+
 /// What the client is told.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
@@ -73,7 +76,7 @@ impl From<StoreError> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         // avi-api 7: the CSRF failure is plain text under a JSON content type.
-        if self.text.starts_with("CSRF token missing") {
+        if self.text == CSRF_REFUSED {
             let json = [(header::CONTENT_TYPE, "application/json")];
             return (self.status, json, self.text).into_response();
         }

@@ -1,8 +1,8 @@
 //! The controller: REST API, store, planner, and the sessions with the service engines.
 //!
-//! Tasks, all owned by [`run`], which ends them in this order at SIGTERM or SIGINT: the API's listener (answers what
-//! it has begun), the reconciler (finishes its round), the engines' listener. Engines go on without us. A SIGKILL at
-//! any moment loses nothing that was acknowledged: the store is durable before an answer leaves.
+//! Tasks, all owned by [`Controller`], which ends them in this order when it is told to stop: the API's listener
+//! (answers what it has begun), the reconciler (finishes its round), the engines' listener. Engines go on without
+//! us. A SIGKILL at any moment loses nothing that was acknowledged: the store is durable before an answer leaves.
 
 mod api;
 mod args;
@@ -23,94 +23,145 @@ use engines::Registry;
 use engines::ca::Ca;
 use objects::Objects;
 use plan::{Backend, Planner};
+use std::io::Write as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 /// How long calls that have begun may take when the controller is told to stop.
 const GRACE: Duration = Duration::from_secs(3);
+/// Characters of a password that we make up: 120 bits.
+const MADE_UP_LEN: usize = 20;
 
-/// Runs the controller until it is told to stop.
+/// Runs the controller until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// It cannot start: the data folder, an address or a setting is at fault.
+/// It cannot start (the data folder, an address or a setting is at fault), or a listener ended.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let settings = args.settle()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(settings))
+    runtime.block_on(async {
+        let stop = told_to_stop()?;
+        Controller::start(args).await?.run_until(stop).await
+    })
 }
 
-async fn serve(settings: Settings) -> anyhow::Result<()> {
-    files::private_folder(&settings.data_dir)?;
-    let store = store::Sqlite::open(&settings.data_dir.join("evenkeel.db"))?;
-    let ca = Arc::new(Ca::open(&settings.data_dir)?);
-    let auth = Arc::new(Auth::new(Arc::new(store)));
-    let objects = Arc::new(Objects::open(auth.store()).await?);
-    bootstrap::ensure(&objects).await?;
-    ensure_admin(&auth, &settings).await?;
-    let registry = Arc::new(Registry::default());
-    let planner = Arc::new(Planner::open(objects.clone(), registry.clone()).await?);
-    let backend = Arc::new(Backend::new(
-        objects.clone(),
-        registry.clone(),
-        planner.clone(),
-        ca.clone(),
-    ));
-
-    let stop = CancellationToken::new();
-    let tasks = TaskTracker::new();
-    let api = serve_api(
-        &settings,
-        api::App {
-            objects: objects.clone(),
-            auth,
-            backend,
-        },
-    )?;
-    tasks.spawn(plan::reconcile(planner, stop.clone()));
-    let engines = engines::serve(
-        settings.listen_engines,
-        ca,
-        objects,
-        registry,
-        stop.clone().cancelled_owned(),
-    );
-    let mut engines = tokio::spawn(engines);
-    tracing::info!(api = %settings.listen_api, engines = %settings.listen_engines, "controller started");
-    let outcome = tokio::select! {
-        why = told_to_stop() => why,
-        ended = &mut engines => ended?,
-        ended = api.task => ended?.context("the API's listener ended"),
-    };
-    api.handle.graceful_shutdown(Some(GRACE));
-    stop.cancel();
-    tasks.close();
-    tasks.wait().await;
-    // Engine sessions are open for as long as engines live, so the listener is not waited for beyond the grace.
-    tokio::time::timeout(GRACE, async { engines.is_finished() })
-        .await
-        .ok();
-    tracing::info!("controller stopped");
-    outcome
-}
-
-async fn told_to_stop() -> anyhow::Result<()> {
+fn told_to_stop() -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// A controller that runs. Dropped without [`Controller::run_until`], its tasks end with the runtime.
+pub struct Controller {
+    api: Api,
+    engines: JoinHandle<anyhow::Result<()>>,
+    reconciler: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl Controller {
+    /// Opens the data folder, makes what must exist, and serves API and engines.
+    ///
+    /// # Errors
+    /// The data folder, an address or a setting is at fault.
+    pub async fn start(args: Args) -> anyhow::Result<Self> {
+        let settings = args.settle()?;
+        files::private_folder(&settings.data_dir)?;
+        let store = store::Sqlite::open(&settings.data_dir.join("evenkeel.db"))?;
+        let ca = Arc::new(Ca::open(&settings.data_dir)?);
+        let auth = Arc::new(Auth::new(Arc::new(store)));
+        let objects = Arc::new(Objects::open(auth.store()).await?);
+        bootstrap::ensure(&objects).await?;
+        ensure_admin(&auth, &settings).await?;
+        let registry = Arc::new(Registry::default());
+        let planner = Arc::new(Planner::open(objects.clone(), registry.clone()).await?);
+        let backend = Backend::new(
+            objects.clone(),
+            registry.clone(),
+            planner.clone(),
+            ca.clone(),
+        );
+        let app = api::App {
+            objects: objects.clone(),
+            auth,
+            backend: Arc::new(backend),
+        };
+        let api = serve_api(&settings, app)?;
+        let stop = CancellationToken::new();
+        let told = stop.clone().cancelled_owned();
+        let engines = engines::serve(settings.listen_engines, ca, objects, registry, told);
+        tracing::info!(api = %api.address, engines = %settings.listen_engines, "controller started");
+        Ok(Self {
+            api,
+            engines: tokio::spawn(engines),
+            reconciler: tokio::spawn(plan::reconcile(planner, stop.clone())),
+            stop,
+        })
     }
-    Ok(())
+
+    /// Where the API listens; with port 0 in the settings, the port that the system chose.
+    pub fn api_address(&self) -> SocketAddr {
+        self.api.address
+    }
+
+    /// Serves until `stop` is done, then ends every task in order.
+    ///
+    /// # Errors
+    /// A listener ended by itself.
+    pub async fn run_until(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let outcome = tokio::select! {
+            () = stop => Ok(()),
+            ended = &mut self.engines => ended?.context("the engines' listener ended"),
+            ended = &mut self.api.task => ended?.context("the API's listener ended"),
+        };
+        self.shut_down().await;
+        tracing::info!("controller stopped");
+        outcome
+    }
+
+    async fn shut_down(self) {
+        let Self {
+            api,
+            engines,
+            reconciler,
+            stop,
+        } = self;
+        api.handle.graceful_shutdown(Some(GRACE));
+        join("API", api.task).await;
+        stop.cancel();
+        join("reconciler", reconciler).await;
+        // Engine sessions are open for as long as engines live: their listener cannot be waited for.
+        engines.abort();
+        join("engines", engines).await;
+    }
+}
+
+/// A task that has already been joined, or that panicked, has said so before.
+async fn join<T>(name: &str, task: JoinHandle<T>) {
+    if task.is_finished() {
+        return;
+    }
+    if let Err(error) = task.await
+        && error.is_panic()
+    {
+        tracing::error!(task = name, %error, "task ended by a panic");
+    }
 }
 
 struct Api {
-    handle: axum_server::Handle<std::net::SocketAddr>,
-    task: tokio::task::JoinHandle<std::io::Result<()>>,
+    address: SocketAddr,
+    handle: axum_server::Handle<SocketAddr>,
+    task: JoinHandle<std::io::Result<()>>,
 }
 
 fn serve_api(settings: &Settings, app: api::App) -> anyhow::Result<Api> {
@@ -126,11 +177,12 @@ fn serve_api(settings: &Settings, app: api::App) -> anyhow::Result<Api> {
     let listener = std::net::TcpListener::bind(settings.listen_api)
         .with_context(|| format!("cannot serve the API on {}", settings.listen_api))?;
     listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
     let handle = axum_server::Handle::new();
     let server = axum_server::from_tcp_rustls(listener, config)?.handle(handle.clone());
-    let service =
-        api::router(Arc::new(app)).into_make_service_with_connect_info::<std::net::SocketAddr>();
+    let service = api::router(Arc::new(app)).into_make_service_with_connect_info::<SocketAddr>();
     Ok(Api {
+        address,
         handle,
         task: tokio::spawn(server.serve(service)),
     })
@@ -138,21 +190,19 @@ fn serve_api(settings: &Settings, app: api::App) -> anyhow::Result<Api> {
 
 /// The admin user exists from the first start on; a password that we made up is said once.
 async fn ensure_admin(auth: &Auth, settings: &Settings) -> anyhow::Result<()> {
-    if auth.has_password("admin").await? {
+    if auth.has_password(auth::ADMIN).await? {
         return Ok(());
     }
-    let password = match settings.admin_password()? {
-        Some(password) => password,
-        None => {
-            let made_up = auth::random_token();
-            tracing::warn!(
-                user = "admin",
-                password = &made_up[..20],
-                "made up a password; it is not shown again"
-            );
-            made_up[..20].to_owned()
-        }
+    let (password, made_up) = match settings.admin_password()? {
+        Some(password) => (password, false),
+        None => (auth::random_token()[..MADE_UP_LEN].to_owned(), true),
     };
-    auth.set_password("admin", Password::new(password)).await?;
+    auth.set_password(auth::ADMIN, Password::new(password.clone()))
+        .await?;
+    if made_up {
+        // On stderr and not in the log, whose lines are collected and kept. Without a stderr nobody can read it.
+        let text = format!("password of admin, made up and not shown again: {password}\n");
+        std::io::stderr().write_all(text.as_bytes()).ok();
+    }
     Ok(())
 }

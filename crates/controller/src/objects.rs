@@ -178,7 +178,27 @@ impl Draft {
             return Err(ApiError::new(StatusCode::CONFLICT, text));
         }
         self.remove(ty, uuid);
+        if ty.name == "VirtualService" {
+            self.remove_its_vsvip(&stored.object);
+        }
         Ok(())
+    }
+
+    /// The VsVip that was made for an inline `vip` goes with its virtual service, unless others share it by now
+    /// (avi-api section 12).
+    fn remove_its_vsvip(&mut self, vs: &Object) {
+        let ty = model::schema::object_type("vsvip").expect("in the schema");
+        let reference = vs.get("vsvip_ref").and_then(Value::as_str);
+        let Some(uuid) = reference.and_then(|r| r.rsplit('/').next()) else {
+            return;
+        };
+        let stored = self.snapshot.get(&ty.path, uuid);
+        let ours = stored.is_some_and(|s| {
+            s.object.get("created_by").and_then(Value::as_str) == Some(normalise::MADE_FOR_VS)
+        });
+        if ours && self.snapshot.referrers(ty, uuid).is_empty() {
+            self.remove(ty, uuid);
+        }
     }
 }
 
@@ -267,7 +287,7 @@ impl Objects {
             message: message.to_owned(),
         };
         let revision = self.store.commit(ops, meta).await?;
-        tracing::info!(who = author.who, message, revision, "configuration changed");
+        tracing::debug!(who = author.who, message, revision, "configuration changed");
         let mut snapshot = draft.snapshot;
         for (path, uuid) in draft.touched.keys() {
             snapshot.set_revision(path, uuid, revision);

@@ -4,7 +4,12 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-const AVI: &str = include_str!("../schema/avi-30.2.1.txt");
+/// The annex, and the types that the contract names outside it.
+const AVI: &str = concat!(
+    include_str!("../schema/avi-30.2.1.txt"),
+    "\n",
+    include_str!("../schema/system.txt")
+);
 
 static REGISTRY: LazyLock<Registry> =
     LazyLock::new(|| Registry::parse(AVI).expect("the embedded schema parses: a test proves it"));

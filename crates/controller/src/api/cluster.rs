@@ -1,6 +1,6 @@
 //! The controller about itself (avi-api sections 2 and 8). One node for now.
 
-use super::API_VERSION;
+use super::{API_VERSION, Context};
 use serde_json::{Value, json};
 
 /// The `version` object of the login reply.
@@ -36,11 +36,11 @@ pub(super) fn initial_data() -> Value {
 }
 
 /// `GET /api/cluster`.
-pub(super) fn cluster() -> Value {
+pub(super) fn cluster(context: &Context) -> Value {
     json!({
         "uuid": "cluster-1",
         "name": "cluster-0-1",
-        "tenant_ref": "/api/tenant/admin",
+        "tenant_ref": format!("{}/api/tenant/admin", context.origin),
         "nodes": [{"name": "node-1", "vm_uuid": "node-1"}],
     })
 }

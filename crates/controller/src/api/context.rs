@@ -4,8 +4,12 @@ use super::App;
 use crate::auth::Ticket;
 use crate::error::ApiError;
 use crate::objects::{Author, refs};
-use axum::http::{HeaderMap, StatusCode, Uri, header};
-use std::net::SocketAddr;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use std::net::{IpAddr, SocketAddr};
+
+/// uuid of the tenant that always exists, and whose objects all tenants see.
+const ADMIN_TENANT: &str = "admin";
 
 /// See the module's documentation.
 pub struct Context {
@@ -13,6 +17,10 @@ pub struct Context {
     pub origin: String,
     /// Who writes.
     pub author: Author,
+    /// Where the call comes from.
+    pub peer: IpAddr,
+    /// The caller wants to see the objects of all tenants.
+    every_tenant: bool,
     /// Query parameters, decoded, in order.
     pub query: Vec<(String, String)>,
     /// The uuid that a new object must get (`Slug`, avi-api section 3).
@@ -23,29 +31,56 @@ impl Context {
     pub(super) fn new(
         app: &App,
         peer: SocketAddr,
-        uri: &Uri,
-        headers: &HeaderMap,
+        parts: &Parts,
         ticket: &Ticket,
     ) -> Result<Self, ApiError> {
-        check_version(headers)?;
-        let text = |name: header::HeaderName| headers.get(name).and_then(|v| v.to_str().ok());
-        let host = text(header::HOST).or(uri.host()).unwrap_or("localhost");
-        let author = Author {
-            who: format!("{} from {}", ticket.user, peer.ip()),
-            tenant: tenant(app, headers)?,
-        };
+        check_version(&parts.headers)?;
+        let (tenant, every_tenant) = tenant(app, &parts.method, &parts.headers)?;
         Ok(Self {
-            origin: format!("https://{host}"),
-            author,
-            query: parse_query(uri.query().unwrap_or("")),
-            slug: slug(headers)?,
+            author: Author {
+                who: format!("{} from {}", ticket.user, peer.ip()),
+                tenant,
+            },
+            every_tenant,
+            slug: slug(&parts.headers)?,
+            ..Self::anonymous(peer, parts)
         })
+    }
+
+    /// Of a call that needs no session; it can be answered whatever the headers ask for.
+    pub(super) fn anonymous(peer: SocketAddr, parts: &Parts) -> Self {
+        let host = parts.headers.get(header::HOST);
+        let host = host.and_then(|v| v.to_str().ok()).or(parts.uri.host());
+        Self {
+            origin: format!("https://{}", host.unwrap_or("localhost")),
+            author: Author {
+                who: format!("nobody from {}", peer.ip()),
+                tenant: ADMIN_TENANT.into(),
+            },
+            peer: peer.ip(),
+            every_tenant: false,
+            query: parse_query(parts.uri.query().unwrap_or("")),
+            slug: None,
+        }
+    }
+
+    /// True when an object with this `tenant_ref` belongs to what the caller looks at: his tenant's own objects and
+    /// those that tenant admin shares with all (avi-api 5).
+    pub(super) fn sees(&self, tenant_ref: Option<&str>) -> bool {
+        let tenant = tenant_ref.and_then(|r| r.rsplit('/').next());
+        self.every_tenant || tenant.is_none_or(|t| t == self.author.tenant || t == ADMIN_TENANT)
     }
 
     /// The last value of a parameter.
     pub fn get(&self, name: &str) -> Option<&str> {
         let found = self.query.iter().rev().find(|(k, _)| k == name);
         found.map(|(_, v)| v.as_str())
+    }
+
+    /// True when defaults shall be left out of the answer (avi-api 5.2).
+    pub fn skip_default(&self) -> bool {
+        let value = self.get("skip_default");
+        value.is_some_and(|v| v.eq_ignore_ascii_case("true"))
     }
 
     /// True when `include_name` is given; an empty value counts (avi-api 4.2).
@@ -98,29 +133,31 @@ fn check_version(headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-/// uuid of the tenant that new objects belong to.
-fn tenant(app: &App, headers: &HeaderMap) -> Result<String, ApiError> {
+/// uuid of the tenant that new objects belong to, and whether the caller looks at all tenants.
+fn tenant(app: &App, method: &Method, headers: &HeaderMap) -> Result<(String, bool), ApiError> {
     let value = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
     let snapshot = app.objects.snapshot();
     let unknown = |name: &str| {
-        ApiError::new(
-            StatusCode::FORBIDDEN,
-            format!("Tenant '{name}' does not exist!"),
-        )
+        let text = format!("Tenant '{name}' does not exist!");
+        ApiError::new(StatusCode::FORBIDDEN, text)
     };
     if let Some(uuid) = value("X-Avi-Tenant-UUID") {
-        return snapshot
-            .get("tenant", uuid)
-            .map(|_| uuid.to_owned())
+        let found = snapshot.get("tenant", uuid);
+        return found
+            .map(|_| (uuid.to_owned(), false))
             .ok_or_else(|| unknown(uuid));
     }
     match value("X-Avi-Tenant") {
-        None | Some("" | "*" | "admin") => Ok("admin".into()),
+        None | Some("") => Ok((ADMIN_TENANT.into(), false)),
+        Some("*") if *method == Method::GET => Ok((ADMIN_TENANT.into(), true)),
+        Some("*") => Err(ApiError::bad_request(
+            "X-Avi-Tenant: * is for reading; name the tenant to write in",
+        )),
         Some(name) => {
-            let found = snapshot
-                .by_name("tenant", name)
-                .map(|(uuid, _)| uuid.to_owned());
-            found.ok_or_else(|| unknown(name))
+            let found = snapshot.by_name("tenant", name);
+            found
+                .map(|(uuid, _)| (uuid.to_owned(), false))
+                .ok_or_else(|| unknown(name))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! PATCH: `add`, `replace`, `delete` of top-level fields (avi-api section 6).
+//! PATCH: `add`, `replace`, `delete` of top-level fields, and `json_patch` (avi-api section 6).
 
 use crate::error::ApiError;
 use model::object::Object;
@@ -22,7 +22,7 @@ fn keys(field: &str) -> &'static [&'static str] {
 /// The object with the patch applied.
 ///
 /// # Errors
-/// The body has no operation, or an operation is no object.
+/// The body has no operation, or one that cannot be done.
 pub(super) fn apply(
     ty: &ObjectType,
     mut object: Object,
@@ -45,12 +45,96 @@ pub(super) fn apply(
             apply_field(&mut object, operation, name, value, list);
         }
     }
+    if let Some(steps) = body.get("json_patch") {
+        known += 1;
+        object = apply_json_patch(object, steps)?;
+    }
     if known == 0 {
         return Err(ApiError::bad_request(
-            "a PATCH needs add, replace or delete; see the API documentation",
+            "a PATCH needs add, replace, delete or json_patch; see the API documentation",
         ));
     }
     Ok(object)
+}
+
+/// The operations `add`, `remove` and `replace` of RFC 6902, all of them or none.
+fn apply_json_patch(object: Object, steps: &Value) -> Result<Object, ApiError> {
+    let wrong = |i: usize, what: &str| {
+        let hint = "write {\"op\": \"add|remove|replace\", \"path\": \"/field/0\", \"value\": …}";
+        ApiError::bad_request(format!("json_patch[{i}]: {what}; {hint}"))
+    };
+    let steps = steps
+        .as_array()
+        .ok_or_else(|| ApiError::bad_request("json_patch: must be a list of operations"))?;
+    let mut document = Value::Object(object);
+    for (i, step) in steps.iter().enumerate() {
+        let text = |name: &str| step.get(name).and_then(Value::as_str);
+        let (Some(op), Some(path)) = (text("op"), text("path")) else {
+            return Err(wrong(i, "op and path are required"));
+        };
+        let value = step.get("value").cloned();
+        apply_step(&mut document, op, path, value).map_err(|what| wrong(i, what))?;
+    }
+    match document {
+        Value::Object(object) => Ok(object),
+        _ => Err(ApiError::bad_request("json_patch: must leave an object")),
+    }
+}
+
+fn apply_step(
+    document: &mut Value,
+    op: &str,
+    path: &str,
+    value: Option<Value>,
+) -> Result<(), &'static str> {
+    let (parent, last) = path
+        .rsplit_once('/')
+        .ok_or("the path must start with / and name a field")?;
+    // RFC 6901: ~1 is a slash, ~0 a tilde.
+    let last = last.replace("~1", "/").replace("~0", "~");
+    let parent = document
+        .pointer_mut(parent)
+        .ok_or("the path leads to nothing")?;
+    match (op, parent, value) {
+        ("add", Value::Object(o), Some(value)) => drop(o.insert(last, value)),
+        ("replace", Value::Object(o), Some(value)) => {
+            *o.get_mut(&last).ok_or("there is nothing to replace")? = value;
+        }
+        ("remove", Value::Object(o), _) => {
+            o.shift_remove(&last).ok_or("there is nothing to remove")?;
+        }
+        ("add", Value::Array(items), Some(value)) => {
+            let at = if last == "-" {
+                items.len()
+            } else {
+                index(&last)?
+            };
+            if at > items.len() {
+                return Err("the index is beyond the list");
+            }
+            items.insert(at, value);
+        }
+        ("replace", Value::Array(items), Some(value)) => {
+            *items
+                .get_mut(index(&last)?)
+                .ok_or("there is nothing to replace")? = value;
+        }
+        ("remove", Value::Array(items), _) => {
+            let at = index(&last)?;
+            if at >= items.len() {
+                return Err("there is nothing to remove");
+            }
+            items.remove(at);
+        }
+        ("add" | "replace", _, None) => return Err("value is required"),
+        ("add" | "replace" | "remove", ..) => return Err("the path leads through a plain value"),
+        _ => return Err("op is not known"),
+    }
+    Ok(())
+}
+
+fn index(text: &str) -> Result<usize, &'static str> {
+    text.parse().map_err(|_| "a list is indexed by a number")
 }
 
 fn apply_field(object: &mut Object, operation: &str, name: &str, value: &Value, list: bool) {

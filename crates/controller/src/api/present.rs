@@ -25,8 +25,7 @@ pub(super) fn present(
     names: Names,
 ) -> Value {
     let with_names = names == Names::Always || context.include_name();
-    let skip_default = context.get("skip_default") == Some("true");
-    let mut object = if skip_default {
+    let mut object = if context.skip_default() {
         object::without_defaults(ty, &stored.object)
     } else {
         object::with_defaults(ty, &stored.object)
@@ -39,8 +38,12 @@ pub(super) fn present(
         url(context, &reference.value, name)
     });
     mask_secrets(&mut object);
-    let own = format!("/api/{}/{uuid}", ty.path);
-    let on_url = (names == Names::Always).then(|| stored.name());
+    let own = if ty.path == super::singleton::PATH {
+        format!("/api/{}", ty.path)
+    } else {
+        format!("/api/{}/{uuid}", ty.path)
+    };
+    let on_url = Some(stored.name()).filter(|n| names == Names::Always && !n.is_empty());
     object.insert("url".into(), url(context, &own, on_url).into());
     Value::Object(select(context, object))
 }

@@ -36,21 +36,23 @@ pub(super) fn matches(
     stored: &Stored,
     context: &Context,
 ) -> bool {
-    context.query.iter().all(|(key, value)| match key.as_str() {
-        "name" => stored.name() == value,
-        "name.contains" => stored.name().contains(value.as_str()),
-        "name.icontains" | "isearch" => {
-            stored.name().to_lowercase().contains(&value.to_lowercase())
-        }
-        "search" => stored.name().contains(value.as_str()),
-        "name.in" => value.split(',').any(|n| n == stored.name()),
-        "uuid" => uuid == value,
-        "uuid.in" => value.split(',').any(|u| u == uuid),
-        "cloud_uuid" => refers(snapshot, stored, "cloud_ref", "cloud", value, false),
-        "cloud" => refers(snapshot, stored, "cloud_ref", "cloud", value, true),
-        key if RESERVED.contains(&key) => true,
-        key => field_matches(snapshot, ty, stored, key, value),
-    })
+    let tenant = stored.object.get("tenant_ref").and_then(Value::as_str);
+    context.sees(tenant)
+        && context.query.iter().all(|(key, value)| match key.as_str() {
+            "name" => stored.name() == value,
+            "name.contains" => stored.name().contains(value.as_str()),
+            "name.icontains" | "isearch" => {
+                stored.name().to_lowercase().contains(&value.to_lowercase())
+            }
+            "search" => stored.name().contains(value.as_str()),
+            "name.in" => value.split(',').any(|n| n == stored.name()),
+            "uuid" => uuid == value,
+            "uuid.in" => value.split(',').any(|u| u == uuid),
+            "cloud_uuid" => refers(snapshot, stored, "cloud_ref", "cloud", value, false),
+            "cloud" => refers(snapshot, stored, "cloud_ref", "cloud", value, true),
+            key if RESERVED.contains(&key) => true,
+            key => field_matches(snapshot, ty, stored, key, value),
+        })
 }
 
 fn field_matches(
@@ -123,7 +125,7 @@ pub(super) fn sort(context: &Context, results: &mut [Value]) {
 }
 
 /// One page of the results: `count` is the total, `next` only when more follow.
-pub(super) fn page(context: &Context, results: Vec<Value>) -> Value {
+pub(super) fn page(context: &Context, path: &str, results: Vec<Value>) -> Value {
     let number = |name: &str| context.get(name).and_then(|v| v.parse::<usize>().ok());
     let size = number("page_size")
         .or(number("limit_by"))
@@ -135,7 +137,27 @@ pub(super) fn page(context: &Context, results: Vec<Value>) -> Value {
     let results: Vec<_> = results.into_iter().skip(start).take(size).collect();
     let mut reply = json!({"count": count, "results": results});
     if start.saturating_add(size) < count {
-        reply["next"] = format!("{}/?page={}&page_size={size}", context.origin, page + 1).into();
+        reply["next"] = next(context, path, page + 1, size).into();
     }
     reply
+}
+
+/// The URL of a page: the same question, for another page.
+fn next(context: &Context, path: &str, page: usize, size: usize) -> String {
+    let mut url = format!("{}/api/{path}?page={page}&page_size={size}", context.origin);
+    let kept = |name: &str| !["page", "page_size", "limit_by"].contains(&name);
+    for (name, value) in context.query.iter().filter(|(name, _)| kept(name)) {
+        url.push_str(&format!("&{}={}", encode(name), encode(value)));
+    }
+    url
+}
+
+/// RFC 3986 section 2.3: everything but unreserved characters is escaped.
+fn encode(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    let each = text.bytes().map(|b| match b {
+        b if plain(b) => char::from(b).to_string(),
+        b => format!("%{b:02X}"),
+    });
+    each.collect()
 }

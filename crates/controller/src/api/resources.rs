@@ -1,12 +1,12 @@
 //! Create, read, update and delete of every resource, the same code for all (avi-api sections 5 and 6).
 
+use super::operation::Call;
 use super::present::{Names, present};
-use super::{App, Context, ok, parse, patch, query};
+use super::{ok, parse, patch as patches, query};
 use crate::bootstrap;
 use crate::error::ApiError;
 use crate::objects::Draft;
-use axum::body::Bytes;
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use model::object::Object;
 use model::schema::{ObjectType, object_type};
@@ -32,107 +32,57 @@ pub(super) const RESOURCES: [&str; 12] = [
 /// # Errors
 /// 404 for a path that is none.
 pub(super) fn known(path: &str) -> Result<&'static ObjectType, ApiError> {
-    let found = RESOURCES
-        .contains(&path)
-        .then(|| object_type(path))
-        .flatten();
-    found.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("there is no /api/{path}")))
+    let found = RESOURCES.contains(&path).then(|| object_type(path));
+    let missing = || ApiError::new(StatusCode::NOT_FOUND, format!("there is no /api/{path}"));
+    found.flatten().ok_or_else(missing)
 }
 
-/// `/api/TYPE`.
-pub(super) async fn collection(
-    app: &App,
-    context: &Context,
-    method: &Method,
-    path: &str,
-    body: &Bytes,
-) -> Result<Response, ApiError> {
-    let ty = known(path)?;
-    match *method {
-        Method::GET => Ok(ok(list(app, context, ty))),
-        Method::POST => create(app, context, ty, parse(body)?).await,
-        _ => Err(not_allowed(method)),
-    }
-}
-
-/// `/api/TYPE/UUID`.
-pub(super) async fn single(
-    app: &App,
-    context: &Context,
-    method: &Method,
-    path: &str,
-    uuid: &str,
-    body: &Bytes,
-) -> Result<Response, ApiError> {
-    let ty = known(path)?;
-    match *method {
-        Method::GET => {
-            let snapshot = app.objects.snapshot();
-            let stored = snapshot.require(ty, uuid)?;
-            Ok(ok(present(
-                &snapshot,
-                ty,
-                uuid,
-                &stored,
-                context,
-                Names::AsAsked,
-            )))
-        }
-        Method::PUT => {
-            let body = parse(body)?;
-            update(app, context, ty, uuid, |_| Ok(body)).await
-        }
-        Method::PATCH => {
-            let body = parse(body)?;
-            update(app, context, ty, uuid, |stored| {
-                patch::apply(ty, stored, &body)
-            })
-            .await
-        }
-        Method::DELETE => delete(app, context, ty, uuid).await,
-        _ => Err(not_allowed(method)),
-    }
-}
-
-fn not_allowed(method: &Method) -> ApiError {
-    ApiError::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        format!("Method '{method}' not allowed"),
-    )
-}
-
-fn list(app: &App, context: &Context, ty: &ObjectType) -> serde_json::Value {
-    let snapshot = app.objects.snapshot();
+/// `GET /api/TYPE`.
+pub(super) fn list(call: &Call<'_>) -> Result<Response, ApiError> {
+    let (ty, context) = (known(call.type_path)?, call.context);
+    let snapshot = call.app.objects.snapshot();
     let all = snapshot.all(&ty.path);
     let matching = all.filter(|(uuid, s)| query::matches(&snapshot, ty, uuid, s, context));
     let mut results: Vec<_> = matching
         .map(|(uuid, s)| present(&snapshot, ty, uuid, s, context, Names::AsAsked))
         .collect();
     query::sort(context, &mut results);
-    query::page(context, results)
+    Ok(ok(query::page(context, &ty.path, results)))
 }
 
-async fn create(
-    app: &App,
-    context: &Context,
-    ty: &'static ObjectType,
-    mut body: Object,
-) -> Result<Response, ApiError> {
-    // `system_default` is the controller's word for its own objects.
+/// `GET /api/TYPE/UUID`.
+pub(super) fn read(call: &Call<'_>) -> Result<Response, ApiError> {
+    let ty = known(call.type_path)?;
+    let snapshot = call.app.objects.snapshot();
+    let stored = snapshot.require(ty, call.uuid)?;
+    let names = Names::AsAsked;
+    Ok(ok(present(
+        &snapshot,
+        ty,
+        call.uuid,
+        &stored,
+        call.context,
+        names,
+    )))
+}
+
+/// `POST /api/TYPE`.
+pub(super) async fn create(call: &Call<'_>) -> Result<Response, ApiError> {
+    let (ty, context) = (known(call.type_path)?, call.context);
+    let mut body = parse(&call.body)?;
+    // The controller's word for its own objects.
     body.shift_remove("system_default");
     let author = &context.author;
+    let make = |draft: &mut Draft| {
+        let uuid = draft.create(ty, body, context.slug.clone(), author)?;
+        if ty.path == "cloud" {
+            bootstrap::ensure_cloud_parts(draft, author, &uuid)?;
+        }
+        Ok(uuid)
+    };
     let message = format!("create {}", ty.path);
-    let uuid = app
-        .objects
-        .change(author, &message, |draft| {
-            let uuid = draft.create(ty, body, context.slug.clone(), author)?;
-            if ty.path == "cloud" {
-                bootstrap::ensure_cloud_parts(draft, author, &uuid)?;
-            }
-            Ok(uuid)
-        })
-        .await?;
-    let mut response = shown(app, context, ty, &uuid, StatusCode::CREATED)?;
+    let uuid = call.app.objects.change(author, &message, make).await?;
+    let mut response = shown(call, ty, &uuid, StatusCode::CREATED)?;
     let location = format!("{}/api/{}/{uuid}", context.origin, ty.path);
     if let Ok(value) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, value);
@@ -140,49 +90,61 @@ async fn create(
     Ok(response)
 }
 
-async fn update(
-    app: &App,
-    context: &Context,
+/// `PUT /api/TYPE/UUID`.
+pub(super) async fn put(call: &Call<'_>) -> Result<Response, ApiError> {
+    let ty = known(call.type_path)?;
+    let body = parse(&call.body)?;
+    change(call, ty, call.uuid, |_| Ok(body)).await?;
+    shown(call, ty, call.uuid, StatusCode::OK)
+}
+
+/// `PATCH /api/TYPE/UUID`.
+pub(super) async fn patch(call: &Call<'_>) -> Result<Response, ApiError> {
+    let ty = known(call.type_path)?;
+    let body = parse(&call.body)?;
+    change(call, ty, call.uuid, |stored| {
+        patches::apply(ty, stored, &body)
+    })
+    .await?;
+    shown(call, ty, call.uuid, StatusCode::OK)
+}
+
+/// Replaces an object by what `body` makes of it.
+pub(super) async fn change(
+    call: &Call<'_>,
     ty: &'static ObjectType,
     uuid: &str,
     body: impl FnOnce(Object) -> Result<Object, ApiError>,
-) -> Result<Response, ApiError> {
+) -> Result<(), ApiError> {
+    let author = &call.context.author;
     let message = format!("update {} {uuid}", ty.path);
-    let change = |draft: &mut Draft| {
+    let update = |draft: &mut Draft| {
         let stored = draft.snapshot.require(ty, uuid)?;
         let body = body(stored.object.clone())?;
-        draft.update(ty, uuid, body, &context.author)
+        draft.update(ty, uuid, body, author)
     };
-    app.objects
-        .change(&context.author, &message, change)
-        .await?;
-    shown(app, context, ty, uuid, StatusCode::OK)
+    call.app.objects.change(author, &message, update).await
 }
 
-async fn delete(
-    app: &App,
-    context: &Context,
-    ty: &'static ObjectType,
-    uuid: &str,
-) -> Result<Response, ApiError> {
+/// `DELETE /api/TYPE/UUID`.
+pub(super) async fn delete(call: &Call<'_>) -> Result<Response, ApiError> {
+    let (ty, uuid) = (known(call.type_path)?, call.uuid);
     let message = format!("delete {} {uuid}", ty.path);
-    let change = |draft: &mut Draft| draft.delete(ty, uuid);
-    app.objects
-        .change(&context.author, &message, change)
-        .await?;
+    let remove = |draft: &mut Draft| draft.delete(ty, uuid);
+    let author = &call.context.author;
+    call.app.objects.change(author, &message, remove).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// The object after a write, with names on every reference.
-fn shown(
-    app: &App,
-    context: &Context,
+pub(super) fn shown(
+    call: &Call<'_>,
     ty: &ObjectType,
     uuid: &str,
     status: StatusCode,
 ) -> Result<Response, ApiError> {
-    let snapshot = app.objects.snapshot();
+    let snapshot = call.app.objects.snapshot();
     let stored = snapshot.require(ty, uuid)?;
-    let value = present(&snapshot, ty, uuid, &stored, context, Names::Always);
+    let value = present(&snapshot, ty, uuid, &stored, call.context, Names::Always);
     Ok((status, axum::Json(value)).into_response())
 }

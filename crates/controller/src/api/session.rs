@@ -1,12 +1,16 @@
 //! Login, cookies and the guard against forged requests (avi-api section 2).
 
-use super::{App, cluster};
-use crate::auth::{Password, Ticket};
-use crate::error::ApiError;
+use super::operation::Call;
+use super::{App, cluster, singleton};
+use crate::auth::{Password, Ticket, same_bytes};
+use crate::error::{ApiError, CSRF_REFUSED};
 use crate::objects::refs;
 use axum::body::Bytes;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 
@@ -16,35 +20,17 @@ const OLD_SESSION_COOKIE: &str = "sessionid";
 const CSRF_COOKIE: &str = "csrftoken";
 
 /// `POST /login` with a form or JSON.
-pub(super) async fn login(
-    app: &App,
-    peer: SocketAddr,
-    headers: &HeaderMap,
-    body: &Bytes,
-) -> Response {
-    let Some((user, password)) = credentials(headers, body) else {
-        return ApiError::bad_request("send username and password, as a form or as JSON")
-            .into_response();
-    };
-    match app
-        .auth
-        .login(&user, Password::new(password), peer.ip())
-        .await
-    {
-        Err(error) => error.into_response(),
-        Ok(ticket) => {
-            let mut response = axum::Json(reply(&user, headers)).into_response();
-            set_cookie(
-                response.headers_mut(),
-                CSRF_COOKIE,
-                &ticket.csrf,
-                31_449_600,
-                false,
-            );
-            refresh(&ticket, response.headers_mut());
-            response
-        }
-    }
+pub(super) async fn login(call: &Call<'_>) -> Result<Response, ApiError> {
+    let (user, password) = credentials(call.headers, &call.body)
+        .ok_or_else(|| ApiError::bad_request("send username and password, as a form or as JSON"))?;
+    let password = Password::new(password);
+    let auth = &call.app.auth;
+    let ticket = auth.login(&user, password, call.context.peer).await?;
+    let mut response = axum::Json(reply(call, &ticket.user)).into_response();
+    let headers = response.headers_mut();
+    set_cookie(headers, CSRF_COOKIE, &ticket.csrf, 31_449_600, false);
+    refresh(&ticket, headers);
+    Ok(response)
 }
 
 fn credentials(headers: &HeaderMap, body: &Bytes) -> Option<(String, String)> {
@@ -67,51 +53,70 @@ fn credentials(headers: &HeaderMap, body: &Bytes) -> Option<(String, String)> {
     Some((field("username")?, field("password")?))
 }
 
-fn reply(user: &str, headers: &HeaderMap) -> Value {
-    let host = headers
-        .get(header::HOST)
-        .and_then(|v| v.to_str().ok())
-        .unwrap_or("localhost");
-    let tenant = format!("https://{host}/api/tenant/admin");
+fn reply(call: &Call<'_>, user: &str) -> Value {
+    let tenant = format!("{}/api/tenant/admin", call.context.origin);
+    let settings = singleton::show(call.app, call.context);
     json!({
         "user_initialized": true,
         "version": cluster::version(),
         "user": {"name": user, "username": user, "full_name": user, "email": "", "uuid": "user-1", "local": true,
                  "is_superuser": true, "default_tenant_ref": tenant, "ui_property": "{}"},
         "tenants": [{"url": tenant, "uuid": "admin", "name": "admin", "local": true}],
-        "system_config": {"uuid": "default"},
+        "system_config": settings.unwrap_or_default(),
         "controller": {"api_idle_timeout": 15},
         "session_cookie_name": SESSION_COOKIE,
     })
 }
 
 /// `POST /logout`.
-pub(super) fn logout(app: &App, headers: &HeaderMap) -> Response {
-    if let Some(id) = session_id(headers) {
-        app.auth.logout(&id);
+pub(super) fn logout(call: &Call<'_>) -> Response {
+    if let Some(id) = session_id(call.headers) {
+        call.app.auth.logout(&id);
     }
     axum::Json(json!({})).into_response()
 }
 
-/// The caller's session.
+/// Who calls: by his session, or by name and password with each call where the settings allow that.
 ///
 /// # Errors
-/// 401: none, an unknown one, or a write without the CSRF token.
-pub(super) fn check(app: &App, method: &Method, headers: &HeaderMap) -> Result<Ticket, ApiError> {
+/// 401: nobody, an unknown session, or a write without the CSRF token.
+pub(super) async fn check(app: &App, peer: SocketAddr, parts: &Parts) -> Result<Ticket, ApiError> {
+    let basic = basic_credentials(&parts.headers);
+    if let Some((user, password)) = basic
+        && singleton::allows_basic(&app.objects.snapshot())
+    {
+        return app.auth.once(&user, password, peer.ip()).await;
+    }
     let unauthorized = |text: &str| ApiError::new(StatusCode::UNAUTHORIZED, text);
-    let id = session_id(headers).ok_or_else(|| {
+    let id = session_id(&parts.headers).ok_or_else(|| {
         unauthorized("Authentication credentials were not provided; POST /login first")
     })?;
     let ticket = app
         .auth
         .session(&id)
         .ok_or_else(|| unauthorized("the session is unknown or has expired; log in again"))?;
-    let writes = !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
-    let token = headers.get("X-CSRFToken").map(HeaderValue::as_bytes);
-    if writes && !(token == Some(ticket.csrf.as_bytes()) && same_origin(headers)) {
-        return Err(unauthorized("CSRF token missing or incorrect."));
+    let writes = !matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
+    if writes && !(carries_token(&parts.headers, &ticket) && same_origin(&parts.headers)) {
+        return Err(unauthorized(CSRF_REFUSED));
     }
     Ok(ticket)
+}
+
+fn carries_token(headers: &HeaderMap, ticket: &Ticket) -> bool {
+    let token = headers.get("X-CSRFToken").map(HeaderValue::as_bytes);
+    token.is_some_and(|t| same_bytes(t, ticket.csrf.as_bytes()))
+}
+
+/// `Authorization: Basic` (RFC 7617).
+fn basic_credentials(headers: &HeaderMap) -> Option<(String, Password)> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, encoded) = value.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let text = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
+    let (user, password) = text.split_once(':')?;
+    Some((user.to_owned(), Password::new(password)))
 }
 
 /// The Referer names our own host.
@@ -148,14 +153,6 @@ pub(super) fn refresh(ticket: &Ticket, headers: &mut HeaderMap) {
     for name in [SESSION_COOKIE, OLD_SESSION_COOKIE] {
         set_cookie(headers, name, &ticket.id, 86_400, true);
     }
-    headers.insert(
-        "AVI_API_VERSION",
-        HeaderValue::from_static(super::API_VERSION),
-    );
-    headers.insert(
-        header::CACHE_CONTROL,
-        HeaderValue::from_static("private, no-cache, must-revalidate"),
-    );
 }
 
 fn set_cookie(headers: &mut HeaderMap, name: &str, value: &str, max_age_s: u32, http_only: bool) {

@@ -1,7 +1,7 @@
 //! The system's own settings: one object, read and replaced at the collection's path (avi-api section 8).
 
 use super::operation::Call;
-use super::{ok, parse, patch as patches, present, resources};
+use super::{App, Context, ok, parse, patch as patches, present, resources};
 use crate::error::ApiError;
 use crate::objects::Snapshot;
 use axum::http::StatusCode;
@@ -21,17 +21,22 @@ fn ty() -> &'static ObjectType {
 
 /// `GET /api/systemconfiguration`.
 pub(super) fn read(call: &Call<'_>) -> Result<Response, ApiError> {
-    let snapshot = call.app.objects.snapshot();
+    show(call.app, call.context).map(ok)
+}
+
+/// The settings as a client sees them.
+pub(super) fn show(app: &App, context: &Context) -> Result<Value, ApiError> {
+    let snapshot = app.objects.snapshot();
     let stored = snapshot.require(ty(), UUID)?;
     let names = present::Names::AsAsked;
-    Ok(ok(present::present(
+    Ok(present::present(
         &snapshot,
         ty(),
         UUID,
         &stored,
-        call.context,
+        context,
         names,
-    )))
+    ))
 }
 
 /// `PUT /api/systemconfiguration`.

@@ -11,7 +11,10 @@ use std::net::IpAddr;
 pub(super) fn check(snapshot: &Snapshot, path: &str, uuid: &str) -> Result<(), ApiError> {
     let mut errors = Vec::new();
     match path {
-        "vsvip" => check_vip_is_free(snapshot, uuid, &mut errors),
+        "vsvip" => {
+            check_vip_is_free(snapshot, uuid, &mut errors);
+            check_vsvip_users(snapshot, uuid, &mut errors);
+        }
         "virtualservice" => check_virtual_service(snapshot, uuid, &mut errors),
         "pool" => check_pool_users(snapshot, uuid, &mut errors),
         _ => {}
@@ -81,13 +84,18 @@ fn check_virtual_service(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<Field
     }
 }
 
-/// Virtual services that share a VsVip use different ports.
+/// Virtual services that share a VsVip use different ports, and engines of one group: they are placed together.
 fn check_shared_ports(snapshot: &Snapshot, ours: &VirtualService, errors: &mut Vec<FieldError>) {
     let Some(vsvip) = &ours.vsvip_ref else { return };
     let others = snapshot
         .views::<VirtualService>("virtualservice")
         .into_iter();
     for other in others.filter(|o| o.uuid != ours.uuid && o.vsvip_ref.as_ref() == Some(vsvip)) {
+        if other.se_group_ref != ours.se_group_ref {
+            let problem = format!("{} shares the VIP and is of another group", other.name);
+            let hint = "give both the same se_group_ref, or this one a VIP of its own";
+            errors.push(FieldError::new("se_group_ref", problem, hint));
+        }
         for (i, service) in ours.services.iter().enumerate() {
             let (first, last) = service.ports();
             let overlaps = |s: &&model::view::Service| s.ports().0 <= last && first <= s.ports().1;
@@ -101,6 +109,26 @@ fn check_shared_ports(snapshot: &Snapshot, ours: &VirtualService, errors: &mut V
                 ));
             }
         }
+    }
+}
+
+/// A VsVip that changes its VRF must still fit its virtual services.
+fn check_vsvip_users(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldError>) {
+    let Some(vsvip) = snapshot.view::<VsVip>("vsvip", uuid) else {
+        return;
+    };
+    let here = Ref::to("vsvip", uuid);
+    let services = snapshot.views::<VirtualService>("virtualservice");
+    let users = services.iter().filter(|v| {
+        v.vsvip_ref.as_ref() == Some(&here) && v.vrf_context_ref != vsvip.vrf_context_ref
+    });
+    for user in users {
+        let problem = format!(
+            "virtual service {} uses this VsVip in another VRF",
+            user.name
+        );
+        let hint = "give both the same VRF";
+        errors.push(FieldError::new("vrf_context_ref", problem, hint));
     }
 }
 

@@ -7,12 +7,16 @@ use model::object::{self, FieldError, Object};
 use model::schema::{ObjectType, object_type};
 use model::view::Ref;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// What a secret looks like on read; writing it back keeps the value.
 pub const MASK: &str = "<sensitive>";
 
 /// Kept from the stored object when the body has none (avi-api section 6, PUT).
-const KEPT: [&str; 4] = ["tenant_ref", "cloud_ref", "system_default", "created_by"];
+const KEPT: [&str; 3] = ["tenant_ref", "cloud_ref", "created_by"];
+
+/// `created_by` of a VsVip that was made for the inline `vip` of a virtual service, and goes with it.
+pub(super) const MADE_FOR_VS: &str = "virtualservice";
 
 pub(super) fn for_create(
     draft: &mut Draft,
@@ -21,9 +25,11 @@ pub(super) fn for_create(
     author: &Author,
 ) -> Result<Object, ApiError> {
     let mut object = clean(ty, body);
-    fill_references(draft, ty, &mut object, author);
-    side_effects(draft, ty, &mut object, author)?;
-    resolve(draft, ty, &mut object)?;
+    references(draft, ty, &mut object, author)?;
+    if ty.name == "VirtualService" {
+        make_vsvip(draft, &mut object, author)?;
+    }
+    side_effects(ty, &mut object);
     restore_secrets(&Object::new(), &mut object);
     Ok(object)
 }
@@ -36,26 +42,37 @@ pub(super) fn for_update(
     author: &Author,
 ) -> Result<Object, ApiError> {
     let mut object = clean(ty, body);
+    keep(ty, stored, &mut object);
+    references(draft, ty, &mut object, author)?;
+    refuse_moves(stored, &object)?;
+    match ty.name.as_str() {
+        "VirtualService" => change_vsvip(draft, stored, &mut object, author)?,
+        "VsVip" => keep_vip_ids(stored, &mut object)?,
+        _ => {}
+    }
+    side_effects(ty, &mut object);
+    restore_secrets(stored, &mut object);
+    Ok(object)
+}
+
+/// What of the stored object stays although the body does not say so.
+fn keep(ty: &ObjectType, stored: &Object, object: &mut Object) {
     for name in KEPT.iter().filter(|n| stored.contains_key(**n)) {
         object
             .entry((*name).to_owned())
             .or_insert_with(|| stored[*name].clone());
     }
-    for field in ty.fields.iter().filter(|f| f.is_server_owned()) {
-        if let Some(value) = stored.get(&field.name) {
-            object.insert(field.name.clone(), value.clone());
+    let ours = ty.fields.iter().filter(|f| f.is_server_owned());
+    for name in ours.map(|f| f.name.as_str()).chain(["system_default"]) {
+        match stored.get(name) {
+            Some(value) => drop(object.insert(name.to_owned(), value.clone())),
+            None => drop(object.shift_remove(name)),
         }
     }
     if ty.field("name").is_some() && !object.contains_key("name") {
         object.extend(stored.get("name").map(|n| ("name".to_owned(), n.clone())));
     }
-    keep_observed_interfaces(ty, stored, &mut object);
-    fill_references(draft, ty, &mut object, author);
-    side_effects(draft, ty, &mut object, author)?;
-    resolve(draft, ty, &mut object)?;
-    refuse_moves(stored, &object)?;
-    restore_secrets(stored, &mut object);
-    Ok(object)
+    keep_observed_interfaces(ty, stored, object);
 }
 
 /// Interfaces are reported by the engine; a body without them does not take them away.
@@ -77,66 +94,122 @@ fn clean(ty: &ObjectType, mut object: Object) -> Object {
     object
 }
 
-/// `uuid`, `cloud_ref` and `tenant_ref` never change.
+/// `uuid`, `cloud_ref` and `tenant_ref` never change, nor does the name by which everybody knows a system object.
 fn refuse_moves(stored: &Object, object: &Object) -> Result<(), ApiError> {
-    for name in ["cloud_ref", "tenant_ref"] {
-        if stored.contains_key(name) && stored.get(name) != object.get(name) {
+    let moved = |name: &&str| stored.contains_key(*name) && stored.get(*name) != object.get(*name);
+    let mut errors: Vec<_> = ["cloud_ref", "tenant_ref"]
+        .iter()
+        .filter(|n| moved(n))
+        .map(|name| {
             let hint = "delete the object and create it again elsewhere";
-            return Err(ApiError::fields(&[FieldError::new(
-                name,
-                "cannot be changed",
-                hint,
-            )]));
-        }
+            FieldError::new(*name, "cannot be changed", hint)
+        })
+        .collect();
+    if stored.get("system_default") == Some(&Value::Bool(true)) && moved(&"name") {
+        let hint = "make an object of your own with the name you want";
+        errors.push(FieldError::new(
+            "name",
+            "of a system default object cannot be changed",
+            hint,
+        ));
     }
-    Ok(())
+    failed(errors)
 }
 
-/// The references that a new object gets without asking (avi-api 5.2).
-fn fill_references(draft: &Draft, ty: &ObjectType, object: &mut Object, author: &Author) {
-    let snapshot = &draft.snapshot;
-    let named = |path: &str, name: &str| {
-        snapshot
-            .by_name(path, name)
-            .map(|(uuid, _)| Ref::to(path, uuid).0)
-    };
-    let mut fill = |field: &str, value: Option<String>| {
-        if let (Some(_), false, Some(value)) = (ty.field(field), object.contains_key(field), value)
-        {
-            object.insert(field.to_owned(), Value::from(value));
-        }
-    };
-    if ty.name != "Tenant" {
-        fill("tenant_ref", Some(Ref::to("tenant", &author.tenant).0));
-    }
-    fill("cloud_ref", named("cloud", "Default-Cloud"));
-    match ty.name.as_str() {
-        "VirtualService" => {
-            fill("se_group_ref", named("serviceenginegroup", "Default-Group"));
-            fill("vrf_context_ref", named("vrfcontext", "global"));
-            fill(
-                "application_profile_ref",
-                named("applicationprofile", "System-HTTP"),
-            );
-            fill(
-                "network_profile_ref",
-                named("networkprofile", "System-TCP-Proxy"),
-            );
-        }
-        "VsVip" | "Network" => fill("vrf_context_ref", named("vrfcontext", "global")),
-        "Pool" => fill("vrf_ref", named("vrfcontext", "global")),
-        "ServiceEngine" => fill("se_group_ref", named("serviceenginegroup", "Default-Group")),
-        _ => {}
+fn failed(errors: Vec<FieldError>) -> Result<(), ApiError> {
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(ApiError::fields(&errors))
     }
 }
 
-/// What the server adds to a body on its own.
-fn side_effects(
-    draft: &mut Draft,
+/// References by name become references, all become canonical, and those that an object gets without asking are
+/// filled in (avi-api 5.1, 5.2).
+fn references(
+    draft: &Draft,
     ty: &'static ObjectType,
     object: &mut Object,
     author: &Author,
 ) -> Result<(), ApiError> {
+    take_names(ty, object);
+    resolve(draft, ty, object, author)?;
+    fill_references(draft, ty, object, author);
+    Ok(())
+}
+
+/// `pool_name` in place of `pool_ref`, as older clients write it (avi-api 5.1).
+fn take_names(ty: &ObjectType, object: &mut Object) {
+    for (name, field, target) in [
+        (
+            "application_profile_name",
+            "application_profile_ref",
+            "applicationprofile",
+        ),
+        (
+            "network_profile_name",
+            "network_profile_ref",
+            "networkprofile",
+        ),
+        ("pool_name", "pool_ref", "pool"),
+        ("se_group_name", "se_group_ref", "serviceenginegroup"),
+    ] {
+        if ty.field(field).is_none() || ty.field(name).is_some() || object.contains_key(field) {
+            continue;
+        }
+        if let Some(Value::String(value)) = object.shift_remove(name) {
+            object.insert(field.into(), refs::by_name_form(target, &value).into());
+        }
+    }
+}
+
+/// The references that a new object gets without asking (avi-api 5.2): VRF and group are those of its own cloud.
+fn fill_references(draft: &Draft, ty: &ObjectType, object: &mut Object, author: &Author) {
+    let snapshot = &draft.snapshot;
+    if ty.name != "Tenant" {
+        let tenant = Some(Ref::to("tenant", &author.tenant).0);
+        fill(ty, object, "tenant_ref", tenant);
+    }
+    let default_cloud = snapshot.by_name("cloud", "Default-Cloud");
+    let default_cloud = default_cloud.map(|(uuid, _)| Ref::to("cloud", uuid).0);
+    fill(ty, object, "cloud_ref", default_cloud);
+    let cloud = object.get("cloud_ref").cloned();
+    let in_cloud = |path: &str, name: &str| {
+        let here = |o: &Object| o.get("cloud_ref") == cloud.as_ref();
+        let mut all = snapshot.all(path);
+        let found = all.find(|(_, s)| s.name() == name && here(&s.object));
+        found.map(|(uuid, _)| Ref::to(path, uuid).0)
+    };
+    let shared = |path: &str, name: &str| {
+        let found = snapshot.by_name(path, name);
+        found.map(|(uuid, _)| Ref::to(path, uuid).0)
+    };
+    let vrf = || in_cloud("vrfcontext", "global");
+    let group = || in_cloud("serviceenginegroup", "Default-Group");
+    match ty.name.as_str() {
+        "VirtualService" => {
+            let application = shared("applicationprofile", "System-HTTP");
+            let network = shared("networkprofile", "System-TCP-Proxy");
+            fill(ty, object, "se_group_ref", group());
+            fill(ty, object, "vrf_context_ref", vrf());
+            fill(ty, object, "application_profile_ref", application);
+            fill(ty, object, "network_profile_ref", network);
+        }
+        "VsVip" | "Network" => fill(ty, object, "vrf_context_ref", vrf()),
+        "Pool" => fill(ty, object, "vrf_ref", vrf()),
+        "ServiceEngine" => fill(ty, object, "se_group_ref", group()),
+        _ => {}
+    }
+}
+
+fn fill(ty: &ObjectType, object: &mut Object, field: &str, value: Option<String>) {
+    if let (Some(_), false, Some(value)) = (ty.field(field), object.contains_key(field), value) {
+        object.insert(field.to_owned(), Value::from(value));
+    }
+}
+
+/// What the server adds to a body on its own (avi-api 5.2).
+fn side_effects(ty: &'static ObjectType, object: &mut Object) {
     match ty.name.as_str() {
         "VsVip" => number_vips(object),
         "VirtualService" => {
@@ -144,7 +217,6 @@ fn side_effects(
                 let port = service.get("port").cloned().unwrap_or_default();
                 service.entry("port_range_end").or_insert(port);
             }
-            make_vsvip(draft, object, author)?;
         }
         "Pool" => {
             for server in items(object, "servers") {
@@ -154,14 +226,8 @@ fn side_effects(
                 }
             }
         }
-        "User" => {
-            if let Some(name) = object.get("username").cloned() {
-                object.insert("name".into(), name);
-            }
-        }
         _ => {}
     }
-    Ok(())
 }
 
 /// The objects of a list field.
@@ -170,56 +236,130 @@ fn items<'a>(object: &'a mut Object, field: &str) -> impl Iterator<Item = &'a mu
     list.into_iter().flatten().filter_map(Value::as_object_mut)
 }
 
+/// A VIP without an id gets the least that is free, from "0".
 fn number_vips(object: &mut Object) {
-    for (i, vip) in items(object, "vip").enumerate() {
-        vip.entry("vip_id").or_insert_with(|| i.to_string().into());
+    let mut taken: BTreeSet<String> = items(object, "vip")
+        .filter_map(|v| Some(v.get("vip_id")?.as_str()?.to_owned()))
+        .collect();
+    let mut numbers = (0..).map(|n: u32| n.to_string());
+    for vip in items(object, "vip").filter(|v| !v.contains_key("vip_id")) {
+        let free = numbers.find(|n| !taken.contains(n)).expect("endless");
+        taken.insert(free.clone());
+        vip.insert("vip_id".into(), free.into());
     }
+}
+
+/// A VIP is known by its address: it keeps its id when the body leaves it out, and may not get another one.
+fn keep_vip_ids(stored: &Object, object: &mut Object) -> Result<(), ApiError> {
+    let mut old = stored.clone();
+    let addresses = |vip: &Object| {
+        (
+            vip.get("ip_address").cloned(),
+            vip.get("ip6_address").cloned(),
+        )
+    };
+    let known: Vec<_> = items(&mut old, "vip")
+        .map(|v| (addresses(v), v.get("vip_id").cloned()))
+        .filter(|(a, _)| *a != (None, None))
+        .collect();
+    for (i, vip) in items(object, "vip").enumerate() {
+        let before = known.iter().find(|(a, _)| *a == addresses(vip));
+        let Some(id) = before.and_then(|(_, id)| id.clone()) else {
+            continue;
+        };
+        if *vip.entry("vip_id").or_insert_with(|| id.clone()) != id {
+            let problem = "Changing an existing VIP's vip_id is not supported";
+            let hint = format!("write {id}");
+            let error = FieldError::new(format!("vip[{i}].vip_id"), problem, hint);
+            return Err(ApiError::fields(&[error]));
+        }
+    }
+    Ok(())
+}
+
+fn vsvip_type() -> &'static ObjectType {
+    object_type("vsvip").expect("in the schema")
 }
 
 /// A virtual service with inline `vip[]` gets a VsVip of its own (avi-api 5.2).
 fn make_vsvip(draft: &mut Draft, object: &mut Object, author: &Author) -> Result<(), ApiError> {
-    if object.contains_key("vsvip_ref") {
-        object.shift_remove("vip");
-        return Ok(());
-    }
     let Some(vip) = object.shift_remove("vip") else {
         return Ok(());
     };
-    let name = object.get("name").and_then(Value::as_str).unwrap_or("");
+    if object.contains_key("vsvip_ref") {
+        return Ok(());
+    }
+    let mut name = format!(
+        "vsvip-{}",
+        object.get("name").and_then(Value::as_str).unwrap_or("")
+    );
+    if draft.snapshot.by_name("vsvip", &name).is_some() {
+        let unique = uuid::Uuid::new_v4().simple().to_string();
+        name.push_str(&format!("-{}", &unique[..8]));
+    }
     let mut body = Object::new();
-    body.insert("name".into(), format!("vsvip-{name}").into());
+    body.insert("name".into(), name.into());
     body.insert("vip".into(), vip);
+    body.insert("created_by".into(), MADE_FOR_VS.into());
     for field in ["cloud_ref", "vrf_context_ref", "tenant_ref"] {
         body.extend(object.get(field).map(|v| (field.to_owned(), v.clone())));
     }
-    let ty = object_type("vsvip").expect("in the schema");
-    let uuid = draft.create(ty, body, None, author)?;
+    let uuid = draft.create(vsvip_type(), body, None, author)?;
     object.insert("vsvip_ref".into(), Ref::to("vsvip", &uuid).0.into());
     Ok(())
 }
 
-fn resolve(draft: &Draft, ty: &ObjectType, object: &mut Object) -> Result<(), ApiError> {
-    let mut errors = Vec::new();
-    object::map_refs(ty, object, &mut |reference| match refs::resolve(
-        &draft.snapshot,
-        reference.target,
-        &reference.value,
-    ) {
-        Ok(uuid) => Ref::to(reference.target, &uuid).0,
-        Err(problem) => {
-            let hint = format!("name an existing {}", reference.target);
-            errors.push(FieldError::new(reference.path.clone(), problem, hint));
-            reference.value.clone()
-        }
-    });
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(ApiError::fields(&errors))
+/// Inline `vip[]` in an update changes the VsVip that was made for it.
+fn change_vsvip(
+    draft: &mut Draft,
+    stored: &Object,
+    object: &mut Object,
+    author: &Author,
+) -> Result<(), ApiError> {
+    let before = stored.get("vsvip_ref").and_then(Value::as_str);
+    let Some(before) = before.filter(|_| !object.contains_key("vsvip_ref")) else {
+        return make_vsvip(draft, object, author);
+    };
+    let Some(vip) = object.shift_remove("vip") else {
+        return Ok(());
+    };
+    let reference = Ref(before.to_owned());
+    let vsvip = draft.snapshot.require(vsvip_type(), reference.uuid())?;
+    if vsvip.object.get("created_by") != Some(&MADE_FOR_VS.into()) {
+        let problem = format!("the VIP is that of VsVip {}", vsvip.name());
+        let hint = "change that object, or name another one in vsvip_ref";
+        return Err(ApiError::fields(&[FieldError::new("vip", problem, hint)]));
     }
+    let mut body = vsvip.object.clone();
+    body.insert("vip".into(), vip);
+    draft.update(vsvip_type(), reference.uuid(), body, author)?;
+    object.insert("vsvip_ref".into(), reference.0.into());
+    Ok(())
 }
 
-/// A peer's MD5 secret that is masked or absent keeps its value; peers are known by address (avi-api section 12).
+fn resolve(
+    draft: &Draft,
+    ty: &ObjectType,
+    object: &mut Object,
+    author: &Author,
+) -> Result<(), ApiError> {
+    let mut errors = Vec::new();
+    object::map_refs(ty, object, &mut |reference| {
+        let (target, text) = (reference.target, reference.value.as_str());
+        match refs::resolve_for(&draft.snapshot, &author.tenant, target, text) {
+            Ok(uuid) => Ref::to(target, &uuid).0,
+            Err(problem) => {
+                let hint = format!("name an existing {target}");
+                errors.push(FieldError::new(reference.path.clone(), problem, hint));
+                reference.value.clone()
+            }
+        }
+    });
+    failed(errors)
+}
+
+/// A peer's MD5 secret that is masked or absent keeps its value, an empty one is taken away; peers are known by
+/// address (avi-api section 12).
 fn restore_secrets(stored: &Object, object: &mut Object) {
     let old = peers(stored);
     let list = object
@@ -227,21 +367,24 @@ fn restore_secrets(stored: &Object, object: &mut Object) {
         .and_then(|p| p.get_mut("peers"))
         .and_then(Value::as_array_mut);
     for peer in list.into_iter().flatten().filter_map(Value::as_object_mut) {
-        let written = peer.get("md5_secret").and_then(Value::as_str);
-        if written.is_some_and(|s| s != MASK) {
-            continue;
+        match peer.get("md5_secret") {
+            Some(Value::String(text)) if text.is_empty() => drop(peer.shift_remove("md5_secret")),
+            Some(Value::String(text)) if text == MASK => restore_secret(&old, peer),
+            None => restore_secret(&old, peer),
+            // What is no text is refused with its path by the check that follows.
+            Some(_) => {}
         }
-        peer.shift_remove("md5_secret");
-        let same = |o: &&Object| {
-            o.get("peer_ip") == peer.get("peer_ip") && o.get("peer_ip6") == peer.get("peer_ip6")
-        };
-        if let Some(secret) = old
-            .iter()
-            .find(|o| same(o))
-            .and_then(|o| o.get("md5_secret"))
-        {
-            peer.insert("md5_secret".into(), secret.clone());
-        }
+    }
+}
+
+fn restore_secret(old: &[Object], peer: &mut Object) {
+    peer.shift_remove("md5_secret");
+    let same = |o: &&Object| {
+        o.get("peer_ip") == peer.get("peer_ip") && o.get("peer_ip6") == peer.get("peer_ip6")
+    };
+    let secret = old.iter().find(same).and_then(|o| o.get("md5_secret"));
+    if let Some(secret) = secret.cloned() {
+        peer.insert("md5_secret".into(), secret);
     }
 }
 

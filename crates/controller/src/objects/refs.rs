@@ -2,60 +2,99 @@
 
 use super::Snapshot;
 use model::schema::object_type;
+use serde_json::Value;
 
-/// Resolves a reference to an object of type `target`; gives its uuid.
+/// Resolves a reference to an object of type `target`, as seen from tenant admin; gives its uuid.
 ///
 /// # Errors
 /// The words that clients match: `VsVip object not found!`.
 pub fn resolve(snapshot: &Snapshot, target: &str, text: &str) -> Result<String, String> {
+    resolve_for(snapshot, "admin", target, text)
+}
+
+/// Resolves a reference as seen from a tenant: of two objects with the name, his own is meant, then that of tenant
+/// admin.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_for(
+    snapshot: &Snapshot,
+    tenant: &str,
+    target: &str,
+    text: &str,
+) -> Result<String, String> {
     let type_name = object_type(target).map_or(target, |t| t.name.as_str());
     let missing = || format!("{type_name} object not found! ({text})");
-    let text = text.split('#').next().unwrap_or(text);
     let Some(start) = text.find("/api/") else {
-        let found = snapshot.get(target, text).map(|_| text.to_owned());
+        let uuid = text.split('#').next().unwrap_or(text);
+        let found = snapshot.get(target, uuid).map(|_| uuid.to_owned());
         return found.ok_or_else(missing);
     };
-    let (path, query) = match text[start + 5..].split_once('?') {
+    let written = &text[start + 5..];
+    let (path, query) = match written.split_once('?') {
+        // A name in a query may contain the character that elsewhere begins a comment.
         Some((path, query)) => (path, Some(query)),
-        None => (&text[start + 5..], None),
+        None => (written.split('#').next().unwrap_or(written), None),
     };
     let mut parts = path.split('/').filter(|p| !p.is_empty());
-    let written = parts.next().unwrap_or_default();
-    if written != target {
-        return Err(format!(
-            "{text} refers to {written:?}, a {target} is needed"
-        ));
+    let kind = parts.next().unwrap_or_default();
+    if kind != target {
+        return Err(format!("{text} refers to {kind:?}, a {target} is needed"));
     }
     match (parts.next(), query) {
         (Some(uuid), _) if snapshot.get(target, uuid).is_some() => Ok(uuid.to_owned()),
-        (None, Some(query)) => by_query(snapshot, target, query).ok_or_else(missing),
+        (None, Some(query)) => by_query(snapshot, tenant, target, query).ok_or_else(missing),
         _ => Err(missing()),
     }
 }
 
+/// The form of a reference that names its target: `/api/pool?name=web%20pool`.
+pub fn by_name_form(target: &str, name: &str) -> String {
+    let escaped = name
+        .replace('%', "%25")
+        .replace('+', "%2B")
+        .replace('&', "%26");
+    format!("/api/{target}?name={escaped}")
+}
+
 /// `name=N`, `tenant=T&name=N&cloud=C`.
-fn by_query(snapshot: &Snapshot, target: &str, query: &str) -> Option<String> {
+fn by_query(snapshot: &Snapshot, tenant: &str, target: &str, query: &str) -> Option<String> {
     let value = |key: &str| {
-        let pairs = query.split('&').filter_map(|p| p.split_once('='));
-        pairs
-            .filter(|(k, _)| *k == key)
-            .map(|(_, v)| decode(v))
-            .next()
+        let mut pairs = query.split('&').filter_map(|p| p.split_once('='));
+        pairs.find(|(k, _)| *k == key).map(|(_, v)| decode(v))
     };
-    let (name, cloud) = (value("name")?, value("cloud"));
-    let in_cloud = |stored: &super::Stored| {
-        let Some(cloud) = &cloud else { return true };
-        let cloud_ref = stored.object.get("cloud_ref").and_then(|v| v.as_str());
-        let uuid = cloud_ref.and_then(|r| r.rsplit('/').next());
-        uuid.is_none_or(|u| snapshot.name_of("cloud", u) == Some(cloud))
+    let (name, cloud, owner) = (value("name")?, value("cloud"), value("tenant"));
+    let uuid_in = |stored: &super::Stored, field: &str| {
+        let text = stored.object.get(field).and_then(Value::as_str);
+        text.and_then(|r| r.rsplit('/').next()).map(str::to_owned)
     };
-    let mut all = snapshot.all(target);
-    let found = all.find(|(_, s)| s.name() == name && in_cloud(s));
-    found.map(|(uuid, _)| uuid.to_owned())
+    let fits = |stored: &super::Stored, field: &str, path: &str, wanted: &Option<String>| {
+        let (Some(wanted), Some(uuid)) = (wanted, uuid_in(stored, field)) else {
+            return true;
+        };
+        snapshot.name_of(path, &uuid) == Some(wanted)
+    };
+    let found = snapshot.all(target).filter(|(_, s)| {
+        s.name() == name
+            && fits(s, "cloud_ref", "cloud", &cloud)
+            && fits(s, "tenant_ref", "tenant", &owner)
+    });
+    let rank = |stored: &super::Stored| match uuid_in(stored, "tenant_ref") {
+        Some(t) if t == tenant => 0,
+        Some(t) if t != "admin" => 2,
+        _ => 1,
+    };
+    let nearest = found.min_by_key(|(_, s)| rank(s));
+    nearest.map(|(uuid, _)| uuid.to_owned())
 }
 
 /// Percent-encoding and `+`, as in a query.
 pub fn decode(text: &str) -> String {
+    decode_path(&text.replace('+', " "))
+}
+
+/// Percent-encoding alone, as in a path.
+pub fn decode_path(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut i = 0;
@@ -68,7 +107,6 @@ pub fn decode(text: &str) -> String {
                 out.push(byte);
                 i += 2;
             }
-            (b'+', _) => out.push(b' '),
             (byte, _) => out.push(byte),
         }
         i += 1;
