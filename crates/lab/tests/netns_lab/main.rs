@@ -10,5 +10,6 @@
 )]
 
 mod lifecycle;
+mod product;
 mod scenarios;
 mod support;

@@ -1,0 +1,188 @@
+//! The whole product in a lab: what an operator does, and what the router and the client then see.
+
+use crate::support::{Lab, binary, can_run, lab, lab_ok, wait_for};
+use serde_json::Value;
+use std::fs;
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+
+/// `evenkeel` as an operator of this lab's controller.
+fn evenkeel(id: &Lab, arguments: &[&str], input: &str) -> Output {
+    let context = fs::read_to_string(format!("/run/evenkeel/lab/{}/context.toml", id.0)).unwrap();
+    let context: toml::Table = context.parse().unwrap();
+    let text = |key: &str| context[key].as_str().unwrap().to_owned();
+    let mut child = Command::new(binary())
+        .args([
+            "--controller",
+            &text("controller"),
+            "--netns",
+            &text("netns"),
+            "--insecure",
+        ])
+        .args(arguments)
+        .env("EVENKEEL_PASSWORD", text("password"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(input.as_bytes())
+        .unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn apply(id: &Lab, objects: &str) {
+    let output = evenkeel(id, &["apply", "-f", "-"], objects);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// A virtual service as `show` has it.
+fn service(id: &Lab, name: &str) -> Value {
+    let output = evenkeel(id, &["show", "virtualservice", name, "-o", "json"], "");
+    let shown: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    shown
+        .as_array()
+        .and_then(|list| list.first().cloned())
+        .unwrap_or(shown)
+}
+
+fn wait_for_state(id: &Lab, name: &str, state: &str) -> Value {
+    wait_for(&format!("{name} is {state}"), || {
+        let seen = service(id, name);
+        if seen["state"] == state {
+            Ok(seen)
+        } else {
+            Err(seen.to_string())
+        }
+    })
+}
+
+/// The VIP's route in the router's kernel.
+fn route(id: &Lab) -> String {
+    lab_ok(&[
+        "exec",
+        "--run",
+        id.0,
+        "router",
+        "ip",
+        "route",
+        "show",
+        "10.100.0.1",
+    ])
+}
+
+/// What a client's connection to a port of the VIP ends in: "" when it is accepted.
+fn connect(id: &Lab, port: u16) -> String {
+    let line = format!("exec 3<>/dev/tcp/10.100.0.1/{port}");
+    let output = lab(&[
+        "exec", "--run", id.0, "client", "timeout", "5", "bash", "-c", &line,
+    ]);
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+const SECOND_SERVICE: &str = "
+pool:
+  - {name: empty, default_server_port: 80, servers: []}
+virtualservice:
+  - name: vs-2
+    enable_rhi: true
+    services: [{port: 81}]
+    vsvip_ref: vip-1
+    pool_ref: empty
+    application_profile_ref: System-L4-Application
+    network_profile_ref: System-TCP-Proxy
+";
+
+#[test]
+fn services_that_share_a_vip_stand_together_and_a_port_that_is_down_answers_rst() {
+    if !can_run() {
+        return;
+    }
+    let id = Lab::new("tvip");
+    lab_ok(&["up", "ecmp-5se", "--run", id.0]);
+    wait_for_state(&id, "vs-1", "OPER_UP");
+    apply(&id, SECOND_SERVICE);
+    let down = wait_for_state(&id, "vs-2", "OPER_DOWN");
+    assert_eq!(down["reason"], "No server of the pool is up.", "{down}");
+    let engines = |vs: &Value| vs["service_engines"][0]["name"].clone();
+    assert_eq!(
+        engines(&down),
+        engines(&service(&id, "vs-1")),
+        "placed together"
+    );
+    assert!(
+        route(&id).contains("via 10.10.10.11"),
+        "the route stands for vs-1"
+    );
+    assert_eq!(connect(&id, 80), "");
+    let refused = connect(&id, 81);
+    assert!(refused.contains("Connection refused"), "{refused}");
+
+    apply(
+        &id,
+        "virtualservice: [{name: vs-1, enabled: false, enable_rhi: true, services: [{port: 80}], vsvip_ref: vip-1, pool_ref: pool-1}]",
+    );
+    wait_for("the route is gone", || {
+        let seen = route(&id);
+        if seen.is_empty() { Ok(()) } else { Err(seen) }
+    });
+    assert_eq!(
+        wait_for_state(&id, "vs-1", "OPER_DISABLED")["enabled"],
+        false
+    );
+}
+
+const OTHER_VRF: &str = "
+vrfcontext:
+  - name: other
+vsvip:
+  - {name: vip-other, vrf_context_ref: other, vip: [{vip_id: '1', ip_address: 10.100.0.9}]}
+pool:
+  - {name: pool-other, vrf_ref: other}
+virtualservice:
+  - {name: vs-other, vrf_context_ref: other, vsvip_ref: vip-other, pool_ref: pool-other, services: [{port: 80}]}
+";
+
+#[test]
+fn a_service_of_another_vrf_is_not_placed_and_says_so() {
+    if !can_run() {
+        return;
+    }
+    let id = Lab::new("tvrf");
+    lab_ok(&["up", "ecmp-5se", "--run", id.0]);
+    apply(&id, OTHER_VRF);
+    let seen = wait_for_state(&id, "vs-other", "OPER_RESOURCES");
+    let reason = seen["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("se-1: its interfaces are in another VRF"),
+        "{reason}"
+    );
+}
+
+#[test]
+fn scale_out_beyond_the_maximum_is_refused_with_the_numbers() {
+    if !can_run() {
+        return;
+    }
+    let id = Lab::new("tmax");
+    lab_ok(&["up", "ecmp-5se", "--run", id.0]);
+    apply(
+        &id,
+        "serviceenginegroup: [{name: Default-Group, max_scaleout_per_vs: 1}]",
+    );
+    let output = evenkeel(&id, &["scaleout", "virtualservice", "vs-1"], "");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("on 1 service engines already") && text.contains("is 1"),
+        "{text}"
+    );
+}
