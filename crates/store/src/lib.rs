@@ -12,6 +12,7 @@ pub use memory::Memory;
 pub use sqlite::Sqlite;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use tokio::sync::watch;
 
 /// A key with its value as of now.
@@ -158,14 +159,64 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::Conflict`] when a precondition does not hold; else the database refuses.
     async fn commit(&self, ops: Vec<Op>, meta: Meta) -> Result<u64, StoreError>;
 
-    /// Every change after revision `after`, oldest first, at most `limit` of them.
+    /// Changes after revision `after`, oldest first: about `limit` of them, but a commit is never cut in two, so
+    /// that the last one's revision is where to go on.
     ///
     /// # Errors
     /// The database refuses, or the store is closed.
     async fn changes(&self, after: u64, limit: usize) -> Result<Vec<Change>, StoreError>;
 
+    /// What was written to a key, newest first, at most `limit` times.
+    ///
+    /// # Errors
+    /// The database refuses, or the store is closed.
+    async fn history(&self, key: &str, limit: usize) -> Result<Vec<Change>, StoreError>;
+
     /// The current revision; changes when something is committed.
     fn revision(&self) -> watch::Receiver<u64>;
+}
+
+/// Changes under a prefix as they happen. They are read from the log and nothing is queued for a watcher, so that a
+/// slow one costs no memory and misses nothing.
+pub struct Watch {
+    store: Arc<dyn Store>,
+    revision: watch::Receiver<u64>,
+    prefix: String,
+    after: u64,
+}
+
+/// Changes that a watcher reads at once: bounds its memory when it is far behind.
+const WATCH_BATCH_LEN: usize = 256;
+
+impl Watch {
+    /// Watches everything under `prefix` that is committed after revision `after`.
+    pub fn new(store: Arc<dyn Store>, prefix: impl Into<String>, after: u64) -> Self {
+        Self {
+            revision: store.revision(),
+            store,
+            prefix: prefix.into(),
+            after,
+        }
+    }
+
+    /// The next changes, oldest first, whole commits; waits until there are some. Cancel-safe: what was not given
+    /// out is given out by the next call.
+    ///
+    /// # Errors
+    /// The database refuses, or the store is closed.
+    pub async fn next(&mut self) -> Result<Vec<Change>, StoreError> {
+        loop {
+            let after = self.after;
+            let newer = self.revision.wait_for(|now| *now > after).await;
+            newer.map_err(|_| StoreError::Closed)?;
+            let mut found = self.store.changes(after, WATCH_BATCH_LEN).await?;
+            self.after = found.last().map_or(after, |c| c.revision);
+            found.retain(|c| c.key.starts_with(&self.prefix));
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+    }
 }
 
 fn now_us() -> u64 {

@@ -102,8 +102,20 @@ impl Store for Memory {
 
     async fn changes(&self, after: u64, limit: usize) -> Result<Vec<Change>, StoreError> {
         let state = self.state();
-        let newer = state.log.iter().filter(|c| c.revision > after);
-        Ok(newer.take(limit).cloned().collect())
+        let newer: Vec<_> = state.log.iter().filter(|c| c.revision > after).collect();
+        let last = newer
+            .iter()
+            .take(limit)
+            .next_back()
+            .map_or(0, |c| c.revision);
+        let whole = newer.into_iter().take_while(|c| c.revision <= last);
+        Ok(whole.cloned().collect())
+    }
+
+    async fn history(&self, key: &str, limit: usize) -> Result<Vec<Change>, StoreError> {
+        let state = self.state();
+        let of_key = state.log.iter().rev().filter(|c| c.key == key);
+        Ok(of_key.take(limit).cloned().collect())
     }
 
     fn revision(&self) -> watch::Receiver<u64> {

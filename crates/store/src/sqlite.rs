@@ -44,6 +44,7 @@ enum Request {
     Get(String, Reply<Option<Entry>>),
     List(String, Reply<Listing>),
     Changes(u64, usize, Reply<Vec<Change>>),
+    History(String, usize, Reply<Vec<Change>>),
     Commit(Vec<Op>, Meta, Reply<u64>),
 }
 
@@ -113,6 +114,11 @@ impl Store for Sqlite {
 
     async fn changes(&self, after: u64, limit: usize) -> Result<Vec<Change>, StoreError> {
         self.ask(|reply| Request::Changes(after, limit, reply))
+            .await
+    }
+
+    async fn history(&self, key: &str, limit: usize) -> Result<Vec<Change>, StoreError> {
+        self.ask(|reply| Request::History(key.to_owned(), limit, reply))
             .await
     }
 
@@ -203,6 +209,10 @@ fn answer(connection: &Connection, read: Request) {
             let found = changes(connection, after, limit).map_err(refused("read the log"));
             reply.send(found).ok();
         }
+        Request::History(key, limit, reply) => {
+            let found = history(connection, &key, limit).map_err(refused("read the log"));
+            reply.send(found).ok();
+        }
         Request::Commit(..) => unreachable!("commits are grouped by the caller"),
     }
 }
@@ -234,25 +244,39 @@ fn list(connection: &Connection, prefix: &str) -> rusqlite::Result<Listing> {
     })
 }
 
+const CHANGE: &str = "SELECT c.revision, c.key, c.value, r.who, r.message, r.time_us
+                      FROM change c JOIN revision r ON r.id = c.revision";
+
 fn changes(connection: &Connection, after: u64, limit: usize) -> rusqlite::Result<Vec<Change>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT c.revision, c.key, c.value, r.who, r.message, r.time_us
-         FROM change c JOIN revision r ON r.id = c.revision
-         WHERE c.revision > ?1 ORDER BY c.revision, c.seq LIMIT ?2",
-    )?;
-    let rows = statement.query_map(params![after, limit], |row| {
-        Ok(Change {
-            revision: row.get(0)?,
-            key: row.get(1)?,
-            value: row.get(2)?,
-            meta: Meta {
-                who: row.get(3)?,
-                message: row.get(4)?,
-            },
-            time_us: row.get(5)?,
-        })
-    })?;
+    let mut statement = connection.prepare_cached(&format!(
+        "{CHANGE} WHERE c.revision > ?1 AND c.revision <= (
+             SELECT MAX(revision) FROM (
+                 SELECT revision FROM change WHERE revision > ?1 ORDER BY revision LIMIT ?2))
+         ORDER BY c.revision, c.seq"
+    ))?;
+    let rows = statement.query_map(params![after, limit], change_of)?;
     rows.collect()
+}
+
+fn history(connection: &Connection, key: &str, limit: usize) -> rusqlite::Result<Vec<Change>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "{CHANGE} WHERE c.key = ?1 ORDER BY c.revision DESC, c.seq DESC LIMIT ?2"
+    ))?;
+    let rows = statement.query_map(params![key, limit], change_of)?;
+    rows.collect()
+}
+
+fn change_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Change> {
+    Ok(Change {
+        revision: row.get(0)?,
+        key: row.get(1)?,
+        value: row.get(2)?,
+        meta: Meta {
+            who: row.get(3)?,
+            message: row.get(4)?,
+        },
+        time_us: row.get(5)?,
+    })
 }
 
 /// One transaction for all; a commit whose precondition fails is rolled back alone.
@@ -266,12 +290,16 @@ fn commit_group(
     }
     let mut replies = Vec::new();
     let outcome = (|| {
-        let mut transaction = connection.transaction()?;
+        let mut transaction = connection.transaction();
         for (ops, meta, reply) in commits {
-            let result = commit_one(&mut transaction, &ops, &meta);
+            let result = match &mut transaction {
+                Ok(transaction) => commit_one(transaction, &ops, &meta),
+                // Every one of them is told why below.
+                Err(_) => Ok(0),
+            };
             replies.push((reply, result));
         }
-        transaction.commit()
+        transaction?.commit()
     })();
     finish_group(replies, outcome.err(), publish);
 }

@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use evenkeel_store::{Change, Expect, Memory, Meta, Op, Sqlite, Store, StoreError};
+use evenkeel_store::{Change, Expect, Memory, Meta, Op, Sqlite, Store, StoreError, Watch};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::Arc;
 
 fn run<F: Future>(future: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
@@ -17,6 +18,13 @@ fn each(test: impl Fn(&dyn Store)) {
     test(&Memory::default());
     let folder = tempfile::tempdir().unwrap();
     test(&Sqlite::open(&folder.path().join("s.db")).unwrap());
+}
+
+/// The same for what several tasks share.
+fn each_shared(test: impl Fn(Arc<dyn Store>)) {
+    test(Arc::new(Memory::default()));
+    let folder = tempfile::tempdir().unwrap();
+    test(Arc::new(Sqlite::open(&folder.path().join("s.db")).unwrap()));
 }
 
 fn commit(store: &dyn Store, ops: Vec<Op>) -> Result<u64, StoreError> {
@@ -92,6 +100,94 @@ fn the_log_has_every_change_with_who_and_why() {
         );
         assert_eq!(run(store.changes(first, 10)).unwrap().len(), 1);
         assert_eq!(run(store.changes(0, 1)).unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn a_commit_is_never_cut_in_two_by_the_limit_of_changes() {
+    each(|store| {
+        let pair = |n: u8| ["/a", "/b"].map(|k| Op::put(k, [n], Expect::Any)).to_vec();
+        let first = commit(store, pair(1)).unwrap();
+        let second = commit(store, pair(2)).unwrap();
+        let revisions = |after, limit| -> Vec<u64> {
+            let found = run(store.changes(after, limit)).unwrap();
+            found.iter().map(|c| c.revision).collect()
+        };
+        assert_eq!(revisions(0, 1), [first, first]);
+        assert_eq!(revisions(first, 1), [second, second]);
+        assert_eq!(revisions(0, 3), [first, first, second, second]);
+        assert_eq!(revisions(second, 1), [] as [u64; 0]);
+    });
+}
+
+#[test]
+fn the_history_of_a_key_is_newest_first() {
+    each(|store| {
+        commit(store, vec![Op::put("/k", "1", Expect::Any)]).unwrap();
+        commit(store, vec![Op::put("/other", "x", Expect::Any)]).unwrap();
+        commit(store, vec![Op::put("/k", "2", Expect::Any)]).unwrap();
+        commit(store, vec![Op::delete("/k", Expect::Any)]).unwrap();
+        let values = |limit| -> Vec<Option<Vec<u8>>> {
+            let found = run(store.history("/k", limit)).unwrap();
+            found.into_iter().map(|c| c.value).collect()
+        };
+        assert_eq!(values(9), [None, Some(b"2".to_vec()), Some(b"1".to_vec())]);
+        assert_eq!(values(1), [None]);
+    });
+}
+
+#[test]
+fn a_watcher_gets_every_change_of_its_prefix_however_late_it_looks() {
+    each_shared(|store| {
+        let put = |k: &str| commit(&*store, vec![Op::put(k, "x", Expect::Any)]).unwrap();
+        put("/a/before");
+        let from = *store.revision().borrow();
+        let mut watch = Watch::new(store.clone(), "/a/", from);
+        put("/b/elsewhere");
+        let expected: Vec<String> = (0..600).map(|n| format!("/a/{n}")).collect();
+        for key in &expected {
+            put(key);
+        }
+        let mut seen = Vec::new();
+        while seen.len() < expected.len() {
+            seen.extend(run(watch.next()).unwrap().into_iter().map(|c| c.key));
+        }
+        assert_eq!(seen, expected);
+    });
+}
+
+#[test]
+fn a_watcher_waits_for_the_next_change() {
+    each_shared(|store| {
+        let mut watch = Watch::new(store.clone(), "/a/", 0);
+        let seen = run(async {
+            let ops = vec![Op::put("/a/1", "x", Expect::Any)];
+            let write = store.commit(ops, Meta::default());
+            let (seen, written) = tokio::join!(watch.next(), write);
+            written.unwrap();
+            seen.unwrap()
+        });
+        assert_eq!(seen[0].key, "/a/1");
+    });
+}
+
+#[test]
+fn commits_that_wait_together_are_all_kept_and_refused_one_by_one() {
+    each_shared(|store| {
+        let put = |n: usize| {
+            // Every second one wants a key that somebody had before.
+            let op = Op::put(format!("/k/{}", n / 2), "x", Expect::Absent);
+            let store = store.clone();
+            async move { store.commit(vec![op], Meta::default()).await.ok() }
+        };
+        let revisions: Vec<u64> = run(async {
+            let mut waiting = tokio::task::JoinSet::new();
+            (0..100).for_each(|n| drop(waiting.spawn(put(n))));
+            waiting.join_all().await.into_iter().flatten().collect()
+        });
+        let distinct: std::collections::BTreeSet<_> = revisions.iter().collect();
+        assert_eq!((revisions.len(), distinct.len()), (50, 50));
+        assert_eq!(run(store.list("/k/")).unwrap().entries.len(), 50);
     });
 }
 
