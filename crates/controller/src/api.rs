@@ -21,11 +21,12 @@ use crate::error::ApiError;
 use crate::objects::{Objects, refs};
 use crate::plan::Backend;
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderValue, StatusCode, header, request};
 use axum::response::{IntoResponse, Response};
 pub use context::Context;
+use futures_util::StreamExt as _;
 use model::object::Object;
 use operation::{Audit, Call, Match, Permission};
 use serde_json::Value;
@@ -125,7 +126,7 @@ async fn run(
     app: &App,
     context: &Context,
     parts: &request::Parts,
-    body: Bytes,
+    body: Vec<u8>,
     found: &Match<'_>,
     last: &str,
 ) -> Result<Response, ApiError> {
@@ -141,11 +142,26 @@ async fn run(
     found.operation.run(&call).await
 }
 
-async fn read(body: Body, len_max: usize) -> Result<Bytes, ApiError> {
-    axum::body::to_bytes(body, len_max).await.map_err(|_| {
-        let text = format!("the body is cut off or longer than {len_max} bytes");
-        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, text)
-    })
+/// The whole body. One that is somewhat too long is read to its end and dropped, so that the client is listening
+/// when the answer comes.
+async fn read(body: Body, len_max: usize) -> Result<Vec<u8>, ApiError> {
+    let mut chunks = body.into_data_stream();
+    let (mut whole, mut len) = (Vec::new(), 0);
+    while let Some(chunk) = chunks.next().await {
+        let cut = |_| ApiError::bad_request("the body ended before its end");
+        let chunk = chunk.map_err(cut)?;
+        len += chunk.len();
+        if len <= len_max {
+            whole.extend_from_slice(&chunk);
+        } else if len > 2 * len_max {
+            break;
+        }
+    }
+    if len > len_max {
+        let text = format!("the body is longer than {len_max} bytes");
+        return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, text));
+    }
+    Ok(whole)
 }
 
 fn ok(value: Value) -> Response {

@@ -5,7 +5,6 @@
 use super::{App, Context};
 use crate::auth::Ticket;
 use crate::error::ApiError;
-use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::future::BoxFuture;
@@ -59,7 +58,7 @@ pub(super) struct Call<'a> {
     /// All headers.
     pub headers: &'a HeaderMap,
     /// The body as it came.
-    pub body: Bytes,
+    pub body: Vec<u8>,
     /// `{type}` of the path, else "".
     pub type_path: &'a str,
     /// `{uuid}` of the path, else "".

@@ -5,7 +5,6 @@ use super::{App, cluster, singleton};
 use crate::auth::{Password, Ticket, same_bytes};
 use crate::error::{ApiError, CSRF_REFUSED};
 use crate::objects::refs;
-use axum::body::Bytes;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -33,7 +32,7 @@ pub(super) async fn login(call: &Call<'_>) -> Result<Response, ApiError> {
     Ok(response)
 }
 
-fn credentials(headers: &HeaderMap, body: &Bytes) -> Option<(String, String)> {
+fn credentials(headers: &HeaderMap, body: &[u8]) -> Option<(String, String)> {
     let kind = headers
         .get(header::CONTENT_TYPE)
         .and_then(|v| v.to_str().ok())

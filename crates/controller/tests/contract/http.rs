@@ -1,0 +1,214 @@
+//! A controller that can be stopped and started again, and HTTP without any manners of a client.
+
+use evenkeel_controller::{Args, Controller};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use ureq::http::{HeaderMap, Request};
+
+pub const PASSWORD: &str = "for this test only";
+
+/// A controller on a runtime of its own; stopped in order when dropped.
+pub struct Server {
+    pub address: SocketAddr,
+    stop: CancellationToken,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Server {
+    pub fn start(folder: &Path) -> Self {
+        let password = folder.join("password");
+        std::fs::write(&password, PASSWORD).unwrap();
+        let any_port = "127.0.0.1:0".parse().unwrap();
+        let args = Args {
+            data_dir: Some(folder.join("data")),
+            listen_api: Some(any_port),
+            listen_engines: Some(any_port),
+            admin_password_file: Some(password),
+            ..Args::default()
+        };
+        let stop = CancellationToken::new();
+        let told = stop.clone().cancelled_owned();
+        let (sender, address) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(async {
+                let controller = Controller::start(args).await.unwrap();
+                sender.send(controller.api_address()).unwrap();
+                controller.run_until(told).await.unwrap();
+            });
+        });
+        Self {
+            address: address.recv().unwrap(),
+            stop,
+            thread: Some(thread),
+        }
+    }
+
+    pub fn http(&self) -> Http {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = ureq::tls::TlsConfig::builder()
+            .disable_verification(true)
+            .unversioned_rustls_crypto_provider(provider);
+        let agent = ureq::Agent::config_builder()
+            .tls_config(tls.build())
+            .http_status_as_error(false)
+            .proxy(None)
+            .allow_non_standard_methods(true)
+            .build()
+            .new_agent();
+        let url = format!("https://{}", self.address);
+        Http {
+            headers: vec![("Referer".into(), url.clone())],
+            agent,
+            url,
+        }
+    }
+
+    pub fn logged_in(&self) -> Http {
+        let mut http = self.http();
+        http.log_in(PASSWORD);
+        http
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        let ended = self.thread.take().map(std::thread::JoinHandle::join);
+        assert!(
+            std::thread::panicking() || ended.is_some_and(|e| e.is_ok()),
+            "the controller did not stop in order"
+        );
+    }
+}
+
+pub struct Reply {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Reply {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
+    }
+
+    /// The JSON of a call that must have succeeded.
+    pub fn good(&self) -> Value {
+        assert!(
+            (200..300).contains(&self.status),
+            "{}: {}",
+            self.status,
+            self.text
+        );
+        self.json()
+    }
+
+    /// The text of a refusal with this status.
+    pub fn refused(&self, status: u16) -> String {
+        assert_eq!(self.status, status, "{}", self.text);
+        self.json()["error"].as_str().unwrap().to_owned()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |v| v.to_str().unwrap())
+    }
+
+    pub fn cookie(&self, name: &str) -> Option<String> {
+        let all = self.headers.get_all("set-cookie").iter();
+        let mut pairs = all.map(|c| c.to_str().unwrap().split(';').next().unwrap());
+        let found = pairs.find_map(|p| p.strip_prefix(name)?.strip_prefix('='));
+        found.map(str::to_owned)
+    }
+}
+
+#[derive(Clone)]
+pub struct Http {
+    agent: ureq::Agent,
+    pub url: String,
+    pub headers: Vec<(String, String)>,
+}
+
+impl Http {
+    /// The same with one header set, or without it when the value is empty.
+    pub fn with(&self, name: &str, value: &str) -> Self {
+        let mut other = self.clone();
+        other.headers.retain(|(n, _)| n != name);
+        if !value.is_empty() {
+            other.headers.push((name.into(), value.into()));
+        }
+        other
+    }
+
+    pub fn log_in(&mut self, password: &str) -> Reply {
+        let body = json!({"username": "admin", "password": password}).to_string();
+        let reply = self
+            .with("Content-Type", "application/json")
+            .text("POST", "/login", &body);
+        if let (Some(id), Some(csrf)) = (reply.cookie("avi-sessionid"), reply.cookie("csrftoken")) {
+            let cookies = format!("avi-sessionid={id}; sessionid={id}; csrftoken={csrf}");
+            *self = self.with("Cookie", &cookies).with("X-CSRFToken", &csrf);
+        }
+        reply
+    }
+
+    pub fn text(&self, method: &str, path: &str, body: &str) -> Reply {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.url));
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        let mut response = self
+            .agent
+            .run(request.body(body.to_owned()).unwrap())
+            .unwrap();
+        Reply {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            text: response.body_mut().read_to_string().unwrap(),
+        }
+    }
+
+    pub fn get(&self, path: &str) -> Reply {
+        self.text("GET", path, "")
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> Reply {
+        self.text("POST", path, &body.to_string())
+    }
+
+    pub fn put(&self, path: &str, body: &Value) -> Reply {
+        self.text("PUT", path, &body.to_string())
+    }
+
+    pub fn patch(&self, path: &str, body: &Value) -> Reply {
+        self.text("PATCH", path, &body.to_string())
+    }
+
+    pub fn delete(&self, path: &str) -> Reply {
+        self.text("DELETE", path, "")
+    }
+
+    /// Makes an object; gives `/api/TYPE/UUID` and what was answered.
+    pub fn make(&self, ty: &str, body: Value) -> (String, Value) {
+        let made = self.post(&format!("/api/{ty}"), &body).good();
+        (own_path(&made), made)
+    }
+
+    pub fn count(&self, query: &str) -> i64 {
+        self.get(query).good()["count"].as_i64().unwrap()
+    }
+}
+
+pub fn own_path(object: &Value) -> String {
+    let url = object["url"].as_str().unwrap().split('#').next().unwrap();
+    url[url.find("/api/").unwrap()..].to_owned()
+}
+
+pub fn v4(addr: &str) -> Value {
+    json!({"addr": addr, "type": "V4"})
+}

@@ -1,0 +1,8 @@
+//! The letter of the API's contract, header by header, against a real controller on loopback (avi-api): what the
+//! typed client hides or never does. `api.rs` beside this has the objects as that client sees them.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod http;
+mod objects;
+mod sessions;
