@@ -105,3 +105,6 @@ impl Settings {
         Ok(Some(password))
     }
 }
+
+#[cfg(test)]
+mod tests;

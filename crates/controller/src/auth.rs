@@ -185,13 +185,17 @@ impl Auth {
 
     /// The session with this id, whose idle time starts again.
     pub fn session(&self, id: &str) -> Option<Ticket> {
+        self.session_at(id, Instant::now())
+    }
+
+    fn session_at(&self, id: &str, now: Instant) -> Option<Ticket> {
         let mut sessions = lock(&self.sessions);
         let session = sessions.get_mut(id)?;
-        if session.used.elapsed() >= IDLE_TIMEOUT {
+        if now.saturating_duration_since(session.used) >= IDLE_TIMEOUT {
             sessions.remove(id);
             return None;
         }
-        session.used = Instant::now();
+        session.used = now;
         Some(session.ticket.clone())
     }
 
@@ -280,3 +284,6 @@ fn matches(password: &Password, stored: &[u8]) -> Result<bool, ApiError> {
         .verify_password(password.0.as_bytes(), &hash)
         .is_ok())
 }
+
+#[cfg(test)]
+mod tests;

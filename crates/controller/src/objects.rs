@@ -171,15 +171,40 @@ impl Draft {
             let text = format!("Cannot delete system default object {}", stored.name());
             return Err(ApiError::new(StatusCode::FORBIDDEN, text));
         }
-        let referrers = self.snapshot.referrers(ty, uuid);
-        if !referrers.is_empty() {
-            let text =
-                format!("Cannot delete, object is referred by: {referrers:?}").replace('"', "'");
-            return Err(ApiError::new(StatusCode::CONFLICT, text));
+        if ty.name == "Cloud" {
+            self.remove_cloud_parts(uuid)?;
         }
+        self.check_unused(ty, uuid)?;
         self.remove(ty, uuid);
         if ty.name == "VirtualService" {
             self.remove_its_vsvip(&stored.object);
+        }
+        Ok(())
+    }
+
+    fn check_unused(&self, ty: &ObjectType, uuid: &str) -> Result<(), ApiError> {
+        let referrers = self.snapshot.referrers(ty, uuid);
+        if referrers.is_empty() {
+            return Ok(());
+        }
+        let text = format!("Cannot delete, object is referred by: {referrers:?}").replace('"', "'");
+        Err(ApiError::new(StatusCode::CONFLICT, text))
+    }
+
+    /// What came with a cloud goes with it, as long as nothing else uses it.
+    fn remove_cloud_parts(&mut self, cloud: &str) -> Result<(), ApiError> {
+        let here = Value::from(model::view::Ref::to("cloud", cloud).0);
+        for path in ["vrfcontext", "serviceenginegroup"] {
+            let ty = model::schema::object_type(path).expect("in the schema");
+            let all = self.snapshot.all(path);
+            let parts: Vec<String> = all
+                .filter(|(_, s)| s.is_system() && s.object.get("cloud_ref") == Some(&here))
+                .map(|(uuid, _)| uuid.to_owned())
+                .collect();
+            for part in parts {
+                self.check_unused(ty, &part)?;
+                self.remove(ty, &part);
+            }
         }
         Ok(())
     }

@@ -105,11 +105,9 @@ fn refers(
     wanted == Some(uuid)
 }
 
-/// Sorts by `sort=field` or `sort=-field`.
+/// Sorts by `sort=field` or `sort=-field`; by name when nothing is asked, so that pages are stable.
 pub(super) fn sort(context: &Context, results: &mut [Value]) {
-    let Some(field) = context.get("sort") else {
-        return;
-    };
+    let field = context.get("sort").unwrap_or("name");
     let (name, down) = field
         .strip_prefix('-')
         .map_or((field, false), |f| (f, true));
@@ -118,7 +116,7 @@ pub(super) fn sort(context: &Context, results: &mut [Value]) {
         Some(other) => format!("{other:>24}"),
         None => String::new(),
     };
-    results.sort_by_key(key);
+    results.sort_by_cached_key(key);
     if down {
         results.reverse();
     }

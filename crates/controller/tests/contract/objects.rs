@@ -318,6 +318,27 @@ fn an_object_of_another_cloud_gets_the_vrf_and_the_group_of_its_cloud() {
 }
 
 #[test]
+fn a_cloud_goes_with_what_came_with_it_unless_that_is_used() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let http = server.logged_in();
+    let (cloud, _) = http.make("cloud", json!({"name": "c2", "vtype": "CLOUD_NONE"}));
+    let (vsvip, _) = http.make(
+        "vsvip",
+        json!({"name": "v", "cloud_ref": cloud, "vip": vip("10.9.9.1")}),
+    );
+    let text = http.delete(&cloud).refused(409);
+    assert!(text.contains("referred by: ['VsVip v']"), "{text}");
+    assert_eq!(http.count("/api/vrfcontext"), 4);
+    http.delete(&vsvip);
+    assert_eq!(http.delete(&cloud).status, 204);
+    assert_eq!(
+        http.count("/api/vrfcontext") + http.count("/api/serviceenginegroup"),
+        3
+    );
+}
+
+#[test]
 fn names_of_older_clients_stand_for_references() {
     let folder = tempdir().unwrap();
     let server = Server::start(folder.path());

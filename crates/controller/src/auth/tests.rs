@@ -1,0 +1,79 @@
+use super::*;
+use store::Memory;
+
+const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+fn run<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.unwrap().block_on(future)
+}
+
+fn with_admin() -> Auth {
+    let auth = Auth::new(Arc::new(Memory::default()));
+    run(auth.set_password(ADMIN, Password::new("right"))).unwrap();
+    auth
+}
+
+fn login(auth: &Auth, user: &str, password: &str, from: IpAddr) -> Result<Ticket, u16> {
+    let ticket = run(auth.login(user, Password::new(password), from));
+    ticket.map_err(|e| e.status.as_u16())
+}
+
+#[test]
+fn a_session_lives_from_use_to_use_and_ends_when_idle() {
+    let auth = with_admin();
+    let ticket = login(&auth, ADMIN, "right", HERE).unwrap();
+    let start = Instant::now();
+    let after = |minutes: u64| start + Duration::from_secs(60 * minutes);
+    assert!(auth.session_at(&ticket.id, after(14)).is_some());
+    assert!(auth.session_at(&ticket.id, after(28)).is_some());
+    assert!(auth.session_at(&ticket.id, after(43)).is_none());
+    assert!(
+        auth.session_at(&ticket.id, after(28)).is_none(),
+        "ended is ended"
+    );
+}
+
+#[test]
+fn a_wrong_password_an_unknown_user_and_a_long_password_are_refused_alike() {
+    let auth = with_admin();
+    assert_eq!(login(&auth, ADMIN, "wrong", HERE).err(), Some(401));
+    assert_eq!(login(&auth, "nobody", "right", HERE).err(), Some(401));
+    assert_eq!(login(&auth, ADMIN, &"x".repeat(513), HERE).err(), Some(401));
+    assert!(login(&auth, ADMIN, "right", HERE).is_ok());
+}
+
+#[test]
+fn guessing_brakes_one_source_and_a_success_forgets_its_failures() {
+    let auth = with_admin();
+    let elsewhere = "192.0.2.1".parse().unwrap();
+    for _ in 0..9 {
+        assert_eq!(login(&auth, ADMIN, "wrong", HERE).err(), Some(401));
+    }
+    assert!(login(&auth, ADMIN, "right", HERE).is_ok());
+    for _ in 0..10 {
+        assert_eq!(login(&auth, ADMIN, "wrong", HERE).err(), Some(401));
+    }
+    assert_eq!(login(&auth, ADMIN, "right", HERE).err(), Some(429));
+    assert!(login(&auth, ADMIN, "right", elsewhere).is_ok());
+}
+
+#[test]
+fn a_password_is_stored_as_argon2id_alone() {
+    let auth = with_admin();
+    let entry = run(auth.store.get(&key(ADMIN))).unwrap().unwrap();
+    let text = String::from_utf8(entry.value).unwrap();
+    assert!(
+        text.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
+        "{text}"
+    );
+    assert!(!text.contains("right"));
+}
+
+#[test]
+fn bytes_are_the_same_only_when_all_are() {
+    assert!(same_bytes(b"abc", b"abc"));
+    for other in [b"abd".as_slice(), b"ab", b"abcd", b""] {
+        assert!(!same_bytes(b"abc", other));
+    }
+}
