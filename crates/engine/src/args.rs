@@ -4,10 +4,13 @@ use anyhow::{Context as _, bail};
 use proto::join_token::JoinToken;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const CONFIG: &str = "/etc/evenkeel/engine.toml";
 const STATE_DIR: &str = "/var/lib/evenkeel/engine";
 const CONTROLLER_PORT: u16 = 8443;
+/// Without owners of flows beside us, a connection outlives the route only as long as the router remembers it: no wait.
+const STOP_DRAIN_S: u64 = 0;
 /// The join token, when no file gives it.
 const TOKEN_VARIABLE: &str = "EVENKEEL_JOIN_TOKEN";
 
@@ -37,6 +40,9 @@ pub struct Args {
     /// Interface that carries traffic of virtual services; may be repeated [default: all but lo and --mgmt-interface]
     #[arg(long, value_name = "NAME")]
     data_interface: Vec<String>,
+    /// How long connections may go on after the routes are withdrawn, when the engine is told to stop [default: 0]
+    #[arg(long, value_name = "SECONDS")]
+    stop_drain_s: Option<u64>,
 }
 
 /// Settings in force.
@@ -47,6 +53,8 @@ pub(crate) struct Settings {
     pub name: String,
     pub state_dir: PathBuf,
     pub interfaces: InterfaceFilter,
+    /// Most time for connections to end after the routes are withdrawn.
+    pub stop_drain: Duration,
     join_token_file: Option<PathBuf>,
 }
 
@@ -86,6 +94,11 @@ impl Args {
                 data: list(self.data_interface, file.data_interface),
                 mgmt: list(self.mgmt_interface, file.mgmt_interface),
             },
+            stop_drain: Duration::from_secs(
+                self.stop_drain_s
+                    .or(file.stop_drain_s)
+                    .unwrap_or(STOP_DRAIN_S),
+            ),
             join_token_file: self.join_token_file.or(file.join_token_file),
         })
     }

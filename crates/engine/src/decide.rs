@@ -22,8 +22,22 @@ pub(crate) struct Decision {
     pub verdicts: BTreeMap<String, Verdict>,
 }
 
-/// What went wrong while acting, by uuid of the virtual service.
-pub(crate) type Failures = BTreeMap<String, Reason>;
+/// What went wrong while acting on a virtual service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub reason: Reason,
+    /// A sentence with the cause.
+    pub text: String,
+}
+
+impl Failure {
+    pub(crate) fn new(reason: Reason, text: String) -> Self {
+        Self { reason, text }
+    }
+}
+
+/// By uuid of the virtual service.
+pub(crate) type Failures = BTreeMap<String, Failure>;
 
 /// The state of each virtual service from its configuration and its pool, and what the proxy shall do.
 pub(crate) fn decide(desired: &DesiredState, health: &HealthSnapshot) -> Decision {
@@ -36,7 +50,8 @@ pub(crate) fn decide(desired: &DesiredState, health: &HealthSnapshot) -> Decisio
             .get(&vs.pool_uuid)
             .map(Vec::as_slice)
             .unwrap_or_default();
-        let verdict = verdict(vs, pool, servers);
+        let has_vip = desired.vips.iter().any(|v| v.vsvip_uuid == vs.vsvip_uuid);
+        let verdict = verdict(vs, has_vip, pool, servers);
         decision.verdicts.insert(vs.uuid.clone(), verdict);
         decision.services.push(service(
             desired,
@@ -54,10 +69,16 @@ pub(crate) fn decide(desired: &DesiredState, health: &HealthSnapshot) -> Decisio
     decision
 }
 
-fn verdict(vs: &VirtualService, pool: Option<&Pool>, servers: &[ServerHealth]) -> Verdict {
+fn verdict(
+    vs: &VirtualService,
+    has_vip: bool,
+    pool: Option<&Pool>,
+    servers: &[ServerHealth],
+) -> Verdict {
     let any = |state: OperState| servers.iter().any(|s| s.state == state);
     match pool {
         _ if !vs.enabled => (OperState::Disabled, Reason::VsDisabled),
+        _ if !has_vip => (OperState::Down, Reason::NoVip),
         None => (OperState::Down, Reason::NoPool),
         Some(pool) if !pool.enabled => (OperState::Down, Reason::PoolDisabled),
         Some(_) if any(OperState::Up) => (OperState::Up, Reason::Up),
@@ -175,12 +196,33 @@ pub(crate) fn with_failures(
     let each = verdicts
         .iter()
         .map(|(uuid, verdict)| match failures.get(uuid) {
-            Some(reason) if verdict.0 == OperState::Up => {
-                (uuid.clone(), (OperState::Down, *reason))
+            Some(failure) if verdict.0 == OperState::Up => {
+                (uuid.clone(), (OperState::Down, failure.reason))
             }
             _ => (uuid.clone(), *verdict),
         });
     each.collect()
+}
+
+/// Addresses that virtual services use or used: a VIP stands on `lo` until the last connection to it has ended,
+/// because without it the kernel would drop what the clients send.
+#[derive(Debug, Default)]
+pub(crate) struct Draining(BTreeMap<String, BTreeSet<IpAddr>>);
+
+impl Draining {
+    /// Learns what is served now, and forgets what nobody is connected to any more.
+    pub(crate) fn update(&mut self, services: &[VirtualServiceSpec], open: impl Fn(&str) -> bool) {
+        self.0.retain(|uuid, _| open(uuid));
+        for service in services {
+            let addresses = self.0.entry(service.uuid.clone()).or_default();
+            addresses.extend(service.listen.iter().map(|a| a.ip()));
+        }
+    }
+
+    /// All of them.
+    pub(crate) fn addresses(&self) -> BTreeSet<IpAddr> {
+        self.0.values().flatten().copied().collect()
+    }
 }
 
 #[cfg(test)]
@@ -325,9 +367,35 @@ mod tests {
         let decision = decide(&one, &health(OperState::Up));
         let verdicts = with_failures(
             &decision.verdicts,
-            &[("a".to_owned(), Reason::ListenerFailed)].into(),
+            &[(
+                "a".to_owned(),
+                Failure::new(Reason::ListenerFailed, String::new()),
+            )]
+            .into(),
         );
         assert_eq!(verdicts["a"], (OperState::Down, Reason::ListenerFailed));
         assert_eq!(announce(&one, "v", &verdicts), Err(Reason::ListenerFailed));
+    }
+
+    #[test]
+    fn an_address_stays_until_the_last_connection_to_it_has_ended() {
+        let here = decide(&desired(vec![service("a", 80)]), &health(OperState::Up)).services;
+        let vip: BTreeSet<IpAddr> = ["10.100.0.1".parse().expect("addr")].into();
+        let mut draining = Draining::default();
+        draining.update(&here, |_| false);
+        assert_eq!(draining.addresses(), vip);
+        draining.update(&[], |_| true);
+        assert_eq!(draining.addresses(), vip);
+        draining.update(&[], |_| false);
+        assert_eq!(draining.addresses(), BTreeSet::new());
+    }
+
+    #[test]
+    fn a_service_without_a_vip_is_down_and_nothing_else_is() {
+        let mut two = desired(vec![service("a", 80), service("b", 80)]);
+        two.virtual_services[0].vsvip_uuid = "w".into();
+        let verdicts = decide(&two, &health(OperState::Up)).verdicts;
+        assert_eq!(verdicts["a"], (OperState::Down, Reason::NoVip));
+        assert_eq!(verdicts["b"], (OperState::Up, Reason::Up));
     }
 }

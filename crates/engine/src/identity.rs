@@ -6,9 +6,9 @@ use anyhow::{Context as _, bail};
 use proto::join_token::JoinToken;
 use proto::v1::engine_control_client::EngineControlClient;
 use proto::v1::{Interface, JoinRequest};
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{CertificateParams, KeyPair, PublicKeyData as _};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity as TlsIdentity};
 
 /// The name in every controller's certificate for engines.
@@ -20,6 +20,9 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause between attempts to join.
 const JOIN_RETRY: Duration = Duration::from_secs(1);
 
+/// How long an attempt to reach a controller may take, the TLS handshake included.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Key, certificate and CA of an engine that has joined.
 #[derive(Clone)]
 pub(crate) struct Identity {
@@ -29,22 +32,73 @@ pub(crate) struct Identity {
     ca_pem: String,
 }
 
-impl Identity {
-    /// The identity on disk; else the engine joins, which it tries until a controller answers.
-    pub(crate) async fn load_or_join(
-        settings: &Settings,
-        interfaces: Vec<Interface>,
-    ) -> anyhow::Result<Self> {
-        if let Some(identity) = Self::load(&settings.state_dir)? {
-            return Ok(identity);
+/// What the engine has at its start to become somebody.
+pub(crate) enum Credentials {
+    /// It has joined before.
+    Joined(Identity),
+    /// Its certificate has expired, and it may join again.
+    Expired(Identity, JoinToken),
+    /// It has never joined.
+    New(JoinToken),
+}
+
+impl Credentials {
+    /// Reads the state folder, and the join token where it is needed; no controller is asked yet.
+    pub(crate) fn load(settings: &Settings) -> anyhow::Result<Self> {
+        let Some(identity) = Identity::load(&settings.state_dir)? else {
+            return Ok(Self::New(settings.join_token()?));
+        };
+        if !identity.expired(SystemTime::now()) {
+            return Ok(Self::Joined(identity));
         }
-        let token = settings.join_token()?;
-        let identity = join(settings, &token, interfaces).await?;
-        identity.save(&settings.state_dir)?;
-        tracing::info!(se = settings.name, uuid = identity.se_uuid, "joined");
-        Ok(identity)
+        match settings.join_token() {
+            Ok(token) => Ok(Self::Expired(identity, token)),
+            Err(_) => {
+                tracing::error!(
+                    se = settings.name,
+                    "the engine's certificate has expired: no controller will talk to it; start it with a new join token"
+                );
+                Ok(Self::Joined(identity))
+            }
+        }
     }
 
+    /// The identity; joins if need be, which is tried until a controller answers.
+    ///
+    /// # Errors
+    /// A controller refuses an engine that is new. One that has state to serve goes on serving instead.
+    pub(crate) async fn identity(
+        self,
+        settings: &Settings,
+        interfaces: Vec<Interface>,
+    ) -> anyhow::Result<Identity> {
+        match self {
+            Self::Joined(identity) => Ok(identity),
+            Self::New(token) => join_and_save(settings, &token, interfaces).await,
+            Self::Expired(identity, token) => {
+                let joined = join_and_save(settings, &token, interfaces).await;
+                Ok(joined.unwrap_or_else(|error| {
+                    tracing::error!(error = format!("{error:#}"), "the engine's certificate has expired and it cannot join again; serving goes on");
+                    identity
+                }))
+            }
+        }
+    }
+}
+
+async fn join_and_save(
+    settings: &Settings,
+    token: &JoinToken,
+    interfaces: Vec<Interface>,
+) -> anyhow::Result<Identity> {
+    let identity = join(settings, token, interfaces).await?;
+    identity.check(&identity.certificate_pem)?;
+    identity.save(&settings.state_dir)?;
+    tracing::info!(se = settings.name, uuid = identity.se_uuid, "joined");
+    Ok(identity)
+}
+
+impl Identity {
     fn load(folder: &Path) -> anyhow::Result<Option<Self>> {
         // Written last: with it, everything is there.
         if !folder.join("se-uuid").exists() {
@@ -64,37 +118,69 @@ impl Identity {
     }
 
     fn save(&self, folder: &Path) -> anyhow::Result<()> {
+        let mark = folder.join("se-uuid");
+        if mark.exists() {
+            std::fs::remove_file(&mark)
+                .with_context(|| format!("cannot remove {}", mark.display()))?;
+        }
         files::write_private(&folder.join("key.pem"), self.key_pem.as_bytes())?;
         files::write_private(&folder.join("cert.pem"), self.certificate_pem.as_bytes())?;
         files::write_private(&folder.join("ca.pem"), self.ca_pem.as_bytes())?;
-        files::write_private(&folder.join("se-uuid"), self.se_uuid.as_bytes())
+        files::write_private(&mark, self.se_uuid.as_bytes())
+    }
+
+    fn key(&self) -> anyhow::Result<KeyPair> {
+        KeyPair::from_pem(&self.key_pem).context("key.pem is damaged")
     }
 
     /// A certificate request for the key we have.
     pub(crate) fn renewal(&self) -> anyhow::Result<String> {
-        request(&KeyPair::from_pem(&self.key_pem).context("key.pem is damaged")?)
+        request(&self.key()?)
     }
 
-    /// Takes a renewed certificate over.
+    /// Takes a renewed certificate over; it is used from the next session on.
     pub(crate) fn renewed(&mut self, certificate_pem: String, folder: &Path) -> anyhow::Result<()> {
+        self.check(&certificate_pem)?;
+        files::write_private(&folder.join("cert.pem"), certificate_pem.as_bytes())?;
         self.certificate_pem = certificate_pem;
-        files::write_private(&folder.join("cert.pem"), self.certificate_pem.as_bytes())
+        Ok(())
     }
 
-    /// True in the last third of the certificate's life.
-    pub(crate) fn wants_renewal(&self) -> bool {
-        let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(self.certificate_pem.as_bytes()) else {
-            return true;
+    /// Is it a certificate for our key? With another one we could never talk to a controller again.
+    fn check(&self, certificate_pem: &str) -> anyhow::Result<()> {
+        let (_, pem) = x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes())
+            .context("the controller's answer is no certificate")?;
+        let certificate = pem
+            .parse_x509()
+            .context("the controller's answer is no certificate")?;
+        if certificate.public_key().raw != self.key()?.subject_public_key_info() {
+            bail!("the certificate from the controller is for another key");
+        }
+        Ok(())
+    }
+
+    fn expired(&self, now: SystemTime) -> bool {
+        self.life().is_none_or(|(_, end)| end <= unix_s(now))
+    }
+
+    /// How long until a third of the certificate's life is left; zero when less is left.
+    pub(crate) fn renewal_in(&self, now: SystemTime) -> Duration {
+        let Some((start, end)) = self.life() else {
+            return Duration::ZERO;
         };
-        let Ok(cert) = pem.parse_x509() else {
-            return true;
-        };
-        let validity = cert.validity();
-        let life = validity.not_after.timestamp() - validity.not_before.timestamp();
-        let left = validity
-            .time_to_expiration()
-            .map_or(0, |d| d.whole_seconds());
-        left * 3 < life
+        let due = end - (end - start) / 3;
+        Duration::from_secs(u64::try_from(due - unix_s(now)).unwrap_or(0))
+    }
+
+    /// First and last second of the certificate, Unix time; `None` when it is damaged.
+    fn life(&self) -> Option<(i64, i64)> {
+        let pem = x509_parser::pem::parse_x509_pem(self.certificate_pem.as_bytes()).ok()?;
+        let certificate = pem.1.parse_x509().ok()?;
+        let validity = certificate.validity();
+        Some((
+            validity.not_before.timestamp(),
+            validity.not_after.timestamp(),
+        ))
     }
 
     /// A connection to a controller that the CA vouches for, as this engine.
@@ -103,6 +189,11 @@ impl Identity {
             tls(&self.ca_pem).identity(TlsIdentity::from_pem(&self.certificate_pem, &self.key_pem));
         connect(controller, tls).await
     }
+}
+
+fn unix_s(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 fn tls(ca_pem: &str) -> ClientTlsConfig {
@@ -120,7 +211,8 @@ async fn connect(controller: &str, tls: ClientTlsConfig) -> anyhow::Result<Chann
         .keep_alive_while_idle(true)
         .tcp_nodelay(true)
         .tls_config(tls)?;
-    Ok(endpoint.connect().await?)
+    let connected = tokio::time::timeout(DIAL_TIMEOUT, endpoint.connect()).await;
+    Ok(connected.context("no answer in time")??)
 }
 
 fn request(key: &KeyPair) -> anyhow::Result<String> {

@@ -6,7 +6,7 @@
 use crate::files;
 use prost::Message as _;
 use proto::v1::DesiredState;
-use std::hash::{DefaultHasher, Hasher as _};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8; 8] = b"EKSTATE1";
@@ -33,11 +33,18 @@ impl LastState {
 
     /// The state, if there is a whole one.
     pub(crate) fn load(&self) -> Option<DesiredState> {
-        let content = std::fs::read(&self.0).ok()?;
+        let content = match std::fs::read(&self.0) {
+            Ok(content) => content,
+            Err(error) if error.kind() == ErrorKind::NotFound => return None,
+            Err(error) => {
+                tracing::error!(file = %self.0.display(), %error, "cannot read the last good state; nothing is served before a controller answers");
+                return None;
+            }
+        };
         let state = decode(&content);
         if state.is_none() {
             let aside = self.0.with_extension("damaged");
-            tracing::error!(file = %self.0.display(), aside = %aside.display(), "the last good state is damaged; it is set aside");
+            tracing::error!(file = %self.0.display(), aside = %aside.display(), "the last good state is damaged and is set aside; nothing is served before a controller answers");
             std::fs::rename(&self.0, aside).ok();
         }
         state
@@ -54,11 +61,10 @@ fn decode(content: &[u8]) -> Option<DesiredState> {
     whole.then(|| DesiredState::decode(body).ok()).flatten()
 }
 
-/// SipHash with fixed keys: against torn writes, not against people.
+/// FNV-1a, 64 bits: against torn writes, not against people, and the same in every build.
 fn checksum(bytes: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(bytes);
-    hasher.finish()
+    let fold = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3);
+    bytes.iter().fold(0xCBF2_9CE4_8422_2325, fold)
 }
 
 #[cfg(test)]
@@ -103,5 +109,11 @@ mod tests {
         std::fs::write(&last.0, &whole[..10]).expect("torn");
         assert_eq!(last.load(), None);
         assert!(last.0.with_extension("damaged").exists());
+    }
+
+    #[test]
+    fn the_checksum_is_the_same_in_every_build() {
+        // The published test value of FNV-1a.
+        assert_eq!(checksum(b"foobar"), 0x85944171F73967E8);
     }
 }

@@ -1,9 +1,19 @@
 //! The service engine: it announces VIPs and carries their traffic.
 //!
-//! Tasks, all owned by [`run`]: the reconciler (acts on desired state, health and interfaces), the agent (stream to a
-//! controller), the reporter (what is observed, for the agent). At SIGTERM or SIGINT the reconciler takes down in
-//! order (withdraw, Cease, listeners, addresses) and the others are dropped; a second signal ends the process at once.
-//! A desired state goes agent → disk → reconciler, so that a restarted engine serves before a controller answers.
+//! ```text
+//!   controller ◀──stream──▶ agent ──watch: DesiredState──▶ reconciler ──▶ addresses, proxy, BGP speaker
+//!                            ▲  │                              ▲   │
+//!                 watch: Report │ state folder          health, links │ watch: Outcome
+//!                            └──┼──────── observer ◀───────────┴───────┘
+//!                               ▼
+//!                        last good state ──at start──▶ reconciler
+//! ```
+//!
+//! Tasks, all owned by [`run`]: the **reconciler** acts on desired state, health and interfaces; the **agent** joins and
+//! holds the stream to a controller; the **observer** puts reports together. At SIGTERM or SIGINT the reconciler takes
+//! down in order (withdraw, Cease, listeners, connections, addresses, settings) while the other two still report it, and
+//! then those are aborted; a second signal ends the process at once, and the next engine cleans up behind it.
+//! A desired state goes agent, disk, reconciler, so that a restarted engine serves before a controller answers.
 
 mod args;
 pub mod bgp;
@@ -12,184 +22,147 @@ mod files;
 pub mod health;
 mod identity;
 mod last_state;
+mod limits;
 mod net;
 mod reconcile;
+mod report;
 mod session;
 mod sysctl;
 mod validate;
 
 pub use args::Args;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use args::Settings;
+use identity::Credentials;
 use last_state::LastState;
 use net::Net;
-use proto::v1::{BgpSession, EngineStats, Report};
-use proxy::ProxyHandle;
-use reconcile::{Actors, Outcome};
+use proto::v1::{DesiredState, Report};
+use reconcile::{Actors, Outcome, Stop};
+use report::Observer;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Changes within this time are one report.
-const REPORT_COALESCE: Duration = Duration::from_millis(50);
-/// A report goes out at least this often: counters have no event.
-const REPORT_PERIOD: Duration = Duration::from_secs(5);
+/// Threads for control work; traffic has the proxy's, one per core.
+const CONTROL_THREADS: usize = 2;
+/// What still runs when the engine has stopped (a name look-up) is left alone after this time.
+const RUNTIME_STOP: Duration = Duration::from_millis(100);
 
 /// Runs the engine until it is told to stop.
 ///
 /// # Errors
-/// It cannot start: a setting, a right or the join is at fault.
+/// It cannot start: a setting, a right or the join is at fault; or it was told to stop a second time.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let settings = args.settle()?;
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    // Control work only: traffic has the proxy's threads, one per core.
-    let runtime = builder.worker_threads(2).enable_all().build()?;
-    runtime.block_on(serve(settings))
+    limits::raise_descriptors();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(serve(settings));
+    runtime.shutdown_timeout(RUNTIME_STOP);
+    result
 }
 
 async fn serve(settings: Settings) -> anyhow::Result<()> {
+    let mut signals = Signals::open()?;
     files::private_folder(&settings.state_dir)?;
+    let _alone = limits::only_engine_here()?;
+    let credentials = Credentials::load(&settings)?;
     let net = Net::open(settings.interfaces.clone()).await?;
-    let interfaces = net.interfaces().borrow().clone();
-    let _sysctls = sysctl::Sysctls::set(interfaces.iter().map(|i| i.name.clone()));
     let last_state = LastState::new(&settings.state_dir);
     let desired = watch::Sender::new(Arc::new(last_state.load().unwrap_or_default()));
-    tracing::info!(
-        se = settings.name,
-        generation = desired.borrow().generation,
-        "engine started"
-    );
+    let generation = desired.borrow().generation;
+    tracing::info!(se = settings.name, generation, "engine started");
 
-    let stop = CancellationToken::new();
-    let actors = Actors::start(net.clone()).context("cannot start the proxy")?;
+    let actors =
+        Actors::start(net.clone(), &settings.state_dir).context("cannot start the proxy")?;
     let (outcome, outcomes) = watch::channel(Outcome::default());
-    let observer = Observer::new(&actors, outcomes);
-    let reconciler = reconcile::run(actors, desired.subscribe(), outcome, stop.clone());
-    let mut reconciler = tokio::spawn(reconciler);
     let (report, reports) = watch::channel(Report::default());
-    let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(observer.run(net.clone(), report));
+    let observer = Observer::new(&actors, outcomes);
+    let token = CancellationToken::new();
+    let stop = Stop {
+        token: token.clone(),
+        drain: settings.stop_drain,
+    };
+    let reconciler = reconcile::run(actors, desired.subscribe(), outcome, stop);
+    let mut reconciler = Task(tokio::spawn(reconciler));
+    let _observer = Task(tokio::spawn(observer.run(net.clone(), report)));
+    let agent = agent(settings, credentials, net, last_state, desired, reports);
+    let mut agent = Task(tokio::spawn(agent));
 
-    let agent = agent(settings, net, last_state, desired, reports, interfaces);
     let result = tokio::select! {
-        result = agent => result,
-        ended = told_to_stop() => ended,
+        ended = &mut agent.0 => ended?,
+        ended = &mut reconciler.0 => bail!("the reconciler ended: {ended:?}"),
+        () = signals.next() => Ok(()),
     };
     tracing::info!("stopping: withdrawing routes");
-    stop.cancel();
+    token.cancel();
     tokio::select! {
-        _ = &mut reconciler => {}
-        _ = told_to_stop() => tracing::warn!("told to stop again: not waiting"),
+        ended = &mut reconciler.0 => ended?,
+        () = signals.next() => bail!("told to stop again: not waiting for routers and connections"),
     }
+    tracing::info!("stopped");
     result
 }
 
 /// Joins if need be, then talks to controllers for ever.
 async fn agent(
     settings: Settings,
+    credentials: Credentials,
     net: Arc<Net>,
     last_state: LastState,
-    desired: watch::Sender<Arc<proto::v1::DesiredState>>,
+    desired: watch::Sender<Arc<DesiredState>>,
     reports: watch::Receiver<Report>,
-    interfaces: Vec<proto::v1::Interface>,
 ) -> anyhow::Result<()> {
-    let identity = identity::Identity::load_or_join(&settings, interfaces).await?;
-    let boot_id = format!("{:016x}", rand::random::<u64>());
-    session::Agent {
+    let interfaces = net.interfaces();
+    let now = interfaces.borrow().clone();
+    let identity = credentials.identity(&settings, now).await?;
+    let agent = session::Agent {
         settings,
         identity,
         last_state,
-        net,
+        interfaces,
         desired,
         reports,
-        boot_id,
-    }
-    .run()
-    .await;
+        boot_id: format!("{:016x}", rand::random::<u64>()),
+    };
+    agent.run().await;
     Ok(())
 }
 
-async fn told_to_stop() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// A task that ends with its owner.
+struct Task<T>(JoinHandle<T>);
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
-    Ok(())
 }
 
-/// Puts reports together.
-struct Observer {
-    outcome: watch::Receiver<Outcome>,
-    health: watch::Receiver<Arc<health::HealthSnapshot>>,
-    bgp: watch::Receiver<Arc<Vec<BgpSession>>>,
-    proxy: ProxyHandle,
-    started: Instant,
+/// The signals that ask for an orderly stop; none is lost from the moment this is open.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
 }
 
-impl Observer {
-    fn new(actors: &Actors, outcome: watch::Receiver<Outcome>) -> Self {
-        let (health, bgp, proxy) = (
-            actors.health.snapshot(),
-            actors.bgp.status(),
-            actors.proxy.clone(),
-        );
-        Self {
-            outcome,
-            health,
-            bgp,
-            proxy,
-            started: Instant::now(),
+impl Signals {
+    fn open() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Cancel-safe: receiving is.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
-
-    /// Makes a report on every change and on a period; aborted with the engine.
-    async fn run(mut self, net: Arc<Net>, reports: watch::Sender<Report>) {
-        let mut interfaces = net.interfaces();
-        for sequence in 1.. {
-            let mut report = self.report();
-            report.sequence = sequence;
-            report
-                .interfaces
-                .clone_from(&interfaces.borrow_and_update());
-            reports.send_replace(report);
-            tokio::time::sleep(REPORT_COALESCE).await;
-            tokio::select! {
-                _ = self.outcome.changed() => {}
-                _ = self.health.changed() => {}
-                _ = self.bgp.changed() => {}
-                _ = interfaces.changed() => {}
-                () = tokio::time::sleep(REPORT_PERIOD) => {}
-            }
-        }
-    }
-
-    fn report(&mut self) -> Report {
-        let stats = self.proxy.stats();
-        let outcome = self.outcome.borrow_and_update().clone();
-        let mut report = reconcile::report(&outcome, &self.health.borrow_and_update(), &stats);
-        report.bgp_sessions = self.bgp.borrow_and_update().to_vec();
-        report.stats = Some(EngineStats {
-            rss_bytes: rss_bytes(),
-            uptime_s: self.started.elapsed().as_secs(),
-            open_connections: stats.virtual_services.iter().map(|s| s.open).sum(),
-        });
-        report
-    }
-}
-
-/// Resident memory of this process (proc(5), statm).
-fn rss_bytes() -> u64 {
-    const PAGE_LEN: u64 = 4096;
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = statm
-        .split_whitespace()
-        .nth(1)
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(0);
-    pages * PAGE_LEN
 }

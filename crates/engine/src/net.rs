@@ -1,134 +1,147 @@
 //! Interfaces and addresses of the host, over netlink.
 //!
 //! VIPs live on `lo` as host addresses of scope host, so that the kernel never chooses one as the source of our own
-//! connections, and carry our own protocol number, so that a restarted engine finds its own and no one else's.
+//! connections, and carry our own protocol number (IFA_PROTO, Linux 5.18), so that a restarted engine finds its own and
+//! touches no one else's. IPv6 knows no scope host: there a VIP is deprecated (RFC 6724, rule 3), with the same effect.
+//!
+//! Tasks: the netlink driver and the watcher, both started by [`Net::open`]; they end with the runtime or, the watcher,
+//! when the last `Arc<Net>` is gone. Neither holds state of its own.
 
 use crate::args::InterfaceFilter;
 use anyhow::Context as _;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use proto::v1::Interface;
 use rtnetlink::packet_route::address::{
-    AddressAttribute, AddressMessage, AddressProtocol, AddressScope,
+    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, AddressScope, CacheInfo,
 };
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, State};
 use rtnetlink::{Handle, MulticastGroup};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// IFA_PROTO of the VIPs: "E". Numbers above 3 are free for routing daemons (if_addr.h).
 const OUR_PROTOCOL: AddressProtocol = AddressProtocol::Other(b'E');
 /// `lo` has this index in every network namespace.
 const LOOPBACK_INDEX: u32 = 1;
+/// Netlink drops notices when its buffer is full, so the host is read again at least this often.
+const REFRESH_PERIOD: Duration = Duration::from_secs(30);
 
 /// The host's network, watched and changed over one netlink connection.
 pub(crate) struct Net {
     handle: Handle,
     filter: InterfaceFilter,
     interfaces: watch::Sender<Vec<Interface>>,
+    vips: watch::Sender<BTreeSet<IpAddr>>,
 }
 
 impl Net {
-    /// Opens netlink; the task that drives it ends with the runtime.
-    pub(crate) async fn open(filter: InterfaceFilter) -> anyhow::Result<std::sync::Arc<Self>> {
+    /// Opens netlink and reads the host.
+    pub(crate) async fn open(filter: InterfaceFilter) -> anyhow::Result<Arc<Self>> {
         let groups = [
             MulticastGroup::Link,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv6Ifaddr,
         ];
-        let (connection, handle, mut messages) =
+        let (connection, handle, mut notices) =
             rtnetlink::new_multicast_connection(&groups).context("cannot open netlink")?;
         tokio::spawn(connection);
-        let net = std::sync::Arc::new(Self {
+        let net = Arc::new(Self {
             handle,
             filter,
             interfaces: watch::Sender::new(Vec::new()),
+            vips: watch::Sender::new(BTreeSet::new()),
         });
         net.refresh().await?;
-        let watcher = std::sync::Arc::downgrade(&net);
+        let watcher = Arc::downgrade(&net);
         tokio::spawn(async move {
-            while messages.next().await.is_some() {
+            // Either wait may be given up at any time: what it would have said is read from the host.
+            while !matches!(
+                tokio::time::timeout(REFRESH_PERIOD, notices.next()).await,
+                Ok(None)
+            ) {
                 // A burst of messages is one change.
-                while messages.try_recv().is_ok() {}
-                let Some(net) = watcher.upgrade() else { return };
-                if let Err(error) = net.refresh().await {
-                    tracing::warn!(error = format!("{error:#}"), "cannot read the interfaces");
+                while notices.try_recv().is_ok() {}
+                if !refresh(&watcher).await {
+                    return;
                 }
             }
+            tracing::error!("netlink is closed: changes of interfaces are not seen any more");
         });
         Ok(net)
     }
 
-    /// The data interfaces, as of now and whenever they change.
+    /// The data interfaces, as of now and whenever they change; never with a VIP.
     pub(crate) fn interfaces(&self) -> watch::Receiver<Vec<Interface>> {
         self.interfaces.subscribe()
+    }
+
+    /// Our VIPs that stand on `lo`, as of now and whenever they change, by us or by somebody else.
+    pub(crate) fn vips(&self) -> watch::Receiver<BTreeSet<IpAddr>> {
+        self.vips.subscribe()
     }
 
     async fn refresh(&self) -> anyhow::Result<()> {
         let links: Vec<LinkMessage> = self.handle.link().get().execute().try_collect().await?;
         let addresses: Vec<AddressMessage> =
             self.handle.address().get().execute().try_collect().await?;
-        let mut by_index: BTreeMap<u32, Interface> = BTreeMap::new();
-        for link in &links {
-            let interface = interface(link);
-            if self.filter.is_data(&interface.name) {
-                by_index.insert(link.header.index, interface);
-            }
-        }
+        let named = links.iter().map(|l| (l.header.index, interface(l)));
+        let mut data: BTreeMap<u32, Interface> = named
+            .filter(|(_, i)| self.filter.is_data(&i.name))
+            .collect();
         for address in &addresses {
             let text = usable(address);
-            if let (Some(interface), Some(text)) = (by_index.get_mut(&address.header.index), text) {
+            if let (Some(interface), Some(text)) = (data.get_mut(&address.header.index), text) {
                 interface.addresses.push(text);
             }
         }
-        let found: Vec<Interface> = by_index.into_values().collect();
-        self.interfaces.send_if_modified(|old| {
-            let changed = *old != found;
-            *old = found;
-            changed
-        });
+        let ours = addresses.iter().filter(|m| is_vip(m));
+        publish(&self.vips, ours.filter_map(address_of).collect());
+        publish(&self.interfaces, data.into_values().collect());
         Ok(())
     }
 
-    /// Makes exactly these VIPs stand on `lo`; says which could not be put there.
-    pub(crate) async fn set_vips(&self, wanted: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, String> {
-        let mut failed = BTreeMap::new();
-        let present = match self.vips().await {
+    /// Puts those of the VIPs on `lo` that are not there; says which could not be put.
+    pub(crate) async fn put_vips(&self, wanted: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, String> {
+        let present = match self.standing().await {
             Ok(present) => present,
             Err(error) => return wanted.iter().map(|v| (*v, format!("{error:#}"))).collect(),
         };
-        for (address, message) in &present {
-            if !wanted.contains(address) {
-                let removed = self.handle.address().del(message.clone()).execute().await;
-                log_failure(removed, *address, "cannot take the VIP off lo");
-            }
-        }
+        let mut failed = BTreeMap::new();
         for address in wanted.iter().filter(|a| !present.contains_key(*a)) {
-            if let Err(error) = self.add(*address).await {
-                tracing::error!(vip = %address, %error, "cannot put the VIP on lo; the engine needs CAP_NET_ADMIN");
-                failed.insert(*address, error.to_string());
+            match self.add(*address).await {
+                Ok(()) => tracing::info!(vip = %address, "VIP put on lo"),
+                Err(error) => drop(failed.insert(*address, explain(&error))),
             }
         }
         failed
     }
 
-    /// The VIPs on `lo` that are ours.
-    async fn vips(&self) -> anyhow::Result<BTreeMap<IpAddr, AddressMessage>> {
-        let request = self
-            .handle
-            .address()
-            .get()
-            .set_link_index_filter(LOOPBACK_INDEX);
-        let all: Vec<AddressMessage> = request.execute().try_collect().await?;
-        let ours = |m: &AddressMessage| {
-            m.attributes
-                .contains(&AddressAttribute::Protocol(OUR_PROTOCOL))
+    /// Takes all of our VIPs off `lo` but these, also those of an engine that was killed.
+    pub(crate) async fn remove_vips_except(&self, kept: &BTreeSet<IpAddr>) {
+        let present = match self.standing().await {
+            Ok(present) => present,
+            Err(error) => return tracing::error!(%error, "cannot read the addresses of lo"),
         };
-        Ok(all
-            .into_iter()
-            .filter(ours)
-            .filter_map(|m| Some((address_of(&m)?, m)))
-            .collect())
+        for (address, message) in present.into_iter().filter(|(a, _)| !kept.contains(a)) {
+            match self.handle.address().del(message).execute().await {
+                Ok(()) => tracing::info!(vip = %address, "VIP taken off lo"),
+                Err(error) => {
+                    let error = explain(&error);
+                    tracing::error!(vip = %address, error, "cannot take the VIP off lo");
+                }
+            }
+        }
+    }
+
+    /// Our VIPs on `lo`, as the kernel describes them.
+    async fn standing(&self) -> anyhow::Result<BTreeMap<IpAddr, AddressMessage>> {
+        let request = self.handle.address().get();
+        let all: Vec<AddressMessage> = request.execute().try_collect().await?;
+        let ours = all.into_iter().filter(is_vip);
+        Ok(ours.filter_map(|m| Some((address_of(&m)?, m))).collect())
     }
 
     async fn add(&self, address: IpAddr) -> Result<(), rtnetlink::Error> {
@@ -139,13 +152,59 @@ impl Net {
         message
             .attributes
             .push(AddressAttribute::Protocol(OUR_PROTOCOL));
-        request.replace().execute().await
+        if address.is_ipv6() {
+            message.attributes.push(deprecated());
+        }
+        request.execute().await
     }
 }
 
-fn log_failure(result: Result<(), rtnetlink::Error>, vip: IpAddr, what: &str) {
-    if let Err(error) = result {
-        tracing::error!(%vip, %error, what);
+/// False when the host's network is not wanted any more.
+async fn refresh(net: &Weak<Net>) -> bool {
+    let Some(net) = net.upgrade() else {
+        return false;
+    };
+    if let Err(error) = net.refresh().await {
+        tracing::warn!(
+            error = format!("{error:#}"),
+            "cannot read the interfaces; tried again"
+        );
+    }
+    true
+}
+
+fn publish<T: PartialEq>(to: &watch::Sender<T>, new: T) {
+    to.send_if_modified(|old| {
+        let changed = *old != new;
+        *old = new;
+        changed
+    });
+}
+
+fn is_vip(message: &AddressMessage) -> bool {
+    let ours = AddressAttribute::Protocol(OUR_PROTOCOL);
+    message.header.index == LOOPBACK_INDEX && message.attributes.contains(&ours)
+}
+
+/// Valid for ever, preferred never.
+fn deprecated() -> AddressAttribute {
+    let mut info = CacheInfo::default();
+    info.ifa_valid = u32::MAX;
+    AddressAttribute::CacheInfo(info)
+}
+
+/// What the kernel's answer means for an operator.
+fn explain(error: &rtnetlink::Error) -> String {
+    const EPERM: i32 = 1;
+    const EEXIST: i32 = 17;
+    let code = match error {
+        rtnetlink::Error::NetlinkError(message) => -message.raw_code(),
+        _ => 0,
+    };
+    match code {
+        EPERM => "needs CAP_NET_ADMIN to put VIPs on lo: run the engine as root or give it the capability".into(),
+        EEXIST => "the address is on lo already and was not put there by an engine: remove it, then the engine takes over".into(),
+        _ => error.to_string(),
     }
 }
 
@@ -195,5 +254,17 @@ fn usable(message: &AddressMessage) -> Option<String> {
         message.header.scope,
         AddressScope::Universe | AddressScope::Site
     );
-    universe.then(|| format!("{address}/{}", message.header.prefix_len))
+    // One that duplicate address detection has not passed cannot be bound to yet (RFC 4862 section 5.4).
+    let tentative = AddressFlags::Tentative | AddressFlags::Dadfailed;
+    let usable = universe && !flags(message).intersects(tentative);
+    usable.then(|| format!("{address}/{}", message.header.prefix_len))
+}
+
+fn flags(message: &AddressMessage) -> AddressFlags {
+    let find = |a: &AddressAttribute| match a {
+        AddressAttribute::Flags(flags) => Some(*flags),
+        _ => None,
+    };
+    let found = message.attributes.iter().find_map(find);
+    found.unwrap_or_else(AddressFlags::empty)
 }

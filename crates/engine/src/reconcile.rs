@@ -1,39 +1,51 @@
 //! Acts on decisions: addresses, listeners and routes follow the desired state and what is observed.
 //!
 //! One task owns everything that acts. Up goes address, listener, route; down goes route, listener, address, so that
-//! a route never points at a port that nobody listens on. It wakes on a new desired state, on health, on interfaces,
-//! and after a failure; each round starts from scratch and changes only what differs. Told to stop, it withdraws and
-//! says Cease first (seed: the peers withdraw the routes of an SE that fails; one that stops says so itself).
+//! a route never points at a port that nobody listens on. It wakes on a new desired state, on health, on interfaces
+//! and addresses, and on a timer while something failed or drains; each round starts from scratch and changes only
+//! what differs. Told to stop, it withdraws and says Cease first (seed: the peers withdraw the routes of an SE that
+//! fails; one that stops says so itself), then stops accepting, lets connections drain, and takes the VIPs away.
+//!
+//! Dropping the task at any await is safe for the host: addresses and settings that stay behind are marked as ours, and
+//! the next engine adopts or removes them.
 
 use crate::bgp::{BgpDesired, Speaker, SpeakerHandle};
-use crate::decide::{self, Failures, Verdict};
-use crate::health::HealthHandle;
+use crate::decide::{self, Decision, Draining, Failure, Failures, Verdict};
+use crate::health::{HealthHandle, HealthSnapshot};
 use crate::net::Net;
+use crate::sysctl::Sysctls;
 use model::reason::Reason;
-use proto::v1::{
-    DesiredState, Interface, OperState, PoolStatus, Report, ServerStatus, VipStatus,
-    VirtualServiceStatus,
-};
-use proxy::{ListenerStatus, ProxyHandle, Stats};
+use proto::v1::{BgpSession, DesiredState, Interface, OperState};
+use proxy::{ListenerStatus, ProxyHandle};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// How soon a failure (an address or port that could not be had) is tried again.
+/// How soon a failure (an address or port that could not be had) is tried again, and a drain looked at.
 const RETRY: Duration = Duration::from_secs(2);
 /// Time for withdrawals and Cease to reach the routers when the engine stops.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// Longest wait for a withdrawal to leave before its listener closes; a peer that does not read must not hold us up.
+const WITHDRAW_WAIT: Duration = Duration::from_millis(200);
+/// How often the connections that are left are counted while the engine drains.
+const DRAIN_POLL: Duration = Duration::from_millis(100);
 
 /// What acting made of a decision.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Outcome {
     /// The desired state that is in force.
     pub desired: Arc<DesiredState>,
-    verdicts: BTreeMap<String, Verdict>,
-    announced: BTreeMap<String, Result<(), Reason>>,
+    /// By uuid of the virtual service.
+    pub verdicts: BTreeMap<String, Verdict>,
+    /// What failed, by uuid of the virtual service.
+    pub failures: Failures,
+    /// By uuid of the VsVip.
+    pub announced: BTreeMap<String, Result<(), Reason>>,
 }
 
 /// The parts that act.
@@ -42,121 +54,123 @@ pub(crate) struct Actors {
     pub health: HealthHandle,
     pub proxy: ProxyHandle,
     pub bgp: SpeakerHandle,
+    sysctls: Sysctls,
 }
 
 impl Actors {
     /// Starts them; nothing is announced, listened on or probed yet.
-    pub(crate) fn start(net: Arc<Net>) -> std::io::Result<Self> {
+    pub(crate) fn start(net: Arc<Net>, state_dir: &Path) -> std::io::Result<Self> {
         let proxy = proxy::Proxy::start(proxy::ProxyConfig::default())?;
         Ok(Self {
             net,
             health: HealthHandle::spawn(),
             proxy,
             bgp: Speaker::spawn(),
+            sysctls: Sysctls::open(state_dir),
         })
     }
 }
 
-/// Reconciles until `stop`, then takes everything down in order.
+/// Told to stop: when, and how long connections may drain after the routes are withdrawn.
+pub(crate) struct Stop {
+    pub token: CancellationToken,
+    pub drain: Duration,
+}
+
+/// Reconciles until told to stop, then takes everything down in order.
 pub(crate) async fn run(
     actors: Actors,
     mut desired: watch::Receiver<Arc<DesiredState>>,
     outcome: watch::Sender<Outcome>,
-    stop: CancellationToken,
+    stop: Stop,
 ) {
     let mut health = actors.health.snapshot();
     let mut interfaces = actors.net.interfaces();
-    let mut routes = BTreeSet::new();
+    let mut vips = actors.net.vips();
+    let mut reconciler = Reconciler {
+        actors,
+        desired: Arc::default(),
+        links: Vec::new(),
+        routes: BTreeSet::new(),
+        draining: Draining::default(),
+        outcome,
+    };
     loop {
-        let wanted = desired.borrow_and_update().clone();
-        actors.health.apply(&wanted.pools, &wanted.health_monitors);
-        let links = interfaces.borrow_and_update().clone();
-        let round = Round {
-            actors: &actors,
-            desired: &wanted,
-            links,
-        };
+        reconciler.desired = desired.borrow_and_update().clone();
+        reconciler.observe_links(&interfaces.borrow_and_update());
+        reconciler.check_health();
         let snapshot = health.borrow_and_update().clone();
-        let (result, failed) = round.act(&snapshot, &mut routes).await;
-        outcome.send_if_modified(|old| {
-            let changed = *old != result;
-            *old = result;
-            changed
-        });
-        let retry = async {
-            if failed {
-                tokio::time::sleep(RETRY).await
+        vips.mark_unchanged();
+        let again = reconciler.round(&snapshot).await;
+        let again = async {
+            if again {
+                sleep(RETRY).await;
             } else {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         };
+        // Losing the race loses nothing: each wait is for a newer value, or for time.
         tokio::select! {
-            () = stop.cancelled() => break,
-            _ = desired.changed() => {}
-            _ = health.changed() => {}
-            _ = interfaces.changed() => {}
-            () = retry => {}
+            () = stop.token.cancelled() => break,
+            Ok(()) = desired.changed() => {}
+            Ok(()) = health.changed() => {}
+            Ok(()) = interfaces.changed() => {}
+            Ok(()) = vips.changed() => {}
+            () = again => {}
         }
     }
-    take_down(actors).await;
+    reconciler.take_down(stop.drain).await;
 }
 
-async fn take_down(actors: Actors) {
-    actors
-        .bgp
-        .shutdown("the service engine is stopping", FAREWELL)
-        .await;
-    actors.proxy.close_all().await;
-    actors.net.set_vips(&BTreeSet::new()).await;
-}
-
-struct Round<'a> {
-    actors: &'a Actors,
-    desired: &'a Arc<DesiredState>,
+struct Reconciler {
+    actors: Actors,
+    desired: Arc<DesiredState>,
     links: Vec<Interface>,
+    /// What the speaker was last told to announce.
+    routes: BTreeSet<IpAddr>,
+    draining: Draining,
+    outcome: watch::Sender<Outcome>,
 }
 
-impl Round<'_> {
-    /// One pass; `routes` is what is announced before and after it. True when something failed.
-    async fn act(
-        &self,
-        health: &crate::health::HealthSnapshot,
-        routes: &mut BTreeSet<IpAddr>,
-    ) -> (Outcome, bool) {
-        let decision = decide::decide(self.desired, health);
-        let (_, hoped) = self.announcements(&decision.verdicts);
-        // What goes away goes first: no route without its listener.
-        routes.retain(|r| hoped.contains(r));
-        self.announce(routes.clone());
-        let up = self
-            .actors
-            .net
-            .set_vips(&self.with_present(&decision.vips, routes))
-            .await;
-        let listeners = self.actors.proxy.apply(decision.services.clone()).await;
-        let failures = self.failures(&up, &listeners);
-        let verdicts = decide::with_failures(&decision.verdicts, &failures);
-        let (announced, hosts) = self.announcements(&verdicts);
-        routes.clone_from(&hosts);
-        self.announce(hosts);
-        let failed = !up.is_empty() || !failures.is_empty();
-        (
-            Outcome {
-                desired: self.desired.clone(),
-                verdicts,
-                announced,
-            },
-            failed,
-        )
+impl Reconciler {
+    fn observe_links(&mut self, links: &[Interface]) {
+        if self.links != links {
+            let names = links.iter().map(|i| i.name.as_str());
+            self.actors.sysctls.cover(names);
+            self.links = links.to_vec();
+        }
     }
 
-    /// The VIPs that shall stand on `lo`; those still announced stay until they are withdrawn.
-    fn with_present(
-        &self,
-        wanted: &BTreeSet<IpAddr>,
-        routes: &BTreeSet<IpAddr>,
-    ) -> BTreeSet<IpAddr> {
-        wanted.union(routes).copied().collect()
+    fn check_health(&self) {
+        let DesiredState {
+            pools,
+            health_monitors,
+            ..
+        } = &*self.desired;
+        self.actors.health.apply(pools, health_monitors);
+    }
+
+    /// One pass. True when another is due soon: something failed or drains.
+    async fn round(&mut self, health: &HealthSnapshot) -> bool {
+        let decision = decide::decide(&self.desired, health);
+        let (_, hoped) = self.announcements(&decision.verdicts);
+        let kept = self.routes.intersection(&hoped).copied().collect();
+        self.withdraw_all_but(kept).await;
+        let failed = self.actors.net.put_vips(&decision.vips).await;
+        let listeners = self.actors.proxy.apply(decision.services.clone()).await;
+        let drains = self.remove_vips(&decision).await;
+        let failures = self.failures(&failed, &listeners);
+        let verdicts = decide::with_failures(&decision.verdicts, &failures);
+        let (announced, routes) = self.announcements(&verdicts);
+        self.announce(routes);
+        let again = drains || !failed.is_empty() || !failures.is_empty();
+        self.tell(Outcome {
+            desired: self.desired.clone(),
+            verdicts,
+            failures,
+            announced,
+        });
+        again
     }
 
     /// Per VsVip whether it is announced, and the addresses that are.
@@ -167,7 +181,7 @@ impl Round<'_> {
         let mut by_vsvip = BTreeMap::new();
         let mut addresses = BTreeSet::new();
         for vip in &self.desired.vips {
-            let verdict = decide::announce(self.desired, &vip.vsvip_uuid, verdicts);
+            let verdict = decide::announce(&self.desired, &vip.vsvip_uuid, verdicts);
             if let (Ok(()), Ok(address)) = (verdict, vip.address.parse()) {
                 addresses.insert(address);
             }
@@ -176,7 +190,8 @@ impl Round<'_> {
         (by_vsvip, addresses)
     }
 
-    fn announce(&self, routes: BTreeSet<IpAddr>) {
+    fn announce(&mut self, routes: BTreeSet<IpAddr>) {
+        self.routes.clone_from(&routes);
         self.actors.bgp.apply(BgpDesired {
             profile: self.desired.vrf.as_ref().and_then(|v| v.bgp.clone()),
             sessions_wanted: self.desired.virtual_services.iter().any(|v| v.enable_rhi),
@@ -185,133 +200,134 @@ impl Round<'_> {
         });
     }
 
+    /// Withdraws what is not kept, and waits until that has left, so that no router sends to a closed port.
+    async fn withdraw_all_but(&mut self, kept: BTreeSet<IpAddr>) {
+        let gone: Vec<String> = self.routes.difference(&kept).map(host_prefix).collect();
+        self.announce(kept);
+        if gone.is_empty() {
+            return;
+        }
+        let mut sessions = self.actors.bgp.status();
+        let withdrawn = sessions.wait_for(|s| !any_sent(s, &gone));
+        if timeout(WITHDRAW_WAIT, withdrawn).await.is_err() {
+            tracing::warn!(
+                vips = gone.join(" "),
+                "a peer takes long to take a withdrawal; not waiting"
+            );
+        }
+    }
+
+    /// Takes away the VIPs that nobody uses any more. True while connections keep some.
+    async fn remove_vips(&mut self, decision: &Decision) -> bool {
+        let stats = self.actors.proxy.stats();
+        let open = |uuid: &str| {
+            stats
+                .virtual_services
+                .iter()
+                .any(|s| s.uuid == uuid && s.open > 0)
+        };
+        self.draining.update(&decision.services, open);
+        let used = &self.draining.addresses() | &decision.vips;
+        self.actors.net.remove_vips_except(&used).await;
+        used != decision.vips
+    }
+
     /// Services whose address or port could not be had.
     fn failures(&self, vips: &BTreeMap<IpAddr, String>, listeners: &[ListenerStatus]) -> Failures {
         let mut failures = Failures::new();
         for listener in listeners {
             if let Some(error) = &listener.error {
-                tracing::error!(vs = listener.vs_uuid, address = %listener.addr, error, "cannot listen");
-                failures.insert(listener.vs_uuid.clone(), Reason::ListenerFailed);
+                let text = format!("Cannot listen on {}: {error}.", listener.addr);
+                let failure = Failure::new(Reason::ListenerFailed, text);
+                failures.insert(listener.vs_uuid.clone(), failure);
             }
         }
-        let broken = |address: &str| address.parse().is_ok_and(|a: IpAddr| vips.contains_key(&a));
-        for vip in self.desired.vips.iter().filter(|v| broken(&v.address)) {
-            let services = self
-                .desired
-                .virtual_services
-                .iter()
-                .filter(|s| s.vsvip_uuid == vip.vsvip_uuid);
-            failures.extend(services.map(|s| (s.uuid.clone(), Reason::VipFailed)));
+        for vip in &self.desired.vips {
+            let failed = vip.address.parse().ok().and_then(|a: IpAddr| vips.get(&a));
+            let Some(error) = failed else { continue };
+            let text = format!("Cannot put VIP {} on lo: {error}.", vip.address);
+            let services = self.desired.virtual_services.iter();
+            for vs in services.filter(|s| s.vsvip_uuid == vip.vsvip_uuid) {
+                let failure = Failure::new(Reason::VipFailed, text.clone());
+                failures.insert(vs.uuid.clone(), failure);
+            }
         }
         failures
     }
-}
 
-/// The part of a report that this module knows: services, pools, VIPs.
-pub(crate) fn report(
-    outcome: &Outcome,
-    health: &crate::health::HealthSnapshot,
-    stats: &Stats,
-) -> Report {
-    let desired = &outcome.desired;
-    Report {
-        applied_generation: desired.generation,
-        virtual_services: desired
-            .virtual_services
-            .iter()
-            .map(|v| service_status(&v.uuid, outcome, stats))
-            .collect(),
-        pools: desired
-            .pools
-            .iter()
-            .map(|p| pool_status(p, health, stats))
-            .collect(),
-        vips: desired
-            .vips
-            .iter()
-            .map(|v| vip_status(v, outcome))
-            .collect(),
-        ..Report::default()
-    }
-}
-
-fn service_status(uuid: &str, outcome: &Outcome, stats: &Stats) -> VirtualServiceStatus {
-    let unknown = (OperState::Unspecified, Reason::VsDown);
-    let (state, reason) = outcome.verdicts.get(uuid).copied().unwrap_or(unknown);
-    let counters = stats.virtual_services.iter().find(|s| s.uuid == uuid);
-    VirtualServiceStatus {
-        uuid: uuid.to_owned(),
-        state: state.into(),
-        reason_code: reason.code().into(),
-        reason: if reason == Reason::Up {
-            String::new()
-        } else {
-            reason.sentence().into()
-        },
-        open_connections: counters.map_or(0, |c| c.open),
-        total_connections: counters.map_or(0, |c| c.total),
-        bytes_in: counters.map_or(0, |c| c.bytes_in),
-        bytes_out: counters.map_or(0, |c| c.bytes_out),
-    }
-}
-
-fn vip_status(vip: &proto::v1::Vip, outcome: &Outcome) -> VipStatus {
-    let verdict = outcome
-        .announced
-        .get(&vip.vsvip_uuid)
-        .copied()
-        .unwrap_or(Err(Reason::VsDown));
-    VipStatus {
-        vsvip_uuid: vip.vsvip_uuid.clone(),
-        vip_id: vip.vip_id.clone(),
-        address: vip.address.clone(),
-        announced: verdict.is_ok(),
-        reason_code: verdict
-            .err()
-            .map(|r| r.code().to_owned())
-            .unwrap_or_default(),
-        reason: verdict
-            .err()
-            .map(|r| r.sentence().to_owned())
-            .unwrap_or_default(),
-    }
-}
-
-fn pool_status(
-    pool: &proto::v1::Pool,
-    health: &crate::health::HealthSnapshot,
-    stats: &Stats,
-) -> PoolStatus {
-    let servers = health
-        .pools
-        .get(&pool.uuid)
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    let any = |state: OperState| servers.iter().any(|s| s.state == state);
-    let state = match () {
-        () if !pool.enabled => OperState::Disabled,
-        () if any(OperState::Up) => OperState::Up,
-        () if any(OperState::Initializing) => OperState::Initializing,
-        () => OperState::Down,
-    };
-    let each = servers.iter().map(|s| {
-        let counters = stats
-            .servers
-            .iter()
-            .find(|c| c.pool_uuid == pool.uuid && c.addr == s.addr);
-        ServerStatus {
-            address: s.addr.ip().to_string(),
-            port: s.addr.port().into(),
-            state: s.state.into(),
-            reason: s.reason.clone(),
-            open_connections: counters.map_or(0, |c| c.open),
-            total_connections: counters.map_or(0, |c| c.total),
-            response_time_ms: s.response_time_ms,
+    /// Publishes, and logs what an operator would tell a colleague.
+    fn tell(&self, new: Outcome) {
+        let old = self.outcome.borrow().clone();
+        if old == new {
+            return;
         }
-    });
-    PoolStatus {
-        uuid: pool.uuid.clone(),
-        state: state.into(),
-        servers: each.collect(),
+        for (vs, failure) in &new.failures {
+            if old.failures.get(vs) != Some(failure) {
+                tracing::error!(vs, reason = %failure.reason, "{}", failure.text);
+            }
+        }
+        for (vs, (_, reason)) in &new.verdicts {
+            if old.verdicts.get(vs).map(|v| v.1) != Some(*reason) {
+                tracing::info!(vs, reason = %reason, "virtual service");
+            }
+        }
+        self.outcome.send_replace(new);
     }
+
+    async fn take_down(mut self, drain: Duration) {
+        self.tell(self.stopping());
+        let Actors {
+            net,
+            health,
+            proxy,
+            bgp,
+            sysctls,
+        } = self.actors;
+        bgp.shutdown("the service engine is stopping", FAREWELL)
+            .await;
+        let mut services = decide::decide(&self.desired, &health.snapshot().borrow()).services;
+        services.iter_mut().for_each(|s| s.accept = false);
+        proxy.apply(services).await;
+        drained(&proxy, drain).await;
+        proxy.close_all().await;
+        net.remove_vips_except(&BTreeSet::new()).await;
+        self.routes.clear();
+        drop(sysctls);
+    }
+
+    /// What is reported while the engine stops.
+    fn stopping(&self) -> Outcome {
+        let mut outcome = self.outcome.borrow().clone();
+        outcome.failures.clear();
+        for verdict in outcome.verdicts.values_mut() {
+            *verdict = (OperState::Down, Reason::Stopping);
+        }
+        for announced in outcome.announced.values_mut() {
+            *announced = Err(Reason::Stopping);
+        }
+        outcome
+    }
+}
+
+/// Waits until no connection is left, or for the time that connections may take.
+async fn drained(proxy: &ProxyHandle, limit: Duration) {
+    let until = Instant::now() + limit;
+    let open = || -> u64 { proxy.stats().virtual_services.iter().map(|s| s.open).sum() };
+    while open() > 0 && Instant::now() < until {
+        sleep_until(until.min(Instant::now() + DRAIN_POLL)).await;
+    }
+    match open() {
+        0 => {}
+        left => tracing::warn!(connections = left, "stopping cuts connections"),
+    }
+}
+
+fn any_sent(sessions: &[BgpSession], prefixes: &[String]) -> bool {
+    let mut routes = sessions.iter().flat_map(|s| &s.routes);
+    routes.any(|r| r.sent && prefixes.contains(&r.prefix))
+}
+
+/// As the speaker writes it.
+fn host_prefix(address: &IpAddr) -> String {
+    format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
 }

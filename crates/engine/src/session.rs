@@ -4,49 +4,61 @@
 use crate::args::Settings;
 use crate::identity::Identity;
 use crate::last_state::LastState;
-use crate::net::Net;
 use crate::validate;
+use anyhow::Context as _;
 use proto::PROTOCOL_VERSION;
 use proto::v1::engine_control_client::EngineControlClient;
 use proto::v1::{
-    Ack, DesiredState, EngineMessage, Hello, Nack, RenewRequest, Report, controller_message,
-    engine_message,
+    Ack, ControllerMessage, DesiredState, EngineMessage, Hello, Interface, Nack, RenewRequest,
+    Report, controller_message::Body, engine_message,
 };
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 /// Pause before the first attempt to reconnect; it doubles up to the longest.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(2);
-/// How often the certificate's age is looked at.
+/// How long a controller may take to take a session.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// The certificate's age is looked at again at least this often: the host may have slept meanwhile.
 const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
-/// Messages that wait for the controller. Answers are few; a report that finds no room is made again later.
-const QUEUE_LEN: usize = 16;
+/// How soon a renewal without an answer is asked for again.
+const RENEWAL_RETRY: Duration = Duration::from_secs(60);
+/// Messages that wait for the controller. Answers may wait; a report waits where the next one replaces it.
+const QUEUE_LEN: usize = 1;
 
 /// What a session needs; it outlives them all.
 pub(crate) struct Agent {
     pub settings: Settings,
     pub identity: Identity,
     pub last_state: LastState,
-    pub net: Arc<Net>,
+    pub interfaces: watch::Receiver<Vec<Interface>>,
     pub desired: watch::Sender<Arc<DesiredState>>,
     pub reports: watch::Receiver<Report>,
     pub boot_id: String,
 }
 
 impl Agent {
-    /// Dials the controllers in turn, for ever. Cancelling it closes the session, which is all it holds.
+    /// Dials the controllers in turn, for ever. Cancelling it closes the session, which is all it holds: a desired
+    /// state is durable before it is handed on, and both happen between the awaits.
     pub(crate) async fn run(mut self) {
         let mut pause = RETRY_FIRST;
         for controller in self.settings.controllers.clone().iter().cycle() {
-            match self.session(controller).await {
-                Ok(()) => {
-                    tracing::info!(controller, "the controller closed the session");
-                    pause = RETRY_FIRST;
-                }
+            let mut opened = false;
+            let result = self.session(controller, &mut opened).await;
+            if opened {
+                pause = RETRY_FIRST;
+            }
+            match result {
+                Ok(()) => tracing::info!(
+                    controller,
+                    "the controller closed the session; serving goes on"
+                ),
                 Err(error) => tracing::warn!(
                     controller,
                     error = format!("{error:#}"),
@@ -54,24 +66,23 @@ impl Agent {
                 ),
             }
             // Half to full pause, so that many engines do not come at once.
-            tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+            sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
             pause = (pause * 2).min(RETRY_MAX);
         }
     }
 
-    async fn session(&mut self, controller: &str) -> anyhow::Result<()> {
+    async fn session(&mut self, controller: &str, opened: &mut bool) -> anyhow::Result<()> {
         let channel = self.identity.connect(controller).await?;
         let (outbox, queue) = mpsc::channel(QUEUE_LEN);
         outbox
             .send(message(engine_message::Body::Hello(self.hello())))
             .await?;
-        let stream = EngineControlClient::new(channel)
-            .session(ReceiverStream::new(queue))
-            .await;
-        let inbox = stream
-            .map_err(|s| anyhow::anyhow!("{}", s.message()))?
-            .into_inner();
+        let mut client = EngineControlClient::new(channel);
+        let stream = timeout(OPEN_TIMEOUT, client.session(ReceiverStream::new(queue)));
+        let stream = stream.await.context("no answer in time")?;
+        let inbox = stream.map_err(said)?.into_inner();
         tracing::info!(controller, "session with the controller");
+        *opened = true;
         self.talk(inbox, outbox).await
     }
 
@@ -81,56 +92,69 @@ impl Agent {
             version: env!("CARGO_PKG_VERSION").into(),
             name: self.settings.name.clone(),
             applied_generation: self.desired.borrow().generation,
-            interfaces: self.net.interfaces().borrow().clone(),
+            interfaces: self.interfaces.borrow().clone(),
             boot_id: self.boot_id.clone(),
         }
     }
 
     async fn talk(
         &mut self,
-        mut inbox: Streaming<proto::v1::ControllerMessage>,
+        mut inbox: Streaming<ControllerMessage>,
         outbox: mpsc::Sender<EngineMessage>,
     ) -> anyhow::Result<()> {
+        // A new controller has heard nothing yet.
         self.reports.mark_changed();
-        let mut renewal = tokio::time::interval(RENEWAL_CHECK);
+        let mut renewal = pin!(sleep(self.renewal_in()));
         loop {
-            // Each branch is a receive or a tick: losing the race loses nothing.
+            // Each branch is a receive, a timer, or a place in the queue: losing the race loses nothing.
             tokio::select! {
-                received = inbox.message() => match received.map_err(|s| anyhow::anyhow!("{}", s.message()))? {
-                    Some(message) => self.take(message.body, &outbox).await?,
+                received = inbox.message() => match received.map_err(said)? {
+                    Some(ControllerMessage { body: Some(Body::DesiredState(state)) }) => {
+                        let answer = self.accept(state);
+                        outbox.send(message(answer)).await?;
+                    }
+                    Some(ControllerMessage { body: Some(Body::Certificate(certificate)) }) => {
+                        self.renew(certificate.certificate_pem);
+                        renewal.as_mut().reset(Instant::now() + self.renewal_in().max(RENEWAL_RETRY));
+                    }
+                    // A newer controller's; what must not be ignored raises the protocol version.
+                    Some(ControllerMessage { body: None }) => {}
                     None => return Ok(()),
                 },
-                changed = self.reports.changed() => {
-                    changed?;
+                // The report is read when there is a place for it, so that the newest goes.
+                place = next_report(&mut self.reports, &outbox) => {
                     let report = self.reports.borrow_and_update().clone();
-                    outbox.send(message(engine_message::Body::Report(report))).await?;
+                    place?.send(message(engine_message::Body::Report(report)));
                 }
-                _ = renewal.tick() => if self.identity.wants_renewal() {
-                    let request = RenewRequest { csr_pem: self.identity.renewal()? };
-                    outbox.send(message(engine_message::Body::Renew(request))).await?;
-                },
+                () = &mut renewal => {
+                    let mut next = self.renewal_in();
+                    if next.is_zero() {
+                        let csr_pem = self.identity.renewal()?;
+                        outbox.send(message(engine_message::Body::Renew(RenewRequest { csr_pem }))).await?;
+                        next = RENEWAL_RETRY;
+                    }
+                    renewal.as_mut().reset(Instant::now() + next);
+                }
             }
         }
     }
 
-    async fn take(
-        &mut self,
-        body: Option<controller_message::Body>,
-        outbox: &mpsc::Sender<EngineMessage>,
-    ) -> anyhow::Result<()> {
-        match body {
-            Some(controller_message::Body::DesiredState(state)) => {
-                let answer = self.accept(state);
-                outbox.send(message(answer)).await?;
+    fn renewal_in(&self) -> Duration {
+        self.identity
+            .renewal_in(SystemTime::now())
+            .min(RENEWAL_CHECK)
+    }
+
+    fn renew(&mut self, certificate_pem: String) {
+        match self
+            .identity
+            .renewed(certificate_pem, &self.settings.state_dir)
+        {
+            Ok(()) => tracing::info!("certificate renewed"),
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "certificate not renewed");
             }
-            Some(controller_message::Body::Certificate(certificate)) => {
-                self.identity
-                    .renewed(certificate.certificate_pem, &self.settings.state_dir)?;
-                tracing::info!("certificate renewed");
-            }
-            None => {}
         }
-        Ok(())
     }
 
     /// All of it, durable and handed on, or none of it with the reason.
@@ -144,7 +168,11 @@ impl Agent {
                 reason,
             })
         };
-        if let Err(refusal) = validate::validate(&state, &self.net.interfaces().borrow()) {
+        if !state.se_uuid.is_empty() && state.se_uuid != self.identity.se_uuid {
+            let ours = &self.identity.se_uuid;
+            return nack("se_uuid".into(), format!("this engine is {ours}"));
+        }
+        if let Err(refusal) = validate::validate(&state, &self.interfaces.borrow()) {
             return nack(refusal.field, refusal.reason);
         }
         if **self.desired.borrow() != state {
@@ -164,3 +192,21 @@ impl Agent {
 fn message(body: engine_message::Body) -> EngineMessage {
     EngineMessage { body: Some(body) }
 }
+
+/// A place in the queue for a report that has not been sent.
+async fn next_report<'a>(
+    reports: &mut watch::Receiver<Report>,
+    outbox: &'a mpsc::Sender<EngineMessage>,
+) -> anyhow::Result<mpsc::Permit<'a, EngineMessage>> {
+    reports.changed().await?;
+    // Marked again, because whoever waits may lose the race while the queue is full.
+    reports.mark_changed();
+    Ok(outbox.reserve().await?)
+}
+
+fn said(status: tonic::Status) -> anyhow::Error {
+    anyhow::anyhow!("{}", status.message())
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,8 +3,11 @@
 use crate::bgp;
 use ipnet::IpNet;
 use proto::v1::{BgpProfile, DesiredState, Interface};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+
+/// Listeners of one engine, on each worker: a limit of descriptors and of the time to open them.
+const PORTS_MAX: usize = 2048;
 
 /// Why not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,16 +30,33 @@ pub(crate) fn validate(state: &DesiredState, interfaces: &[Interface]) -> Result
     if let Some(profile) = state.vrf.as_ref().and_then(|v| v.bgp.as_ref()) {
         bgp::check_profile(profile)
             .map_err(|e| refuse(format!("vrf.bgp.{}", e.field), e.reason))?;
+        check_peers(profile)?;
         check_interfaces(profile, interfaces)?;
     }
-    for (i, vip) in state.vips.iter().enumerate() {
-        let field = format!("vips[{i}].address");
-        vip.address
-            .parse::<IpAddr>()
-            .map_err(|_| refuse(field, format!("{:?} is no address", vip.address)))?;
-    }
+    check_vips(state, interfaces)?;
     check_services(state)?;
-    check_pools(state)
+    check_ports(state)?;
+    check_pools(state)?;
+    check_monitors(state)
+}
+
+/// An external peer off the link is reached only with a TTL for it (`ebgp_multihop`); an internal one may be a loopback.
+fn check_peers(profile: &BgpProfile) -> Result<(), Refusal> {
+    for (i, peer) in profile.peers.iter().enumerate() {
+        let (Ok(address), Ok(subnet)) =
+            (peer.address.parse::<IpAddr>(), peer.subnet.parse::<IpNet>())
+        else {
+            continue; // refused by check_profile
+        };
+        let external = peer.remote_as != peer.local_as;
+        if external && peer.ebgp_multihop == 0 && !subnet.contains(&address) {
+            let reason = format!(
+                "{address} is not in {subnet}: an external peer off the link needs ebgp_multihop"
+            );
+            return Err(refuse(format!("vrf.bgp.peers[{i}].address"), reason));
+        }
+    }
+    Ok(())
 }
 
 /// Two of our interfaces in one subnet: the document does not support it, because both sessions would have the same
@@ -47,53 +67,98 @@ fn check_interfaces(profile: &BgpProfile, interfaces: &[Interface]) -> Result<()
             continue;
         };
         let mut seen: Vec<(IpNet, &str)> = Vec::new();
-        for interface in interfaces {
-            let nets = interface
-                .addresses
-                .iter()
-                .filter_map(|a| a.parse::<IpNet>().ok());
-            for net in nets
-                .filter(|n| subnet.contains(&n.addr()))
-                .map(|n| n.trunc())
-            {
-                if let Some((_, other)) = seen
-                    .iter()
-                    .find(|(n, name)| *n == net && *name != interface.name)
-                {
-                    let reason = format!(
-                        "interfaces {other} and {} are both in {net}: two interfaces in the same subnet and VLAN are not supported; move one to another subnet or bundle both links",
-                        interface.name
-                    );
-                    return Err(refuse(format!("vrf.bgp.peers[{i}].subnet"), reason));
-                }
-                seen.push((net, &interface.name));
+        for (net, name) in networks(interfaces) {
+            if !subnet.contains(&net.addr()) {
+                continue;
             }
+            let net = net.trunc();
+            if let Some((_, other)) = seen.iter().find(|(n, o)| *n == net && *o != name) {
+                let reason = format!(
+                    "interfaces {other} and {name} are both in {net}: separate layer 3 interfaces in the same subnet and same VLAN are not supported; move one to another subnet or bundle both links"
+                );
+                return Err(refuse(format!("vrf.bgp.peers[{i}].subnet"), reason));
+            }
+            seen.push((net, name));
         }
     }
     Ok(())
 }
 
+fn networks(interfaces: &[Interface]) -> impl Iterator<Item = (IpNet, &str)> {
+    interfaces.iter().flat_map(|i| {
+        let nets = i.addresses.iter().filter_map(|a| a.parse::<IpNet>().ok());
+        nets.map(|n| (n, i.name.as_str()))
+    })
+}
+
+fn check_vips(state: &DesiredState, interfaces: &[Interface]) -> Result<(), Refusal> {
+    let mut seen = BTreeSet::new();
+    for (i, vip) in state.vips.iter().enumerate() {
+        let wrong = |reason: String| refuse(format!("vips[{i}].address"), reason);
+        let address = host(&vip.address).map_err(wrong)?;
+        if let Some((_, name)) = networks(interfaces).find(|(n, _)| n.addr() == address) {
+            return Err(wrong(format!(
+                "{address} is the address of our interface {name}; a VIP is an address of its own"
+            )));
+        }
+        if !seen.insert(address) {
+            return Err(wrong(format!("{address} is the address of another VIP")));
+        }
+    }
+    Ok(())
+}
+
+/// An address that a host can have.
+fn host(text: &str) -> Result<IpAddr, String> {
+    let address: IpAddr = text
+        .parse()
+        .map_err(|_| format!("{text:?} is no IP address"))?;
+    let link_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    let special = address.is_unspecified() || address.is_multicast() || address.is_loopback();
+    if special || link_local {
+        return Err(format!("{address} is no unicast address beyond one link"));
+    }
+    Ok(address)
+}
+
 fn check_services(state: &DesiredState) -> Result<(), Refusal> {
     let pools: BTreeSet<&str> = state.pools.iter().map(|p| p.uuid.as_str()).collect();
-    let vips: BTreeSet<&str> = state.vips.iter().map(|v| v.vsvip_uuid.as_str()).collect();
     for (i, vs) in state.virtual_services.iter().enumerate() {
         if !vs.pool_uuid.is_empty() && !pools.contains(vs.pool_uuid.as_str()) {
-            return Err(refuse(
-                format!("virtual_services[{i}].pool_uuid"),
-                format!("there is no pool {}", vs.pool_uuid),
-            ));
-        }
-        if !vips.contains(vs.vsvip_uuid.as_str()) {
-            return Err(refuse(
-                format!("virtual_services[{i}].vsvip_uuid"),
-                format!("there is no VIP of {}", vs.vsvip_uuid),
-            ));
+            let field = format!("virtual_services[{i}].pool_uuid");
+            return Err(refuse(field, format!("there is no pool {}", vs.pool_uuid)));
         }
         for (j, range) in vs.ports.iter().enumerate() {
             let fits = |p: u32| (1..=65535).contains(&p);
             if !fits(range.first) || !fits(range.last) || range.last < range.first {
                 let reason = format!("{} to {} is no range of ports", range.first, range.last);
                 return Err(refuse(format!("virtual_services[{i}].ports[{j}]"), reason));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Each port of a VIP is one virtual service's, and there are not too many. Ranges are ranges by now.
+fn check_ports(state: &DesiredState) -> Result<(), Refusal> {
+    let mut taken: BTreeMap<(&str, u32), &str> = BTreeMap::new();
+    for (i, vs) in state.virtual_services.iter().enumerate() {
+        for (j, range) in vs.ports.iter().enumerate() {
+            let wrong = |reason| refuse(format!("virtual_services[{i}].ports[{j}]"), reason);
+            for port in range.first..=range.last {
+                if let Some(other) = taken.insert((&vs.vsvip_uuid, port), &vs.uuid) {
+                    return Err(wrong(format!(
+                        "port {port} of this VIP is taken by {other}"
+                    )));
+                }
+                if taken.len() > PORTS_MAX {
+                    return Err(wrong(format!(
+                        "more than {PORTS_MAX} ports in all; this engine opens a listener for each"
+                    )));
+                }
             }
         }
     }
@@ -109,24 +174,15 @@ fn check_pools(state: &DesiredState) -> Result<(), Refusal> {
     for (i, pool) in state.pools.iter().enumerate() {
         for (j, server) in pool.servers.iter().enumerate() {
             let field = format!("pools[{i}].servers[{j}]");
-            if server.address.parse::<IpAddr>().is_err() {
-                return Err(refuse(
-                    format!("{field}.address"),
-                    format!("{:?} is no address", server.address),
-                ));
-            }
+            server_address(&server.address)
+                .map_err(|reason| refuse(format!("{field}.address"), reason))?;
             if !(1..=65535).contains(&server.port) {
-                return Err(refuse(
-                    format!("{field}.port"),
-                    format!("{} is no port", server.port),
-                ));
+                let reason = format!("{} is no port", server.port);
+                return Err(refuse(format!("{field}.port"), reason));
             }
         }
-        if let Some(missing) = pool
-            .health_monitor_uuids
-            .iter()
-            .find(|u| !monitors.contains(u.as_str()))
-        {
+        let unknown = |u: &&String| !monitors.contains(u.as_str());
+        if let Some(missing) = pool.health_monitor_uuids.iter().find(unknown) {
             return Err(refuse(
                 format!("pools[{i}].health_monitor_uuids"),
                 format!("there is no health monitor {missing}"),
@@ -136,10 +192,34 @@ fn check_pools(state: &DesiredState) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Any unicast address: a server may well be on the loopback.
+fn server_address(text: &str) -> Result<(), String> {
+    match text.parse::<IpAddr>() {
+        Ok(ip) if !ip.is_unspecified() && !ip.is_multicast() => Ok(()),
+        _ => Err(format!("{text:?} is no address of a server")),
+    }
+}
+
+fn check_monitors(state: &DesiredState) -> Result<(), Refusal> {
+    for (i, monitor) in state.health_monitors.iter().enumerate() {
+        let field = |name: &str| format!("health_monitors[{i}].{name}");
+        if monitor.monitor_port > 65535 {
+            let reason = format!("{} is no port", monitor.monitor_port);
+            return Err(refuse(field("monitor_port"), reason));
+        }
+        // A kind that only newer engines know arrives as none; checking less than asked would lie.
+        if monitor.kind.is_none() {
+            let reason = "this version of the engine knows no such health monitor; upgrade it";
+            return Err(refuse(field("kind"), reason));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::v1::{BgpPeer, Pool, PortRange, Server, Vip, VirtualService, Vrf};
+    use proto::v1::{BgpPeer, HealthMonitor, Pool, PortRange, Server, Vip, VirtualService, Vrf};
 
     fn peer() -> BgpPeer {
         BgpPeer {
@@ -204,6 +284,32 @@ mod tests {
         }
     }
 
+    /// Address of `eth0` in these tests.
+    const OURS: &str = "10.10.10.11";
+
+    fn profile(state: &mut DesiredState) -> &mut BgpProfile {
+        let vrf = state.vrf.as_mut().expect("there");
+        vrf.bgp.as_mut().expect("there")
+    }
+
+    fn peer_of(state: &mut DesiredState) -> &mut BgpPeer {
+        &mut profile(state).peers[0]
+    }
+
+    fn service(state: &mut DesiredState) -> &mut VirtualService {
+        &mut state.virtual_services[0]
+    }
+
+    fn no_as(state: &mut DesiredState) {
+        profile(state).local_as = 0;
+        peer_of(state).local_as = 0;
+    }
+
+    fn far_and_external(peer: &mut BgpPeer) {
+        peer.remote_as = 65002;
+        peer.address = "192.0.2.1".into();
+    }
+
     #[test]
     fn a_good_state_passes() {
         assert_eq!(
@@ -223,42 +329,93 @@ mod tests {
         assert!(
             refusal
                 .reason
-                .contains("same subnet and VLAN are not supported"),
+                .contains("same subnet and same VLAN are not supported"),
             "{}",
             refusal.reason
         );
     }
 
     #[test]
+    fn a_peer_outside_its_subnet_is_for_internal_ones_and_multihop() {
+        let mut state = good();
+        peer_of(&mut state).address = "192.0.2.1".into();
+        assert_eq!(validate(&state, &[]), Ok(()));
+        far_and_external(peer_of(&mut state));
+        peer_of(&mut state).ebgp_multihop = 2;
+        assert_eq!(validate(&state, &[]), Ok(()));
+    }
+
+    #[test]
+    fn two_addresses_of_one_interface_in_a_subnet_are_fine() {
+        let mut one = interface("eth0", "10.10.10.11/24");
+        one.addresses.push("10.10.10.12/24".into());
+        assert_eq!(validate(&good(), &[one]), Ok(()));
+    }
+
+    #[test]
     fn every_broken_field_is_named() {
         type Break = fn(&mut DesiredState);
-        let cases: [(Break, &str); 6] = [
+        let cases: [(Break, &str); 18] = [
             (|s| s.vips[0].address = "x".into(), "vips[0].address"),
             (
-                |s| s.virtual_services[0].pool_uuid = "q".into(),
+                |s| s.vips[0].address = "224.0.0.1".into(),
+                "vips[0].address",
+            ),
+            (|s| s.vips[0].address = "fe80::1".into(), "vips[0].address"),
+            (|s| s.vips[0].address = OURS.into(), "vips[0].address"),
+            (|s| s.vips.push(s.vips[0].clone()), "vips[1].address"),
+            (|s| no_as(s), "vrf.bgp.peers[0].local_as"),
+            (
+                |s| peer_of(s).subnet = "10.10.10.0".into(),
+                "vrf.bgp.peers[0].subnet",
+            ),
+            (
+                |s| peer_of(s).hold_time_s = 2,
+                "vrf.bgp.peers[0].hold_time_s",
+            ),
+            (|s| far_and_external(peer_of(s)), "vrf.bgp.peers[0].address"),
+            (
+                |s| service(s).pool_uuid = "q".into(),
                 "virtual_services[0].pool_uuid",
             ),
             (
-                |s| s.virtual_services[0].vsvip_uuid = "w".into(),
-                "virtual_services[0].vsvip_uuid",
+                |s| service(s).ports[0].last = 70_000,
+                "virtual_services[0].ports[0]",
             ),
             (
-                |s| s.virtual_services[0].ports[0].last = 70_000,
+                |s| service(s).ports[0].first = 81,
                 "virtual_services[0].ports[0]",
+            ),
+            (
+                |s| service(s).ports[0].last = 65_535,
+                "virtual_services[0].ports[0]",
+            ),
+            (
+                |s| s.virtual_services.push(s.virtual_services[0].clone()),
+                "virtual_services[1].ports[0]",
             ),
             (
                 |s| s.pools[0].servers[0].port = 0,
                 "pools[0].servers[0].port",
             ),
             (
+                |s| s.pools[0].servers[0].address = "::".into(),
+                "pools[0].servers[0].address",
+            ),
+            (
                 |s| s.pools[0].health_monitor_uuids.push("m".into()),
                 "pools[0].health_monitor_uuids",
+            ),
+            (
+                |s| s.health_monitors.push(HealthMonitor::default()),
+                "health_monitors[0].kind",
             ),
         ];
         for (break_it, field) in cases {
             let mut state = good();
             break_it(&mut state);
-            assert_eq!(validate(&state, &[]).expect_err(field).field, field);
+            let refusal = validate(&state, &[interface("eth0", "10.10.10.11/24")]);
+            assert_eq!(refusal.expect_err(field).field, field);
         }
     }
 }

@@ -9,6 +9,8 @@ pub enum Reason {
     Up,
     /// `enabled` or `traffic_enabled` is false.
     VsDisabled,
+    /// No VIP of the VS is enabled.
+    NoVip,
     /// The VS has no pool.
     NoPool,
     /// The pool is disabled.
@@ -37,6 +39,7 @@ impl Reason {
         match self {
             Self::Up => "up",
             Self::VsDisabled => "vs_disabled",
+            Self::NoVip => "no_vip",
             Self::NoPool => "no_pool",
             Self::PoolDisabled => "pool_disabled",
             Self::PoolDown => "pool_down",
@@ -57,6 +60,7 @@ impl Reason {
             Self::VsDisabled => {
                 "The virtual service is disabled (enabled or traffic_enabled is false)."
             }
+            Self::NoVip => "The virtual service has no VIP that is enabled.",
             Self::NoPool => "The virtual service has no pool.",
             Self::PoolDisabled => "The pool is disabled.",
             Self::PoolDown => "No server of the pool is up.",

@@ -183,14 +183,15 @@ impl Shared {
             .collect()
     }
 
-    /// Forgets every other service, and servers that no pool has any more.
+    /// Forgets every other service without connections, and servers that no pool has any more.
     pub(crate) fn keep<'a>(&self, uuids: impl Iterator<Item = &'a str>) {
         let uuids: BTreeSet<&str> = uuids.collect();
         let mut services = self
             .services
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        services.retain(|uuid, _| uuids.contains(uuid.as_str()));
+        let open = |s: &Service| s.counters.open.load(Relaxed) > 0;
+        services.retain(|uuid, service| uuids.contains(uuid.as_str()) || open(service));
         let rules: Vec<_> = services.values().map(|s| s.rules()).collect();
         let used: BTreeSet<_> = rules
             .iter()

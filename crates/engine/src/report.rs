@@ -1,0 +1,195 @@
+//! What is observed, put together for the controller.
+//!
+//! The observer is one task, owned and aborted by [`crate::run`]; it only reads, so that it may end at any await.
+
+use crate::health::HealthSnapshot;
+use crate::net::Net;
+use crate::reconcile::{Actors, Outcome};
+use model::reason::Reason;
+use proto::v1::{
+    BgpSession, EngineStats, OperState, Pool, PoolStatus, Report, ServerStatus, Vip, VipStatus,
+    VirtualServiceStatus,
+};
+use proxy::{ProxyHandle, Stats};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// Changes within this time are one report.
+const REPORT_COALESCE: Duration = Duration::from_millis(50);
+/// A report goes out at least this often: counters have no event.
+const REPORT_PERIOD: Duration = Duration::from_secs(5);
+
+/// Puts reports together.
+pub(crate) struct Observer {
+    outcome: watch::Receiver<Outcome>,
+    health: watch::Receiver<Arc<HealthSnapshot>>,
+    bgp: watch::Receiver<Arc<Vec<BgpSession>>>,
+    proxy: ProxyHandle,
+    started: Instant,
+}
+
+impl Observer {
+    pub(crate) fn new(actors: &Actors, outcome: watch::Receiver<Outcome>) -> Self {
+        let (health, bgp, proxy) = (
+            actors.health.snapshot(),
+            actors.bgp.status(),
+            actors.proxy.clone(),
+        );
+        Self {
+            outcome,
+            health,
+            bgp,
+            proxy,
+            started: Instant::now(),
+        }
+    }
+
+    /// Makes a report on every change and on a period; aborted with the engine.
+    pub(crate) async fn run(mut self, net: Arc<Net>, reports: watch::Sender<Report>) {
+        let mut interfaces = net.interfaces();
+        for sequence in 1.. {
+            let mut report = self.report();
+            report.sequence = sequence;
+            report
+                .interfaces
+                .clone_from(&interfaces.borrow_and_update());
+            reports.send_replace(report);
+            tokio::time::sleep(REPORT_COALESCE).await;
+            tokio::select! {
+                _ = self.outcome.changed() => {}
+                _ = self.health.changed() => {}
+                _ = self.bgp.changed() => {}
+                _ = interfaces.changed() => {}
+                () = tokio::time::sleep(REPORT_PERIOD) => {}
+            }
+        }
+    }
+
+    fn report(&mut self) -> Report {
+        let stats = self.proxy.stats();
+        let outcome = self.outcome.borrow_and_update().clone();
+        let mut report = report(&outcome, &self.health.borrow_and_update(), &stats);
+        report.bgp_sessions = self.bgp.borrow_and_update().to_vec();
+        report.stats = Some(EngineStats {
+            rss_bytes: rss_bytes(),
+            uptime_s: self.started.elapsed().as_secs(),
+            open_connections: stats.virtual_services.iter().map(|s| s.open).sum(),
+        });
+        report
+    }
+}
+
+/// Resident memory of this process (proc(5), statm).
+fn rss_bytes() -> u64 {
+    const PAGE_LEN: u64 = 4096;
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm
+        .split_whitespace()
+        .nth(1)
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0);
+    pages * PAGE_LEN
+}
+
+/// Services, pools and VIPs.
+fn report(outcome: &Outcome, health: &HealthSnapshot, stats: &Stats) -> Report {
+    let desired = &outcome.desired;
+    Report {
+        applied_generation: desired.generation,
+        virtual_services: desired
+            .virtual_services
+            .iter()
+            .map(|v| service_status(&v.uuid, outcome, stats))
+            .collect(),
+        pools: desired
+            .pools
+            .iter()
+            .map(|p| pool_status(p, health, stats))
+            .collect(),
+        vips: desired
+            .vips
+            .iter()
+            .map(|v| vip_status(v, outcome))
+            .collect(),
+        ..Report::default()
+    }
+}
+
+fn service_status(uuid: &str, outcome: &Outcome, stats: &Stats) -> VirtualServiceStatus {
+    let unknown = (OperState::Unspecified, Reason::VsDown);
+    let (state, code) = outcome.verdicts.get(uuid).copied().unwrap_or(unknown);
+    let reason = match outcome.failures.get(uuid) {
+        Some(failure) if failure.reason == code => failure.text.clone(),
+        _ if code == Reason::Up => String::new(),
+        _ => code.sentence().to_owned(),
+    };
+    let counters = stats.virtual_services.iter().find(|s| s.uuid == uuid);
+    VirtualServiceStatus {
+        uuid: uuid.to_owned(),
+        state: state.into(),
+        reason_code: code.code().into(),
+        reason,
+        open_connections: counters.map_or(0, |c| c.open),
+        total_connections: counters.map_or(0, |c| c.total),
+        bytes_in: counters.map_or(0, |c| c.bytes_in),
+        bytes_out: counters.map_or(0, |c| c.bytes_out),
+    }
+}
+
+fn vip_status(vip: &Vip, outcome: &Outcome) -> VipStatus {
+    let verdict = outcome
+        .announced
+        .get(&vip.vsvip_uuid)
+        .copied()
+        .unwrap_or(Err(Reason::VsDown));
+    VipStatus {
+        vsvip_uuid: vip.vsvip_uuid.clone(),
+        vip_id: vip.vip_id.clone(),
+        address: vip.address.clone(),
+        announced: verdict.is_ok(),
+        reason_code: verdict
+            .err()
+            .map(|r| r.code().to_owned())
+            .unwrap_or_default(),
+        reason: verdict
+            .err()
+            .map(|r| r.sentence().to_owned())
+            .unwrap_or_default(),
+    }
+}
+
+fn pool_status(pool: &Pool, health: &HealthSnapshot, stats: &Stats) -> PoolStatus {
+    let servers = health
+        .pools
+        .get(&pool.uuid)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let any = |state: OperState| servers.iter().any(|s| s.state == state);
+    let state = match () {
+        () if !pool.enabled => OperState::Disabled,
+        () if any(OperState::Up) => OperState::Up,
+        () if any(OperState::Initializing) => OperState::Initializing,
+        () => OperState::Down,
+    };
+    let each = servers.iter().map(|s| {
+        let counters = stats
+            .servers
+            .iter()
+            .find(|c| c.pool_uuid == pool.uuid && c.addr == s.addr);
+        ServerStatus {
+            address: s.addr.ip().to_string(),
+            port: s.addr.port().into(),
+            state: s.state.into(),
+            reason: s.reason.clone(),
+            open_connections: counters.map_or(0, |c| c.open),
+            total_connections: counters.map_or(0, |c| c.total),
+            response_time_ms: s.response_time_ms,
+        }
+    });
+    PoolStatus {
+        uuid: pool.uuid.clone(),
+        state: state.into(),
+        servers: each.collect(),
+    }
+}
