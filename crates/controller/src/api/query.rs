@@ -4,6 +4,7 @@ use super::context::Context;
 use crate::objects::{Snapshot, Stored};
 use model::schema::ObjectType;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// Parameters that are no field filters.
 const RESERVED: [&str; 17] = [
@@ -106,33 +107,39 @@ fn refers(
 }
 
 /// Sorts by `sort=field` or `sort=-field`; by name when nothing is asked, so that pages are stable.
-pub(super) fn sort(context: &Context, results: &mut [Value]) {
+pub(super) fn sort(context: &Context, ty: &ObjectType, found: &mut [(&str, &Arc<Stored>)]) {
     let field = context.get("sort").unwrap_or("name");
     let (name, down) = field
         .strip_prefix('-')
         .map_or((field, false), |f| (f, true));
-    let key = |v: &Value| match v.get(name) {
+    let default = ty.field(name).and_then(|f| f.default.as_ref());
+    found.sort_by_cached_key(|(_, s)| match s.object.get(name).or(default) {
         Some(Value::String(text)) => text.clone(),
         Some(other) => format!("{other:>24}"),
         None => String::new(),
-    };
-    results.sort_by_cached_key(key);
+    });
     if down {
-        results.reverse();
+        found.reverse();
     }
 }
 
-/// One page of the results: `count` is the total, `next` only when more follow.
-pub(super) fn page(context: &Context, path: &str, results: Vec<Value>) -> Value {
+/// One page of the results: `count` is the total, `next` only when more follow. Only the page's own results are
+/// made by `show`.
+pub(super) fn page<T>(
+    context: &Context,
+    path: &str,
+    found: Vec<T>,
+    show: impl FnMut(T) -> Value,
+) -> Value {
     let number = |name: &str| context.get(name).and_then(|v| v.parse::<usize>().ok());
     let size = number("page_size")
         .or(number("limit_by"))
         .unwrap_or(PAGE_SIZE)
         .clamp(1, PAGE_SIZE_MAX);
     let page = number("page").unwrap_or(1).max(1);
-    let count = results.len();
+    let count = found.len();
     let start = (page - 1).saturating_mul(size);
-    let results: Vec<_> = results.into_iter().skip(start).take(size).collect();
+    let results: Vec<_> = found.into_iter().skip(start).take(size).map(show).collect();
     let mut reply = json!({"count": count, "results": results});
     if start.saturating_add(size) < count {
         reply["next"] = next(context, path, page + 1, size).into();

@@ -5,11 +5,12 @@ use super::present::{Names, present};
 use super::{ok, parse, patch as patches, query};
 use crate::bootstrap;
 use crate::error::ApiError;
-use crate::objects::Draft;
+use crate::objects::{Draft, Stored};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use model::object::Object;
 use model::schema::{ObjectType, object_type};
+use std::sync::Arc;
 
 /// The resources that the API has now; each is a type of the schema.
 pub(super) const RESOURCES: [&str; 12] = [
@@ -42,12 +43,13 @@ pub(super) fn list(call: &Call<'_>) -> Result<Response, ApiError> {
     let (ty, context) = (known(call.type_path)?, call.context);
     let snapshot = call.app.objects.snapshot();
     let all = snapshot.all(&ty.path);
-    let matching = all.filter(|(uuid, s)| query::matches(&snapshot, ty, uuid, s, context));
-    let mut results: Vec<_> = matching
-        .map(|(uuid, s)| present(&snapshot, ty, uuid, s, context, Names::AsAsked))
+    let mut found: Vec<_> = all
+        .filter(|(uuid, s)| query::matches(&snapshot, ty, uuid, s, context))
         .collect();
-    query::sort(context, &mut results);
-    Ok(ok(query::page(context, &ty.path, results)))
+    query::sort(context, ty, &mut found);
+    let show =
+        |(uuid, s): (&str, &Arc<Stored>)| present(&snapshot, ty, uuid, s, context, Names::AsAsked);
+    Ok(ok(query::page(context, &ty.path, found, show)))
 }
 
 /// `GET /api/TYPE/UUID`.

@@ -187,7 +187,7 @@ fn inventory_list(call: &Call<'_>) -> Result<Response, ApiError> {
         .backend
         .inventory_list(call.type_path, call.context)?;
     let path = format!("{}-inventory", call.type_path);
-    Ok(ok(query::page(call.context, &path, items)))
+    Ok(ok(query::page(call.context, &path, items, |item| item)))
 }
 
 async fn scale_out(call: &Call<'_>) -> Result<Response, ApiError> {

@@ -2,9 +2,10 @@
 
 use super::Snapshot;
 use crate::error::ApiError;
-use model::object::FieldError;
-use model::view::{Pool, Ref, VirtualService, VsVip};
-use std::collections::BTreeMap;
+use model::object::{FieldError, Object};
+use model::view::{Pool, Ref, Vip, VirtualService, VsVip};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Checks what a change of this object can break.
@@ -31,11 +32,17 @@ fn check_vip_is_free(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldErro
     let Some(ours) = snapshot.view::<VsVip>("vsvip", uuid) else {
         return;
     };
-    let mut taken: BTreeMap<IpAddr, String> = BTreeMap::new();
-    let others = snapshot.views::<VsVip>("vsvip").into_iter();
-    for other in others.filter(|o| o.uuid != uuid && o.vrf_context_ref == ours.vrf_context_ref) {
-        let addresses = other.vip.iter().flat_map(|v| v.addresses());
-        taken.extend(addresses.map(|a| (a, other.name.clone())));
+    let Some(vrf) = &ours.vrf_context_ref else {
+        return;
+    };
+    let wanted: BTreeSet<IpAddr> = ours.vip.iter().flat_map(Vip::addresses).collect();
+    let same_vrf = snapshot.all("vsvip").filter(|(other, s)| {
+        *other != uuid && s.object.get("vrf_context_ref").and_then(Value::as_str) == Some(&vrf.0)
+    });
+    let mut taken: BTreeMap<IpAddr, &str> = BTreeMap::new();
+    for (_, other) in same_vrf {
+        let addresses = addresses(&other.object).filter(|a| wanted.contains(a));
+        taken.extend(addresses.map(|a| (a, other.name())));
     }
     for (i, vip) in ours.vip.iter().enumerate() {
         for address in vip.addresses() {
@@ -51,6 +58,16 @@ fn check_vip_is_free(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldErro
             }
         }
     }
+}
+
+/// The addresses of a VsVip as stored, without parsing a view of it.
+fn addresses(vsvip: &Object) -> impl Iterator<Item = IpAddr> {
+    let vips = vsvip.get("vip").and_then(Value::as_array);
+    let each = vips.into_iter().flatten().flat_map(|vip| {
+        let names = ["ip_address", "ip6_address"].into_iter();
+        names.filter_map(|name| vip.get(name)?.get("addr")?.as_str())
+    });
+    each.filter_map(|text| text.parse().ok())
 }
 
 fn check_virtual_service(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldError>) {
@@ -87,10 +104,9 @@ fn check_virtual_service(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<Field
 /// Virtual services that share a VsVip use different ports, and engines of one group: they are placed together.
 fn check_shared_ports(snapshot: &Snapshot, ours: &VirtualService, errors: &mut Vec<FieldError>) {
     let Some(vsvip) = &ours.vsvip_ref else { return };
-    let others = snapshot
-        .views::<VirtualService>("virtualservice")
-        .into_iter();
-    for other in others.filter(|o| o.uuid != ours.uuid && o.vsvip_ref.as_ref() == Some(vsvip)) {
+    let sharing: Vec<VirtualService> =
+        snapshot.views_referring("virtualservice", "vsvip_ref", vsvip);
+    for other in sharing.iter().filter(|o| o.uuid != ours.uuid) {
         if other.se_group_ref != ours.se_group_ref {
             let problem = format!("{} shares the VIP and is of another group", other.name);
             let hint = "give both the same se_group_ref, or this one a VIP of its own";
@@ -118,10 +134,10 @@ fn check_vsvip_users(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldErro
         return;
     };
     let here = Ref::to("vsvip", uuid);
-    let services = snapshot.views::<VirtualService>("virtualservice");
-    let users = services.iter().filter(|v| {
-        v.vsvip_ref.as_ref() == Some(&here) && v.vrf_context_ref != vsvip.vrf_context_ref
-    });
+    let users: Vec<VirtualService> = snapshot.views_referring("virtualservice", "vsvip_ref", &here);
+    let users = users
+        .iter()
+        .filter(|v| v.vrf_context_ref != vsvip.vrf_context_ref);
     for user in users {
         let problem = format!(
             "virtual service {} uses this VsVip in another VRF",
@@ -138,10 +154,8 @@ fn check_pool_users(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldError
         return;
     };
     let here = Ref::to("pool", uuid);
-    let users = snapshot
-        .views::<VirtualService>("virtualservice")
-        .into_iter();
-    for user in users.filter(|u| u.pool_ref.as_ref() == Some(&here)) {
+    let users: Vec<VirtualService> = snapshot.views_referring("virtualservice", "pool_ref", &here);
+    for user in users {
         if user.vrf_context_ref != pool.vrf_ref {
             let problem = format!(
                 "virtual service {} uses this pool in another VRF",

@@ -133,6 +133,19 @@ impl Snapshot {
         uuids.filter_map(|uuid| self.view(path, uuid)).collect()
     }
 
+    /// Typed views of the objects of a type whose field refers to an object. Only those are parsed.
+    pub fn views_referring<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        field: &str,
+        target: &view::Ref,
+    ) -> Vec<T> {
+        let refers =
+            |s: &Stored| s.object.get(field).and_then(Value::as_str) == Some(target.0.as_str());
+        let uuids = self.all(path).filter(|(_, s)| refers(s)).map(|(u, _)| u);
+        uuids.filter_map(|uuid| self.view(path, uuid)).collect()
+    }
+
     /// Who refers to this object, as `Type name`.
     pub fn referrers(&self, ty: &ObjectType, uuid: &str) -> Vec<String> {
         let canonical = view::Ref::to(&ty.path, uuid).0;
@@ -144,11 +157,12 @@ impl Snapshot {
             for (other_uuid, stored) in table.iter() {
                 let itself = *path == ty.path && other_uuid == uuid;
                 let refers = || {
-                    object::references(other, &stored.object)
-                        .iter()
-                        .any(|r| r.value == canonical)
+                    let all = object::references(other, &stored.object);
+                    all.iter().any(|r| r.value == canonical)
                 };
-                if !itself && refers() {
+                // The cheap question first: most objects do not have the text at all.
+                let mentions = stored.object.values().any(|v| has_text(v, &canonical));
+                if !itself && mentions && refers() {
                     found.push(format!("{} {}", other.name, stored.name()));
                 }
             }
@@ -165,5 +179,14 @@ impl Snapshot {
         let next = |last: u64| Some(now.max(last + 1));
         let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         now.max(last.unwrap_or(0) + 1).to_string()
+    }
+}
+
+fn has_text(value: &Value, text: &str) -> bool {
+    match value {
+        Value::String(other) => other == text,
+        Value::Array(items) => items.iter().any(|v| has_text(v, text)),
+        Value::Object(fields) => fields.values().any(|v| has_text(v, text)),
+        _ => false,
     }
 }

@@ -23,11 +23,7 @@ pub(super) struct Situation {
 
 /// The virtual services of a VIP.
 pub(super) fn services_of(snapshot: &Snapshot, vsvip: &str) -> Vec<VirtualService> {
-    let here = Ref::to("vsvip", vsvip);
-    let all = snapshot.views::<VirtualService>("virtualservice");
-    all.into_iter()
-        .filter(|v| v.vsvip_ref.as_ref() == Some(&here))
-        .collect()
+    snapshot.views_referring("virtualservice", "vsvip_ref", &Ref::to("vsvip", vsvip))
 }
 
 /// Gathers it.
