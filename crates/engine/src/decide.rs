@@ -255,6 +255,7 @@ mod tests {
                 vsvip_uuid: "v".into(),
                 vip_id: "0".into(),
                 address: "10.100.0.1".into(),
+                ..Vip::default()
             }],
             virtual_services: services,
             pools: vec![Pool {

@@ -252,6 +252,7 @@ mod tests {
                 vsvip_uuid: "v".into(),
                 vip_id: "0".into(),
                 address: "10.100.0.1".into(),
+                ..Vip::default()
             }],
             virtual_services: vec![VirtualService {
                 vsvip_uuid: "v".into(),

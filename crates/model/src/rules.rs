@@ -131,19 +131,15 @@ fn check_bgp_profile(profile: &BgpProfile, errors: &mut Vec<FieldError>) {
             "set ibgp to true or leave it out",
         ));
     }
-    for (i, text) in profile
-        .community
-        .iter()
-        .enumerate()
-        .filter(|(_, c)| !is_community(c))
-    {
-        let hint = "write aa:nn with numbers from 1 to 65535, or internet, local-AS, no-advertise, no-export";
-        errors.push(FieldError::new(
-            format!("{base}.community[{i}]"),
-            format!("{text:?} is not a community"),
-            hint,
-        ));
-    }
+    check_communities(&profile.community, base, errors);
+    check_ip_communities(profile, base, errors);
+    check_routing_options(profile, base, errors);
+    check_hold_time(
+        Some(profile.hold_time),
+        Some(profile.keepalive_interval),
+        base,
+        errors,
+    );
     let mut seen = BTreeMap::new();
     for (i, peer) in profile.peers.iter().enumerate() {
         let path = format!("{base}.peers[{i}]");
@@ -152,14 +148,88 @@ fn check_bgp_profile(profile: &BgpProfile, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// `aa:nn` or one of the well-known words (RFC 1997; avi-api section 12).
+fn check_communities(texts: &[String], base: &str, errors: &mut Vec<FieldError>) {
+    for (i, text) in texts.iter().enumerate().filter(|(_, c)| !is_community(c)) {
+        let hint = "write aa:nn with numbers from 1 to 65535, a:b:c (large community), or internet, local-AS, no-advertise, no-export";
+        errors.push(FieldError::new(
+            format!("{base}.community[{i}]"),
+            format!("{text:?} is not a community"),
+            hint,
+        ));
+    }
+}
+
+/// `aa:nn` or one of the well-known words (RFC 1997; avi-api section 12), or a large community `a:b:c` (RFC 8092).
 fn is_community(text: &str) -> bool {
     if ["internet", "local-AS", "no-advertise", "no-export"].contains(&text) {
         return true;
     }
     let number = |t: &str| t.parse::<u16>().is_ok_and(|n| n > 0);
-    text.split_once(':')
-        .is_some_and(|(a, n)| number(a) && number(n))
+    match text.split(':').collect::<Vec<_>>().as_slice() {
+        [a, n] => number(a) && number(n),
+        [a, b, c] => [a, b, c].iter().all(|t| t.parse::<u32>().is_ok()),
+        _ => false,
+    }
+}
+
+fn check_ip_communities(profile: &BgpProfile, base: &str, errors: &mut Vec<FieldError>) {
+    for (i, rule) in profile.ip_communities.iter().enumerate() {
+        let path = format!("{base}.ip_communities[{i}]");
+        check_communities(&rule.community, &path, errors);
+        if rule.range().is_none_or(|(first, last)| first > last) {
+            errors.push(FieldError::new(
+                format!("{path}.ip_end"),
+                "is no end of a range that begins with ip_begin",
+                "use an address of the same family, not below ip_begin, or leave it out",
+            ));
+        }
+    }
+}
+
+fn check_routing_options(profile: &BgpProfile, base: &str, errors: &mut Vec<FieldError>) {
+    let mut seen = BTreeSet::new();
+    for (i, options) in profile.routing_options.iter().enumerate() {
+        let path = format!("{base}.routing_options[{i}]");
+        if !is_label(&options.label) {
+            errors.push(not_a_label(format!("{path}.label")));
+        }
+        if !seen.insert(&options.label) {
+            errors.push(FieldError::new(
+                format!("{path}.label"),
+                format!("{:?} has routing options already", options.label),
+                "put them into one entry",
+            ));
+        }
+        if options.learn_routes && options.learn_only_default_route {
+            errors.push(FieldError::new(
+                format!("{path}.learn_only_default_route"),
+                "excludes learn_routes",
+                "set one of the two",
+            ));
+        }
+    }
+}
+
+fn not_a_label(path: String) -> FieldError {
+    FieldError::new(path, "is not a label", "use up to 128 of A-Z a-z 0-9 _ -")
+}
+
+/// RFC 4271 section 4.2: without keepalives the hold timer must not run.
+fn check_hold_time(
+    hold_time: Option<u16>,
+    keepalive: Option<u16>,
+    path: &str,
+    errors: &mut Vec<FieldError>,
+) {
+    if let (Some(hold_time), Some(0)) = (hold_time, keepalive)
+        && hold_time > 0
+    {
+        errors.push(FieldError::new(
+            format!("{path}.keepalive_interval"),
+            format!("0 (no keepalives) would let every session expire after the hold time of {hold_time} s"),
+            "set hold_time to 0 too, or use a third of the hold time",
+        ));
+    }
 }
 
 fn check_peer(profile: &BgpProfile, peer: &BgpPeer, path: &str, errors: &mut Vec<FieldError>) {
@@ -203,10 +273,47 @@ fn check_peer(profile: &BgpProfile, peer: &BgpPeer, path: &str, errors: &mut Vec
         ));
     }
     if peer.label.as_ref().is_some_and(|l| !is_label(l)) {
+        errors.push(not_a_label(format!("{path}.label")));
+    }
+    if peer.hold_time.is_some() || peer.keepalive_interval.is_some() {
+        check_hold_time(
+            Some(peer.hold_time.unwrap_or(profile.hold_time)),
+            Some(
+                peer.keepalive_interval
+                    .unwrap_or(profile.keepalive_interval),
+            ),
+            path,
+            errors,
+        );
+    }
+    check_peer_security(profile, peer, path, errors);
+}
+
+fn check_peer_security(
+    profile: &BgpProfile,
+    peer: &BgpPeer,
+    path: &str,
+    errors: &mut Vec<FieldError>,
+) {
+    if peer.ttl_security && profile.ibgp {
         errors.push(FieldError::new(
-            format!("{path}.label"),
-            "is not a label",
-            "use up to 128 of A-Z a-z 0-9 _ -",
+            format!("{path}.ttl_security"),
+            "goes with eBGP only",
+            "leave it out for an iBGP peer",
+        ));
+    }
+    if peer.graceful_restart && peer.bfd {
+        errors.push(FieldError::new(
+            format!("{path}.graceful_restart"),
+            "contradicts bfd: a restart of the engine takes its BFD sessions down, and the router drops the routes that graceful restart would keep",
+            "set bfd to false for this peer, or leave graceful_restart out",
+        ));
+    }
+    if peer.bfd_strict && !peer.bfd {
+        errors.push(FieldError::new(
+            format!("{path}.bfd_strict"),
+            "needs bfd",
+            "set bfd to true",
         ));
     }
 }
@@ -376,7 +483,18 @@ fn vnic_nets(vnic: &Value) -> BTreeSet<IpNet> {
         .collect()
 }
 
+/// Labels select peers (avi-api section 12, vsvip).
+fn check_peer_labels(object: &Object, errors: &mut Vec<FieldError>) {
+    let labels = object.get("bgp_peer_labels").and_then(Value::as_array);
+    for (i, label) in labels.into_iter().flatten().enumerate() {
+        if !label.as_str().is_some_and(is_label) {
+            errors.push(not_a_label(format!("bgp_peer_labels[{i}]")));
+        }
+    }
+}
+
 fn check_vips(object: &Object, errors: &mut Vec<FieldError>) {
+    check_peer_labels(object, errors);
     let Some(vips) = object.get("vip").and_then(Value::as_array) else {
         return;
     };

@@ -8,7 +8,9 @@ use std::sync::LazyLock;
 const AVI: &str = concat!(
     include_str!("../schema/avi-30.2.1.txt"),
     "\n",
-    include_str!("../schema/system.txt")
+    include_str!("../schema/system.txt"),
+    "\n",
+    include_str!("../schema/evenkeel.txt")
 );
 
 static REGISTRY: LazyLock<Registry> =
@@ -142,13 +144,17 @@ impl Registry {
             }
             if let Some(name) = line.strip_prefix('@') {
                 current = name.to_owned();
-                types.insert(current.clone(), new_type(name));
+                types
+                    .entry(current.clone())
+                    .or_insert_with(|| new_type(name));
                 continue;
             }
             let field = parse_field(line).map_err(|e| format!("line {}: {e}", number + 1))?;
             let owner = types
                 .get_mut(&current)
                 .ok_or("a field stands before any @Type")?;
+            // A later file may allow more than an earlier one (schema/evenkeel.txt).
+            owner.fields.retain(|known| known.name != field.name);
             owner.fields.push(field);
         }
         let by_path = types

@@ -99,6 +99,12 @@ pub struct VirtualService {
     pub traffic_enabled: bool,
     #[serde(default)]
     pub enable_rhi: bool,
+    #[serde(default)]
+    pub enable_rhi_snat: bool,
+    #[serde(default)]
+    pub advertise_down_vs: bool,
+    #[serde(default)]
+    pub snat_ip: Vec<Address>,
 }
 
 /// avi-api `Service`: a port or a range of ports.
@@ -130,6 +136,11 @@ pub struct VsVip {
     pub vrf_context_ref: Option<Ref>,
     #[serde(default)]
     pub vip: Vec<Vip>,
+    pub bgp_local_preference: Option<u32>,
+    pub bgp_num_as_path_prepend: Option<u32>,
+    /// Labels of the peers that the VIPs are announced to; none = all peers.
+    #[serde(default)]
+    pub bgp_peer_labels: Vec<String>,
 }
 
 /// avi-api `Vip`.
@@ -248,6 +259,67 @@ pub struct VrfContext {
     pub name: String,
     pub cloud_ref: Option<Ref>,
     pub bgp_profile: Option<BgpProfile>,
+    pub bfd_profile: Option<BfdProfile>,
+}
+
+/// avi-api `BfdProfile`; times in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[allow(missing_docs)]
+pub struct BfdProfile {
+    #[serde(default = "bfd_interval")]
+    pub minrx: u32,
+    #[serde(default = "bfd_interval")]
+    pub mintx: u32,
+    #[serde(default = "bfd_multiplier")]
+    pub multi: u8,
+}
+
+impl Default for BfdProfile {
+    /// What holds in a VRF without a profile.
+    fn default() -> Self {
+        Self {
+            minrx: bfd_interval(),
+            mintx: bfd_interval(),
+            multi: bfd_multiplier(),
+        }
+    }
+}
+
+/// avi-api `IpCommunity`: communities of the VIPs from `ip_begin` to `ip_end`, instead of the profile's.
+#[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
+pub struct IpCommunity {
+    pub ip_begin: Address,
+    /// None = `ip_begin` alone.
+    pub ip_end: Option<Address>,
+    #[serde(default)]
+    pub community: Vec<String>,
+}
+
+impl IpCommunity {
+    /// First and last address, when both are of one family.
+    pub fn range(&self) -> Option<(IpAddr, IpAddr)> {
+        let first = self.ip_begin.ip()?;
+        let last = self.ip_end.as_ref().map_or(Some(first), Address::ip)?;
+        (first.is_ipv4() == last.is_ipv4()).then_some((first, last))
+    }
+}
+
+/// avi-api `BgpRoutingOptions`, for the peers with this label.
+#[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
+pub struct BgpRoutingOptions {
+    pub label: String,
+    #[serde(default)]
+    pub advertise_default_route: bool,
+    #[serde(default)]
+    pub advertise_learned_routes: bool,
+    #[serde(default)]
+    pub learn_only_default_route: bool,
+    #[serde(default)]
+    pub learn_routes: bool,
+    #[serde(default = "max_learn_limit")]
+    pub max_learn_limit: u32,
 }
 
 /// avi-api `BgpProfile`; times in seconds.
@@ -271,6 +343,10 @@ pub struct BgpProfile {
     pub num_as_path_prepend: Option<u32>,
     #[serde(default)]
     pub peers: Vec<BgpPeer>,
+    #[serde(default)]
+    pub ip_communities: Vec<IpCommunity>,
+    #[serde(default)]
+    pub routing_options: Vec<BgpRoutingOptions>,
 }
 
 /// avi-api `BgpPeer`; times in seconds. `keepalive_interval` and `hold_time` fall back to the profile's.
@@ -298,7 +374,17 @@ pub struct BgpPeer {
     pub shutdown: bool,
     #[serde(default = "yes")]
     pub advertise_vip: bool,
+    #[serde(default = "yes")]
+    pub advertise_snat_ip: bool,
+    #[serde(default)]
+    pub ibgp_local_as_override: bool,
     pub label: Option<String>,
+    #[serde(default)]
+    pub ttl_security: bool,
+    #[serde(default)]
+    pub bfd_strict: bool,
+    #[serde(default)]
+    pub graceful_restart: bool,
 }
 
 impl std::fmt::Debug for BgpPeer {
@@ -391,6 +477,15 @@ fn connect_timer() -> u16 {
 }
 fn advertisement_interval() -> u16 {
     5
+}
+fn bfd_interval() -> u32 {
+    300
+}
+fn bfd_multiplier() -> u8 {
+    3
+}
+fn max_learn_limit() -> u32 {
+    50
 }
 fn idle_connection_timeout() -> u32 {
     600

@@ -4,7 +4,8 @@
 use super::{Assignment, situation};
 use crate::objects::Snapshot;
 use model::view::{
-    self, BgpPeer, BgpProfile, Prefix, ServiceEngine, VirtualService, VrfContext, VsVip,
+    self, BfdProfile, BgpPeer, BgpProfile, BgpRoutingOptions, IpCommunity, Prefix, ServiceEngine,
+    VirtualService, VrfContext, VsVip,
 };
 use proto::v1;
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +44,8 @@ pub(super) fn desired_state(
             .map(|v| virtual_service(snapshot, v))
             .collect(),
         health_monitors: health_monitors(snapshot, &pools),
+        snat_ips: services.iter().flat_map(snat_ips).collect(),
+        draining: false,
         pools,
     }
 }
@@ -54,17 +57,45 @@ fn vips(vsvip: &VsVip) -> Vec<v1::Vip> {
         vsvip_uuid: vsvip.uuid.clone(),
         vip_id,
         address: address.to_string(),
+        local_preference: vsvip.bgp_local_preference,
+        num_as_path_prepend: vsvip.bgp_num_as_path_prepend,
+        peer_labels: vsvip.bgp_peer_labels.clone(),
     })
     .collect()
+}
+
+fn snat_ips(vs: &VirtualService) -> Vec<v1::SnatIp> {
+    let announced = vs.snat_ip.iter().filter(|_| vs.enable_rhi_snat);
+    let addresses = announced.filter_map(view::Address::ip);
+    addresses
+        .map(|address| v1::SnatIp {
+            vs_uuid: vs.uuid.clone(),
+            address: address.to_string(),
+        })
+        .collect()
 }
 
 fn vrf(snapshot: &Snapshot, engine: &ServiceEngine) -> Option<v1::Vrf> {
     let vrf: VrfContext = snapshot.view("vrfcontext", &situation::vrf_of(snapshot, engine))?;
     Some(v1::Vrf {
         bgp: vrf.bgp_profile.as_ref().map(bgp_profile),
+        bfd: Some(bfd_profile(&vrf.bfd_profile.unwrap_or_default())),
         uuid: vrf.uuid,
         name: vrf.name,
     })
+}
+
+fn bfd_profile(profile: &BfdProfile) -> v1::BfdProfile {
+    let BfdProfile {
+        minrx,
+        mintx,
+        multi,
+    } = profile;
+    v1::BfdProfile {
+        min_rx_ms: *minrx,
+        min_tx_ms: *mintx,
+        multiplier: (*multi).into(),
+    }
 }
 
 fn bgp_profile(profile: &BgpProfile) -> v1::BgpProfile {
@@ -79,11 +110,50 @@ fn bgp_profile(profile: &BgpProfile) -> v1::BgpProfile {
             .collect(),
         local_preference: profile.local_preference,
         num_as_path_prepend: profile.num_as_path_prepend,
-        communities: if profile.send_community {
-            profile.community.clone()
-        } else {
-            Vec::new()
-        },
+        communities: sent(profile, &profile.community),
+        ip_communities: profile
+            .ip_communities
+            .iter()
+            .filter_map(|c| ip_communities(profile, c))
+            .collect(),
+        routing_options: profile
+            .routing_options
+            .iter()
+            .map(routing_options)
+            .collect(),
+    }
+}
+
+fn sent(profile: &BgpProfile, communities: &[String]) -> Vec<String> {
+    let all = communities.iter().filter(|_| profile.send_community);
+    all.cloned().collect()
+}
+
+fn ip_communities(profile: &BgpProfile, rule: &IpCommunity) -> Option<v1::IpCommunities> {
+    let (first, last) = rule.range()?;
+    Some(v1::IpCommunities {
+        first: first.to_string(),
+        last: last.to_string(),
+        communities: sent(profile, &rule.community),
+    })
+}
+
+fn routing_options(options: &BgpRoutingOptions) -> v1::RoutingOptions {
+    let BgpRoutingOptions {
+        label,
+        advertise_default_route,
+        advertise_learned_routes,
+        learn_only_default_route,
+        learn_routes,
+        max_learn_limit,
+    } = options;
+    v1::RoutingOptions {
+        label: label.clone(),
+        advertise_default_route: *advertise_default_route,
+        advertise_learned_routes: *advertise_learned_routes,
+        learn_only_default_route: *learn_only_default_route,
+        learn_routes: *learn_routes,
+        max_learn_limit: *max_learn_limit,
     }
 }
 
@@ -114,7 +184,12 @@ fn peers(profile: &BgpProfile, peer: &BgpPeer) -> Vec<v1::BgpPeer> {
         bfd: peer.bfd,
         shutdown: peer.shutdown,
         advertise_vip: peer.advertise_vip,
+        advertise_snat_ip: peer.advertise_snat_ip,
+        ibgp_local_as_override: peer.ibgp_local_as_override,
         label: peer.label.clone().unwrap_or_default(),
+        ttl_security: peer.ttl_security,
+        bfd_strict: peer.bfd_strict,
+        graceful_restart: peer.graceful_restart,
     })
     .collect()
 }
@@ -141,6 +216,7 @@ fn virtual_service(snapshot: &Snapshot, vs: &VirtualService) -> v1::VirtualServi
         enabled: vs.enabled && vs.traffic_enabled,
         enable_rhi: vs.enable_rhi,
         idle_timeout_s: idle_timeout_s(snapshot, vs),
+        advertise_down_vs: vs.advertise_down_vs,
     }
 }
 

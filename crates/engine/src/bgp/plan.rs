@@ -284,6 +284,11 @@ impl Peer {
             shutdown,
             advertise_vip,
             label: _,
+            advertise_snat_ip: _,
+            ibgp_local_as_override: _,
+            ttl_security: _,
+            bfd_strict: _,
+            graceful_restart: _,
         } = &profile.peers[index];
         let wrong = |field: &str, reason: String| ProfileError {
             field: format!("peers[{index}].{field}"),

@@ -76,6 +76,7 @@ pub(super) fn session_status(
         capabilities: negotiated
             .map(|peer| peer.capabilities.iter().map(ToString::to_string).collect())
             .unwrap_or_default(),
+        ..v1::BgpSession::default()
     }
 }
 
