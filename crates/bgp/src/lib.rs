@@ -22,6 +22,6 @@ pub mod types;
 pub mod wire;
 
 pub use rib::{RouteAttributes, RouteTable};
-pub use session::{Output, Session, SessionConfig, StateName};
-pub use types::{Asn, Community, Family, HoldTime};
+pub use session::{Connection, Output, Session, SessionConfig, StateName};
+pub use types::{Asn, Community, Family, HoldTime, LargeCommunity};
 pub use wire::Notification;

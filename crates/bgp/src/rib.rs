@@ -11,11 +11,12 @@
 //!   last announcement, and only the net result is sent.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::types::{Community, Family};
+use ipnet::IpNet;
+
+use crate::types::{Community, Family, LargeCommunity};
 
 /// LOCAL_PREF when nothing is configured: what routers assume for a route that carries none.
 pub const LOCAL_PREF_DEFAULT: u32 = 100;
@@ -26,6 +27,35 @@ pub struct RouteAttributes {
     local_pref: u32,
     prepend: u8,
     communities: Vec<Community>,
+    large_communities: Vec<LargeCommunity>,
+    as_path: Vec<u32>,
+}
+
+/// The values of [`RouteAttributes`] before they are checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttributeValues {
+    /// Preference towards internal peers; external ones do not get it.
+    pub local_pref: u32,
+    /// How often our AS is repeated towards external peers, on top of the first.
+    pub prepend: u32,
+    /// RFC 1997.
+    pub communities: Vec<Community>,
+    /// RFC 8092.
+    pub large_communities: Vec<LargeCommunity>,
+    /// The path of a learned route that is passed on; empty for our own.
+    pub as_path: Vec<u32>,
+}
+
+impl Default for AttributeValues {
+    fn default() -> Self {
+        Self {
+            local_pref: LOCAL_PREF_DEFAULT,
+            prepend: 0,
+            communities: Vec::new(),
+            large_communities: Vec::new(),
+            as_path: Vec::new(),
+        }
+    }
 }
 
 /// Attributes beyond what the wire or the product allows.
@@ -37,38 +67,69 @@ pub enum AttributeError {
     /// See [`RouteAttributes::COMMUNITIES_MAX`].
     #[error("{0} communities, at most 128 are allowed")]
     TooManyCommunities(usize),
+    /// See [`RouteAttributes::AS_PATH_MAX`].
+    #[error("an AS path of {0} numbers, at most 200 are passed on")]
+    AsPathTooLong(usize),
 }
 
 impl RouteAttributes {
     /// `num_as_path_prepend` of the API goes to 10.
     pub const PREPEND_MAX: u32 = 10;
-    /// Keeps the attributes far below a message, so that prefixes always fit beside them.
+    /// Of each kind; keeps the attributes below a message of 4096 octets, so that prefixes fit beside them.
     pub const COMMUNITIES_MAX: usize = 128;
+    /// With our own AS and its repetitions it still fits one segment of 255.
+    pub const AS_PATH_MAX: usize = 200;
 
-    /// `local_pref` is used towards internal peers only, `prepend` (own AS again, that many times)
-    /// towards external ones only. Communities are sorted, duplicates dropped.
+    /// Communities are sorted, duplicates dropped.
     ///
     /// # Errors
     ///
-    /// More prepends or communities than allowed.
-    pub fn new(
-        local_pref: u32,
-        prepend: u32,
-        mut communities: Vec<Community>,
-    ) -> Result<Self, AttributeError> {
+    /// More prepends, communities or path than allowed.
+    pub fn new(values: AttributeValues) -> Result<Self, AttributeError> {
+        let AttributeValues {
+            local_pref,
+            prepend,
+            mut communities,
+            mut large_communities,
+            as_path,
+        } = values;
         communities.sort_unstable();
         communities.dedup();
-        if communities.len() > Self::COMMUNITIES_MAX {
-            return Err(AttributeError::TooManyCommunities(communities.len()));
+        large_communities.sort_unstable();
+        large_communities.dedup();
+        for count in [communities.len(), large_communities.len()] {
+            if count > Self::COMMUNITIES_MAX {
+                return Err(AttributeError::TooManyCommunities(count));
+            }
+        }
+        if as_path.len() > Self::AS_PATH_MAX {
+            return Err(AttributeError::AsPathTooLong(as_path.len()));
         }
         match u8::try_from(prepend) {
             Ok(small) if prepend <= Self::PREPEND_MAX => Ok(Self {
                 local_pref,
                 prepend: small,
                 communities,
+                large_communities,
+                as_path,
             }),
             _ => Err(AttributeError::TooManyPrepends(prepend)),
         }
+    }
+
+    /// The same route, marked as about to go away (RFC 8326): the community for external peers, the lowest
+    /// preference for internal ones, which need no policy for it.
+    #[must_use]
+    pub fn shutting_down(&self) -> Self {
+        let mut marked = self.clone();
+        marked.local_pref = 0;
+        if let Err(at) = marked
+            .communities
+            .binary_search(&Community::GRACEFUL_SHUTDOWN)
+        {
+            marked.communities.insert(at, Community::GRACEFUL_SHUTDOWN);
+        }
+        marked
     }
 
     /// Preference towards internal peers.
@@ -88,6 +149,18 @@ impl RouteAttributes {
     pub fn communities(&self) -> &[Community] {
         &self.communities
     }
+
+    /// Sorted, without duplicates.
+    #[must_use]
+    pub fn large_communities(&self) -> &[LargeCommunity] {
+        &self.large_communities
+    }
+
+    /// The path of a learned route that is passed on; empty for our own.
+    #[must_use]
+    pub fn as_path(&self) -> &[u32] {
+        &self.as_path
+    }
 }
 
 impl Default for RouteAttributes {
@@ -96,20 +169,22 @@ impl Default for RouteAttributes {
             local_pref: LOCAL_PREF_DEFAULT,
             prepend: 0,
             communities: Vec::new(),
+            large_communities: Vec::new(),
+            as_path: Vec::new(),
         }
     }
 }
 
-/// The host routes one peer should hold.
-pub type RouteTable = BTreeMap<IpAddr, Arc<RouteAttributes>>;
+/// The routes one peer should hold: host routes of VIPs, and what `routing_options` adds.
+pub type RouteTable = BTreeMap<IpNet, Arc<RouteAttributes>>;
 
 /// What to send now: withdrawals first, then announcements grouped by equal attributes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Batch {
     /// By family.
-    pub withdraw: BTreeMap<Family, Vec<IpAddr>>,
+    pub withdraw: BTreeMap<Family, Vec<IpNet>>,
     /// By family and attributes.
-    pub announce: BTreeMap<(Family, Arc<RouteAttributes>), Vec<IpAddr>>,
+    pub announce: BTreeMap<(Family, Arc<RouteAttributes>), Vec<IpNet>>,
 }
 
 impl Batch {
@@ -143,8 +218,8 @@ impl Entry {
 /// Where a desired route stands at the peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteState {
-    /// The host address.
-    pub address: IpAddr,
+    /// The destination.
+    pub prefix: IpNet,
     /// The current announcement is what the peer was sent last.
     pub in_force: bool,
     /// The peer was sent some announcement that is not withdrawn (perhaps with older attributes).
@@ -159,9 +234,9 @@ pub struct AdjRibOut {
     interval: Duration,
     /// Families agreed with the peer; empty while there is no session.
     families: BTreeSet<Family>,
-    entries: BTreeMap<IpAddr, Entry>,
+    entries: BTreeMap<IpNet, Entry>,
     /// Addresses whose desired and sent state differ, of agreed families only.
-    unsettled: BTreeSet<IpAddr>,
+    unsettled: BTreeSet<IpNet>,
 }
 
 impl AdjRibOut {
@@ -184,13 +259,13 @@ impl AdjRibOut {
     /// The whole desired state; only differences lead to messages.
     pub fn set_desired(&mut self, table: &RouteTable, now: Instant) {
         let interval = self.interval;
-        for (address, entry) in &mut self.entries {
-            if entry.desired.is_some() && !table.contains_key(address) {
+        for (prefix, entry) in &mut self.entries {
+            if entry.desired.is_some() && !table.contains_key(prefix) {
                 entry.desired = None;
             }
         }
-        for (address, attributes) in table {
-            self.entries.entry(*address).or_default().desired = Some(attributes.clone());
+        for (prefix, attributes) in table {
+            self.entries.entry(*prefix).or_default().desired = Some(attributes.clone());
         }
         // A withdrawn route is remembered only as long as it would delay its own return.
         self.entries.retain(|_, entry| {
@@ -216,8 +291,8 @@ impl AdjRibOut {
 
     /// RFC 2918: everything of this family again, at once.
     pub fn refresh(&mut self, family: Family) {
-        for (address, entry) in &mut self.entries {
-            if Family::of(*address) == family && entry.desired.is_some() {
+        for (prefix, entry) in &mut self.entries {
+            if Family::of_prefix(*prefix) == family && entry.desired.is_some() {
                 (entry.sent, entry.last_announced) = (None, None);
             }
         }
@@ -229,10 +304,10 @@ impl AdjRibOut {
         self.unsettled = self
             .entries
             .iter()
-            .filter(|(address, entry)| {
-                !entry.is_settled() && self.families.contains(&Family::of(**address))
+            .filter(|(prefix, entry)| {
+                !entry.is_settled() && self.families.contains(&Family::of_prefix(**prefix))
             })
-            .map(|(address, _)| *address)
+            .map(|(prefix, _)| *prefix)
             .collect();
     }
 
@@ -241,14 +316,14 @@ impl AdjRibOut {
         let mut batch = Batch::default();
         let interval = self.interval;
         let entries = &mut self.entries;
-        self.unsettled.retain(|address| {
-            let Some(entry) = entries.get_mut(address) else {
+        self.unsettled.retain(|prefix| {
+            let Some(entry) = entries.get_mut(prefix) else {
                 return false;
             };
             if entry.due(interval).is_some_and(|at| at > now) {
                 return true;
             }
-            settle(*address, entry, now, &mut batch);
+            settle(*prefix, entry, now, &mut batch);
             false
         });
         batch
@@ -258,13 +333,13 @@ impl AdjRibOut {
     /// be closed on purpose.
     pub fn take_withdraw_all(&mut self) -> Batch {
         let mut batch = Batch::default();
-        for (address, entry) in &mut self.entries {
+        for (prefix, entry) in &mut self.entries {
             if entry.sent.take().is_some() {
                 batch
                     .withdraw
-                    .entry(Family::of(*address))
+                    .entry(Family::of_prefix(*prefix))
                     .or_default()
-                    .push(*address);
+                    .push(*prefix);
             }
         }
         self.recompute();
@@ -286,13 +361,13 @@ impl AdjRibOut {
         !self.unsettled.is_empty()
     }
 
-    /// The desired routes and where they stand, by address.
+    /// The desired routes and where they stand, by prefix.
     pub fn routes(&self) -> impl Iterator<Item = RouteState> + '_ {
         self.entries
             .iter()
             .filter(|(_, entry)| entry.desired.is_some())
-            .map(|(address, entry)| RouteState {
-                address: *address,
+            .map(|(prefix, entry)| RouteState {
+                prefix: *prefix,
                 in_force: entry.is_settled(),
                 sent: entry.sent.is_some(),
                 last_announced: entry.last_announced,
@@ -300,8 +375,8 @@ impl AdjRibOut {
     }
 }
 
-fn settle(address: IpAddr, entry: &mut Entry, now: Instant, batch: &mut Batch) {
-    let family = Family::of(address);
+fn settle(prefix: IpNet, entry: &mut Entry, now: Instant, batch: &mut Batch) {
+    let family = Family::of_prefix(prefix);
     match &entry.desired {
         Some(attributes) => {
             entry.last_announced = Some(now);
@@ -309,9 +384,9 @@ fn settle(address: IpAddr, entry: &mut Entry, now: Instant, batch: &mut Batch) {
                 .announce
                 .entry((family, attributes.clone()))
                 .or_default()
-                .push(address);
+                .push(prefix);
         }
-        None => batch.withdraw.entry(family).or_default().push(address),
+        None => batch.withdraw.entry(family).or_default().push(prefix),
     }
     entry.sent = entry.desired.clone();
 }

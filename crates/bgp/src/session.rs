@@ -22,16 +22,18 @@
 //!   for the rest of the retry time (what deployed speakers do);
 //! * optional attributes in force: AllowAutomaticStart, DampPeerOscillations (the idle hold time
 //!   doubles up to the connect retry time), PassiveTcpEstablishment by configuration;
-//!   no DelayOpen, no TrackTcpState;
+//!   no DelayOpen, no TrackTcpState, no CollisionDetectEstablishedState;
+//! * two connections at a time are one session object, see [`rival`];
 //! * withdrawals are not delayed, see [`crate::rib`].
 
 mod config;
 mod fsm;
 mod jitter;
+mod rival;
 mod status;
 mod timers;
 
-pub use config::SessionConfig;
+pub use config::{RestartConfig, SessionConfig};
 pub use fsm::StateName;
 pub use status::{Counters, LastError, Negotiated, RouteStatus, Withheld};
 
@@ -45,9 +47,12 @@ use crate::rib::{AdjRibOut, Batch, RouteTable};
 use crate::types::Family;
 use crate::wire::{
     self, DecodeContext, EncodeError, FrameBuffer, Message, Notification, ReceivedUpdate,
+    RefreshSubtype, RouteRefresh,
 };
+use config::Offer;
 use fsm::{Event, State};
 use jitter::Jitter;
+use rival::Rival;
 use timers::{Timer, Timers};
 
 /// Route messages are held back while this many bytes wait for the transport: a peer that reads
@@ -57,15 +62,24 @@ const UNSENT_BYTES_MAX: usize = 256 * 1024;
 /// First idle hold time; it doubles with each failure up to the connect retry time.
 const IDLE_HOLD_FIRST: Duration = Duration::from_secs(1);
 
+/// The two connections that a session may have at a time, by who opened them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Connection {
+    /// Ours, asked for by [`Output::Connect`].
+    Opened,
+    /// The peer's.
+    Accepted,
+}
+
 /// What the owner of the session has to do or may want to know, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     /// Open a TCP connection; an attempt still under way is void.
     Connect,
     /// Write these bytes (whole messages).
-    Send(Bytes),
-    /// Write what is queued, then close the connection; events of it no longer matter.
-    Close,
+    Send(Connection, Bytes),
+    /// Write what is queued, then close the connection (or give up the attempt); events of it no longer matter.
+    Close(Connection),
     /// For logs and counters.
     Report(Report),
 }
@@ -104,8 +118,8 @@ pub enum Report {
     },
     /// An UPDATE arrived.
     UpdateReceived(ReceivedUpdate),
-    /// The peer asked for a family again.
-    RefreshRequested(Option<Family>),
+    /// The peer asked for a family again, or demarcates its own refresh.
+    RouteRefresh(RouteRefresh),
     /// A route message could not be built; the routes in it were not sent.
     EncodeFailed(EncodeError),
 }
@@ -122,10 +136,16 @@ pub struct Session {
     jitter: Jitter,
     /// Failures since the last session that lasted; sets the idle hold time.
     failures: u32,
+    /// What the state machine runs on, see [`rival`].
+    connection: Connection,
     received: FrameBuffer,
+    rival: Option<Rival>,
+    offer: Offer,
     rib: AdjRibOut,
     /// Families whose initial set is not closed by End-of-RIB yet.
     end_of_rib_due: Vec<Family>,
+    /// Families that are being sent again, and whose end is to be marked (RFC 7313).
+    end_of_refresh_due: Vec<Family>,
     unsent_bytes: usize,
     counters: Counters,
     last_error: Option<LastError>,
@@ -146,8 +166,12 @@ impl Session {
             timers: Timers::default(),
             jitter: Jitter::new(seed),
             failures: 0,
+            connection: Connection::Opened,
             received: FrameBuffer::default(),
+            rival: None,
+            offer: Offer::default(),
             end_of_rib_due: Vec::new(),
+            end_of_refresh_due: Vec::new(),
             unsent_bytes: 0,
             counters: Counters::default(),
             last_error: None,
@@ -158,6 +182,7 @@ impl Session {
     /// Opens the session: the first attempt at once.
     pub fn start(&mut self, now: Instant) {
         self.wanted = true;
+        self.offer.forget_refusals();
         self.handle(now, Event::Start);
     }
 
@@ -166,6 +191,18 @@ impl Session {
     pub fn stop(&mut self, now: Instant, notification: Notification) {
         self.wanted = false;
         self.handle(now, Event::Stop(notification));
+    }
+
+    /// Ends the session because this process is about to be replaced: a peer with graceful restart
+    /// (RFC 4724) keeps the routes, because the connection ends without a NOTIFICATION; any other is told
+    /// as in [`stop`](Self::stop).
+    pub fn stop_for_restart(&mut self, now: Instant, notification: Notification) {
+        let keeps = self.negotiated().is_some_and(|peer| peer.graceful_restart);
+        if !keeps || self.state() != StateName::Established {
+            return self.stop(now, notification);
+        }
+        self.wanted = false;
+        self.handle(now, Event::Vanish);
     }
 
     /// A configuration change: does not wait for a retry timer when there is no connection.
@@ -184,6 +221,9 @@ impl Session {
         if resets && self.wanted {
             self.handle(now, Event::Stop(Notification::other_configuration_change()));
         }
+        if resets {
+            self.offer.forget_refusals();
+        }
         self.rib.set_interval(config.advertisement_interval);
         self.config = config;
         if self.wanted {
@@ -195,6 +235,7 @@ impl Session {
     /// The connection ends because of something outside BGP's configuration that the peer should be
     /// told about; the session is opened again at once.
     pub fn reset(&mut self, now: Instant, notification: Notification) {
+        self.note_notification(now, &notification, "reset from here");
         self.handle(now, Event::Stop(notification));
         if self.wanted {
             self.handle(now, Event::Start);
@@ -207,33 +248,77 @@ impl Session {
         self.flush(now);
     }
 
-    /// The connection asked for by [`Output::Connect`] is open (or, when passive, one was accepted).
+    /// The connection asked for by [`Output::Connect`] is open. The peer's connection comes by
+    /// [`on_accepted`](Self::on_accepted).
     pub fn on_connected(&mut self, now: Instant) {
+        self.connected(now, Connection::Opened);
+    }
+
+    fn connected(&mut self, now: Instant, connection: Connection) {
+        self.connection = connection;
         self.handle(now, Event::Connected);
     }
 
     /// The connection could not be opened or was lost; `reason` is for the operator.
-    pub fn on_transport_failed(&mut self, now: Instant, reason: &str) {
-        self.handle(now, Event::TransportFailed(reason.to_owned()));
-    }
-
-    /// Bytes arrived.
-    pub fn on_bytes(&mut self, now: Instant, bytes: &[u8]) {
-        self.received.push(bytes);
-        while self.state.has_connection() {
-            match self.received.next_message(self.decode_context()) {
-                Ok(None) => break,
-                Ok(Some(message)) => self.on_message(now, message),
-                Err(error) => {
-                    self.counters.messages_in += 1;
-                    self.handle(now, Event::Malformed(error));
-                }
-            }
+    pub fn on_transport_failed(&mut self, now: Instant, connection: Connection, reason: &str) {
+        let event = Event::TransportFailed(reason.to_owned());
+        if self.is_rival(connection) {
+            self.handle_rival(now, event);
+        } else if connection == self.connection {
+            self.handle(now, event);
         }
     }
 
+    /// Bytes arrived.
+    pub fn on_bytes(&mut self, now: Instant, connection: Connection, bytes: &[u8]) {
+        match &mut self.rival {
+            Some(rival) if connection == Connection::Accepted => rival.received.push(bytes),
+            _ if connection == self.connection => self.received.push(bytes),
+            // Of a connection that was closed meanwhile.
+            _ => return,
+        }
+        while self.next_message(now, connection) {}
+    }
+
+    /// Handles one message of this connection, wherever it stands by now; false when there is none.
+    fn next_message(&mut self, now: Instant, connection: Connection) -> bool {
+        let context = self.decode_context();
+        let next = match &mut self.rival {
+            Some(rival) if connection == Connection::Accepted => {
+                rival.received.next_message(DecodeContext {
+                    four_octet_as: false,
+                    extended_message: false,
+                    ..context
+                })
+            }
+            _ if connection == self.connection && self.state.has_connection() => {
+                self.received.next_message(context)
+            }
+            _ => return false,
+        };
+        let event = match next {
+            Ok(None) => return false,
+            Ok(Some(message)) => message.into(),
+            Err(error) => Event::Malformed(error),
+        };
+        self.counters.messages_in += 1;
+        if self.is_rival(connection) {
+            self.handle_rival(now, event);
+        } else {
+            self.handle(now, event);
+        }
+        true
+    }
+
+    fn is_rival(&self, connection: Connection) -> bool {
+        self.rival.is_some() && connection == Connection::Accepted
+    }
+
     /// The transport took this many of the bytes handed to it.
-    pub fn on_written(&mut self, now: Instant, bytes: usize) {
+    pub fn on_written(&mut self, now: Instant, connection: Connection, bytes: usize) {
+        if connection != self.connection {
+            return;
+        }
         self.unsent_bytes = self.unsent_bytes.saturating_sub(bytes);
         self.timers.stop(Timer::SendHold);
         self.flush(now);
@@ -243,6 +328,9 @@ impl Session {
     pub fn on_deadline(&mut self, now: Instant) {
         while let Some(timer) = self.timers.take_expired(now) {
             self.handle(now, timer.into());
+        }
+        while let Some(timer) = self.take_expired_of_rival(now) {
+            self.handle_rival(now, timer.into());
         }
         self.flush(now);
     }
@@ -255,7 +343,15 @@ impl Session {
         } else {
             None
         };
-        [self.timers.next(), routes].into_iter().flatten().min()
+        let rival = self.rival.as_ref().and_then(|rival| rival.timers.next());
+        [self.timers.next(), rival, routes]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn take_expired_of_rival(&mut self, now: Instant) -> Option<Timer> {
+        self.rival.as_mut()?.timers.take_expired(now)
     }
 
     /// The next thing to do for the owner.
@@ -269,44 +365,39 @@ impl Session {
         &self.config
     }
 
-    fn on_message(&mut self, now: Instant, message: Message) {
-        self.counters.messages_in += 1;
-        let event = match message {
-            Message::Open(open) => Event::Open(open),
-            Message::Update(update) => Event::Update(update),
-            Message::Notification(notification) => Event::Notification(notification),
-            Message::Keepalive => Event::Keepalive,
-            Message::RouteRefresh(family) => Event::RouteRefresh(family),
-        };
-        self.handle(now, event);
-    }
-
     fn handle(&mut self, now: Instant, event: Event) {
         let before = self.state.name();
         let state = std::mem::replace(&mut self.state, State::Idle);
         self.state = self.transition(now, state, event);
-        let after = self.state.name();
-        if before != after {
-            self.state_since = now;
-            self.report(Report::StateChanged {
-                from: before,
-                to: after,
-            });
-        }
-        if let (true, State::Established(peer)) = (before != after, &self.state) {
-            let peer = peer.clone();
-            self.report(Report::Established(peer));
+        self.note_state(now, before);
+        // Ours has failed: the peer's connection takes its place.
+        if self.rival.is_some() && matches!(self.state, State::Idle | State::Active) {
+            self.promote_rival(now);
         }
         self.flush(now);
     }
 
+    fn note_state(&mut self, now: Instant, before: StateName) {
+        let after = self.state.name();
+        if before == after {
+            return;
+        }
+        self.state_since = now;
+        self.report(Report::StateChanged {
+            from: before,
+            to: after,
+        });
+        if let State::Established(peer) = &self.state {
+            let peer = peer.clone();
+            self.report(Report::Established(peer));
+        }
+    }
+
     fn decode_context(&self) -> DecodeContext {
-        let four_octet_as = self
-            .state
-            .negotiated()
-            .is_some_and(|peer| peer.four_octet_as);
+        let peer = self.state.negotiated();
         DecodeContext {
-            four_octet_as,
+            four_octet_as: peer.is_some_and(|peer| peer.four_octet_as),
+            extended_message: peer.is_some_and(|peer| peer.extended_message),
             ibgp: self.config.is_ibgp(),
         }
     }
@@ -342,6 +433,10 @@ impl Session {
                 Ok(bytes) => self.send_update(now, &peer, bytes),
                 Err(error) => self.report(Report::EncodeFailed(error)),
             }
+            self.offer.restart_over = true;
+        }
+        for family in std::mem::take(&mut self.end_of_refresh_due) {
+            self.send(wire::encode_route_refresh(family, RefreshSubtype::End));
         }
     }
 
@@ -353,7 +448,7 @@ impl Session {
         let withdrawals = batch
             .withdraw
             .iter()
-            .map(|(family, list)| wire::encode_withdrawal(*family, list));
+            .map(|(family, list)| wire::encode_withdrawal(*family, context.max_message_len, list));
         let announcements = batch.announce.iter().map(|((family, attributes), list)| {
             wire::encode_announcement(&context, attributes, *family, list)
         });
@@ -385,9 +480,13 @@ impl Session {
     }
 
     fn send(&mut self, message: Bytes) {
-        self.counters.messages_out += 1;
         self.unsent_bytes += message.len();
-        self.outputs.push_back(Output::Send(message));
+        self.send_on(self.connection, message);
+    }
+
+    fn send_on(&mut self, connection: Connection, message: Bytes) {
+        self.counters.messages_out += 1;
+        self.outputs.push_back(Output::Send(connection, message));
     }
 
     /// RFC 9687 section 4: "the greater of 8 minutes or 2 times the negotiated HoldTime"; it does not
@@ -404,8 +503,12 @@ impl Session {
             self.timers.stop(Timer::Keepalive);
             return;
         };
-        let after = self.jitter.spread(interval).max(Duration::from_secs(1));
+        let after = self.keepalive_after(interval);
         self.timers.set(Timer::Keepalive, now + after);
+    }
+
+    fn keepalive_after(&mut self, interval: Duration) -> Duration {
+        self.jitter.spread(interval).max(Duration::from_secs(1))
     }
 
     fn restart_hold(&mut self, now: Instant, peer: &Negotiated) {
@@ -420,7 +523,33 @@ impl Session {
     }
 
     fn note_error(&mut self, now: Instant, text: String) {
-        self.last_error = Some(LastError { at: now, text });
+        self.last_error = Some(LastError {
+            at: now,
+            text,
+            notification: None,
+            received: false,
+        });
+    }
+
+    fn note_notification(&mut self, now: Instant, notification: &Notification, detail: &str) {
+        self.last_error = Some(LastError {
+            at: now,
+            text: format!("sent {notification}: {detail}"),
+            notification: Some(notification.clone()),
+            received: false,
+        });
+    }
+}
+
+impl From<Message> for Event {
+    fn from(message: Message) -> Self {
+        match message {
+            Message::Open(open) => Self::Open(open),
+            Message::Update(update) => Self::Update(update),
+            Message::Notification(notification) => Self::Notification(notification),
+            Message::Keepalive => Self::Keepalive,
+            Message::RouteRefresh(refresh) => Self::RouteRefresh(refresh),
+        }
     }
 }
 

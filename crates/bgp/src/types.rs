@@ -6,6 +6,8 @@ use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 /// AS number that stands for a four-octet one where only two octets fit (RFC 6793 section 9).
 pub const AS_TRANS: u16 = 23456;
 
@@ -84,6 +86,12 @@ impl Family {
             IpAddr::V6(_) => Self::Ipv6Unicast,
         }
     }
+
+    /// The family that carries this prefix.
+    #[must_use]
+    pub fn of_prefix(prefix: IpNet) -> Self {
+        Self::of(prefix.addr())
+    }
 }
 
 impl fmt::Display for Family {
@@ -153,6 +161,39 @@ impl fmt::Display for Community {
     }
 }
 
+/// A large community (RFC 8092): global administrator and two local parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LargeCommunity(pub u32, pub u32, pub u32);
+
+/// A text that is no large community.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "\"{0}\" is no large community: use AS:VALUE:VALUE with numbers up to 4294967295 (RFC 8092)"
+)]
+pub struct LargeCommunityParseError(pub String);
+
+impl FromStr for LargeCommunity {
+    type Err = LargeCommunityParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts: Vec<u32> = text
+            .trim()
+            .split(':')
+            .map_while(|part| part.parse().ok())
+            .collect();
+        match parts.as_slice() {
+            [a, b, c] if text.matches(':').count() == 2 => Ok(Self(*a, *b, *c)),
+            _ => Err(LargeCommunityParseError(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for LargeCommunity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.0, self.1, self.2)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,6 +230,16 @@ mod tests {
         }
         for text in ["65536:1", "1:65536", "1", "a:b", "1:2:3", ""] {
             assert!(text.parse::<Community>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn large_communities_read_back_as_written() {
+        for text in ["65000:1:2", "4294967295:0:4294967295"] {
+            assert_eq!(text.parse::<LargeCommunity>().unwrap().to_string(), text);
+        }
+        for text in ["1:2", "1:2:3:4", "4294967296:1:1", "a:1:1", "1:2:", ""] {
+            assert!(text.parse::<LargeCommunity>().is_err(), "{text}");
         }
     }
 }

@@ -15,9 +15,12 @@ mod notification;
 mod open;
 mod update;
 
-pub use frame::{DecodeContext, FrameBuffer, HEADER_LEN, MAX_MESSAGE_LEN, Message};
+pub use frame::{
+    DecodeContext, EXTENDED_MESSAGE_LEN, FrameBuffer, HEADER_LEN, MAX_MESSAGE_LEN, Message,
+    RefreshSubtype, RouteRefresh, encode_route_refresh,
+};
 pub use notification::{Notification, code};
-pub use open::{Capability, Open};
+pub use open::{Capability, GracefulRestart, Open};
 pub use update::{
     PathAttributes, ReceivedUpdate, Treatment, UpdateContext, encode_announcement,
     encode_end_of_rib, encode_withdrawal,

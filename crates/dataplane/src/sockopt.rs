@@ -60,6 +60,27 @@ pub fn set_tcp_md5_key(socket: &impl AsFd, peer: IpAddr, key: &[u8]) -> Result<(
     if key.is_empty() || key.len() > MD5_KEY_LEN_MAX {
         return Err(SockoptError::Md5KeyLength { len: key.len() });
     }
+    set_md5(socket, peer, key)
+}
+
+/// Takes the key of this peer away again; nothing when it has none.
+///
+/// # Errors
+///
+/// A kernel without TCP MD5.
+pub fn remove_tcp_md5_key(socket: &impl AsFd, peer: IpAddr) -> Result<(), SockoptError> {
+    match set_md5(socket, peer, &[]) {
+        Err(SockoptError::Refused { source, .. })
+            if source.raw_os_error() == Some(libc::ENOENT) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// A key of length 0 removes.
+fn set_md5(socket: &impl AsFd, peer: IpAddr, key: &[u8]) -> Result<(), SockoptError> {
     let mut option = TcpMd5Sig {
         address: SockAddr::from(SocketAddr::new(peer, 0)).as_storage(),
         flags: 0,

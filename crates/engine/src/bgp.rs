@@ -25,13 +25,14 @@
 //! Desired state is latest-value (`watch`): a burst of changes collapses to the last one. The only queue
 //! is the bytes for a peer, which the core bounds by holding routes back when the peer does not read.
 
+mod listener;
 mod plan;
 mod session;
 mod speaker;
 mod status;
 mod transport;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -55,10 +56,32 @@ const STATUS_INTERVAL: Duration = Duration::from_millis(50);
 pub struct BgpDesired {
     /// The VRF's BGP profile; `None` means no BGP.
     pub profile: Option<v1::BgpProfile>,
+    /// Timers for the peers with `bfd`; `None` means the defaults of avi-api's `BfdProfile` here, 300 ms x 3.
+    pub bfd: Option<v1::BfdProfile>,
     /// At least one virtual service with route health injection of this VRF is placed here.
     pub sessions_wanted: bool,
     /// The engine's interfaces as observed; they decide which sessions exist and their next hops.
     pub interfaces: Vec<v1::Interface>,
-    /// The VIPs to announce as host routes.
-    pub routes: BTreeSet<IpAddr>,
+    /// The addresses to announce as host routes.
+    pub routes: Routes,
+    /// The engine drains: every route is marked with GRACEFUL_SHUTDOWN (RFC 8326).
+    pub draining: bool,
+    /// This process follows one that announced the same routes (RFC 4724, Restart State).
+    pub restarting: bool,
+}
+
+/// Addresses to announce.
+pub type Routes = BTreeMap<IpAddr, Announcement>;
+
+/// How an address is announced; what is not said here comes from the profile.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Announcement {
+    /// A source address of connections to servers, not a VIP: peers with `advertise_snat_ip` get it.
+    pub snat: bool,
+    /// LOCAL_PREF towards internal peers.
+    pub local_preference: Option<u32>,
+    /// How often our AS is repeated towards external peers, 0 to 10.
+    pub num_as_path_prepend: Option<u32>,
+    /// Only peers with one of these labels get it; none means all.
+    pub peer_labels: Vec<String>,
 }

@@ -61,11 +61,10 @@ pub(crate) fn decide(desired: &DesiredState, health: &HealthSnapshot) -> Decisio
             verdict.0 == OperState::Up,
         ));
     }
-    decision.vips = desired
-        .vips
-        .iter()
-        .filter_map(|v| v.address.parse().ok())
-        .collect();
+    // A source address that is announced must end here, or the servers' answers would be lost.
+    let snat = desired.snat_ips.iter().map(|s| &s.address);
+    let addresses = desired.vips.iter().map(|v| &v.address).chain(snat);
+    decision.vips = addresses.filter_map(|a| a.parse().ok()).collect();
     decision
 }
 
@@ -174,11 +173,15 @@ pub(crate) fn announce(
         return Err(Reason::NoBgpProfile);
     }
     let verdict = |v: &&VirtualService| verdicts.get(&v.uuid).copied();
-    if services
-        .iter()
-        .filter_map(verdict)
-        .any(|v| v.0 == OperState::Up)
-    {
+    let announced = |vs: &&VirtualService| match verdict(vs) {
+        Some((OperState::Up, _)) => true,
+        // avi-api annex, VirtualService: `advertise_down_vs`. What cannot listen here is better served elsewhere.
+        Some((OperState::Down | OperState::Initializing, reason)) => {
+            vs.advertise_down_vs && !matches!(reason, Reason::ListenerFailed | Reason::VipFailed)
+        }
+        _ => false,
+    };
+    if services.iter().any(announced) {
         return Ok(());
     }
     // With one virtual service its reason is the VIP's.
@@ -360,6 +363,28 @@ mod tests {
             announce(&both, "v", &decision.verdicts),
             Err(Reason::VsDown)
         );
+    }
+
+    #[test]
+    fn a_service_with_advertise_down_vs_is_announced_while_its_pool_is_down_but_not_when_disabled()
+    {
+        let mut stubborn = desired(vec![service("a", 80)]);
+        stubborn.virtual_services[0].advertise_down_vs = true;
+        let down = outcome(&stubborn, OperState::Down);
+        assert_eq!((down.0.0, down.2), (OperState::Down, Ok(())));
+        stubborn.virtual_services[0].enabled = false;
+        assert_eq!(outcome(&stubborn, OperState::Up).2, Err(Reason::VsDisabled));
+    }
+
+    #[test]
+    fn an_announced_source_address_ends_here() {
+        let mut with_snat = desired(vec![service("a", 80)]);
+        with_snat.snat_ips = vec![proto::v1::SnatIp {
+            vs_uuid: "a".into(),
+            address: "10.100.9.1".into(),
+        }];
+        let vips = decide(&with_snat, &health(OperState::Up)).vips;
+        assert!(vips.contains(&"10.100.9.1".parse().expect("addr")));
     }
 
     #[test]

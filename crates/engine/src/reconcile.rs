@@ -9,13 +9,13 @@
 //! Dropping the task at any await is safe for the host: addresses and settings that stay behind are marked as ours, and
 //! the next engine adopts or removes them.
 
-use crate::bgp::{BgpDesired, Speaker, SpeakerHandle};
+use crate::bgp::{Announcement, BgpDesired, Routes, Speaker, SpeakerHandle};
 use crate::decide::{self, Decision, Draining, Failure, Failures, Verdict};
 use crate::health::{HealthHandle, HealthSnapshot};
 use crate::net::Net;
 use crate::sysctl::Sysctls;
 use model::reason::Reason;
-use proto::v1::{BgpSession, DesiredState, Interface, OperState};
+use proto::v1::{self, BgpSession, DesiredState, Interface, OperState};
 use proxy::{ListenerStatus, ProxyHandle};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -91,8 +91,9 @@ pub(crate) async fn run(
         actors,
         desired: Arc::default(),
         links: Vec::new(),
-        routes: BTreeSet::new(),
+        routes: Routes::new(),
         draining: Draining::default(),
+        restarting: !desired.borrow().vips.is_empty(),
         outcome,
     };
     loop {
@@ -127,8 +128,10 @@ struct Reconciler {
     desired: Arc<DesiredState>,
     links: Vec<Interface>,
     /// What the speaker was last told to announce.
-    routes: BTreeSet<IpAddr>,
+    routes: Routes,
     draining: Draining,
+    /// This process began with virtual services that an earlier one has served.
+    restarting: bool,
     outcome: watch::Sender<Outcome>,
 }
 
@@ -154,7 +157,8 @@ impl Reconciler {
     async fn round(&mut self, health: &HealthSnapshot) -> bool {
         let decision = decide::decide(&self.desired, health);
         let (_, hoped) = self.announcements(&decision.verdicts);
-        let kept = self.routes.intersection(&hoped).copied().collect();
+        let mut kept = self.routes.clone();
+        kept.retain(|address, _| hoped.contains_key(address));
         self.withdraw_all_but(kept).await;
         let failed = self.actors.net.put_vips(&decision.vips).await;
         let listeners = self.actors.proxy.apply(decision.services.clone()).await;
@@ -177,32 +181,47 @@ impl Reconciler {
     fn announcements(
         &self,
         verdicts: &BTreeMap<String, Verdict>,
-    ) -> (BTreeMap<String, Result<(), Reason>>, BTreeSet<IpAddr>) {
+    ) -> (BTreeMap<String, Result<(), Reason>>, Routes) {
         let mut by_vsvip = BTreeMap::new();
-        let mut addresses = BTreeSet::new();
+        let mut routes = Routes::new();
         for vip in &self.desired.vips {
             let verdict = decide::announce(&self.desired, &vip.vsvip_uuid, verdicts);
             if let (Ok(()), Ok(address)) = (verdict, vip.address.parse()) {
-                addresses.insert(address);
+                routes.insert(address, announcement(vip));
             }
             by_vsvip.insert(vip.vsvip_uuid.clone(), verdict);
         }
-        (by_vsvip, addresses)
+        for snat in &self.desired.snat_ips {
+            let up = verdicts
+                .get(&snat.vs_uuid)
+                .is_some_and(|v| v.0 == OperState::Up);
+            if let (true, Ok(address)) = (up, snat.address.parse()) {
+                routes.entry(address).or_insert(Announcement {
+                    snat: true,
+                    ..Announcement::default()
+                });
+            }
+        }
+        (by_vsvip, routes)
     }
 
-    fn announce(&mut self, routes: BTreeSet<IpAddr>) {
+    fn announce(&mut self, routes: Routes) {
         self.routes.clone_from(&routes);
         self.actors.bgp.apply(BgpDesired {
             profile: self.desired.vrf.as_ref().and_then(|v| v.bgp.clone()),
+            bfd: self.desired.vrf.as_ref().and_then(|v| v.bfd),
             sessions_wanted: self.desired.virtual_services.iter().any(|v| v.enable_rhi),
             interfaces: self.links.clone(),
             routes,
+            draining: self.desired.draining,
+            restarting: self.restarting,
         });
     }
 
     /// Withdraws what is not kept, and waits until that has left, so that no router sends to a closed port.
-    async fn withdraw_all_but(&mut self, kept: BTreeSet<IpAddr>) {
-        let gone: Vec<String> = self.routes.difference(&kept).map(host_prefix).collect();
+    async fn withdraw_all_but(&mut self, kept: Routes) {
+        let gone = self.routes.keys().filter(|a| !kept.contains_key(a));
+        let gone: Vec<String> = gone.map(host_prefix).collect();
         self.announce(kept);
         if gone.is_empty() {
             return;
@@ -319,6 +338,15 @@ async fn drained(proxy: &ProxyHandle, limit: Duration) {
     match open() {
         0 => {}
         left => tracing::warn!(connections = left, "stopping cuts connections"),
+    }
+}
+
+fn announcement(vip: &v1::Vip) -> Announcement {
+    Announcement {
+        snat: false,
+        local_preference: vip.local_preference,
+        num_as_path_prepend: vip.num_as_path_prepend,
+        peer_labels: vip.peer_labels.clone(),
     }
 }
 

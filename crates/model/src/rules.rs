@@ -309,6 +309,13 @@ fn check_peer_security(
             "set bfd to false for this peer, or leave graceful_restart out",
         ));
     }
+    if peer.ibgp_local_as_override && !profile.ibgp {
+        errors.push(FieldError::new(
+            format!("{path}.ibgp_local_as_override"),
+            "goes with iBGP only",
+            "use local_as for an eBGP peer",
+        ));
+    }
     if peer.bfd_strict && !peer.bfd {
         errors.push(FieldError::new(
             format!("{path}.bfd_strict"),
@@ -336,13 +343,13 @@ fn check_peer_as(profile: &BgpProfile, peer: &BgpPeer, path: &str, errors: &mut 
                 "set the router's AS number, or set bgp_profile.ibgp to true",
             ));
         }
-        Some(remote) if profile.ibgp && remote != local_as => {
+        Some(remote) if profile.ibgp && remote != local_as && !peer.ibgp_local_as_override => {
             let problem =
                 format!("{remote} differs from local_as {local_as}, but the profile is iBGP");
             errors.push(FieldError::new(
                 path,
                 problem,
-                "leave it out, or set bgp_profile.ibgp to false",
+                "leave it out, set ibgp_local_as_override to speak as a member of that AS, or set bgp_profile.ibgp to false",
             ));
         }
         Some(remote) if !profile.ibgp && remote == local_as => {

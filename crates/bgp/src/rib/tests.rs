@@ -1,5 +1,7 @@
 use proptest::prelude::*;
 
+use std::net::IpAddr;
+
 use super::*;
 
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -8,12 +10,18 @@ fn at(start: Instant, seconds: f64) -> Instant {
     start + Duration::from_secs_f64(seconds)
 }
 
-fn vip(last: u8) -> IpAddr {
-    IpAddr::from([10, 10, 200, last])
+fn vip(last: u8) -> IpNet {
+    IpAddr::from([10, 10, 200, last]).into()
 }
 
 fn attributes(local_pref: u32) -> Arc<RouteAttributes> {
-    Arc::new(RouteAttributes::new(local_pref, 0, vec![]).unwrap())
+    Arc::new(
+        RouteAttributes::new(AttributeValues {
+            local_pref,
+            ..AttributeValues::default()
+        })
+        .unwrap(),
+    )
 }
 
 fn table(routes: &[(u8, u32)]) -> RouteTable {
@@ -23,7 +31,7 @@ fn table(routes: &[(u8, u32)]) -> RouteTable {
         .collect()
 }
 
-fn announced(batch: &Batch) -> Vec<(IpAddr, u32)> {
+fn announced(batch: &Batch) -> Vec<(IpNet, u32)> {
     batch
         .announce
         .iter()
@@ -31,7 +39,7 @@ fn announced(batch: &Batch) -> Vec<(IpAddr, u32)> {
         .collect()
 }
 
-fn withdrawn(batch: &Batch) -> Vec<IpAddr> {
+fn withdrawn(batch: &Batch) -> Vec<IpNet> {
     batch.withdraw.values().flatten().copied().collect()
 }
 
@@ -115,7 +123,7 @@ fn an_interval_of_zero_delays_nothing() {
 #[test]
 fn a_family_that_was_not_agreed_on_stays_unsent() {
     let (mut rib, t) = established();
-    let v6: IpAddr = "2001:db8::1".parse().unwrap();
+    let v6: IpNet = "2001:db8::1/128".parse().unwrap();
     rib.set_desired(&[(v6, attributes(100))].into(), t);
     assert!(rib.take_due(t).is_empty());
     assert!(!rib.routes().next().unwrap().in_force);
@@ -154,8 +162,8 @@ fn any_op() -> impl Strategy<Value = Op> {
 /// The peer as a map, and per route the times at which it was announced.
 #[derive(Default)]
 struct Model {
-    peer: BTreeMap<IpAddr, u32>,
-    announced_at: BTreeMap<IpAddr, Instant>,
+    peer: BTreeMap<IpNet, u32>,
+    announced_at: BTreeMap<IpNet, Instant>,
     up: bool,
 }
 
@@ -219,8 +227,8 @@ proptest! {
                 prop_assert!(rib.next_deadline().is_none_or(|at| at > now && at <= now + interval));
             }
             for route in rib.routes() {
-                let held = model.peer.get(&route.address);
-                prop_assert_eq!(route.in_force, held == Some(&desired[&route.address].local_pref()));
+                let held = model.peer.get(&route.prefix);
+                prop_assert_eq!(route.in_force, held == Some(&desired[&route.prefix].local_pref()));
             }
         }
         while let (true, Some(at)) = (model.up, rib.next_deadline()) {

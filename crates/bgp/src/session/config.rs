@@ -1,11 +1,14 @@
 //! What the operator says about a session.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use super::status::Negotiated;
 use crate::types::{Asn, Family, HoldTime};
-use crate::wire::{Open, UpdateContext};
+use crate::wire::{
+    self, Capability, EXTENDED_MESSAGE_LEN, GracefulRestart, MAX_MESSAGE_LEN, Open, UpdateContext,
+};
 
 /// Plain data; [`crate::Session`] consumes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,12 +27,25 @@ pub struct SessionConfig {
     pub connect_retry: Duration,
     /// MinRouteAdvertisementInterval; 0 allowed.
     pub advertisement_interval: Duration,
-    /// Our IPv4 address on the link; `None` means that IPv4 is not offered.
+    /// Our IPv4 address on the link; `None` means that IPv4 is not offered (but see `extended_next_hop`).
     pub next_hop_v4: Option<Ipv4Addr>,
     /// Our global IPv6 address on the link; `None` means that IPv6 is not offered.
     pub next_hop_v6: Option<Ipv6Addr>,
+    /// Offer IPv4 routes with the IPv6 next hop (RFC 8950): for links without IPv4 addresses.
+    pub extended_next_hop: bool,
+    /// Ask the peer to keep the routes over a restart of this process (RFC 4724).
+    pub graceful_restart: Option<RestartConfig>,
     /// Wait for the peer's connection instead of opening one (RFC 4271: PassiveTcpEstablishment).
     pub passive: bool,
+}
+
+/// Graceful restart as restarting speaker (RFC 4724).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RestartConfig {
+    /// How long the peer keeps the routes, in seconds, at most 4095.
+    pub restart_time_s: u16,
+    /// This process follows one that served the same routes; true until the first End-of-RIB is sent.
+    pub restarting: bool,
 }
 
 impl SessionConfig {
@@ -48,13 +64,19 @@ impl SessionConfig {
             .collect()
     }
 
-    /// Our address on the link in this family.
+    /// The next hop of this family: our address on the link.
     #[must_use]
     pub fn next_hop(&self, family: Family) -> Option<IpAddr> {
+        let v6 = self.next_hop_v6.map(IpAddr::V6);
         match family {
+            Family::Ipv4Unicast if self.uses_extended_next_hop() => v6,
             Family::Ipv4Unicast => self.next_hop_v4.map(IpAddr::V4),
-            Family::Ipv6Unicast => self.next_hop_v6.map(IpAddr::V6),
+            Family::Ipv6Unicast => v6,
         }
+    }
+
+    fn uses_extended_next_hop(&self) -> bool {
+        self.extended_next_hop && self.next_hop_v4.is_none()
     }
 
     /// Whether going from `old` to `self` needs a new connection.
@@ -69,24 +91,102 @@ impl SessionConfig {
             advertisement_interval: _,
             next_hop_v4,
             next_hop_v6,
+            extended_next_hop,
+            graceful_restart,
             passive,
         } = self;
+        let restart_time = |r: &Option<RestartConfig>| r.map(|r| r.restart_time_s);
         *local_as != old.local_as
             || *remote_as != old.remote_as
             || *router_id != old.router_id
             || *hold_time != old.hold_time
             || *next_hop_v4 != old.next_hop_v4
             || *next_hop_v6 != old.next_hop_v6
+            || *extended_next_hop != old.extended_next_hop
+            || restart_time(graceful_restart) != restart_time(&old.graceful_restart)
             || *passive != old.passive
     }
 
-    pub(super) fn open(&self) -> Open {
-        Open::new(
+    /// Our OPEN, without what the peer has refused.
+    pub(super) fn open(&self, offer: &Offer) -> Open {
+        let capabilities = self
+            .capabilities(offer.restart_over)
+            .into_iter()
+            .filter(|c| !offer.omits(c));
+        Open::with_capabilities(
             self.local_as,
             self.hold_time.seconds(),
             self.router_id,
-            &self.families(),
+            capabilities.collect(),
         )
+    }
+
+    fn capabilities(&self, restart_over: bool) -> Vec<Capability> {
+        let families = self.families();
+        let mut all: Vec<_> = families
+            .iter()
+            .map(|f| Capability::Multiprotocol(*f))
+            .collect();
+        all.push(Capability::RouteRefresh);
+        if self.uses_extended_next_hop() {
+            all.push(Capability::ExtendedNextHop);
+        }
+        all.push(Capability::ExtendedMessage);
+        if let Some(restart) = self.graceful_restart {
+            all.push(Capability::GracefulRestart(GracefulRestart {
+                restarting: restart.restarting && !restart_over,
+                restart_time_s: restart.restart_time_s,
+                families: families.into_iter().map(|f| (f, true)).collect(),
+            }));
+        }
+        all.push(Capability::FourOctetAs(self.local_as.get()));
+        all.push(Capability::EnhancedRouteRefresh);
+        all
+    }
+
+    /// What this session and the peer's OPEN have in common.
+    pub(super) fn agree(
+        &self,
+        offer: &Offer,
+        open: &Open,
+        peer_as: Asn,
+        hold_time: HoldTime,
+    ) -> Negotiated {
+        let ours = self.open(offer);
+        let capabilities: Vec<Capability> = ours
+            .capabilities
+            .iter()
+            .filter(|c| match c {
+                Capability::FourOctetAs(_) | Capability::GracefulRestart(_) => {
+                    open.capabilities.iter().any(|o| o.code() == c.code())
+                }
+                other => open.capabilities.contains(other),
+            })
+            .cloned()
+            .collect();
+        let both = |capability: Capability| capabilities.contains(&capability);
+        let code = |code| capabilities.iter().any(|c| c.code() == code);
+        let extended_next_hop = both(Capability::ExtendedNextHop);
+        let has_next_hop = |f: &Family| {
+            *f != Family::Ipv4Unicast || self.next_hop_v4.is_some() || extended_next_hop
+        };
+        let theirs = open.families();
+        Negotiated {
+            peer_as,
+            peer_router_id: open.router_id,
+            hold_time: hold_time.min(self.hold_time),
+            families: ours
+                .families()
+                .into_iter()
+                .filter(|f| theirs.contains(f) && has_next_hop(f))
+                .collect(),
+            four_octet_as: code(65),
+            extended_message: both(Capability::ExtendedMessage),
+            extended_next_hop,
+            enhanced_refresh: both(Capability::EnhancedRouteRefresh),
+            graceful_restart: code(64),
+            capabilities,
+        }
     }
 
     /// `None` when keepalives are off.
@@ -101,6 +201,54 @@ impl SessionConfig {
             four_octet_as: peer.four_octet_as,
             next_hop_v4: self.next_hop_v4,
             next_hop_v6: self.next_hop_v6,
+            extended_next_hop: peer.extended_next_hop,
+            max_message_len: if peer.extended_message {
+                EXTENDED_MESSAGE_LEN
+            } else {
+                MAX_MESSAGE_LEN
+            },
         }
+    }
+}
+
+/// What earlier sessions have taught about our OPEN.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Offer {
+    /// The peer refuses optional parameters altogether (2/4).
+    no_parameters: bool,
+    /// Capabilities that the peer refuses (2/7). RFC 5492 section 3 allows to open the session again without.
+    refused: BTreeSet<u8>,
+    /// The first End-of-RIB was sent: from now on the Restart State bit would be a lie (RFC 4724 section 4.1).
+    pub(super) restart_over: bool,
+}
+
+impl Offer {
+    /// Learns from a NOTIFICATION; whether there was anything new in it.
+    pub(super) fn learn_refusal(&mut self, notification: &wire::Notification) -> bool {
+        let before = self.clone();
+        let codes = notification.unsupported_capabilities();
+        if notification.subcode == 7 && !codes.is_empty() {
+            self.refused.extend(codes);
+        } else {
+            self.no_parameters = true;
+        }
+        *self != before
+    }
+
+    /// The peer gets everything again.
+    pub(super) fn forget_refusals(&mut self) {
+        (self.no_parameters, self.refused) = (false, BTreeSet::new());
+    }
+
+    /// What is left out, in words.
+    pub(super) fn refused(&self, config: &SessionConfig) -> Vec<String> {
+        let all = config.capabilities(true).into_iter();
+        all.filter(|c| self.omits(c))
+            .map(|c| c.to_string())
+            .collect()
+    }
+
+    fn omits(&self, capability: &Capability) -> bool {
+        self.no_parameters || self.refused.contains(&capability.code())
     }
 }

@@ -6,16 +6,21 @@ use std::time::{Duration, Instant};
 
 use super::status::Negotiated;
 use super::timers::Timer;
-use super::{IDLE_HOLD_FIRST, Output, Report, Session};
+use super::{Connection, IDLE_HOLD_FIRST, LastError, Output, Report, Session};
 use crate::types::{Asn, HoldTime};
-use crate::wire::{self, Notification, Open, ReceivedUpdate, Treatment, WireError};
+use crate::wire::{
+    self, Notification, Open, ReceivedUpdate, RefreshSubtype, RouteRefresh, Treatment, WireError,
+};
 
 /// RFC 4271 section 8.2.2, OpenSent: "a HoldTimer value of 4 minutes is suggested".
-const OPEN_HOLD: Duration = Duration::from_secs(4 * 60);
+pub(super) const OPEN_HOLD: Duration = Duration::from_secs(4 * 60);
+
+/// A peer that refuses even what is left of our OPEN is asked again once per minute.
+const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
 /// RFC 6608 subcodes of the FSM error.
-const IN_OPEN_SENT: u8 = 1;
-const IN_OPEN_CONFIRM: u8 = 2;
+pub(super) const IN_OPEN_SENT: u8 = 1;
+pub(super) const IN_OPEN_CONFIRM: u8 = 2;
 const IN_ESTABLISHED: u8 = 3;
 
 /// The name of a state, as operators know it.
@@ -119,8 +124,10 @@ pub(super) enum Event {
     Keepalive,
     /// 27.
     Update(ReceivedUpdate),
-    /// RFC 2918.
-    RouteRefresh(Option<crate::types::Family>),
+    /// RFC 2918, RFC 7313.
+    RouteRefresh(RouteRefresh),
+    /// Ours: close without a word, so that a peer with graceful restart keeps the routes (RFC 4724).
+    Vanish,
 }
 
 impl Session {
@@ -135,7 +142,7 @@ impl Session {
         match (state, event) {
             // Idle: refuses everything but being started.
             (S::Idle, E::Start | E::Retry | E::IdleHoldExpired) => self.begin(now),
-            (S::Idle, E::Stop(_)) => self.stay_idle(),
+            (S::Idle, E::Stop(_) | E::Vanish) => self.stay_idle(),
             // A connection that arrives in Idle is refused; nothing else can be pending.
             (S::Idle, E::Connected) => self.refuse(),
             (
@@ -154,11 +161,12 @@ impl Session {
             ) => S::Idle,
 
             // Connect: TCP is being opened.
+            (S::Connect, E::Connected) if self.rival_is_confirmed() => self.yield_to_rival(),
             (S::Connect, E::Connected) => self.send_open(now),
             (S::Connect, E::TransportFailed(reason)) => self.wait_active(now, &reason),
             (S::Connect, E::ConnectRetryExpired) => self.connect_timed_out(now),
             (S::Connect, E::Retry) => self.connect(now),
-            (S::Connect, E::Stop(_)) => self.close_silently(),
+            (S::Connect, E::Stop(_) | E::Vanish) => self.close_silently(),
             (S::Connect, E::Start) => S::Connect,
             // No connection, so no message; timers of later states do not run.
             (
@@ -178,7 +186,7 @@ impl Session {
             // Active: waiting to try again, or for the peer.
             (S::Active, E::ConnectRetryExpired | E::Retry) => self.begin(now),
             (S::Active, E::Connected) => self.send_open(now),
-            (S::Active, E::Stop(_)) => self.close_silently(),
+            (S::Active, E::Stop(_) | E::Vanish) => self.close_silently(),
             (S::Active, E::Start | E::TransportFailed(_)) => S::Active,
             (
                 S::Active,
@@ -196,6 +204,9 @@ impl Session {
 
             // OpenSent: the peer's OPEN is due.
             (S::OpenSent, E::Open(open)) => self.accept_open(now, &open),
+            (S::OpenSent | S::OpenConfirm(_) | S::Established(_), E::Vanish) => {
+                self.close_silently()
+            }
             (S::OpenSent, E::TransportFailed(reason)) => self.lost_before_open(now, &reason),
             (S::OpenSent, E::Stop(notification)) => self.stop_with(notification),
             (S::OpenSent, E::HoldExpired) => self.fail(
@@ -263,9 +274,9 @@ impl Session {
                 self.count_update(now, update);
                 S::Established(peer)
             }
-            (S::Established(peer), E::RouteRefresh(family)) => {
+            (S::Established(peer), E::RouteRefresh(refresh)) => {
                 // RFC 4271 section 4.4 restarts the hold timer for KEEPALIVE and UPDATE only.
-                self.refresh(family);
+                self.refresh(&peer, refresh);
                 S::Established(peer)
             }
             (S::Established(peer), E::KeepaliveExpired) => {
@@ -302,6 +313,7 @@ impl Session {
         }
         if self.config.passive {
             self.timers.stop_all();
+            self.connection = Connection::Accepted;
             return State::Active;
         }
         self.connect(now)
@@ -310,6 +322,7 @@ impl Session {
     fn connect(&mut self, now: Instant) -> State {
         self.timers.stop_all();
         self.restart_connect_retry(now);
+        self.connection = Connection::Opened;
         self.outputs.push_back(Output::Connect);
         State::Connect
     }
@@ -321,7 +334,7 @@ impl Session {
         );
         self.report(Report::TransportFailed(text.clone()));
         self.note_error(now, text);
-        self.outputs.push_back(Output::Close);
+        self.outputs.push_back(Output::Close(self.connection));
         self.connect(now)
     }
 
@@ -344,7 +357,7 @@ impl Session {
         self.timers.stop_all();
         self.received.clear();
         self.unsent_bytes = 0;
-        match self.config.open().encode() {
+        match self.config.open(&self.offer).encode() {
             Ok(open) => {
                 self.send(open);
                 self.timers.set(Timer::Hold, now + OPEN_HOLD);
@@ -359,18 +372,39 @@ impl Session {
 
     fn accept_open(&mut self, now: Instant, open: &Open) -> State {
         match self.judge_open(open) {
-            Ok(peer) => {
+            Ok(peer) if self.ours_stays(&peer) => {
                 self.send(wire::encode_keepalive());
                 self.restart_keepalive(now, &peer);
                 self.restart_hold(now, &peer);
                 State::OpenConfirm(Arc::new(peer))
             }
+            // The rival takes over as soon as this state is left.
+            Ok(_) => self.lose_collision(),
             Err(error) => self.fail(now, error.notification, &error.detail),
         }
     }
 
+    /// The peer's connection is nearly up and nothing was said on ours yet: ours goes, whoever has the higher
+    /// identifier, because the peer may call its connection established by now.
+    fn yield_to_rival(&mut self) -> State {
+        self.outputs.push_back(Output::Close(Connection::Opened));
+        State::Idle
+    }
+
+    fn lose_collision(&mut self) -> State {
+        let notification = Notification::connection_collision();
+        self.send(notification.encode());
+        self.report(Report::NotificationSent {
+            notification,
+            detail: "the peer's connection stays".to_owned(),
+        });
+        self.outputs.push_back(Output::Close(self.connection));
+        self.release();
+        State::Idle
+    }
+
     /// RFC 4271 section 6.2, RFC 6286 section 2.2, RFC 6793 section 4.2.1.
-    fn judge_open(&self, open: &Open) -> Result<Negotiated, WireError> {
+    pub(super) fn judge_open(&self, open: &Open) -> Result<Negotiated, WireError> {
         let refuse = |notification, detail| {
             Err(WireError {
                 notification,
@@ -401,33 +435,12 @@ impl Session {
             let detail = format!("the peer proposes a hold time of {} s", open.hold_time_s);
             return refuse(Notification::unacceptable_hold_time(), detail);
         };
-        Ok(self.agree(open, peer_as, offered))
-    }
-
-    fn agree(&self, open: &Open, peer_as: Asn, offered: HoldTime) -> Negotiated {
-        let ours = self.config.open();
-        let theirs = open.families();
-        let capabilities = ours.capabilities.iter().filter(|c| match c {
-            wire::Capability::FourOctetAs(_) => open.has_four_octet_as(),
-            other => open.capabilities.contains(other),
-        });
-        Negotiated {
-            peer_as,
-            peer_router_id: open.router_id,
-            hold_time: offered.min(self.config.hold_time),
-            families: self
-                .config
-                .families()
-                .into_iter()
-                .filter(|f| theirs.contains(f))
-                .collect(),
-            four_octet_as: open.has_four_octet_as(),
-            capabilities: capabilities.copied().collect(),
-        }
+        Ok(self.config.agree(&self.offer, open, peer_as, offered))
     }
 
     fn establish(&mut self, now: Instant, peer: Arc<Negotiated>) -> State {
         self.counters.established += 1;
+        self.drop_rival(Some(Notification::connection_collision()));
         self.restart_hold(now, &peer);
         self.rib.start_session(peer.families.iter().copied());
         self.end_of_rib_due.clone_from(&peer.families);
@@ -443,6 +456,7 @@ impl Session {
 
     fn count_update(&mut self, now: Instant, update: ReceivedUpdate) {
         self.counters.updates_in += 1;
+        self.counters.prefixes_in += update.announced.len() as u64;
         match &update.treatment {
             Treatment::Accepted => {}
             Treatment::AttributeDiscard(detail) => {
@@ -457,10 +471,18 @@ impl Session {
         self.report(Report::UpdateReceived(update));
     }
 
-    fn refresh(&mut self, family: Option<crate::types::Family>) {
-        self.report(Report::RefreshRequested(family));
-        if let Some(family) = family {
-            self.rib.refresh(family);
+    fn refresh(&mut self, peer: &Negotiated, refresh: RouteRefresh) {
+        self.report(Report::RouteRefresh(refresh));
+        let RouteRefresh::Request(Some(family)) = refresh else {
+            return;
+        };
+        if !peer.families.contains(&family) {
+            return;
+        }
+        self.rib.refresh(family);
+        if peer.enhanced_refresh {
+            self.send(wire::encode_route_refresh(family, RefreshSubtype::Begin));
+            self.end_of_refresh_due.push(family);
         }
     }
 
@@ -472,7 +494,7 @@ impl Session {
     // ---- ways out of a connection --------------------------------------------------------------
 
     fn refuse(&mut self) -> State {
-        self.outputs.push_back(Output::Close);
+        self.outputs.push_back(Output::Close(self.connection));
         State::Idle
     }
 
@@ -482,12 +504,14 @@ impl Session {
     }
 
     fn close_silently(&mut self) -> State {
-        self.outputs.push_back(Output::Close);
+        self.drop_rival(None);
+        self.outputs.push_back(Output::Close(self.connection));
         self.release();
         State::Idle
     }
 
     fn stop_with(&mut self, notification: Notification) -> State {
+        self.drop_rival(Some(notification.clone()));
         self.send(notification.encode());
         self.report(Report::NotificationSent {
             notification,
@@ -507,33 +531,44 @@ impl Session {
     /// We end the session because of an error: tell the peer, close, try again later.
     fn fail(&mut self, now: Instant, notification: Notification, detail: &str) -> State {
         self.send(notification.encode());
-        self.note_error(now, format!("sent {notification}: {detail}"));
+        self.note_notification(now, &notification, detail);
         self.report(Report::NotificationSent {
             notification,
             detail: detail.to_owned(),
         });
-        self.outputs.push_back(Output::Close);
+        self.outputs.push_back(Output::Close(self.connection));
         self.idle_for_a_while(now)
     }
 
     /// The peer ended the session: "no reply", close, try again later.
     fn told(&mut self, now: Instant, notification: Notification) -> State {
-        self.note_error(now, format!("received {notification}"));
+        self.last_error = Some(LastError {
+            at: now,
+            text: format!("received {notification}"),
+            notification: Some(notification.clone()),
+            received: true,
+        });
+        let refused_again =
+            notification.refuses_optional() && !self.offer.learn_refusal(&notification);
         self.report(Report::NotificationReceived(notification));
-        self.outputs.push_back(Output::Close);
-        self.idle_for_a_while(now)
+        self.outputs.push_back(Output::Close(self.connection));
+        let idle = self.idle_for_a_while(now);
+        if refused_again && self.wanted {
+            self.timers.set(Timer::IdleHold, now + REFUSED_PAUSE);
+        }
+        idle
     }
 
     fn lost(&mut self, now: Instant, reason: &str) -> State {
         self.report(Report::TransportFailed(reason.to_owned()));
         self.note_error(now, reason.to_owned());
-        self.outputs.push_back(Output::Close);
+        self.outputs.push_back(Output::Close(self.connection));
         self.idle_for_a_while(now)
     }
 
     /// RFC 4271 section 8.2.2, OpenSent, event 18: back to Active.
     fn lost_before_open(&mut self, now: Instant, reason: &str) -> State {
-        self.outputs.push_back(Output::Close);
+        self.outputs.push_back(Output::Close(self.connection));
         self.release();
         self.wait_active(
             now,
@@ -548,6 +583,7 @@ impl Session {
         self.received.clear();
         self.rib.end_session();
         self.end_of_rib_due.clear();
+        self.end_of_refresh_due.clear();
         self.unsent_bytes = 0;
     }
 

@@ -3,10 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
+
 use super::fsm::StateName;
-use super::{Session, UNSENT_BYTES_MAX};
+use super::{Connection, Session, UNSENT_BYTES_MAX};
 use crate::types::{Asn, Family, HoldTime};
-use crate::wire::Capability;
+use crate::wire::{Capability, Notification};
 
 /// What both sides agreed on in their OPENs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +23,14 @@ pub struct Negotiated {
     pub families: Vec<Family>,
     /// AS numbers have four octets in both directions (RFC 6793).
     pub four_octet_as: bool,
+    /// Messages may have up to 65535 octets (RFC 8654).
+    pub extended_message: bool,
+    /// IPv4 routes carry IPv6 next hops (RFC 8950).
+    pub extended_next_hop: bool,
+    /// Refreshes are demarcated (RFC 7313).
+    pub enhanced_refresh: bool,
+    /// The peer keeps our routes over a restart (RFC 4724).
+    pub graceful_restart: bool,
     /// Capabilities that both sides have, to be shown.
     pub capabilities: Vec<Capability>,
 }
@@ -40,6 +50,8 @@ pub struct Counters {
     pub treated_as_withdraw: u64,
     /// UPDATEs received with an attribute that RFC 7606 discards.
     pub attributes_discarded: u64,
+    /// Prefixes that the peer has announced.
+    pub prefixes_in: u64,
     /// How often the session was established.
     pub established: u64,
 }
@@ -51,6 +63,10 @@ pub struct LastError {
     pub at: Instant,
     /// A sentence.
     pub text: String,
+    /// The NOTIFICATION that it came with.
+    pub notification: Option<Notification>,
+    /// The peer sent that NOTIFICATION.
+    pub received: bool,
 }
 
 /// Why a desired route is not in force at the peer. The codes are those of API, CLI and logs.
@@ -85,8 +101,8 @@ impl Withheld {
 /// A desired route and its standing at the peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteStatus {
-    /// The host address.
-    pub address: IpAddr,
+    /// The destination.
+    pub prefix: IpNet,
     /// Our address in the announcement.
     pub next_hop: Option<IpAddr>,
     /// The announcement is in force as far as we know.
@@ -116,6 +132,18 @@ impl Session {
         self.state.negotiated().map(AsRef::as_ref)
     }
 
+    /// Capabilities that are left out because the peer refused them, in words.
+    #[must_use]
+    pub fn refused_capabilities(&self) -> Vec<String> {
+        self.offer.refused(&self.config)
+    }
+
+    /// The connection that the state machine runs on; meaningful from OpenSent on.
+    #[must_use]
+    pub fn connection(&self) -> Connection {
+        self.connection
+    }
+
     /// The keepalive interval in force, before jitter; `None` without session or with hold time 0.
     #[must_use]
     pub fn keepalive_interval(&self) -> Option<Duration> {
@@ -137,9 +165,9 @@ impl Session {
     /// Desired routes by address. Desired and sent are different things.
     pub fn routes(&self) -> impl Iterator<Item = RouteStatus> + '_ {
         self.rib.routes().map(|route| {
-            let family = Family::of(route.address);
+            let family = Family::of_prefix(route.prefix);
             RouteStatus {
-                address: route.address,
+                prefix: route.prefix,
                 next_hop: self.config.next_hop(family),
                 sent: route.in_force,
                 announced_at: route.last_announced,

@@ -1,6 +1,8 @@
 //! The state table, timers and messages of one session, and two sessions against each other.
 
 mod behaviour;
+mod capabilities;
+mod collision;
 mod pair;
 mod table;
 
@@ -8,9 +10,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
+
 use super::fsm::Event;
 use super::*;
-use crate::rib::RouteAttributes;
+use crate::rib::{AttributeValues, RouteAttributes};
 use crate::types::{Asn, HoldTime};
 use crate::wire::{Open, encode_keepalive};
 
@@ -27,6 +31,8 @@ fn config() -> SessionConfig {
         advertisement_interval: Duration::from_secs(5),
         next_hop_v4: Some(Ipv4Addr::new(10, 10, 10, 11)),
         next_hop_v6: None,
+        extended_next_hop: false,
+        graceful_restart: None,
         passive: false,
     }
 }
@@ -44,7 +50,7 @@ fn routes(last_octets: impl IntoIterator<Item = u8>) -> RouteTable {
     let attributes = Arc::new(RouteAttributes::default());
     last_octets
         .into_iter()
-        .map(|last| (IpAddr::from([10, 10, 200, last]), attributes.clone()))
+        .map(|last| (IpAddr::from([10, 10, 200, last]).into(), attributes.clone()))
         .collect()
 }
 
@@ -57,16 +63,16 @@ fn session_in(state: StateName) -> (Session, Instant) {
         session.start(now);
     }
     if state == StateName::Active {
-        session.on_transport_failed(now, "connection refused");
+        session.on_transport_failed(now, Connection::Opened, "connection refused");
     }
     if state >= StateName::OpenSent {
         session.on_connected(now);
     }
     if state >= StateName::OpenConfirm {
-        session.on_bytes(now, &peer_open().encode().unwrap());
+        session.on_bytes(now, Connection::Opened, &peer_open().encode().unwrap());
     }
     if state == StateName::Established {
-        session.on_bytes(now, &encode_keepalive());
+        session.on_bytes(now, Connection::Opened, &encode_keepalive());
     }
     assert_eq!(session.state(), state);
     take(&mut session);
@@ -79,9 +85,15 @@ fn take(session: &mut Session) -> Vec<String> {
     while let Some(output) = session.poll_output() {
         match output {
             Output::Connect => words.push("connect".to_owned()),
-            Output::Close => words.push("close".to_owned()),
-            Output::Send(bytes) => {
-                words.push(word(&bytes));
+            Output::Close(Connection::Opened) => words.push("close".to_owned()),
+            Output::Close(Connection::Accepted) => words.push("close-accepted".to_owned()),
+            Output::Send(connection, bytes) => {
+                let second = connection != session.connection;
+                words.push(format!(
+                    "{}{}",
+                    if second { "accepted:" } else { "" },
+                    word(&bytes)
+                ));
                 session.unsent_bytes = session.unsent_bytes.saturating_sub(bytes.len());
             }
             Output::Report(_) => {}
@@ -97,6 +109,7 @@ fn word(message: &[u8]) -> String {
         2 => "UPDATE".to_owned(),
         3 => format!("N{}/{}", message[19], message[20]),
         4 => "KEEPALIVE".to_owned(),
+        5 => ["REFRESH", "BoRR", "EoRR"][usize::from(message[21])].to_owned(),
         kind => format!("type {kind}"),
     }
 }

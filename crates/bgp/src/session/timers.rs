@@ -36,7 +36,7 @@ impl From<Timer> for Event {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Timers {
     deadlines: [Option<Instant>; Timer::ALL.len()],
 }

@@ -12,6 +12,9 @@ pub const HEADER_LEN: usize = 19;
 /// Largest message without the extended message capability (RFC 4271 section 4.1).
 pub const MAX_MESSAGE_LEN: usize = 4096;
 
+/// Largest message with it (RFC 8654 section 4).
+pub const EXTENDED_MESSAGE_LEN: usize = 65_535;
+
 const MARKER: [u8; 16] = [0xFF; 16];
 
 /// What a message means depends on what the OPENs agreed on.
@@ -21,6 +24,8 @@ pub struct DecodeContext {
     pub four_octet_as: bool,
     /// The peer is in our AS: RFC 7606 judges some attributes by it.
     pub ibgp: bool,
+    /// Both sides have the extended message capability (RFC 8654).
+    pub extended_message: bool,
 }
 
 /// A received message.
@@ -34,9 +39,50 @@ pub enum Message {
     Notification(Notification),
     /// Type 4.
     Keepalive,
-    /// Type 5 (RFC 2918); `None` for a family or subtype that is not spoken here.
-    RouteRefresh(Option<Family>),
+    /// Type 5 (RFC 2918, RFC 7313).
+    RouteRefresh(RouteRefresh),
 }
+
+/// What a ROUTE-REFRESH says; `None` stands for a family that is not spoken here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteRefresh {
+    /// The peer wants everything again (RFC 2918).
+    Request(Option<Family>),
+    /// The peer begins to send everything again (BoRR, RFC 7313).
+    Begin(Option<Family>),
+    /// The peer has sent everything again (EoRR, RFC 7313).
+    End(Option<Family>),
+    /// RFC 7313 section 5: a subtype that is not known "MUST be ignored".
+    Unknown(u8),
+}
+
+/// ROUTE-REFRESH of ours: a demarcation, see [`RouteRefresh`].
+#[must_use]
+pub fn encode_route_refresh(family: Family, subtype: RefreshSubtype) -> Bytes {
+    let afi = match family {
+        Family::Ipv4Unicast => 1,
+        Family::Ipv6Unicast => 2,
+    };
+    let mut bytes = Vec::with_capacity(ROUTE_REFRESH_LEN);
+    bytes.extend_from_slice(&MARKER);
+    bytes.extend_from_slice(&[0, ROUTE_REFRESH_LEN as u8, ROUTE_REFRESH]);
+    bytes.extend_from_slice(&[0, afi, subtype as u8, 1]);
+    bytes.into()
+}
+
+/// The third octet of a ROUTE-REFRESH (RFC 7313 section 3.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefreshSubtype {
+    /// A request.
+    Request = 0,
+    /// BoRR.
+    Begin = 1,
+    /// EoRR.
+    End = 2,
+}
+
+const ROUTE_REFRESH: u8 = 5;
+const ROUTE_REFRESH_LEN: usize = 23;
 
 /// Received bytes that are not yet a whole message.
 ///
@@ -64,7 +110,7 @@ impl FrameBuffer {
     ///
     /// A malformed message. The stream cannot be trusted afterwards: send the NOTIFICATION and close.
     pub fn next_message(&mut self, context: DecodeContext) -> Result<Option<Message>, WireError> {
-        let Some(len) = peek_len(&self.bytes)? else {
+        let Some(len) = peek_len(&self.bytes, context)? else {
             return Ok(None);
         };
         if self.bytes.len() < len {
@@ -76,7 +122,7 @@ impl FrameBuffer {
 }
 
 /// Length of the message at the front, after judging its header; `None` while the header is short.
-fn peek_len(bytes: &[u8]) -> Result<Option<usize>, WireError> {
+fn peek_len(bytes: &[u8], context: DecodeContext) -> Result<Option<usize>, WireError> {
     let Some(header) = bytes.get(..HEADER_LEN) else {
         return Ok(None);
     };
@@ -90,7 +136,13 @@ fn peek_len(bytes: &[u8]) -> Result<Option<usize>, WireError> {
     let len = u16::from_be_bytes([header[16], header[17]]);
     let kind = header[18];
     // Length before type: the length of an unknown type must be plausible too.
-    if !(HEADER_LEN..=MAX_MESSAGE_LEN).contains(&usize::from(len)) || !length_fits(kind, len) {
+    let max = match kind {
+        // RFC 8654 section 4: "except the OPEN and KEEPALIVE messages".
+        1 | 4 => MAX_MESSAGE_LEN,
+        _ if context.extended_message => EXTENDED_MESSAGE_LEN,
+        _ => MAX_MESSAGE_LEN,
+    };
+    if !(HEADER_LEN..=max).contains(&usize::from(len)) || !length_fits(kind, len) {
         let detail = format!("bad length {len} in the header of a message of type {kind}");
         return Err(WireError {
             notification: Notification::bad_length(len),
@@ -119,8 +171,6 @@ fn length_fits(kind: u8, len: u16) -> bool {
 }
 
 fn decode(frame: &Bytes, context: DecodeContext) -> Result<Message, WireError> {
-    const ROUTE_REFRESH: u8 = 5;
-    const ROUTE_REFRESH_LEN: usize = 23;
     if frame[18] == ROUTE_REFRESH && frame.len() != ROUTE_REFRESH_LEN {
         // RFC 7313 section 5: 7/1 with the complete message as data.
         let detail = format!("ROUTE-REFRESH of {} bytes instead of 23", frame.len());
@@ -129,7 +179,7 @@ fn decode(frame: &Bytes, context: DecodeContext) -> Result<Message, WireError> {
             detail,
         });
     }
-    let message = codec::decode_message(&mut frame.clone(), MAX_MESSAGE_LEN as u16)
+    let message = codec::decode_message(&mut frame.clone(), EXTENDED_MESSAGE_LEN as u16)
         .map_err(|error| WireError::from_codec(&error))?;
     match message {
         codec::Message::Open(open) => Ok(Message::Open(Open::from_codec(&open))),
@@ -153,12 +203,17 @@ fn decode(frame: &Bytes, context: DecodeContext) -> Result<Message, WireError> {
     }
 }
 
-/// RFC 2918 section 4: an AFI/SAFI that was not advertised "SHOULD" be ignored; demarcations
-/// (RFC 7313) are not negotiated and ignored as well.
-fn requested(refresh: &codec::RouteRefreshMessage) -> Option<Family> {
-    match (refresh.afi_raw, refresh.safi_raw, refresh.subtype_raw) {
-        (1, 1, 0) => Some(Family::Ipv4Unicast),
-        (2, 1, 0) => Some(Family::Ipv6Unicast),
+/// RFC 2918 section 4: an AFI/SAFI that was not advertised "SHOULD" be ignored.
+fn requested(refresh: &codec::RouteRefreshMessage) -> RouteRefresh {
+    let family = match (refresh.afi_raw, refresh.safi_raw) {
+        (1, 1) => Some(Family::Ipv4Unicast),
+        (2, 1) => Some(Family::Ipv6Unicast),
         _ => None,
+    };
+    match refresh.subtype_raw {
+        0 => RouteRefresh::Request(family),
+        1 => RouteRefresh::Begin(family),
+        2 => RouteRefresh::End(family),
+        other => RouteRefresh::Unknown(other),
     }
 }

@@ -114,6 +114,37 @@ impl Notification {
         Self::bare(code::CEASE, ADMINISTRATIVE_RESET)
     }
 
+    /// Cease, Connection Collision Resolution (6/7, RFC 4486).
+    #[must_use]
+    pub fn connection_collision() -> Self {
+        Self::bare(code::CEASE, 7)
+    }
+
+    /// Cease, BFD Down (6/10, RFC 9384).
+    #[must_use]
+    pub fn bfd_down() -> Self {
+        Self::bare(code::CEASE, 10)
+    }
+
+    /// The codes of the capabilities that the peer does not support (2/7, RFC 5492 section 5); empty when it
+    /// does not name them.
+    #[must_use]
+    pub fn unsupported_capabilities(&self) -> Vec<u8> {
+        let mut codes = Vec::new();
+        let mut rest = &self.data[..];
+        while let [code, len, tail @ ..] = rest {
+            codes.push(*code);
+            rest = tail.get(usize::from(*len)..).unwrap_or_default();
+        }
+        codes
+    }
+
+    /// The peer refuses something optional in our OPEN: 2/4 or 2/7.
+    #[must_use]
+    pub fn refuses_optional(&self) -> bool {
+        self.code == code::OPEN && matches!(self.subcode, 4 | 7)
+    }
+
     /// Cease, Other Configuration Change (6/6, RFC 4486).
     #[must_use]
     pub fn other_configuration_change() -> Self {

@@ -1,19 +1,23 @@
 use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::rib::RouteAttributes;
-use crate::types::{Asn, Community, Family};
+use crate::rib::{AttributeValues, RouteAttributes};
+use crate::types::{Asn, Community, Family, LargeCommunity};
 
 const IBGP: DecodeContext = DecodeContext {
     four_octet_as: true,
     ibgp: true,
+    extended_message: false,
 };
 const EBGP: DecodeContext = DecodeContext {
     four_octet_as: true,
     ibgp: false,
+    extended_message: false,
 };
 
 fn message(kind: u8, body: &[u8]) -> Vec<u8> {
@@ -167,17 +171,29 @@ fn context(ibgp: bool) -> UpdateContext {
         four_octet_as: true,
         next_hop_v4: Some(Ipv4Addr::new(10, 10, 10, 11)),
         next_hop_v6: Some("2001:db8::11".parse().unwrap()),
+        extended_next_hop: false,
+        max_message_len: MAX_MESSAGE_LEN,
     }
 }
 
-fn vip() -> IpAddr {
-    "10.10.200.1".parse().unwrap()
+fn attributes(local_pref: u32, prepend: u32, communities: Vec<Community>) -> RouteAttributes {
+    RouteAttributes::new(AttributeValues {
+        local_pref,
+        prepend,
+        communities,
+        ..AttributeValues::default()
+    })
+    .unwrap()
+}
+
+fn vip() -> IpNet {
+    "10.10.200.1/32".parse().unwrap()
 }
 
 /// RFC 4271 sections 5.1.2 and 5.1.5: towards internal peers an empty AS_PATH and LOCAL_PREF.
 #[test]
 fn an_ibgp_announcement_is_exactly_these_bytes() {
-    let attributes = RouteAttributes::new(100, 3, vec![Community::NO_EXPORT]).unwrap();
+    let attributes = attributes(100, 3, vec![Community::NO_EXPORT]);
     let updates =
         encode_announcement(&context(true), &attributes, Family::Ipv4Unicast, &[vip()]).unwrap();
     let mut body = vec![0, 0, 0, 28];
@@ -193,7 +209,7 @@ fn an_ibgp_announcement_is_exactly_these_bytes() {
 /// RFC 4271 section 5.1.5: LOCAL_PREF "MUST NOT" go to external peers.
 #[test]
 fn an_ebgp_announcement_is_exactly_these_bytes() {
-    let attributes = RouteAttributes::new(777, 1, vec![]).unwrap();
+    let attributes = attributes(777, 1, vec![]);
     let updates =
         encode_announcement(&context(false), &attributes, Family::Ipv4Unicast, &[vip()]).unwrap();
     let mut body = vec![0, 0, 0, 24];
@@ -212,7 +228,7 @@ fn a_two_octet_peer_gets_as_trans_and_the_real_path_in_as4_path_last() {
         four_octet_as: false,
         ..context(false)
     };
-    let attributes = RouteAttributes::new(100, 1, vec![Community(7)]).unwrap();
+    let attributes = attributes(100, 1, vec![Community(7)]);
     let updates =
         encode_announcement(&context, &attributes, Family::Ipv4Unicast, &[vip()]).unwrap();
     let mut body = vec![0, 0, 0, 40];
@@ -226,6 +242,7 @@ fn a_two_octet_peer_gets_as_trans_and_the_real_path_in_as4_path_last() {
     let two_octets = DecodeContext {
         four_octet_as: false,
         ibgp: false,
+        extended_message: false,
     };
     assert_eq!(
         decode_update(&updates[0], two_octets).attributes.as_path,
@@ -236,7 +253,7 @@ fn a_two_octet_peer_gets_as_trans_and_the_real_path_in_as4_path_last() {
 /// RFC 7606 section 5.1: MP_REACH_NLRI "SHALL be encoded as the very first path attribute".
 #[test]
 fn an_ipv6_announcement_starts_with_mp_reach_and_a_next_hop_of_16_bytes() {
-    let vip = "2001:db8:200::1".parse().unwrap();
+    let vip = "2001:db8:200::1/128".parse().unwrap();
     let updates = encode_announcement(
         &context(true),
         &RouteAttributes::default(),
@@ -268,16 +285,16 @@ fn end_of_rib_is_recognised_in_both_families() {
 
 #[test]
 fn a_thousand_vips_with_equal_attributes_need_few_messages() {
-    let v4: Vec<IpAddr> = (0..1000u32)
-        .map(|i| IpAddr::from((0x0A00_0000 + i).to_be_bytes()))
+    let v4: Vec<IpNet> = (0..1000u32)
+        .map(|i| IpAddr::from((0x0A00_0000 + i).to_be_bytes()).into())
         .collect();
-    let v6: Vec<IpAddr> = (0..1000u128)
-        .map(|i| IpAddr::from((0x2001_0DB8_u128 << 96 | i).to_be_bytes()))
+    let v6: Vec<IpNet> = (0..1000u128)
+        .map(|i| IpAddr::from((0x2001_0DB8_u128 << 96 | i).to_be_bytes()).into())
         .collect();
-    let count = |family, list: &[IpAddr]| {
+    let count = |family, list: &[IpNet]| {
         let updates =
             encode_announcement(&context(true), &RouteAttributes::default(), family, list).unwrap();
-        let withdrawals = encode_withdrawal(family, list).unwrap();
+        let withdrawals = encode_withdrawal(family, MAX_MESSAGE_LEN, list).unwrap();
         (updates.len(), withdrawals.len())
     };
     assert_eq!(count(Family::Ipv4Unicast, &v4), (2, 2));
@@ -390,22 +407,38 @@ fn a_notification_speaks_in_words_and_hides_control_characters() {
 
 fn any_attributes() -> impl Strategy<Value = RouteAttributes> {
     let communities = proptest::collection::vec(any::<u32>().prop_map(Community), 0..128);
-    (any::<u32>(), 0..=10u32, communities)
-        .prop_map(|(pref, prepend, c)| RouteAttributes::new(pref, prepend, c).unwrap())
+    let large = any::<(u32, u32, u32)>().prop_map(|(a, b, c)| LargeCommunity(a, b, c));
+    let large_communities = proptest::collection::vec(large, 0..128);
+    let as_path = proptest::collection::vec(1..u32::MAX, 0..200);
+    (
+        any::<u32>(),
+        0..=10u32,
+        communities,
+        large_communities,
+        as_path,
+    )
+        .prop_map(
+            |(local_pref, prepend, communities, large_communities, as_path)| {
+                RouteAttributes::new(AttributeValues {
+                    local_pref,
+                    prepend,
+                    communities,
+                    large_communities,
+                    as_path,
+                })
+                .unwrap()
+            },
+        )
 }
 
-fn any_routes() -> impl Strategy<Value = (Family, Vec<IpAddr>)> {
-    let v4 = proptest::collection::vec(
-        any::<u32>().prop_map(|a| IpAddr::from(a.to_be_bytes())),
-        1..3000,
-    );
-    let v6 = proptest::collection::vec(
-        any::<u128>().prop_map(|a| IpAddr::from(a.to_be_bytes())),
-        1..1000,
-    );
+fn any_routes() -> impl Strategy<Value = (Family, Vec<IpNet>)> {
+    let v4 = (any::<u32>(), 0..=32u8)
+        .prop_map(|(a, len)| Ipv4Net::new(a.into(), len).unwrap().trunc().into());
+    let v6 = (any::<u128>(), 0..=128u8)
+        .prop_map(|(a, len)| Ipv6Net::new(a.into(), len).unwrap().trunc().into());
     prop_oneof![
-        v4.prop_map(|list| (Family::Ipv4Unicast, list)),
-        v6.prop_map(|list| (Family::Ipv6Unicast, list))
+        proptest::collection::vec(v4, 1..3000).prop_map(|list| (Family::Ipv4Unicast, list)),
+        proptest::collection::vec(v6, 1..1000).prop_map(|list| (Family::Ipv6Unicast, list))
     ]
 }
 
@@ -418,39 +451,52 @@ proptest! {
         attributes in any_attributes(),
         ibgp: bool,
         four_octet_as: bool,
+        extended_message: bool,
+        extended_next_hop: bool,
         asn in 1..u32::MAX,
     ) {
-        let context = UpdateContext { local_as: Asn::new(asn).unwrap(), four_octet_as, ..context(ibgp) };
+        let max_message_len = if extended_message { EXTENDED_MESSAGE_LEN } else { MAX_MESSAGE_LEN };
+        let context = UpdateContext {
+            local_as: Asn::new(asn).unwrap(),
+            four_octet_as,
+            extended_next_hop,
+            max_message_len,
+            ..context(ibgp)
+        };
         let attributes = Arc::new(attributes);
-        let decode_context = DecodeContext { four_octet_as, ibgp };
+        let decode_context = DecodeContext { four_octet_as, ibgp, extended_message };
         let mut announced = Vec::new();
         for bytes in encode_announcement(&context, &attributes, family, &routes).unwrap() {
-            prop_assert!(bytes.len() <= MAX_MESSAGE_LEN);
+            prop_assert!(bytes.len() <= max_message_len);
             let update = decode_update(&bytes, decode_context);
             prop_assert_eq!(&update.treatment, &Treatment::Accepted);
-            let path = if ibgp { vec![] } else { vec![asn; 1 + usize::from(attributes.prepend())] };
+            let mut path = if ibgp { vec![] } else { vec![asn; 1 + usize::from(attributes.prepend())] };
+            path.extend_from_slice(attributes.as_path());
             prop_assert_eq!(update.attributes.as_path, path);
             prop_assert_eq!(update.attributes.local_pref, ibgp.then_some(attributes.local_pref()));
             prop_assert_eq!(&update.attributes.communities[..], attributes.communities());
-            announced.extend(update.announced.iter().map(ipnet::IpNet::addr));
+            prop_assert_eq!(&update.attributes.large_communities[..], attributes.large_communities());
+            let v6_hop = extended_next_hop || family == Family::Ipv6Unicast;
+            prop_assert_eq!(update.attributes.next_hop.map(|hop| hop.is_ipv6()), Some(v6_hop));
+            announced.extend(update.announced);
         }
         prop_assert_eq!(&announced, &routes);
         let mut withdrawn = Vec::new();
-        for bytes in encode_withdrawal(family, &routes).unwrap() {
-            prop_assert!(bytes.len() <= MAX_MESSAGE_LEN);
-            withdrawn.extend(decode_update(&bytes, decode_context).withdrawn.iter().map(ipnet::IpNet::addr));
+        for bytes in encode_withdrawal(family, max_message_len, &routes).unwrap() {
+            prop_assert!(bytes.len() <= max_message_len);
+            withdrawn.extend(decode_update(&bytes, decode_context).withdrawn);
         }
         prop_assert_eq!(&withdrawn, &routes);
     }
 
     #[test]
     fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..5000), ibgp: bool, four_octet_as: bool) {
-        let _ = decode_all(&bytes, DecodeContext { four_octet_as, ibgp });
+        let _ = decode_all(&bytes, DecodeContext { four_octet_as, ibgp, extended_message: ibgp });
     }
 
     #[test]
     fn random_bodies_never_panic(kind in 1..=5u8, body in proptest::collection::vec(any::<u8>(), 0..4077), four_octet_as: bool) {
-        let _ = decode_all(&message(kind, &body), DecodeContext { four_octet_as, ibgp: false });
+        let _ = decode_all(&message(kind, &body), DecodeContext { four_octet_as, ibgp: false, extended_message: four_octet_as });
     }
 
     #[test]
@@ -470,7 +516,7 @@ proptest! {
                 let at = HEADER_LEN + at.index(bytes.len() - HEADER_LEN);
                 bytes[at] = *value;
             }
-            let _ = decode_all(&bytes, DecodeContext { four_octet_as, ibgp: false });
+            let _ = decode_all(&bytes, DecodeContext { four_octet_as, ibgp: false, extended_message: four_octet_as });
         }
     }
 

@@ -6,18 +6,12 @@ use bytes::{Bytes, BytesMut};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rustbgpd_wire as codec;
 
-use super::{
-    DecodeContext, EncodeError, HEADER_LEN, MAX_MESSAGE_LEN, Notification, WireError, code,
-};
+use super::{DecodeContext, EncodeError, HEADER_LEN, Notification, WireError, code};
 use crate::rib::RouteAttributes;
-use crate::types::{AS_TRANS, Asn, Community, Family};
+use crate::types::{AS_TRANS, Asn, Community, Family, LargeCommunity};
 
 /// Header and the two length fields of an UPDATE.
 const UPDATE_OVERHEAD: usize = HEADER_LEN + 4;
-/// A /32 in NLRI: the prefix length and four octets.
-const NLRI_V4_LEN: usize = 5;
-/// A /128 in NLRI: the prefix length and sixteen octets.
-const NLRI_V6_LEN: usize = 17;
 /// MP_REACH_NLRI without NLRI: attribute header with a two-octet length, AFI, SAFI, next hop, reserved.
 const MP_REACH_OVERHEAD: usize = 4 + 2 + 1 + 1 + 16 + 1;
 /// MP_UNREACH_NLRI without NLRI: attribute header with a two-octet length, AFI, SAFI.
@@ -40,9 +34,24 @@ pub struct UpdateContext {
     pub next_hop_v4: Option<Ipv4Addr>,
     /// Our global address on the link, for IPv6 routes.
     pub next_hop_v6: Option<Ipv6Addr>,
+    /// IPv4 routes carry the IPv6 next hop (RFC 8950).
+    pub extended_next_hop: bool,
+    /// Largest message that the peer takes, in octets (RFC 4271, RFC 8654).
+    pub max_message_len: usize,
 }
 
-/// The UPDATEs that announce these addresses as host routes, as few as fit.
+impl UpdateContext {
+    /// The next hop that announcements of this family carry.
+    fn next_hop(&self, family: Family) -> Result<IpAddr, EncodeError> {
+        let address = match family {
+            Family::Ipv4Unicast if !self.extended_next_hop => self.next_hop_v4.map(IpAddr::V4),
+            Family::Ipv4Unicast | Family::Ipv6Unicast => self.next_hop_v6.map(IpAddr::V6),
+        };
+        address.ok_or(EncodeError::NoNextHop(family))
+    }
+}
+
+/// The UPDATEs that announce these prefixes, as few as fit.
 ///
 /// ORIGIN is IGP. To an internal peer AS_PATH is empty and LOCAL_PREF is always there (RFC 4271
 /// sections 5.1.2 and 5.1.5); to an external one AS_PATH starts with our AS and LOCAL_PREF is not
@@ -55,56 +64,52 @@ pub fn encode_announcement(
     context: &UpdateContext,
     attributes: &RouteAttributes,
     family: Family,
-    addresses: &[IpAddr],
+    prefixes: &[IpNet],
 ) -> Result<Vec<Bytes>, EncodeError> {
-    let common = encode_common_attributes(context, attributes, family)?;
-    let (overhead, nlri_len) = match family {
-        Family::Ipv4Unicast => (UPDATE_OVERHEAD + common.len(), NLRI_V4_LEN),
-        Family::Ipv6Unicast => (
-            UPDATE_OVERHEAD + common.len() + MP_REACH_OVERHEAD,
-            NLRI_V6_LEN,
-        ),
-    };
-    let per_message = MAX_MESSAGE_LEN.saturating_sub(overhead) / nlri_len;
-    if per_message == 0 {
-        return Err(EncodeError::AttributesTooLong {
-            attributes_len: common.len(),
-        });
-    }
-    addresses
-        .chunks(per_message)
-        .map(|chunk| match family {
-            Family::Ipv4Unicast => encode_body(Bytes::new(), common.clone(), body_nlri(chunk)),
-            Family::Ipv6Unicast => {
-                let mut all = mp_reach(context, chunk)?;
-                all.extend_from_slice(&common);
-                encode_body(Bytes::new(), all.into(), Bytes::new())
-            }
-        })
-        .collect()
+    let next_hop = context.next_hop(family)?;
+    let common = encode_common_attributes(context, attributes, next_hop)?;
+    let multiprotocol = next_hop.is_ipv6();
+    let overhead =
+        UPDATE_OVERHEAD + common.len() + if multiprotocol { MP_REACH_OVERHEAD } else { 0 };
+    let chunks = pack(prefixes, context.max_message_len.saturating_sub(overhead));
+    let chunks = chunks.ok_or(EncodeError::AttributesTooLong {
+        attributes_len: common.len(),
+    })?;
+    let each = chunks.into_iter().map(|chunk| {
+        if !multiprotocol {
+            return encode_body(Bytes::new(), common.clone(), body_nlri(chunk));
+        }
+        let mut all = mp_reach(family, next_hop, chunk)?;
+        all.extend_from_slice(&common);
+        encode_body(Bytes::new(), all.into(), Bytes::new())
+    });
+    each.collect()
 }
 
-/// The UPDATEs that withdraw these addresses, as few as fit.
+/// The UPDATEs that withdraw these prefixes, as few as fit.
 ///
 /// # Errors
 ///
-/// Only what the codec refuses, which does not happen with host routes.
-pub fn encode_withdrawal(family: Family, addresses: &[IpAddr]) -> Result<Vec<Bytes>, EncodeError> {
-    let per_message = match family {
-        Family::Ipv4Unicast => (MAX_MESSAGE_LEN - UPDATE_OVERHEAD) / NLRI_V4_LEN,
-        Family::Ipv6Unicast => {
-            (MAX_MESSAGE_LEN - UPDATE_OVERHEAD - MP_UNREACH_OVERHEAD) / NLRI_V6_LEN
-        }
+/// Only what the codec refuses, which does not happen with valid prefixes.
+pub fn encode_withdrawal(
+    family: Family,
+    max_message_len: usize,
+    prefixes: &[IpNet],
+) -> Result<Vec<Bytes>, EncodeError> {
+    let overhead = match family {
+        Family::Ipv4Unicast => UPDATE_OVERHEAD,
+        Family::Ipv6Unicast => UPDATE_OVERHEAD + MP_UNREACH_OVERHEAD,
     };
-    addresses
-        .chunks(per_message)
-        .map(|chunk| match family {
-            Family::Ipv4Unicast => encode_body(body_nlri(chunk), Bytes::new(), Bytes::new()),
-            Family::Ipv6Unicast => {
-                encode_body(Bytes::new(), mp_unreach(chunk)?.into(), Bytes::new())
-            }
-        })
-        .collect()
+    let chunks = pack(prefixes, max_message_len.saturating_sub(overhead)).unwrap_or_default();
+    let each = chunks.into_iter().map(|chunk| match family {
+        Family::Ipv4Unicast => encode_body(body_nlri(chunk), Bytes::new(), Bytes::new()),
+        Family::Ipv6Unicast => encode_body(
+            Bytes::new(),
+            mp_unreach(family, chunk)?.into(),
+            Bytes::new(),
+        ),
+    });
+    each.collect()
 }
 
 /// End-of-RIB (RFC 4724 section 2): an UPDATE that says nothing in this family.
@@ -115,9 +120,35 @@ pub fn encode_withdrawal(family: Family, addresses: &[IpAddr]) -> Result<Vec<Byt
 pub fn encode_end_of_rib(family: Family) -> Result<Bytes, EncodeError> {
     let attributes = match family {
         Family::Ipv4Unicast => Bytes::new(),
-        Family::Ipv6Unicast => mp_unreach(&[])?.into(),
+        Family::Ipv6Unicast => mp_unreach(family, &[])?.into(),
     };
     encode_body(Bytes::new(), attributes, Bytes::new())
+}
+
+/// Cuts the list into runs that fit into `room` octets of NLRI; `None` when not even one prefix may fit.
+fn pack(prefixes: &[IpNet], room: usize) -> Option<Vec<&[IpNet]>> {
+    let mut chunks = Vec::new();
+    let (mut start, mut used) = (0, 0);
+    for (at, prefix) in prefixes.iter().enumerate() {
+        let len = nlri_len(*prefix);
+        if len > room {
+            return None;
+        }
+        if used + len > room {
+            chunks.push(&prefixes[start..at]);
+            (start, used) = (at, 0);
+        }
+        used += len;
+    }
+    if start < prefixes.len() {
+        chunks.push(&prefixes[start..]);
+    }
+    Some(chunks)
+}
+
+/// The prefix length and as many octets as it needs (RFC 4271 section 4.3).
+fn nlri_len(prefix: IpNet) -> usize {
+    1 + usize::from(prefix.prefix_len()).div_ceil(8)
 }
 
 fn encode_body(
@@ -131,7 +162,8 @@ fn encode_body(
         nlri,
     };
     let mut bytes = BytesMut::with_capacity(update.encoded_len());
-    update.encode(&mut bytes)?;
+    // The lists were packed to the peer's limit.
+    update.encode_with_limit(&mut bytes, u16::MAX)?;
     Ok(bytes.freeze())
 }
 
@@ -139,7 +171,7 @@ fn encode_body(
 fn encode_common_attributes(
     context: &UpdateContext,
     attributes: &RouteAttributes,
-    family: Family,
+    next_hop: IpAddr,
 ) -> Result<Bytes, EncodeError> {
     let as_path = our_as_path(context, attributes);
     let needs_as4_path =
@@ -156,10 +188,8 @@ fn encode_common_attributes(
         codec::PathAttribute::Origin(codec::Origin::Igp),
         as_path_attribute(path_on_wire),
     ];
-    if family == Family::Ipv4Unicast {
-        list.push(codec::PathAttribute::NextHop(
-            context.next_hop_v4.ok_or(EncodeError::NoNextHop(family))?,
-        ));
+    if let IpAddr::V4(v4) = next_hop {
+        list.push(codec::PathAttribute::NextHop(v4));
     }
     if context.ibgp {
         list.push(codec::PathAttribute::LocalPref(attributes.local_pref()));
@@ -178,14 +208,34 @@ fn encode_common_attributes(
         // The codec would put AS4_PATH right behind AS_PATH, out of order.
         append_as4_path(&as_path, &mut bytes);
     }
+    if !attributes.large_communities().is_empty() {
+        bytes.append(&mut encode_one(large_communities(attributes))?);
+    }
     Ok(bytes.into())
 }
 
+fn large_communities(attributes: &RouteAttributes) -> codec::PathAttribute {
+    let each = attributes
+        .large_communities()
+        .iter()
+        .map(|LargeCommunity(a, b, c)| codec::LargeCommunity {
+            global_admin: *a,
+            local_data1: *b,
+            local_data2: *c,
+        });
+    codec::PathAttribute::LargeCommunities(each.collect())
+}
+
 fn our_as_path(context: &UpdateContext, attributes: &RouteAttributes) -> Vec<u32> {
-    if context.ibgp {
-        return Vec::new();
+    let mut path = Vec::new();
+    if !context.ibgp {
+        path.resize(
+            1 + usize::from(attributes.prepend()),
+            context.local_as.get(),
+        );
     }
-    vec![context.local_as.get(); 1 + usize::from(attributes.prepend())]
+    path.extend_from_slice(attributes.as_path());
+    path
 }
 
 fn as_path_attribute(path: Vec<u32>) -> codec::PathAttribute {
@@ -197,58 +247,66 @@ fn as_path_attribute(path: Vec<u32>) -> codec::PathAttribute {
     codec::PathAttribute::AsPath(codec::AsPath { segments })
 }
 
-/// RFC 6793 section 4.2.2: the real path for speakers behind the two-octet peer. The path is our AS
-/// with at most [`RouteAttributes::PREPEND_MAX`] repetitions, so all lengths fit one octet.
+/// RFC 6793 section 4.2.2: the real path for speakers behind the two-octet peer. The path is bounded by
+/// [`RouteAttributes::AS_PATH_MAX`] and [`RouteAttributes::PREPEND_MAX`], so that it is one segment.
 fn append_as4_path(path: &[u32], bytes: &mut Vec<u8>) {
+    const EXTENDED_LENGTH: u8 = 0x10;
     let count = path.len() as u8;
-    bytes.extend_from_slice(&[
-        OPTIONAL_TRANSITIVE,
-        AS4_PATH,
-        2 + 4 * count,
-        AS_SEQUENCE,
-        count,
-    ]);
+    let len = 2 + 4 * path.len() as u16;
+    match u8::try_from(len) {
+        Ok(short) => bytes.extend_from_slice(&[OPTIONAL_TRANSITIVE, AS4_PATH, short]),
+        Err(_) => {
+            bytes.extend_from_slice(&[OPTIONAL_TRANSITIVE | EXTENDED_LENGTH, AS4_PATH]);
+            bytes.extend_from_slice(&len.to_be_bytes());
+        }
+    }
+    bytes.extend_from_slice(&[AS_SEQUENCE, count]);
     for asn in path {
         bytes.extend_from_slice(&asn.to_be_bytes());
     }
 }
 
-fn body_nlri(addresses: &[IpAddr]) -> Bytes {
-    let mut bytes = Vec::with_capacity(addresses.len() * NLRI_V4_LEN);
-    for address in addresses {
-        if let IpAddr::V4(v4) = address {
-            bytes.push(32);
-            bytes.extend_from_slice(&v4.octets());
+fn body_nlri(prefixes: &[IpNet]) -> Bytes {
+    let mut bytes = Vec::new();
+    for prefix in prefixes {
+        if let IpNet::V4(v4) = prefix {
+            bytes.push(v4.prefix_len());
+            bytes.extend_from_slice(&v4.network().octets()[..nlri_len(*prefix) - 1]);
         }
     }
     bytes.into()
 }
 
-fn mp_entries(addresses: &[IpAddr]) -> Vec<codec::NlriEntry> {
-    addresses
+fn mp_entries(prefixes: &[IpNet]) -> Vec<codec::NlriEntry> {
+    let prefix = |prefix: &IpNet| match prefix {
+        IpNet::V4(v4) => codec::Prefix::V4(codec::Ipv4Prefix::new(v4.network(), v4.prefix_len())),
+        IpNet::V6(v6) => codec::Prefix::V6(codec::Ipv6Prefix::new(v6.network(), v6.prefix_len())),
+    };
+    prefixes
         .iter()
-        .filter_map(|address| match address {
-            IpAddr::V4(_) => None,
-            IpAddr::V6(v6) => Some(codec::NlriEntry {
-                path_id: 0,
-                prefix: codec::Prefix::V6(codec::Ipv6Prefix::new(*v6, 128)),
-            }),
+        .map(|p| codec::NlriEntry {
+            path_id: 0,
+            prefix: prefix(p),
         })
         .collect()
 }
 
+fn afi(family: Family) -> codec::Afi {
+    match family {
+        Family::Ipv4Unicast => codec::Afi::Ipv4,
+        Family::Ipv6Unicast => codec::Afi::Ipv6,
+    }
+}
+
 /// MP_REACH_NLRI with a next hop of 16 bytes: with a link-local one beside it (32 bytes) routers
 /// prefer that, and the operator would not recognise the engine in the router's table.
-fn mp_reach(context: &UpdateContext, addresses: &[IpAddr]) -> Result<Vec<u8>, EncodeError> {
-    let next_hop = context
-        .next_hop_v6
-        .ok_or(EncodeError::NoNextHop(Family::Ipv6Unicast))?;
+fn mp_reach(family: Family, next_hop: IpAddr, prefixes: &[IpNet]) -> Result<Vec<u8>, EncodeError> {
     let reach = codec::MpReachNlri {
-        afi: codec::Afi::Ipv6,
+        afi: afi(family),
         safi: codec::Safi::Unicast,
-        next_hop: next_hop.into(),
+        next_hop,
         link_local_next_hop: None,
-        announced: mp_entries(addresses),
+        announced: mp_entries(prefixes),
         flowspec_announced: vec![],
         evpn_announced: vec![],
         bgpls_announced: vec![],
@@ -259,11 +317,11 @@ fn mp_reach(context: &UpdateContext, addresses: &[IpAddr]) -> Result<Vec<u8>, En
     encode_one(codec::PathAttribute::MpReachNlri(Box::new(reach)))
 }
 
-fn mp_unreach(addresses: &[IpAddr]) -> Result<Vec<u8>, EncodeError> {
+fn mp_unreach(family: Family, prefixes: &[IpNet]) -> Result<Vec<u8>, EncodeError> {
     let unreach = codec::MpUnreachNlri {
-        afi: codec::Afi::Ipv6,
+        afi: afi(family),
         safi: codec::Safi::Unicast,
-        withdrawn: mp_entries(addresses),
+        withdrawn: mp_entries(prefixes),
         flowspec_withdrawn: vec![],
         evpn_withdrawn: vec![],
         bgpls_withdrawn: vec![],
@@ -304,6 +362,8 @@ pub struct PathAttributes {
     pub med: Option<u32>,
     /// COMMUNITIES.
     pub communities: Vec<Community>,
+    /// LARGE_COMMUNITY.
+    pub large_communities: Vec<LargeCommunity>,
 }
 
 /// A received UPDATE after validation.
@@ -373,6 +433,12 @@ impl ReceivedUpdate {
                 A::Med(value) => self.attributes.med = Some(*value),
                 A::Communities(values) | A::CommunitiesPartial(values) => {
                     self.attributes.communities = values.iter().copied().map(Community).collect();
+                }
+                A::LargeCommunities(values) | A::LargeCommunitiesPartial(values) => {
+                    let each = values
+                        .iter()
+                        .map(|v| LargeCommunity(v.global_admin, v.local_data1, v.local_data2));
+                    self.attributes.large_communities = each.collect();
                 }
                 A::MpReachNlri(reach) => {
                     self.attributes.next_hop.get_or_insert(reach.next_hop);

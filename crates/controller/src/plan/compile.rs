@@ -45,7 +45,7 @@ pub(super) fn desired_state(
             .collect(),
         health_monitors: health_monitors(snapshot, &pools),
         snat_ips: services.iter().flat_map(snat_ips).collect(),
-        draining: false,
+        draining: engine.enable_state == "SE_STATE_DISABLED",
         pools,
     }
 }
@@ -157,13 +157,22 @@ fn routing_options(options: &BgpRoutingOptions) -> v1::RoutingOptions {
     }
 }
 
+/// Our AS towards this peer. `ibgp_local_as_override` makes an internal session inside the peer's AS out of one
+/// that the profile's AS would make external.
+fn local_as(profile: &BgpProfile, peer: &BgpPeer) -> u32 {
+    match peer.remote_as {
+        Some(remote_as) if profile.ibgp && peer.ibgp_local_as_override => remote_as,
+        _ => peer.local_as.unwrap_or(profile.local_as),
+    }
+}
+
 /// A peer with an IPv4 and an IPv6 address is two sessions.
 fn peers(profile: &BgpProfile, peer: &BgpPeer) -> Vec<v1::BgpPeer> {
     let pairs = [
         (&peer.peer_ip, &peer.subnet),
         (&peer.peer_ip6, &peer.subnet6),
     ];
-    let local_as = peer.local_as.unwrap_or(profile.local_as);
+    let local_as = local_as(profile, peer);
     let each = pairs
         .into_iter()
         .filter_map(|(a, s)| Some((a.as_ref()?.ip()?, s.as_ref().and_then(Prefix::net)?)));

@@ -1,17 +1,21 @@
 //! From the desired state to the sessions that shall exist: decided as a value, without acting.
 
+mod peer;
+mod routes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use std::time::Duration;
 
-use bgp::rib::{LOCAL_PREF_DEFAULT, RouteAttributes, RouteTable};
-use bgp::{Asn, Community, HoldTime, Notification, SessionConfig};
+use bgp::rib::RouteTable;
+use bgp::{Notification, SessionConfig};
 use ipnet::IpNet;
 use proto::v1;
 
-use super::BgpDesired;
+use super::{Announcement, BgpDesired};
+use peer::Peer;
+use routes::{Policy, Withheld};
 
 /// A BGP profile that cannot be put in force.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +33,7 @@ pub struct ProfileError {
 ///
 /// The first field that cannot.
 pub fn check_profile(profile: &v1::BgpProfile) -> Result<(), ProfileError> {
-    route_attributes(profile)?;
+    Policy::new(profile)?;
     for index in 0..profile.peers.len() {
         Peer::parse(profile, index)?;
     }
@@ -64,7 +68,10 @@ impl fmt::Debug for Md5Key {
 /// What the socket needs; a change of it needs a new connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TransportConfig {
+    /// Of what we send.
     pub(super) ttl: u8,
+    /// Of what we accept (GTSM, RFC 5082); 0 = any.
+    pub(super) min_ttl: u8,
     pub(super) md5_key: Md5Key,
 }
 
@@ -75,8 +82,19 @@ pub(super) struct SessionPlan {
     pub(super) transport: TransportConfig,
     /// The routes the peer should hold.
     pub(super) routes: Arc<RouteTable>,
-    /// The peer's `advertise_vip`; when off, `routes` is shown but not sent.
-    pub(super) advertise_vip: bool,
+    /// The routes that the peer's settings keep from it.
+    pub(super) withheld: Arc<Withheld>,
+    pub(super) label: String,
+    /// Watch the path with BFD, and whether over several hops.
+    pub(super) bfd: Option<BfdPlan>,
+}
+
+/// How BFD watches the path of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BfdPlan {
+    pub(super) multihop: bool,
+    /// The session is opened only while BFD is up.
+    pub(super) strict: bool,
 }
 
 /// A peer without a session, and why.
@@ -106,21 +124,11 @@ impl Plan {
         let Some(profile) = &desired.profile else {
             return plan;
         };
-        match route_attributes(profile) {
-            Ok(attributes) => {
-                let table = desired
-                    .routes
-                    .iter()
-                    .map(|vip| (*vip, attributes.clone()))
-                    .collect();
-                plan.add_peers(desired, profile, router_id, &Arc::new(table));
-            }
+        match Policy::new(profile) {
+            Ok(policy) => plan.add_peers(desired, profile, router_id, policy),
             Err(error) => {
-                plan.absent = profile
-                    .peers
-                    .iter()
-                    .map(|peer| Absent::invalid(profile, peer, &error))
-                    .collect();
+                let peers = profile.peers.iter();
+                plan.absent = peers.map(|p| Absent::invalid(profile, p, &error)).collect();
             }
         }
         plan
@@ -131,11 +139,11 @@ impl Plan {
         desired: &BgpDesired,
         profile: &v1::BgpProfile,
         router_id: Ipv4Addr,
-        table: &Arc<RouteTable>,
+        mut policy: Policy,
     ) {
         for (index, raw) in profile.peers.iter().enumerate() {
             match Peer::parse(profile, index) {
-                Ok(peer) => self.add_peer(desired, &peer, router_id, table),
+                Ok(peer) => self.add_peer(desired, &peer, router_id, &mut policy),
                 Err(error) => self.absent.push(Absent::invalid(profile, raw, &error)),
             }
         }
@@ -146,7 +154,7 @@ impl Plan {
         desired: &BgpDesired,
         peer: &Peer,
         router_id: Ipv4Addr,
-        table: &Arc<RouteTable>,
+        policy: &mut Policy,
     ) {
         self.configured.insert(peer.address);
         if peer.shutdown {
@@ -155,17 +163,12 @@ impl Plan {
                 .push(peer.absent("shutdown", "administratively shut down".to_owned()));
             return;
         }
-        let fitting: Vec<_> = desired
-            .interfaces
-            .iter()
-            .filter_map(|i| Some((i, peer.local_address(i)?)))
-            .collect();
-        if fitting.is_empty() {
-            self.absent.push(peer.absent(
-                "no_interface_in_subnet",
-                format!("no interface in {}", peer.subnet),
-            ));
-        }
+        let fitting = match fitting(&desired.interfaces, peer) {
+            Ok(fitting) => fitting,
+            Err(absent) => return self.absent.push(absent),
+        };
+        let (table, withheld) = policy.table(desired, peer);
+        let (table, withheld) = (Arc::new(table), Arc::new(withheld));
         for (interface, local) in fitting {
             if !interface.up {
                 let text = format!("interface {} with {local} is down", interface.name);
@@ -178,13 +181,19 @@ impl Plan {
                 local,
             };
             let session = SessionPlan {
-                core: peer.session_config(interface, local, router_id),
+                core: peer.session_config(interface, local, router_id, desired.restarting),
                 transport: TransportConfig {
                     ttl: peer.ttl,
+                    min_ttl: peer.min_ttl,
                     md5_key: peer.md5_key.clone(),
                 },
                 routes: table.clone(),
-                advertise_vip: peer.advertise_vip,
+                withheld: withheld.clone(),
+                label: peer.label.clone(),
+                bfd: peer.bfd.then_some(BfdPlan {
+                    multihop: peer.multihop,
+                    strict: peer.bfd_strict,
+                }),
             };
             self.sessions.insert(key, session);
         }
@@ -200,6 +209,36 @@ impl Plan {
             Notification::peer_deconfigured()
         }
     }
+}
+
+/// The interfaces with an address in the peer's subnet, and that address.
+fn fitting<'a>(
+    interfaces: &'a [v1::Interface],
+    peer: &Peer,
+) -> Result<Vec<(&'a v1::Interface, IpAddr)>, Absent> {
+    let fitting: Vec<_> = interfaces
+        .iter()
+        .filter_map(|interface| Some((interface, peer.local_address(interface)?)))
+        .collect();
+    if fitting.is_empty() {
+        let text = format!("no interface in {}", peer.subnet);
+        return Err(peer.absent("no_interface_in_subnet", text));
+    }
+    let mut networks: BTreeMap<IpNet, &str> = BTreeMap::new();
+    for (interface, local) in &fitting {
+        let network = interface_networks(interface).find(|net| net.addr() == *local);
+        let Some(network) = network.map(|net| net.trunc()) else {
+            continue;
+        };
+        if let Some(first) = networks.insert(network, &interface.name) {
+            let text = format!(
+                "interfaces {first} and {} are both in {network}: separate layer 3 interfaces in the same subnet and VLAN are not supported; move one to another subnet, or bundle both links into one port channel",
+                interface.name
+            );
+            return Err(peer.absent("same_subnet_twice", text));
+        }
+    }
+    Ok(fitting)
 }
 
 impl Absent {
@@ -249,200 +288,6 @@ fn interface_networks(interface: &v1::Interface) -> impl Iterator<Item = IpNet> 
         .addresses
         .iter()
         .filter_map(|text| text.parse().ok())
-}
-
-/// A peer of the profile, parsed.
-struct Peer {
-    address: IpAddr,
-    subnet: IpNet,
-    local_as: Asn,
-    remote_as: Asn,
-    hold_time: HoldTime,
-    keepalive: Duration,
-    connect_retry: Duration,
-    advertisement_interval: Duration,
-    ttl: u8,
-    md5_key: Md5Key,
-    advertise_vip: bool,
-    shutdown: bool,
-}
-
-impl Peer {
-    fn parse(profile: &v1::BgpProfile, index: usize) -> Result<Self, ProfileError> {
-        let v1::BgpPeer {
-            address,
-            subnet,
-            remote_as,
-            local_as,
-            keepalive_s,
-            hold_time_s,
-            connect_timer_s,
-            advertisement_interval_s,
-            ebgp_multihop,
-            md5_secret,
-            bfd: _, // the session lives without; BFD is its own engine
-            shutdown,
-            advertise_vip,
-            label: _,
-            advertise_snat_ip: _,
-            ibgp_local_as_override: _,
-            ttl_security: _,
-            bfd_strict: _,
-            graceful_restart: _,
-        } = &profile.peers[index];
-        let wrong = |field: &str, reason: String| ProfileError {
-            field: format!("peers[{index}].{field}"),
-            reason,
-        };
-        let address: IpAddr = address
-            .parse()
-            .map_err(|_| wrong("address", format!("\"{address}\" is not an IP address")))?;
-        let subnet: IpNet = subnet.parse().map_err(|_| {
-            wrong(
-                "subnet",
-                format!("\"{subnet}\" is not a network like 10.0.0.0/24"),
-            )
-        })?;
-        if subnet.addr().is_ipv4() != address.is_ipv4() {
-            return Err(wrong(
-                "subnet",
-                format!("{subnet} is not of the address family of {address}"),
-            ));
-        }
-        let local = if *local_as == 0 {
-            profile.local_as
-        } else {
-            *local_as
-        };
-        let remote = if *remote_as == 0 && profile.ibgp {
-            local
-        } else {
-            *remote_as
-        };
-        let asn = |field, number| {
-            Asn::new(number).ok_or_else(|| wrong(field, "AS 0 is reserved (RFC 7607)".into()))
-        };
-        let (local_as, remote_as) = (asn("local_as", local)?, asn("remote_as", remote)?);
-        let hold_time = u16::try_from(*hold_time_s)
-            .ok()
-            .and_then(HoldTime::new)
-            .ok_or_else(|| {
-                wrong(
-                    "hold_time_s",
-                    format!("{hold_time_s} s; 0 or 3 to 65535 is possible (RFC 4271)"),
-                )
-            })?;
-        if md5_secret.len() > dataplane::sockopt::MD5_KEY_LEN_MAX {
-            let reason = format!("{} bytes; Linux takes at most 80", md5_secret.len());
-            return Err(wrong("md5_secret", reason));
-        }
-        Ok(Self {
-            address,
-            subnet,
-            local_as,
-            remote_as,
-            hold_time,
-            keepalive: keepalive(*keepalive_s),
-            connect_retry: Duration::from_secs((*connect_timer_s).max(1).into()),
-            advertisement_interval: Duration::from_secs((*advertisement_interval_s).into()),
-            ttl: ttl(local_as == remote_as, *ebgp_multihop),
-            md5_key: Md5Key(md5_secret.clone().into_bytes()),
-            advertise_vip: *advertise_vip,
-            shutdown: *shutdown || profile.shutdown,
-        })
-    }
-
-    /// The interface's address in the peer's subnet; the first when there are several.
-    fn local_address(&self, interface: &v1::Interface) -> Option<IpAddr> {
-        interface_networks(interface)
-            .map(|net| net.addr())
-            .find(|a| self.subnet.contains(a))
-    }
-
-    fn session_config(
-        &self,
-        interface: &v1::Interface,
-        local: IpAddr,
-        router_id: Ipv4Addr,
-    ) -> SessionConfig {
-        let mut next_hop_v4 = interface_networks(interface).find_map(|net| match net.addr() {
-            IpAddr::V4(v4) => Some(v4),
-            IpAddr::V6(_) => None,
-        });
-        let mut next_hop_v6 = interface_networks(interface).find_map(|net| match net.addr() {
-            IpAddr::V6(v6) if !v6.is_unicast_link_local() => Some(v6),
-            IpAddr::V6(_) | IpAddr::V4(_) => None,
-        });
-        match local {
-            IpAddr::V4(v4) => next_hop_v4 = Some(v4),
-            IpAddr::V6(v6) => next_hop_v6 = Some(v6),
-        }
-        SessionConfig {
-            local_as: self.local_as,
-            remote_as: self.remote_as,
-            router_id,
-            hold_time: self.hold_time,
-            keepalive: self.keepalive,
-            connect_retry: self.connect_retry,
-            advertisement_interval: self.advertisement_interval,
-            next_hop_v4,
-            next_hop_v6,
-            passive: false,
-        }
-    }
-
-    fn absent(&self, code: &'static str, text: String) -> Absent {
-        Absent {
-            peer: self.address.to_string(),
-            local_as: self.local_as.get(),
-            remote_as: self.remote_as.get(),
-            code,
-            text,
-        }
-    }
-}
-
-/// 0 leaves the interval to a third of the hold time, the core's upper bound.
-fn keepalive(seconds: u32) -> Duration {
-    if seconds == 0 {
-        Duration::MAX
-    } else {
-        Duration::from_secs(seconds.into())
-    }
-}
-
-/// Internal peers may be anywhere in the AS; external ones are on the link unless configured.
-fn ttl(ibgp: bool, ebgp_multihop: u32) -> u8 {
-    match (ibgp, ebgp_multihop) {
-        (true, _) => 255,
-        (false, 0) => 1,
-        (false, hops) => u8::try_from(hops).unwrap_or(255),
-    }
-}
-
-fn route_attributes(profile: &v1::BgpProfile) -> Result<Arc<RouteAttributes>, ProfileError> {
-    let wrong = |field: &str, reason: String| ProfileError {
-        field: field.to_owned(),
-        reason,
-    };
-    let mut communities = Vec::with_capacity(profile.communities.len());
-    for (index, text) in profile.communities.iter().enumerate() {
-        let parsed: Result<Community, _> = text.parse();
-        communities
-            .push(parsed.map_err(|e| wrong(&format!("communities[{index}]"), e.to_string()))?);
-    }
-    let local_pref = profile.local_preference.unwrap_or(LOCAL_PREF_DEFAULT);
-    let prepend = profile.num_as_path_prepend.unwrap_or(0);
-    RouteAttributes::new(local_pref, prepend, communities)
-        .map(Arc::new)
-        .map_err(|error| match error {
-            bgp::rib::AttributeError::TooManyPrepends(_) => {
-                wrong("num_as_path_prepend", error.to_string())
-            }
-            bgp::rib::AttributeError::TooManyCommunities(_) => {
-                wrong("communities", error.to_string())
-            }
-        })
 }
 
 #[cfg(test)]

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bgp::session::Report;
-use bgp::{Notification, Output, RouteTable, Session, StateName};
+use bgp::{Connection as Which, Notification, Output, Session, StateName};
 use proto::v1;
-use tokio::sync::{Notify, watch};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
@@ -20,18 +21,67 @@ use super::transport::{Connection, Transport, TransportEvent};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Control {
     pub(super) plan: Arc<SessionPlan>,
-    pub(super) stop: Option<Notification>,
+    pub(super) stop: Option<Farewell>,
+    pub(super) bfd: BfdView,
 }
+
+/// How a session ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Farewell {
+    pub(super) notification: Notification,
+    /// The process is about to be replaced: say nothing to a peer that keeps the routes (RFC 4724).
+    pub(super) for_restart: bool,
+}
+
+/// What BFD says about the path of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct BfdView {
+    pub(super) state: BfdState,
+    /// How often the path has failed: Up to Down, not by the peer's AdminDown (RFC 5882 section 3.2).
+    pub(super) failures: u64,
+}
+
+/// As operators see it, see [`BfdState::word`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(dead_code, reason = "constructed by the BFD watch")]
+pub(super) enum BfdState {
+    #[default]
+    Off,
+    WaitingForPeer,
+    Up,
+    Down,
+    AdminDown,
+}
+
+impl BfdState {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::WaitingForPeer => "waiting_for_peer",
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::AdminDown => "admin_down",
+        }
+    }
+}
+
+/// Connections from the listener that wait for this session: one is used, a second one is answered with 6/7.
+pub(super) const INCOMING_MAX: usize = 4;
 
 pub(super) struct SessionTask {
     key: SessionKey,
     plan: Arc<SessionPlan>,
     core: Session,
-    transport: Transport,
+    opened: Transport,
+    accepted: Transport,
+    incoming: mpsc::Receiver<TcpStream>,
     /// Connections that flush their last messages.
     closing: JoinSet<()>,
     /// The core asked for a connection while an old one was closing.
     connect_pending: bool,
+    bfd: BfdView,
+    /// Strict BFD keeps the session closed.
+    held: bool,
     stopping: bool,
     control: watch::Receiver<Control>,
     status: watch::Sender<Arc<v1::BgpSession>>,
@@ -45,19 +95,24 @@ impl SessionTask {
     pub(super) fn new(
         key: SessionKey,
         mut control: watch::Receiver<Control>,
+        incoming: mpsc::Receiver<TcpStream>,
         status: watch::Sender<Arc<v1::BgpSession>>,
         status_changed: Arc<Notify>,
         clock: WallClock,
     ) -> Self {
-        let plan = control.borrow_and_update().plan.clone();
+        let Control { plan, bfd, .. } = control.borrow_and_update().clone();
         let core = Session::new(plan.core.clone(), now(), rand::random());
         Self {
             key,
             plan,
             core,
-            transport: Transport::Closed,
+            opened: Transport::Closed,
+            accepted: Transport::Closed,
+            incoming,
             closing: JoinSet::new(),
             connect_pending: false,
+            bfd,
+            held: true,
             stopping: false,
             control,
             status,
@@ -70,8 +125,8 @@ impl SessionTask {
 
     /// Runs until the manager has said stop and everything is flushed.
     pub(super) async fn run(mut self) {
-        self.core.start(now());
-        self.set_routes();
+        self.core.set_routes(now(), &self.plan.routes);
+        self.follow_bfd(self.bfd);
         self.act();
         while !self.is_finished() {
             self.publish();
@@ -97,10 +152,15 @@ impl SessionTask {
             changed = self.control.changed(), if !self.stopping => match changed {
                 Ok(()) => self.on_control(),
                 // The manager is gone without a word: it was dropped, and this task with it soon.
-                Err(_) => self.stop(Notification::administrative_shutdown("")),
+                Err(_) => self.stop(Farewell {
+                    notification: Notification::administrative_shutdown(""),
+                    for_restart: false,
+                }),
             },
             () = sleep_until_some(deadline) => self.core.on_deadline(now()),
-            event = self.transport.next_event() => self.on_transport(event),
+            event = self.opened.next_event() => self.on_transport(Which::Opened, event),
+            event = self.accepted.next_event() => self.on_transport(Which::Accepted, event),
+            Some(stream) = self.incoming.recv() => self.on_incoming(stream),
             Some(_) = self.closing.join_next() => {}
             () = sleep_until_some(publish_at) => return,
         }
@@ -108,9 +168,9 @@ impl SessionTask {
     }
 
     fn on_control(&mut self) {
-        let Control { plan, stop } = self.control.borrow_and_update().clone();
-        if let Some(notification) = stop {
-            return self.stop(notification);
+        let Control { plan, stop, bfd } = self.control.borrow_and_update().clone();
+        if let Some(farewell) = stop {
+            return self.stop(farewell);
         }
         let rewired = plan.transport != self.plan.transport;
         self.plan = plan;
@@ -119,41 +179,82 @@ impl SessionTask {
             self.core
                 .reset(now(), Notification::other_configuration_change());
         }
-        self.set_routes();
+        self.core.set_routes(now(), &self.plan.routes);
+        self.follow_bfd(bfd);
     }
 
-    fn stop(&mut self, notification: Notification) {
+    /// RFC 5882 section 4.1: a path that fails takes the session with it at once, and says 6/10 (RFC 9384). A
+    /// path that BFD never called up does not, unless it was asked to be strict.
+    fn follow_bfd(&mut self, new: BfdView) {
+        let failed = new.failures > self.bfd.failures;
+        self.bfd = new;
+        let strict = self.plan.bfd.is_some_and(|bfd| bfd.strict);
+        let hold = strict && !matches!(new.state, BfdState::Up | BfdState::AdminDown);
+        if failed {
+            self.core.reset(now(), Notification::bfd_down());
+        }
+        if hold && !self.held {
+            self.core.stop(now(), Notification::bfd_down());
+        } else if !hold && self.held {
+            self.core.start(now());
+        }
+        self.held = hold;
+    }
+
+    fn stop(&mut self, farewell: Farewell) {
         self.stopping = true;
-        self.core.stop(now(), notification);
-    }
-
-    fn set_routes(&mut self) {
-        let none = RouteTable::new();
-        let table = if self.plan.advertise_vip {
-            &*self.plan.routes
+        if farewell.for_restart {
+            self.core.stop_for_restart(now(), farewell.notification);
         } else {
-            &none
-        };
-        self.core.set_routes(now(), table);
+            self.core.stop(now(), farewell.notification);
+        }
     }
 
-    fn on_transport(&mut self, event: TransportEvent) {
+    fn transport(&mut self, which: Which) -> &mut Transport {
+        match which {
+            Which::Opened => &mut self.opened,
+            Which::Accepted => &mut self.accepted,
+        }
+    }
+
+    fn on_transport(&mut self, which: Which, event: TransportEvent) {
         match event {
             TransportEvent::Connected(Ok(stream)) => {
-                self.transport = Transport::Open(Connection::new(stream));
+                self.opened = Transport::Open(Connection::new(stream));
                 self.core.on_connected(now());
             }
             TransportEvent::Read(len) => {
-                if let Transport::Open(connection) = &self.transport {
-                    self.core.on_bytes(now(), &connection.received()[..len]);
+                let transport = match which {
+                    Which::Opened => &self.opened,
+                    Which::Accepted => &self.accepted,
+                };
+                if let Transport::Open(connection) = transport {
+                    self.core
+                        .on_bytes(now(), which, &connection.received()[..len]);
                 }
             }
-            TransportEvent::Written(len) => self.core.on_written(now(), len),
+            TransportEvent::Written(len) => self.core.on_written(now(), which, len),
             TransportEvent::Connected(Err(reason)) | TransportEvent::Lost(reason) => {
-                self.transport = Transport::Closed;
-                self.core.on_transport_failed(now(), &reason);
+                *self.transport(which) = Transport::Closed;
+                self.core.on_transport_failed(now(), which, &reason);
             }
         }
+    }
+
+    /// The router has opened a connection.
+    fn on_incoming(&mut self, stream: TcpStream) {
+        let (peer, local) = (self.key.peer, self.key.local);
+        let mut connection = match Connection::accepted(stream, peer, &self.plan.transport) {
+            Ok(connection) => connection,
+            Err(error) => return warn!(%peer, %local, %error, "cannot use an accepted connection"),
+        };
+        if !matches!(self.accepted, Transport::Closed) {
+            connection.enqueue(Notification::connection_collision().encode());
+            self.closing.spawn(connection.close());
+            return info!(%peer, %local, "refused: the router has opened a connection already");
+        }
+        self.accepted = Transport::Open(connection);
+        self.core.on_accepted(now());
     }
 
     /// Does what the core asks for until it asks for nothing more.
@@ -164,9 +265,10 @@ impl SessionTask {
             }
             if self.connect_pending && self.closing.is_empty() {
                 self.connect_pending = false;
-                self.transport.connect(&self.key, &self.plan.transport);
+                self.opened.connect(&self.key, &self.plan.transport);
             }
-            if !self.write() {
+            let wrote = [Which::Opened, Which::Accepted].map(|which| self.write(which));
+            if !wrote.contains(&true) {
                 return;
             }
         }
@@ -175,19 +277,21 @@ impl SessionTask {
     fn perform(&mut self, output: Output) {
         match output {
             Output::Connect => self.connect_pending = true,
-            Output::Send(message) => {
-                if let Transport::Open(connection) = &mut self.transport {
+            Output::Send(which, message) => {
+                if let Transport::Open(connection) = self.transport(which) {
                     connection.enqueue(message);
                 }
             }
-            Output::Close => self.close(),
+            Output::Close(which) => self.close(which),
             Output::Report(report) => self.log(&report),
         }
     }
 
-    fn close(&mut self) {
-        self.connect_pending = false;
-        match std::mem::replace(&mut self.transport, Transport::Closed) {
+    fn close(&mut self, which: Which) {
+        if which == Which::Opened {
+            self.connect_pending = false;
+        }
+        match std::mem::replace(self.transport(which), Transport::Closed) {
             Transport::Open(connection) => {
                 self.closing.spawn(connection.close());
             }
@@ -196,13 +300,13 @@ impl SessionTask {
     }
 
     /// Writes without waiting; whether the core was told something new.
-    fn write(&mut self) -> bool {
-        let Transport::Open(connection) = &mut self.transport else {
+    fn write(&mut self, which: Which) -> bool {
+        let Transport::Open(connection) = self.transport(which) else {
             return false;
         };
         let written = connection.write_now();
         if written > 0 {
-            self.core.on_written(now(), written);
+            self.core.on_written(now(), which, written);
         }
         written > 0
     }
@@ -217,9 +321,14 @@ impl SessionTask {
         if !self.unpublished || (same_state && recent) {
             return;
         }
-        self.status.send_replace(Arc::new(session_status(
-            &self.key, &self.plan, &self.core, self.clock,
-        )));
+        let status = session_status(
+            &self.key,
+            &self.plan,
+            &self.core,
+            self.bfd.state,
+            self.clock,
+        );
+        self.status.send_replace(Arc::new(status));
         self.status_changed.notify_one();
         self.published = Some(now());
         self.unpublished = false;
@@ -252,9 +361,7 @@ impl SessionTask {
             Report::UpdateReceived(update) => {
                 debug!(%peer, %local, announced = update.announced.len(), withdrawn = update.withdrawn.len(), treatment = ?update.treatment, "update received");
             }
-            Report::RefreshRequested(family) => {
-                info!(%peer, %local, ?family, "route refresh requested")
-            }
+            Report::RouteRefresh(refresh) => info!(%peer, %local, ?refresh, "route refresh"),
             Report::EncodeFailed(error) => warn!(%peer, %local, %error, "cannot encode a message"),
         }
     }

@@ -1,23 +1,30 @@
 //! The manager: keeps the session tasks equal to the plan.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bgp::{Notification, RouteTable};
+use bgp::Notification;
 use proto::v1;
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tracing::{error, info};
 
+use super::listener::{ACCEPTED_MAX, Accepted, Keys, Listeners};
 use super::plan::{Plan, SessionKey, SessionPlan, router_id};
-use super::session::{Control, SessionTask, now, sleep_until_some};
+use super::session::{
+    BfdView, Control, Farewell, INCOMING_MAX, SessionTask, now, sleep_until_some,
+};
 use super::status::{WallClock, absent_status, unneeded_status};
 use super::{BgpDesired, SESSION_LINGER};
 
 /// Shutdown is asked for once; a second request waits for the same end.
 const SHUTDOWN_REQUESTS: usize = 1;
+
+/// After a local address that could not be listened on.
+const LISTEN_AGAIN: Duration = Duration::from_secs(10);
 
 /// How long a key whose task has died stays without a new one.
 const RESPAWN_DELAY: Duration = Duration::from_secs(1);
@@ -37,6 +44,9 @@ pub struct Speaker {
     status: watch::Sender<Sessions>,
     status_changed: Arc<Notify>,
     clock: WallClock,
+    listeners: Listeners,
+    accepted: mpsc::Receiver<Accepted>,
+    listen_again_at: Option<Instant>,
     plan: Plan,
     router_id: Option<Ipv4Addr>,
     running: BTreeMap<SessionKey, Running>,
@@ -53,6 +63,7 @@ pub struct Speaker {
 
 struct Running {
     control: watch::Sender<Control>,
+    incoming: mpsc::Sender<TcpStream>,
     status: watch::Receiver<Arc<v1::BgpSession>>,
 }
 
@@ -116,12 +127,16 @@ impl Speaker {
         let (shutdown, shutdown_rx) = mpsc::channel(SHUTDOWN_REQUESTS);
         let (status_tx, status) = watch::channel(Arc::new(Vec::new()));
         let clock = WallClock::new(now());
+        let (accepted_tx, accepted) = mpsc::channel(ACCEPTED_MAX);
         let speaker = Self {
             desired: desired_rx,
             shutdown: shutdown_rx,
             status: status_tx,
             status_changed: Arc::new(Notify::new()),
             clock,
+            listeners: Listeners::new(accepted_tx),
+            accepted,
+            listen_again_at: None,
             plan: Plan::default(),
             router_id: None,
             running: BTreeMap::new(),
@@ -152,6 +167,8 @@ impl Speaker {
                 },
                 Some(request) = self.shutdown.recv() => return self.finish(request).await,
                 () = self.status_changed.notified() => self.publish(),
+                Some(accepted) = self.accepted.recv() => self.on_accepted(accepted),
+                () = sleep_until_some(self.listen_again_at) => self.listen(),
                 Some(ended) = self.tasks.join_next_with_id() => self.on_ended(ended),
                 () = sleep_until_some(self.linger_until) => self.on_linger_over(),
                 () = sleep_until_some(self.respawn_at) => {
@@ -160,6 +177,33 @@ impl Speaker {
                 }
             }
         }
+    }
+
+    /// A router has opened a connection: the session of this pair of addresses takes it, if there is one.
+    fn on_accepted(&mut self, accepted: Accepted) {
+        let Accepted {
+            local,
+            peer,
+            stream,
+        } = accepted;
+        let mut running = self.running.iter();
+        let session = running.find(|(key, _)| key.local == local && key.peer == peer);
+        let taken = session.is_some_and(|(_, s)| s.incoming.try_send(stream).is_ok());
+        if !taken {
+            info!(%peer, %local, "connection refused: no session with this peer");
+        }
+    }
+
+    /// Listens on the local addresses of the running sessions.
+    fn listen(&mut self) {
+        let mut wanted: BTreeMap<IpAddr, Keys> = BTreeMap::new();
+        for (key, session) in &self.running {
+            let md5_key = session.control.borrow().plan.transport.md5_key.clone();
+            let keys = wanted.entry(key.local).or_default();
+            keys.insert(key.peer, md5_key);
+        }
+        let again = self.listeners.reconcile(&wanted);
+        self.listen_again_at = again.then(|| now() + LISTEN_AGAIN);
     }
 
     fn on_desired(&mut self) {
@@ -183,6 +227,11 @@ impl Speaker {
     /// Sessions exist while a virtual service needs them, and for [`SESSION_LINGER`] afterwards without
     /// routes.
     fn reconcile(&mut self) {
+        self.reconcile_sessions();
+        self.listen();
+    }
+
+    fn reconcile_sessions(&mut self) {
         if self.desired.borrow().sessions_wanted {
             self.linger_until = None;
             self.stop_unplanned();
@@ -202,7 +251,8 @@ impl Speaker {
                 self.ensure(
                     key,
                     SessionPlan {
-                        routes: Arc::new(RouteTable::new()),
+                        routes: Arc::default(),
+                        withheld: Arc::default(),
                         ..session
                     },
                 );
@@ -216,6 +266,7 @@ impl Speaker {
         for key in self.running.keys().cloned().collect::<Vec<_>>() {
             self.stop(&key, Notification::peer_deconfigured());
         }
+        self.listen();
         self.publish();
     }
 
@@ -232,10 +283,18 @@ impl Speaker {
     }
 
     fn stop(&mut self, key: &SessionKey, notification: Notification) {
+        let farewell = Farewell {
+            notification,
+            for_restart: false,
+        };
+        self.stop_with(key, farewell);
+    }
+
+    fn stop_with(&mut self, key: &SessionKey, farewell: Farewell) {
         if let Some(session) = self.running.remove(key) {
             session
                 .control
-                .send_modify(|control| control.stop = Some(notification));
+                .send_modify(|control| control.stop = Some(farewell));
             self.retiring.insert(key.clone());
         }
     }
@@ -263,18 +322,28 @@ impl Speaker {
         let (control, control_rx) = watch::channel(Control {
             plan: Arc::new(session),
             stop: None,
+            bfd: BfdView::default(),
         });
+        let (incoming, incoming_rx) = mpsc::channel(INCOMING_MAX);
         let (status_tx, status) = watch::channel(Arc::new(v1::BgpSession::default()));
         let task = SessionTask::new(
             key.clone(),
             control_rx,
+            incoming_rx,
             status_tx,
             self.status_changed.clone(),
             self.clock,
         );
         let abort = self.tasks.spawn(task.run());
         self.keys.insert(abort.id(), key.clone());
-        self.running.insert(key, Running { control, status });
+        self.running.insert(
+            key,
+            Running {
+                control,
+                incoming,
+                status,
+            },
+        );
     }
 
     fn on_ended(&mut self, ended: Result<(Id, ()), JoinError>) {
@@ -304,7 +373,7 @@ impl Speaker {
             .collect();
         // A session that was only just started has not spoken yet.
         all.retain(|session| !session.peer.is_empty());
-        let routes = || desired.routes.iter().copied();
+        let routes = || desired.routes.keys().copied();
         let absent = self.plan.absent.iter();
         all.extend(absent.map(|a| absent_status(a, routes(), self.absent_since_unix_ms)));
         let idle = self
@@ -320,7 +389,11 @@ impl Speaker {
     async fn finish(mut self, request: Shutdown) {
         let notification = Notification::administrative_shutdown(&request.text);
         for key in self.running.keys().cloned().collect::<Vec<_>>() {
-            self.stop(&key, notification.clone());
+            let farewell = Farewell {
+                notification: notification.clone(),
+                for_restart: true,
+            };
+            self.stop_with(&key, farewell);
         }
         while self.tasks.join_next().await.is_some() {}
         // The one who asked may have given up waiting.
@@ -331,8 +404,8 @@ impl Speaker {
 /// A next hop of a family that no route needs is not worth a reset: an IPv6 address that appears on the
 /// link takes effect with the first IPv6 route.
 fn keep_unused_next_hop(mut new: SessionPlan, old: &SessionPlan) -> SessionPlan {
-    let has_v4 = new.routes.keys().any(std::net::IpAddr::is_ipv4);
-    let has_v6 = new.routes.keys().any(std::net::IpAddr::is_ipv6);
+    let has_v4 = new.routes.keys().any(|prefix| prefix.addr().is_ipv4());
+    let has_v6 = new.routes.keys().any(|prefix| prefix.addr().is_ipv6());
     if old.core.next_hop_v4.is_none() && !has_v4 {
         new.core.next_hop_v4 = None;
     }

@@ -3,10 +3,12 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bgp::session::{RouteStatus, Withheld};
-use bgp::{Session, StateName};
+use bgp::{Connection, Session, StateName};
+use ipnet::IpNet;
 use proto::v1;
 
 use super::plan::{Absent, SessionKey, SessionPlan};
+use super::session::BfdState;
 
 /// Relates the monotonic clock to the wall clock once, so that a moment keeps its timestamp.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +50,7 @@ pub(super) fn session_status(
     key: &SessionKey,
     plan: &SessionPlan,
     core: &Session,
+    bfd: BfdState,
     clock: WallClock,
 ) -> v1::BgpSession {
     let negotiated = core.negotiated();
@@ -76,23 +79,43 @@ pub(super) fn session_status(
         capabilities: negotiated
             .map(|peer| peer.capabilities.iter().map(ToString::to_string).collect())
             .unwrap_or_default(),
+        last_error_code: error
+            .and_then(|e| e.notification.as_ref())
+            .map(|n| format!("{}/{}", n.code, n.subcode))
+            .unwrap_or_default(),
+        last_error_received: error.is_some_and(|e| e.received),
+        updates_in: counters.updates_in,
+        updates_out: counters.updates_out,
+        prefixes_in: counters.prefixes_in,
+        treated_as_withdraw: counters.treated_as_withdraw,
+        attributes_discarded: counters.attributes_discarded,
+        times_established: counters.established,
+        label: plan.label.clone(),
+        local_router_id: core.config().router_id.to_string(),
+        connect_timer_s: core.config().connect_retry.as_secs() as u32,
+        advertisement_interval_s: core.config().advertisement_interval.as_secs() as u32,
+        ttl: plan.transport.ttl.into(),
+        min_ttl: plan.transport.min_ttl.into(),
+        md5: plan.transport.md5_key.expose().is_some(),
+        accepted: core.connection() == Connection::Accepted,
+        bfd_state: bfd.word().to_owned(),
+        refused_capabilities: core.refused_capabilities(),
         ..v1::BgpSession::default()
     }
 }
 
 fn routes(plan: &SessionPlan, core: &Session, clock: WallClock) -> Vec<v1::BgpRoute> {
-    if !plan.advertise_vip {
-        let off = |vip: &std::net::IpAddr| withheld(*vip, "advertise_vip_off");
-        return plan.routes.keys().map(off).collect();
-    }
-    core.routes()
-        .map(|route| route_status(&route, clock))
-        .collect()
+    let kept_back = plan
+        .withheld
+        .iter()
+        .map(|(prefix, code)| withheld(*prefix, code));
+    let announced = core.routes().map(|route| route_status(&route, clock));
+    announced.chain(kept_back).collect()
 }
 
 fn route_status(route: &RouteStatus, clock: WallClock) -> v1::BgpRoute {
     v1::BgpRoute {
-        prefix: host_prefix(route.address),
+        prefix: route.prefix.to_string(),
         next_hop: route
             .next_hop
             .map(|hop| hop.to_string())
@@ -110,16 +133,12 @@ fn route_status(route: &RouteStatus, clock: WallClock) -> v1::BgpRoute {
     }
 }
 
-fn withheld(vip: std::net::IpAddr, reason: &str) -> v1::BgpRoute {
+fn withheld(prefix: IpNet, reason: &str) -> v1::BgpRoute {
     v1::BgpRoute {
-        prefix: host_prefix(vip),
+        prefix: prefix.to_string(),
         reason: reason.to_owned(),
         ..v1::BgpRoute::default()
     }
-}
-
-fn host_prefix(address: std::net::IpAddr) -> String {
-    format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
 }
 
 /// A peer without a session: Idle, with the reason where an error would stand.
@@ -138,7 +157,7 @@ pub(super) fn absent_status(
         last_error_unix_ms: since_unix_ms,
         routes: routes
             .into_iter()
-            .map(|vip| withheld(vip, absent.code))
+            .map(|vip| withheld(vip.into(), absent.code))
             .collect(),
         ..v1::BgpSession::default()
     }

@@ -5,26 +5,27 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 
 use bgp::wire::MAX_MESSAGE_LEN;
 use bytes::{Buf, Bytes};
 use dataplane::sockopt;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::CLOSE_TIME_MAX;
 use super::plan::{SessionKey, TransportConfig};
 
-const BGP_PORT: u16 = 179;
+pub(super) const BGP_PORT: u16 = 179;
 
 /// One read takes many messages of a busy peer at once.
 const READ_BUFFER_LEN: usize = 16 * MAX_MESSAGE_LEN;
 
 type Connecting = Pin<Box<dyn Future<Output = Result<TcpStream, String>> + Send>>;
 
-/// The connection of a session, as far as it has come.
+/// A connection of a session, as far as it has come.
 pub(super) enum Transport {
     Closed,
     Connecting(Connecting),
@@ -85,14 +86,22 @@ fn prepare(peer: IpAddr, local: IpAddr, config: &TransportConfig) -> io::Result<
         Type::STREAM.nonblocking().cloexec(),
         Some(Protocol::TCP),
     )?;
-    sockopt::set_ttl(&socket, peer, config.ttl).map_err(io::Error::other)?;
-    sockopt::set_tos(&socket, peer, sockopt::TOS_CS6).map_err(io::Error::other)?;
+    set_options(&socket, peer, config)?;
     if let Some(key) = config.md5_key.expose() {
         sockopt::set_tcp_md5_key(&socket, peer, key).map_err(io::Error::other)?;
     }
-    socket.set_tcp_nodelay(true)?;
     socket.bind(&SocketAddr::new(local, 0).into())?;
     Ok(TcpSocket::from_std_stream(socket.into()))
+}
+
+/// What every connection of the session has, whoever opened it.
+fn set_options(socket: &impl AsFd, peer: IpAddr, config: &TransportConfig) -> io::Result<()> {
+    sockopt::set_ttl(socket, peer, config.ttl).map_err(io::Error::other)?;
+    sockopt::set_tos(socket, peer, sockopt::TOS_CS6).map_err(io::Error::other)?;
+    if config.min_ttl > 0 {
+        sockopt::set_min_ttl(socket, peer, config.min_ttl).map_err(io::Error::other)?;
+    }
+    SockRef::from(socket).set_tcp_nodelay(true)
 }
 
 /// An open connection and the bytes that wait for it.
@@ -109,6 +118,16 @@ impl Connection {
             queue: VecDeque::new(),
             received: vec![0; READ_BUFFER_LEN].into(),
         }
+    }
+
+    /// One that the peer has opened.
+    pub(super) fn accepted(
+        stream: TcpStream,
+        peer: IpAddr,
+        config: &TransportConfig,
+    ) -> io::Result<Self> {
+        set_options(&stream, peer, config)?;
+        Ok(Self::new(stream))
     }
 
     pub(super) fn received(&self) -> &[u8] {

@@ -15,7 +15,7 @@ mod lab;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use evenkeel_engine::bgp::{BgpDesired, Speaker, SpeakerHandle};
+use evenkeel_engine::bgp::{Announcement, BgpDesired, Speaker, SpeakerHandle};
 use lab::{Lab, Router, can_run, in_namespace, wait_for};
 use proto::v1;
 use serde_json::Value;
@@ -69,7 +69,11 @@ fn desired(peers: Vec<v1::BgpPeer>, vips: &[&str]) -> BgpDesired {
         profile: Some(profile),
         sessions_wanted: true,
         interfaces: vec![interface(1), interface(2)],
-        routes: vips.iter().map(|vip| vip.parse().unwrap()).collect(),
+        routes: vips
+            .iter()
+            .map(|vip| (vip.parse().unwrap(), Announcement::default()))
+            .collect(),
+        ..BgpDesired::default()
     }
 }
 
@@ -458,9 +462,12 @@ fn a_thousand_vips_need_few_updates_and_come_back_after_the_router_restarts() {
         until_fib(router, VIP, &[ENGINE]).await;
         let updates = |n: &Value| n["messageStats"]["updatesRecv"].as_u64().unwrap();
         let before = updates(&router.neighbor(ENGINE).await);
-        wanted
-            .routes
-            .extend((0..1000u32).map(|i| IpAddr::from((0x0A0B_0000 + i).to_be_bytes())));
+        wanted.routes.extend((0..1000u32).map(|i| {
+            (
+                IpAddr::from((0x0A0B_0000 + i).to_be_bytes()),
+                Announcement::default(),
+            )
+        }));
         speaker.apply(wanted);
         let took = wait_for("1001 routes", PATIENCE, || async {
             let seen = router.fib_len().await;

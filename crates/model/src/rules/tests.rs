@@ -233,3 +233,134 @@ fn communities_are_pairs_or_the_four_words() {
     assert_eq!(first_error("vrfcontext", profile("no-export")), "");
     assert!(first_error("vrfcontext", profile("65536:1")).contains("community[0]"));
 }
+
+fn profile(ibgp: bool, fields: Value) -> Value {
+    let mut object = vrf(
+        ibgp,
+        if ibgp {
+            json!({})
+        } else {
+            json!({"remote_as": 200})
+        },
+    );
+    let profile = object["bgp_profile"].as_object_mut().expect("object");
+    profile.extend(fields.as_object().expect("object").clone());
+    object
+}
+
+#[test]
+fn every_rule_of_the_routing_profile_names_its_field() {
+    let range = |first: &str, last: &str| json!({"ip_communities": [{"ip_begin": v4(first), "ip_end": v4(last), "community": ["1:2"]}]});
+    let options =
+        |o: Value| json!({"routing_options": [{"label": "core", "learn_routes": true}, o]});
+    let cases = [
+        (profile(true, json!({"community": ["65000:1:2"]})), ""),
+        (
+            profile(true, json!({"community": ["1:2:3:4"]})),
+            "bgp_profile.community[0]",
+        ),
+        (profile(true, range("10.0.0.1", "10.0.0.9")), ""),
+        (
+            profile(true, range("10.0.0.9", "10.0.0.1")),
+            "bgp_profile.ip_communities[0].ip_end",
+        ),
+        (
+            profile(true, options(json!({"label": "core"}))),
+            "bgp_profile.routing_options[1].label",
+        ),
+        (
+            profile(
+                true,
+                options(
+                    json!({"label": "b", "learn_routes": true, "learn_only_default_route": true}),
+                ),
+            ),
+            "bgp_profile.routing_options[1].learn_only_default_route",
+        ),
+        (
+            profile(true, json!({"keepalive_interval": 0})),
+            "bgp_profile.keepalive_interval",
+        ),
+        (
+            profile(true, json!({"keepalive_interval": 0, "hold_time": 0})),
+            "",
+        ),
+        (
+            profile(true, json!({"hold_time": 2})),
+            "bgp_profile.hold_time",
+        ),
+    ];
+    for (object, field) in cases {
+        let error = first_error("vrfcontext", object.clone());
+        let named = error.split(':').next().unwrap_or_default();
+        assert_eq!(named, field, "{error} {object}");
+    }
+}
+
+#[test]
+fn every_rule_of_a_peers_own_settings_names_its_field() {
+    let cases = [
+        (
+            vrf(false, json!({"remote_as": 7, "ttl_security": true})),
+            "",
+        ),
+        (
+            vrf(true, json!({"ttl_security": true})),
+            "bgp_profile.peers[0].ttl_security",
+        ),
+        (
+            vrf(true, json!({"graceful_restart": true})),
+            "bgp_profile.peers[0].graceful_restart",
+        ),
+        (
+            vrf(true, json!({"graceful_restart": true, "bfd": false})),
+            "",
+        ),
+        (
+            vrf(true, json!({"bfd_strict": true, "bfd": false})),
+            "bgp_profile.peers[0].bfd_strict",
+        ),
+        (
+            vrf(true, json!({"remote_as": 200})),
+            "bgp_profile.peers[0].remote_as",
+        ),
+        (
+            vrf(
+                true,
+                json!({"remote_as": 200, "ibgp_local_as_override": true}),
+            ),
+            "",
+        ),
+        (
+            vrf(
+                false,
+                json!({"remote_as": 200, "ibgp_local_as_override": true}),
+            ),
+            "bgp_profile.peers[0].ibgp_local_as_override",
+        ),
+    ];
+    for (object, field) in cases {
+        let error = first_error("vrfcontext", object.clone());
+        let named = error.split(':').next().unwrap_or_default();
+        assert_eq!(named, field, "{error} {object}");
+    }
+}
+
+#[test]
+fn bfd_timers_go_down_to_ten_milliseconds() {
+    let bfd = |minrx: i64, multi: i64| json!({"name": "g", "bfd_profile": {"minrx": minrx, "mintx": 50, "multi": multi}});
+    assert_eq!(first_error("vrfcontext", bfd(10, 1)), "");
+    for (object, field) in [
+        (bfd(9, 3), "bfd_profile.minrx"),
+        (bfd(50, 256), "bfd_profile.multi"),
+    ] {
+        assert!(first_error("vrfcontext", object).starts_with(field));
+    }
+}
+
+#[test]
+fn a_label_of_a_vip_is_a_label() {
+    let labelled = |label: &str| json!({"name": "v", "bgp_peer_labels": [label], "vip": [{"vip_id": "1", "ip_address": v4("10.1.1.1")}]});
+    assert_eq!(first_error("vsvip", labelled("rack-7")), "");
+    assert!(first_error("vsvip", labelled("rack 7")).starts_with("bgp_peer_labels[0]"));
+}

@@ -22,9 +22,9 @@ fn opening_sends_open_keepalive_routes_and_end_of_rib_without_waiting() {
     assert_eq!(take(&mut session), ["connect"]);
     session.on_connected(now);
     assert_eq!(take(&mut session), ["OPEN"]);
-    session.on_bytes(now, &peer_open().encode().unwrap());
+    session.on_bytes(now, Connection::Opened, &peer_open().encode().unwrap());
     assert_eq!(take(&mut session), ["KEEPALIVE"]);
-    session.on_bytes(now, &encode_keepalive());
+    session.on_bytes(now, Connection::Opened, &encode_keepalive());
     assert_eq!(take(&mut session), ["UPDATE", "EoR"]);
     assert!(
         session
@@ -37,7 +37,7 @@ fn opening_sends_open_keepalive_routes_and_end_of_rib_without_waiting() {
 fn end_of_rib_is_sent_for_an_empty_set_too() {
     let (mut session, now) = session_in(StateName::OpenConfirm);
     session.set_routes(now, &RouteTable::new());
-    session.on_bytes(now, &encode_keepalive());
+    session.on_bytes(now, Connection::Opened, &encode_keepalive());
     assert_eq!(take(&mut session), ["EoR"]);
 }
 
@@ -62,8 +62,8 @@ fn a_hold_time_of_zero_needs_no_keepalives_and_never_expires() {
         hold_time_s: 0,
         ..peer_open()
     };
-    session.on_bytes(now, &open.encode().unwrap());
-    session.on_bytes(now, &encode_keepalive());
+    session.on_bytes(now, Connection::Opened, &open.encode().unwrap());
+    session.on_bytes(now, Connection::Opened, &encode_keepalive());
     assert_eq!(session.state(), StateName::Established);
     take(&mut session);
     assert_eq!(session.next_deadline(), None);
@@ -77,7 +77,7 @@ fn keepalives_are_never_closer_than_a_second() {
         hold_time_s: 3,
         ..peer_open()
     };
-    session.on_bytes(now, &open.encode().unwrap());
+    session.on_bytes(now, Connection::Opened, &open.encode().unwrap());
     take(&mut session);
     assert_eq!(next(&mut session).0 - now, seconds(1.0));
 }
@@ -94,7 +94,7 @@ fn the_hold_timer_is_restarted_by_keepalive_and_update_only() {
         (&refresh[..], false),
     ] {
         let (mut session, now) = session_in(StateName::Established);
-        session.on_bytes(now + seconds(60.0), message);
+        session.on_bytes(now + seconds(60.0), Connection::Opened, message);
         session.on_deadline(now + seconds(90.0));
         assert_eq!(session.state() == StateName::Established, restarts);
         session.on_deadline(now + seconds(150.0));
@@ -161,7 +161,7 @@ fn every_unacceptable_open_is_refused_with_its_subcode() {
     ];
     for (name, open, expected) in cases {
         let (mut session, now) = session_in(StateName::OpenSent);
-        session.on_bytes(now, &open.encode().unwrap());
+        session.on_bytes(now, Connection::Opened, &open.encode().unwrap());
         assert_eq!(take(&mut session), [expected, "close"], "{name}");
         assert_eq!(session.state(), StateName::Idle, "{name}");
     }
@@ -183,6 +183,7 @@ fn an_external_peer_may_have_our_identifier() {
     session.on_connected(now);
     session.on_bytes(
         now,
+        Connection::Opened,
         &Open {
             router_id: config().router_id,
             ..peer_open()
@@ -211,7 +212,11 @@ fn the_idle_time_doubles_up_to_the_connect_timer_and_a_configuration_change_ends
     let (mut session, mut now) = session_in(StateName::OpenSent);
     let mut waits = Vec::new();
     for _ in 0..6 {
-        session.on_bytes(now, &Notification::peer_deconfigured().encode());
+        session.on_bytes(
+            now,
+            Connection::Opened,
+            &Notification::peer_deconfigured().encode(),
+        );
         take(&mut session);
         let (at, did) = next(&mut session);
         assert_eq!(did, ["connect"]);
@@ -223,7 +228,11 @@ fn the_idle_time_doubles_up_to_the_connect_timer_and_a_configuration_change_ends
     for (wait, nominal) in waits.iter().zip([1.0, 2.0, 4.0, 8.0, 10.0, 10.0]) {
         assert!((nominal * 0.75..=nominal).contains(wait), "{waits:?}");
     }
-    session.on_bytes(now, &Notification::peer_deconfigured().encode());
+    session.on_bytes(
+        now,
+        Connection::Opened,
+        &Notification::peer_deconfigured().encode(),
+    );
     take(&mut session);
     session.reconfigure(
         now,
@@ -245,6 +254,7 @@ fn nothing_is_answered_to_a_notification() {
         let (mut session, now) = session_in(state);
         session.on_bytes(
             now,
+            Connection::Opened,
             &Notification::administrative_shutdown("upgrade").encode(),
         );
         assert_eq!(take(&mut session), ["close"]);
@@ -317,7 +327,7 @@ fn a_route_refresh_sends_the_routes_again() {
     let (mut session, now) = session_in(StateName::Established);
     let mut refresh = vec![0xFF; 16];
     refresh.extend_from_slice(&[0, 23, 5, 0, 1, 0, 1]);
-    session.on_bytes(now, &refresh);
+    session.on_bytes(now, Connection::Opened, &refresh);
     assert_eq!(take(&mut session), ["UPDATE"]);
 }
 
@@ -330,7 +340,7 @@ fn a_peer_that_does_not_read_loses_the_session_after_eight_minutes() {
     for minute in 1..=8 {
         assert_eq!(session.state(), StateName::Established);
         let at = now + seconds(60.0 * f64::from(minute));
-        session.on_bytes(at - seconds(1.0), &encode_keepalive());
+        session.on_bytes(at - seconds(1.0), Connection::Opened, &encode_keepalive());
         session.on_deadline(at);
     }
     assert!(take(&mut session).contains(&"N8/0".to_owned()));
@@ -348,7 +358,7 @@ fn routes_are_held_back_while_the_peer_does_not_read_and_then_only_the_net_resul
         session.routes().next().unwrap().withheld,
         Some(Withheld::PeerNotReading)
     );
-    session.on_written(now, super::super::UNSENT_BYTES_MAX);
+    session.on_written(now, Connection::Opened, super::super::UNSENT_BYTES_MAX);
     // One withdrawal and one announcement.
     assert_eq!(take(&mut session), ["UPDATE", "UPDATE"]);
 }
@@ -368,7 +378,13 @@ fn every_reason_to_withhold_a_route_is_named() {
 
     let (mut session, now) = session_in(StateName::Established);
     assert_eq!(withheld(&session), None);
-    let changed = Arc::new(RouteAttributes::new(50, 0, vec![]).unwrap());
+    let changed = Arc::new(
+        RouteAttributes::new(AttributeValues {
+            local_pref: 50,
+            ..AttributeValues::default()
+        })
+        .unwrap(),
+    );
     let table: RouteTable = routes([1])
         .into_keys()
         .map(|vip| (vip, changed.clone()))
@@ -376,7 +392,7 @@ fn every_reason_to_withhold_a_route_is_named() {
     session.set_routes(now, &table);
     assert_eq!(withheld(&session), Some("advertisement_interval"));
 
-    let v6: IpAddr = "2001:db8::1".parse().unwrap();
+    let v6: IpNet = "2001:db8::1/128".parse().unwrap();
     session.set_routes(now, &[(v6, changed.clone())].into());
     assert_eq!(withheld(&session), Some("no_next_hop"));
     session.config.next_hop_v6 = Some("2001:db8::11".parse().unwrap());
@@ -390,7 +406,7 @@ fn a_malformed_update_is_counted_and_the_session_stays() {
     let mut update = vec![0xFF; 16];
     update.extend_from_slice(&[0, 31, 2, 0, 0, 0, 4, 0x40, 1, 1, 3, 24, 192, 0, 2]);
     update[17] = update.len() as u8;
-    session.on_bytes(now, &update);
+    session.on_bytes(now, Connection::Opened, &update);
     assert_eq!(session.state(), StateName::Established);
     assert_eq!(session.counters().treated_as_withdraw, 1);
     assert!(
@@ -407,6 +423,7 @@ fn old_speakers_without_capabilities_get_a_session_of_ipv4_and_two_octets() {
     let (mut session, now) = session_in(StateName::OpenSent);
     session.on_bytes(
         now,
+        Connection::Opened,
         &Open {
             capabilities: vec![],
             ..peer_open()

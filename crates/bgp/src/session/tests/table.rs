@@ -56,8 +56,9 @@ fn events() -> Vec<(&'static str, Event)> {
         ("Update", Event::Update(update)),
         (
             "RouteRefresh",
-            Event::RouteRefresh(Some(Family::Ipv4Unicast)),
+            Event::RouteRefresh(RouteRefresh::Request(Some(Family::Ipv4Unicast))),
         ),
+        ("Vanish", Event::Vanish),
     ]
 }
 
@@ -103,4 +104,68 @@ fn a_stopped_session_stays_idle_whatever_happens() {
         );
         assert_eq!(session.next_deadline(), None, "{name}");
     }
+}
+
+/// The state machine beside an accepted connection, and an event of the latter: what becomes of the state, of
+/// the accepted connection (`opensent`, `openconfirm`, `none` or `taken`), and what the owner has to do. The
+/// peer's identifier is the lower one, so that our connection wins a collision.
+const RIVAL_TABLE: &str = include_str!("rival_table.txt");
+
+fn rival_actual() -> String {
+    let mut rows = String::new();
+    for state in [
+        StateName::Connect,
+        StateName::OpenSent,
+        StateName::OpenConfirm,
+    ] {
+        for confirmed in [false, true] {
+            // With both connections past TCP an OPEN decides, so that only an attempt has a confirmed rival.
+            if confirmed && state != StateName::Connect {
+                continue;
+            }
+            for (name, event) in events() {
+                rows.push_str(&rival_row(state, confirmed, name, event));
+            }
+        }
+    }
+    rows
+}
+
+fn rival_row(state: StateName, confirmed: bool, name: &str, event: Event) -> String {
+    let (mut session, now) = session_in(state);
+    session.on_accepted(now);
+    if confirmed {
+        let open = peer_open().encode().unwrap();
+        session.on_bytes(now, Connection::Accepted, &open);
+    }
+    take(&mut session);
+    session.handle_rival(now, event);
+    let outputs = take(&mut session).join(" ");
+    let rival = match (&session.rival, session.connection) {
+        (Some(_), _) if session.rival_is_confirmed() => "openconfirm",
+        (Some(_), _) => "opensent",
+        (None, Connection::Opened) => "none",
+        (None, Connection::Accepted) => "taken",
+    };
+    let before = if confirmed { "openconfirm" } else { "opensent" };
+    let state = state.to_string();
+    let row = format!(
+        "{state:<11} {before:<11} {name:<19} {:<11} {rival:<11} {outputs}",
+        session.state()
+    );
+    format!("{}\n", row.trim_end())
+}
+
+#[test]
+fn every_event_of_the_second_connection_does_what_the_table_says() {
+    let actual = rival_actual();
+    for (expected, seen) in RIVAL_TABLE.lines().zip(actual.lines()) {
+        assert_eq!(seen, expected);
+    }
+    assert_eq!(
+        RIVAL_TABLE.lines().count(),
+        actual.lines().count(),
+        "{actual}"
+    );
+    assert_eq!(RIVAL_TABLE.lines().count(), 4 * events().len());
 }

@@ -36,7 +36,8 @@ fn desired(peers: Vec<v1::BgpPeer>) -> BgpDesired {
             interface("eth0", &["10.10.10.11/24", "fe80::1/64", "2001:db8::11/64"]),
             interface("eth1", &["10.20.0.1/31"]),
         ],
-        routes: ["10.10.200.1".parse().unwrap()].into(),
+        routes: [("10.10.200.1".parse().unwrap(), Announcement::default())].into(),
+        ..BgpDesired::default()
     }
 }
 

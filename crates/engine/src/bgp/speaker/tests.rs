@@ -1,6 +1,7 @@
 //! The manager without a router: nobody answers on the loopback addresses used here.
 
 use super::*;
+use crate::bgp::Announcement;
 
 /// A peer in 127/8: connecting to it is refused or hangs, never leaves the machine.
 fn desired() -> BgpDesired {
@@ -27,7 +28,8 @@ fn desired() -> BgpDesired {
         }),
         sessions_wanted: true,
         interfaces: vec![interface],
-        routes: ["10.10.200.1".parse().unwrap()].into(),
+        routes: [("10.10.200.1".parse().unwrap(), Announcement::default())].into(),
+        ..BgpDesired::default()
     }
 }
 

@@ -1,0 +1,273 @@
+//! What both OPENs agree on, and what follows from it.
+
+use super::*;
+use crate::wire::{Capability, EXTENDED_MESSAGE_LEN, GracefulRestart, MAX_MESSAGE_LEN, code};
+
+/// A peer with these capabilities beside four-octet AS numbers.
+fn peer_with(capabilities: &[Capability]) -> Bytes {
+    let mut all = capabilities.to_vec();
+    all.push(Capability::FourOctetAs(PEER_AS));
+    let asn = Asn::new(PEER_AS).unwrap();
+    let id = Ipv4Addr::new(10, 10, 10, 1);
+    Open::with_capabilities(asn, 90, id, all).encode().unwrap()
+}
+
+/// Established with a peer that sends this OPEN.
+fn established(config: SessionConfig, table: &RouteTable, open: &[u8]) -> (Session, Instant) {
+    let now = Instant::now();
+    let mut session = Session::new(config, now, 1);
+    session.set_routes(now, table);
+    session.start(now);
+    session.on_connected(now);
+    session.on_bytes(now, Connection::Opened, open);
+    take(&mut session);
+    session.on_bytes(now, Connection::Opened, &encode_keepalive());
+    assert_eq!(session.state(), StateName::Established);
+    (session, now)
+}
+
+/// The messages handed to the transport.
+fn sent(session: &mut Session) -> Vec<Bytes> {
+    let outputs = std::iter::from_fn(|| session.poll_output());
+    outputs
+        .filter_map(|output| match output {
+            Output::Send(_, bytes) => Some(bytes),
+            _ => None,
+        })
+        .collect()
+}
+
+fn many_routes(count: u32) -> RouteTable {
+    let attributes = Arc::new(RouteAttributes::default());
+    let address = |i: u32| IpAddr::from((0x0A64_0000 + i).to_be_bytes());
+    (0..count)
+        .map(|i| (address(i).into(), attributes.clone()))
+        .collect()
+}
+
+fn our_open(session: &mut Session) -> Open {
+    let mut buffer = FrameBuffer::default();
+    buffer.push(&sent(session)[0]);
+    match buffer.next_message(DecodeContext::default()).unwrap() {
+        Some(Message::Open(open)) => open,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Closes with this NOTIFICATION, waits out the idle hold time, and returns the next OPEN.
+fn refused_with(
+    session: &mut Session,
+    now: Instant,
+    notification: &Notification,
+) -> (Instant, Open) {
+    session.on_bytes(now, Connection::Opened, &notification.encode());
+    assert_eq!(session.state(), StateName::Idle);
+    let at = session.next_deadline().unwrap();
+    session.on_deadline(at);
+    session.on_connected(at);
+    let open = our_open(session);
+    (at, open)
+}
+
+/// RFC 5492 section 3: a session without the capability that the peer does not support.
+#[test]
+fn a_peer_that_refuses_capabilities_gets_a_session_without_them() {
+    let (mut session, now) = session_in(StateName::OpenSent);
+    let refuse_two = Notification::new(code::OPEN, 7, Bytes::from_static(&[70, 0, 6, 0]));
+    let (at, open) = refused_with(&mut session, now, &refuse_two);
+    assert!(
+        !open
+            .capabilities
+            .contains(&Capability::EnhancedRouteRefresh)
+    );
+    assert!(!open.capabilities.contains(&Capability::ExtendedMessage));
+    assert!(open.has_four_octet_as());
+    assert_eq!(
+        session.refused_capabilities(),
+        ["extended message", "enhanced route refresh"]
+    );
+    // RFC 4271 section 6.2, 2/4: the peer does not know optional parameters at all.
+    let refuse_all = Notification::new(code::OPEN, 4, Bytes::new());
+    let (at, open) = refused_with(&mut session, at, &refuse_all);
+    assert_eq!(open.capabilities, []);
+    // Nothing is left to leave out: once per minute.
+    session.on_bytes(at, Connection::Opened, &refuse_all.encode());
+    assert_eq!(session.next_deadline(), Some(at + Duration::from_secs(60)));
+}
+
+#[test]
+fn a_session_without_any_capability_is_plain_bgp_4() {
+    let (mut session, now) = session_in(StateName::OpenSent);
+    let refuse_all = Notification::new(code::OPEN, 4, Bytes::new());
+    let (at, _) = refused_with(&mut session, now, &refuse_all);
+    session.on_bytes(at, Connection::Opened, &peer_with(&[]));
+    session.on_bytes(at, Connection::Opened, &encode_keepalive());
+    let peer = session.negotiated().unwrap();
+    assert_eq!(peer.families, [Family::Ipv4Unicast]);
+    assert!(!peer.four_octet_as);
+}
+
+#[test]
+fn refusals_are_forgotten_when_the_configuration_changes() {
+    let (mut session, now) = session_in(StateName::OpenSent);
+    let refuse_all = Notification::new(code::OPEN, 4, Bytes::new());
+    let (at, _) = refused_with(&mut session, now, &refuse_all);
+    let config = SessionConfig {
+        hold_time: HoldTime::new(30).unwrap(),
+        ..config()
+    };
+    session.reconfigure(at, config);
+    take(&mut session);
+    session.on_connected(at);
+    assert!(our_open(&mut session).has_four_octet_as());
+}
+
+/// RFC 8654 section 4.
+#[test]
+fn extended_messages_are_used_when_both_sides_have_them() {
+    for (capabilities, limit) in [
+        (&[][..], MAX_MESSAGE_LEN),
+        (&[Capability::ExtendedMessage][..], EXTENDED_MESSAGE_LEN),
+    ] {
+        let (mut session, _) =
+            established(config(), &many_routes(10_000), &peer_with(capabilities));
+        let updates: Vec<_> = sent(&mut session)
+            .into_iter()
+            .filter(|m| m[18] == 2)
+            .collect();
+        assert!(updates.iter().all(|update| update.len() <= limit));
+        let fewest = (10_000 * 5_usize).div_ceil(limit - 60) + 1; // and End-of-RIB
+        assert_eq!(updates.len(), fewest, "{limit}");
+    }
+}
+
+/// RFC 8654 section 4: a message above 4096 octets without the capability is 1/2; OPEN and KEEPALIVE always.
+#[test]
+fn a_long_message_is_refused_unless_it_was_agreed_on() {
+    let mut long = vec![0xFF; 16];
+    long.extend_from_slice(&5000_u16.to_be_bytes());
+    long.extend_from_slice(&[2, 0, 0]);
+    long.resize(5000, 0);
+    let (mut session, now) = established(config(), &RouteTable::new(), &peer_with(&[]));
+    take(&mut session);
+    session.on_bytes(now, Connection::Opened, &long);
+    assert_eq!(take(&mut session), ["N1/2", "close"]);
+    let with = peer_with(&[Capability::ExtendedMessage]);
+    let (mut session, now) = established(config(), &RouteTable::new(), &with);
+    take(&mut session);
+    session.on_bytes(now, Connection::Opened, &long);
+    // Accepted by length; prefixes without attributes are a different matter.
+    assert_eq!(session.counters().treated_as_withdraw, 1);
+    long[18] = 4;
+    let (mut session, now) = established(config(), &RouteTable::new(), &with);
+    take(&mut session);
+    session.on_bytes(now, Connection::Opened, &long);
+    assert_eq!(take(&mut session), ["N1/2", "close"]);
+}
+
+fn refresh_request() -> Bytes {
+    wire::encode_route_refresh(Family::Ipv4Unicast, RefreshSubtype::Request)
+}
+
+/// RFC 7313 section 4.
+#[test]
+fn a_refresh_is_demarcated_when_both_sides_have_the_capability() {
+    for (capabilities, answer) in [
+        (&[Capability::RouteRefresh][..], &["UPDATE"][..]),
+        (
+            &[Capability::RouteRefresh, Capability::EnhancedRouteRefresh][..],
+            &["BoRR", "UPDATE", "EoRR"][..],
+        ),
+    ] {
+        let (mut session, now) = established(config(), &routes([1]), &peer_with(capabilities));
+        take(&mut session);
+        session.on_bytes(now, Connection::Opened, &refresh_request());
+        assert_eq!(take(&mut session), answer);
+        let other = wire::encode_route_refresh(Family::Ipv6Unicast, RefreshSubtype::Request);
+        session.on_bytes(now, Connection::Opened, &other);
+        assert!(take(&mut session).is_empty(), "not negotiated");
+    }
+}
+
+fn v6_only() -> SessionConfig {
+    SessionConfig {
+        next_hop_v4: None,
+        next_hop_v6: Some("2001:db8::11".parse().unwrap()),
+        extended_next_hop: true,
+        ..config()
+    }
+}
+
+/// RFC 8950: IPv4 routes over a link that has only IPv6 addresses.
+#[test]
+fn ipv4_routes_get_an_ipv6_next_hop_where_both_sides_can() {
+    let both = [
+        Capability::Multiprotocol(Family::Ipv4Unicast),
+        Capability::Multiprotocol(Family::Ipv6Unicast),
+    ];
+    let with = peer_with(&[&both[..], &[Capability::ExtendedNextHop]].concat());
+    let (mut session, _) = established(v6_only(), &routes([1]), &with);
+    assert_eq!(session.negotiated().unwrap().families, Family::ALL);
+    assert_eq!(take(&mut session), ["UPDATE", "EoR", "UPDATE"]);
+    let (session, _) = established(v6_only(), &routes([1]), &peer_with(&both));
+    assert_eq!(
+        session.negotiated().unwrap().families,
+        [Family::Ipv6Unicast]
+    );
+    let withheld = session.routes().next().unwrap().withheld;
+    assert_eq!(withheld, Some(Withheld::FamilyNotNegotiated));
+}
+
+fn restartable(restarting: bool) -> SessionConfig {
+    SessionConfig {
+        graceful_restart: Some(RestartConfig {
+            restart_time_s: 120,
+            restarting,
+        }),
+        ..config()
+    }
+}
+
+/// RFC 4724 section 4.1: the Restart State bit until End-of-RIB, then not again.
+#[test]
+fn a_restarted_speaker_says_so_until_its_routes_are_complete() {
+    let now = Instant::now();
+    let mut session = Session::new(restartable(true), now, 1);
+    session.start(now);
+    take(&mut session);
+    session.on_connected(now);
+    let restart = our_open(&mut session).graceful_restart().cloned().unwrap();
+    assert!(restart.restarting);
+    assert_eq!(restart.restart_time_s, 120);
+    assert_eq!(restart.families, [(Family::Ipv4Unicast, true)]);
+    session.on_bytes(now, Connection::Opened, &peer_open().encode().unwrap());
+    session.on_bytes(now, Connection::Opened, &encode_keepalive());
+    session.on_transport_failed(now, Connection::Opened, "connection reset");
+    take(&mut session);
+    session.on_deadline(session.next_deadline().unwrap());
+    take(&mut session);
+    session.on_connected(now);
+    assert!(
+        !our_open(&mut session)
+            .graceful_restart()
+            .unwrap()
+            .restarting
+    );
+}
+
+/// RFC 4724 section 4: a NOTIFICATION would make the peer drop the routes.
+#[test]
+fn a_planned_restart_says_nothing_to_a_peer_that_keeps_the_routes() {
+    let keeps = Capability::GracefulRestart(GracefulRestart::default());
+    for (capabilities, farewell) in [
+        (&[keeps][..], &["close"][..]),
+        (&[][..], &["UPDATE", "N6/2", "close"][..]),
+    ] {
+        let (mut session, now) =
+            established(restartable(false), &routes([1]), &peer_with(capabilities));
+        take(&mut session);
+        session.stop_for_restart(now, Notification::administrative_shutdown("restart"));
+        assert_eq!(take(&mut session), farewell);
+        assert_eq!(session.next_deadline(), None);
+    }
+}

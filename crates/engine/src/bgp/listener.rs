@@ -1,0 +1,165 @@
+//! Connections that routers open: one listening socket per local address of a session.
+//!
+//! A listener is bound to the address, not to all, so that a BGP daemon on another address of the host is not
+//! disturbed. It carries the MD5 keys of its peers: Linux drops a SYN that is not signed with the key of its
+//! source. Who may connect is decided by whether there is a session for (local address, peer).
+//!
+//! Tasks: one per listener, spawned here, aborted when the listener goes; an accept that is lost with it is a
+//! connection that the kernel resets.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use dataplane::sockopt;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tracing::{info, warn};
+
+use super::plan::Md5Key;
+use super::transport::BGP_PORT;
+
+/// Connections between accept and the session; more than a router opens at a time.
+pub(super) const ACCEPTED_MAX: usize = 64;
+
+/// Length of the kernel's accept queue.
+const BACKLOG: i32 = 16;
+
+/// After an accept that failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A connection that a router has opened.
+pub(super) struct Accepted {
+    pub(super) local: IpAddr,
+    pub(super) peer: IpAddr,
+    pub(super) stream: TcpStream,
+}
+
+/// By peer.
+pub(super) type Keys = BTreeMap<IpAddr, Md5Key>;
+
+/// See the module's documentation.
+pub(super) struct Listeners {
+    listening: BTreeMap<IpAddr, Listener>,
+    accepted: mpsc::Sender<Accepted>,
+    failed: BTreeMap<IpAddr, String>,
+}
+
+struct Listener {
+    socket: Socket,
+    keys: Keys,
+    task: AbortHandle,
+}
+
+impl Listeners {
+    pub(super) fn new(accepted: mpsc::Sender<Accepted>) -> Self {
+        Self {
+            listening: BTreeMap::new(),
+            accepted,
+            failed: BTreeMap::new(),
+        }
+    }
+
+    /// Listens on exactly these addresses, with these keys. A failure is told once: sessions still open by
+    /// themselves. True when something should be tried again later.
+    pub(super) fn reconcile(&mut self, wanted: &BTreeMap<IpAddr, Keys>) -> bool {
+        self.listening.retain(|local, _| wanted.contains_key(local));
+        self.failed.retain(|local, _| wanted.contains_key(local));
+        for (local, keys) in wanted {
+            match self.ensure(*local, keys) {
+                Ok(()) => {
+                    self.failed.remove(local);
+                }
+                Err(error) => self.tell(*local, &error),
+            }
+        }
+        !self.failed.is_empty()
+    }
+
+    fn ensure(&mut self, local: IpAddr, keys: &Keys) -> io::Result<()> {
+        if let Some(listener) = self.listening.get_mut(&local) {
+            return listener.set_keys(keys);
+        }
+        let socket = listen(local)?;
+        let accepting = TcpListener::from_std(socket.try_clone()?.into())?;
+        let task = tokio::spawn(accept(local, accepting, self.accepted.clone()));
+        let mut listener = Listener {
+            socket,
+            keys: Keys::new(),
+            task: task.abort_handle(),
+        };
+        listener.set_keys(keys)?;
+        self.listening.insert(local, listener);
+        Ok(())
+    }
+
+    fn tell(&mut self, local: IpAddr, error: &io::Error) {
+        let text = error.to_string();
+        if self.failed.get(&local) != Some(&text) {
+            warn!(%local, port = BGP_PORT, error = text, "cannot listen for routers; sessions are opened from here only");
+            self.failed.insert(local, text);
+        }
+    }
+}
+
+impl Listener {
+    fn set_keys(&mut self, keys: &Keys) -> io::Result<()> {
+        if self.keys == *keys {
+            return Ok(());
+        }
+        for peer in self.keys.keys().filter(|peer| !keys.contains_key(peer)) {
+            sockopt::remove_tcp_md5_key(&self.socket, *peer).map_err(io::Error::other)?;
+        }
+        for (peer, key) in keys {
+            match key.expose() {
+                Some(key) => sockopt::set_tcp_md5_key(&self.socket, *peer, key),
+                None => sockopt::remove_tcp_md5_key(&self.socket, *peer),
+            }
+            .map_err(io::Error::other)?;
+        }
+        self.keys.clone_from(keys);
+        Ok(())
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn listen(local: IpAddr) -> io::Result<Socket> {
+    let address = SocketAddr::new(local, BGP_PORT);
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    // A peer with GTSM drops a SYN-ACK with less; each connection gets its own TTL when it is accepted.
+    sockopt::set_ttl(&socket, local, 255).map_err(io::Error::other)?;
+    sockopt::set_tos(&socket, local, sockopt::TOS_CS6).map_err(io::Error::other)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+async fn accept(local: IpAddr, listener: TcpListener, accepted: mpsc::Sender<Accepted>) {
+    loop {
+        let Ok((stream, from)) = listener.accept().await else {
+            // Out of file descriptors: not a reason to spin.
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let peer = from.ip();
+        let connection = Accepted {
+            local,
+            peer,
+            stream,
+        };
+        // When full, the router's connection is closed and the router tries again.
+        if accepted.try_send(connection).is_err() {
+            info!(%peer, %local, "connection refused: too many at a time");
+        }
+    }
+}
