@@ -6,9 +6,10 @@ SHELL := /bin/bash
 EVENKEEL := target/release/evenkeel
 TOPOLOGY ?= ecmp-5se
 SCENARIO ?= scale-out
+FUZZ_SECONDS ?= 60
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help demo build test lint fmt deps down clean
+.PHONY: help demo build test fuzz lint fmt deps down clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +31,9 @@ build: ## Build the binary, target/release/evenkeel
 
 test: ## Everything that CI runs: format, lints, docs, dependencies, all tests (needs root)
 	@scripts/test.sh
+
+fuzz: ## Run every fuzz target for FUZZ_SECONDS (60) each
+	@scripts/fuzz.sh $(FUZZ_SECONDS)
 
 lint: ## The quick part of it: format, lints, docs, dependencies
 	@scripts/test.sh lint

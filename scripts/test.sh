@@ -54,5 +54,6 @@ stage "documentation examples" cargo test --release --locked --workspace --doc
 # A run that was killed may have left a lab; in CI nobody else's is in the way.
 clean_labs() { cargo build --release --locked --bin evenkeel && target/release/evenkeel lab down --all; }
 [ -z "${CI:-}" ] || stage "labs that an earlier run left" clean_labs
+stage "fuzz, short" scripts/fuzz.sh 10
 [ "$(id -u)" -eq 0 ] || echo "not root: tests that build network namespaces will skip, saying so" >&2
 stage "tests: unit, property, simulation, namespaces" tests

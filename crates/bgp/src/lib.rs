@@ -14,9 +14,11 @@
 //! * [`types`]: values that cannot be wrong (AS number, hold time, family, community).
 //! * [`wire`]: framing, decoding and encoding; the codec crate is hidden behind it.
 //! * [`rib`]: what one peer should hold against what it was sent, and when the difference is due.
+//! * [`rib_in`]: the few routes of a peer that the operator asked to learn.
 //! * [`session`]: the state machine of RFC 4271 section 8.
 
 pub mod rib;
+pub mod rib_in;
 pub mod session;
 pub mod types;
 pub mod wire;

@@ -37,17 +37,19 @@ pub use config::{RestartConfig, SessionConfig};
 pub use fsm::StateName;
 pub use status::{Counters, LastError, Negotiated, RouteStatus, Withheld};
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use ipnet::IpNet;
 
 use crate::rib::{AdjRibOut, Batch, RouteTable};
+use crate::rib_in::{AdjRibIn, LearnedRoute};
 use crate::types::Family;
 use crate::wire::{
-    self, DecodeContext, EncodeError, FrameBuffer, Message, Notification, ReceivedUpdate,
-    RefreshSubtype, RouteRefresh,
+    self, Capability, DecodeContext, EncodeError, FrameBuffer, Message, Notification,
+    ReceivedUpdate, RefreshSubtype, RouteRefresh,
 };
 use config::Offer;
 use fsm::{Event, State};
@@ -118,6 +120,8 @@ pub enum Report {
     },
     /// An UPDATE arrived.
     UpdateReceived(ReceivedUpdate),
+    /// [`Session::learned`] has changed.
+    LearnedChanged,
     /// The peer asked for a family again, or demarcates its own refresh.
     RouteRefresh(RouteRefresh),
     /// A route message could not be built; the routes in it were not sent.
@@ -142,6 +146,7 @@ pub struct Session {
     rival: Option<Rival>,
     offer: Offer,
     rib: AdjRibOut,
+    rib_in: AdjRibIn,
     /// Families whose initial set is not closed by End-of-RIB yet.
     end_of_rib_due: Vec<Family>,
     /// Families that are being sent again, and whose end is to be marked (RFC 7313).
@@ -157,8 +162,11 @@ impl Session {
     /// its own, so that many do not act in step.
     #[must_use]
     pub fn new(config: SessionConfig, now: Instant, seed: u64) -> Self {
+        let mut rib_in = AdjRibIn::default();
+        rib_in.set_policy(config.learn);
         Self {
             rib: AdjRibOut::new(config.advertisement_interval),
+            rib_in,
             config,
             state: State::Idle,
             state_since: now,
@@ -225,11 +233,34 @@ impl Session {
             self.offer.forget_refusals();
         }
         self.rib.set_interval(config.advertisement_interval);
+        let learn = config.learn != self.config.learn;
         self.config = config;
+        if learn {
+            self.relearn();
+        }
         if self.wanted {
             self.failures = 0;
             self.handle(now, if resets { Event::Start } else { Event::Retry });
         }
+    }
+
+    /// Another policy: what it lets in that the old one did not has to be sent again (RFC 2918).
+    fn relearn(&mut self) {
+        let wider = self.rib_in.set_policy(self.config.learn);
+        self.report(Report::LearnedChanged);
+        let State::Established(peer) = &self.state else {
+            return;
+        };
+        let asks = wider && peer.capabilities.contains(&Capability::RouteRefresh);
+        for family in peer.families.clone().into_iter().filter(|_| asks) {
+            self.send(wire::encode_route_refresh(family, RefreshSubtype::Request));
+        }
+    }
+
+    /// The routes of the peer that [`SessionConfig::learn`] keeps.
+    #[must_use]
+    pub fn learned(&self) -> &BTreeMap<IpNet, LearnedRoute> {
+        self.rib_in.routes()
     }
 
     /// The connection ends because of something outside BGP's configuration that the peer should be

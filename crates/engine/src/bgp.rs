@@ -25,6 +25,8 @@
 //! Desired state is latest-value (`watch`): a burst of changes collapses to the last one. The only queue
 //! is the bytes for a peer, which the core bounds by holding routes back when the peer does not read.
 
+mod fib;
+mod learn;
 mod listener;
 mod plan;
 mod session;

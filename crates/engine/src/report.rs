@@ -7,8 +7,8 @@ use crate::net::Net;
 use crate::reconcile::{Actors, Outcome};
 use model::reason::Reason;
 use proto::v1::{
-    BgpSession, EngineStats, OperState, Pool, PoolStatus, Report, ServerStatus, Vip, VipStatus,
-    VirtualServiceStatus,
+    BgpSession, EngineStats, LearnedRoute, OperState, Pool, PoolStatus, Report, ServerStatus, Vip,
+    VipStatus, VirtualServiceStatus,
 };
 use proxy::{ProxyHandle, Stats};
 use std::sync::Arc;
@@ -25,21 +25,24 @@ pub(crate) struct Observer {
     outcome: watch::Receiver<Outcome>,
     health: watch::Receiver<Arc<HealthSnapshot>>,
     bgp: watch::Receiver<Arc<Vec<BgpSession>>>,
+    learned: watch::Receiver<Arc<Vec<LearnedRoute>>>,
     proxy: ProxyHandle,
     started: Instant,
 }
 
 impl Observer {
     pub(crate) fn new(actors: &Actors, outcome: watch::Receiver<Outcome>) -> Self {
-        let (health, bgp, proxy) = (
+        let (health, bgp, learned, proxy) = (
             actors.health.snapshot(),
             actors.bgp.status(),
+            actors.bgp.learned(),
             actors.proxy.clone(),
         );
         Self {
             outcome,
             health,
             bgp,
+            learned,
             proxy,
             started: Instant::now(),
         }
@@ -60,6 +63,7 @@ impl Observer {
                 _ = self.outcome.changed() => {}
                 _ = self.health.changed() => {}
                 _ = self.bgp.changed() => {}
+                _ = self.learned.changed() => {}
                 _ = interfaces.changed() => {}
                 () = tokio::time::sleep(REPORT_PERIOD) => {}
             }
@@ -71,6 +75,7 @@ impl Observer {
         let outcome = self.outcome.borrow_and_update().clone();
         let mut report = report(&outcome, &self.health.borrow_and_update(), &stats);
         report.bgp_sessions = self.bgp.borrow_and_update().to_vec();
+        report.learned_routes = self.learned.borrow_and_update().to_vec();
         report.stats = Some(EngineStats {
             rss_bytes: rss_bytes(),
             uptime_s: self.started.elapsed().as_secs(),

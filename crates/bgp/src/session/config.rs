@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use super::status::Negotiated;
+use crate::rib_in::LearnPolicy;
 use crate::types::{Asn, Family, HoldTime};
 use crate::wire::{
     self, Capability, EXTENDED_MESSAGE_LEN, GracefulRestart, MAX_MESSAGE_LEN, Open, UpdateContext,
@@ -35,6 +36,8 @@ pub struct SessionConfig {
     pub extended_next_hop: bool,
     /// Ask the peer to keep the routes over a restart of this process (RFC 4724).
     pub graceful_restart: Option<RestartConfig>,
+    /// Keep routes of the peer; `None` keeps none.
+    pub learn: Option<LearnPolicy>,
     /// Wait for the peer's connection instead of opening one (RFC 4271: PassiveTcpEstablishment).
     pub passive: bool,
 }
@@ -93,6 +96,7 @@ impl SessionConfig {
             next_hop_v6,
             extended_next_hop,
             graceful_restart,
+            learn: _,
             passive,
         } = self;
         let restart_time = |r: &Option<RestartConfig>| r.map(|r| r.restart_time_s);
@@ -132,16 +136,26 @@ impl SessionConfig {
             all.push(Capability::ExtendedNextHop);
         }
         all.push(Capability::ExtendedMessage);
-        if let Some(restart) = self.graceful_restart {
-            all.push(Capability::GracefulRestart(GracefulRestart {
-                restarting: restart.restarting && !restart_over,
-                restart_time_s: restart.restart_time_s,
-                families: families.into_iter().map(|f| (f, true)).collect(),
-            }));
-        }
+        all.push(Capability::GracefulRestart(
+            self.restart_capability(families, restart_over),
+        ));
         all.push(Capability::FourOctetAs(self.local_as.get()));
         all.push(Capability::EnhancedRouteRefresh);
         all
+    }
+
+    /// RFC 4724 section 3: without families it says no more than that we send End-of-RIB. That much is always
+    /// said: FRR answers no ROUTE-REFRESH with demarcation (RFC 7313) before it has sent its own End-of-RIB,
+    /// which it sends only to speakers with this capability.
+    fn restart_capability(&self, families: Vec<Family>, restart_over: bool) -> GracefulRestart {
+        let Some(restart) = self.graceful_restart else {
+            return GracefulRestart::default();
+        };
+        GracefulRestart {
+            restarting: restart.restarting && !restart_over,
+            restart_time_s: restart.restart_time_s,
+            families: families.into_iter().map(|f| (f, true)).collect(),
+        }
     }
 
     /// What this session and the peer's OPEN have in common.
@@ -184,7 +198,7 @@ impl SessionConfig {
             extended_message: both(Capability::ExtendedMessage),
             extended_next_hop,
             enhanced_refresh: both(Capability::EnhancedRouteRefresh),
-            graceful_restart: code(64),
+            graceful_restart: self.graceful_restart.is_some() && code(64),
             capabilities,
         }
     }

@@ -468,11 +468,18 @@ impl Session {
                 self.note_error(now, format!("UPDATE treated as withdraw: {detail}"));
             }
         }
+        let learned = self.rib_in.update(self.config.local_as, &update);
         self.report(Report::UpdateReceived(update));
+        if learned {
+            self.report(Report::LearnedChanged);
+        }
     }
 
     fn refresh(&mut self, peer: &Negotiated, refresh: RouteRefresh) {
         self.report(Report::RouteRefresh(refresh));
+        if self.rib_in.demarcation(refresh) {
+            self.report(Report::LearnedChanged);
+        }
         let RouteRefresh::Request(Some(family)) = refresh else {
             return;
         };
@@ -582,6 +589,10 @@ impl Session {
         self.timers.stop_all();
         self.received.clear();
         self.rib.end_session();
+        if !self.rib_in.routes().is_empty() {
+            self.rib_in.clear();
+            self.report(Report::LearnedChanged);
+        }
         self.end_of_rib_due.clear();
         self.end_of_refresh_due.clear();
         self.unsent_bytes = 0;

@@ -10,8 +10,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
-
 use super::fsm::Event;
 use super::*;
 use crate::rib::{AttributeValues, RouteAttributes};
@@ -33,6 +31,7 @@ fn config() -> SessionConfig {
         next_hop_v6: None,
         extended_next_hop: false,
         graceful_restart: None,
+        learn: None,
         passive: false,
     }
 }

@@ -13,6 +13,7 @@ use bgp::{Notification, SessionConfig};
 use ipnet::IpNet;
 use proto::v1;
 
+use super::learn::BestRoutes;
 use super::{Announcement, BgpDesired};
 use peer::Peer;
 use routes::{Policy, Withheld};
@@ -119,13 +120,13 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn new(desired: &BgpDesired, router_id: Ipv4Addr) -> Self {
+    pub(super) fn new(desired: &BgpDesired, learned: &BestRoutes, router_id: Ipv4Addr) -> Self {
         let mut plan = Self::default();
         let Some(profile) = &desired.profile else {
             return plan;
         };
         match Policy::new(profile) {
-            Ok(policy) => plan.add_peers(desired, profile, router_id, policy),
+            Ok(policy) => plan.add_peers(desired, learned, profile, router_id, policy),
             Err(error) => {
                 let peers = profile.peers.iter();
                 plan.absent = peers.map(|p| Absent::invalid(profile, p, &error)).collect();
@@ -137,13 +138,14 @@ impl Plan {
     fn add_peers(
         &mut self,
         desired: &BgpDesired,
+        learned: &BestRoutes,
         profile: &v1::BgpProfile,
         router_id: Ipv4Addr,
         mut policy: Policy,
     ) {
         for (index, raw) in profile.peers.iter().enumerate() {
             match Peer::parse(profile, index) {
-                Ok(peer) => self.add_peer(desired, &peer, router_id, &mut policy),
+                Ok(peer) => self.add_peer(desired, learned, &peer, router_id, &mut policy),
                 Err(error) => self.absent.push(Absent::invalid(profile, raw, &error)),
             }
         }
@@ -152,6 +154,7 @@ impl Plan {
     fn add_peer(
         &mut self,
         desired: &BgpDesired,
+        learned: &BestRoutes,
         peer: &Peer,
         router_id: Ipv4Addr,
         policy: &mut Policy,
@@ -167,7 +170,7 @@ impl Plan {
             Ok(fitting) => fitting,
             Err(absent) => return self.absent.push(absent),
         };
-        let (table, withheld) = policy.table(desired, peer);
+        let (table, withheld) = policy.table(desired, learned, peer);
         let (table, withheld) = (Arc::new(table), Arc::new(withheld));
         for (interface, local) in fitting {
             if !interface.up {

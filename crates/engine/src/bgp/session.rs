@@ -1,10 +1,13 @@
 //! The task of one session: feeds the core, does what it asks for, publishes its status.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bgp::rib_in::LearnedRoute;
 use bgp::session::Report;
 use bgp::{Connection as Which, Notification, Output, Session, StateName};
+use ipnet::IpNet;
 use proto::v1;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, watch};
@@ -68,6 +71,17 @@ impl BfdState {
 /// Connections from the listener that wait for this session: one is used, a second one is answered with 6/7.
 pub(super) const INCOMING_MAX: usize = 4;
 
+/// What a session has learned, by destination.
+pub(super) type Learned = BTreeMap<IpNet, LearnedRoute>;
+
+/// Where a session task writes what others want to know; newest values.
+pub(super) struct Board {
+    pub(super) status: watch::Sender<Arc<v1::BgpSession>>,
+    pub(super) learned: watch::Sender<Arc<Learned>>,
+    /// Rung after each write.
+    pub(super) changed: Arc<Notify>,
+}
+
 pub(super) struct SessionTask {
     key: SessionKey,
     plan: Arc<SessionPlan>,
@@ -85,6 +99,7 @@ pub(super) struct SessionTask {
     stopping: bool,
     control: watch::Receiver<Control>,
     status: watch::Sender<Arc<v1::BgpSession>>,
+    learned: watch::Sender<Arc<Learned>>,
     status_changed: Arc<Notify>,
     published: Option<Instant>,
     unpublished: bool,
@@ -96,12 +111,16 @@ impl SessionTask {
         key: SessionKey,
         mut control: watch::Receiver<Control>,
         incoming: mpsc::Receiver<TcpStream>,
-        status: watch::Sender<Arc<v1::BgpSession>>,
-        status_changed: Arc<Notify>,
+        board: Board,
         clock: WallClock,
     ) -> Self {
         let Control { plan, bfd, .. } = control.borrow_and_update().clone();
         let core = Session::new(plan.core.clone(), now(), rand::random());
+        let Board {
+            status,
+            learned,
+            changed: status_changed,
+        } = board;
         Self {
             key,
             plan,
@@ -116,6 +135,7 @@ impl SessionTask {
             stopping: false,
             control,
             status,
+            learned,
             status_changed,
             published: None,
             unpublished: true,
@@ -283,6 +303,11 @@ impl SessionTask {
                 }
             }
             Output::Close(which) => self.close(which),
+            Output::Report(Report::LearnedChanged) => {
+                self.learned
+                    .send_replace(Arc::new(self.core.learned().clone()));
+                self.status_changed.notify_one();
+            }
             Output::Report(report) => self.log(&report),
         }
     }
@@ -361,6 +386,7 @@ impl SessionTask {
             Report::UpdateReceived(update) => {
                 debug!(%peer, %local, announced = update.announced.len(), withdrawn = update.withdrawn.len(), treatment = ?update.treatment, "update received");
             }
+            Report::LearnedChanged => {}
             Report::RouteRefresh(refresh) => info!(%peer, %local, ?refresh, "route refresh"),
             Report::EncodeFailed(error) => warn!(%peer, %local, %error, "cannot encode a message"),
         }

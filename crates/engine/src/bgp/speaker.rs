@@ -12,12 +12,14 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tracing::{error, info};
 
+use super::fib;
+use super::learn::{self, BestRoutes, Source};
 use super::listener::{ACCEPTED_MAX, Accepted, Keys, Listeners};
 use super::plan::{Plan, SessionKey, SessionPlan, router_id};
 use super::session::{
-    BfdView, Control, Farewell, INCOMING_MAX, SessionTask, now, sleep_until_some,
+    BfdView, Board, Control, Farewell, INCOMING_MAX, Learned, SessionTask, now, sleep_until_some,
 };
-use super::status::{WallClock, absent_status, unneeded_status};
+use super::status::{WallClock, absent_status, learned_routes, unneeded_status};
 use super::{BgpDesired, SESSION_LINGER};
 
 /// Shutdown is asked for once; a second request waits for the same end.
@@ -31,6 +33,9 @@ const RESPAWN_DELAY: Duration = Duration::from_secs(1);
 
 /// All sessions, in the order of peer and interface.
 type Sessions = Arc<Vec<v1::BgpSession>>;
+
+/// Learned routes in force, by destination.
+type LearnedRoutes = Arc<Vec<v1::LearnedRoute>>;
 
 struct Shutdown {
     text: String,
@@ -47,6 +52,11 @@ pub struct Speaker {
     listeners: Listeners,
     accepted: mpsc::Receiver<Accepted>,
     listen_again_at: Option<Instant>,
+    best: BestRoutes,
+    fib: watch::Sender<BestRoutes>,
+    fib_task: JoinHandle<()>,
+    fib_failures: watch::Receiver<fib::Failures>,
+    learned: watch::Sender<LearnedRoutes>,
     plan: Plan,
     router_id: Option<Ipv4Addr>,
     running: BTreeMap<SessionKey, Running>,
@@ -65,6 +75,7 @@ struct Running {
     control: watch::Sender<Control>,
     incoming: mpsc::Sender<TcpStream>,
     status: watch::Receiver<Arc<v1::BgpSession>>,
+    learned: watch::Receiver<Arc<Learned>>,
 }
 
 /// Steers a [`Speaker`]. Dropping the last handle ends it without farewell, see [`crate::bgp`].
@@ -72,6 +83,7 @@ pub struct SpeakerHandle {
     desired: watch::Sender<Arc<BgpDesired>>,
     shutdown: mpsc::Sender<Shutdown>,
     status: watch::Receiver<Sessions>,
+    learned: watch::Receiver<LearnedRoutes>,
     manager: JoinHandle<()>,
 }
 
@@ -91,6 +103,12 @@ impl SpeakerHandle {
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Sessions> {
         self.status.clone()
+    }
+
+    /// Routes learned from peers whose label asks for it, newest value.
+    #[must_use]
+    pub fn learned(&self) -> watch::Receiver<LearnedRoutes> {
+        self.learned.clone()
     }
 
     /// Withdraws all routes, tells each peer Cease / Administrative Shutdown with this text (RFC 9003),
@@ -127,6 +145,10 @@ impl Speaker {
         let (shutdown, shutdown_rx) = mpsc::channel(SHUTDOWN_REQUESTS);
         let (status_tx, status) = watch::channel(Arc::new(Vec::new()));
         let clock = WallClock::new(now());
+        let (fib, fib_rx) = watch::channel(BestRoutes::new());
+        let (fib_failures_tx, fib_failures) = watch::channel(fib::Failures::new());
+        let (learned_tx, learned) = watch::channel(Arc::default());
+        let fib_task = tokio::spawn(fib::run(fib_rx, fib_failures_tx));
         let (accepted_tx, accepted) = mpsc::channel(ACCEPTED_MAX);
         let speaker = Self {
             desired: desired_rx,
@@ -137,6 +159,11 @@ impl Speaker {
             listeners: Listeners::new(accepted_tx),
             accepted,
             listen_again_at: None,
+            best: BestRoutes::new(),
+            fib,
+            fib_task,
+            fib_failures,
+            learned: learned_tx,
             plan: Plan::default(),
             router_id: None,
             running: BTreeMap::new(),
@@ -153,6 +180,7 @@ impl Speaker {
             desired,
             shutdown,
             status,
+            learned,
             manager,
         }
     }
@@ -166,7 +194,8 @@ impl Speaker {
                     Err(_) => return,
                 },
                 Some(request) = self.shutdown.recv() => return self.finish(request).await,
-                () = self.status_changed.notified() => self.publish(),
+                () = self.status_changed.notified() => self.on_news(),
+                Ok(()) = self.fib_failures.changed() => self.publish_learned(),
                 Some(accepted) = self.accepted.recv() => self.on_accepted(accepted),
                 () = sleep_until_some(self.listen_again_at) => self.listen(),
                 Some(ended) = self.tasks.join_next_with_id() => self.on_ended(ended),
@@ -215,13 +244,58 @@ impl Speaker {
         if id.is_unspecified() {
             self.router_id = None;
         }
-        let plan = Plan::new(&desired, id);
+        self.replan();
+    }
+
+    fn replan(&mut self) {
+        let desired = self.desired.borrow().clone();
+        let id = self.router_id.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        let plan = Plan::new(&desired, &self.best, id);
         if plan.absent != self.plan.absent {
             self.absent_since_unix_ms = self.clock.now_unix_ms();
         }
         self.plan = plan;
         self.reconcile();
         self.publish();
+    }
+
+    /// A session has something new to show or has learned something.
+    fn on_news(&mut self) {
+        if self.relearn() {
+            self.replan();
+        } else {
+            self.publish();
+        }
+    }
+
+    /// The best of what the sessions have learned, into the kernel; true when it changed.
+    fn relearn(&mut self) -> bool {
+        let learned: Vec<_> = self
+            .running
+            .iter()
+            .map(|(key, session)| {
+                let ibgp = session.control.borrow().plan.core.is_ibgp();
+                (key.peer, ibgp, session.learned.borrow().clone())
+            })
+            .collect();
+        let best = learn::best(learned.iter().map(|(peer, ibgp, routes)| Source {
+            peer: *peer,
+            ibgp: *ibgp,
+            routes,
+        }));
+        if best == self.best {
+            return false;
+        }
+        self.fib.send_replace(best.clone());
+        self.best = best;
+        self.publish_learned();
+        true
+    }
+
+    fn publish_learned(&mut self) {
+        let failures = self.fib_failures.borrow_and_update();
+        let routes = learned_routes(&self.best, &failures);
+        self.learned.send_replace(Arc::new(routes));
     }
 
     /// Sessions exist while a virtual service needs them, and for [`SESSION_LINGER`] afterwards without
@@ -326,14 +400,13 @@ impl Speaker {
         });
         let (incoming, incoming_rx) = mpsc::channel(INCOMING_MAX);
         let (status_tx, status) = watch::channel(Arc::new(v1::BgpSession::default()));
-        let task = SessionTask::new(
-            key.clone(),
-            control_rx,
-            incoming_rx,
-            status_tx,
-            self.status_changed.clone(),
-            self.clock,
-        );
+        let (learned_tx, learned) = watch::channel(Arc::default());
+        let board = Board {
+            status: status_tx,
+            learned: learned_tx,
+            changed: self.status_changed.clone(),
+        };
+        let task = SessionTask::new(key.clone(), control_rx, incoming_rx, board, self.clock);
         let abort = self.tasks.spawn(task.run());
         self.keys.insert(abort.id(), key.clone());
         self.running.insert(
@@ -342,6 +415,7 @@ impl Speaker {
                 control,
                 incoming,
                 status,
+                learned,
             },
         );
     }
@@ -361,7 +435,7 @@ impl Speaker {
         self.retiring.remove(&key);
         self.running.remove(&key);
         self.reconcile();
-        self.publish();
+        self.on_news();
     }
 
     fn publish(&mut self) {
@@ -396,6 +470,10 @@ impl Speaker {
             self.stop_with(&key, farewell);
         }
         while self.tasks.join_next().await.is_some() {}
+        drop(self.fib);
+        if let Err(failure) = self.fib_task.await {
+            error!(%failure, "learned routes may be left in the kernel; the next engine removes them");
+        }
         // The one who asked may have given up waiting.
         let _ = request.done.send(());
     }

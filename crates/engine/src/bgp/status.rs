@@ -7,6 +7,8 @@ use bgp::{Connection, Session, StateName};
 use ipnet::IpNet;
 use proto::v1;
 
+use super::fib::Failures;
+use super::learn::BestRoutes;
 use super::plan::{Absent, SessionKey, SessionPlan};
 use super::session::BfdState;
 
@@ -139,6 +141,22 @@ fn withheld(prefix: IpNet, reason: &str) -> v1::BgpRoute {
         reason: reason.to_owned(),
         ..v1::BgpRoute::default()
     }
+}
+
+/// A row per next hop.
+pub(super) fn learned_routes(best: &BestRoutes, failures: &Failures) -> Vec<v1::LearnedRoute> {
+    let rows = best.iter().flat_map(|(prefix, route)| {
+        let failure = failures.get(prefix);
+        let peers: Vec<_> = route.peers.iter().map(ToString::to_string).collect();
+        route.next_hops.iter().map(move |hop| v1::LearnedRoute {
+            prefix: prefix.to_string(),
+            next_hop: hop.to_string(),
+            peer: peers.join(" "),
+            installed: failure.is_none(),
+            reason: failure.cloned().unwrap_or_default(),
+        })
+    });
+    rows.collect()
 }
 
 /// A peer without a session: Idle, with the reason where an error would stand.

@@ -107,6 +107,21 @@ impl Lab {
         format!("{}se", self.prefix)
     }
 
+    /// A counter of the engine's kernel.
+    pub async fn engine_counter(&self, name: &str) -> u64 {
+        kernel_counter(&self.engine_namespace(), name).await
+    }
+
+    /// The main table of the engine, IPv4.
+    pub async fn engine_routes(&self) -> Vec<Value> {
+        let text = ask(
+            "ip",
+            &["-n", &self.engine_namespace(), "-j", "route", "show"],
+        )
+        .await;
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
     fn add_namespace(&self, name: &str) -> String {
         let namespace = format!("{}{name}", self.prefix);
         run(&["ip", "netns", "add", &namespace]);
@@ -297,20 +312,24 @@ impl Router {
 
     /// A counter of the namespace's kernel, for example `TCPMD5Failure`.
     pub async fn kernel_counter(&self, name: &str) -> u64 {
-        let text = ask(
-            "ip",
-            &["netns", "exec", &self.namespace, "cat", "/proc/net/netstat"],
-        )
-        .await;
-        let mut lines = text.lines();
-        while let (Some(names), Some(values)) = (lines.next(), lines.next()) {
-            let at = names.split_whitespace().position(|n| n == name);
-            if let Some(value) = at.and_then(|at| values.split_whitespace().nth(at)) {
-                return value.parse().expect("a number");
-            }
-        }
-        panic!("no kernel counter {name}");
+        kernel_counter(&self.namespace, name).await
     }
+}
+
+async fn kernel_counter(namespace: &str, name: &str) -> u64 {
+    let text = ask(
+        "ip",
+        &["netns", "exec", namespace, "cat", "/proc/net/netstat"],
+    )
+    .await;
+    let mut lines = text.lines();
+    while let (Some(names), Some(values)) = (lines.next(), lines.next()) {
+        let at = names.split_whitespace().position(|n| n == name);
+        if let Some(value) = at.and_then(|at| values.split_whitespace().nth(at)) {
+            return value.parse().expect("a number");
+        }
+    }
+    panic!("no kernel counter {name}");
 }
 
 /// Runs a future on a runtime of its own thread, inside a namespace.

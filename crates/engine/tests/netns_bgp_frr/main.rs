@@ -7,6 +7,7 @@
     clippy::disallowed_macros, // figures and skips go to the test runner
     clippy::disallowed_methods, // the pause of waiting for a daemon to start
     unreachable_pub,
+    dead_code, // the lab is shared with other tests
     missing_docs
 )]
 

@@ -1,6 +1,7 @@
 //! What both OPENs agree on, and what follows from it.
 
 use super::*;
+use crate::rib_in::LearnPolicy;
 use crate::wire::{Capability, EXTENDED_MESSAGE_LEN, GracefulRestart, MAX_MESSAGE_LEN, code};
 
 /// A peer with these capabilities beside four-octet AS numbers.
@@ -270,4 +271,31 @@ fn a_planned_restart_says_nothing_to_a_peer_that_keeps_the_routes() {
         assert_eq!(take(&mut session), farewell);
         assert_eq!(session.next_deadline(), None);
     }
+}
+
+/// RFC 2918: what the policy lets in from now on has to be sent again.
+#[test]
+fn a_policy_that_learns_more_asks_the_peer_again() {
+    let (mut session, now) = established(
+        config(),
+        &RouteTable::new(),
+        &peer_with(&[Capability::RouteRefresh]),
+    );
+    take(&mut session);
+    let learn = Some(LearnPolicy {
+        only_default: false,
+        limit: 50,
+    });
+    let learning = SessionConfig { learn, ..config() };
+    session.reconfigure(now, learning);
+    assert_eq!(take(&mut session), ["REFRESH"]);
+    let attributes = RouteAttributes::default();
+    let context = config().update_context(session.negotiated().unwrap());
+    let route = ["10.7.0.0/16".parse().unwrap()];
+    let update =
+        wire::encode_announcement(&context, &attributes, Family::Ipv4Unicast, &route).unwrap();
+    session.on_bytes(now, Connection::Opened, &update[0]);
+    assert_eq!(session.learned().keys().collect::<Vec<_>>(), [&route[0]]);
+    session.on_transport_failed(now, Connection::Opened, "connection reset");
+    assert!(session.learned().is_empty());
 }

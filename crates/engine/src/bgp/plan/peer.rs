@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use bgp::rib_in::LearnPolicy;
 use bgp::session::RestartConfig;
 use bgp::{Asn, HoldTime, SessionConfig};
 use ipnet::IpNet;
@@ -34,6 +35,8 @@ pub(super) struct Peer {
     pub(super) bfd: bool,
     pub(super) bfd_strict: bool,
     graceful_restart: bool,
+    /// What the `routing_options` of the peer's label say; nothing without.
+    pub(super) options: v1::RoutingOptions,
 }
 
 impl Peer {
@@ -108,6 +111,7 @@ impl Peer {
             bfd: *bfd,
             bfd_strict: *bfd && *bfd_strict,
             graceful_restart: *graceful_restart,
+            options: options(profile, label),
         })
     }
 
@@ -153,8 +157,26 @@ impl Peer {
                 restart_time_s: RESTART_TIME_S,
                 restarting,
             }),
+            learn: self.learn_policy(),
             passive: false,
         }
+    }
+
+    pub(super) fn ibgp(&self) -> bool {
+        self.local_as == self.remote_as
+    }
+
+    fn learn_policy(&self) -> Option<LearnPolicy> {
+        let v1::RoutingOptions {
+            learn_routes,
+            learn_only_default_route,
+            max_learn_limit,
+            ..
+        } = &self.options;
+        (*learn_routes || *learn_only_default_route).then_some(LearnPolicy {
+            only_default: !*learn_routes,
+            limit: *max_learn_limit as usize,
+        })
     }
 
     pub(super) fn absent(&self, code: &'static str, text: String) -> Absent {
@@ -166,6 +188,12 @@ impl Peer {
             text,
         }
     }
+}
+
+fn options(profile: &v1::BgpProfile, label: &str) -> v1::RoutingOptions {
+    let mut all = profile.routing_options.iter();
+    let own = all.find(|options| !label.is_empty() && options.label == label);
+    own.cloned().unwrap_or_default()
 }
 
 /// Ours and the peer's: 0 stands for the profile's, and for the same AS in an iBGP profile.

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use bgp::rib::{AttributeError, AttributeValues, LOCAL_PREF_DEFAULT, RouteAttributes, RouteTable};
 use bgp::{Community, LargeCommunity};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proto::v1;
 
 use super::peer::Peer;
-use super::{Announcement, BgpDesired, ProfileError};
+use super::{Announcement, BestRoutes, BgpDesired, ProfileError};
 
 /// Routes that are wanted and kept from a peer by its settings, with the reason code.
 pub(super) type Withheld = BTreeMap<IpNet, &'static str>;
@@ -45,7 +45,12 @@ impl Policy {
     }
 
     /// The table of a peer, and what its settings keep from it.
-    pub(super) fn table(&mut self, desired: &BgpDesired, peer: &Peer) -> (RouteTable, Withheld) {
+    pub(super) fn table(
+        &mut self,
+        desired: &BgpDesired,
+        learned: &BestRoutes,
+        peer: &Peer,
+    ) -> (RouteTable, Withheld) {
         let (mut table, mut withheld) = (RouteTable::new(), Withheld::new());
         for (address, announcement) in &desired.routes {
             let prefix = IpNet::from(*address);
@@ -59,7 +64,41 @@ impl Policy {
                 }
             }
         }
+        self.add_passed_on(&mut table, learned, peer);
         (table, withheld)
+    }
+
+    /// What the peer's `routing_options` add: the default route with us as next hop, and routes learned from
+    /// others. The core sends only those of families that the session has.
+    fn add_passed_on(&mut self, table: &mut RouteTable, learned: &BestRoutes, peer: &Peer) {
+        if peer.options.advertise_default_route {
+            for default in [Ipv4Net::default().into(), Ipv6Net::default().into()] {
+                let attributes = self.passed_on(Vec::new());
+                table.entry(default).or_insert(attributes);
+            }
+        }
+        if !peer.options.advertise_learned_routes {
+            return;
+        }
+        for (prefix, route) in learned {
+            // RFC 4271 section 9.2: not from one internal peer to another; and not back to where it came from.
+            let back = route.peers.contains(&peer.address);
+            let reflected = route.ibgp && peer.ibgp();
+            let long = route.as_path.len() > RouteAttributes::AS_PATH_MAX;
+            if !(back || reflected || long) {
+                let attributes = self.passed_on(route.as_path.clone());
+                table.entry(*prefix).or_insert(attributes);
+            }
+        }
+    }
+
+    fn passed_on(&mut self, as_path: Vec<u32>) -> Arc<RouteAttributes> {
+        let attributes = RouteAttributes::new(AttributeValues {
+            as_path,
+            ..AttributeValues::default()
+        });
+        // The caller has seen to the length, the only thing that could be wrong.
+        self.shared(attributes.unwrap_or_default())
     }
 
     fn share(
@@ -78,6 +117,10 @@ impl Policy {
         } else {
             attributes
         };
+        self.shared(attributes)
+    }
+
+    fn shared(&mut self, attributes: RouteAttributes) -> Arc<RouteAttributes> {
         if let Some(known) = self.shared.get(&attributes) {
             return known.clone();
         }

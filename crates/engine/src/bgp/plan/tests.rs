@@ -42,7 +42,7 @@ fn desired(peers: Vec<v1::BgpPeer>) -> BgpDesired {
 }
 
 fn plan(desired: &BgpDesired) -> Plan {
-    Plan::new(desired, Ipv4Addr::new(10, 20, 0, 1))
+    Plan::new(desired, &BestRoutes::new(), Ipv4Addr::new(10, 20, 0, 1))
 }
 
 fn only(plan: &Plan) -> (&SessionKey, &SessionPlan) {
