@@ -1,0 +1,154 @@
+//! Two sessions over a simulated link: virtual clock, delay, loss, duplication, outages and new timers. A failing
+//! seed is printed; run it alone with `run(SEED, ..)`.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+struct Pair {
+    now: Instant,
+    ends: [Session; 2],
+    /// By time and order of sending; to whom.
+    flying: BTreeMap<(Instant, u64), (usize, [u8; PACKET_LEN])>,
+    sent: u64,
+    /// Of a thousand packets.
+    lost: u64,
+    cut: bool,
+    random: Random,
+    /// Up to Down.
+    failures: u64,
+}
+
+impl Pair {
+    fn new(seed: u64) -> Self {
+        let now = Instant::now();
+        let mut random = Random(seed | 1);
+        let ends =
+            [1, 2].map(|id| Session::new(any_config(&mut random), id, now, seed + u64::from(id)));
+        Self {
+            now,
+            ends,
+            flying: BTreeMap::new(),
+            sent: 0,
+            lost: 0,
+            cut: false,
+            random,
+            failures: 0,
+        }
+    }
+
+    fn perform(&mut self, from: usize, outcome: Outcome) {
+        if let Some(packet) = outcome.send {
+            self.fly(1 - from, packet);
+        }
+        self.failures += u64::from(outcome.change.is_some_and(|c| c.is_failure()));
+    }
+
+    fn fly(&mut self, to: usize, packet: [u8; PACKET_LEN]) {
+        let copies = 1 + u64::from(self.random.below(100) == 0);
+        for _ in 0..copies {
+            if self.cut || self.random.below(1000) < self.lost {
+                continue;
+            }
+            let at = self.now + Duration::from_micros(50 + self.random.below(2000));
+            self.sent += 1;
+            self.flying.insert((at, self.sent), (to, packet));
+        }
+    }
+
+    fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(at) = self.next().filter(|at| *at <= end) {
+            self.now = at;
+            for end in 0..2 {
+                let outcome = self.ends[end].on_deadline(at);
+                self.perform(end, outcome);
+            }
+            while let Some(entry) = self.flying.first_entry().filter(|e| e.key().0 <= at) {
+                let (to, bytes) = entry.remove();
+                let packet = Packet::decode(&bytes).expect("ours is well-formed");
+                if let Ok(outcome) = self.ends[to].on_packet(at, &packet) {
+                    self.perform(to, outcome);
+                }
+            }
+        }
+        self.now = end;
+    }
+
+    fn next(&self) -> Option<Instant> {
+        let timers = self.ends.iter().filter_map(Session::next_deadline);
+        timers.chain(self.flying.keys().map(|(at, _)| *at)).min()
+    }
+
+    fn both_are(&self, state: State) -> bool {
+        self.ends.iter().all(|end| end.state() == state)
+    }
+}
+
+fn any_config(random: &mut Random) -> Config {
+    Config {
+        min_tx: ms(10 + random.below(2000)),
+        min_rx: ms(10 + random.below(2000)),
+        multiplier: 2 + random.below(4) as u8,
+    }
+}
+
+/// Longer than any detection time here, and than coming up at the slow rate.
+const SETTLE: Duration = Duration::from_secs(30);
+
+fn run(seed: u64, rounds: u64) -> Duration {
+    let mut pair = Pair::new(seed);
+    let start = pair.now;
+    for round in 0..rounds {
+        let place = format!("seed {seed} round {round}");
+        // In peace both come up and stay up, also through new timers.
+        pair.run_for(SETTLE);
+        assert!(pair.both_are(State::Up), "{place}");
+        let failures = pair.failures;
+        for _ in 0..5 {
+            let end = pair.random.below(2) as usize;
+            let config = any_config(&mut pair.random);
+            let now = pair.now;
+            pair.ends[end].set_config(now, config);
+            let pause = ms(pair.random.below(60_000));
+            pair.run_for(pause);
+        }
+        pair.run_for(SETTLE);
+        assert_eq!(pair.failures, failures, "{place}: new timers must not flap");
+        for (one, other) in [(0, 1), (1, 0)] {
+            let (one, other) = (&pair.ends[one], &pair.ends[other]);
+            let agreed = one.config().min_tx.max(other.config().min_rx);
+            assert_eq!(one.transmit_interval(), Some(agreed), "{place}");
+            assert_eq!(one.poll, Poll::None, "{place}");
+        }
+        // An outage is noticed by both; some loss is survived.
+        pair.cut = true;
+        pair.run_for(SETTLE);
+        assert!(pair.both_are(State::Down), "{place}");
+        pair.cut = false;
+        pair.lost = 300;
+        pair.run_for(ms(200_000));
+        pair.lost = 0;
+    }
+    pair.now - start
+}
+
+#[test]
+fn two_speakers_come_up_agree_and_notice_outages() {
+    let time: Duration = (1..=60).map(|seed| run(seed * 7919, 40)).sum();
+    assert!(
+        time > Duration::from_secs(1_000_000),
+        "{time:?} of virtual time"
+    );
+}
