@@ -152,6 +152,10 @@ pub struct Session {
     /// Families that are being sent again, and whose end is to be marked (RFC 7313).
     end_of_refresh_due: Vec<Family>,
     unsent_bytes: usize,
+    /// Something outside BGP must agree before the session is established, see [`Session::set_gate`].
+    gate_closed: bool,
+    /// The peer's KEEPALIVE has come while the gate was closed.
+    confirmed: bool,
     counters: Counters,
     last_error: Option<LastError>,
     outputs: VecDeque<Output>,
@@ -181,6 +185,8 @@ impl Session {
             end_of_rib_due: Vec::new(),
             end_of_refresh_due: Vec::new(),
             unsent_bytes: 0,
+            gate_closed: false,
+            confirmed: false,
             counters: Counters::default(),
             last_error: None,
             outputs: VecDeque::new(),
@@ -211,6 +217,17 @@ impl Session {
         }
         self.wanted = false;
         self.handle(now, Event::Vanish);
+    }
+
+    /// While the gate is closed the session comes as far as OpenConfirm and waits there without a KEEPALIVE: for
+    /// strict BFD (draft-ietf-idr-bgp-bfd-strict-mode; some routers start BFD with the connection). An established
+    /// session is not touched.
+    pub fn set_gate(&mut self, now: Instant, closed: bool) {
+        let opens = self.gate_closed && !closed;
+        self.gate_closed = closed;
+        if opens {
+            self.handle(now, Event::GateOpened);
+        }
     }
 
     /// A configuration change: does not wait for a retry timer when there is no connection.

@@ -33,6 +33,7 @@ mod session;
 mod speaker;
 mod status;
 mod transport;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -16,6 +16,7 @@
 //! A desired state goes agent, disk, reconciler, so that a restarted engine serves before a controller answers.
 
 mod args;
+pub mod bfd;
 pub mod bgp;
 mod decide;
 mod files;

@@ -2,6 +2,7 @@
 //!
 //! The observer is one task, owned and aborted by [`crate::run`]; it only reads, so that it may end at any await.
 
+use crate::bfd::BfdMonitor;
 use crate::health::HealthSnapshot;
 use crate::net::Net;
 use crate::reconcile::{Actors, Outcome};
@@ -11,7 +12,7 @@ use proto::v1::{
     VipStatus, VirtualServiceStatus,
 };
 use proxy::{ProxyHandle, Stats};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -26,16 +27,18 @@ pub(crate) struct Observer {
     health: watch::Receiver<Arc<HealthSnapshot>>,
     bgp: watch::Receiver<Arc<Vec<BgpSession>>>,
     learned: watch::Receiver<Arc<Vec<LearnedRoute>>>,
+    bfd: Arc<OnceLock<BfdMonitor>>,
     proxy: ProxyHandle,
     started: Instant,
 }
 
 impl Observer {
     pub(crate) fn new(actors: &Actors, outcome: watch::Receiver<Outcome>) -> Self {
-        let (health, bgp, learned, proxy) = (
+        let (health, bgp, learned, bfd, proxy) = (
             actors.health.snapshot(),
             actors.bgp.status(),
             actors.bgp.learned(),
+            actors.bgp.bfd_cell(),
             actors.proxy.clone(),
         );
         Self {
@@ -43,6 +46,7 @@ impl Observer {
             health,
             bgp,
             learned,
+            bfd,
             proxy,
             started: Instant::now(),
         }
@@ -75,6 +79,8 @@ impl Observer {
         let outcome = self.outcome.borrow_and_update().clone();
         let mut report = report(&outcome, &self.health.borrow_and_update(), &stats);
         report.bgp_sessions = self.bgp.borrow_and_update().to_vec();
+        let bfd = self.bfd.get().map(BfdMonitor::status);
+        report.bfd_sessions = bfd.map(|s| s.to_vec()).unwrap_or_default();
         report.learned_routes = self.learned.borrow_and_update().to_vec();
         report.stats = Some(EngineStats {
             rss_bytes: rss_bytes(),

@@ -128,6 +128,8 @@ pub(super) enum Event {
     RouteRefresh(RouteRefresh),
     /// Ours: close without a word, so that a peer with graceful restart keeps the routes (RFC 4724).
     Vanish,
+    /// Ours: what kept the session in OpenConfirm is gone.
+    GateOpened,
 }
 
 impl Session {
@@ -148,6 +150,7 @@ impl Session {
             (
                 S::Idle,
                 E::ConnectRetryExpired
+                | E::GateOpened
                 | E::HoldExpired
                 | E::KeepaliveExpired
                 | E::SendHoldExpired
@@ -171,7 +174,8 @@ impl Session {
             // No connection, so no message; timers of later states do not run.
             (
                 S::Connect,
-                E::HoldExpired
+                E::GateOpened
+                | E::HoldExpired
                 | E::KeepaliveExpired
                 | E::IdleHoldExpired
                 | E::SendHoldExpired
@@ -190,7 +194,8 @@ impl Session {
             (S::Active, E::Start | E::TransportFailed(_)) => S::Active,
             (
                 S::Active,
-                E::HoldExpired
+                E::GateOpened
+                | E::HoldExpired
                 | E::KeepaliveExpired
                 | E::IdleHoldExpired
                 | E::SendHoldExpired
@@ -224,6 +229,7 @@ impl Session {
             (
                 S::OpenSent,
                 E::Start
+                | E::GateOpened
                 | E::Retry
                 | E::Connected
                 | E::ConnectRetryExpired
@@ -233,7 +239,12 @@ impl Session {
             ) => S::OpenSent,
 
             // OpenConfirm: the peer's KEEPALIVE is due.
+            (S::OpenConfirm(peer), E::Keepalive) if self.gate_closed => {
+                self.confirmed = true;
+                S::OpenConfirm(peer)
+            }
             (S::OpenConfirm(peer), E::Keepalive) => self.establish(now, peer),
+            (S::OpenConfirm(peer), E::GateOpened) => self.pass_gate(now, peer),
             (S::OpenConfirm(peer), E::KeepaliveExpired) => {
                 self.send_keepalive(now, &peer);
                 S::OpenConfirm(peer)
@@ -300,7 +311,12 @@ impl Session {
             (S::Established(_), E::Open(_)) => self.unexpected(now, IN_ESTABLISHED, "OPEN"),
             (
                 S::Established(peer),
-                E::Start | E::Retry | E::Connected | E::ConnectRetryExpired | E::IdleHoldExpired,
+                E::GateOpened
+                | E::Start
+                | E::Retry
+                | E::Connected
+                | E::ConnectRetryExpired
+                | E::IdleHoldExpired,
             ) => S::Established(peer),
         }
     }
@@ -373,9 +389,11 @@ impl Session {
     fn accept_open(&mut self, now: Instant, open: &Open) -> State {
         match self.judge_open(open) {
             Ok(peer) if self.ours_stays(&peer) => {
-                self.send(wire::encode_keepalive());
-                self.restart_keepalive(now, &peer);
+                self.confirmed = false;
                 self.restart_hold(now, &peer);
+                if !self.gate_closed {
+                    self.send_keepalive(now, &peer);
+                }
                 State::OpenConfirm(Arc::new(peer))
             }
             // The rival takes over as soon as this state is left.
@@ -436,6 +454,16 @@ impl Session {
             return refuse(Notification::unacceptable_hold_time(), detail);
         };
         Ok(self.config.agree(&self.offer, open, peer_as, offered))
+    }
+
+    /// The KEEPALIVE that was held back; the peer's may be here already.
+    fn pass_gate(&mut self, now: Instant, peer: Arc<Negotiated>) -> State {
+        self.send_keepalive(now, &peer);
+        if self.confirmed {
+            self.establish(now, peer)
+        } else {
+            State::OpenConfirm(peer)
+        }
     }
 
     fn establish(&mut self, now: Instant, peer: Arc<Negotiated>) -> State {

@@ -117,6 +117,7 @@ impl Session {
                 | Event::Stop(_)
                 | Event::Retry
                 | Event::Vanish
+                | Event::GateOpened
                 | Event::Connected
                 | Event::ConnectRetryExpired
                 | Event::IdleHoldExpired
@@ -146,7 +147,9 @@ impl Session {
         if self.state.has_connection() && self.winner(&peer) == Winner::Ours {
             return self.drop_rival(Some(Notification::connection_collision()));
         }
-        self.rival_keepalive(now, &peer);
+        if !self.gate_closed {
+            self.rival_keepalive(now, &peer);
+        }
         if let Some(rival) = &mut self.rival {
             if let Some(after) = peer.hold_time.duration() {
                 rival.timers.set(Timer::Hold, now + after);
@@ -155,7 +158,8 @@ impl Session {
             }
             rival.stage = Stage::OpenConfirm(peer);
         }
-        if self.state.has_connection() {
+        // Behind a closed gate it waits as the connection of the state machine, which knows how.
+        if self.state.has_connection() || self.gate_closed {
             self.supplant(now);
         }
     }
@@ -227,6 +231,7 @@ impl Session {
         self.received = rival.received;
         self.unsent_bytes = 0;
         self.connection = Connection::Accepted;
+        self.confirmed = false;
         self.state = match rival.stage {
             Stage::OpenSent => State::OpenSent,
             Stage::OpenConfirm(peer) => State::OpenConfirm(peer),

@@ -46,7 +46,6 @@ pub(super) struct BfdView {
 
 /// As operators see it, see [`BfdState::word`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[expect(dead_code, reason = "constructed by the BFD watch")]
 pub(super) enum BfdState {
     #[default]
     Off,
@@ -94,8 +93,6 @@ pub(super) struct SessionTask {
     /// The core asked for a connection while an old one was closing.
     connect_pending: bool,
     bfd: BfdView,
-    /// Strict BFD keeps the session closed.
-    held: bool,
     stopping: bool,
     control: watch::Receiver<Control>,
     status: watch::Sender<Arc<v1::BgpSession>>,
@@ -131,7 +128,6 @@ impl SessionTask {
             closing: JoinSet::new(),
             connect_pending: false,
             bfd,
-            held: true,
             stopping: false,
             control,
             status,
@@ -147,6 +143,7 @@ impl SessionTask {
     pub(super) async fn run(mut self) {
         self.core.set_routes(now(), &self.plan.routes);
         self.follow_bfd(self.bfd);
+        self.core.start(now());
         self.act();
         while !self.is_finished() {
             self.publish();
@@ -209,16 +206,11 @@ impl SessionTask {
         let failed = new.failures > self.bfd.failures;
         self.bfd = new;
         let strict = self.plan.bfd.is_some_and(|bfd| bfd.strict);
-        let hold = strict && !matches!(new.state, BfdState::Up | BfdState::AdminDown);
+        let closed = strict && !matches!(new.state, BfdState::Up | BfdState::AdminDown);
+        self.core.set_gate(now(), closed);
         if failed {
             self.core.reset(now(), Notification::bfd_down());
         }
-        if hold && !self.held {
-            self.core.stop(now(), Notification::bfd_down());
-        } else if !hold && self.held {
-            self.core.start(now());
-        }
-        self.held = hold;
     }
 
     fn stop(&mut self, farewell: Farewell) {

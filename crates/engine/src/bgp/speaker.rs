@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bgp::Notification;
@@ -20,7 +20,9 @@ use super::session::{
     BfdView, Board, Control, Farewell, INCOMING_MAX, Learned, SessionTask, now, sleep_until_some,
 };
 use super::status::{WallClock, absent_status, learned_routes, unneeded_status};
+use super::watch::{MonitorCell, Watch};
 use super::{BgpDesired, SESSION_LINGER};
+use crate::bfd::{BfdEvent, BfdMonitor};
 
 /// Shutdown is asked for once; a second request waits for the same end.
 const SHUTDOWN_REQUESTS: usize = 1;
@@ -53,6 +55,7 @@ pub struct Speaker {
     accepted: mpsc::Receiver<Accepted>,
     listen_again_at: Option<Instant>,
     best: BestRoutes,
+    bfd: Watch,
     fib: watch::Sender<BestRoutes>,
     fib_task: JoinHandle<()>,
     fib_failures: watch::Receiver<fib::Failures>,
@@ -84,6 +87,7 @@ pub struct SpeakerHandle {
     shutdown: mpsc::Sender<Shutdown>,
     status: watch::Receiver<Sessions>,
     learned: watch::Receiver<LearnedRoutes>,
+    bfd: MonitorCell,
     manager: JoinHandle<()>,
 }
 
@@ -109,6 +113,17 @@ impl SpeakerHandle {
     #[must_use]
     pub fn learned(&self) -> watch::Receiver<LearnedRoutes> {
         self.learned.clone()
+    }
+
+    /// The BFD sessions that watch the paths of the peers with `bfd`; `None` before the first of them.
+    #[must_use]
+    pub fn bfd(&self) -> Option<BfdMonitor> {
+        self.bfd.get().cloned()
+    }
+
+    /// Where the answer of [`Self::bfd`] appears.
+    pub(crate) fn bfd_cell(&self) -> Arc<OnceLock<BfdMonitor>> {
+        self.bfd.clone()
     }
 
     /// Withdraws all routes, tells each peer Cease / Administrative Shutdown with this text (RFC 9003),
@@ -145,6 +160,8 @@ impl Speaker {
         let (shutdown, shutdown_rx) = mpsc::channel(SHUTDOWN_REQUESTS);
         let (status_tx, status) = watch::channel(Arc::new(Vec::new()));
         let clock = WallClock::new(now());
+        let bfd = Watch::default();
+        let monitor = bfd.monitor();
         let (fib, fib_rx) = watch::channel(BestRoutes::new());
         let (fib_failures_tx, fib_failures) = watch::channel(fib::Failures::new());
         let (learned_tx, learned) = watch::channel(Arc::default());
@@ -160,6 +177,7 @@ impl Speaker {
             accepted,
             listen_again_at: None,
             best: BestRoutes::new(),
+            bfd,
             fib,
             fib_task,
             fib_failures,
@@ -181,6 +199,7 @@ impl Speaker {
             shutdown,
             status,
             learned,
+            bfd: monitor,
             manager,
         }
     }
@@ -196,6 +215,7 @@ impl Speaker {
                 Some(request) = self.shutdown.recv() => return self.finish(request).await,
                 () = self.status_changed.notified() => self.on_news(),
                 Ok(()) = self.fib_failures.changed() => self.publish_learned(),
+                event = self.bfd.event() => self.on_bfd(&event),
                 Some(accepted) = self.accepted.recv() => self.on_accepted(accepted),
                 () = sleep_until_some(self.listen_again_at) => self.listen(),
                 Some(ended) = self.tasks.join_next_with_id() => self.on_ended(ended),
@@ -220,6 +240,35 @@ impl Speaker {
         let taken = session.is_some_and(|(_, s)| s.incoming.try_send(stream).is_ok());
         if !taken {
             info!(%peer, %local, "connection refused: no session with this peer");
+        }
+    }
+
+    /// A path came up or failed: its session hears of it at once.
+    fn on_bfd(&mut self, event: &BfdEvent) {
+        self.bfd.note(event);
+        self.show_bfd();
+    }
+
+    fn watch_paths(&mut self) {
+        let plans: Vec<_> = self
+            .running
+            .iter()
+            .map(|(key, session)| (key, session.control.borrow().plan.clone()))
+            .collect();
+        let profile = self.desired.borrow().bfd;
+        let sessions = plans.iter().map(|(key, plan)| (*key, &**plan));
+        self.bfd.apply(profile, sessions);
+        self.show_bfd();
+    }
+
+    fn show_bfd(&mut self) {
+        for (key, session) in &self.running {
+            session.control.send_if_modified(|control| {
+                let view = self.bfd.view(key, &control.plan);
+                let changed = control.bfd != view;
+                control.bfd = view;
+                changed
+            });
         }
     }
 
@@ -302,6 +351,7 @@ impl Speaker {
     /// routes.
     fn reconcile(&mut self) {
         self.reconcile_sessions();
+        self.watch_paths();
         self.listen();
     }
 
@@ -340,6 +390,7 @@ impl Speaker {
         for key in self.running.keys().cloned().collect::<Vec<_>>() {
             self.stop(&key, Notification::peer_deconfigured());
         }
+        self.watch_paths();
         self.listen();
         self.publish();
     }

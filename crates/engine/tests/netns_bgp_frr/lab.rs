@@ -265,6 +265,25 @@ impl Router {
         self.start("bgpd", config);
     }
 
+    /// The BFD daemon; without it the router knows no BFD.
+    pub fn start_bfdd(&mut self) {
+        self.start("bfdd", "");
+        // `kill_bgpd` takes the last one.
+        let last = self.daemons.len() - 1;
+        self.daemons.swap(last - 1, last);
+    }
+
+    /// Commands of a running router, as an operator types them.
+    pub async fn configure(&self, commands: &[&str]) {
+        let dir = self.dir.display().to_string();
+        let mut arguments = vec!["--vty_socket", &dir, "-c", "configure terminal"];
+        for command in commands {
+            arguments.extend(["-c", command]);
+        }
+        let said = ask("vtysh", &arguments).await;
+        assert!(!said.contains('%'), "{commands:?}: {said}");
+    }
+
     /// A show command of FRR, parsed.
     pub async fn show(&self, command: &str) -> Value {
         let dir = self.dir.display().to_string();
@@ -352,11 +371,11 @@ pub fn in_namespace<F: Future<Output = ()>>(namespace: &str, test: impl FnOnce()
 }
 
 /// Polls until the probe is content; how long it took. Fails with what was seen last.
-pub async fn wait_for<F, Fut>(what: &str, within: Duration, mut probe: F) -> Duration
-where
-    F: FnMut() -> Fut,
-    Fut: Future<Output = Result<(), String>>,
-{
+pub async fn wait_for(
+    what: &str,
+    within: Duration,
+    mut probe: impl AsyncFnMut() -> Result<(), String>,
+) -> Duration {
     let start = Instant::now();
     loop {
         match probe().await {

@@ -79,7 +79,7 @@ fn desired(peers: Vec<v1::BgpPeer>, vips: &[&str]) -> BgpDesired {
 }
 
 async fn until_fib(router: &Router, vip: &str, expected: &[&str]) -> Duration {
-    wait_for(&format!("{vip} via {expected:?}"), PATIENCE, || async {
+    wait_for(&format!("{vip} via {expected:?}"), PATIENCE, async || {
         let seen = router.fib(vip).await;
         if seen == expected {
             Ok(())
@@ -97,7 +97,7 @@ async fn until_listening(router: &Router, address: &str) {
 }
 
 async fn until_established(speaker: &SpeakerHandle, sessions: usize) -> Duration {
-    wait_for("established sessions", PATIENCE, || async {
+    wait_for("established sessions", PATIENCE, async || {
         let all = speaker.status().borrow().clone();
         let up = all
             .iter()
@@ -118,7 +118,7 @@ async fn until_neighbor(
     what: &str,
     probe: impl Fn(&Value) -> bool,
 ) {
-    wait_for(what, PATIENCE, || async {
+    wait_for(what, PATIENCE, async || {
         let neighbor = router.neighbor(address).await;
         if probe(&neighbor) {
             Ok(())
@@ -281,7 +281,7 @@ fn a_wrong_md5_key_keeps_the_session_down_and_the_right_one_brings_it_up_at_once
             )
         };
         speaker.apply(with_key("wrong-key"));
-        wait_for("the router to refuse the key", PATIENCE, || async {
+        wait_for("the router to refuse the key", PATIENCE, async || {
             let refused = router.kernel_counter("TCPMD5Failure").await;
             if refused > 0 {
                 Ok(())
@@ -382,7 +382,7 @@ fn a_changed_hold_time_resets_the_session_and_a_lost_interface_closes_it() {
         without.interfaces[0].up = false;
         speaker.apply(without);
         until_fib(router, VIP, &[]).await;
-        wait_for("the reason in the status", PATIENCE, || async {
+        wait_for("the reason in the status", PATIENCE, async || {
             let all = speaker.status().borrow().clone();
             let told =
                 all.len() == 1 && all[0].last_error == "interface eth1 with 10.10.1.11 is down";
@@ -415,7 +415,7 @@ fn routes_go_at_once_with_the_last_virtual_service_while_the_session_lingers() {
             sessions_wanted: false,
             ..wanted.clone()
         });
-        wait_for("the reason in the status", PATIENCE, || async {
+        wait_for("the reason in the status", PATIENCE, async || {
             let all = speaker.status().borrow().clone();
             let told = all.len() == 1 && all[0].last_error.contains("no virtual service");
             if told {
@@ -470,7 +470,7 @@ fn a_thousand_vips_need_few_updates_and_come_back_after_the_router_restarts() {
             )
         }));
         speaker.apply(wanted);
-        let took = wait_for("1001 routes", PATIENCE, || async {
+        let took = wait_for("1001 routes", PATIENCE, async || {
             let seen = router.fib_len().await;
             if seen == 1001 {
                 Ok(())
@@ -484,7 +484,7 @@ fn a_thousand_vips_need_few_updates_and_come_back_after_the_router_restarts() {
         assert!(used < 10, "{used} UPDATEs");
 
         router.kill_bgpd();
-        wait_for("the session to be down", PATIENCE, || async {
+        wait_for("the session to be down", PATIENCE, async || {
             let state = speaker.status().borrow()[0].state();
             if state == v1::BgpState::Established {
                 Err("established".to_owned())
@@ -494,7 +494,7 @@ fn a_thousand_vips_need_few_updates_and_come_back_after_the_router_restarts() {
         })
         .await;
         router.start_bgpd(IBGP);
-        let back = wait_for("1001 routes", PATIENCE, || async {
+        let back = wait_for("1001 routes", PATIENCE, async || {
             let seen = router.fib_len().await;
             if seen == 1001 {
                 Ok(())

@@ -79,7 +79,7 @@ fn desired(peers: Vec<v1::BgpPeer>, vips: &[&str]) -> BgpDesired {
 }
 
 async fn until_fib(router: &Router, vip: &str, expected: &[&str]) -> Duration {
-    wait_for(&format!("{vip} via {expected:?}"), PATIENCE, || async {
+    wait_for(&format!("{vip} via {expected:?}"), PATIENCE, async || {
         let seen = router.fib(vip).await;
         if seen == expected {
             Ok(())
@@ -96,7 +96,7 @@ async fn until_neighbor(
     what: &str,
     probe: impl Fn(&Value) -> bool,
 ) {
-    wait_for(what, PATIENCE, || async {
+    wait_for(what, PATIENCE, async || {
         let neighbor = router.neighbor(address).await;
         if probe(&neighbor) {
             Ok(())
@@ -118,7 +118,7 @@ async fn until_session(
     what: &str,
     probe: impl Fn(&v1::BgpSession) -> bool,
 ) -> v1::BgpSession {
-    wait_for(what, PATIENCE, || async {
+    wait_for(what, PATIENCE, async || {
         let all = speaker.status().borrow().clone();
         match all.iter().any(&probe) {
             true => Ok(()),
@@ -171,12 +171,14 @@ fn a_router_that_connects_first_gets_its_session() {
         // Another key takes effect on the listening socket too.
         speaker.apply(desired(vec![with_key("wrong-key")], &[VIP]));
         until_fib(router, VIP, &[]).await;
-        wait_for("unsigned or wrongly signed segments", PATIENCE, || async {
-            match lab.engine_counter("TCPMD5Failure").await {
+        wait_for(
+            "unsigned or wrongly signed segments",
+            PATIENCE,
+            async || match lab.engine_counter("TCPMD5Failure").await {
                 0 => Err("no MD5 failure here".to_owned()),
                 _ => Ok(()),
-            }
-        })
+            },
+        )
         .await;
         speaker.apply(desired(vec![with_key("right-key")], &[VIP]));
         until_fib(router, VIP, &[ENGINE]).await;
@@ -255,12 +257,14 @@ fn ttl_security_needs_a_router_that_does_it_too() {
         })
         .await;
         assert_eq!((session.ttl, session.min_ttl), (255, 255));
-        wait_for("dropped segments of the other", PATIENCE, || async {
-            match lab.engine_counter("TCPMinTTLDrop").await {
+        wait_for(
+            "dropped segments of the other",
+            PATIENCE,
+            async || match lab.engine_counter("TCPMinTTLDrop").await {
                 0 => Err("none dropped".to_owned()),
                 _ => Ok(()),
-            }
-        })
+            },
+        )
         .await;
         assert!(plain.fib(VIP).await.is_empty());
         wanted.profile.as_mut().unwrap().peers[1].ttl_security = false;
@@ -374,7 +378,7 @@ fn attributes_differ_by_vip_label_and_address() {
 
         wanted.draining = true;
         speaker.apply(wanted);
-        wait_for("GRACEFUL_SHUTDOWN at the router", PATIENCE, || async {
+        wait_for("GRACEFUL_SHUTDOWN at the router", PATIENCE, async || {
             let first = path("10.10.200.1").await;
             let marked = first["community"]["string"].as_str().unwrap_or_default();
             match marked.contains("graceful-shutdown") && first["locPrf"] == 0 {
@@ -415,7 +419,7 @@ async fn until_learned(speaker: &SpeakerHandle, lab: &Lab, expected: &[&str]) {
     wait_for(
         &format!("learned routes {expected:?}"),
         PATIENCE,
-        || async {
+        async || {
             let seen = engine_routes(lab).await;
             if seen == expected {
                 Ok(())
@@ -516,12 +520,14 @@ router bgp 65002
             ..all
         };
         set(&mut wanted, few, option("down"));
-        wait_for("one learned route", PATIENCE, || async {
-            match engine_routes(&lab).await.len() {
+        wait_for(
+            "one learned route",
+            PATIENCE,
+            async || match engine_routes(&lab).await.len() {
                 1 => Ok(()),
                 n => Err(format!("{n}")),
-            }
-        })
+            },
+        )
         .await;
         until_fib(pupil, "10.77.1.0/24", &[]).await;
         // With the peer go its routes.
@@ -559,7 +565,7 @@ router bgp 65000
         wanted.interfaces[0].addresses.remove(0);
         let speaker = Speaker::spawn();
         speaker.apply(wanted);
-        wait_for("the route over IPv6", PATIENCE, || async {
+        wait_for("the route over IPv6", PATIENCE, async || {
             let path = router.show(&format!("bgp ipv4 unicast {VIP}/32")).await["paths"][0].clone();
             match path["nexthops"][0]["ip"].as_str() {
                 Some("2001:db8:1::11") => Ok(()),

@@ -299,3 +299,27 @@ fn a_policy_that_learns_more_asks_the_peer_again() {
     session.on_transport_failed(now, Connection::Opened, "connection reset");
     assert!(session.learned().is_empty());
 }
+
+/// Strict BFD: as far as OpenConfirm, and established as soon as the gate opens.
+#[test]
+fn a_closed_gate_holds_the_session_in_open_confirm() {
+    for keepalive_first in [true, false] {
+        let (mut session, now) = session_in(StateName::OpenSent);
+        session.set_gate(now, true);
+        let open = peer_open().encode().unwrap();
+        session.on_bytes(now, Connection::Opened, &open);
+        if keepalive_first {
+            session.on_bytes(now, Connection::Opened, &encode_keepalive());
+        }
+        assert_eq!(session.state(), StateName::OpenConfirm);
+        assert!(take(&mut session).is_empty(), "no KEEPALIVE");
+        session.set_gate(now, false);
+        if !keepalive_first {
+            session.on_bytes(now, Connection::Opened, &encode_keepalive());
+        }
+        assert_eq!(session.state(), StateName::Established);
+        assert_eq!(take(&mut session), ["KEEPALIVE", "UPDATE", "EoR"]);
+        session.set_gate(now, true);
+        assert_eq!(session.state(), StateName::Established, "not touched");
+    }
+}

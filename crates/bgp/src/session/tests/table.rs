@@ -59,6 +59,7 @@ fn events() -> Vec<(&'static str, Event)> {
             Event::RouteRefresh(RouteRefresh::Request(Some(Family::Ipv4Unicast))),
         ),
         ("Vanish", Event::Vanish),
+        ("GateOpened", Event::GateOpened),
     ]
 }
 
