@@ -147,8 +147,8 @@ pub struct Session {
     pub neighbor: IpAddr,
     /// RFC 4271's state word.
     pub state: String,
-    /// Since when, in the router's own form: another text is another session.
-    pub since: String,
+    /// Another text is another session: FRR's count of them with this neighbour, BIRD's time of the last change.
+    pub incarnation: String,
 }
 
 /// The BGP sessions of the router in a node, sorted by neighbour.
@@ -184,7 +184,7 @@ fn frr_sessions(summary: &Value) -> Vec<Session> {
         Some(Session {
             neighbor: address.parse().ok()?,
             state: peer["state"].as_str()?.to_owned(),
-            since: peer["peerUptimeEstablishedEpoch"].to_string(),
+            incarnation: peer["connectionsEstablished"].to_string(),
         })
     };
     peers.filter_map(session).collect()
@@ -203,11 +203,11 @@ fn bird_sessions(shown: &str) -> Vec<Session> {
             Some(("BGP state", word)) => word.trim().clone_into(&mut state),
             Some(("Neighbor address", address)) => {
                 if let Ok(neighbor) = address.trim().parse() {
-                    let (state, since) = (state.clone(), since.clone());
+                    let (state, incarnation) = (state.clone(), since.clone());
                     found.push(Session {
                         neighbor,
                         state,
-                        since,
+                        incarnation,
                     });
                 }
             }
@@ -222,17 +222,17 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn session(neighbor: &str, state: &str, since: &str) -> Session {
+    fn session(neighbor: &str, state: &str, incarnation: &str) -> Session {
         Session {
             neighbor: neighbor.parse().unwrap(),
             state: state.into(),
-            since: since.into(),
+            incarnation: incarnation.into(),
         }
     }
 
     #[test]
     fn sessions_of_all_families_are_read_from_frr() {
-        let up = json!({ "state": "Established", "peerUptimeEstablishedEpoch": 17 });
+        let up = json!({ "state": "Established", "connectionsEstablished": 17 });
         let idle = json!({ "state": "Active" });
         let shown = json!({
             "ipv4Unicast": { "routerId": "10.0.0.1", "peers": { "10.1.0.2": up } },

@@ -16,7 +16,7 @@ const VIPS: [&str; 2] = ["10.100.0.1", "fd00:100::1"];
 /// Next hops by router and VIP.
 type Fib = BTreeMap<(String, String), BTreeSet<String>>;
 
-/// Since when each session is Established, by router and neighbour; others are not in it.
+/// Which incarnation of each session is Established, by router and neighbour; others are not in it.
 type Sessions = BTreeMap<(String, String), String>;
 
 /// An interface that is set down, and the neighbours that a router loses by it.
@@ -63,7 +63,7 @@ impl Links {
         let up = sessions.iter().filter(|s| s["state"] == "Established");
         up.map(|s| {
             let key = (text(&s["router"]), text(&s["neighbor"]));
-            (key, text(&s["since"]))
+            (key, text(&s["incarnation"]))
         })
         .collect()
     }
@@ -156,7 +156,7 @@ impl Links {
         let when = format!("with {node}'s {interface} again");
         self.await_fib(&when, &self.fib("expected"));
         self.await_sessions(&when, |s| {
-            s.len() == before.len() && others.iter().all(|(k, since)| s.get(k) == Some(since))
+            s.len() == before.len() && others.iter().all(|(k, same)| s.get(k) == Some(same))
         });
     }
 
