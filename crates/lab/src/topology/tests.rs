@@ -99,3 +99,179 @@ fn a_placeholder_without_a_parameter_is_an_error() {
     assert!(render("a ${b", &Params::new()).is_err());
     assert_eq!(render("plain", &Params::new()).unwrap(), "plain");
 }
+
+/// A topology of two nodes, `a` and `b`, with these lines in it; loaded from a folder that goes again.
+fn load_text(ipv6: bool, segment: &str, links: &str, rest: &str) -> Result<Topology> {
+    static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let name = format!("ek-topology-{}-{count}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    let text = format!(
+        "description = \"test\"\nipv6 = {ipv6}\n[params]\nrouter = \"frr\"\n[[segment]]\nname = \"s\"\n{segment}\n\
+         [[node]]\nname = \"a\"\nlinks = [{links}]\n[[node]]\nname = \"b\"\nlinks = [{{ segment = \"s\", interface = \"eth0\" }}]\n{rest}\n"
+    );
+    std::fs::write(folder.join("topology.toml"), text).unwrap();
+    let loaded = Folder::on_disk(&folder).unwrap().load(&Params::new());
+    std::fs::remove_dir_all(&folder).unwrap();
+    loaded
+}
+
+const LINK: &str =
+    r#"{ segment = "s", interface = "eth0", address = ["10.0.0.0/31", "fd00::/127"] }"#;
+
+#[test]
+fn a_link_has_one_address_or_several() {
+    let topology = load_text(true, "kind = \"point_to_point\"", LINK, "").unwrap();
+    let ips: Vec<_> = topology.nodes[0].links[0].ips().collect();
+    assert_eq!(
+        ips,
+        ["10.0.0.0", "fd00::"].map(|a| a.parse::<IpAddr>().unwrap())
+    );
+    assert_eq!(topology.ends("s").len(), 2);
+}
+
+#[test]
+fn a_broken_topology_is_refused_with_the_place_and_the_reason() {
+    let p2p = "kind = \"point_to_point\"";
+    let routed = |rest: &str| format!("{LINK}]\nroutes = [{rest}");
+    let v4_to_v6 = routed(r#"{ to = "10.9.0.0/16", via = "fd00::1" }"#);
+    let no_gateway = routed(r#"{ to = "default", via = "eth0" }"#);
+    let expected = "[[expect]]\nrouter = \"r9\"\nvip = \"10.100.0.1\"\nnext_hops = []";
+    let cisco = "[node.router]\nkind = \"cisco\"\nconfig = \"r\"";
+    let unconfigured = "[node.router]\nkind = \"${router}\"\nconfig = \"r\"";
+    let cases: &[(bool, &str, &str, &str, &[&str])] = &[
+        (
+            true,
+            "kind = \"token_ring\"",
+            LINK,
+            "",
+            &["token_ring", "point_to_point"],
+        ),
+        (
+            true,
+            p2p,
+            "",
+            "",
+            &["segment s", "joins two nodes; 1 are on it"],
+        ),
+        (
+            true,
+            "kind = \"port_channel\"\nlinks = 1",
+            LINK,
+            "",
+            &["2 to 8 links, not 1"],
+        ),
+        (
+            true,
+            "kind = \"point_to_point\"\nlinks = 2",
+            LINK,
+            "",
+            &["`links` is for a port_channel"],
+        ),
+        (
+            true,
+            "kind = \"point_to_point\"\nnode = \"a\"",
+            LINK,
+            "",
+            &["are for bridges"],
+        ),
+        (true, "colour = \"red\"", LINK, "", &["colour"]),
+        (
+            false,
+            "",
+            LINK,
+            "",
+            &["node a", "link to s", "ipv6 = false"],
+        ),
+        (
+            true,
+            "",
+            r#"{ segment = "s", interface = "eth0", address = "10.0.0.1" }"#,
+            "",
+            &["10.0.0.1", "prefix length"],
+        ),
+        (
+            true,
+            "",
+            r#"{ segment = "s", interface = "eth0", address = 7 }"#,
+            "",
+            &["an address with prefix length, or a list"],
+        ),
+        (
+            true,
+            "",
+            r#"{ segment = "s", interface = "a-very-long-name" }"#,
+            "",
+            &["a-very-long-name", "too long"],
+        ),
+        (
+            true,
+            "",
+            &v4_to_v6,
+            "",
+            &["10.9.0.0/16", "another address family"],
+        ),
+        (
+            true,
+            "",
+            &no_gateway,
+            "",
+            &["gateway \"eth0\" is no IP address"],
+        ),
+        (
+            true,
+            "",
+            LINK,
+            expected,
+            &["expected route to 10.100.0.1", "no node r9"],
+        ),
+        (true, "", LINK, cisco, &["cisco", "frr", "bird"]),
+        (
+            true,
+            "",
+            LINK,
+            unconfigured,
+            &["node b", "no r/zebra.conf for a frr router"],
+        ),
+    ];
+    for (ipv6, segment, links, rest, wanted) in cases {
+        let error = load_text(*ipv6, segment, links, rest).unwrap_err();
+        let error = format!("{error:#}");
+        for part in *wanted {
+            assert!(error.contains(part), "{part:?} is not in: {error}");
+        }
+    }
+}
+
+#[test]
+fn every_router_of_every_topology_can_be_frr_and_bird() {
+    for name in embedded_names() {
+        for (kind, first) in [("frr", "zebra"), ("bird", "bird")] {
+            let settings = Params::from([("router".to_owned(), kind.to_owned())]);
+            let topology = Folder::find(name).unwrap().load(&settings).unwrap();
+            let routers: Vec<_> = topology
+                .nodes
+                .iter()
+                .filter(|n| n.router.is_some())
+                .collect();
+            assert!(!routers.is_empty(), "{name}");
+            for router in routers {
+                assert_eq!(router.processes[0].name, first, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_expected_next_hop_is_an_address_of_the_topology() {
+    for name in embedded_names() {
+        let topology = Folder::find(name).unwrap().load(&Params::new()).unwrap();
+        for route in &topology.expected {
+            for hop in &route.next_hops {
+                assert!(topology.owner_of(*hop).is_some(), "{name}: {hop}");
+                assert_eq!(hop.is_ipv4(), route.vip.is_ipv4(), "{name}: {hop}");
+            }
+        }
+    }
+}
