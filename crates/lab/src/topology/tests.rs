@@ -131,117 +131,113 @@ fn a_link_has_one_address_or_several() {
     assert_eq!(topology.ends("s").len(), 2);
 }
 
-#[test]
-fn a_broken_topology_is_refused_with_the_place_and_the_reason() {
-    let p2p = "kind = \"point_to_point\"";
-    let routed = |rest: &str| format!("{LINK}]\nroutes = [{rest}");
-    let v4_to_v6 = routed(r#"{ to = "10.9.0.0/16", via = "fd00::1" }"#);
-    let no_gateway = routed(r#"{ to = "default", via = "eth0" }"#);
-    let expected = "[[expect]]\nrouter = \"r9\"\nvip = \"10.100.0.1\"\nnext_hops = []";
-    let cisco = "[node.router]\nkind = \"cisco\"\nconfig = \"r\"";
-    let unconfigured = "[node.router]\nkind = \"${router}\"\nconfig = \"r\"";
-    let cases: &[(bool, &str, &str, &str, &[&str])] = &[
-        (
-            true,
-            "kind = \"token_ring\"",
-            LINK,
-            "",
-            &["token_ring", "point_to_point"],
-        ),
-        (
-            true,
-            p2p,
-            "",
-            "",
-            &["segment s", "joins two nodes; 1 are on it"],
-        ),
-        (
-            true,
-            "kind = \"port_channel\"\nlinks = 1",
-            LINK,
-            "",
-            &["2 to 8 links, not 1"],
-        ),
-        (
-            true,
-            "kind = \"point_to_point\"\nlinks = 2",
-            LINK,
-            "",
-            &["`links` is for a port_channel"],
-        ),
-        (
-            true,
-            "kind = \"point_to_point\"\nnode = \"a\"",
-            LINK,
-            "",
-            &["are for bridges"],
-        ),
-        (true, "colour = \"red\"", LINK, "", &["colour"]),
-        (
-            false,
-            "",
-            LINK,
-            "",
-            &["node a", "link to s", "ipv6 = false"],
-        ),
-        (
-            true,
-            "",
-            r#"{ segment = "s", interface = "eth0", address = "10.0.0.1" }"#,
-            "",
-            &["10.0.0.1", "prefix length"],
-        ),
-        (
-            true,
-            "",
-            r#"{ segment = "s", interface = "eth0", address = 7 }"#,
-            "",
-            &["an address with prefix length, or a list"],
-        ),
-        (
-            true,
-            "",
-            r#"{ segment = "s", interface = "a-very-long-name" }"#,
-            "",
-            &["a-very-long-name", "too long"],
-        ),
-        (
-            true,
-            "",
-            &v4_to_v6,
-            "",
-            &["10.9.0.0/16", "another address family"],
-        ),
-        (
-            true,
-            "",
-            &no_gateway,
-            "",
-            &["gateway \"eth0\" is no IP address"],
-        ),
-        (
-            true,
-            "",
-            LINK,
-            expected,
-            &["expected route to 10.100.0.1", "no node r9"],
-        ),
-        (true, "", LINK, cisco, &["cisco", "frr", "bird"]),
-        (
-            true,
-            "",
-            LINK,
-            unconfigured,
-            &["node b", "no r/zebra.conf for a frr router"],
-        ),
-    ];
-    for (ipv6, segment, links, rest, wanted) in cases {
-        let error = load_text(*ipv6, segment, links, rest).unwrap_err();
+/// What is refused, and words that the error must have.
+struct Broken<'a> {
+    segment: &'a str,
+    links: &'a str,
+    rest: &'a str,
+    wanted: &'a [&'a str],
+}
+
+const FINE: Broken<'static> = Broken {
+    segment: "",
+    links: LINK,
+    rest: "",
+    wanted: &[],
+};
+
+fn assert_refused(cases: &[Broken<'_>]) {
+    for case in cases {
+        let error = load_text(true, case.segment, case.links, case.rest).unwrap_err();
         let error = format!("{error:#}");
-        for part in *wanted {
+        for part in case.wanted {
             assert!(error.contains(part), "{part:?} is not in: {error}");
         }
     }
+}
+
+#[test]
+fn a_broken_segment_is_refused_with_its_name_and_the_reason() {
+    let broken = |segment, wanted| Broken {
+        segment,
+        wanted,
+        ..FINE
+    };
+    assert_refused(&[
+        broken("kind = \"token_ring\"", &["token_ring", "point_to_point"]),
+        broken(
+            "kind = \"port_channel\"\nlinks = 1",
+            &["segment s", "2 to 8 links, not 1"],
+        ),
+        broken(
+            "kind = \"point_to_point\"\nlinks = 2",
+            &["`links` is for a port_channel"],
+        ),
+        broken(
+            "kind = \"point_to_point\"\nnode = \"a\"",
+            &["are for bridges"],
+        ),
+        broken("colour = \"red\"", &["colour"]),
+        Broken {
+            segment: "kind = \"point_to_point\"",
+            links: "",
+            wanted: &["segment s", "joins two nodes; 1 are on it"],
+            ..FINE
+        },
+    ]);
+}
+
+#[test]
+fn a_broken_link_or_route_is_refused_with_its_node_and_the_reason() {
+    let broken = |links, wanted| Broken {
+        links,
+        wanted,
+        ..FINE
+    };
+    let route = |route: &str| format!("{LINK}]\nroutes = [{route}");
+    let two_families = route(r#"{ to = "10.9.0.0/16", via = "fd00::1" }"#);
+    let no_gateway = route(r#"{ to = "default", via = "eth0" }"#);
+    assert_refused(&[
+        broken(
+            r#"{ segment = "s", interface = "eth0", address = "10.0.0.1" }"#,
+            &["node a", "link to s", "10.0.0.1", "prefix length"],
+        ),
+        broken(
+            r#"{ segment = "s", interface = "eth0", address = 7 }"#,
+            &["an address with prefix length, or a list"],
+        ),
+        broken(
+            r#"{ segment = "s", interface = "a-very-long-name" }"#,
+            &["a-very-long-name", "too long"],
+        ),
+        broken(&two_families, &["10.9.0.0/16", "another address family"]),
+        broken(&no_gateway, &["gateway \"eth0\" is no IP address"]),
+    ]);
+    let error = format!("{:#}", load_text(false, "", LINK, "").unwrap_err());
+    assert!(error.contains("ipv6 = false"), "{error}");
+}
+
+#[test]
+fn a_broken_router_or_expected_route_is_refused_with_the_reason() {
+    let broken = |rest, wanted| Broken {
+        rest,
+        wanted,
+        ..FINE
+    };
+    assert_refused(&[
+        broken(
+            "[[expect]]\nrouter = \"r9\"\nvip = \"10.100.0.1\"\nnext_hops = []",
+            &["expected route to 10.100.0.1", "no node r9"],
+        ),
+        broken(
+            "[node.router]\nkind = \"cisco\"\nconfig = \"r\"",
+            &["cisco", "frr", "bird"],
+        ),
+        broken(
+            "[node.router]\nkind = \"${router}\"\nconfig = \"r\"",
+            &["node b", "no r/zebra.conf for a frr router"],
+        ),
+    ]);
 }
 
 #[test]

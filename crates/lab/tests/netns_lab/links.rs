@@ -3,7 +3,9 @@
 //! What a topology expects stands in its `topology.toml`; here stand the links that are broken and what each
 //! takes away. Next hops must be exactly those, for the VIP of either family, at every router.
 
-use crate::support::{Lab, apply, can_run, connect, lab_ok, traces_of, wait_for, wait_for_state};
+use crate::support::{
+    Lab, apply, can_run, connect, evenkeel, lab_ok, traces_of, wait_for, wait_for_state,
+};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -320,10 +322,12 @@ fn port_channel(id: &'static str, router: &'static str) {
     // Both links of one channel: that is the loss of its logical interface, and no other's.
     let of_se_1 = ["10.2.0.1", "fd00:2::2"];
     let both = ["po1.0", "po1.1"];
-    both.map(|member| links.set_link("router", member, "down"));
+    both.iter()
+        .for_each(|member| links.set_link("router", member, "down"));
     let gone = links.expected_without("router", &of_se_1);
     links.await_fib("without both links", &gone);
-    both.map(|member| links.set_link("router", member, "up"));
+    both.iter()
+        .for_each(|member| links.set_link("router", member, "up"));
     links.await_fib("with both links again", &links.fib("expected"));
     links.withdraw_everywhere();
     links.down();
@@ -354,5 +358,43 @@ fn two_interfaces_in_the_same_subnet_and_vlan_are_refused_with_the_documents_rea
     );
     links.await_fib("of a refused engine", &links.fib("expected"));
     assert_eq!(links.sessions(), Sessions::new());
+    links.down();
+}
+
+const ANOTHER_SERVER: &str = "pool: [{name: pool-1, default_server_port: 80, servers: [{ip: 10.20.20.101}, {ip: 10.20.20.102}]}]";
+
+#[test]
+fn an_engine_that_gets_a_second_interface_in_the_subnet_later_says_so_and_keeps_its_route() {
+    if !can_run() {
+        return;
+    }
+    let links = Links::up("tlate", "svi-24", "frr");
+    let start = links.await_start(6);
+    let line = [
+        "se-1",
+        "ip",
+        "address",
+        "add",
+        "10.10.10.99/24",
+        "dev",
+        "srv0",
+    ];
+    lab_ok(&[&["exec", "--run", links.lab.0], &line[..]].concat());
+    wait_for(
+        "the engine refuses what comes next, with the reason",
+        || {
+            apply(&links.lab, ANOTHER_SERVER);
+            let output = evenkeel(&links.lab, &["show", "serviceengine", "se-1"], "");
+            let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+            let reason = "are both in 10.10.10.0/24: separate layer 3 interfaces in the same subnet and same VLAN are not supported";
+            if shown.contains(reason) {
+                Ok(())
+            } else {
+                Err(shown)
+            }
+        },
+    );
+    links.await_fib("of an engine that refuses", &links.fib("expected"));
+    assert_eq!(links.sessions(), start);
     links.down();
 }
