@@ -147,7 +147,7 @@ pub struct Session {
     pub neighbor: IpAddr,
     /// RFC 4271's state word.
     pub state: String,
-    /// Another text is another session: FRR's count of them with this neighbour, BIRD's time of the last change.
+    /// Another text is another session: the TCP ports of FRR's, BIRD's time of the last change.
     pub incarnation: String,
 }
 
@@ -159,7 +159,7 @@ pub(crate) fn sessions(kind: RouterKind, dir: &Path) -> Result<Vec<Session>> {
     let mut found = match kind {
         RouterKind::Frr => {
             let sockets = dir.display().to_string();
-            let ask = "show bgp summary json";
+            let ask = "show bgp neighbors json";
             let asked = ["--vty_socket", &sockets, "-d", "bgpd", "-c", ask];
             let shown = run("vtysh", &asked)?;
             frr_sessions(&serde_json::from_str(&shown).context("FRR's answer is no JSON")?)
@@ -174,20 +174,17 @@ pub(crate) fn sessions(kind: RouterKind, dir: &Path) -> Result<Vec<Session>> {
     Ok(found)
 }
 
-/// `{"ipv4Unicast": {"peers": {"10.1.0.2": {"state": …}}}, …}`.
-fn frr_sessions(summary: &Value) -> Vec<Session> {
-    let families = summary.as_object().into_iter().flatten();
-    let peers = families
-        .filter_map(|(_, family)| family["peers"].as_object())
-        .flatten();
-    let session = |(address, peer): (&String, &Value)| {
+/// `{"10.1.0.2": {"bgpState": …, "portLocal": …, "portForeign": …}, …}`.
+fn frr_sessions(neighbors: &Value) -> Vec<Session> {
+    let session = |(address, neighbor): (&String, &Value)| {
         Some(Session {
             neighbor: address.parse().ok()?,
-            state: peer["state"].as_str()?.to_owned(),
-            incarnation: peer["connectionsEstablished"].to_string(),
+            state: neighbor["bgpState"].as_str()?.to_owned(),
+            incarnation: format!("{}-{}", neighbor["portLocal"], neighbor["portForeign"]),
         })
     };
-    peers.filter_map(session).collect()
+    let all = neighbors.as_object().into_iter().flatten();
+    all.filter_map(session).collect()
 }
 
 /// A protocol begins in the first column: `se1  BGP  ---  up  12:00:01.123  Established`; its details are indented.
@@ -231,17 +228,14 @@ mod tests {
     }
 
     #[test]
-    fn sessions_of_all_families_are_read_from_frr() {
-        let up = json!({ "state": "Established", "connectionsEstablished": 17 });
-        let idle = json!({ "state": "Active" });
-        let shown = json!({
-            "ipv4Unicast": { "routerId": "10.0.0.1", "peers": { "10.1.0.2": up } },
-            "ipv6Unicast": { "peers": { "fd00::2": idle } },
-        });
+    fn sessions_are_read_from_frr() {
+        let up = json!({ "bgpState": "Established", "portLocal": 179, "portForeign": 39137 });
+        let shown = json!({ "10.1.0.2": up, "fd00::2": { "bgpState": "Active" }, "vrfId": 0 });
         let mut seen = frr_sessions(&shown);
         seen.sort();
-        assert_eq!(seen[0], session("10.1.0.2", "Established", "17"));
-        assert_eq!(seen[1], session("fd00::2", "Active", "null"));
+        assert_eq!(seen[0], session("10.1.0.2", "Established", "179-39137"));
+        assert_eq!(seen[1], session("fd00::2", "Active", "null-null"));
+        assert_eq!(seen.len(), 2);
         assert_eq!(frr_sessions(&json!({})), []);
     }
 

@@ -173,13 +173,15 @@ impl Links {
         }
     }
 
-    /// Disables the virtual service: the route goes at every router, the sessions between routers stay.
+    /// Disables the virtual service: the route goes at every router, and no session notices.
     fn withdraw_everywhere(&self) {
+        let sessions = self.sessions();
         let disabled = "virtualservice: [{name: vs-1, enabled: false, enable_rhi: true, services: [{port: 80}], vsvip_ref: vip-1, pool_ref: pool-1}]";
         apply(&self.lab, disabled);
         let mut nowhere = self.fib("expected");
         nowhere.values_mut().for_each(BTreeSet::clear);
         self.await_fib("of a disabled service", &nowhere);
+        assert_eq!(self.sessions(), sessions, "{} withdrawn", self.router);
     }
 
     fn down(self) {
