@@ -8,8 +8,9 @@ use crate::topology::{Folder, Process};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 /// For every router. Hash policy 3 with these fields (addresses, protocol, ports) is the true 5-tuple. Policy 1
@@ -147,66 +148,64 @@ pub struct Session {
     pub neighbor: IpAddr,
     /// RFC 4271's state word.
     pub state: String,
-    /// Another text is another session: the TCP ports of FRR's, BIRD's time of the last change.
-    pub incarnation: String,
+    /// Ports of its TCP connection at the router and at the neighbour, empty without one: others are another session.
+    pub ports: String,
 }
 
 /// The BGP sessions of the router in a node, sorted by neighbour.
 ///
 /// # Errors
 /// The router does not answer.
-pub(crate) fn sessions(kind: RouterKind, dir: &Path) -> Result<Vec<Session>> {
-    let mut found = match kind {
+pub(crate) fn sessions(kind: RouterKind, namespace: &str, dir: &Path) -> Result<Vec<Session>> {
+    let states = match kind {
         RouterKind::Frr => {
             let sockets = dir.display().to_string();
             let ask = "show bgp neighbors json";
-            let asked = ["--vty_socket", &sockets, "-d", "bgpd", "-c", ask];
-            let shown = run("vtysh", &asked)?;
-            frr_sessions(&serde_json::from_str(&shown).context("FRR's answer is no JSON")?)
+            let shown = run(
+                "vtysh",
+                &["--vty_socket", &sockets, "-d", "bgpd", "-c", ask],
+            )?;
+            frr_states(&serde_json::from_str(&shown).context("FRR's answer is no JSON")?)
         }
         RouterKind::Bird => {
             let ctl = dir.join("bird.ctl").display().to_string();
-            bird_sessions(&run("birdc", &["-r", "-s", &ctl, "show protocols all"])?)
+            bird_states(&run("birdc", &["-r", "-s", &ctl, "show protocols all"])?)
         }
     };
-    found.sort();
-    found.dedup_by_key(|s| s.neighbor);
-    Ok(found)
+    let established = ["-N", namespace, "-H", "-t", "-n", "state", "established"];
+    let ports = connections(&run("ss", &established)?);
+    let session = |(neighbor, state)| Session {
+        neighbor,
+        state,
+        ports: ports.get(&neighbor).cloned().unwrap_or_default(),
+    };
+    Ok(states.into_iter().map(session).collect())
 }
 
-/// `{"10.1.0.2": {"bgpState": …, "portLocal": …, "portForeign": …}, …}`.
-fn frr_sessions(neighbors: &Value) -> Vec<Session> {
-    let session = |(address, neighbor): (&String, &Value)| {
-        Some(Session {
-            neighbor: address.parse().ok()?,
-            state: neighbor["bgpState"].as_str()?.to_owned(),
-            incarnation: format!("{}-{}", neighbor["portLocal"], neighbor["portForeign"]),
-        })
+/// States by neighbour.
+type States = BTreeMap<IpAddr, String>;
+
+/// `{"10.1.0.2": {"bgpState": …}, …}`.
+fn frr_states(neighbors: &Value) -> States {
+    let state = |(address, neighbor): (&String, &Value)| {
+        let word = neighbor["bgpState"].as_str()?;
+        Some((address.parse().ok()?, word.to_owned()))
     };
     let all = neighbors.as_object().into_iter().flatten();
-    all.filter_map(session).collect()
+    all.filter_map(state).collect()
 }
 
-/// A protocol begins in the first column: `se1  BGP  ---  up  12:00:01.123  Established`; its details are indented.
-fn bird_sessions(shown: &str) -> Vec<Session> {
-    let mut found = Vec::new();
-    let (mut since, mut state) = (String::new(), String::new());
+/// A protocol begins in the first column: `se1  BGP  ---  up  12:00:01.123  Established`; its details are indented,
+/// the state before the address. A protocol that listens for a range has no address.
+fn bird_states(shown: &str) -> States {
+    let mut found = States::new();
+    let mut state = "";
     for line in shown.lines() {
-        if !line.starts_with(char::is_whitespace) {
-            since = line.split_whitespace().nth(4).unwrap_or("").to_owned();
-            state.clear();
-        }
         match line.trim().split_once(':') {
-            Some(("BGP state", word)) => word.trim().clone_into(&mut state),
+            Some(("BGP state", word)) => state = word.trim(),
             Some(("Neighbor address", address)) => {
-                if let Ok(neighbor) = address.trim().parse() {
-                    let (state, incarnation) = (state.clone(), since.clone());
-                    found.push(Session {
-                        neighbor,
-                        state,
-                        incarnation,
-                    });
-                }
+                let neighbor = address.trim().parse();
+                found.extend(neighbor.map(|n| (n, state.to_owned())));
             }
             _ => (),
         }
@@ -214,33 +213,53 @@ fn bird_sessions(shown: &str) -> Vec<Session> {
     found
 }
 
+/// Ports of the BGP connections by neighbour, from lines of `ss`: `0 0 10.1.0.1:179 10.1.0.2:39137`.
+fn connections(shown: &str) -> BTreeMap<IpAddr, String> {
+    let mut found = BTreeMap::new();
+    for line in shown.lines() {
+        let mut ends = line.split_whitespace().skip(2).map_while(endpoint);
+        let (Some(local), Some(remote)) = (ends.next(), ends.next()) else {
+            continue;
+        };
+        if [local.port(), remote.port()].contains(&BGP_PORT) {
+            let ports = format!("{} {}", local.port(), remote.port());
+            found.insert(remote.ip().to_canonical(), ports);
+        }
+    }
+    found
+}
+
+/// `10.1.0.1:179`, `[fd00::1]:179`, `[::ffff:10.1.0.1]:179`, `[fe80::1]%eth0:179`.
+fn endpoint(text: &str) -> Option<SocketAddr> {
+    let (address, port) = text.rsplit_once(':')?;
+    let address = address.split('%').next()?;
+    let address = address.trim_start_matches('[').trim_end_matches(']');
+    Some(SocketAddr::new(address.parse().ok()?, port.parse().ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
 
-    fn session(neighbor: &str, state: &str, incarnation: &str) -> Session {
-        Session {
-            neighbor: neighbor.parse().unwrap(),
-            state: state.into(),
-            incarnation: incarnation.into(),
-        }
+    fn states(list: &[(&str, &str)]) -> States {
+        let parsed = list
+            .iter()
+            .map(|(n, s)| (n.parse().unwrap(), (*s).to_owned()));
+        parsed.collect()
     }
 
     #[test]
-    fn sessions_are_read_from_frr() {
-        let up = json!({ "bgpState": "Established", "portLocal": 179, "portForeign": 39137 });
+    fn states_are_read_from_frr() {
+        let up = json!({ "bgpState": "Established" });
         let shown = json!({ "10.1.0.2": up, "fd00::2": { "bgpState": "Active" }, "vrfId": 0 });
-        let mut seen = frr_sessions(&shown);
-        seen.sort();
-        assert_eq!(seen[0], session("10.1.0.2", "Established", "179-39137"));
-        assert_eq!(seen[1], session("fd00::2", "Active", "null-null"));
-        assert_eq!(seen.len(), 2);
-        assert_eq!(frr_sessions(&json!({})), []);
+        let expected = states(&[("10.1.0.2", "Established"), ("fd00::2", "Active")]);
+        assert_eq!(frr_states(&shown), expected);
+        assert_eq!(frr_states(&json!({})), States::new());
     }
 
     #[test]
-    fn sessions_are_read_from_bird_and_listening_ranges_are_none() {
+    fn states_are_read_from_bird_and_listening_ranges_are_none() {
         let shown = "BIRD 2.0.12 ready.
 Name       Proto      Table      State  Since         Info
 device1    Device     ---        up     10:00:00.000
@@ -256,8 +275,22 @@ range      BGP        ---        start  10:00:00.000  Passive
   BGP state:          Passive
     Neighbor range:   10.10.10.0/24
 ";
-        let seen = bird_sessions(shown);
-        assert_eq!(seen, [session("10.1.0.2", "Established", "10:00:01.500")]);
+        assert_eq!(bird_states(shown), states(&[("10.1.0.2", "Established")]));
+    }
+
+    #[test]
+    fn ports_are_those_of_bgp_connections_in_either_family() {
+        let shown = "0 0 10.1.0.1:179 10.1.0.2:39137
+0      0      [::ffff:10.1.1.0]:40001  [::ffff:10.1.1.1]:179
+0      0      [fd00::1]:179     [fd00::2]:5000
+0      0      127.0.0.1:2605    127.0.0.1:5001
+";
+        let found = connections(shown);
+        let at = |a: &str| found.get(&a.parse::<IpAddr>().unwrap()).map(String::as_str);
+        assert_eq!(at("10.1.0.2"), Some("179 39137"));
+        assert_eq!(at("10.1.1.1"), Some("40001 179"));
+        assert_eq!(at("fd00::2"), Some("179 5000"));
+        assert_eq!(found.len(), 3);
     }
 
     #[test]

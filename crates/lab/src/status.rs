@@ -166,7 +166,8 @@ fn sessions(record: &Record) -> Result<Vec<SessionRow>> {
         .filter_map(|n| Some((n, n.router.as_ref()?)));
     let mut rows = Vec::new();
     for (node, role) in routers {
-        let found = router::sessions(role.kind, &record.node_dir(&node.name)).unwrap_or_default();
+        let (namespace, dir) = (record.namespace(&node.name), record.node_dir(&node.name));
+        let found = router::sessions(role.kind, &namespace, &dir).unwrap_or_default();
         rows.extend(found.into_iter().map(|session| SessionRow {
             router: node.name.clone(),
             session,

@@ -18,7 +18,7 @@ const VIPS: [&str; 2] = ["10.100.0.1", "fd00:100::1"];
 /// Next hops by router and VIP.
 type Fib = BTreeMap<(String, String), BTreeSet<String>>;
 
-/// Which incarnation of each session is Established, by router and neighbour; others are not in it.
+/// The TCP ports of each session that is Established, by router and neighbour: other ports are another session.
 type Sessions = BTreeMap<(String, String), String>;
 
 /// An interface that is set down, and the neighbours that a router loses by it.
@@ -65,7 +65,7 @@ impl Links {
         let up = sessions.iter().filter(|s| s["state"] == "Established");
         up.map(|s| {
             let key = (text(&s["router"]), text(&s["neighbor"]));
-            (key, text(&s["incarnation"]))
+            (key, text(&s["ports"]))
         })
         .collect()
     }
