@@ -17,6 +17,7 @@ packages=(
     curl=curl
     frr=/usr/lib/frr/bgpd
 )
+[ "${1:-demo}" != test ] || packages+=(bird2=/usr/sbin/bird)
 
 say() { printf '%s\n' "$*"; }
 fail() { printf 'install-deps: %s\n' "$*" >&2; exit 1; }

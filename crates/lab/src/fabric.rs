@@ -3,8 +3,9 @@
 use crate::command::{ip_batch, run};
 use crate::process::wait_for;
 use crate::record::{Record, id_of_namespace};
-use crate::topology::{Node, Topology, port_name};
-use anyhow::{Context, Result, ensure};
+use crate::router;
+use crate::topology::{Node, Segment, SegmentKind, Topology, member_name, port_name};
+use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
@@ -22,6 +23,8 @@ const SYSCTLS: &[(&str, &str)] = &[
     // The cookie secret is shared by all namespaces: a cookie of one SE would be valid at another.
     ("net.ipv4.tcp_syncookies", "0"),
     ("net.ipv6.conf.default.accept_dad", "0"),
+    // IPv6 addresses outlive a link that is set down, as IPv4 ones do.
+    ("net.ipv6.conf.all.keep_addr_on_down", "1"),
 ];
 
 const NO_IPV6: &[(&str, &str)] = &[
@@ -35,7 +38,7 @@ const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Builds the network of a topology.
 pub fn build(record: &Record, topology: &Topology) -> Result<()> {
     let mut nodes: Vec<&str> = topology.nodes.iter().map(|n| n.name.as_str()).collect();
-    if topology.segments.iter().any(|s| s.node.is_none()) {
+    if topology.segments.iter().any(needs_switch) {
         nodes.push(SWITCHES);
     }
     let namespaces: Vec<_> = nodes
@@ -57,6 +60,10 @@ pub fn build(record: &Record, topology: &Topology) -> Result<()> {
     Ok(())
 }
 
+fn needs_switch(segment: &Segment) -> bool {
+    segment.kind == SegmentKind::Bridge && segment.node.is_none()
+}
+
 /// The `ip` commands that make the network, by where they run.
 #[derive(Debug, Default)]
 struct Plan {
@@ -70,6 +77,7 @@ impl Plan {
     fn of(record: &Record, topology: &Topology) -> Result<Self> {
         let mut plan = Self::default();
         plan.add_bridges(record, topology);
+        plan.add_direct_cables(record, topology)?;
         for node in &topology.nodes {
             plan.add_links(record, topology, node)
                 .with_context(|| format!("node {}", node.name))?;
@@ -87,13 +95,60 @@ impl Plan {
     }
 
     fn add_bridges(&mut self, record: &Record, topology: &Topology) {
-        for segment in &topology.segments {
+        let bridges = topology.segments.iter();
+        for segment in bridges.filter(|s| s.kind == SegmentKind::Bridge) {
             let namespace = record.namespace(segment.node.as_deref().unwrap_or(SWITCHES));
             let bridge = segment.bridge();
             let lines = self.inside.entry(namespace).or_default();
             lines.push(format!("link add {bridge} type bridge mcast_snooping 0"));
             lines.push(format!("link set {bridge} up"));
         }
+    }
+
+    /// Segments of two nodes need no switch; the nodes' interfaces exist before addresses are put on them.
+    fn add_direct_cables(&mut self, record: &Record, topology: &Topology) -> Result<()> {
+        let direct = topology.segments.iter();
+        for segment in direct.filter(|s| s.kind != SegmentKind::Bridge) {
+            let mut ends = Vec::new();
+            for (node, link) in topology.ends(&segment.name) {
+                let interface = topology.interface(node, link)?;
+                ends.push((record.namespace(&node.name), interface));
+            }
+            let [a, b] = &ends[..] else {
+                bail!("segment {} does not join two nodes", segment.name)
+            };
+            if segment.kind == SegmentKind::PointToPoint {
+                self.add_cable(a, b);
+            } else {
+                self.add_channel(a, b, segment.channel_links());
+            }
+        }
+        Ok(())
+    }
+
+    fn add_cable(&mut self, a: &(String, String), b: &(String, String)) {
+        let ((here, interface), (there, peer)) = (a, b);
+        self.cables.push(format!(
+            "link add {interface} netns {here} type veth peer name {peer} netns {there}"
+        ));
+    }
+
+    /// A bridge at each end stands in for bonding, which not every kernel has. Its ports are isolated from each
+    /// other, so that nothing goes in a circle: a frame that comes in on one link leaves on no other. A
+    /// broadcast goes out on all links; a known neighbour is reached on the link it was heard on last, and on
+    /// all others as soon as that one has no carrier, because the bridge forgets what it learnt there.
+    fn add_channel(&mut self, a: &(String, String), b: &(String, String), links: usize) {
+        let member = |end: &(String, String), i| (end.0.clone(), member_name(&end.1, i));
+        for (namespace, channel) in [a, b] {
+            let lines = self.inside.entry(namespace.clone()).or_default();
+            lines.push(format!("link add {channel} type bridge mcast_snooping 0"));
+            for port in (0..links).map(|i| member_name(channel, i)) {
+                lines.push(format!("link set {port} master {channel} addrgenmode none"));
+                lines.push(format!("link set {port} type bridge_slave isolated on"));
+                lines.push(format!("link set {port} up"));
+            }
+        }
+        (0..links).for_each(|i| self.add_cable(&member(a, i), &member(b, i)));
     }
 
     fn add_links(&mut self, record: &Record, topology: &Topology, node: &Node) -> Result<()> {
@@ -105,7 +160,7 @@ impl Plan {
         for (index, link) in node.links.iter().enumerate() {
             let segment = topology.segment(&link.segment)?;
             let interface = topology.interface(node, link)?;
-            if segment.node.as_ref() != Some(&node.name) {
+            if segment.kind == SegmentKind::Bridge && !segment.is_owned_by(&node.name) {
                 let switch = record.namespace(segment.node.as_deref().unwrap_or(SWITCHES));
                 let port = port_name(&node.name, index);
                 self.cables.push(format!("link add {interface} netns {namespace} type veth peer name {port} netns {switch}"));
@@ -114,11 +169,8 @@ impl Plan {
             }
             let lines = self.inside.entry(namespace.clone()).or_default();
             lines.push(format!("link set {interface} up"));
-            lines.extend(
-                link.address
-                    .iter()
-                    .map(|a| format!("address add {a} dev {interface}")),
-            );
+            let addresses = link.addresses.iter();
+            lines.extend(addresses.map(|a| format!("address add {a} dev {interface}")));
         }
         Ok(())
     }
@@ -152,6 +204,8 @@ fn set_sysctls(record: &Record, topology: &Topology, node: &str) -> Result<()> {
         .chain(if topology.ipv6 { &[] } else { NO_IPV6 });
     values.extend(common.map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
     if let Ok(node) = topology.node(node) {
+        let routers = node.router.iter().flat_map(|_| router::SYSCTLS);
+        values.extend(routers.map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
         values.extend(node.sysctls.clone());
     }
     inside(&record.namespace(node), || write_sysctls(&values))?

@@ -17,6 +17,7 @@ pub mod lifecycle;
 pub mod member;
 pub mod process;
 pub mod record;
+pub mod router;
 pub mod scenario;
 pub mod topology;
 
@@ -91,11 +92,15 @@ pub struct Settings {
     /// Change a parameter of the topology.
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_setting)]
     pub set: Vec<(String, String)>,
+    /// The upstream routers' software: short for `--set router=…`.
+    #[arg(long, value_name = "KIND")]
+    pub router: Option<router::RouterKind>,
 }
 
 impl Settings {
     fn params(&self) -> Params {
-        self.set.iter().cloned().collect()
+        let router = self.router.map(|kind| ("router".into(), kind.to_string()));
+        self.set.iter().cloned().chain(router).collect()
     }
 }
 

@@ -2,11 +2,13 @@
 
 use crate::control::Control;
 use crate::record::Record;
+use crate::router;
 use crate::scenario::{Direction, Scenario, fib};
 use anyhow::{Context, Result, bail};
 use cli::note;
 use cli::output::table::{self, Column, Row};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -44,7 +46,24 @@ struct Status {
     topology: String,
     complete: bool,
     processes: Vec<ProcessRow>,
+    sessions: Vec<SessionRow>,
     routes: Vec<RouteState>,
+}
+
+/// A BGP session, as a router shows it.
+#[derive(Debug, Serialize)]
+struct SessionRow {
+    router: String,
+    #[serde(flatten)]
+    session: router::Session,
+}
+
+impl Row for SessionRow {
+    const COLUMNS: &'static [Column<Self>] = &[
+        Column::new("ROUTER", |r| r.router.clone()),
+        Column::new("NEIGHBOR", |r| r.session.neighbor.to_string()),
+        Column::new("BGP STATE", |r| r.session.state.clone()),
+    ];
 }
 
 /// A VIP's route in the router's kernel.
@@ -53,6 +72,29 @@ struct RouteState {
     router: String,
     vip: IpAddr,
     next_hops: Vec<IpAddr>,
+    /// What the topology says that the kernel shall hold, if it says so.
+    expected: Option<Vec<IpAddr>>,
+}
+
+impl RouteState {
+    fn text(&self) -> String {
+        let Self { router, vip, .. } = self;
+        let seen = format!("{vip} in {router}'s kernel: {}", hops_text(&self.next_hops));
+        match &self.expected {
+            Some(wanted) if *wanted == self.next_hops => format!("{seen} (as expected)"),
+            Some(wanted) => format!("{seen} (expected: {})", hops_text(wanted)),
+            None => seen,
+        }
+    }
+}
+
+fn hops_text(hops: &[IpAddr]) -> String {
+    let hops: Vec<_> = hops.iter().map(IpAddr::to_string).collect();
+    if hops.is_empty() {
+        "no route".to_owned()
+    } else {
+        hops.join(" ")
+    }
 }
 
 /// Shows nodes, processes and routes.
@@ -62,6 +104,7 @@ pub(crate) fn show(record: &Record) -> Result<()> {
         topology: record.topology.clone(),
         complete: record.complete,
         processes: processes(record),
+        sessions: sessions(record)?,
         routes: routes(record)?,
     };
     let format = cli::output::format();
@@ -80,14 +123,11 @@ pub(crate) fn show(record: &Record) -> Result<()> {
         }
     );
     table::print(&status.processes, format);
+    if !status.sessions.is_empty() {
+        table::print(&status.sessions, format);
+    }
     for route in &status.routes {
-        let hops: Vec<_> = route.next_hops.iter().map(IpAddr::to_string).collect();
-        let hops = if hops.is_empty() {
-            "no route".to_owned()
-        } else {
-            hops.join(" ")
-        };
-        cli::out!("{} in {}'s kernel: {hops}", route.vip, route.router);
+        cli::out!("{}", route.text());
     }
     Ok(())
 }
@@ -117,28 +157,53 @@ fn processes(record: &Record) -> Vec<ProcessRow> {
     rows.collect()
 }
 
-/// Routers and VIPs, as the topology's scenarios name them.
-fn watched(record: &Record) -> Result<Vec<(String, IpAddr)>> {
-    let (folder, _) = record.topology()?;
-    let mut watched = Vec::new();
+/// Sessions of the routers that the lab knows how to ask; one that is stopped has none.
+fn sessions(record: &Record) -> Result<Vec<SessionRow>> {
+    let (_, topology) = record.topology()?;
+    let routers = topology
+        .nodes
+        .iter()
+        .filter_map(|n| Some((n, n.router.as_ref()?)));
+    let mut rows = Vec::new();
+    for (node, role) in routers {
+        let (namespace, dir) = (record.namespace(&node.name), record.node_dir(&node.name));
+        let found = router::sessions(role.kind, &namespace, &dir).unwrap_or_default();
+        rows.extend(found.into_iter().map(|session| SessionRow {
+            router: node.name.clone(),
+            session,
+        }));
+    }
+    Ok(rows)
+}
+
+/// A route to look at, and its next hops as the topology has them.
+type Watched = (String, IpAddr, Option<BTreeSet<IpAddr>>);
+
+/// Routers and VIPs, as the topology expects them or its scenarios name them.
+fn watched(record: &Record) -> Result<Vec<Watched>> {
+    let (folder, topology) = record.topology()?;
+    let expected = topology.expected.into_iter();
+    let mut watched: Vec<Watched> = expected
+        .map(|e| (e.router, e.vip, Some(e.next_hops)))
+        .collect();
     for name in folder.scenarios()? {
         let scenario: Scenario = folder.toml(&format!("scenarios/{name}.toml"))?;
-        watched.push((scenario.router, scenario.vip));
+        let known = |w: &Watched| w.0 == scenario.router && w.1 == scenario.vip;
+        if !watched.iter().any(known) {
+            watched.push((scenario.router, scenario.vip, None));
+        }
     }
-    watched.sort();
-    watched.dedup();
     Ok(watched)
 }
 
 fn routes(record: &Record) -> Result<Vec<RouteState>> {
-    let states = watched(record)?.into_iter().map(|(router, vip)| {
-        let next_hops = fib::next_hops(&record.namespace(&router), vip)?
-            .into_iter()
-            .collect();
+    let states = watched(record)?.into_iter().map(|(router, vip, expected)| {
+        let next_hops = fib::next_hops(&record.namespace(&router), vip)?;
         Ok(RouteState {
             router,
             vip,
-            next_hops,
+            next_hops: next_hops.into_iter().collect(),
+            expected: expected.map(|e| e.into_iter().collect()),
         })
     });
     states.collect()
@@ -152,7 +217,7 @@ pub(crate) fn scale(record: &Record, service: Option<&str>, direction: Direction
         .context("name a virtual service")?;
     let control = Control::connect(record)?;
     let service = control.virtual_service(name)?;
-    let (router, vip) = watched(record)?
+    let (router, vip, _) = watched(record)?
         .into_iter()
         .next()
         .context("the topology watches no route")?;
@@ -175,6 +240,12 @@ pub(crate) fn scale(record: &Record, service: Option<&str>, direction: Direction
     show(record)
 }
 
+fn first_router(record: &Record) -> String {
+    let topology = record.topology().ok().map(|(_, t)| t);
+    let router = topology.and_then(|t| t.nodes.into_iter().find(|n| n.router.is_some()));
+    router.map_or_else(|| "router".to_owned(), |n| n.name)
+}
+
 /// A word on how to look around.
 pub(crate) fn hints(record: &Record) {
     let which = if record.named {
@@ -182,8 +253,9 @@ pub(crate) fn hints(record: &Record) {
     } else {
         String::new()
     };
+    let router = first_router(record);
     note!(
-        "look around:  evenkeel show virtualservice · evenkeel lab status{which} · evenkeel lab exec{which} router ip route"
+        "look around:  evenkeel show virtualservice · evenkeel lab status{which} · evenkeel lab exec{which} {router} ip route"
     );
     note!("take it down: evenkeel lab down{which}");
 }

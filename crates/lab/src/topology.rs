@@ -3,12 +3,18 @@
 //! The folder is either one of those embedded in the binary (`tests/topologies` at build time) or one named
 //! by its path. `${name}` in any of its files is replaced by the topology's parameter of that name.
 
+use crate::router::RouterRole;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::{fs, iter};
+
+mod link;
+
+pub(crate) use link::member_name;
+pub use link::{Link, Route, Segment, SegmentKind};
 
 mod embedded {
     include!(concat!(env!("OUT_DIR"), "/topologies.rs"));
@@ -36,31 +42,27 @@ pub struct Topology {
     /// Parameters and their defaults.
     #[serde(default)]
     pub params: Params,
-    /// Layer 2 segments, each a bridge.
+    /// Layer 2 segments.
     #[serde(default, rename = "segment")]
     pub segments: Vec<Segment>,
     /// Nodes, each a network namespace; started in this order.
     #[serde(default, rename = "node")]
     pub nodes: Vec<Node>,
+    /// Routes that the routers' kernels hold once all engines that shall announce do.
+    #[serde(default, rename = "expect")]
+    pub expected: Vec<ExpectedRoute>,
 }
 
-/// A layer 2 segment.
-#[derive(Debug, Clone, Deserialize)]
+/// A VIP's route in a router's kernel as it shall be; `lab status` compares.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Segment {
-    /// Name that links refer to.
-    pub name: String,
-    /// Node that owns the bridge and may have an address on it; none: a switch of its own.
-    pub node: Option<String>,
-    /// Name of the bridge interface; by default the segment's.
-    pub bridge: Option<String>,
-}
-
-impl Segment {
-    /// Name of the bridge interface.
-    pub fn bridge(&self) -> &str {
-        self.bridge.as_deref().unwrap_or(&self.name)
-    }
+pub struct ExpectedRoute {
+    /// Node of the router.
+    pub router: String,
+    /// The VIP.
+    pub vip: IpAddr,
+    /// Exactly these; none: the router must not have the route.
+    pub next_hops: BTreeSet<IpAddr>,
 }
 
 /// A network namespace with what runs in it.
@@ -69,7 +71,7 @@ impl Segment {
 pub struct Node {
     /// Name; with `each`, `{n}` stands for the element.
     pub name: String,
-    /// Makes one node per element; `{n}` is replaced in name, addresses and routes.
+    /// Makes one node per element; `{n}` is replaced in name, links, routes and the router's folder.
     #[serde(default)]
     pub each: Vec<String>,
     /// Interfaces.
@@ -84,39 +86,12 @@ pub struct Node {
     /// Ordinary programs, started in this order.
     #[serde(default, rename = "process")]
     pub processes: Vec<Process>,
+    /// Runs a router: its programs start before the node's others.
+    pub router: Option<RouterRole>,
     /// Runs `evenkeel controller`.
     pub controller: Option<ControllerRole>,
     /// Runs `evenkeel engine`.
     pub engine: Option<EngineRole>,
-}
-
-/// An interface on a segment.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Link {
-    /// The segment.
-    pub segment: String,
-    /// Interface name; on a segment that this node owns it is the bridge itself.
-    pub interface: Option<String>,
-    /// Address with prefix length.
-    pub address: Option<String>,
-}
-
-impl Link {
-    /// The address without its prefix length.
-    pub fn ip(&self) -> Option<IpAddr> {
-        self.address.as_ref()?.split('/').next()?.parse().ok()
-    }
-}
-
-/// A static route.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Route {
-    /// Destination, or `default`.
-    pub to: String,
-    /// Gateway.
-    pub via: String,
 }
 
 /// A program in a node. In its texts `{dir}` is the node's own directory, `{exe}` this binary, `{node}` the node.
@@ -174,7 +149,7 @@ impl Topology {
     /// The interface by which `node` is on `segment`.
     pub fn interface(&self, node: &Node, link: &Link) -> Result<String> {
         let segment = self.segment(&link.segment)?;
-        if segment.node.as_ref() == Some(&node.name) {
+        if segment.is_owned_by(&node.name) {
             return Ok(segment.bridge().to_owned());
         }
         let name = link.interface.clone();
@@ -199,7 +174,7 @@ impl Topology {
 
     /// The node that has this address.
     pub fn owner_of(&self, address: IpAddr) -> Option<&str> {
-        let owns = |n: &&Node| n.links.iter().any(|l| l.ip() == Some(address));
+        let owns = |n: &&Node| n.links.iter().any(|l| l.ips().any(|ip| ip == address));
         self.nodes.iter().find(owns).map(|n| n.name.as_str())
     }
 
@@ -218,17 +193,36 @@ impl Topology {
                 .with_context(|| format!("node {}", node.name))?;
         }
         for segment in &self.segments {
-            ensure!(
-                segment.bridge().len() <= INTERFACE_NAME_LEN_MAX,
-                "segment {}: name too long",
-                segment.name
-            );
-            if let Some(owner) = &segment.node {
-                self.node(owner)
-                    .with_context(|| format!("segment {}", segment.name))?;
-            }
+            self.check_segment(segment)
+                .with_context(|| format!("segment {}", segment.name))?;
+        }
+        for route in &self.expected {
+            self.node(&route.router)
+                .with_context(|| format!("expected route to {}", route.vip))?;
         }
         Ok(())
+    }
+
+    fn check_segment(&self, segment: &Segment) -> Result<()> {
+        let duplicates = self.segments.iter().filter(|s| s.name == segment.name);
+        ensure!(duplicates.count() == 1, "the name is used twice");
+        ensure!(
+            segment.bridge().len() <= INTERFACE_NAME_LEN_MAX,
+            "name too long"
+        );
+        if let Some(owner) = &segment.node {
+            self.node(owner)?;
+        }
+        segment.check(self.ends(&segment.name).len())
+    }
+
+    /// Nodes on a segment with their links, in the order of the nodes.
+    pub fn ends(&self, segment: &str) -> Vec<(&Node, &Link)> {
+        let links = self
+            .nodes
+            .iter()
+            .flat_map(|n| n.links.iter().map(move |l| (n, l)));
+        links.filter(|(_, l)| l.segment == segment).collect()
     }
 
     fn check_node(&self, node: &Node) -> Result<()> {
@@ -241,15 +235,16 @@ impl Topology {
         let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         ensure!(node.name.chars().all(fits), "a name has a-z, 0-9 and -");
         for (index, link) in node.links.iter().enumerate() {
-            let names = [self.interface(node, link)?, port_name(&node.name, index)];
-            for name in names {
-                ensure!(
-                    name.len() <= INTERFACE_NAME_LEN_MAX,
-                    "interface name {name} is too long"
-                );
+            let name = self.interface(node, link)?;
+            let names = [port_name(&node.name, index), member_name(&name, 0), name];
+            let long = names.iter().find(|n| n.len() > INTERFACE_NAME_LEN_MAX);
+            if let Some(long) = long {
+                bail!("interface name {long} is too long");
             }
+            link.check(self.ipv6)
+                .with_context(|| format!("link to {}", link.segment))?;
         }
-        Ok(())
+        node.routes.iter().try_for_each(Route::check)
     }
 }
 
@@ -273,10 +268,11 @@ impl Node {
             ..self.clone()
         };
         put(&mut node.name);
-        node.links
-            .iter_mut()
-            .filter_map(|l| l.address.as_mut())
-            .for_each(put);
+        for link in &mut node.links {
+            put(&mut link.segment);
+            link.addresses.iter_mut().for_each(put);
+        }
+        node.router.iter_mut().for_each(|r| put(&mut r.config));
         for route in &mut node.routes {
             put(&mut route.to);
             put(&mut route.via);
@@ -301,9 +297,10 @@ enum Source {
     Disk(PathBuf),
 }
 
-/// What a scenario file may say about the parameters it needs.
+/// The `params` of a topology or scenario file, read before they are put in: elsewhere a `${name}` may stand
+/// where only certain words fit.
 #[derive(Debug, Default, Deserialize, Serialize)]
-struct ScenarioNeeds {
+struct Defaults {
     #[serde(default)]
     params: Params,
 }
@@ -348,8 +345,9 @@ impl Folder {
 
     /// Parses the topology and settles the parameters: its defaults, then `settings`.
     pub fn load(&mut self, settings: &Params) -> Result<Topology> {
-        let raw: Topology = self.parse_toml("topology.toml", &self.raw("topology.toml")?)?;
-        self.params = raw.params;
+        self.params = self
+            .parse_toml::<Defaults>("topology.toml", &self.raw("topology.toml")?)?
+            .params;
         for (name, value) in settings {
             ensure!(
                 self.params.contains_key(name),
@@ -363,8 +361,29 @@ impl Folder {
         topology.expand();
         topology
             .check()
+            .and_then(|()| self.add_routers(&mut topology))
             .with_context(|| format!("topology {}", self.name))?;
         Ok(topology)
+    }
+
+    /// The programs of routers, before the other ones of their nodes.
+    fn add_routers(&self, topology: &mut Topology) -> Result<()> {
+        for node in &mut topology.nodes {
+            let Some(router) = &node.router else { continue };
+            let programs = router
+                .processes(self)
+                .with_context(|| format!("node {}", node.name))?;
+            node.processes.splice(0..0, programs);
+        }
+        Ok(())
+    }
+
+    /// True when the folder has this file.
+    pub(crate) fn has(&self, file: &str) -> bool {
+        match &self.source {
+            Source::Disk(path) => path.join(file).is_file(),
+            Source::Embedded => self.raw(file).is_ok(),
+        }
     }
 
     /// A file with its parameters replaced.
@@ -390,7 +409,7 @@ impl Folder {
     pub fn scenario_params(&self, scenario: &str) -> Result<Params> {
         let file = format!("scenarios/{scenario}.toml");
         let raw = self.raw(&file).with_context(|| self.scenario_hint())?;
-        Ok(self.parse_toml::<ScenarioNeeds>(&file, &raw)?.params)
+        Ok(self.parse_toml::<Defaults>(&file, &raw)?.params)
     }
 
     fn scenario_hint(&self) -> String {

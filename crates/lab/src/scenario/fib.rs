@@ -163,10 +163,15 @@ pub fn next_hops(namespace: &str, vip: IpAddr) -> Result<NextHops> {
 }
 
 fn ask(place: &[&str], vip: IpAddr) -> Result<NextHops> {
-    let prefix = format!("{vip}/{}", if vip.is_ipv4() { 32 } else { 128 });
+    let (family, length) = if vip.is_ipv4() {
+        ("-4", 32)
+    } else {
+        ("-6", 128)
+    };
+    let prefix = format!("{vip}/{length}");
     let output = Command::new("ip")
         .args(place)
-        .args(["-j", "route", "show", &prefix])
+        .args([family, "-j", "route", "show", &prefix])
         .output()
         .context("start ip route")?;
     ensure!(

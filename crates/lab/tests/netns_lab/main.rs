@@ -10,6 +10,7 @@
 )]
 
 mod lifecycle;
+mod links;
 mod product;
 mod scenarios;
 mod support;

@@ -1,69 +1,9 @@
 //! The whole product in a lab: what an operator does, and what the router and the client then see.
 
-use crate::support::{Lab, binary, can_run, lab, lab_ok, wait_for};
+use crate::support::{
+    Lab, apply, can_run, connect, evenkeel, lab_ok, service, wait_for, wait_for_state,
+};
 use serde_json::Value;
-use std::fs;
-use std::io::Write as _;
-use std::process::{Command, Output, Stdio};
-
-/// `evenkeel` as an operator of this lab's controller.
-fn evenkeel(id: &Lab, arguments: &[&str], input: &str) -> Output {
-    let context = fs::read_to_string(format!("/run/evenkeel/lab/{}/context.toml", id.0)).unwrap();
-    let context: toml::Table = context.parse().unwrap();
-    let text = |key: &str| context[key].as_str().unwrap().to_owned();
-    let mut child = Command::new(binary())
-        .args([
-            "--controller",
-            &text("controller"),
-            "--netns",
-            &text("netns"),
-            "--insecure",
-        ])
-        .args(arguments)
-        .env("EVENKEEL_PASSWORD", text("password"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(input.as_bytes())
-        .unwrap();
-    child.wait_with_output().unwrap()
-}
-
-fn apply(id: &Lab, objects: &str) {
-    let output = evenkeel(id, &["apply", "-f", "-"], objects);
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-/// A virtual service as `show` has it.
-fn service(id: &Lab, name: &str) -> Value {
-    let output = evenkeel(id, &["show", "virtualservice", name, "-o", "json"], "");
-    let shown: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    shown
-        .as_array()
-        .and_then(|list| list.first().cloned())
-        .unwrap_or(shown)
-}
-
-fn wait_for_state(id: &Lab, name: &str, state: &str) -> Value {
-    wait_for(&format!("{name} is {state}"), || {
-        let seen = service(id, name);
-        if seen["state"] == state {
-            Ok(seen)
-        } else {
-            Err(seen.to_string())
-        }
-    })
-}
 
 /// The VIP's route in the router's kernel.
 fn route(id: &Lab) -> String {
@@ -77,15 +17,6 @@ fn route(id: &Lab) -> String {
         "show",
         "10.100.0.1",
     ])
-}
-
-/// What a client's connection to a port of the VIP ends in: "" when it is accepted.
-fn connect(id: &Lab, port: u16) -> String {
-    let line = format!("exec 3<>/dev/tcp/10.100.0.1/{port}");
-    let output = lab(&[
-        "exec", "--run", id.0, "client", "timeout", "5", "bash", "-c", &line,
-    ]);
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 const SECOND_SERVICE: &str = "
@@ -122,8 +53,8 @@ fn services_that_share_a_vip_stand_together_and_a_port_that_is_down_answers_rst(
         route(&id).contains("via 10.10.10.11"),
         "the route stands for vs-1"
     );
-    assert_eq!(connect(&id, 80), "");
-    let refused = connect(&id, 81);
+    assert_eq!(connect(&id, "10.100.0.1", 80), "");
+    let refused = connect(&id, "10.100.0.1", 81);
     assert!(refused.contains("Connection refused"), "{refused}");
 
     apply(

@@ -1,9 +1,11 @@
 //! What all tests of the lab use.
 
 use nix::unistd::geteuid;
+use serde_json::Value;
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 use std::{env, fs};
 
@@ -38,7 +40,9 @@ pub(crate) fn binary() -> PathBuf {
     let deps = env::current_exe().unwrap();
     let path = deps.parent().unwrap().parent().unwrap().join("evenkeel");
     let built = fs::metadata(&path).and_then(|m| m.modified());
-    let changed = newest(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")));
+    let sources = ["/src", "/../../tests/topologies"]
+        .map(|f| newest(Path::new(&format!("{}{f}", env!("CARGO_MANIFEST_DIR")))));
+    let changed = sources.into_iter().max().expect("there are two");
     // This crate's tests do not build the binary: an old one would prove nothing.
     assert!(
         built.is_ok_and(|built| built >= changed),
@@ -59,6 +63,74 @@ fn newest(folder: &Path) -> SystemTime {
         }
     });
     times.max().unwrap()
+}
+
+/// `evenkeel` as an operator of this lab's controller.
+pub(crate) fn evenkeel(id: &Lab, arguments: &[&str], input: &str) -> Output {
+    let context = fs::read_to_string(format!("/run/evenkeel/lab/{}/context.toml", id.0)).unwrap();
+    let context: toml::Table = context.parse().unwrap();
+    let text = |key: &str| context[key].as_str().unwrap().to_owned();
+    let mut child = Command::new(binary())
+        .args([
+            "--controller",
+            &text("controller"),
+            "--netns",
+            &text("netns"),
+            "--insecure",
+        ])
+        .args(arguments)
+        .env("EVENKEEL_PASSWORD", text("password"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(input.as_bytes())
+        .unwrap();
+    child.wait_with_output().unwrap()
+}
+
+pub(crate) fn apply(id: &Lab, objects: &str) {
+    let output = evenkeel(id, &["apply", "-f", "-"], objects);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// A virtual service as `show` has it.
+pub(crate) fn service(id: &Lab, name: &str) -> Value {
+    let output = evenkeel(id, &["show", "virtualservice", name, "-o", "json"], "");
+    let shown: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    shown
+        .as_array()
+        .and_then(|list| list.first().cloned())
+        .unwrap_or(shown)
+}
+
+pub(crate) fn wait_for_state(id: &Lab, name: &str, state: &str) -> Value {
+    wait_for(&format!("{name} is {state}"), || {
+        let seen = service(id, name);
+        if seen["state"] == state {
+            Ok(seen)
+        } else {
+            Err(seen.to_string())
+        }
+    })
+}
+
+/// What a client's connection to a port of a VIP ends in: "" when it is accepted.
+pub(crate) fn connect(id: &Lab, vip: &str, port: u16) -> String {
+    let line = format!("exec 3<>/dev/tcp/{vip}/{port}");
+    let output = lab(&[
+        "exec", "--run", id.0, "client", "timeout", "5", "bash", "-c", &line,
+    ]);
+    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 pub(crate) fn lab(arguments: &[&str]) -> Output {
@@ -91,6 +163,14 @@ impl Drop for Lab {
     fn drop(&mut self) {
         lab(&["down", "--run", self.0]);
     }
+}
+
+/// What a lab of this id left; other labs may come and go meanwhile.
+pub(crate) fn traces_of(id: &str) -> BTreeSet<String> {
+    let (namespace, folder) = (format!("/ek{id}-"), format!("/run/evenkeel/lab/{id}"));
+    let mut all = traces();
+    all.retain(|t| t.contains(&namespace) || t.starts_with(&folder));
+    all
 }
 
 /// Namespaces, host links and lab folders: everything a lab could leave.
