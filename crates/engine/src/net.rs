@@ -9,7 +9,7 @@
 
 use crate::args::InterfaceFilter;
 use anyhow::Context as _;
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
 use proto::v1::Interface;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, AddressScope, CacheInfo,
@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 /// IFA_PROTO of the VIPs: "E". Numbers above 3 are free for routing daemons (if_addr.h).
 const OUR_PROTOCOL: AddressProtocol = AddressProtocol::Other(b'E');
@@ -28,6 +28,8 @@ const OUR_PROTOCOL: AddressProtocol = AddressProtocol::Other(b'E');
 const LOOPBACK_INDEX: u32 = 1;
 /// Netlink drops notices when its buffer is full, so the host is read again at least this often.
 const REFRESH_PERIOD: Duration = Duration::from_secs(30);
+/// How soon the host is read again when that failed: a change of an interface must not wait for the period.
+const REFRESH_RETRY: Duration = Duration::from_millis(100);
 
 /// The host's network, watched and changed over one netlink connection.
 pub(crate) struct Net {
@@ -35,6 +37,9 @@ pub(crate) struct Net {
     filter: InterfaceFilter,
     interfaces: watch::Sender<Vec<Interface>>,
     vips: watch::Sender<BTreeSet<IpAddr>>,
+    /// Held while the kernel lists something: it answers EBUSY to a second list on the same socket
+    /// (`__netlink_dump_start`).
+    listing: Mutex<()>,
 }
 
 impl Net {
@@ -45,7 +50,7 @@ impl Net {
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv6Ifaddr,
         ];
-        let (connection, handle, mut notices) =
+        let (connection, handle, notices) =
             rtnetlink::new_multicast_connection(&groups).context("cannot open netlink")?;
         tokio::spawn(connection);
         let net = Arc::new(Self {
@@ -53,23 +58,10 @@ impl Net {
             filter,
             interfaces: watch::Sender::new(Vec::new()),
             vips: watch::Sender::new(BTreeSet::new()),
+            listing: Mutex::new(()),
         });
         net.refresh().await?;
-        let watcher = Arc::downgrade(&net);
-        tokio::spawn(async move {
-            // Either wait may be given up at any time: what it would have said is read from the host.
-            while !matches!(
-                tokio::time::timeout(REFRESH_PERIOD, notices.next()).await,
-                Ok(None)
-            ) {
-                // A burst of messages is one change.
-                while notices.try_recv().is_ok() {}
-                if !refresh(&watcher).await {
-                    return;
-                }
-            }
-            tracing::error!("netlink is closed: changes of interfaces are not seen any more");
-        });
+        tokio::spawn(watch_host(Arc::downgrade(&net), notices));
         Ok(net)
     }
 
@@ -84,9 +76,11 @@ impl Net {
     }
 
     async fn refresh(&self) -> anyhow::Result<()> {
+        let listing = self.listing.lock().await;
         let links: Vec<LinkMessage> = self.handle.link().get().execute().try_collect().await?;
         let addresses: Vec<AddressMessage> =
             self.handle.address().get().execute().try_collect().await?;
+        drop(listing);
         let named = links.iter().map(|l| (l.header.index, interface(l)));
         let mut data: BTreeMap<u32, Interface> = named
             .filter(|(_, i)| self.filter.is_data(&i.name))
@@ -138,6 +132,7 @@ impl Net {
 
     /// Our VIPs on `lo`, as the kernel describes them.
     async fn standing(&self) -> anyhow::Result<BTreeMap<IpAddr, AddressMessage>> {
+        let _listing = self.listing.lock().await;
         let request = self.handle.address().get();
         let all: Vec<AddressMessage> = request.execute().try_collect().await?;
         let ours = all.into_iter().filter(is_vip);
@@ -159,18 +154,31 @@ impl Net {
     }
 }
 
-/// False when the host's network is not wanted any more.
-async fn refresh(net: &Weak<Net>) -> bool {
-    let Some(net) = net.upgrade() else {
-        return false;
-    };
-    if let Err(error) = net.refresh().await {
+/// Reads the host at every notice, and on a period.
+async fn watch_host(net: Weak<Net>, mut notices: impl Stream + Unpin) {
+    let mut period = REFRESH_PERIOD;
+    // Either wait may be given up at any time: what it would have said is read from the host.
+    while !matches!(tokio::time::timeout(period, notices.next()).await, Ok(None)) {
+        // A burst of messages is one change.
+        while let Some(Some(_)) = notices.next().now_or_never() {}
+        let Some(read) = refresh(&net).await else {
+            return;
+        };
+        period = if read { REFRESH_PERIOD } else { REFRESH_RETRY };
+    }
+    tracing::error!("netlink is closed: changes of interfaces are not seen any more");
+}
+
+/// Whether the host could be read; nothing when its network is not wanted any more.
+async fn refresh(net: &Weak<Net>) -> Option<bool> {
+    let result = net.upgrade()?.refresh().await;
+    if let Err(error) = &result {
         tracing::warn!(
             error = format!("{error:#}"),
             "cannot read the interfaces; tried again"
         );
     }
-    true
+    Some(result.is_ok())
 }
 
 fn publish<T: PartialEq>(to: &watch::Sender<T>, new: T) {

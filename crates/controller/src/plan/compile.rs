@@ -30,9 +30,8 @@ pub(super) fn desired_state(
         .flat_map(|v| situation::services_of(snapshot, &v.uuid))
         .collect();
     let pools = pools(snapshot, &services);
-    let vrf = (!vsvips.is_empty())
-        .then(|| vrf(snapshot, &engine))
-        .flatten();
+    // Also when nothing is placed: the engine's sessions outlive the last virtual service for a while.
+    let vrf = vrf(snapshot, &engine);
     v1::DesiredState {
         generation: 0,
         se_uuid: se_uuid.to_owned(),

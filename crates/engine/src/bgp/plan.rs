@@ -110,23 +110,47 @@ pub(super) struct Absent {
     pub(super) text: String,
 }
 
+/// By peer, interface and local address.
+pub(super) type Sessions = BTreeMap<SessionKey, SessionPlan>;
+
+/// What a plan is made from, beside the profile.
+#[derive(Clone, Copy)]
+struct Given<'a> {
+    desired: &'a BgpDesired,
+    learned: &'a BestRoutes,
+    router_id: Ipv4Addr,
+    before: &'a Sessions,
+}
+
 /// What shall be.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Plan {
-    pub(super) sessions: BTreeMap<SessionKey, SessionPlan>,
+    pub(super) sessions: Sessions,
     pub(super) absent: Vec<Absent>,
     configured: BTreeSet<IpAddr>,
     shut_down: BTreeSet<IpAddr>,
 }
 
 impl Plan {
-    pub(super) fn new(desired: &BgpDesired, learned: &BestRoutes, router_id: Ipv4Addr) -> Self {
+    /// `before` are the sessions that exist.
+    pub(super) fn new(
+        desired: &BgpDesired,
+        learned: &BestRoutes,
+        router_id: Ipv4Addr,
+        before: &Sessions,
+    ) -> Self {
         let mut plan = Self::default();
         let Some(profile) = &desired.profile else {
             return plan;
         };
+        let given = Given {
+            desired,
+            learned,
+            router_id,
+            before,
+        };
         match Policy::new(profile) {
-            Ok(policy) => plan.add_peers(desired, learned, profile, router_id, policy),
+            Ok(policy) => plan.add_peers(&given, profile, policy),
             Err(error) => {
                 let peers = profile.peers.iter();
                 plan.absent = peers.map(|p| Absent::invalid(profile, p, &error)).collect();
@@ -135,30 +159,22 @@ impl Plan {
         plan
     }
 
-    fn add_peers(
-        &mut self,
-        desired: &BgpDesired,
-        learned: &BestRoutes,
-        profile: &v1::BgpProfile,
-        router_id: Ipv4Addr,
-        mut policy: Policy,
-    ) {
+    fn add_peers(&mut self, given: &Given<'_>, profile: &v1::BgpProfile, mut policy: Policy) {
         for (index, raw) in profile.peers.iter().enumerate() {
             match Peer::parse(profile, index) {
-                Ok(peer) => self.add_peer(desired, learned, &peer, router_id, &mut policy),
+                Ok(peer) => self.add_peer(given, &peer, &mut policy),
                 Err(error) => self.absent.push(Absent::invalid(profile, raw, &error)),
             }
         }
     }
 
-    fn add_peer(
-        &mut self,
-        desired: &BgpDesired,
-        learned: &BestRoutes,
-        peer: &Peer,
-        router_id: Ipv4Addr,
-        policy: &mut Policy,
-    ) {
+    fn add_peer(&mut self, given: &Given<'_>, peer: &Peer, policy: &mut Policy) {
+        let Given {
+            desired,
+            learned,
+            router_id,
+            before,
+        } = *given;
         self.configured.insert(peer.address);
         if peer.shutdown {
             self.shut_down.insert(peer.address);
@@ -166,10 +182,17 @@ impl Plan {
                 .push(peer.absent("shutdown", "administratively shut down".to_owned()));
             return;
         }
-        let fitting = match fitting(&desired.interfaces, peer) {
-            Ok(fitting) => fitting,
-            Err(absent) => return self.absent.push(absent),
-        };
+        let fitting = fitting(&desired.interfaces, peer);
+        if fitting.is_empty() {
+            let text = format!("no interface in {}", peer.subnet);
+            return self
+                .absent
+                .push(peer.absent("no_interface_in_subnet", text));
+        }
+        let has_session =
+            |(interface, local): &Fitting<'_>| before.contains_key(&peer.key(interface, *local));
+        let (fitting, mut refused) = one_per_subnet(fitting, has_session, peer);
+        self.absent.append(&mut refused);
         let (table, withheld) = policy.table(desired, learned, peer);
         let (table, withheld) = (Arc::new(table), Arc::new(withheld));
         for (interface, local) in fitting {
@@ -178,11 +201,7 @@ impl Plan {
                 self.absent.push(peer.absent("interface_down", text));
                 continue;
             }
-            let key = SessionKey {
-                peer: peer.address,
-                interface: interface.name.clone(),
-                local,
-            };
+            let key = peer.key(interface, local);
             let session = SessionPlan {
                 core: peer.session_config(interface, local, router_id, desired.restarting),
                 transport: TransportConfig {
@@ -214,34 +233,44 @@ impl Plan {
     }
 }
 
-/// The interfaces with an address in the peer's subnet, and that address.
-fn fitting<'a>(
-    interfaces: &'a [v1::Interface],
-    peer: &Peer,
-) -> Result<Vec<(&'a v1::Interface, IpAddr)>, Absent> {
-    let fitting: Vec<_> = interfaces
+/// An interface with an address in the peer's subnet, and that address.
+type Fitting<'a> = (&'a v1::Interface, IpAddr);
+
+fn fitting<'a>(interfaces: &'a [v1::Interface], peer: &Peer) -> Vec<Fitting<'a>> {
+    interfaces
         .iter()
         .filter_map(|interface| Some((interface, peer.local_address(interface)?)))
-        .collect();
-    if fitting.is_empty() {
-        let text = format!("no interface in {}", peer.subnet);
-        return Err(peer.absent("no_interface_in_subnet", text));
-    }
+        .collect()
+}
+
+/// Of interfaces in one subnet only one gets a session (seed, "SE-Router Link Types"): one that has it already, so
+/// that a second address that appears later takes nothing away; else the first. The others are told why not.
+fn one_per_subnet<'a>(
+    fitting: Vec<Fitting<'a>>,
+    has_session: impl Fn(&Fitting<'_>) -> bool,
+    peer: &Peer,
+) -> (Vec<Fitting<'a>>, Vec<Absent>) {
+    let (with, without): (Vec<_>, Vec<_>) = fitting.into_iter().partition(has_session);
     let mut networks: BTreeMap<IpNet, &str> = BTreeMap::new();
-    for (interface, local) in &fitting {
-        let network = interface_networks(interface).find(|net| net.addr() == *local);
-        let Some(network) = network.map(|net| net.trunc()) else {
-            continue;
-        };
-        if let Some(first) = networks.insert(network, &interface.name) {
-            let text = format!(
-                "interfaces {first} and {} are both in {network}: separate layer 3 interfaces in the same subnet and VLAN are not supported; move one to another subnet, or bundle both links into one port channel",
-                interface.name
-            );
-            return Err(peer.absent("same_subnet_twice", text));
+    let (mut chosen, mut refused) = (Vec::new(), Vec::new());
+    for (interface, local) in with.into_iter().chain(without) {
+        let network = interface_networks(interface).find(|net| net.addr() == local);
+        let network = network.map_or(IpNet::from(local), |net| net.trunc());
+        match networks.get(&network) {
+            Some(first) => {
+                let text = format!(
+                    "interfaces {first} and {} are both in {network}: separate layer 3 interfaces in the same subnet and VLAN are not supported; move one to another subnet, or bundle both links into one port channel",
+                    interface.name
+                );
+                refused.push(peer.absent("two_interfaces_in_one_subnet", text));
+            }
+            None => {
+                networks.insert(network, &interface.name);
+                chosen.push((interface, local));
+            }
         }
     }
-    Ok(fitting)
+    (chosen, refused)
 }
 
 impl Absent {

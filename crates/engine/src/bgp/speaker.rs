@@ -299,7 +299,7 @@ impl Speaker {
     fn replan(&mut self) {
         let desired = self.desired.borrow().clone();
         let id = self.router_id.unwrap_or(Ipv4Addr::UNSPECIFIED);
-        let plan = Plan::new(&desired, &self.best, id);
+        let plan = Plan::new(&desired, &self.best, id, &self.plan.sessions);
         if plan.absent != self.plan.absent {
             self.absent_since_unix_ms = self.clock.now_unix_ms();
         }

@@ -9,7 +9,7 @@ use bgp::{Asn, HoldTime, SessionConfig};
 use ipnet::IpNet;
 use proto::v1;
 
-use super::{Absent, Md5Key, ProfileError, interface_networks};
+use super::{Absent, Md5Key, ProfileError, SessionKey, interface_networks};
 
 /// How long a peer with graceful restart keeps the routes, in seconds: a restart of the process takes about one.
 const RESTART_TIME_S: u16 = 120;
@@ -159,6 +159,14 @@ impl Peer {
             }),
             learn: self.learn_policy(),
             passive: false,
+        }
+    }
+
+    pub(super) fn key(&self, interface: &v1::Interface, local: IpAddr) -> SessionKey {
+        SessionKey {
+            peer: self.address,
+            interface: interface.name.clone(),
+            local,
         }
     }
 

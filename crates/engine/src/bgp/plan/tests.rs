@@ -42,7 +42,29 @@ fn desired(peers: Vec<v1::BgpPeer>) -> BgpDesired {
 }
 
 fn plan(desired: &BgpDesired) -> Plan {
-    Plan::new(desired, &BestRoutes::new(), Ipv4Addr::new(10, 20, 0, 1))
+    plan_after(desired, &Sessions::new())
+}
+
+fn plan_after(desired: &BgpDesired, before: &Sessions) -> Plan {
+    let router_id = Ipv4Addr::new(10, 20, 0, 1);
+    Plan::new(desired, &BestRoutes::new(), router_id, before)
+}
+
+/// Seed, "SE-Router Link Types": the same subnet and VLAN is not supported.
+#[test]
+fn a_second_interface_in_the_subnet_is_refused_and_takes_nothing_away() {
+    let mut desired = desired(vec![peer("10.10.10.1", "10.10.10.0/24")]);
+    desired
+        .interfaces
+        .push(interface("eth2", &["10.10.10.12/24"]));
+    let first = plan(&desired);
+    assert_eq!(only(&first).0.interface, "eth0");
+    assert_eq!(first.absent[0].code, "two_interfaces_in_one_subnet");
+    // The session stays where it is, also when the other comes to stand before it.
+    desired.interfaces.rotate_right(1);
+    assert_eq!(only(&plan(&desired)).0.interface, "eth2");
+    let later = plan_after(&desired, &first.sessions);
+    assert_eq!(only(&later).0.interface, "eth0");
 }
 
 fn only(plan: &Plan) -> (&SessionKey, &SessionPlan) {
