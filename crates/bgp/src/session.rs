@@ -23,7 +23,7 @@
 //! * optional attributes in force: AllowAutomaticStart, DampPeerOscillations (the idle hold time
 //!   doubles up to the connect retry time), PassiveTcpEstablishment by configuration;
 //!   no DelayOpen, no TrackTcpState, no CollisionDetectEstablishedState;
-//! * two connections at a time are one session object, see [`rival`];
+//! * two connections at a time are one session object, see `rival`;
 //! * withdrawals are not delayed, see [`crate::rib`].
 
 mod config;
@@ -140,7 +140,7 @@ pub struct Session {
     jitter: Jitter,
     /// Failures since the last session that lasted; sets the idle hold time.
     failures: u32,
-    /// What the state machine runs on, see [`rival`].
+    /// What the state machine runs on, see `rival`.
     connection: Connection,
     received: FrameBuffer,
     rival: Option<Rival>,

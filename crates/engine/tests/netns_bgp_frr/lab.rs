@@ -56,7 +56,7 @@ pub fn run(command: &[&str]) -> String {
 }
 
 /// The same without blocking the runtime, on which the speaker runs; failure is an empty answer.
-async fn ask(program: &str, arguments: &[&str]) -> String {
+pub async fn ask(program: &str, arguments: &[&str]) -> String {
     let output = tokio::process::Command::new(program)
         .args(arguments)
         .output()
@@ -74,6 +74,7 @@ pub struct Router {
 pub struct Lab {
     prefix: String,
     pub routers: Vec<Router>,
+    namespaces: Vec<String>,
     dir: tempfile::TempDir,
 }
 
@@ -94,6 +95,7 @@ impl Lab {
         let mut lab = Self {
             prefix,
             routers: Vec::new(),
+            namespaces: Vec::new(),
             dir,
         };
         lab.add_namespace("se");
@@ -101,6 +103,26 @@ impl Lab {
             lab.add_router(index + 1, config);
         }
         lab
+    }
+
+    /// A namespace for a router that somebody else starts, linked with the engine's.
+    pub fn bare() -> Self {
+        let mut lab = Self::up(&[]);
+        lab.add_link(1);
+        lab
+    }
+
+    /// Its name, and a folder for the router's files.
+    pub fn bare_router(&self) -> (String, PathBuf) {
+        let dir = self.dir.path().join("router");
+        fs::create_dir(&dir).expect("router directory");
+        run(&["chown", "frr:frr", &dir.display().to_string()]);
+        (format!("{}r1", self.prefix), dir)
+    }
+
+    /// A counter of its kernel.
+    pub async fn bare_counter(&self, name: &str) -> u64 {
+        kernel_counter(&format!("{}r1", self.prefix), name).await
     }
 
     pub fn engine_namespace(&self) -> String {
@@ -139,7 +161,7 @@ impl Lab {
         namespace
     }
 
-    fn add_router(&mut self, number: usize, bgpd_config: &str) {
+    fn add_link(&mut self, number: usize) -> String {
         let namespace = self.add_namespace(&format!("r{number}"));
         let engine = self.engine_namespace();
         let link = format!("eth{number}");
@@ -171,6 +193,12 @@ impl Lab {
             ]);
             run(&["ip", "-n", ns, "link", "set", link, "up"]);
         }
+        self.namespaces.push(namespace.clone());
+        namespace
+    }
+
+    fn add_router(&mut self, number: usize, bgpd_config: &str) {
+        let namespace = self.add_link(number);
         let dir = self.dir.path().join(format!("r{number}"));
         fs::create_dir(&dir).expect("router directory");
         run(&["chown", "frr:frr", &dir.display().to_string()]);
@@ -193,7 +221,7 @@ impl Drop for Lab {
                 let _ = daemon.wait();
             }
         }
-        let mut namespaces: Vec<_> = self.routers.iter().map(|r| r.namespace.clone()).collect();
+        let mut namespaces = self.namespaces.clone();
         namespaces.push(self.engine_namespace());
         for namespace in namespaces {
             let _ = Command::new("ip")
@@ -241,16 +269,7 @@ impl Router {
             .spawn()
             .expect("start a daemon");
         self.daemons.push(child);
-        let socket = path(&format!("{daemon}.vty"));
-        let until = Instant::now() + Duration::from_secs(10);
-        while !Path::new(&socket).exists() {
-            assert!(
-                Instant::now() < until,
-                "{daemon} did not start: {:?}",
-                fs::read_to_string(&log)
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        await_file(Path::new(&path(&format!("{daemon}.vty"))));
     }
 
     /// SIGKILL; the kernel closes the router's connections.
@@ -302,20 +321,7 @@ impl Router {
 
     /// Next hops of a host route in the kernel FIB.
     pub async fn fib(&self, vip: &str) -> Vec<String> {
-        let family = if vip.contains(':') { "-6" } else { "-4" };
-        let text = ask(
-            "ip",
-            &["-n", &self.namespace, "-j", family, "route", "show", vip],
-        )
-        .await;
-        let routes: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
-        let hop = |route: &Value| route["gateway"].as_str().map(str::to_owned);
-        routes
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(hop)
-            .collect()
+        kernel_route(&self.namespace, vip).await
     }
 
     /// Number of BGP routes in the kernel FIB.
@@ -333,6 +339,29 @@ impl Router {
     pub async fn kernel_counter(&self, name: &str) -> u64 {
         kernel_counter(&self.namespace, name).await
     }
+}
+
+/// A daemon makes it when it is ready.
+pub fn await_file(file: &Path) {
+    let until = Instant::now() + Duration::from_secs(10);
+    while !file.exists() {
+        assert!(Instant::now() < until, "{} did not appear", file.display());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Next hops of a host route in the kernel of a namespace.
+pub async fn kernel_route(namespace: &str, vip: &str) -> Vec<String> {
+    let family = if vip.contains(':') { "-6" } else { "-4" };
+    let text = ask("ip", &["-n", namespace, "-j", family, "route", "show", vip]).await;
+    let routes: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+    let hop = |route: &Value| route["gateway"].as_str().map(str::to_owned);
+    routes
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(hop)
+        .collect()
 }
 
 async fn kernel_counter(namespace: &str, name: &str) -> u64 {
