@@ -249,7 +249,11 @@ impl Upstream {
         match self.kind {
             Kind::Frr => drop(self.vtysh(&format!("clear bgp {engine}")).await),
             Kind::Bird => drop(self.birdc("restart se").await),
-            Kind::Gobgp => drop(self.gobgp(&["neighbor", engine, "reset"]).await),
+            // Its `reset` refuses connections for 30 s, whatever is configured.
+            Kind::Gobgp => {
+                self.gobgp(&["neighbor", engine, "disable"]).await;
+                self.gobgp(&["neighbor", engine, "enable"]).await;
+            }
             Kind::Openbgpd => drop(self.bgpctl(&["neighbor", engine, "clear"]).await),
         }
     }
@@ -466,8 +470,6 @@ peer-as = {engine_as}
 auth-password = \"{password}\"
 [neighbors.transport.config]
 passive-mode = true
-[neighbors.timers.config]
-idle-hold-time-after-reset = 1
 [neighbors.ebgp-multihop.config]
 enabled = {multihop}
 multihop-ttl = 64
