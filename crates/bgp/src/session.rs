@@ -35,7 +35,7 @@ mod timers;
 
 pub use config::{RestartConfig, SessionConfig};
 pub use fsm::StateName;
-pub use status::{Counters, LastError, Negotiated, RouteStatus, Withheld};
+pub use status::{Counters, ErrorKind, LastError, Negotiated, RouteStatus, Withheld};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -570,9 +570,10 @@ impl Session {
         self.outputs.push_back(Output::Report(report));
     }
 
-    fn note_error(&mut self, now: Instant, text: String) {
+    fn note_error(&mut self, now: Instant, kind: ErrorKind, text: String) {
         self.last_error = Some(LastError {
             at: now,
+            kind,
             text,
             notification: None,
             received: false,
@@ -582,6 +583,7 @@ impl Session {
     fn note_notification(&mut self, now: Instant, notification: &Notification, detail: &str) {
         self.last_error = Some(LastError {
             at: now,
+            kind: ErrorKind::Notification,
             text: format!("sent {notification}: {detail}"),
             notification: Some(notification.clone()),
             received: false,

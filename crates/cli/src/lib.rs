@@ -8,6 +8,7 @@
 
 pub mod apply;
 mod delete;
+mod explain;
 mod jointoken;
 pub mod lookup;
 pub mod output;
@@ -27,6 +28,9 @@ pub enum Command {
     /// Show what is configured and what is observed.
     #[command(subcommand)]
     Show(show::Show),
+    /// Say why: the conditions of something, in order, and the first that fails.
+    #[command(subcommand)]
+    Explain(explain::Explain),
     /// Add a service engine to a virtual service.
     #[command(subcommand)]
     Scaleout(scale::Scaleout),
@@ -58,6 +62,7 @@ fn execute(command: Command, args: &GlobalArgs) -> anyhow::Result<Outcome> {
     let format = args.output;
     match command {
         Prepared::Show(show) => show::run(&client, &show, format)?,
+        Prepared::Explain(explain) => explain::run(&client, &explain, format)?,
         Prepared::Scaleout(scaleout) => scale::out(&client, &scaleout, format)?,
         Prepared::Scalein(scalein) => scale::in_(&client, &scalein, format)?,
         Prepared::Apply(documents) => apply::run(&client, &documents, format)?,
@@ -70,6 +75,7 @@ fn execute(command: Command, args: &GlobalArgs) -> anyhow::Result<Outcome> {
 /// A command whose arguments and files have been read.
 enum Prepared {
     Show(show::Show),
+    Explain(explain::Explain),
     Scaleout(scale::Scaleout),
     Scalein(scale::Scalein),
     Apply(apply::Manifest),
@@ -81,6 +87,7 @@ impl Command {
     fn prepare(self) -> anyhow::Result<Prepared> {
         Ok(match self {
             Self::Show(show) => Prepared::Show(show),
+            Self::Explain(explain) => Prepared::Explain(explain),
             Self::Scaleout(scaleout) => Prepared::Scaleout(scaleout),
             Self::Scalein(scalein) => Prepared::Scalein(scalein),
             Self::Apply(args) => Prepared::Apply(apply::Manifest::read(&args)?),

@@ -1,6 +1,8 @@
 //! `show`: what is configured and what is observed, never one in place of the other.
 
+mod bfd;
 mod bgp;
+mod neighbor;
 mod pool;
 mod serviceengine;
 mod virtualservice;
@@ -21,7 +23,9 @@ pub enum Show {
     #[command(visible_alias = "se")]
     Serviceengine(Filter),
     /// BGP sessions of every engine: state, routes desired and routes sent, last error.
-    Bgp(BgpFilter),
+    Bgp(BgpArgs),
+    /// BFD sessions of every engine: state, intervals in force, how often down.
+    Bfd(EngineFilter),
     /// Pools: state and the servers that are up.
     Pool(Filter),
 }
@@ -33,14 +37,43 @@ pub struct Filter {
     name: Option<String>,
 }
 
-/// Which sessions to show.
+/// Of which engine.
 #[derive(Debug, clap::Args)]
-pub struct BgpFilter {
+pub struct EngineFilter {
     /// Name or UUID of a service engine; all when not given.
     engine: Option<String>,
-    /// One line per route instead of one per session.
-    #[arg(long)]
-    routes: bool,
+}
+
+/// Which view of BGP; without one, the peers.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, infer_subcommands = false)]
+pub struct BgpArgs {
+    #[command(subcommand)]
+    view: Option<BgpView>,
+    #[command(flatten)]
+    filter: EngineFilter,
+}
+
+/// The views of BGP.
+#[derive(Debug, clap::Subcommand)]
+pub enum BgpView {
+    /// One line per session.
+    Peers(EngineFilter),
+    /// One line per route towards each peer: sent, or why not.
+    Routes(EngineFilter),
+    /// Everything about the sessions with one router: capabilities, timers, counters, last error.
+    Neighbor(NeighborArgs),
+    /// Routes that engines have learned, where routing_options ask for it.
+    Learned(EngineFilter),
+}
+
+/// Which router.
+#[derive(Debug, clap::Args)]
+pub struct NeighborArgs {
+    /// Address of the router.
+    peer: std::net::IpAddr,
+    #[command(flatten)]
+    filter: EngineFilter,
 }
 
 pub(crate) fn run(client: &Client, show: &Show, format: Format) -> anyhow::Result<()> {
@@ -51,7 +84,7 @@ pub(crate) fn run(client: &Client, show: &Show, format: Format) -> anyhow::Resul
             let rows = virtualservice::rows(&inventory, &pools);
             print_named(
                 "virtualservice",
-                filter.pick(rows, |row| [&row.name, &row.uuid])?,
+                filter.pick(rows, |row| [row.name.clone(), row.uuid.clone()])?,
                 format,
             );
         }
@@ -62,7 +95,7 @@ pub(crate) fn run(client: &Client, show: &Show, format: Format) -> anyhow::Resul
             );
             print_named(
                 "serviceengine",
-                filter.pick(rows, |row| [&row.name, &row.uuid])?,
+                filter.pick(rows, |row| [row.name.clone(), row.uuid.clone()])?,
                 format,
             );
         }
@@ -70,22 +103,61 @@ pub(crate) fn run(client: &Client, show: &Show, format: Format) -> anyhow::Resul
             let rows = pool::rows(&client.list_with("pool-inventory", NAMES)?);
             print_named(
                 "pool",
-                filter.pick(rows, |row| [&row.name, &row.uuid])?,
+                filter.pick(rows, |row| [row.name.clone(), row.uuid.clone()])?,
                 format,
             );
         }
-        Show::Bgp(filter) => {
-            let sessions = bgp::rows(&client.list("ek/bgp")?, now_unix_ms());
-            let engine = Filter {
-                name: filter.engine.clone(),
-            };
-            let sessions = engine.pick(sessions, |row| [&row.se_name, &row.se_uuid])?;
-            match filter.routes {
-                true => print_named("route", bgp::routes(&sessions), format),
-                false => print_named("BGP session", sessions, format),
-            }
+        Show::Bgp(args) => show_bgp(client, args, format)?,
+        Show::Bfd(filter) => {
+            let rows = bfd::rows(client.list("ek/bfd")?, now_unix_ms());
+            print_named(
+                "BFD session",
+                filter.pick(rows, bfd::BfdRow::engine)?,
+                format,
+            );
         }
     }
+    Ok(())
+}
+
+fn show_bgp(client: &Client, args: &BgpArgs, format: Format) -> anyhow::Result<()> {
+    let sessions = |filter: &EngineFilter| {
+        let rows = bgp::rows(&client.list("ek/bgp")?, now_unix_ms());
+        filter.pick(rows, |row| [row.se_name.clone(), row.se_uuid.clone()])
+    };
+    match &args.view {
+        None => print_named("BGP session", sessions(&args.filter)?, format),
+        Some(BgpView::Peers(filter)) => print_named("BGP session", sessions(filter)?, format),
+        Some(BgpView::Routes(filter)) => {
+            print_named("route", bgp::routes(&sessions(filter)?), format);
+        }
+        Some(BgpView::Learned(filter)) => {
+            let rows = bgp::learned(&client.list("ek/learnedroute")?);
+            let rows = filter.pick(rows, |row| [row.se_name.clone(), row.se_uuid.clone()])?;
+            print_named("learned route", rows, format);
+        }
+        Some(BgpView::Neighbor(args)) => show_neighbor(client, args, format)?,
+    }
+    Ok(())
+}
+
+fn show_neighbor(client: &Client, args: &NeighborArgs, format: Format) -> anyhow::Result<()> {
+    let peer = args.peer.to_string();
+    let all = args.filter.pick(client.list("ek/bgp")?, |session| {
+        ["/se_name", "/se_uuid"].map(|pointer| crate::lookup::text(session, pointer).to_owned())
+    })?;
+    let (with, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|s| s["peer"] == peer);
+    if with.is_empty() {
+        let peers = others
+            .iter()
+            .map(|s| crate::lookup::text(s, "/peer").to_owned());
+        bail!(
+            "no engine has a session with {peer}{}",
+            known(peers.collect())
+        );
+    }
+    let text = neighbor::describe(&with, now_unix_ms());
+    table::print_value(&with, text.trim_end(), format);
     Ok(())
 }
 
@@ -93,24 +165,39 @@ pub(crate) fn run(client: &Client, show: &Show, format: Format) -> anyhow::Resul
 const NAMES: &[(&str, &str)] = &[("include_name", "")];
 
 impl Filter {
-    /// The rows that the filter names; naming one that is not there is an error.
-    fn pick<T>(&self, rows: Vec<T>, keys: impl Fn(&T) -> [&String; 2]) -> anyhow::Result<Vec<T>> {
-        let Some(wanted) = &self.name else {
-            return Ok(rows);
-        };
-        let names: Vec<String> = rows.iter().map(|row| keys(row)[0].clone()).collect();
-        let picked: Vec<T> = rows
-            .into_iter()
-            .filter(|row| keys(row).contains(&wanted))
-            .collect();
-        if picked.is_empty() {
-            bail!("there is none named {wanted:?}{}", known(names));
-        }
-        Ok(picked)
+    fn pick<T>(&self, rows: Vec<T>, keys: impl Fn(&T) -> [String; 2]) -> anyhow::Result<Vec<T>> {
+        pick(self.name.as_ref(), rows, keys)
     }
 }
 
+impl EngineFilter {
+    fn pick<T>(&self, rows: Vec<T>, keys: impl Fn(&T) -> [String; 2]) -> anyhow::Result<Vec<T>> {
+        pick(self.engine.as_ref(), rows, keys)
+    }
+}
+
+/// The rows with this name or UUID, all when there is none; naming one that is not there is an error.
+fn pick<T>(
+    wanted: Option<&String>,
+    rows: Vec<T>,
+    keys: impl Fn(&T) -> [String; 2],
+) -> anyhow::Result<Vec<T>> {
+    let Some(wanted) = wanted else {
+        return Ok(rows);
+    };
+    let names: Vec<String> = rows.iter().map(|row| keys(row)[0].clone()).collect();
+    let picked: Vec<T> = rows
+        .into_iter()
+        .filter(|row| keys(row).contains(wanted))
+        .collect();
+    if picked.is_empty() {
+        bail!("there is none named {wanted:?}{}", known(names));
+    }
+    Ok(picked)
+}
+
 fn known(mut names: Vec<String>) -> String {
+    names.sort();
     names.dedup();
     if names.is_empty() {
         String::new()
@@ -128,7 +215,7 @@ fn print_named<T: table::Row>(what: &str, rows: Vec<T>, format: Format) {
     table::print(&rows, format);
 }
 
-fn now_unix_ms() -> u64 {
+pub(crate) fn now_unix_ms() -> u64 {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
@@ -136,7 +223,7 @@ fn now_unix_ms() -> u64 {
 }
 
 /// An age as people say it: two units at most.
-fn age(ms: u64) -> String {
+pub(crate) fn age(ms: u64) -> String {
     let s = ms / 1000;
     match s {
         0..60 => format!("{s}s"),

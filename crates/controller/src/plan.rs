@@ -6,12 +6,15 @@
 
 mod backend;
 mod compile;
+mod explain;
 mod reconcile;
+mod routing;
 mod runtime;
 mod situation;
 
 pub use backend::Backend;
 pub use reconcile::run as reconcile;
+pub use routing::RoutingText;
 
 use crate::engines::Registry;
 use crate::error::ApiError;

@@ -25,9 +25,11 @@
 //! Desired state is latest-value (`watch`): a burst of changes collapses to the last one. The only queue
 //! is the bytes for a peer, which the core bounds by holding routes back when the peer does not read.
 
+mod condition;
 mod fib;
 mod learn;
 mod listener;
+mod md5;
 mod plan;
 mod session;
 mod speaker;

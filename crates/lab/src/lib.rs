@@ -233,7 +233,8 @@ fn scale(args: &ScaleArgs, direction: scenario::Direction) -> Result<()> {
 fn exec(args: &ExecArgs) -> Result<ExitCode> {
     let record = Record::find(args.which.run.as_deref())?;
     record.topology()?.1.node(&args.node)?;
-    let error = process::in_namespace(&record.namespace(&args.node), &args.command).exec();
+    let command = router::shell(&record.node_dir(&args.node), &args.command);
+    let error = process::in_namespace(&record.namespace(&args.node), &command).exec();
     Err(error).context("start ip netns exec")
 }
 

@@ -152,6 +152,17 @@ pub struct Session {
     pub ports: String,
 }
 
+/// A command as a user would type it on the router: its shells, `vtysh` and `birdc`, find the daemons of this node.
+pub(crate) fn shell(dir: &Path, command: &[String]) -> Vec<String> {
+    let sockets = match command.first().map(String::as_str) {
+        Some("vtysh") => vec!["--vty_socket".to_owned(), dir.display().to_string()],
+        Some("birdc") => vec!["-s".to_owned(), dir.join("bird.ctl").display().to_string()],
+        _ => Vec::new(),
+    };
+    let (program, arguments) = command.split_at(command.len().min(1));
+    [program, &sockets, arguments].concat()
+}
+
 /// The BGP sessions of the router in a node, sorted by neighbour.
 ///
 /// # Errors

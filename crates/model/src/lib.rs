@@ -9,6 +9,7 @@
 //! Objects stay JSON maps so that fields we do not act on are kept and returned untouched; code that
 //! acts on an object parses a view of it. No I/O here.
 
+pub mod condition;
 pub mod object;
 pub mod reason;
 pub mod rules;

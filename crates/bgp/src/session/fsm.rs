@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::status::Negotiated;
 use super::timers::Timer;
-use super::{Connection, IDLE_HOLD_FIRST, LastError, Output, Report, Session};
+use super::{Connection, ErrorKind, IDLE_HOLD_FIRST, LastError, Output, Report, Session};
 use crate::types::{Asn, HoldTime};
 use crate::wire::{
     self, Notification, Open, ReceivedUpdate, RefreshSubtype, RouteRefresh, Treatment, WireError,
@@ -166,7 +166,9 @@ impl Session {
             // Connect: TCP is being opened.
             (S::Connect, E::Connected) if self.rival_is_confirmed() => self.yield_to_rival(),
             (S::Connect, E::Connected) => self.send_open(now),
-            (S::Connect, E::TransportFailed(reason)) => self.wait_active(now, &reason),
+            (S::Connect, E::TransportFailed(reason)) => {
+                self.wait_active(now, ErrorKind::ConnectFailed, &reason)
+            }
             (S::Connect, E::ConnectRetryExpired) => self.connect_timed_out(now),
             (S::Connect, E::Retry) => self.connect(now),
             (S::Connect, E::Stop(_) | E::Vanish) => self.close_silently(),
@@ -349,14 +351,14 @@ impl Session {
             "no answer to the TCP connect within {seconds} s: the peer is away, does not listen, or refuses the MD5 key"
         );
         self.report(Report::TransportFailed(text.clone()));
-        self.note_error(now, text);
+        self.note_error(now, ErrorKind::ConnectTimedOut, text);
         self.outputs.push_back(Output::Close(self.connection));
         self.connect(now)
     }
 
-    fn wait_active(&mut self, now: Instant, reason: &str) -> State {
+    fn wait_active(&mut self, now: Instant, kind: ErrorKind, reason: &str) -> State {
         self.report(Report::TransportFailed(reason.to_owned()));
-        self.note_error(now, reason.to_owned());
+        self.note_error(now, kind, reason.to_owned());
         self.timers.stop_all();
         if !self.config.passive {
             self.restart_connect_retry(now);
@@ -489,11 +491,19 @@ impl Session {
             Treatment::Accepted => {}
             Treatment::AttributeDiscard(detail) => {
                 self.counters.attributes_discarded += 1;
-                self.note_error(now, format!("UPDATE with a discarded attribute: {detail}"));
+                self.note_error(
+                    now,
+                    ErrorKind::Update,
+                    format!("UPDATE with a discarded attribute: {detail}"),
+                );
             }
             Treatment::TreatAsWithdraw(detail) => {
                 self.counters.treated_as_withdraw += 1;
-                self.note_error(now, format!("UPDATE treated as withdraw: {detail}"));
+                self.note_error(
+                    now,
+                    ErrorKind::Update,
+                    format!("UPDATE treated as withdraw: {detail}"),
+                );
             }
         }
         let learned = self.rib_in.update(self.config.local_as, &update);
@@ -579,6 +589,7 @@ impl Session {
     fn told(&mut self, now: Instant, notification: Notification) -> State {
         self.last_error = Some(LastError {
             at: now,
+            kind: ErrorKind::Notification,
             text: format!("received {notification}"),
             notification: Some(notification.clone()),
             received: true,
@@ -596,7 +607,7 @@ impl Session {
 
     fn lost(&mut self, now: Instant, reason: &str) -> State {
         self.report(Report::TransportFailed(reason.to_owned()));
-        self.note_error(now, reason.to_owned());
+        self.note_error(now, ErrorKind::ConnectionLost, reason.to_owned());
         self.outputs.push_back(Output::Close(self.connection));
         self.idle_for_a_while(now)
     }
@@ -607,6 +618,7 @@ impl Session {
         self.release();
         self.wait_active(
             now,
+            ErrorKind::ClosedBeforeOpen,
             &format!(
                 "{reason} (before the peer's OPEN: it may not know this address as a neighbor)"
             ),

@@ -15,7 +15,7 @@ use std::time::Instant;
 use super::fsm::{Event, IN_OPEN_CONFIRM, IN_OPEN_SENT, OPEN_HOLD, State};
 use super::status::Negotiated;
 use super::timers::{Timer, Timers};
-use super::{Connection, Output, Report, Session};
+use super::{Connection, ErrorKind, Output, Report, Session};
 use crate::wire::{self, FrameBuffer, Notification, Open};
 
 /// An accepted connection beside the one that the state machine runs on.
@@ -139,6 +139,7 @@ impl Session {
             Err(error) => {
                 self.note_error(
                     now,
+                    ErrorKind::Notification,
                     format!("sent {}: {}", error.notification, error.detail),
                 );
                 return self.drop_rival(Some(error.notification));

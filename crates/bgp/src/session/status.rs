@@ -56,11 +56,30 @@ pub struct Counters {
     pub established: u64,
 }
 
+/// How something went wrong: how far the session had come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The TCP connect was not answered within the connect retry time.
+    ConnectTimedOut,
+    /// The TCP connect failed at once.
+    ConnectFailed,
+    /// The peer closed the connection before its OPEN.
+    ClosedBeforeOpen,
+    /// The connection broke or was closed later, without a NOTIFICATION.
+    ConnectionLost,
+    /// One side sent a NOTIFICATION.
+    Notification,
+    /// An UPDATE was mended (RFC 7606); the session lives on.
+    Update,
+}
+
 /// The last thing that went wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastError {
     /// When.
     pub at: Instant,
+    /// How.
+    pub kind: ErrorKind,
     /// A sentence.
     pub text: String,
     /// The NOTIFICATION that it came with.

@@ -23,6 +23,12 @@ pub(crate) struct SessionRow {
     remote_as: u64,
     hold_time_s: u64,
     keepalive_s: u64,
+    /// "off", "waiting_for_peer", "up", "down", "admin_down".
+    bfd_state: String,
+    /// Code of the first condition that does not hold; empty while established.
+    condition: String,
+    /// A sentence about it.
+    condition_text: String,
     last_error: String,
     messages_in: u64,
     messages_out: u64,
@@ -54,7 +60,9 @@ impl Row for SessionRow {
         Column::new("SINCE", |r| age(r.state_age_ms)),
         Column::new("DESIRED", |r| r.routes_desired.to_string()),
         Column::new("SENT", |r| r.routes_sent.to_string()),
+        Column::new("BFD", |r| r.bfd_state.clone()),
         Column::new("LAST ERROR", |r| r.last_error.clone()),
+        Column::wide("CONDITION", |r| r.condition.clone()),
         Column::wide("VRF", |r| r.vrf.clone()),
         Column::wide("AS", |r| format!("{}>{}", r.local_as, r.remote_as)),
         Column::wide("HOLD", |r| format!("{}s", r.hold_time_s)),
@@ -64,7 +72,7 @@ impl Row for SessionRow {
     ];
 }
 
-/// A route of a session, for `--routes`.
+/// A route of a session, for `routes`.
 #[derive(Debug, Serialize)]
 pub(crate) struct RouteRow {
     se_name: String,
@@ -90,6 +98,46 @@ impl Row for RouteRow {
         }),
         Column::new("REASON", |r| r.route.reason.clone()),
     ];
+}
+
+/// A route that an engine has learned.
+#[derive(Debug, Serialize)]
+pub(crate) struct LearnedRow {
+    pub(crate) se_name: String,
+    pub(crate) se_uuid: String,
+    prefix: String,
+    next_hop: String,
+    peer: String,
+    installed: bool,
+    /// Why it is not in the kernel.
+    reason: String,
+}
+
+impl Row for LearnedRow {
+    const COLUMNS: &'static [Column<Self>] = &[
+        Column::new("SE", |r| r.se_name.clone()),
+        Column::new("PREFIX", |r| r.prefix.clone()),
+        Column::new("NEXT HOP", |r| r.next_hop.clone()),
+        Column::new("PEER", |r| r.peer.clone()),
+        Column::new("INSTALLED", |r| {
+            if r.installed { "yes" } else { "no" }.to_owned()
+        }),
+        Column::new("REASON", |r| r.reason.clone()),
+    ];
+}
+
+/// Rows from `/api/ek/learnedroute`.
+pub(super) fn learned(routes: &[Value]) -> Vec<LearnedRow> {
+    let row = |route: &Value| LearnedRow {
+        se_name: text(route, "/se_name").into(),
+        se_uuid: text(route, "/se_uuid").into(),
+        prefix: text(route, "/prefix").into(),
+        next_hop: text(route, "/next_hop").into(),
+        peer: text(route, "/peer").into(),
+        installed: route["installed"] == true,
+        reason: text(route, "/reason").into(),
+    };
+    routes.iter().map(row).collect()
 }
 
 /// Rows from `/api/ek/bgp`.
@@ -137,6 +185,9 @@ fn row(session: &Value, now_unix_ms: u64) -> SessionRow {
         remote_as: count("/remote_as"),
         hold_time_s: count("/hold_time_s"),
         keepalive_s: count("/keepalive_s"),
+        bfd_state: word("/bfd_state"),
+        condition: word("/condition"),
+        condition_text: word("/condition_text"),
         last_error: word("/last_error"),
         messages_in: count("/messages_in"),
         messages_out: count("/messages_out"),

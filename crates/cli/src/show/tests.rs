@@ -66,8 +66,8 @@ fn sessions_show_desired_and_sent_routes_apart() {
     assert_table(
         &render(&rows, Format::Table, None),
         &[
-            "SE    PEER        LOCAL        INTERFACE  STATE    SINCE  DESIRED  SENT  LAST ERROR",
-            "se-1  10.10.10.1  10.10.10.11  eth1       CONNECT  1m05s  1        0     connection refused",
+            "SE    PEER        LOCAL        INTERFACE  STATE    SINCE  DESIRED  SENT  BFD  LAST ERROR",
+            "se-1  10.10.10.1  10.10.10.11  eth1       CONNECT  1m05s  1        0     -    connection refused",
         ],
     );
     assert_table(
@@ -112,7 +112,9 @@ fn naming_one_that_is_not_there_lists_those_that_are() {
     let filter = Filter {
         name: Some("wbe".into()),
     };
-    let error = filter.pick(rows, |row| [&row.name, &row.uuid]).unwrap_err();
+    let error = filter
+        .pick(rows, |row| [row.name.clone(), row.uuid.clone()])
+        .unwrap_err();
     assert_eq!(
         error.to_string(),
         "there is none named \"wbe\"; there are: web"
@@ -140,4 +142,39 @@ fn engine_counts_its_own_sessions_and_shows_generation_and_memory_in_wide() {
     for part in ["1/2", "6 of 7", "20 MiB", "1m01s"] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
+}
+
+#[test]
+fn a_neighbor_shows_why_it_is_not_established_and_what_is_withheld() {
+    let session = json!({"se_name": "se-1", "peer": "10.0.0.1", "vrf": "global", "state": "ACTIVE",
+        "state_since_unix_ms": 1000, "condition": "md5_accepted", "condition_text": "the keys differ", "md5": true,
+        "md5_failures": 3, "ttl": 255, "routes": [{"prefix": "192.0.2.1/32", "sent": false, "reason": "session_not_established"}]});
+    let text = neighbor::describe(&[session], 61_000);
+    for expected in [
+        "se-1 > 10.0.0.1 (VRF global)",
+        "  State            ACTIVE since 1m00s",
+        "  Not established  md5_accepted: the keys differ",
+        "  Transport        we open, TTL 255, any TTL accepted, MD5 key set, 3 segments refused on this host",
+        "  Routes           1 desired, 0 sent",
+        "  Withheld         192.0.2.1/32: session_not_established",
+    ] {
+        assert!(
+            text.lines().any(|line| line == expected),
+            "{expected:?} in {text}"
+        );
+    }
+}
+
+#[test]
+fn bfd_sessions_show_intervals_in_milliseconds() {
+    let session = json!({"se_name": "se-1", "peer": "10.0.0.1", "local_address": "10.0.0.11", "state": "up",
+        "state_since_unix_ms": 1000, "remote_state": "up", "transmit_interval_us": 50_000, "detection_time_us": 150_500,
+        "times_down": 2, "diagnostic": "none"});
+    assert_table(
+        &render(&bfd::rows(vec![session], 3000), Format::Table, None),
+        &[
+            "SE    PEER      LOCAL      STATE  SINCE  PEER STATE  TX      DETECTION  TIMES DOWN  DIAGNOSTIC",
+            "se-1  10.0.0.1  10.0.0.11  up     2s     up          50.0ms  150.5ms    2           none",
+        ],
+    );
 }

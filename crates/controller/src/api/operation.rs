@@ -188,6 +188,7 @@ fn matches(pattern: &str, segments: &[String]) -> Option<(String, String)> {
                 .strip_suffix("-inventory")?
                 .clone_into(&mut type_path),
             "{uuid}" => uuid.clone_from(segment),
+            "{address}" => {} // the handler takes the last segment
             literal if literal == segment => {}
             _ => return None,
         }

@@ -3,6 +3,7 @@
 use super::operation::{Audit, Call, Operation, Permission};
 use super::{cluster, ok, parse, query, resources, session, singleton};
 use crate::error::ApiError;
+use crate::plan::RoutingText;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -12,6 +13,7 @@ use std::sync::LazyLock;
 pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
     let mut all = sessions_and_system();
     all.extend(observed());
+    all.extend(engine_routing());
     all.extend(ACTIONS.iter().flat_map(|(ty, action)| pending(ty, action)));
     all.extend(objects());
     all
@@ -95,6 +97,15 @@ fn observed() -> Vec<Operation> {
         get("/api/ek/bgp", Read, |c| {
             Box::pin(async { Ok(ok(c.app.backend.ek_bgp())) })
         }),
+        get("/api/ek/bfd", Read, |c| {
+            Box::pin(async { Ok(ok(c.app.backend.ek_bfd())) })
+        }),
+        get("/api/ek/learnedroute", Read, |c| {
+            Box::pin(async { Ok(ok(c.app.backend.ek_learned())) })
+        }),
+        get("/api/ek/explain/vip/{address}", Read, |c| {
+            Box::pin(async { Ok(ok(c.app.backend.explain_vip(c.last, c.context)?)) })
+        }),
         get("/api/{type}-inventory", Read, |c| {
             Box::pin(async { inventory_list(c) })
         }),
@@ -134,6 +145,32 @@ fn observed() -> Vec<Operation> {
                 Ok(ok(c.app.backend.pool_servers(c.uuid)?))
             })
         }),
+    ]
+}
+
+/// The texts of the engine's routing (avi-api 10.4).
+fn engine_routing() -> Vec<Operation> {
+    macro_rules! text {
+        ($path:literal, $what:ident) => {
+            get(
+                concat!("/api/serviceengine/{uuid}/", $path),
+                Permission::Read,
+                |c| {
+                    Box::pin(async {
+                        exists(c, "serviceengine")?;
+                        Ok(ok(c.app.backend.se_routing(c.uuid, RoutingText::$what)))
+                    })
+                },
+            )
+        };
+    }
+    vec![
+        text!("bgp/peer_state", PeerState),
+        text!("bgp/peer_status", PeerStatus),
+        text!("bgp/peer_info", PeerInfo),
+        text!("bgp/advertised_routes", AdvertisedRoutes),
+        text!("bgp/running_config", RunningConfig),
+        text!("bfd/session_status", BfdStatus),
     ]
 }
 

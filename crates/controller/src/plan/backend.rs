@@ -1,6 +1,6 @@
 //! What the API calls: actions on placement, join tokens, and everything that is observed.
 
-use super::{Planner, runtime};
+use super::{Planner, RoutingText, runtime};
 use crate::api::Context;
 use crate::engines::ca::Ca;
 use crate::engines::{Registry, join};
@@ -129,11 +129,37 @@ impl Backend {
         Ok(self.observer(&snapshot).engine_bgp(uuid))
     }
 
+    /// `GET /api/serviceengine/UUID/bgp/…` and `bfd/session_status` (avi-api 10.4).
+    pub fn se_routing(&self, uuid: &str, what: RoutingText) -> Value {
+        let snapshot = self.objects.snapshot();
+        self.observer(&snapshot).engine_routing(uuid, what)
+    }
+
     /// `GET /api/ek/bgp`: every session of every engine.
     pub fn ek_bgp(&self) -> Value {
         let snapshot = self.objects.snapshot();
-        let results = self.observer(&snapshot).bgp_sessions();
-        json!({"count": results.len(), "results": results})
+        page(self.observer(&snapshot).bgp_sessions())
+    }
+
+    /// `GET /api/ek/bfd`: every BFD session of every engine.
+    pub fn ek_bfd(&self) -> Value {
+        let snapshot = self.objects.snapshot();
+        page(self.observer(&snapshot).bfd_sessions())
+    }
+
+    /// `GET /api/ek/learnedroute`: every route that engines have learned.
+    pub fn ek_learned(&self) -> Value {
+        let snapshot = self.objects.snapshot();
+        page(self.observer(&snapshot).learned_routes())
+    }
+
+    /// `GET /api/ek/explain/vip/ADDRESS`, with `?se=NAME` for one engine.
+    ///
+    /// # Errors
+    /// 400, 404.
+    pub fn explain_vip(&self, vip: &str, context: &Context) -> Result<Value, ApiError> {
+        let snapshot = self.objects.snapshot();
+        self.observer(&snapshot).explain_vip(vip, context.get("se"))
     }
 
     /// `GET /api/pool/UUID/runtime` (avi-api 10.3).
@@ -182,6 +208,10 @@ impl Backend {
         let snapshot = self.objects.snapshot();
         self.observer(&snapshot).inventory(kind, uuid, context)
     }
+}
+
+fn page(results: Vec<Value>) -> Value {
+    json!({"count": results.len(), "results": results})
 }
 
 /// The VsVip that an action on a virtual service is about; `vip_id` may be left out when there is one VIP.

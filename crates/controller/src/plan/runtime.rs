@@ -42,23 +42,15 @@ fn oper_word(state: i32) -> &'static str {
     }
 }
 
-/// The state word of a BGP session, as everywhere.
-fn bgp_word(session: &BgpSession) -> &'static str {
-    BgpState::try_from(session.state)
-        .unwrap_or_default()
-        .as_str_name()
-        .trim_start_matches("BGP_STATE_")
-}
-
 impl Observer<'_> {
-    fn name(&self, se: &str) -> String {
+    pub(super) fn name(&self, se: &str) -> String {
         self.snapshot
             .name_of("serviceengine", se)
             .unwrap_or(se)
             .to_owned()
     }
 
-    fn engine_status(&self, state: &EngineState) -> Value {
+    pub(super) fn engine_status(&self, state: &EngineState) -> Value {
         if let Some(nack) = &state.nack {
             let text = format!(
                 "it refuses generation {}: {}: {}",
@@ -84,7 +76,7 @@ impl Observer<'_> {
     }
 
     /// A virtual service on one of its engines.
-    fn service_on(&self, vs: &VirtualService, se: &str) -> Value {
+    pub(super) fn service_on(&self, vs: &VirtualService, se: &str) -> Value {
         let state = self.registry.get(se);
         if state.connected_since.is_none() || state.nack.is_some() {
             let engine = self.engine_status(&state);
@@ -222,46 +214,6 @@ impl Observer<'_> {
             "uptime_s": stats.map(|s| s.uptime_s),
             "open_connections": stats.map(|s| s.open_connections),
         })
-    }
-
-    /// Every BGP session of every engine that has reported.
-    pub(super) fn bgp_sessions(&self) -> Vec<Value> {
-        let engines = self.snapshot.all("serviceengine");
-        engines
-            .flat_map(|(uuid, _)| self.sessions_of(uuid))
-            .collect()
-    }
-
-    fn sessions_of(&self, uuid: &str) -> Vec<Value> {
-        let state = self.registry.get(uuid);
-        // What an engine without a session reported last is no longer known to be so.
-        if state.connected_since.is_none() {
-            return Vec::new();
-        }
-        let vrf = state
-            .desired
-            .as_ref()
-            .and_then(|d| d.vrf.as_ref())
-            .map(|v| v.name.clone());
-        let sessions = state.report.map(|r| r.bgp_sessions).unwrap_or_default();
-        sessions
-            .iter()
-            .map(|s| session(s, uuid, &self.name(uuid), vrf.as_deref().unwrap_or("")))
-            .collect()
-    }
-
-    /// `serviceengine/UUID/bgp` (`BgpRuntime`).
-    pub(super) fn engine_bgp(&self, uuid: &str) -> Value {
-        let sessions = self.sessions_of(uuid);
-        let peers = sessions.iter().map(|s| {
-            json!({
-                "peer_ip": s["peer"], "remote_as": s["remote_as"], "nexthop_ip": s["local_address"],
-                "active": i32::from(s["state"] == "ESTABLISHED"), "bgp_state": s["state"],
-                "routes": s["routes"].as_array().into_iter().flatten().map(|r| r["prefix"].clone()).collect::<Vec<_>>(),
-            })
-        });
-        let local_as = sessions.first().map(|s| s["local_as"].clone());
-        json!([{"se_uuid": uuid, "proc_id": "C0", "name": self.name(uuid), "local_as": local_as, "vrf": 1, "active": i32::from(!sessions.is_empty()), "peers": peers.collect::<Vec<_>>()}])
     }
 
     /// What each connected engine reports of a pool.
@@ -500,18 +452,6 @@ fn server(se: &str, server: &ServerStatus) -> Value {
         "open_connections": server.open_connections,
         "total_connections": server.total_connections,
         "response_time_ms": server.response_time_ms,
-    })
-}
-
-fn session(s: &BgpSession, se_uuid: &str, se_name: &str, vrf: &str) -> Value {
-    let routes = s.routes.iter().map(|r| json!({"prefix": r.prefix, "next_hop": r.next_hop, "sent": r.sent, "reason": r.reason, "sent_unix_ms": r.sent_unix_ms}));
-    json!({
-        "se_name": se_name, "se_uuid": se_uuid, "vrf": vrf, "peer": s.peer, "local_address": s.local_address,
-        "interface": s.interface, "state": bgp_word(s), "state_since_unix_ms": s.state_since_unix_ms,
-        "local_as": s.local_as, "remote_as": s.remote_as, "peer_router_id": s.peer_router_id,
-        "hold_time_s": s.hold_time_s, "keepalive_s": s.keepalive_s, "last_error": s.last_error,
-        "last_error_unix_ms": s.last_error_unix_ms, "messages_in": s.messages_in, "messages_out": s.messages_out,
-        "capabilities": s.capabilities, "routes": routes.collect::<Vec<_>>(),
     })
 }
 

@@ -16,6 +16,7 @@ use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
 
 use super::STATUS_INTERVAL;
+use super::md5::Md5Failures;
 use super::plan::{SessionKey, SessionPlan};
 use super::status::{WallClock, session_status};
 use super::transport::{Connection, Transport, TransportEvent};
@@ -100,6 +101,7 @@ pub(super) struct SessionTask {
     status_changed: Arc<Notify>,
     published: Option<Instant>,
     unpublished: bool,
+    md5_before: Md5Failures,
     clock: WallClock,
 }
 
@@ -135,6 +137,7 @@ impl SessionTask {
             status_changed,
             published: None,
             unpublished: true,
+            md5_before: Md5Failures::now(),
             clock,
         }
     }
@@ -343,6 +346,7 @@ impl SessionTask {
             &self.plan,
             &self.core,
             self.bfd.state,
+            Md5Failures::now().since(self.md5_before),
             self.clock,
         );
         self.status.send_replace(Arc::new(status));

@@ -5,12 +5,17 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use bgp::session::{RouteStatus, Withheld};
 use bgp::{Connection, Session, StateName};
 use ipnet::IpNet;
+use model::condition::Condition;
 use proto::v1;
 
+use super::condition::Facts;
 use super::fib::Failures;
 use super::learn::BestRoutes;
+use super::md5::Md5Failures;
 use super::plan::{Absent, SessionKey, SessionPlan};
 use super::session::BfdState;
+
+const UNNEEDED: &str = "no virtual service with route health injection is placed here";
 
 /// Relates the monotonic clock to the wall clock once, so that a moment keeps its timestamp.
 #[derive(Debug, Clone, Copy)]
@@ -53,8 +58,16 @@ pub(super) fn session_status(
     plan: &SessionPlan,
     core: &Session,
     bfd: BfdState,
+    md5: Md5Failures,
     clock: WallClock,
 ) -> v1::BgpSession {
+    let facts = Facts {
+        plan,
+        core,
+        bfd,
+        md5,
+    };
+    let failed = facts.first_failed();
     let negotiated = core.negotiated();
     let counters = core.counters();
     let error = core.last_error();
@@ -102,7 +115,12 @@ pub(super) fn session_status(
         accepted: core.connection() == Connection::Accepted,
         bfd_state: bfd.word().to_owned(),
         refused_capabilities: core.refused_capabilities(),
-        ..v1::BgpSession::default()
+        condition: failed
+            .as_ref()
+            .map(|(condition, _)| condition.code().to_owned())
+            .unwrap_or_default(),
+        condition_text: failed.map(|(_, text)| text).unwrap_or_default(),
+        md5_failures: md5.wrong + md5.unexpected,
     }
 }
 
@@ -173,6 +191,10 @@ pub(super) fn absent_status(
         remote_as: absent.remote_as,
         last_error: absent.text.clone(),
         last_error_unix_ms: since_unix_ms,
+        condition: Condition::of_reason(absent.code)
+            .map(|condition| condition.code().to_owned())
+            .unwrap_or_default(),
+        condition_text: absent.text.clone(),
         routes: routes
             .into_iter()
             .map(|vip| withheld(vip.into(), absent.code))
@@ -195,8 +217,10 @@ pub(super) fn unneeded_status(
         state_since_unix_ms: since_unix_ms,
         local_as: plan.core.local_as.get(),
         remote_as: plan.core.remote_as.get(),
-        last_error: "no virtual service with route health injection is placed here".to_owned(),
+        last_error: UNNEEDED.to_owned(),
         last_error_unix_ms: since_unix_ms,
+        condition: Condition::Placed.code().to_owned(),
+        condition_text: UNNEEDED.to_owned(),
         ..v1::BgpSession::default()
     }
 }

@@ -9,6 +9,7 @@
     clippy::unwrap_used, // a panic is how a test fails, in helpers too
 )]
 
+mod explain;
 mod lifecycle;
 mod links;
 mod product;

@@ -1,0 +1,128 @@
+//! `explain`: why something is as it is, as an ordered list of conditions.
+
+use crate::lookup::{items, number, text};
+use crate::output::{Format, table};
+use crate::show::{age, now_unix_ms};
+use client::Client;
+use serde_json::Value;
+use std::fmt::Write;
+use std::net::IpAddr;
+
+/// What to explain.
+#[derive(Debug, clap::Subcommand)]
+pub enum Explain {
+    /// Whether each engine announces a VIP to each peer; where not: the first condition that fails, and what to do.
+    Vip(VipArgs),
+}
+
+/// Which VIP.
+#[derive(Debug, clap::Args)]
+pub struct VipArgs {
+    /// Address of the VIP.
+    vip: IpAddr,
+    /// Only this engine, by name or UUID; also one where the VIP is not placed.
+    #[arg(long, value_name = "ENGINE")]
+    se: Option<String>,
+}
+
+pub(crate) fn run(client: &Client, explain: &Explain, format: Format) -> anyhow::Result<()> {
+    let Explain::Vip(VipArgs { vip, se }) = explain;
+    let query: Vec<(&str, &str)> = se.iter().map(|se| ("se", se.as_str())).collect();
+    let answer = client.get(&format!("/api/ek/explain/vip/{vip}"), &query)?;
+    table::print_value(&answer, describe(&answer, now_unix_ms()).trim_end(), format);
+    Ok(())
+}
+
+/// For people: a line per path; below a path that is not announced, its conditions.
+fn describe(answer: &Value, now_unix_ms: u64) -> String {
+    let paths = items(answer, "/paths");
+    let announced = number(answer, "/paths_announced").unwrap_or_default();
+    let services: Vec<_> = items(answer, "/virtual_services")
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    let mut out = format!(
+        "{} ({}): announced on {announced} of {} paths\n",
+        text(answer, "/vip"),
+        services.join(", "),
+        paths.len(),
+    );
+    for path in paths {
+        describe_path(&mut out, path, now_unix_ms);
+    }
+    out
+}
+
+fn describe_path(out: &mut String, path: &Value, now_unix_ms: u64) {
+    let announced = path["announced"] == true;
+    let sent = now_unix_ms.saturating_sub(number(path, "/sent_unix_ms").unwrap_or_default());
+    let verdict = match announced {
+        true => format!(
+            "announced, next hop {}, since {}",
+            text(path, "/next_hop"),
+            age(sent)
+        ),
+        false => "NOT announced".to_owned(),
+    };
+    // Writing to a String does not fail.
+    let _ = writeln!(
+        out,
+        "\n{} > {}: {verdict}",
+        or_dash(text(path, "/se_name")),
+        or_dash(text(path, "/peer"))
+    );
+    let failed = &path["first_failed"];
+    if failed.is_null() {
+        return;
+    }
+    let shown = items(path, "/conditions")
+        .iter()
+        .filter(|c| !announced || c["state"] == "failed");
+    for condition in shown {
+        let why = match text(condition, "/text") {
+            "" => text(condition, "/sentence"),
+            why => why,
+        };
+        let _ = writeln!(
+            out,
+            "  {:<12} {:<25} {why}",
+            text(condition, "/state"),
+            text(condition, "/condition")
+        );
+    }
+    let _ = writeln!(out, "  Next: {}", text(failed, "/next_step"));
+}
+
+fn or_dash(text: &str) -> &str {
+    if text.is_empty() { "-" } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_failed_condition_is_shown_with_the_next_step() {
+        let answer = json!({"vip": "192.0.2.1", "virtual_services": ["web"], "paths_announced": 1, "paths": [
+            {"se_name": "se-1", "peer": "10.0.0.1", "announced": true, "next_hop": "10.0.0.11", "sent_unix_ms": 1000, "first_failed": null},
+            {"se_name": "se-2", "peer": "10.0.0.1", "announced": false,
+             "conditions": [{"condition": "rhi_on", "state": "met", "sentence": "asks", "text": ""},
+                 {"condition": "tcp_connected", "state": "failed", "sentence": "s", "text": "connection refused"}],
+             "first_failed": {"condition": "tcp_connected", "text": "connection refused", "next_step": "start the router"}}]});
+        let text = describe(&answer, 6000);
+        for expected in [
+            "192.0.2.1 (web): announced on 1 of 2 paths",
+            "se-1 > 10.0.0.1: announced, next hop 10.0.0.11, since 5s",
+            "se-2 > 10.0.0.1: NOT announced",
+            "  met          rhi_on                    asks",
+            "  failed       tcp_connected             connection refused",
+            "  Next: start the router",
+        ] {
+            assert!(
+                text.lines().any(|line| line == expected),
+                "{expected:?} in {text}"
+            );
+        }
+    }
+}

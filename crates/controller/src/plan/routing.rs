@@ -1,0 +1,441 @@
+//! Routing as the engines report it: sessions and BFD as data under `/api/ek/`, and the Service Engine's BGP and BFD
+//! sub-paths of the contract (avi-api 10.4), whose texts are like those of a routing daemon's shell.
+
+use super::runtime::Observer;
+use model::view::{Ref, VirtualService};
+use proto::v1::{BfdSession, BgpSession, BgpState, LearnedRoute, Report};
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::net::IpAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What a connected engine has reported, and where.
+pub(super) struct Seen {
+    pub uuid: String,
+    pub name: String,
+    pub vrf: String,
+    pub report: Report,
+}
+
+/// The state word of a BGP session, as everywhere.
+pub(super) fn bgp_word(session: &BgpSession) -> &'static str {
+    BgpState::try_from(session.state)
+        .unwrap_or_default()
+        .as_str_name()
+        .trim_start_matches("BGP_STATE_")
+}
+
+impl Observer<'_> {
+    /// What the engine has reported; `None` without a session, when its last word is no longer known to be so.
+    pub(super) fn seen(&self, uuid: &str) -> Option<Seen> {
+        let state = self.registry.get(uuid);
+        state.connected_since?;
+        let vrf = state.desired.as_ref().and_then(|d| d.vrf.as_ref());
+        Some(Seen {
+            uuid: uuid.to_owned(),
+            name: self.name(uuid),
+            vrf: vrf.map(|v| v.name.clone()).unwrap_or_default(),
+            report: state.report.unwrap_or_default(),
+        })
+    }
+
+    fn all_seen(&self) -> impl Iterator<Item = Seen> {
+        let engines = self.snapshot.all("serviceengine");
+        engines.filter_map(|(uuid, _)| self.seen(uuid))
+    }
+
+    /// `/api/ek/bgp`: every BGP session of every engine.
+    pub(super) fn bgp_sessions(&self) -> Vec<Value> {
+        let of = |seen: Seen| {
+            let sessions = seen.report.bgp_sessions.iter();
+            sessions.map(|s| bgp_session(s, &seen)).collect::<Vec<_>>()
+        };
+        self.all_seen().flat_map(of).collect()
+    }
+
+    /// `/api/ek/bfd`: every BFD session of every engine.
+    pub(super) fn bfd_sessions(&self) -> Vec<Value> {
+        let of = |seen: Seen| {
+            let sessions = seen.report.bfd_sessions.iter();
+            sessions.map(|s| bfd_session(s, &seen)).collect::<Vec<_>>()
+        };
+        self.all_seen().flat_map(of).collect()
+    }
+
+    /// `/api/ek/learnedroute`: every route that engines have learned.
+    pub(super) fn learned_routes(&self) -> Vec<Value> {
+        let of = |seen: Seen| {
+            let routes = seen.report.learned_routes.iter();
+            routes.map(|r| learned_route(r, &seen)).collect::<Vec<_>>()
+        };
+        self.all_seen().flat_map(of).collect()
+    }
+
+    /// `serviceengine/UUID/bgp` (`BgpRuntime`).
+    pub(super) fn engine_bgp(&self, uuid: &str) -> Value {
+        let seen = self.seen(uuid);
+        let sessions = seen.map(|s| s.report.bgp_sessions).unwrap_or_default();
+        let peers: Vec<Value> = sessions.iter().map(runtime_peer).collect();
+        let mut routes: Vec<&str> = sessions.iter().flat_map(sent).collect();
+        routes.sort_unstable();
+        routes.dedup();
+        json!([{
+            "se_uuid": uuid, "proc_id": "C0", "name": self.name(uuid),
+            "local_as": sessions.first().map(|s| s.local_as), "vrf": 1,
+            "active": i32::from(!sessions.is_empty()), "peer_bmp": [], "vs_names": self.announced_names(uuid),
+            "routes": routes, "peers": peers,
+        }])
+    }
+
+    /// Names of the virtual services with route health injection that are placed on the engine.
+    fn announced_names(&self, uuid: &str) -> Vec<String> {
+        let placed = |reference: &Ref| {
+            let engines = self.planner.assignment(reference.uuid()).engines;
+            engines.iter().any(|e| e == uuid)
+        };
+        let services = self.snapshot.views::<VirtualService>("virtualservice");
+        let here = services
+            .into_iter()
+            .filter(|vs| vs.enable_rhi && vs.vsvip_ref.as_ref().is_some_and(placed));
+        here.map(|vs| vs.name).collect()
+    }
+
+    /// A sub-path of `serviceengine/UUID/` (avi-api 10.4); one element, because an engine has one data VRF.
+    pub(super) fn engine_routing(&self, uuid: &str, what: RoutingText) -> Value {
+        let Some(seen) = self.seen(uuid) else {
+            return json!([]);
+        };
+        let mut row = match what {
+            RoutingText::PeerState => return json!([peer_state(&seen)]),
+            RoutingText::PeerStatus => {
+                let summary = |v4| summary(&seen, v4);
+                json!({"ipv4_status": summary(true), "ipv6_status": summary(false)})
+            }
+            RoutingText::PeerInfo => json!({"peer_info": neighbors(&seen)}),
+            RoutingText::AdvertisedRoutes => json!({"advertised_routes": advertised(&seen)}),
+            RoutingText::RunningConfig => json!({"running_config": running_config(&seen)}),
+            RoutingText::BfdStatus => json!({"status": bfd_status(&seen)}),
+        };
+        row["vrf"] = json!(seen.vrf);
+        row["namespace"] = json!("default");
+        json!([row])
+    }
+}
+
+/// Which sub-path.
+#[derive(Debug, Clone, Copy)]
+pub enum RoutingText {
+    /// `bgp/peer_state`.
+    PeerState,
+    /// `bgp/peer_status`.
+    PeerStatus,
+    /// `bgp/peer_info`.
+    PeerInfo,
+    /// `bgp/advertised_routes`.
+    AdvertisedRoutes,
+    /// `bgp/running_config`.
+    RunningConfig,
+    /// `bfd/session_status`.
+    BfdStatus,
+}
+
+fn sent(session: &BgpSession) -> impl Iterator<Item = &str> {
+    let sent = session.routes.iter().filter(|r| r.sent);
+    sent.map(|r| r.prefix.as_str())
+}
+
+fn runtime_peer(s: &BgpSession) -> Value {
+    json!({
+        "peer_ip": s.peer, "remote_as": s.remote_as, "peer_id": s.peer_router_id,
+        "active": i32::from(s.state() == BgpState::Established), "bfd": i32::from(s.bfd_state != "off" && !s.bfd_state.is_empty()),
+        "nexthop_ip": s.local_address, "bgp_state": bgp_word(s), "routes": sent(s).collect::<Vec<_>>(),
+    })
+}
+
+fn bgp_session(s: &BgpSession, seen: &Seen) -> Value {
+    let routes = s.routes.iter().map(|r| json!({"prefix": r.prefix, "next_hop": r.next_hop, "sent": r.sent, "reason": r.reason, "sent_unix_ms": r.sent_unix_ms}));
+    json!({
+        "se_name": seen.name, "se_uuid": seen.uuid, "vrf": seen.vrf, "peer": s.peer, "local_address": s.local_address,
+        "interface": s.interface, "label": s.label, "state": bgp_word(s), "state_since_unix_ms": s.state_since_unix_ms,
+        "condition": s.condition, "condition_text": s.condition_text,
+        "local_as": s.local_as, "remote_as": s.remote_as, "local_router_id": s.local_router_id, "peer_router_id": s.peer_router_id,
+        "hold_time_s": s.hold_time_s, "keepalive_s": s.keepalive_s, "connect_timer_s": s.connect_timer_s,
+        "advertisement_interval_s": s.advertisement_interval_s, "ttl": s.ttl, "min_ttl": s.min_ttl, "md5": s.md5,
+        "md5_failures": s.md5_failures, "accepted": s.accepted, "bfd_state": s.bfd_state,
+        "capabilities": s.capabilities, "refused_capabilities": s.refused_capabilities,
+        "last_error": s.last_error, "last_error_code": s.last_error_code, "last_error_received": s.last_error_received,
+        "last_error_unix_ms": s.last_error_unix_ms, "messages_in": s.messages_in, "messages_out": s.messages_out,
+        "updates_in": s.updates_in, "updates_out": s.updates_out, "prefixes_in": s.prefixes_in,
+        "treated_as_withdraw": s.treated_as_withdraw, "attributes_discarded": s.attributes_discarded,
+        "times_established": s.times_established, "routes": routes.collect::<Vec<_>>(),
+    })
+}
+
+fn bfd_session(s: &BfdSession, seen: &Seen) -> Value {
+    json!({
+        "se_name": seen.name, "se_uuid": seen.uuid, "vrf": seen.vrf, "peer": s.peer, "local_address": s.local_address,
+        "interface": s.interface, "multihop": s.multihop, "state": s.state, "state_since_unix_ms": s.state_since_unix_ms,
+        "remote_state": s.remote_state, "diagnostic": s.diagnostic, "remote_diagnostic": s.remote_diagnostic,
+        "local_discriminator": s.local_discriminator, "remote_discriminator": s.remote_discriminator,
+        "transmit_interval_us": s.transmit_interval_us, "detection_time_us": s.detection_time_us,
+        "detect_multiplier": s.detect_multiplier, "remote_detect_multiplier": s.remote_detect_multiplier,
+        "remote_min_rx_us": s.remote_min_rx_us, "remote_desired_min_tx_us": s.remote_desired_min_tx_us,
+        "packets_in": s.packets_in, "packets_out": s.packets_out, "packets_discarded": s.packets_discarded,
+        "times_up": s.times_up, "times_down": s.times_down,
+    })
+}
+
+fn learned_route(r: &LearnedRoute, seen: &Seen) -> Value {
+    json!({
+        "se_name": seen.name, "se_uuid": seen.uuid, "vrf": seen.vrf, "prefix": r.prefix, "next_hop": r.next_hop,
+        "peer": r.peer, "installed": r.installed, "reason": r.reason,
+    })
+}
+
+fn peer_state(seen: &Seen) -> Value {
+    let peers = seen.report.bgp_sessions.iter().map(
+        |s| json!({"peer_ip": s.peer, "state": state_word(s), "upOrDownTime": age(s.state_since_unix_ms)}),
+    );
+    json!({"vrf_name": seen.vrf, "peers_state": peers.collect::<Vec<_>>()})
+}
+
+/// As routing daemons write it: `Established`.
+fn state_word(session: &BgpSession) -> &'static str {
+    match session.state() {
+        BgpState::Established => "Established",
+        BgpState::OpenConfirm => "OpenConfirm",
+        BgpState::OpenSent => "OpenSent",
+        BgpState::Active => "Active",
+        BgpState::Connect => "Connect",
+        BgpState::Idle | BgpState::Unspecified => "Idle",
+    }
+}
+
+/// `01:02:03`, or `4d05h` from a day on.
+fn age(since_unix_ms: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now_ms = now.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+    let s = now_ms.saturating_sub(since_unix_ms) / 1000;
+    match s / 86400 {
+        _ if since_unix_ms == 0 => "never".to_owned(),
+        0 => format!("{:02}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60),
+        days => format!("{days}d{:02}h", s / 3600 % 24),
+    }
+}
+
+/// Text is only added to a `String`, which takes it all.
+macro_rules! line {
+    ($text:expr, $($arguments:tt)*) => { let _ = writeln!($text, $($arguments)*); };
+}
+
+fn of_family(seen: &Seen, v4: bool) -> impl Iterator<Item = &BgpSession> {
+    let is = move |s: &&BgpSession| s.peer.parse::<IpAddr>().is_ok_and(|p| p.is_ipv4() == v4);
+    seen.report.bgp_sessions.iter().filter(is)
+}
+
+fn summary(seen: &Seen, v4: bool) -> String {
+    let mut text = String::new();
+    if let Some(first) = of_family(seen, v4).next() {
+        line!(
+            text,
+            "BGP router identifier {}, local AS number {}",
+            first.local_router_id,
+            first.local_as
+        );
+        line!(text, "");
+        line!(
+            text,
+            "{:<24} V {:>10} {:>8} {:>8} {:>10} {:>12}",
+            "Neighbor",
+            "AS",
+            "MsgRcvd",
+            "MsgSent",
+            "Up/Down",
+            "State/PfxSnt"
+        );
+    }
+    for s in of_family(seen, v4) {
+        let sent = sent(s).count().to_string();
+        let state = if s.state() == BgpState::Established {
+            &sent
+        } else {
+            state_word(s)
+        };
+        line!(
+            text,
+            "{:<24} 4 {:>10} {:>8} {:>8} {:>10} {:>12}",
+            s.peer,
+            s.remote_as,
+            s.messages_in,
+            s.messages_out,
+            age(s.state_since_unix_ms),
+            state
+        );
+    }
+    text
+}
+
+fn neighbors(seen: &Seen) -> String {
+    let mut text = String::new();
+    for s in &seen.report.bgp_sessions {
+        let kind = if s.local_as == s.remote_as {
+            "internal"
+        } else {
+            "external"
+        };
+        line!(
+            text,
+            "BGP neighbor is {}, remote AS {}, local AS {}, {kind} link",
+            s.peer,
+            s.remote_as,
+            s.local_as
+        );
+        line!(
+            text,
+            "  BGP version 4, remote router ID {}, local router ID {}",
+            or_none(&s.peer_router_id),
+            or_none(&s.local_router_id)
+        );
+        line!(
+            text,
+            "  BGP state = {}, for {}",
+            state_word(s),
+            age(s.state_since_unix_ms)
+        );
+        line!(
+            text,
+            "  Hold time is {}, keepalive interval is {} seconds",
+            s.hold_time_s,
+            s.keepalive_s
+        );
+        line!(
+            text,
+            "  Neighbor capabilities: {}",
+            or_none(&s.capabilities.join(", "))
+        );
+        line!(
+            text,
+            "  Messages sent {}, received {}; updates sent {}, received {}",
+            s.messages_out,
+            s.messages_in,
+            s.updates_out,
+            s.updates_in
+        );
+        line!(
+            text,
+            "  Local host: {}, interface {}; BFD {}",
+            or_none(&s.local_address),
+            or_none(&s.interface),
+            s.bfd_state
+        );
+        line!(
+            text,
+            "  Connections established {}; last error: {}",
+            s.times_established,
+            or_none(&s.last_error)
+        );
+        line!(text, "");
+    }
+    text
+}
+
+fn or_none(text: &str) -> &str {
+    if text.is_empty() { "none" } else { text }
+}
+
+fn advertised(seen: &Seen) -> Vec<Value> {
+    let of = |s: &BgpSession| {
+        let routes = |v4: bool| {
+            let mut text = String::new();
+            let own = s
+                .routes
+                .iter()
+                .filter(|r| r.sent && r.prefix.contains(':') != v4);
+            for r in own {
+                line!(text, "*> {:<44} {}", r.prefix, r.next_hop);
+            }
+            text
+        };
+        let kind = if s.peer.contains(':') { "V6" } else { "V4" };
+        json!({"peer_ip": {"addr": s.peer, "type": kind}, "ipv4_routes": routes(true), "ipv6_routes": routes(false)})
+    };
+    seen.report.bgp_sessions.iter().map(of).collect()
+}
+
+fn running_config(seen: &Seen) -> String {
+    let mut text = String::new();
+    let Some(first) = seen.report.bgp_sessions.first() else {
+        return text;
+    };
+    line!(text, "router bgp {}", first.local_as);
+    line!(text, " bgp router-id {}", or_none(&first.local_router_id));
+    for s in &seen.report.bgp_sessions {
+        line!(text, " neighbor {} remote-as {}", s.peer, s.remote_as);
+        line!(
+            text,
+            " neighbor {} timers connect {}",
+            s.peer,
+            s.connect_timer_s
+        );
+        line!(
+            text,
+            " neighbor {} advertisement-interval {}",
+            s.peer,
+            s.advertisement_interval_s
+        );
+        if s.md5 {
+            line!(text, " neighbor {} password <hidden>", s.peer);
+        }
+        if s.bfd_state != "off" && !s.bfd_state.is_empty() {
+            line!(text, " neighbor {} bfd", s.peer);
+        }
+    }
+    text
+}
+
+fn bfd_status(seen: &Seen) -> String {
+    let mut text = String::new();
+    for s in &seen.report.bfd_sessions {
+        let hops = if s.multihop { " multihop" } else { "" };
+        line!(
+            text,
+            "peer {} local-address {}{hops}",
+            s.peer,
+            s.local_address
+        );
+        line!(
+            text,
+            "  ID: {}, remote ID: {}",
+            s.local_discriminator,
+            s.remote_discriminator
+        );
+        line!(
+            text,
+            "  Status: {}, for {}",
+            s.state,
+            age(s.state_since_unix_ms)
+        );
+        line!(
+            text,
+            "  Diagnostics: {}; remote diagnostics: {}",
+            s.diagnostic,
+            s.remote_diagnostic
+        );
+        line!(
+            text,
+            "  Transmission interval: {} us, detection time: {} us",
+            s.transmit_interval_us,
+            s.detection_time_us
+        );
+        line!(
+            text,
+            "  Control packets in {}, out {}, discarded {}; up {} times, down {} times",
+            s.packets_in,
+            s.packets_out,
+            s.packets_discarded,
+            s.times_up,
+            s.times_down
+        );
+    }
+    text
+}
