@@ -33,64 +33,73 @@ pub(crate) fn run(client: &Client, explain: &Explain, format: Format) -> anyhow:
     Ok(())
 }
 
-/// For people: a line per path; below a path that is not announced, its conditions.
+/// For people: a line per path; below a path where a condition fails, all conditions in order.
 fn describe(answer: &Value, now_unix_ms: u64) -> String {
     let paths = items(answer, "/paths");
+    let needed = paths.iter().filter(|path| path["needed"] != false).count();
     let announced = number(answer, "/paths_announced").unwrap_or_default();
     let services: Vec<_> = items(answer, "/virtual_services")
         .iter()
         .filter_map(Value::as_str)
         .collect();
-    let mut out = format!(
-        "{} ({}): announced on {announced} of {} paths\n",
+    let head = format!(
+        "{} ({}): announced on {announced} of {needed} paths\n",
         text(answer, "/vip"),
         services.join(", "),
-        paths.len(),
     );
-    for path in paths {
-        describe_path(&mut out, path, now_unix_ms);
-    }
-    out
+    let paths = paths.iter().map(|path| describe_path(path, now_unix_ms));
+    head + &paths.collect::<String>()
 }
 
-fn describe_path(out: &mut String, path: &Value, now_unix_ms: u64) {
-    let announced = path["announced"] == true;
+fn describe_path(path: &Value, now_unix_ms: u64) -> String {
     let sent = now_unix_ms.saturating_sub(number(path, "/sent_unix_ms").unwrap_or_default());
-    let verdict = match announced {
-        true => format!(
+    let verdict = match (path["announced"] == true, path["needed"] == false) {
+        (true, _) => format!(
             "announced, next hop {}, since {}",
             text(path, "/next_hop"),
             age(sent)
         ),
-        false => "NOT announced".to_owned(),
+        (false, true) => {
+            "not needed, another session of this link carries this address family".to_owned()
+        }
+        (false, false) => "NOT announced".to_owned(),
     };
-    // Writing to a String does not fail.
-    let _ = writeln!(
-        out,
-        "\n{} > {}: {verdict}",
+    let (engine, peer) = (
         or_dash(text(path, "/se_name")),
-        or_dash(text(path, "/peer"))
+        or_dash(text(path, "/peer")),
     );
+    let head = format!("\n{engine} > {peer}: {verdict}\n");
+    match path["first_failed"].is_null() || path["needed"] == false {
+        true => head,
+        false => head + &describe_conditions(path),
+    }
+}
+
+fn describe_conditions(path: &Value) -> String {
+    let in_state = |state: &str| {
+        let all = items(path, "/conditions").iter();
+        let codes = all.filter(|c| c["state"] == state);
+        codes
+            .map(|c| text(c, "/condition"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     let failed = &path["first_failed"];
-    if failed.is_null() {
-        return;
-    }
-    let shown = items(path, "/conditions")
-        .iter()
-        .filter(|c| !announced || c["state"] == "failed");
-    for condition in shown {
-        let why = match text(condition, "/text") {
-            "" => text(condition, "/sentence"),
-            why => why,
-        };
-        let _ = writeln!(
-            out,
-            "  {:<12} {:<25} {why}",
-            text(condition, "/state"),
-            text(condition, "/condition")
-        );
-    }
-    let _ = writeln!(out, "  Next: {}", text(failed, "/next_step"));
+    let lines = [
+        ("Met", in_state("met")),
+        (
+            "Failed",
+            format!("{}: {}", text(failed, "/condition"), text(failed, "/text")),
+        ),
+        ("Not reached", in_state("not_reached")),
+        ("Next", text(failed, "/next_step").to_owned()),
+    ];
+    let shown = lines.iter().filter(|(_, value)| !value.is_empty());
+    shown.fold(String::new(), |mut out, (title, value)| {
+        // Writing to a String does not fail.
+        let _ = writeln!(out, "  {title:<12} {value}");
+        out
+    })
 }
 
 fn or_dash(text: &str) -> &str {
@@ -107,17 +116,20 @@ mod tests {
         let answer = json!({"vip": "192.0.2.1", "virtual_services": ["web"], "paths_announced": 1, "paths": [
             {"se_name": "se-1", "peer": "10.0.0.1", "announced": true, "next_hop": "10.0.0.11", "sent_unix_ms": 1000, "first_failed": null},
             {"se_name": "se-2", "peer": "10.0.0.1", "announced": false,
-             "conditions": [{"condition": "rhi_on", "state": "met", "sentence": "asks", "text": ""},
-                 {"condition": "tcp_connected", "state": "failed", "sentence": "s", "text": "connection refused"}],
+             "conditions": [{"condition": "rhi_on", "state": "met", "text": ""},
+                 {"condition": "bgp_profile_present", "state": "met", "text": ""},
+                 {"condition": "tcp_connected", "state": "failed", "text": "connection refused"},
+                 {"condition": "bfd_up", "state": "not_reached", "text": ""}],
              "first_failed": {"condition": "tcp_connected", "text": "connection refused", "next_step": "start the router"}}]});
         let text = describe(&answer, 6000);
         for expected in [
             "192.0.2.1 (web): announced on 1 of 2 paths",
             "se-1 > 10.0.0.1: announced, next hop 10.0.0.11, since 5s",
             "se-2 > 10.0.0.1: NOT announced",
-            "  met          rhi_on                    asks",
-            "  failed       tcp_connected             connection refused",
-            "  Next: start the router",
+            "  Met          rhi_on, bgp_profile_present",
+            "  Failed       tcp_connected: connection refused",
+            "  Not reached  bfd_up",
+            "  Next         start the router",
         ] {
             assert!(
                 text.lines().any(|line| line == expected),

@@ -78,6 +78,7 @@ impl Path {
             "peer": session.map_or("", |s| s.peer.as_str()),
             "local_address": session.map_or("", |s| s.local_address.as_str()),
             "announced": route.is_some_and(|r| r.sent),
+            "needed": true,
             "next_hop": route.map_or("", |r| r.next_hop.as_str()),
             "sent_unix_ms": route.map_or(0, |r| r.sent_unix_ms),
             "first_failed": failed,
@@ -208,7 +209,13 @@ impl Observer<'_> {
         let of = |session: &BgpSession| {
             let mut path = Path::default();
             judge_session(&mut path, session, &prefix);
-            path.show((&name, engine), Some(session), &prefix)
+            let mut shown = path.show((&name, engine), Some(session), &prefix);
+            let failed = path.failed().map(|(condition, _)| condition);
+            shown["needed"] = json!(
+                failed != Some(Condition::FamilyNegotiated)
+                    || !carried_beside(session, &sessions, &prefix)
+            );
+            shown
         };
         sessions.iter().map(of).collect()
     }
@@ -278,6 +285,14 @@ fn without_rhi(subject: &Subject) -> String {
         return format!("no virtual service uses the VIP {}", subject.vsvip.name);
     }
     format!("enable_rhi is false on {}", names.join(", "))
+}
+
+/// Another session of the same link carries the route: each address family on its own session is what most
+/// operators configure.
+fn carried_beside(session: &BgpSession, all: &[BgpSession], prefix: &str) -> bool {
+    let sent = |s: &BgpSession| s.routes.iter().any(|r| r.prefix == prefix && r.sent);
+    all.iter()
+        .any(|s| s.interface == session.interface && sent(s))
 }
 
 fn host_prefix(address: IpAddr) -> String {
