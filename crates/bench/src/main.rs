@@ -1,0 +1,86 @@
+//! Measurements behind every number that the project claims about routing: each beside a peer, against the same
+//! router, in the same run, interleaved. `make bench-bgp`, `make bench-failover`.
+//!
+//! Everything happens in network namespaces that are removed at the end, also after a failure.
+
+mod bfd_load;
+mod bgp;
+mod failover;
+mod fib;
+mod member;
+mod net;
+mod report;
+mod router;
+mod speaker;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Debug, Parser)]
+#[command(about = "Measure the engine's routing beside BIRD in its place")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+    /// `table` or `json`.
+    #[arg(short, long, global = true, default_value = "table")]
+    output: cli::output::Format,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Announcements and withdrawals: one VIP, 1,000 and 10,000 VIPs, 64 engines with 100 VIPs each.
+    Bgp(Amount),
+    /// Failures: silent loss and SIGSTOP with BFD, kill, stop, start; 64 BFD sessions.
+    Failover(Amount),
+    /// One speaker in this namespace, driven by lines on standard input.
+    #[command(hide = true)]
+    Member(member::Args),
+    /// Many BFD sessions in this namespace.
+    #[command(hide = true)]
+    BfdEnd(bfd_load::EndArgs),
+}
+
+/// How much to measure.
+#[derive(Debug, Clone, Copy, clap::Args)]
+struct Amount {
+    /// Repetitions of each measurement.
+    #[arg(long, default_value_t = 20)]
+    runs: usize,
+    /// A minute instead of many: 3 repetitions, 8 engines, BFD for 10 s. Figures of it are not worth quoting.
+    #[arg(long)]
+    short: bool,
+    /// Seconds that the BFD sessions are watched for a flap.
+    #[arg(long, default_value_t = 60)]
+    bfd_seconds: u64,
+}
+
+impl Amount {
+    fn runs(self) -> usize {
+        if self.short { 3 } else { self.runs }
+    }
+
+    fn engines(self) -> usize {
+        if self.short { 8 } else { 64 }
+    }
+
+    fn bfd_seconds(self) -> u64 {
+        if self.short { 10 } else { self.bfd_seconds }
+    }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    cli::output::set_format(args.output);
+    let done = match args.command {
+        Command::Bgp(amount) => bgp::run(amount).map(|rows| report::print(&rows, args.output)),
+        Command::Failover(amount) => {
+            failover::run(amount).map(|rows| report::print(&rows, args.output))
+        }
+        Command::Member(args) => member::run(&args),
+        Command::BfdEnd(args) => bfd_load::run_end(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => cli::output::failure(&error),
+    }
+}
