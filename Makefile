@@ -7,12 +7,13 @@ EVENKEEL := target/release/evenkeel
 TOPOLOGY ?= ecmp-5se
 SCENARIO ?= scale-out
 FUZZ_SECONDS ?= 60
+RUNS ?= 20
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help demo build test fuzz lint fmt deps down clean
+.PHONY: help demo build test fuzz bench-bgp bench-failover lint fmt deps down clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## Install what is missing, build, bring up the lab, run the scale-out scenario (needs root)
 	@scripts/install-deps.sh demo
@@ -34,6 +35,14 @@ test: ## Everything that CI runs: format, lints, docs, dependencies, all tests (
 
 fuzz: ## Run every fuzz target for FUZZ_SECONDS (60) each
 	@scripts/fuzz.sh $(FUZZ_SECONDS)
+
+bench-bgp: ## Announcements to FRR and BIRD, beside BIRD in the engine's place (needs root; RUNS=20)
+	@scripts/install-deps.sh test
+	cargo run --release --locked -p evenkeel-bench -- bgp --runs $(RUNS)
+
+bench-failover: ## Failures and starts of an engine, 64 BFD sessions; about 20 minutes (needs root; RUNS=20)
+	@scripts/install-deps.sh test
+	cargo run --release --locked -p evenkeel-bench -- failover --runs $(RUNS) --bfd-seconds 600
 
 lint: ## The quick part of it: format, lints, docs, dependencies
 	@scripts/test.sh lint

@@ -55,5 +55,10 @@ stage "documentation examples" cargo test --release --locked --workspace --doc
 clean_labs() { cargo build --release --locked --bin evenkeel && target/release/evenkeel lab down --all; }
 [ -z "${CI:-}" ] || stage "labs that an earlier run left" clean_labs
 stage "fuzz, short" scripts/fuzz.sh 10
+benches() {
+    [ "$(id -u)" -eq 0 ] || { echo "not root: the benches need network namespaces: NOT RUN" >&2; [ -z "${CI:-}" ]; return; }
+    for bench in bgp failover; do cargo run --release --locked -p evenkeel-bench -- "$bench" --short; done
+}
+stage "benches, short" benches
 [ "$(id -u)" -eq 0 ] || echo "not root: tests that build network namespaces will skip, saying so" >&2
 stage "tests: unit, property, simulation, namespaces" tests

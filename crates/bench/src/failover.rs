@@ -18,6 +18,7 @@ pub(crate) fn run(amount: Amount) -> Result<Vec<Measured>> {
     let mut rows = Vec::new();
     for router in router::Kind::BOTH {
         rows.extend(failures(router, amount)?);
+        rows.extend(starts(router, amount)?);
     }
     rows.extend(bfd_load::run(amount)?);
     Ok(rows)
@@ -66,7 +67,7 @@ struct Engine<'a> {
     number: usize,
     vips: Vec<String>,
     speaker: Speaker,
-    times: BTreeMap<Story, Vec<Duration>>,
+    times: Times,
 }
 
 impl<'a> Engine<'a> {
@@ -116,7 +117,7 @@ impl<'a> Engine<'a> {
         self.settle()?;
         self.measure(Story::Killed, false, |e| e.speaker.signal(Signal::SIGKILL))?;
         self.speaker.wait()?;
-        self.restart()?;
+        self.speaker = Speaker::start(self.kind, self.network, spec(self.number, &self.vips))?;
         self.settle()?;
         self.measure(Story::Terminated, false, |e| {
             e.speaker.signal(Signal::SIGTERM)
@@ -125,24 +126,37 @@ impl<'a> Engine<'a> {
         self.speaker = Speaker::start(self.kind, self.network, spec(self.number, &self.vips))?;
         Ok(())
     }
+}
 
-    fn restart(&mut self) -> Result<()> {
-        self.fib.drain();
-        let start = Instant::now();
-        self.speaker = Speaker::start(self.kind, self.network, spec(self.number, &self.vips))?;
-        let at = self.fib.until(&self.vips[0], true)?;
-        self.times
-            .entry(Story::Started)
-            .or_default()
-            .push(at - start);
-        let (speaker, bfd) = (&mut self.speaker, Some(BFD_MS));
-        wait_for("BFD to come up", || speaker.is_ready(bfd))?;
-        self.times
-            .entry(Story::BfdUp)
-            .or_default()
-            .push(start.elapsed());
-        Ok(())
+/// From the start of a process, each in a place that the router has not seen: after a failure routers wait before
+/// they listen to a neighbor again, which is not what is measured.
+fn starts(kind: router::Kind, amount: Amount) -> Result<Vec<Measured>> {
+    let network = Network::new(2 * amount.runs())?;
+    let _router = Router::start(kind, &network, Some(BFD_MS))?;
+    let fib = Fib::watch(&network.router())?;
+    let mut times = [Times::new(), Times::new()];
+    cli::note!("{}: {} starts each", kind.name(), amount.runs());
+    for round in 0..amount.runs() {
+        for index in crate::bgp::turns(round) {
+            let number = 2 * round + index + 1;
+            let [route, bfd] = start(&network, &fib, Kind::BOTH[index], number)?;
+            times[index].entry(Story::Started).or_default().push(route);
+            times[index].entry(Story::BfdUp).or_default().push(bfd);
+        }
     }
+    let [ours, bird] = &times;
+    Ok(rows(kind, ours, bird))
+}
+
+/// Until the first route is in the FIB, and until BFD is up.
+fn start(network: &Network, fib: &Fib, kind: Kind, number: usize) -> Result<[Duration; 2]> {
+    let vips = vec![format!("10.99.{number}.1")];
+    fib.drain();
+    let start = Instant::now();
+    let mut speaker = Speaker::start(kind, network, spec(number, &vips))?;
+    let route = fib.until(&vips[0], true)? - start;
+    wait_for("BFD to come up", || speaker.is_ready(Some(BFD_MS)))?;
+    Ok([route, start.elapsed()])
 }
 
 fn spec(engine: usize, vips: &[String]) -> Spec<'_> {
@@ -174,13 +188,19 @@ fn failures(kind: router::Kind, amount: Amount) -> Result<Vec<Measured>> {
         }
     }
     let [ours, bird] = &engines;
+    Ok(rows(kind, &ours.times, &bird.times))
+}
+
+type Times = BTreeMap<Story, Vec<Duration>>;
+
+fn rows(kind: router::Kind, ours: &Times, bird: &Times) -> Vec<Measured> {
     let row = |(story, times): (&Story, &Vec<Duration>)| Measured {
         what: story.words().to_owned(),
         router: kind.name().to_owned(),
         unit: "ms",
         evenkeel: Figures::of_times(times),
-        bird: bird.times.get(story).map(|times| Figures::of_times(times)),
+        bird: bird.get(story).map(|times| Figures::of_times(times)),
         bar: story.bar(kind).to_owned(),
     };
-    Ok(ours.times.iter().map(row).collect())
+    ours.iter().map(row).collect()
 }

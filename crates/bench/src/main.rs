@@ -32,6 +32,8 @@ enum Command {
     Bgp(Amount),
     /// Failures: silent loss and SIGSTOP with BFD, kill, stop, start; 64 BFD sessions.
     Failover(Amount),
+    /// The part of `failover` with 64 BFD sessions of one engine.
+    Bfd(Amount),
     /// One speaker in this namespace, driven by lines on standard input.
     #[command(hide = true)]
     Member(member::Args),
@@ -76,6 +78,7 @@ fn main() -> ExitCode {
         Command::Failover(amount) => {
             failover::run(amount).map(|rows| report::print(&rows, args.output))
         }
+        Command::Bfd(amount) => bfd_load::run(amount).map(|rows| report::print(&rows, args.output)),
         Command::Member(args) => member::run(&args),
         Command::BfdEnd(args) => bfd_load::run_end(&args),
     };

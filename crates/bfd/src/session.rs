@@ -211,6 +211,23 @@ impl Session {
         outcome
     }
 
+    /// The periodic packet of a session that is up, when it is due within [`slack`](Self::slack): who is awake for one
+    /// session sends for all that are nearly due, and sleeps longer.
+    pub fn transmit_early(&mut self, now: Instant) -> Option<[u8; PACKET_LEN]> {
+        let slack = self.slack()?;
+        self.next_tx.filter(|at| *at <= now + slack)?;
+        self.next_tx = self.interval().map(|after| now + after);
+        Some(self.packet(false).encode())
+    }
+
+    /// How much earlier than planned a packet may go: jitter leaves so much of what section 6.8.7 allows. None while
+    /// the session is not up.
+    #[must_use]
+    pub fn slack(&self) -> Option<Duration> {
+        let interval = self.transmit_interval()?;
+        (self.state == State::Up).then_some(interval / 20)
+    }
+
     /// RFC 5880 section 6.8.4; and the peer's discriminator is forgotten (section 6.8.1).
     fn unheard(&mut self, now: Instant) -> Option<Change> {
         self.remote.discriminator = 0;
@@ -342,16 +359,16 @@ impl Session {
     }
 
     /// "reduced by a random value of 0 to 25%", and with a multiplier of 1 "no more than 90% [...] no less than 75%"
-    /// (section 6.8.7).
+    /// (section 6.8.7). By 20 % at most here, the rest is [`slack`](Self::slack).
     fn interval(&mut self) -> Option<Duration> {
         const STEPS: u32 = 1 << 16;
         let interval = self.transmit_interval()?;
         let step = u32::from(self.random16());
-        let (least, spread) = match self.config.multiplier {
-            0 | 1 => (interval * 3 / 4, interval * 3 / 20),
-            _ => (interval * 3 / 4, interval / 4),
+        let spread = match self.config.multiplier {
+            0 | 1 => interval / 10,
+            _ => interval / 5,
         };
-        Some(least + spread * step / STEPS)
+        Some(interval * 4 / 5 + spread * step / STEPS)
     }
 
     /// After a change the next packet does not wait longer than the interval that holds now; after one of state
@@ -361,11 +378,11 @@ impl Session {
             self.next_tx = Some(now);
             return;
         }
-        let latest = self.interval().map(|after| now + after);
-        self.next_tx = match (self.next_tx, latest) {
-            (Some(planned), Some(latest)) => Some(planned.min(latest)),
-            (None, latest) => latest,
-            (Some(_), None) => None,
+        let latest = self.transmit_interval().map(|interval| now + interval);
+        let planned = self.next_tx.filter(|planned| Some(*planned) <= latest);
+        self.next_tx = match latest {
+            Some(_) => planned.or_else(|| self.interval().map(|after| now + after)),
+            None => None,
         };
     }
 

@@ -31,6 +31,10 @@ const RETRY: Duration = Duration::from_secs(1);
 /// A receive buffer's worth per round, so that a flood does not starve the deadlines.
 const PACKETS_PER_ROUND: usize = 64;
 
+/// With many sessions the thread does not wake for every packet: after a round it sleeps as long as the fastest
+/// session has slack, at most this long, and then takes what has come at once. Detection is late by as much.
+const PAUSE_MAX: Duration = Duration::from_millis(5);
+
 /// Two ports, two families.
 const RECEIVERS_MAX: usize = 4;
 
@@ -43,6 +47,14 @@ struct Slot {
     counters: Counters,
     /// Removed: forgotten then.
     closing: Option<Instant>,
+}
+
+impl Slot {
+    fn send(&mut self, packet: &[u8]) {
+        if self.sender.send(packet) {
+            self.counters.packets_out += 1;
+        }
+    }
 }
 
 pub(super) struct Worker {
@@ -59,6 +71,8 @@ pub(super) struct Worker {
     failed: BTreeMap<BfdKey, String>,
     status_at: Instant,
     status_due: bool,
+    /// When the last wait ended.
+    woken_at: Instant,
 }
 
 impl Worker {
@@ -81,6 +95,7 @@ impl Worker {
             failed: BTreeMap::new(),
             status_at: Instant::now(),
             status_due: false,
+            woken_at: Instant::now(),
         }
     }
 
@@ -131,9 +146,9 @@ impl Worker {
 
     /// Sleeps until a packet, a wish or a deadline; which receivers have something.
     fn wait(&mut self) -> [bool; RECEIVERS_MAX] {
-        let left = self
-            .next_deadline()
-            .saturating_duration_since(Instant::now());
+        let deadline = self.next_deadline();
+        self.pause(deadline);
+        let left = deadline.saturating_duration_since(Instant::now());
         let wake = self.wake.as_fd();
         let idle = || PollFd::new(wake, PollFlags::empty());
         let mut fds: [PollFd<'_>; RECEIVERS_MAX + 1] = std::array::from_fn(|_| idle());
@@ -147,7 +162,26 @@ impl Worker {
         if ready(&fds[RECEIVERS_MAX]) {
             let _ = self.wake.read();
         }
-        std::array::from_fn(|at| ready(&fds[at]) && at < self.receivers.len())
+        let ready = std::array::from_fn(|at| ready(&fds[at]) && at < self.receivers.len());
+        self.woken_at = Instant::now();
+        ready
+    }
+
+    /// See [`PAUSE_MAX`]. Where packets are rare, the last wake-up is longer ago than the pause would last.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the pause is what is wanted: packets that come meanwhile wait for its end"
+    )]
+    fn pause(&self, deadline: Instant) {
+        let sessions = self.slots.iter().flatten();
+        let slack = sessions.filter_map(|slot| slot.session.slack()).min();
+        let until = self.woken_at + slack.unwrap_or_default().min(PAUSE_MAX);
+        let left = until
+            .min(deadline)
+            .saturating_duration_since(Instant::now());
+        if !left.is_zero() {
+            std::thread::sleep(left);
+        }
     }
 
     fn next_deadline(&self) -> Instant {
@@ -169,6 +203,8 @@ impl Worker {
             } else if slot.session.next_deadline().is_some_and(|at| at <= now) {
                 let outcome = slot.session.on_deadline(now);
                 self.perform(index, outcome);
+            } else if let Some(packet) = slot.session.transmit_early(now) {
+                slot.send(&packet);
             }
         }
     }
@@ -223,10 +259,8 @@ impl Worker {
         let Some(slot) = &mut self.slots[index] else {
             return;
         };
-        if let Some(packet) = outcome.send
-            && slot.sender.send(&packet)
-        {
-            slot.counters.packets_out += 1;
+        if let Some(packet) = outcome.send {
+            slot.send(&packet);
         }
         let closing = slot.closing.is_some();
         if let Some(change) = outcome.change.filter(|_| !closing) {

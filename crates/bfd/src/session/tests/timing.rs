@@ -49,6 +49,31 @@ fn the_interval_is_the_larger_of_ours_and_what_the_peer_can_take_with_jitter() {
     }
 }
 
+/// Early packets stay within what jitter may take away: no gap below 75 % of the interval.
+#[test]
+fn an_early_packet_is_never_closer_to_the_last_than_jitter_allows() {
+    let (mut session, now) = session_in(State::Up);
+    session.on_packet(now, &peer(State::Up)).unwrap();
+    let interval = session.transmit_interval().unwrap();
+    let mut last = session.next_tx.unwrap();
+    session.on_deadline(last);
+    for _ in 0..500 {
+        session.detect_at = None;
+        let due = session.next_tx.unwrap();
+        let early = due - session.slack().unwrap();
+        assert_eq!(session.transmit_early(early - ms(1)), None);
+        assert!(session.transmit_early(early).is_some());
+        assert!(early - last >= interval * 3 / 4, "{:?}", early - last);
+        last = early;
+    }
+    let (mut down, now) = session_in(State::Down);
+    assert_eq!(
+        down.transmit_early(now + interval * 100),
+        None,
+        "nothing but what is due while not up"
+    );
+}
+
 /// Section 6.8.7: with a multiplier of 1 the gap stays below 90 %.
 #[test]
 fn with_a_multiplier_of_one_there_is_time_left_before_detection() {
