@@ -112,13 +112,23 @@ impl Fib {
         Ok(routes.iter().map(of).collect())
     }
 
-    /// When the last of `count` VIPs had come (`present`) or gone, counted in the kernel's messages.
+    /// When the last of `count` VIPs had come (`present`) or gone, counted in the kernel's messages. When those fall
+    /// silent too early, some were lost in a burst: the FIB is counted, and the moment of that count stands.
     pub(crate) fn until_count(&self, count: usize, present: bool) -> Result<Instant> {
         let mut seen = BTreeSet::new();
         let deadline = Instant::now() + PATIENCE;
+        let wanted = if present { count } else { 0 };
         while Instant::now() < deadline {
-            let Ok(event) = self.events.recv_timeout(PATIENCE) else {
-                break;
+            let event = match self.events.recv_timeout(Duration::from_millis(20)) {
+                Ok(event) => event,
+                Err(RecvTimeoutError::Disconnected) => bail!("ip monitor has ended"),
+                Err(RecvTimeoutError::Timeout) => {
+                    let at = Instant::now();
+                    if !seen.is_empty() && self.widths()?.len() == wanted {
+                        return Ok(at);
+                    }
+                    continue;
+                }
             };
             let vip = event
                 .line
