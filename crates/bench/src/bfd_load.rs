@@ -3,7 +3,7 @@
 use crate::Amount;
 use crate::fib::wait_for;
 use crate::net::{Network, run as command};
-use crate::report::{Figures, Measured};
+use crate::report::{Bar, Figures, Measured};
 use anyhow::{Context, Result, ensure};
 use engine::bfd::{BfdConfig, BfdKey, BfdMonitor, BfdSpeaker};
 use serde::{Deserialize, Serialize};
@@ -41,32 +41,32 @@ pub(crate) fn run(amount: Amount) -> Result<Vec<Measured>> {
     cli::note!("{SESSIONS} BFD sessions, {seconds} s each, idle and with every core busy");
     let idle = measure(50, seconds, false)?;
     let busy = measure(100, seconds, true)?;
-    let row = |what: String, unit, value: f64, bar: &str| Measured {
+    let row = |what: String, unit, value: f64, bar: f64| Measured {
         what,
         router: "-".to_owned(),
         unit,
         evenkeel: Figures::new(vec![value]),
         bird: None,
-        bar: bar.to_owned(),
+        bar: Bar::max(bar),
     };
     Ok(vec![
         row(
             format!("{SESSIONS} BFD sessions 50 ms x 3, {seconds} s: flaps"),
             "flaps",
             idle.flaps as f64,
-            "0",
+            0.0,
         ),
         row(
             format!("{SESSIONS} BFD sessions 50 ms x 3: thread's CPU"),
             "% of a core",
             idle.cpu_percent,
-            "< 5",
+            5.0,
         ),
         row(
             format!("{SESSIONS} BFD sessions 100 ms x 3, every core busy, {seconds} s: flaps"),
             "flaps",
             busy.flaps as f64,
-            "0",
+            0.0,
         ),
     ])
 }

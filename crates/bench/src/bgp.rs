@@ -1,16 +1,17 @@
 //! Announcements and withdrawals, from the command to the speaker to the router's kernel FIB.
 
 use crate::Amount;
-use crate::fib::{Fib, wait_for};
+use crate::fib::Fib;
 use crate::net::Network;
-use crate::report::{Figures, Measured};
+use crate::report::{Bar, Figures, Measured};
 use crate::router::{self, Router};
-use crate::speaker::{Kind, Speaker, Spec};
+use crate::speaker::{Block, Kind, Speaker, Spec};
 use anyhow::Result;
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-const BULK: [usize; 2] = [1_000, 10_000];
-const VIPS_OF_MANY: usize = 100;
+const BULK: [u32; 2] = [1_000, 10_000];
+const VIPS_OF_MANY: u32 = 100;
 
 pub(crate) fn run(amount: Amount) -> Result<Vec<Measured>> {
     let mut rows = Vec::new();
@@ -24,59 +25,84 @@ pub(crate) fn run(amount: Amount) -> Result<Vec<Measured>> {
     Ok(rows)
 }
 
+/// What our speaker and BIRD took, in this order.
+type Times = [Vec<Duration>; 2];
+
+/// A row of times with both columns.
+fn row(what: String, kind: router::Kind, [ours, bird]: &Times, bar: Bar) -> Measured {
+    Measured {
+        what,
+        router: kind.name().to_owned(),
+        unit: "ms",
+        evenkeel: Figures::of_times(ours),
+        bird: Some(Figures::of_times(bird)),
+        bar,
+    }
+}
+
 /// Our speaker and BIRD take turns, each with its own VIP of this round.
 fn single(kind: router::Kind, amount: Amount) -> Result<Vec<Measured>> {
     cli::note!("{}: one VIP, {} rounds", kind.name(), amount.runs());
     let network = Network::new(2)?;
     let _router = Router::start(kind, &network, None)?;
     let fib = Fib::watch(&network.router())?;
-    // Of each round: our VIP and BIRD's.
-    let vips: Vec<[String; 2]> = (1..=amount.runs())
-        .map(|n| [1, 2].map(|engine| format!("10.99.{engine}.{n}")))
-        .collect();
-    let mut speakers = Vec::new();
-    for (index, speaker) in Kind::BOTH.into_iter().enumerate() {
-        let own: Vec<String> = vips.iter().map(|pair| pair[index].clone()).collect();
-        let spec = Spec {
-            engine: index + 1,
-            bfd: None,
-            vips: &own,
-            at_once: false,
-        };
-        let mut speaker = Speaker::start(speaker, &network, spec)?;
-        speaker.await_ready(None)?;
-        speakers.push(speaker);
-    }
-    let mut announced = [Vec::new(), Vec::new()];
-    let mut withdrawn = [Vec::new(), Vec::new()];
-    for (round, pair) in vips.iter().enumerate() {
+    let own = [1, 2].map(|engine| {
+        let rounds = 1..=u8::try_from(amount.runs()).unwrap_or(u8::MAX);
+        rounds
+            .map(|round| Block::one(Ipv4Addr::new(10, 99, engine, round)))
+            .collect::<Vec<_>>()
+    });
+    let mut speakers = start_both(&network, &own)?;
+    let (mut announced, mut withdrawn) = (Times::default(), Times::default());
+    for (round, (ours, birds)) in own[0].iter().zip(&own[1]).enumerate() {
         for index in turns(round) {
-            let (speaker, vip) = (&mut speakers[index], &pair[index]);
-            fib.drain();
-            let start = Instant::now();
-            speaker.announce(vip)?;
-            announced[index].push(fib.until(vip, true)? - start);
+            let (speaker, vip) = (&mut speakers[index], [*ours, *birds][index]);
+            announced[index].push(announce(&fib, std::slice::from_mut(speaker), vip)?);
             let start = Instant::now();
             speaker.withdraw(vip)?;
-            withdrawn[index].push(fib.until(vip, false)? - start);
+            withdrawn[index].push(fib.until(vip, 0)? - start);
         }
     }
     let bar = match kind {
-        router::Kind::Frr => "median <= 100",
-        router::Kind::Bird => "median <= 20",
-    };
-    let row = |what: &str, times: &[Vec<Duration>; 2]| Measured {
-        what: what.to_owned(),
-        router: kind.name().to_owned(),
-        unit: "ms",
-        evenkeel: Figures::of_times(&times[0]),
-        bird: Some(Figures::of_times(&times[1])),
-        bar: bar.to_owned(),
+        router::Kind::Frr => Bar::median(100.0),
+        router::Kind::Bird => Bar::median(20.0),
     };
     Ok(vec![
-        row("VIP announced -> in the FIB", &announced),
-        row("VIP withdrawn -> gone from the FIB", &withdrawn),
+        row("VIP announced -> in the FIB".into(), kind, &announced, bar),
+        row(
+            "VIP withdrawn -> gone from the FIB".into(),
+            kind,
+            &withdrawn,
+            bar,
+        ),
     ])
+}
+
+/// Engine 1 is ours, engine 2 is BIRD; both are established.
+fn start_both(network: &Network, own: &[Vec<Block>; 2]) -> Result<Vec<Speaker>> {
+    let mut speakers = Vec::new();
+    for (index, kind) in Kind::BOTH.into_iter().enumerate() {
+        let spec = Spec {
+            engine: index + 1,
+            bfd: None,
+            vips: &own[index],
+            at_once: false,
+        };
+        let mut speaker = Speaker::start(kind, network, spec)?;
+        speaker.await_ready(None)?;
+        speakers.push(speaker);
+    }
+    Ok(speakers)
+}
+
+/// Until every VIP has each of these speakers as a next hop.
+fn announce(fib: &Fib, speakers: &mut [Speaker], vips: Block) -> Result<Duration> {
+    fib.drain();
+    let start = Instant::now();
+    for speaker in speakers.iter_mut() {
+        speaker.announce(vips)?;
+    }
+    Ok(fib.until(vips, speakers.len())? - start)
 }
 
 /// Who goes first changes from round to round, so that neither always meets the warmer router.
@@ -88,122 +114,159 @@ pub(crate) fn turns(round: usize) -> [usize; 2] {
     }
 }
 
-/// Many VIPs at once, with equal attributes.
-fn bulk(kind: router::Kind, count: usize, amount: Amount) -> Result<Vec<Measured>> {
-    // Each round is a new session: the interval between changes of a route is not what is measured.
+/// What one process with many VIPs took.
+struct Bulk {
+    up: Duration,
+    down: Duration,
+    rss_mib: f64,
+    /// Of our speaker alone; BIRD does not count them.
+    updates: Option<u64>,
+}
+
+/// Many VIPs at once, with equal attributes. Each round is a new process and session: the interval between changes of
+/// a route is not what is measured.
+fn bulk(kind: router::Kind, count: u32, amount: Amount) -> Result<Vec<Measured>> {
     let rounds = amount.runs().min(10);
     cli::note!("{}: {count} VIPs, {rounds} rounds", kind.name());
-    let network = Network::new(1)?;
+    let network = Network::new(2)?;
     let _router = Router::start(kind, &network, None)?;
     let fib = Fib::watch(&network.router())?;
-    let (mut up, mut down) = (Vec::new(), Vec::new());
-    let (mut updates, mut rss) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        let spec = Spec {
-            engine: 1,
-            bfd: None,
-            vips: &[],
-            at_once: false,
-        };
-        let mut speaker = Speaker::start(Kind::Evenkeel, &network, spec)?;
-        speaker.await_ready(None)?;
-        let before = speaker.status()?.updates_out;
-        fib.drain();
-        let start = Instant::now();
-        speaker.say(&format!("announce 10.99.0.1 {count}"))?;
-        up.push(fib.until_count(count, true)? - start);
-        wait_for("every route to be sent", || {
-            Ok(speaker.status()?.routes_sent == count)
-        })?;
-        let status = speaker.status()?;
-        updates.push((status.updates_out - before) as f64);
-        rss.push(status.rss_bytes as f64 / f64::from(1 << 20));
-        let start = Instant::now();
-        speaker.say("withdraw")?;
-        down.push(fib.until_count(count, false)? - start);
+    let mut measured: [Vec<Bulk>; 2] = Default::default();
+    for round in 0..rounds {
+        for index in turns(round) {
+            measured[index].push(bulk_once(&network, &fib, index, count)?);
+        }
     }
-    let row = |what: String, unit, figures, bar: &str| Measured {
-        what,
-        router: kind.name().to_owned(),
-        unit,
-        evenkeel: figures,
-        bird: None,
-        bar: bar.to_owned(),
+    Ok(bulk_rows(kind, count, &measured))
+}
+
+fn bulk_once(network: &Network, fib: &Fib, index: usize, count: u32) -> Result<Bulk> {
+    let vips = Block {
+        first: Ipv4Addr::new(10, 99, 0, 1),
+        count,
     };
+    let spec = Spec {
+        engine: index + 1,
+        bfd: None,
+        vips: &[vips],
+        at_once: false,
+    };
+    let kind = Kind::BOTH[index];
+    let mut speaker = Speaker::start(kind, network, spec)?;
+    speaker.await_ready(None)?;
+    let before = speaker.updates()?;
+    let up = announce(fib, std::slice::from_mut(&mut speaker), vips)?;
+    let updates = speaker
+        .updates_of(count)?
+        .zip(before)
+        .map(|(now, then)| now - then);
+    let rss_mib = speaker.rss_mib()?;
+    let start = Instant::now();
+    speaker.withdraw(vips)?;
+    let down = fib.until(vips, 0)? - start;
+    Ok(Bulk {
+        up,
+        down,
+        rss_mib,
+        updates,
+    })
+}
+
+fn bulk_rows(kind: router::Kind, count: u32, measured: &[Vec<Bulk>; 2]) -> Vec<Measured> {
     let large = count == BULK[1];
+    let times = |of: fn(&Bulk) -> Duration| [0, 1].map(|i| measured[i].iter().map(of).collect());
     let time_bar = if large && kind == router::Kind::Frr {
-        "<= 2000"
+        Bar::max(2000.0)
     } else {
-        ""
+        Bar::NONE
     };
-    Ok(vec![
+    let memory = |index: usize| Figures::new(measured[index].iter().map(|b| b.rss_mib).collect());
+    let updates = measured[0].iter().filter_map(|b| b.updates);
+    vec![
         row(
             format!("{count} VIPs announced -> in the FIB"),
-            "ms",
-            Figures::of_times(&up),
+            kind,
+            &times(|b| b.up),
             time_bar,
         ),
         row(
             format!("{count} VIPs withdrawn -> gone"),
-            "ms",
-            Figures::of_times(&down),
-            "",
+            kind,
+            &times(|b| b.down),
+            Bar::NONE,
         ),
-        row(
-            format!("{count} VIPs: UPDATEs"),
-            "messages",
-            Figures::new(updates),
-            if large { "" } else { "< 10" },
-        ),
-        row(
-            format!("{count} VIPs: speaker's memory"),
-            "MiB",
-            Figures::new(rss),
-            if large { "<= 60" } else { "" },
-        ),
-    ])
+        Measured {
+            what: format!("{count} VIPs: UPDATEs"),
+            router: kind.name().to_owned(),
+            unit: "messages",
+            evenkeel: Figures::new(updates.map(|n| n as f64).collect()),
+            bird: None,
+            bar: if large { Bar::NONE } else { Bar::max(9.0) },
+        },
+        Measured {
+            what: format!("{count} VIPs: speaker's memory"),
+            router: kind.name().to_owned(),
+            unit: "MiB",
+            evenkeel: memory(0),
+            bird: Some(memory(1)),
+            bar: if large { Bar::max(60.0) } else { Bar::NONE },
+        },
+    ]
 }
 
-/// Every engine announces the same VIPs; done when each of them has all next hops in the FIB.
+/// Every engine announces the same VIPs; done when each of them has all next hops in the FIB. First our engines take
+/// their rounds, then as many BIRDs: a router with both at once would serve twice the sessions.
 fn many_engines(kind: router::Kind, amount: Amount) -> Result<Vec<Measured>> {
     let engines = amount.engines();
+    let rounds = amount.runs().min(10);
     cli::note!(
-        "{}: {engines} engines with {VIPS_OF_MANY} VIPs each",
+        "{}: {engines} engines with {VIPS_OF_MANY} VIPs each, {rounds} rounds",
         kind.name()
     );
+    let mut times = Times::default();
+    for (index, speaker) in Kind::BOTH.into_iter().enumerate() {
+        times[index] = many_of(kind, speaker, engines, rounds)?;
+    }
+    let what =
+        format!("{VIPS_OF_MANY} VIPs x {engines} engines announced -> {engines} next hops each");
+    Ok(vec![row(what, kind, &times, Bar::NONE)])
+}
+
+fn many_of(
+    router: router::Kind,
+    kind: Kind,
+    engines: usize,
+    rounds: usize,
+) -> Result<Vec<Duration>> {
     let network = Network::new(engines)?;
-    let _router = Router::start(kind, &network, None)?;
+    let _router = Router::start(router, &network, None)?;
     let fib = Fib::watch(&network.router())?;
+    let vips: Vec<Block> = (0..u8::try_from(rounds).unwrap_or(u8::MAX))
+        .map(|round| Block {
+            first: Ipv4Addr::new(10, 99, round, 1),
+            count: VIPS_OF_MANY,
+        })
+        .collect();
     let mut speakers = Vec::new();
     for engine in 1..=engines {
         let spec = Spec {
             engine,
             bfd: None,
-            vips: &[],
+            vips: &vips,
             at_once: false,
         };
-        speakers.push(Speaker::start(Kind::Evenkeel, &network, spec)?);
+        speakers.push(Speaker::start(kind, &network, spec)?);
     }
     for speaker in &mut speakers {
         speaker.await_ready(None)?;
     }
-    let start = Instant::now();
-    for speaker in &mut speakers {
-        speaker.say(&format!("announce 10.99.0.1 {VIPS_OF_MANY}"))?;
+    let mut times = Vec::new();
+    for block in vips {
+        times.push(announce(&fib, &mut speakers, block)?);
+        for speaker in &mut speakers {
+            speaker.withdraw(block)?;
+        }
+        fib.await_state(block, 0)?;
     }
-    let complete = || {
-        let widths = fib.widths()?;
-        Ok(widths.len() == VIPS_OF_MANY && widths.values().all(|width| *width == engines))
-    };
-    wait_for("every VIP to have every next hop", complete)?;
-    Ok(vec![Measured {
-        what: format!(
-            "{VIPS_OF_MANY} VIPs x {engines} engines announced -> all next hops in the FIB"
-        ),
-        router: kind.name().to_owned(),
-        unit: "ms",
-        evenkeel: Figures::of_times(&[start.elapsed()]),
-        bird: None,
-        bar: format!("{engines} next hops each"),
-    }])
+    Ok(times)
 }

@@ -4,12 +4,13 @@ use crate::Amount;
 use crate::bfd_load;
 use crate::fib::{Fib, wait_for};
 use crate::net::Network;
-use crate::report::{Figures, Measured};
+use crate::report::{Bar, Figures, Measured};
 use crate::router::{self, Router};
-use crate::speaker::{Kind, Speaker, Spec};
+use crate::speaker::{Block, Kind, Speaker, Spec};
 use anyhow::Result;
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 const BFD_MS: u64 = 50;
@@ -46,15 +47,16 @@ impl Story {
         }
     }
 
-    fn bar(self, router: router::Kind) -> &'static str {
-        let frr = router == router::Kind::Frr;
+    fn bar(self, router: router::Kind) -> Bar {
+        let by_router = |frr, bird| match router {
+            router::Kind::Frr => Bar::max(frr),
+            router::Kind::Bird => Bar::max(bird),
+        };
         match self {
-            Self::SilentLoss | Self::Stopped if frr => "max <= 300, median <= BIRD + 10 %",
-            Self::SilentLoss | Self::Stopped => "max <= 200, median <= BIRD + 10 %",
-            Self::Killed | Self::Terminated if frr => "max <= 120",
-            Self::Killed | Self::Terminated => "max <= 20",
-            Self::Started => "max <= 1000",
-            Self::BfdUp => "max <= 3000",
+            Self::SilentLoss | Self::Stopped => by_router(300.0, 200.0).near_bird(10.0),
+            Self::Killed | Self::Terminated => by_router(120.0, 20.0),
+            Self::Started => Bar::max(1000.0),
+            Self::BfdUp => Bar::max(3000.0),
         }
     }
 }
@@ -65,14 +67,14 @@ struct Engine<'a> {
     fib: &'a Fib,
     kind: Kind,
     number: usize,
-    vips: Vec<String>,
+    vips: Block,
     speaker: Speaker,
     times: Times,
 }
 
 impl<'a> Engine<'a> {
     fn start(network: &'a Network, fib: &'a Fib, kind: Kind, number: usize) -> Result<Self> {
-        let vips = vec![format!("10.99.{number}.1")];
+        let vips = vip(number);
         let speaker = Speaker::start(kind, network, spec(number, &vips))?;
         Ok(Self {
             network,
@@ -87,41 +89,37 @@ impl<'a> Engine<'a> {
 
     /// The route is there, the session and BFD are up.
     fn settle(&mut self) -> Result<()> {
-        self.fib.await_state(&self.vips[0], true)?;
+        self.fib.await_state(self.vips, 1)?;
         self.speaker.await_ready(Some(BFD_MS))
     }
 
     fn measure(
         &mut self,
         story: Story,
-        present: bool,
+        width: usize,
         cause: impl FnOnce(&Self) -> Result<()>,
     ) -> Result<()> {
         self.fib.drain();
         let start = Instant::now();
         cause(self)?;
-        let at = self.fib.until(&self.vips[0], present)?;
+        let at = self.fib.until(self.vips, width)?;
         self.times.entry(story).or_default().push(at - start);
         Ok(())
     }
 
     fn round(&mut self) -> Result<()> {
         self.settle()?;
-        self.measure(Story::SilentLoss, false, |e| {
-            e.network.port(e.number, false)
-        })?;
+        self.measure(Story::SilentLoss, 0, |e| e.network.port(e.number, false))?;
         self.network.port(self.number, true)?;
         self.settle()?;
-        self.measure(Story::Stopped, false, |e| e.speaker.signal(Signal::SIGSTOP))?;
+        self.measure(Story::Stopped, 0, |e| e.speaker.signal(Signal::SIGSTOP))?;
         self.speaker.signal(Signal::SIGCONT)?;
         self.settle()?;
-        self.measure(Story::Killed, false, |e| e.speaker.signal(Signal::SIGKILL))?;
+        self.measure(Story::Killed, 0, |e| e.speaker.signal(Signal::SIGKILL))?;
         self.speaker.wait()?;
         self.speaker = Speaker::start(self.kind, self.network, spec(self.number, &self.vips))?;
         self.settle()?;
-        self.measure(Story::Terminated, false, |e| {
-            e.speaker.signal(Signal::SIGTERM)
-        })?;
+        self.measure(Story::Terminated, 0, |e| e.speaker.signal(Signal::SIGTERM))?;
         self.speaker.wait()?;
         self.speaker = Speaker::start(self.kind, self.network, spec(self.number, &self.vips))?;
         Ok(())
@@ -150,20 +148,26 @@ fn starts(kind: router::Kind, amount: Amount) -> Result<Vec<Measured>> {
 
 /// Until the first route is in the FIB, and until BFD is up.
 fn start(network: &Network, fib: &Fib, kind: Kind, number: usize) -> Result<[Duration; 2]> {
-    let vips = vec![format!("10.99.{number}.1")];
+    let vips = vip(number);
     fib.drain();
     let start = Instant::now();
     let mut speaker = Speaker::start(kind, network, spec(number, &vips))?;
-    let route = fib.until(&vips[0], true)? - start;
+    let route = fib.until(vips, 1)? - start;
     wait_for("BFD to come up", || speaker.is_ready(Some(BFD_MS)))?;
     Ok([route, start.elapsed()])
 }
 
-fn spec(engine: usize, vips: &[String]) -> Spec<'_> {
+/// The one VIP of an engine.
+fn vip(engine: usize) -> Block {
+    let engine = u8::try_from(engine).expect("a network has fewer than 256 engines");
+    Block::one(Ipv4Addr::new(10, 99, engine, 1))
+}
+
+fn spec(engine: usize, vips: &Block) -> Spec<'_> {
     Spec {
         engine,
         bfd: Some(BFD_MS),
-        vips,
+        vips: std::slice::from_ref(vips),
         at_once: true,
     }
 }
@@ -200,7 +204,7 @@ fn rows(kind: router::Kind, ours: &Times, bird: &Times) -> Vec<Measured> {
         unit: "ms",
         evenkeel: Figures::of_times(times),
         bird: bird.get(story).map(|times| Figures::of_times(times)),
-        bar: story.bar(kind).to_owned(),
+        bar: story.bar(kind),
     };
     ours.iter().map(row).collect()
 }

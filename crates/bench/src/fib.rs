@@ -1,14 +1,22 @@
 //! The router's kernel FIB, watched through the kernel's own messages.
 
+use crate::speaker::Block;
 use anyhow::{Context, Result, bail};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
+use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 /// Nothing that is measured here takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Messages of a burst follow each other faster.
+const SILENCE: Duration = Duration::from_millis(20);
+
+/// Where every VIP of a measurement is.
+const VIPS: &str = "10.99.0.0/16";
 
 /// A message of the kernel about a route, with the time at which it was read.
 struct Event {
@@ -55,43 +63,56 @@ impl Fib {
         while self.events.try_recv().is_ok() {}
     }
 
-    /// When the route of this VIP came (`present`) or went.
-    pub(crate) fn until(&self, vip: &str, present: bool) -> Result<Instant> {
+    /// When the kernel's messages have shown every VIP with `width` next hops; 0 = gone. When the messages fall silent
+    /// too early, some were lost in a burst: the FIB is looked at, and the moment of that look stands.
+    pub(crate) fn until(&self, vips: Block, width: usize) -> Result<Instant> {
+        let mut missing: BTreeSet<Ipv4Addr> = vips.vips().collect();
         let deadline = Instant::now() + PATIENCE;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self
-                .events
-                .recv_timeout(left.min(Duration::from_millis(200)))
-            {
-                Ok(event) if concerns(&event.line, vip) && deleted(&event.line) != present => {
-                    return Ok(event.at);
+        let mut seen = false;
+        while Instant::now() < deadline {
+            match self.events.recv_timeout(SILENCE) {
+                Ok(event) => {
+                    seen |= note(&mut missing, &event.line, width);
+                    if missing.is_empty() {
+                        return Ok(event.at);
+                    }
                 }
-                Ok(_) => {}
-                // An event may have come before the watch: the FIB itself decides.
-                Err(RecvTimeoutError::Timeout) if left.is_zero() => {
-                    bail!("route to {vip} present={present}: not within {PATIENCE:?}")
-                }
-                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => bail!("ip monitor has ended"),
+                Err(RecvTimeoutError::Timeout) => {
+                    let at = Instant::now();
+                    if seen && self.holds(vips, width)? {
+                        return Ok(at);
+                    }
+                }
             }
         }
+        let (left, all) = (missing.len(), vips.count);
+        bail!(
+            "{left} of {all} routes from {} without {width} next hops after {PATIENCE:?}",
+            vips.first
+        )
     }
 
-    /// Whether the route is there now.
-    pub(crate) fn has(&self, vip: &str) -> Result<bool> {
-        Ok(!super::net::run(&["ip", "-n", &self.namespace, "route", "show", vip])?.is_empty())
+    /// Whether every VIP has `width` next hops now; 0 = is not there.
+    fn holds(&self, vips: Block, width: usize) -> Result<bool> {
+        let widths = self.widths()?;
+        Ok(vips
+            .vips()
+            .all(|vip| widths.get(&vip).copied().unwrap_or(0) == width))
     }
 
     /// Waits, without measuring.
-    pub(crate) fn await_state(&self, vip: &str, present: bool) -> Result<()> {
-        let what = format!("route to {vip} present={present}");
-        wait_for(&what, || Ok(self.has(vip)? == present))
+    pub(crate) fn await_state(&self, vips: Block, width: usize) -> Result<()> {
+        let what = format!(
+            "{} routes from {} with {width} next hops",
+            vips.count, vips.first
+        );
+        wait_for(&what, || self.holds(vips, width))
     }
 
-    /// Host routes below 10.99.0.0/16 with their number of next hops.
-    pub(crate) fn widths(&self) -> Result<BTreeMap<String, usize>> {
-        let text = super::net::run(&[
+    /// Host routes with their number of next hops.
+    fn widths(&self) -> Result<BTreeMap<Ipv4Addr, usize>> {
+        let command = [
             "ip",
             "-n",
             &self.namespace,
@@ -99,61 +120,37 @@ impl Fib {
             "route",
             "show",
             "root",
-            "10.99.0.0/16",
-        ])?;
-        let routes: Vec<serde_json::Value> = serde_json::from_str(&text)?;
+            VIPS,
+        ];
+        let routes: Vec<serde_json::Value> = serde_json::from_str(&super::net::run(&command)?)?;
         let width = |route: &serde_json::Value| route["nexthops"].as_array().map_or(1, Vec::len);
-        let of = |route: &serde_json::Value| {
-            (
-                route["dst"].as_str().unwrap_or_default().to_owned(),
-                width(route),
-            )
-        };
-        Ok(routes.iter().map(of).collect())
-    }
-
-    /// When the last of `count` VIPs had come (`present`) or gone, counted in the kernel's messages. When those fall
-    /// silent too early, some were lost in a burst: the FIB is counted, and the moment of that count stands.
-    pub(crate) fn until_count(&self, count: usize, present: bool) -> Result<Instant> {
-        let mut seen = BTreeSet::new();
-        let deadline = Instant::now() + PATIENCE;
-        let wanted = if present { count } else { 0 };
-        while Instant::now() < deadline {
-            let event = match self.events.recv_timeout(Duration::from_millis(20)) {
-                Ok(event) => event,
-                Err(RecvTimeoutError::Disconnected) => bail!("ip monitor has ended"),
-                Err(RecvTimeoutError::Timeout) => {
-                    let at = Instant::now();
-                    if !seen.is_empty() && self.widths()?.len() == wanted {
-                        return Ok(at);
-                    }
-                    continue;
-                }
-            };
-            let vip = event
-                .line
-                .split_whitespace()
-                .find(|word| word.starts_with("10.99."));
-            if let Some(vip) = vip.filter(|_| deleted(&event.line) != present) {
-                seen.insert(vip.to_owned());
-            }
-            if seen.len() >= count {
-                return Ok(event.at);
-            }
-        }
-        bail!(
-            "{} of {count} routes present={present} after {PATIENCE:?}",
-            seen.len()
-        )
+        let vip = |route: &serde_json::Value| route["dst"].as_str()?.parse().ok();
+        Ok(routes
+            .iter()
+            .filter_map(|r| Some((vip(r)?, width(r))))
+            .collect())
     }
 }
 
-fn deleted(line: &str) -> bool {
-    line.starts_with("Deleted ")
-}
-
-fn concerns(line: &str, vip: &str) -> bool {
-    line.split_whitespace().take(3).any(|word| word == vip)
+/// Takes the message's VIP off those that miss the width; whether it did.
+fn note(missing: &mut BTreeSet<Ipv4Addr>, line: &str, width: usize) -> bool {
+    let Some(vip) = line
+        .split_whitespace()
+        .take(3)
+        .find_map(|word| word.parse().ok())
+    else {
+        return false;
+    };
+    let hops = line
+        .split_whitespace()
+        .filter(|word| *word == "via")
+        .count();
+    let shown = if line.starts_with("Deleted ") {
+        0
+    } else {
+        hops
+    };
+    shown == width && missing.remove(&vip)
 }
 
 /// Until it holds, looked at every 20 ms; an error names what did not.

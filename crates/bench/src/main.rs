@@ -74,16 +74,29 @@ fn main() -> ExitCode {
     let args = Args::parse();
     cli::output::set_format(args.output);
     let done = match args.command {
-        Command::Bgp(amount) => bgp::run(amount).map(|rows| report::print(&rows, args.output)),
-        Command::Failover(amount) => {
-            failover::run(amount).map(|rows| report::print(&rows, args.output))
-        }
-        Command::Bfd(amount) => bfd_load::run(amount).map(|rows| report::print(&rows, args.output)),
+        Command::Bgp(amount) => measure(bgp::run, amount, args.output),
+        Command::Failover(amount) => measure(failover::run, amount, args.output),
+        Command::Bfd(amount) => measure(bfd_load::run, amount, args.output),
         Command::Member(args) => member::run(&args),
         Command::BfdEnd(args) => bfd_load::run_end(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => cli::output::failure(&error),
+    }
+}
+
+/// Prints what was measured; a full run fails when a bar does not hold.
+fn measure(
+    run: fn(Amount) -> anyhow::Result<Vec<report::Measured>>,
+    amount: Amount,
+    output: cli::output::Format,
+) -> anyhow::Result<()> {
+    let rows = run(amount)?;
+    report::print(&rows, output);
+    if amount.short {
+        Ok(())
+    } else {
+        report::judge(&rows)
     }
 }

@@ -29,7 +29,6 @@ pub(crate) struct Status {
     pub(crate) bfd: String,
     pub(crate) updates_out: u64,
     pub(crate) routes_sent: usize,
-    pub(crate) rss_bytes: u64,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -102,16 +101,7 @@ fn status(speaker: &SpeakerHandle) -> Status {
         bfd: session.bfd_state,
         updates_out: session.updates_out,
         routes_sent: session.routes.iter().filter(|r| r.sent).count(),
-        rss_bytes: rss_bytes(),
     }
-}
-
-/// Resident memory of this process.
-fn rss_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
 }
 
 fn desired(args: &Args) -> BgpDesired {

@@ -3,6 +3,7 @@
 use cli::output::Format;
 use cli::output::table::{self, Column, Row};
 use serde::Serialize;
+use std::fmt;
 use std::time::Duration;
 
 /// One thing measured on one router, ours beside the peer's.
@@ -15,7 +16,76 @@ pub(crate) struct Measured {
     /// BIRD in the engine's place; none where there is nothing to compare with.
     pub(crate) bird: Option<Figures>,
     /// What we demand of ourselves.
-    pub(crate) bar: String,
+    pub(crate) bar: Bar,
+}
+
+impl Measured {
+    /// Whether the bar holds; `None` where there is none.
+    fn holds(&self) -> Option<bool> {
+        self.bar.holds(&self.evenkeel, self.bird.as_ref())
+    }
+}
+
+/// Upper bounds; those that are set must all hold.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub(crate) struct Bar {
+    median: Option<f64>,
+    max: Option<f64>,
+    /// The median is at most this many percent above BIRD's.
+    above_bird_percent: Option<f64>,
+}
+
+impl Bar {
+    pub(crate) const NONE: Self = Self {
+        median: None,
+        max: None,
+        above_bird_percent: None,
+    };
+
+    pub(crate) fn median(bound: f64) -> Self {
+        Self {
+            median: Some(bound),
+            ..Self::NONE
+        }
+    }
+
+    pub(crate) fn max(bound: f64) -> Self {
+        Self {
+            max: Some(bound),
+            ..Self::NONE
+        }
+    }
+
+    pub(crate) fn near_bird(self, percent: f64) -> Self {
+        Self {
+            above_bird_percent: Some(percent),
+            ..self
+        }
+    }
+
+    fn holds(self, ours: &Figures, bird: Option<&Figures>) -> Option<bool> {
+        let beside = self.above_bird_percent.zip(bird);
+        let bounds = [
+            self.median.map(|bound| ours.median <= bound),
+            self.max.map(|bound| ours.max <= bound),
+            beside.map(|(percent, bird)| ours.median <= bird.median * (1.0 + percent / 100.0)),
+        ];
+        let set: Vec<bool> = bounds.into_iter().flatten().collect();
+        (!set.is_empty()).then(|| !set.contains(&false))
+    }
+}
+
+impl fmt::Display for Bar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bounds = [
+            self.median.map(|bound| format!("median <= {bound}")),
+            self.max.map(|bound| format!("max <= {bound}")),
+            self.above_bird_percent
+                .map(|percent| format!("median <= BIRD + {percent} %")),
+        ];
+        let set: Vec<String> = bounds.into_iter().flatten().collect();
+        f.write_str(&set.join(", "))
+    }
 }
 
 /// The samples and what matters of them.
@@ -66,12 +136,33 @@ impl Row for Measured {
             r.bird.as_ref().map(Figures::show).unwrap_or_default()
         }),
         Column::new("N", |r| r.evenkeel.samples.len().to_string()),
-        Column::new("BAR", |r| r.bar.clone()),
+        Column::new("BAR", |r| r.bar.to_string()),
+        Column::new("HOLDS", |r| match r.holds() {
+            None => "-".to_owned(),
+            Some(true) => "yes".to_owned(),
+            Some(false) => "NO".to_owned(),
+        }),
     ];
 }
 
 pub(crate) fn print(rows: &[Measured], format: Format) {
     table::print(rows, format);
+}
+
+/// # Errors
+///
+/// Bars that do not hold, by name.
+pub(crate) fn judge(rows: &[Measured]) -> anyhow::Result<()> {
+    let missed = rows.iter().filter(|row| row.holds() == Some(false));
+    let names: Vec<String> = missed
+        .map(|row| format!("{} ({}): {}", row.what, row.router, row.bar))
+        .collect();
+    anyhow::ensure!(
+        names.is_empty(),
+        "bars that do not hold: {}",
+        names.join("; ")
+    );
+    Ok(())
 }
 
 #[cfg(test)]
@@ -83,5 +174,23 @@ mod tests {
         let figures = Figures::new(vec![4.0, 1.0, 3.0, 2.0]);
         assert_eq!((figures.median, figures.max), (2.5, 4.0));
         assert_eq!(Figures::new(vec![3.0, 1.0, 2.0]).median, 2.0);
+    }
+
+    #[test]
+    fn every_bound_of_a_bar_must_hold_and_no_bound_says_nothing() {
+        let (ours, bird) = (
+            Figures::new(vec![10.0, 11.0, 30.0]),
+            Figures::new(vec![10.0]),
+        );
+        let holds = |bar: Bar| bar.holds(&ours, Some(&bird));
+        assert_eq!(holds(Bar::NONE), None);
+        assert_eq!(holds(Bar::median(11.0)), Some(true));
+        assert_eq!(holds(Bar::max(29.0)), Some(false));
+        assert_eq!(holds(Bar::max(30.0).near_bird(10.0)), Some(true));
+        assert_eq!(holds(Bar::max(30.0).near_bird(9.0)), Some(false));
+        assert_eq!(
+            Bar::max(30.0).near_bird(9.0).to_string(),
+            "max <= 30, median <= BIRD + 9 %"
+        );
     }
 }

@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -38,10 +39,35 @@ pub(crate) struct Spec<'a> {
     /// Number of the engine in the network.
     pub(crate) engine: usize,
     pub(crate) bfd: Bfd,
-    /// VIPs that can be announced one by one.
-    pub(crate) vips: &'a [String],
-    /// The first VIP is announced from the start.
+    /// What can be announced; blocks do not overlap.
+    pub(crate) vips: &'a [Block],
+    /// The first block is announced from the start.
     pub(crate) at_once: bool,
+}
+
+/// Consecutive VIPs that are announced together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Block {
+    pub(crate) first: Ipv4Addr,
+    pub(crate) count: u32,
+}
+
+impl Block {
+    pub(crate) fn one(vip: Ipv4Addr) -> Self {
+        Self {
+            first: vip,
+            count: 1,
+        }
+    }
+
+    pub(crate) fn vips(self) -> impl Iterator<Item = Ipv4Addr> {
+        (0..self.count).map(move |n| Ipv4Addr::from_bits(self.first.to_bits() + n))
+    }
+
+    /// BIRD's name for the protocol that holds it.
+    fn protocol(self) -> String {
+        format!("vips_{}", self.first.to_string().replace('.', "_"))
+    }
 }
 
 impl Speaker {
@@ -66,7 +92,8 @@ impl Speaker {
             command.args(["--bfd", &ms.to_string()]);
         }
         if spec.at_once {
-            command.args(["--announce", &spec.vips[0], "1"]);
+            let Block { first, count } = spec.vips[0];
+            command.args(["--announce", &first.to_string(), &count.to_string()]);
         }
         let mut child = command
             .stdin(Stdio::piped())
@@ -94,23 +121,38 @@ impl Speaker {
         })
     }
 
-    /// Announces one of the VIPs of its [`Spec`].
-    pub(crate) fn announce(&mut self, vip: &str) -> Result<()> {
+    /// Announces one of the blocks of its [`Spec`], instead of what it has announced before.
+    pub(crate) fn announce(&mut self, vips: Block) -> Result<()> {
         match self.kind {
-            Kind::Evenkeel => self.say(&format!("announce {vip} 1")),
-            Kind::Bird => self.ask(&format!("enable {}", protocol(vip))).map(drop),
+            Kind::Evenkeel => self.say(&format!("announce {} {}", vips.first, vips.count)),
+            Kind::Bird => self.tell(&format!("enable {}", vips.protocol())),
         }
     }
 
-    pub(crate) fn withdraw(&mut self, vip: &str) -> Result<()> {
+    pub(crate) fn withdraw(&mut self, vips: Block) -> Result<()> {
         match self.kind {
             Kind::Evenkeel => self.say("withdraw"),
-            Kind::Bird => self.ask(&format!("disable {}", protocol(vip))).map(drop),
+            Kind::Bird => self.tell(&format!("disable {}", vips.protocol())),
         }
+    }
+
+    /// A command to BIRD, whose answer matters not.
+    fn tell(&self, command: &str) -> Result<()> {
+        self.ask(command).map(drop)
+    }
+
+    /// Resident memory of the process, in MiB.
+    pub(crate) fn rss_mib(&self) -> Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+        let kib = line
+            .and_then(|l| l.split_whitespace().next())
+            .context("VmRSS")?;
+        Ok(kib.parse::<f64>()? / 1024.0)
     }
 
     /// A command to our speaker, which answers nothing.
-    pub(crate) fn say(&mut self, line: &str) -> Result<()> {
+    fn say(&mut self, line: &str) -> Result<()> {
         let (input, _) = self
             .pipes
             .as_mut()
@@ -120,7 +162,7 @@ impl Speaker {
     }
 
     /// What our speaker says of itself.
-    pub(crate) fn status(&mut self) -> Result<Status> {
+    fn status(&mut self) -> Result<Status> {
         self.say("status")?;
         let (_, output) = self
             .pipes
@@ -129,6 +171,25 @@ impl Speaker {
         let mut line = String::new();
         output.read_line(&mut line)?;
         serde_json::from_str(&line).context("the status of the speaker")
+    }
+
+    /// UPDATEs that our speaker has sent; `None` of BIRD.
+    pub(crate) fn updates(&mut self) -> Result<Option<u64>> {
+        match self.kind {
+            Kind::Evenkeel => Ok(Some(self.status()?.updates_out)),
+            Kind::Bird => Ok(None),
+        }
+    }
+
+    /// The same, once it has sent this many routes.
+    pub(crate) fn updates_of(&mut self, routes: u32) -> Result<Option<u64>> {
+        if self.kind == Kind::Evenkeel {
+            let all = usize::try_from(routes)?;
+            wait_for("every route to be sent", || {
+                Ok(self.status()?.routes_sent == all)
+            })?;
+        }
+        self.updates()
     }
 
     /// BIRD's answer; sent in one write, so that the clock may start before it.
@@ -170,7 +231,13 @@ impl Speaker {
     }
 
     pub(crate) fn await_ready(&mut self, bfd: Bfd) -> Result<()> {
-        wait_for("a speaker to be established", || self.is_ready(bfd))
+        let waited = wait_for("a speaker to be established", || self.is_ready(bfd));
+        let Err(error) = waited else { return Ok(()) };
+        let standing = match self.kind {
+            Kind::Evenkeel => format!("{:?}", self.status()),
+            Kind::Bird => format!("{:?}", self.ask("show protocols all upstream")),
+        };
+        Err(error.context(standing))
     }
 
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
@@ -202,11 +269,6 @@ fn answered(answer: &[u8]) -> bool {
     text.ends_with('\n') && text.lines().any(last)
 }
 
-/// BIRD's name for the protocol that holds a VIP.
-fn protocol(vip: &str) -> String {
-    format!("vip_{}", vip.replace('.', "_"))
-}
-
 fn bird_config(spec: Spec<'_>) -> Result<String> {
     let address = engine_address(spec.engine);
     let (bfd, watch) = (
@@ -224,17 +286,21 @@ protocol device {{ scan time 1; }}
 }}
 "
     );
-    for (index, vip) in spec.vips.iter().enumerate() {
+    for (index, block) in spec.vips.iter().enumerate() {
         let disabled = if spec.at_once && index == 0 {
             "no"
         } else {
             "yes"
         };
+        let name = block.protocol();
         writeln!(
             config,
-            "protocol static {} {{ disabled {disabled}; ipv4; route {vip}/32 blackhole; }}",
-            protocol(vip)
+            "protocol static {name} {{ disabled {disabled}; ipv4;"
         )?;
+        for vip in block.vips() {
+            writeln!(config, "    route {vip}/32 blackhole;")?;
+        }
+        config += "}\n";
     }
     Ok(config)
 }

@@ -439,3 +439,94 @@ fn bfd_status(seen: &Seen) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::v1::BgpRoute;
+
+    fn seen() -> Seen {
+        let route = |prefix: &str, sent| BgpRoute {
+            prefix: prefix.to_owned(),
+            next_hop: "10.0.0.11".to_owned(),
+            sent,
+            ..BgpRoute::default()
+        };
+        let established = BgpSession {
+            peer: "10.0.0.1".to_owned(),
+            local_address: "10.0.0.11".to_owned(),
+            state: BgpState::Established.into(),
+            local_as: 65001,
+            remote_as: 65001,
+            local_router_id: "10.0.0.11".to_owned(),
+            routes: vec![route("192.0.2.1/32", true), route("192.0.2.2/32", false)],
+            md5: true,
+            bfd_state: "up".to_owned(),
+            ..BgpSession::default()
+        };
+        let idle = BgpSession {
+            peer: "2001:db8::1".to_owned(),
+            state: BgpState::Idle.into(),
+            local_as: 65001,
+            remote_as: 65002,
+            ..BgpSession::default()
+        };
+        Seen {
+            uuid: "serviceengine-1".to_owned(),
+            name: "se-1".to_owned(),
+            vrf: "global".to_owned(),
+            report: Report {
+                bgp_sessions: vec![established, idle],
+                ..Report::default()
+            },
+        }
+    }
+
+    #[test]
+    fn the_summaries_are_by_family_and_say_state_or_prefixes_sent() {
+        let (v4, v6) = (summary(&seen(), true), summary(&seen(), false));
+        assert!(v4.starts_with("BGP router identifier 10.0.0.11, local AS number 65001\n"));
+        let line = v4.lines().last().unwrap_or_default();
+        assert!(
+            line.starts_with("10.0.0.1 ") && line.ends_with(" 1"),
+            "{line}"
+        );
+        let line = v6.lines().last().unwrap_or_default();
+        assert!(
+            line.starts_with("2001:db8::1 ") && line.ends_with(" Idle"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn only_what_was_sent_is_advertised() {
+        let advertised = advertised(&seen());
+        assert_eq!(advertised[0]["peer_ip"]["type"], "V4");
+        let text = advertised[0]["ipv4_routes"].as_str().unwrap_or_default();
+        assert!(
+            text.contains("192.0.2.1/32") && !text.contains("192.0.2.2/32"),
+            "{text}"
+        );
+        assert_eq!(advertised[1]["ipv6_routes"], "");
+    }
+
+    #[test]
+    fn the_configuration_shows_no_key() {
+        let text = running_config(&seen());
+        assert!(
+            text.contains(" neighbor 10.0.0.1 password <hidden>\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains(" neighbor 10.0.0.1 bfd\n")
+                && text.contains(" neighbor 2001:db8::1 remote-as 65002\n")
+        );
+        assert!(neighbors(&seen()).contains(
+            "BGP neighbor is 2001:db8::1, remote AS 65002, local AS 65001, external link"
+        ));
+        assert_eq!(
+            peer_state(&seen())["peers_state"][0]["state"],
+            "Established"
+        );
+    }
+}

@@ -11,6 +11,7 @@
     missing_docs
 )]
 
+mod capture;
 mod lab;
 
 use std::net::IpAddr;
@@ -304,8 +305,25 @@ fn a_wrong_md5_key_keeps_the_session_down_and_the_right_one_brings_it_up_at_once
     });
 }
 
+/// Until exactly these peers have an established session.
+async fn until_sessions(speaker: &SpeakerHandle, peers: &[&str]) {
+    wait_for("the sessions", PATIENCE, async || {
+        let status = speaker.status().borrow().clone();
+        let up = status
+            .iter()
+            .filter(|s| s.state() == v1::BgpState::Established);
+        let seen: Vec<_> = up.map(|s| s.peer.as_str()).collect();
+        if seen == peers {
+            Ok(())
+        } else {
+            Err(format!("{seen:?}"))
+        }
+    })
+    .await;
+}
+
 #[test]
-fn adding_and_removing_a_peer_sends_nothing_to_the_other() {
+fn peers_come_go_and_change_without_a_byte_to_the_others() {
     if !can_run() {
         return;
     }
@@ -317,8 +335,13 @@ fn adding_and_removing_a_peer_sends_nothing_to_the_other() {
         };
         let speaker = Speaker::spawn();
         speaker.apply(desired(vec![peer(1)], &[VIP]));
+        let capture = capture::Capture::start();
         until_fib(first, VIP, &[ENGINE]).await;
         let before = traffic(first, ENGINE).await;
+        assert!(
+            !capture.segments_of("10.10.1.1").is_empty(),
+            "the route was seen on its way"
+        );
 
         speaker.apply(desired(vec![peer(1), peer(2)], &[VIP]));
         until_fib(second, VIP, &["10.10.2.11"]).await;
@@ -334,12 +357,36 @@ fn adding_and_removing_a_peer_sends_nothing_to_the_other() {
         until_established(&speaker, 2).await;
         assert_eq!(traffic(second, "10.10.2.11").await, second_before);
 
+        // Another address of the second router: the old peer is left, the new one gets all.
+        lab::run(&[
+            "ip",
+            "-n",
+            &second.namespace,
+            "address",
+            "add",
+            "10.10.2.2/24",
+            "dev",
+            "eth0",
+        ]);
+        let moved = v1::BgpPeer {
+            address: "10.10.2.2".to_owned(),
+            ..peer(2)
+        };
+        speaker.apply(desired(vec![peer(1), moved], &[VIP]));
+        until_sessions(&speaker, &["10.10.1.1", "10.10.2.2"]).await;
+        until_fib(second, VIP, &["10.10.2.11"]).await;
+
         speaker.apply(desired(vec![peer(1)], &[VIP]));
         until_fib(second, VIP, &[]).await;
         until_neighbor(second, "10.10.2.11", "Cease, Peer De-configured", |n| {
             n["lastErrorCodeSubcode"] == "0603"
         })
         .await;
+        assert_eq!(
+            capture.segments_of("10.10.1.1"),
+            [],
+            "on the first peer's TCP stream"
+        );
         assert_eq!(
             traffic(first, ENGINE).await,
             before,

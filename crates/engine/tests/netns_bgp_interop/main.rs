@@ -280,6 +280,28 @@ fn signed(kind: Kind) {
     });
 }
 
+/// The router offers every capability that it knows: those that we have too are in force, the others are ignored.
+fn every_capability(kind: Kind) {
+    let spec = Spec {
+        talkative: true,
+        ..Spec::IBGP
+    };
+    story(kind, spec, async |router: &mut Upstream, _: &Lab| {
+        let speaker = Speaker::spawn();
+        speaker.apply(desired(spec, &[VIP]));
+        until_held(router, VIP, "10.10.1.11").await;
+        let session = speaker.status().borrow()[0].clone();
+        for expected in ["IPv4 unicast", "route refresh", "four-octet AS"] {
+            let known = session.capabilities.iter().any(|c| c == expected);
+            assert!(known, "{kind:?}: {expected} in {:?}", session.capabilities);
+        }
+        speaker.apply(desired(spec, &[]));
+        until_gone(router, VIP).await;
+        assert_eq!(established(&speaker), 1, "{kind:?}");
+        speaker.shutdown("", Duration::from_secs(5)).await;
+    });
+}
+
 /// External BGP with a TTL of 64 on both sides, as the document's Mesos case needs.
 fn multihop(kind: Kind) {
     let spec = Spec {
@@ -346,8 +368,8 @@ macro_rules! matrix {
 }
 
 matrix! {
-    frr: Kind::Frr => [life_of_a_session, external_over_ipv6, signed, multihop, watched];
-    bird: Kind::Bird => [life_of_a_session, external_over_ipv6, signed, multihop, watched];
-    gobgp: Kind::Gobgp => [life_of_a_session, external_over_ipv6, signed, multihop];
-    openbgpd: Kind::Openbgpd => [life_of_a_session, external_over_ipv6, signed, multihop];
+    frr: Kind::Frr => [life_of_a_session, external_over_ipv6, signed, multihop, watched, every_capability];
+    bird: Kind::Bird => [life_of_a_session, external_over_ipv6, signed, multihop, watched, every_capability];
+    gobgp: Kind::Gobgp => [life_of_a_session, external_over_ipv6, signed, multihop, every_capability];
+    openbgpd: Kind::Openbgpd => [life_of_a_session, external_over_ipv6, signed, multihop, every_capability];
 }

@@ -41,6 +41,8 @@ pub struct Spec {
     pub md5: Option<&'static str>,
     pub multihop: bool,
     pub bfd: bool,
+    /// Offers every capability that it knows.
+    pub talkative: bool,
 }
 
 impl Spec {
@@ -51,6 +53,7 @@ impl Spec {
         md5: None,
         multihop: false,
         bfd: false,
+        talkative: false,
     };
 
     fn engine(&self) -> &'static str {
@@ -383,6 +386,7 @@ impl Upstream {
             md5,
             multihop,
             bfd,
+            talkative,
         } = self.spec;
         let engine = self.spec.engine();
         let line = |on: bool, text: &str| {
@@ -401,6 +405,14 @@ impl Upstream {
         );
         config += &line(multihop, "ebgp-multihop 64");
         config += &line(bfd, "bfd profile fast");
+        config += &line(talkative, "capability dynamic");
+        config += &line(talkative, "capability extended-nexthop");
+        if talkative {
+            config = config.replacen(" neighbor", " bgp graceful-restart\n neighbor", 1);
+            config += &format!(
+                " address-family ipv4 unicast\n  neighbor {engine} addpath-tx-all-paths\n  neighbor {engine} capability orf prefix-list both\n exit-address-family\n"
+            );
+        }
         if v6 {
             config += &format!(" address-family ipv6 unicast\n  neighbor {engine} activate\n");
         }
@@ -415,6 +427,7 @@ impl Upstream {
             md5,
             multihop,
             bfd,
+            talkative,
         } = self.spec;
         let (engine, router) = (self.spec.engine(), self.spec.router());
         let family = if v6 { "ipv6" } else { "ipv4" };
@@ -425,6 +438,12 @@ impl Upstream {
             format!("password \"{}\";", md5.unwrap_or_default()),
         );
         let watch = line(bfd, "bfd on;".to_owned());
+        let session = line(
+            talkative,
+            "graceful restart on; long lived graceful restart on; advertise hostname on;"
+                .to_owned(),
+        );
+        let channel = line(talkative, "add paths on; extended next hop on;".to_owned());
         let bfd = line(
             bfd,
             "protocol bfd { interface \"*\" { interval 50 ms; multiplier 3; }; }".to_owned(),
@@ -440,8 +459,8 @@ protocol bgp se {{
     neighbor {engine} as {engine_as};
     passive; {reach} {password} {watch}
     error wait time 1, 2;
-    enable extended messages;
-    {family} {{ import all; export none; }};
+    enable extended messages; {session}
+    {family} {{ import all; export none; {channel} }};
 }}
 "
         )
@@ -455,6 +474,7 @@ protocol bgp se {{
             md5,
             multihop,
             bfd: _,
+            talkative,
         } = self.spec;
         let engine = self.spec.engine();
         let family = if v6 { "ipv6-unicast" } else { "ipv4-unicast" };
@@ -473,9 +493,17 @@ passive-mode = true
 [neighbors.ebgp-multihop.config]
 enabled = {multihop}
 multihop-ttl = 64
+[neighbors.graceful-restart.config]
+enabled = {talkative}
+restart-time = 120
+long-lived-enabled = {talkative}
+[neighbors.add-paths.config]
+receive = {talkative}
 [[neighbors.afi-safis]]
 [neighbors.afi-safis.config]
 afi-safi-name = \"{family}\"
+[neighbors.afi-safis.mp-graceful-restart.config]
+enabled = {talkative}
 "
         )
     }
@@ -488,6 +516,7 @@ afi-safi-name = \"{family}\"
             md5,
             multihop,
             bfd: _,
+            talkative,
         } = self.spec;
         let (engine, router) = (self.spec.engine(), self.spec.router());
         let socket = self.dir.join("bgpd.sock").display().to_string();
@@ -500,6 +529,11 @@ afi-safi-name = \"{family}\"
             .map(|k| format!("tcp md5sig password \"{k}\""))
             .unwrap_or_default();
         let reach = if multihop { "multihop 64" } else { "" };
+        let capabilities = if talkative {
+            "announce enhanced refresh yes\n    announce add-path recv yes\n    announce restart yes\n    announce as-4byte yes"
+        } else {
+            ""
+        };
         format!(
             "AS {asn}
 router-id 10.10.1.1
@@ -512,6 +546,7 @@ neighbor {engine} {{
     {family}
     {password}
     {reach}
+    {capabilities}
 }}
 allow from any
 "
