@@ -7,8 +7,8 @@
 //! * every withdrawal goes out at once. RFC 4271 section 9.2.1.1 counts withdrawals into
 //!   MinRouteAdvertisementInterval; a load balancer must not blackhole for seconds, so this is a
 //!   deviation on purpose;
-//! * later announcements of the same route are spaced by `advertisement_interval`, counted from its
-//!   last announcement, and only the net result is sent.
+//! * later announcements of the same route are spaced by `advertisement_interval` with jitter (RFC 4271 section 10),
+//!   counted from its last announcement, and only the net result is sent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,9 +21,22 @@ use crate::types::{Community, Family, LargeCommunity};
 /// LOCAL_PREF when nothing is configured: what routers assume for a route that carries none.
 pub const LOCAL_PREF_DEFAULT: u32 = 100;
 
+/// ORIGIN (RFC 4271 section 5.1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Origin {
+    /// Interior to the AS: our own routes.
+    #[default]
+    Igp,
+    /// Learned by EGP.
+    Egp,
+    /// Learned by other means.
+    Incomplete,
+}
+
 /// What the operator may say about a route; the session adds what follows from the peer.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RouteAttributes {
+    origin: Origin,
     local_pref: u32,
     prepend: u8,
     communities: Vec<Community>,
@@ -34,6 +47,8 @@ pub struct RouteAttributes {
 /// The values of [`RouteAttributes`] before they are checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttributeValues {
+    /// ORIGIN of a learned route that is passed on: "SHOULD NOT be changed" (RFC 4271 section 5.1.1).
+    pub origin: Origin,
     /// Preference towards internal peers; external ones do not get it.
     pub local_pref: u32,
     /// How often our AS is repeated towards external peers, on top of the first.
@@ -49,6 +64,7 @@ pub struct AttributeValues {
 impl Default for AttributeValues {
     fn default() -> Self {
         Self {
+            origin: Origin::Igp,
             local_pref: LOCAL_PREF_DEFAULT,
             prepend: 0,
             communities: Vec::new(),
@@ -87,6 +103,7 @@ impl RouteAttributes {
     /// More prepends, communities or path than allowed.
     pub fn new(values: AttributeValues) -> Result<Self, AttributeError> {
         let AttributeValues {
+            origin,
             local_pref,
             prepend,
             mut communities,
@@ -107,6 +124,7 @@ impl RouteAttributes {
         }
         match u8::try_from(prepend) {
             Ok(small) if prepend <= Self::PREPEND_MAX => Ok(Self {
+                origin,
                 local_pref,
                 prepend: small,
                 communities,
@@ -130,6 +148,12 @@ impl RouteAttributes {
             marked.communities.insert(at, Community::GRACEFUL_SHUTDOWN);
         }
         marked
+    }
+
+    /// IGP for our own routes.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        self.origin
     }
 
     /// Preference towards internal peers.
@@ -166,6 +190,7 @@ impl RouteAttributes {
 impl Default for RouteAttributes {
     fn default() -> Self {
         Self {
+            origin: Origin::Igp,
             local_pref: LOCAL_PREF_DEFAULT,
             prepend: 0,
             communities: Vec::new(),
@@ -199,19 +224,45 @@ impl Batch {
 struct Entry {
     desired: Option<Arc<RouteAttributes>>,
     sent: Option<Arc<RouteAttributes>>,
+    /// The peer has asked for it again.
+    resend: bool,
     /// In this session.
     last_announced: Option<Instant>,
+    /// What is taken off the advertisement interval after that announcement.
+    jitter: Jitter,
 }
 
 impl Entry {
-    fn is_settled(&self) -> bool {
+    fn in_force(&self) -> bool {
         self.desired == self.sent
+    }
+
+    fn is_settled(&self) -> bool {
+        self.in_force() && !self.resend
     }
 
     /// When the difference may go out; only meaningful while there is one.
     fn due(&self, interval: Duration) -> Option<Instant> {
-        self.desired.as_ref()?;
-        self.last_announced.map(|at| at + interval)
+        self.desired.as_ref().filter(|_| !self.resend)?;
+        self.last_announced.map(|at| at + self.jitter.of(interval))
+    }
+}
+
+/// A factor from 0.75 to 1.0 for a duration (RFC 4271 section 10); the default leaves it as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Jitter(u16);
+
+impl Jitter {
+    /// From 1.0 (step 0) to 0.75 (the largest).
+    #[must_use]
+    pub fn from_step(step: u16) -> Self {
+        Self(step)
+    }
+
+    /// The duration with this factor.
+    #[must_use]
+    pub fn of(self, duration: Duration) -> Duration {
+        duration - duration / 4 * u32::from(self.0) / (1 << 16)
     }
 }
 
@@ -270,7 +321,10 @@ impl AdjRibOut {
         // A withdrawn route is remembered only as long as it would delay its own return.
         self.entries.retain(|_, entry| {
             let gone = entry.desired.is_none() && entry.sent.is_none();
-            !gone || entry.last_announced.is_some_and(|at| at + interval > now)
+            let until = entry
+                .last_announced
+                .map(|at| at + entry.jitter.of(interval));
+            !gone || until.is_some_and(|at| at > now)
         });
         self.recompute();
     }
@@ -279,7 +333,11 @@ impl AdjRibOut {
     pub fn start_session(&mut self, families: impl IntoIterator<Item = Family>) {
         self.families = families.into_iter().collect();
         for entry in self.entries.values_mut() {
-            (entry.sent, entry.last_announced) = (None, None);
+            let desired = entry.desired.take();
+            *entry = Entry {
+                desired,
+                ..Entry::default()
+            };
         }
         self.recompute();
     }
@@ -293,7 +351,7 @@ impl AdjRibOut {
     pub fn refresh(&mut self, family: Family) {
         for (prefix, entry) in &mut self.entries {
             if Family::of_prefix(*prefix) == family && entry.desired.is_some() {
-                (entry.sent, entry.last_announced) = (None, None);
+                entry.resend = true;
             }
         }
         self.recompute();
@@ -311,8 +369,9 @@ impl AdjRibOut {
             .collect();
     }
 
-    /// Takes everything that is due, and counts it as sent.
-    pub fn take_due(&mut self, now: Instant) -> Batch {
+    /// Takes everything that is due, and counts it as sent. What is announced by it may change again after the
+    /// advertisement interval with this jitter; one for all keeps them together.
+    pub fn take_due(&mut self, now: Instant, jitter: Jitter) -> Batch {
         let mut batch = Batch::default();
         let interval = self.interval;
         let entries = &mut self.entries;
@@ -324,6 +383,7 @@ impl AdjRibOut {
                 return true;
             }
             settle(*prefix, entry, now, &mut batch);
+            entry.jitter = jitter;
             false
         });
         batch
@@ -334,6 +394,7 @@ impl AdjRibOut {
     pub fn take_withdraw_all(&mut self) -> Batch {
         let mut batch = Batch::default();
         for (prefix, entry) in &mut self.entries {
+            entry.resend = false;
             if entry.sent.take().is_some() {
                 batch
                     .withdraw
@@ -368,7 +429,7 @@ impl AdjRibOut {
             .filter(|(_, entry)| entry.desired.is_some())
             .map(|(prefix, entry)| RouteState {
                 prefix: *prefix,
-                in_force: entry.is_settled(),
+                in_force: entry.in_force(),
                 sent: entry.sent.is_some(),
                 last_announced: entry.last_announced,
             })
@@ -389,6 +450,7 @@ fn settle(prefix: IpNet, entry: &mut Entry, now: Instant, batch: &mut Batch) {
         None => batch.withdraw.entry(family).or_default().push(prefix),
     }
     entry.sent = entry.desired.clone();
+    entry.resend = false;
 }
 
 #[cfg(test)]

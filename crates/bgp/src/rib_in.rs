@@ -9,7 +9,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::types::{Asn, Family};
+use crate::rib::Origin;
+use crate::types::{Asn, Community, Family, LargeCommunity};
 use crate::wire::{ReceivedUpdate, RouteRefresh};
 
 /// Which routes of a peer are kept (avi-api annex, `BgpRoutingOptions`).
@@ -24,12 +25,37 @@ pub struct LearnPolicy {
 /// A route that was kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LearnedRoute {
+    /// ORIGIN.
+    pub origin: Origin,
     /// NEXT_HOP.
     pub next_hop: IpAddr,
     /// AS_PATH, flattened.
     pub as_path: Vec<u32>,
     /// LOCAL_PREF of an internal peer.
     pub local_pref: Option<u32>,
+    /// COMMUNITIES.
+    pub communities: Vec<Community>,
+    /// LARGE_COMMUNITY.
+    pub large_communities: Vec<LargeCommunity>,
+}
+
+impl LearnedRoute {
+    /// Whether its well-known communities let it go on to a peer (RFC 1997).
+    #[must_use]
+    pub fn may_be_passed_on(&self, to_internal: bool) -> bool {
+        let has = |community| self.communities.contains(&community);
+        let internal_only = has(Community::NO_EXPORT) || has(Community::LOCAL_AS);
+        !has(Community::NO_ADVERTISE) && (to_internal || !internal_only)
+    }
+}
+
+/// Whom we are towards the peer: routes that lead back to us are not learned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ourselves<'a> {
+    /// Our AS.
+    pub asn: Asn,
+    /// Our addresses on the link.
+    pub addresses: &'a [IpAddr],
 }
 
 /// See the module's documentation.
@@ -68,7 +94,7 @@ impl AdjRibIn {
     }
 
     /// Takes an UPDATE; true when the kept routes changed.
-    pub fn update(&mut self, local_as: Asn, update: &ReceivedUpdate) -> bool {
+    pub fn update(&mut self, ourselves: Ourselves<'_>, update: &ReceivedUpdate) -> bool {
         let mut changed = false;
         for prefix in &update.withdrawn {
             changed |= self.remove(*prefix);
@@ -76,21 +102,11 @@ impl AdjRibIn {
         let Some(policy) = self.policy else {
             return changed;
         };
-        let attributes = &update.attributes;
-        let looped = attributes.as_path.contains(&local_as.get());
         for prefix in update.announced.iter().filter(|p| policy.wants(**p)) {
-            changed |= match attributes.next_hop {
-                Some(next_hop) if !looped && !next_hop.is_unspecified() => self.keep(
-                    policy,
-                    *prefix,
-                    LearnedRoute {
-                        next_hop,
-                        as_path: attributes.as_path.clone(),
-                        local_pref: attributes.local_pref,
-                    },
-                ),
+            changed |= match usable(*prefix, ourselves, update) {
+                Some(route) => self.keep(policy, *prefix, route),
                 // RFC 4271 section 9: an unusable route replaces the feasible one.
-                _ => self.remove(*prefix),
+                None => self.remove(*prefix),
             };
         }
         changed
@@ -147,6 +163,48 @@ impl AdjRibIn {
     }
 }
 
+/// RFC 4271: not with our AS in the path (section 9.1.2), not by way of ourselves (section 5.1.3), and only a
+/// destination and a next hop to which packets can be sent.
+fn usable(
+    prefix: IpNet,
+    ourselves: Ourselves<'_>,
+    update: &ReceivedUpdate,
+) -> Option<LearnedRoute> {
+    let attributes = &update.attributes;
+    let next_hop = attributes.next_hop_of(prefix)?;
+    let looped = attributes.as_path.contains(&ourselves.asn.get());
+    let back = ourselves.addresses.contains(&next_hop);
+    if looped || back || next_hop.is_unspecified() || !is_destination(prefix) {
+        return None;
+    }
+    Some(LearnedRoute {
+        origin: attributes.origin,
+        next_hop,
+        as_path: attributes.as_path.clone(),
+        local_pref: attributes.local_pref,
+        communities: attributes.communities.clone(),
+        large_communities: attributes.large_communities.clone(),
+    })
+}
+
+/// Neither loopback, multicast nor link-local.
+fn is_destination(prefix: IpNet) -> bool {
+    match prefix {
+        IpNet::V4(v4) => {
+            let address = v4.network();
+            let special =
+                address.is_loopback() || address.octets()[0] >= 224 || address.is_link_local();
+            v4.prefix_len() == 0 || !special
+        }
+        IpNet::V6(v6) => {
+            let address = v6.network();
+            let special =
+                address.is_loopback() || address.is_multicast() || address.is_unicast_link_local();
+            v6.prefix_len() == 0 || !special
+        }
+    }
+}
+
 impl LearnPolicy {
     fn wants(self, prefix: IpNet) -> bool {
         !self.only_default || prefix.prefix_len() == 0
@@ -168,10 +226,12 @@ mod tests {
             attributes: PathAttributes {
                 as_path: as_path.to_vec(),
                 next_hop: Some("10.0.0.1".parse().unwrap()),
+                mp_next_hop: Some((Family::Ipv6Unicast, "2001:db8::1".parse().unwrap())),
                 ..PathAttributes::default()
             },
             treatment: Treatment::Accepted,
             end_of_rib: None,
+            raw: None,
         }
     }
 
@@ -182,7 +242,15 @@ mod tests {
     }
 
     fn take(rib: &mut AdjRibIn, announced: &[&str], withdrawn: &[&str]) -> bool {
-        rib.update(Asn::new(OURS).unwrap(), &update(announced, withdrawn, &[7]))
+        rib.update(ourselves(), &update(announced, withdrawn, &[7]))
+    }
+
+    fn ourselves() -> Ourselves<'static> {
+        const ADDRESSES: [IpAddr; 1] = [IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 11))];
+        Ourselves {
+            asn: Asn::new(OURS).unwrap(),
+            addresses: &ADDRESSES,
+        }
     }
 
     fn held(rib: &AdjRibIn) -> Vec<String> {
@@ -225,9 +293,63 @@ mod tests {
     fn our_own_routes_are_not_learned_back() {
         let mut rib = learning(ALL);
         take(&mut rib, &["10.1.0.0/16"], &[]);
-        let ours = Asn::new(OURS).unwrap();
-        assert!(rib.update(ours, &update(&["10.1.0.0/16"], &[], &[7, OURS])));
+        assert!(rib.update(ourselves(), &update(&["10.1.0.0/16"], &[], &[7, OURS])));
         assert!(rib.routes().is_empty());
+        let mut back = update(&["10.1.0.0/16"], &[], &[7]);
+        back.attributes.next_hop = Some("10.0.0.11".parse().unwrap());
+        assert!(!rib.update(ourselves(), &back), "RFC 4271 section 5.1.3");
+    }
+
+    #[test]
+    fn what_is_no_destination_is_not_learned() {
+        let mut rib = learning(ALL);
+        let odd = [
+            "127.0.0.0/8",
+            "224.0.0.0/4",
+            "169.254.0.0/16",
+            "ff00::/8",
+            "fe80::/10",
+            "::1/128",
+        ];
+        take(&mut rib, &odd, &[]);
+        assert_eq!(held(&rib), [""; 0]);
+        take(&mut rib, &["0.0.0.0/0", "::/0", "10.0.0.0/8"], &[]);
+        assert_eq!(held(&rib), ["0.0.0.0/0", "10.0.0.0/8", "::/0"]);
+    }
+
+    #[test]
+    fn each_family_has_its_own_next_hop() {
+        let mut rib = learning(ALL);
+        take(&mut rib, &["10.1.0.0/16", "2001:db8:1::/48"], &[]);
+        let hops: Vec<_> = rib
+            .routes()
+            .values()
+            .map(|r| r.next_hop.to_string())
+            .collect();
+        assert_eq!(hops, ["10.0.0.1", "2001:db8::1"]);
+    }
+
+    /// RFC 1997.
+    #[test]
+    fn well_known_communities_keep_a_route_from_going_on() {
+        let route = |communities: &[Community]| LearnedRoute {
+            origin: Origin::Igp,
+            next_hop: "10.0.0.1".parse().unwrap(),
+            as_path: vec![7],
+            local_pref: None,
+            communities: communities.to_vec(),
+            large_communities: vec![],
+        };
+        for (community, internal, external) in [
+            (Community(7), true, true),
+            (Community::NO_EXPORT, true, false),
+            (Community::LOCAL_AS, true, false),
+            (Community::NO_ADVERTISE, false, false),
+        ] {
+            let route = route(&[community]);
+            let passed = [true, false].map(|to_internal| route.may_be_passed_on(to_internal));
+            assert_eq!(passed, [internal, external], "{community:?}");
+        }
     }
 
     #[test]

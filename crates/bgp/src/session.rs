@@ -46,9 +46,9 @@ use ipnet::IpNet;
 
 use crate::rib::{AdjRibOut, Batch, RouteTable};
 use crate::rib_in::{AdjRibIn, LearnedRoute};
-use crate::types::Family;
+use crate::types::{Family, FamilySet};
 use crate::wire::{
-    self, Capability, DecodeContext, EncodeError, FrameBuffer, Message, Notification,
+    self, Capability, DecodeContext, EncodeError, Expected, FrameBuffer, Message, Notification,
     ReceivedUpdate, RefreshSubtype, RouteRefresh,
 };
 use config::Offer;
@@ -283,7 +283,9 @@ impl Session {
     /// The connection ends because of something outside BGP's configuration that the peer should be
     /// told about; the session is opened again at once.
     pub fn reset(&mut self, now: Instant, notification: Notification) {
-        self.note_notification(now, &notification, "reset from here");
+        if self.state.has_connection() {
+            self.note_notification(now, &notification, "reset from here");
+        }
         self.handle(now, Event::Stop(notification));
         if self.wanted {
             self.handle(now, Event::Start);
@@ -333,9 +335,11 @@ impl Session {
         let context = self.decode_context();
         let next = match &mut self.rival {
             Some(rival) if connection == Connection::Accepted => {
+                let expected = rival.expected();
                 rival.received.next_message(DecodeContext {
                     four_octet_as: false,
                     extended_message: false,
+                    expected,
                     ..context
                 })
             }
@@ -447,6 +451,14 @@ impl Session {
             four_octet_as: peer.is_some_and(|peer| peer.four_octet_as),
             extended_message: peer.is_some_and(|peer| peer.extended_message),
             ibgp: self.config.is_ibgp(),
+            families: peer.map_or_else(FamilySet::default, |peer| {
+                peer.families.iter().copied().collect()
+            }),
+            expected: match self.state {
+                State::Established(_) => Expected::Routes,
+                State::OpenConfirm(_) => Expected::Keepalive,
+                State::OpenSent | State::Idle | State::Connect | State::Active => Expected::Open,
+            },
         }
     }
 
@@ -474,7 +486,7 @@ impl Session {
             return;
         }
         let peer = peer.clone();
-        let batch = self.rib.take_due(now);
+        let batch = self.rib.take_due(now, self.jitter.draw());
         self.send_batch(now, &peer, &batch);
         for family in std::mem::take(&mut self.end_of_rib_due) {
             match wire::encode_end_of_rib(family) {
@@ -599,6 +611,7 @@ impl From<Message> for Event {
             Message::Notification(notification) => Self::Notification(notification),
             Message::Keepalive => Self::Keepalive,
             Message::RouteRefresh(refresh) => Self::RouteRefresh(refresh),
+            Message::OutOfPlace(kind) => Self::OutOfPlace(kind),
         }
     }
 }

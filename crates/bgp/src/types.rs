@@ -94,6 +94,43 @@ impl Family {
     }
 }
 
+/// Some of the families.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FamilySet {
+    ipv4: bool,
+    ipv6: bool,
+}
+
+impl FamilySet {
+    /// Both.
+    pub const ALL: Self = Self {
+        ipv4: true,
+        ipv6: true,
+    };
+
+    /// Whether the family is one of them.
+    #[must_use]
+    pub fn contains(self, family: Family) -> bool {
+        match family {
+            Family::Ipv4Unicast => self.ipv4,
+            Family::Ipv6Unicast => self.ipv6,
+        }
+    }
+}
+
+impl FromIterator<Family> for FamilySet {
+    fn from_iter<I: IntoIterator<Item = Family>>(families: I) -> Self {
+        let mut set = Self::default();
+        for family in families {
+            match family {
+                Family::Ipv4Unicast => set.ipv4 = true,
+                Family::Ipv6Unicast => set.ipv6 = true,
+            }
+        }
+        set
+    }
+}
+
 impl fmt::Display for Family {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -8,23 +8,26 @@
 //! * an unrecognised well-known attribute is 3/2 (RFC 4271 section 6.3), not treat-as-withdraw;
 //! * a ROUTE-REFRESH of the wrong length is 7/1 (RFC 7313 section 5);
 //! * LOCAL_PREF from an external peer is ignored (RFC 7606 section 7.5);
+//! * routes of families that the session does not carry are ignored, known to the codec or not;
+//! * an UPDATE with attributes and no reachable NLRI is not mended (RFC 7606 section 5.2);
+//! * the body of a message that is out of place is not looked at;
 //! * OPEN fields are judged by the session, which knows the configuration.
 
 mod frame;
 mod notification;
 mod open;
+mod received;
 mod update;
 
 pub use frame::{
-    DecodeContext, EXTENDED_MESSAGE_LEN, FrameBuffer, HEADER_LEN, MAX_MESSAGE_LEN, Message,
-    RefreshSubtype, RouteRefresh, encode_route_refresh,
+    DecodeContext, EXTENDED_MESSAGE_LEN, Expected, FrameBuffer, HEADER_LEN, MAX_MESSAGE_LEN,
+    Message, RefreshSubtype, RouteRefresh, encode_route_refresh,
 };
+pub(crate) use frame::{KEEPALIVE, OPEN, ROUTE_REFRESH, UPDATE};
 pub use notification::{Notification, code};
 pub use open::{Capability, GracefulRestart, Open};
-pub use update::{
-    PathAttributes, ReceivedUpdate, Treatment, UpdateContext, encode_announcement,
-    encode_end_of_rib, encode_withdrawal,
-};
+pub use received::{PathAttributes, ReceivedUpdate, Treatment};
+pub use update::{UpdateContext, encode_announcement, encode_end_of_rib, encode_withdrawal};
 
 use bytes::Bytes;
 

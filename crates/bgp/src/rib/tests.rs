@@ -49,15 +49,20 @@ fn established() -> (AdjRibOut, Instant) {
     (rib, Instant::now())
 }
 
+/// Without jitter, so that times are round.
+fn take_due(rib: &mut AdjRibOut, now: Instant) -> Batch {
+    rib.take_due(now, Jitter::default())
+}
+
 #[test]
 fn the_first_announcement_and_every_withdrawal_go_at_once() {
     let (mut rib, t) = established();
     rib.set_desired(&table(&[(1, 100)]), t);
-    assert_eq!(announced(&rib.take_due(t)), [(vip(1), 100)]);
+    assert_eq!(announced(&take_due(&mut rib, t)), [(vip(1), 100)]);
     rib.set_desired(&table(&[(1, 100), (2, 100)]), at(t, 0.1));
-    assert_eq!(announced(&rib.take_due(at(t, 0.1))), [(vip(2), 100)]);
+    assert_eq!(announced(&take_due(&mut rib, at(t, 0.1))), [(vip(2), 100)]);
     rib.set_desired(&table(&[]), at(t, 0.2));
-    assert_eq!(withdrawn(&rib.take_due(at(t, 0.2))), [vip(1), vip(2)]);
+    assert_eq!(withdrawn(&take_due(&mut rib, at(t, 0.2))), [vip(1), vip(2)]);
     assert!(!rib.has_unsettled());
 }
 
@@ -65,13 +70,13 @@ fn the_first_announcement_and_every_withdrawal_go_at_once() {
 fn repeated_changes_of_a_route_are_spaced_and_only_the_last_is_sent() {
     let (mut rib, t) = established();
     rib.set_desired(&table(&[(1, 100)]), t);
-    rib.take_due(t);
+    take_due(&mut rib, t);
     for (seconds, pref) in [(1.0, 200), (2.0, 300), (3.0, 400)] {
         rib.set_desired(&table(&[(1, pref)]), at(t, seconds));
-        assert!(rib.take_due(at(t, seconds)).is_empty());
+        assert!(take_due(&mut rib, at(t, seconds)).is_empty());
     }
     assert_eq!(rib.next_deadline(), Some(at(t, 5.0)));
-    assert_eq!(announced(&rib.take_due(at(t, 5.0))), [(vip(1), 400)]);
+    assert_eq!(announced(&take_due(&mut rib, at(t, 5.0))), [(vip(1), 400)]);
     assert_eq!(rib.next_deadline(), None);
 }
 
@@ -79,34 +84,34 @@ fn repeated_changes_of_a_route_are_spaced_and_only_the_last_is_sent() {
 fn a_change_that_is_taken_back_in_time_is_never_sent() {
     let (mut rib, t) = established();
     rib.set_desired(&table(&[(1, 100)]), t);
-    rib.take_due(t);
+    take_due(&mut rib, t);
     rib.set_desired(&table(&[(1, 200)]), at(t, 1.0));
     rib.set_desired(&table(&[(1, 100)]), at(t, 2.0));
-    assert!(rib.take_due(at(t, 60.0)).is_empty());
+    assert!(take_due(&mut rib, at(t, 60.0)).is_empty());
 }
 
 #[test]
 fn a_route_that_comes_back_soon_waits_for_the_rest_of_the_interval() {
     let (mut rib, t) = announced_and_withdrawn(0.5);
     rib.set_desired(&table(&[(1, 100)]), at(t, 1.0));
-    assert!(rib.take_due(at(t, 4.9)).is_empty());
-    assert_eq!(announced(&rib.take_due(at(t, 5.0))), [(vip(1), 100)]);
+    assert!(take_due(&mut rib, at(t, 4.9)).is_empty());
+    assert_eq!(announced(&take_due(&mut rib, at(t, 5.0))), [(vip(1), 100)]);
 }
 
 #[test]
 fn a_route_that_comes_back_later_than_the_interval_goes_at_once() {
     let (mut rib, t) = announced_and_withdrawn(20.0);
     rib.set_desired(&table(&[(1, 100)]), at(t, 20.1));
-    assert_eq!(announced(&rib.take_due(at(t, 20.1))), [(vip(1), 100)]);
+    assert_eq!(announced(&take_due(&mut rib, at(t, 20.1))), [(vip(1), 100)]);
 }
 
 /// One route announced at 0 and withdrawn after `seconds`.
 fn announced_and_withdrawn(seconds: f64) -> (AdjRibOut, Instant) {
     let (mut rib, t) = established();
     rib.set_desired(&table(&[(1, 100)]), t);
-    rib.take_due(t);
+    take_due(&mut rib, t);
     rib.set_desired(&table(&[]), at(t, seconds));
-    assert_eq!(withdrawn(&rib.take_due(at(t, seconds))), [vip(1)]);
+    assert_eq!(withdrawn(&take_due(&mut rib, at(t, seconds))), [vip(1)]);
     (rib, t)
 }
 
@@ -116,7 +121,7 @@ fn an_interval_of_zero_delays_nothing() {
     rib.set_interval(Duration::ZERO);
     for pref in 0..5 {
         rib.set_desired(&table(&[(1, pref)]), t);
-        assert_eq!(announced(&rib.take_due(t)), [(vip(1), pref)]);
+        assert_eq!(announced(&take_due(&mut rib, t)), [(vip(1), pref)]);
     }
 }
 
@@ -125,7 +130,7 @@ fn a_family_that_was_not_agreed_on_stays_unsent() {
     let (mut rib, t) = established();
     let v6: IpNet = "2001:db8::1/128".parse().unwrap();
     rib.set_desired(&[(v6, attributes(100))].into(), t);
-    assert!(rib.take_due(t).is_empty());
+    assert!(take_due(&mut rib, t).is_empty());
     assert!(!rib.routes().next().unwrap().in_force);
 }
 
@@ -133,11 +138,11 @@ fn a_family_that_was_not_agreed_on_stays_unsent() {
 fn a_refresh_sends_everything_of_the_family_again_at_once() {
     let (mut rib, t) = established();
     rib.set_desired(&table(&[(1, 100), (2, 100)]), t);
-    rib.take_due(t);
+    take_due(&mut rib, t);
     rib.refresh(Family::Ipv6Unicast);
-    assert!(rib.take_due(t).is_empty());
+    assert!(take_due(&mut rib, t).is_empty());
     rib.refresh(Family::Ipv4Unicast);
-    assert_eq!(announced(&rib.take_due(t)).len(), 2);
+    assert_eq!(announced(&take_due(&mut rib, t)).len(), 2);
 }
 
 #[derive(Debug, Clone)]
@@ -218,7 +223,7 @@ proptest! {
                     rib.set_interval(interval);
                 }
             }
-            let batch = rib.take_due(now);
+            let batch = take_due(&mut rib, now);
             prop_assert!(model.up || batch.is_empty());
             model.apply(&batch, now, interval);
             if model.up {
@@ -232,7 +237,7 @@ proptest! {
             }
         }
         while let (true, Some(at)) = (model.up, rib.next_deadline()) {
-            let batch = rib.take_due(at);
+            let batch = take_due(&mut rib, at);
             model.apply(&batch, at, interval);
         }
         if model.up {

@@ -78,6 +78,14 @@ impl SessionConfig {
         }
     }
 
+    /// Ours on the link.
+    pub(super) fn addresses(&self) -> Vec<IpAddr> {
+        let v4 = self.next_hop_v4.map(IpAddr::V4);
+        v4.into_iter()
+            .chain(self.next_hop_v6.map(IpAddr::V6))
+            .collect()
+    }
+
     fn uses_extended_next_hop(&self) -> bool {
         self.extended_next_hop && self.next_hop_v4.is_none()
     }
@@ -171,15 +179,14 @@ impl SessionConfig {
             .capabilities
             .iter()
             .filter(|c| match c {
-                Capability::FourOctetAs(_) | Capability::GracefulRestart(_) => {
-                    open.capabilities.iter().any(|o| o.code() == c.code())
-                }
+                // With other contents than ours; what cannot be read is another variant.
+                Capability::FourOctetAs(_) => open.has_four_octet_as(),
+                Capability::GracefulRestart(_) => open.graceful_restart().is_some(),
                 other => open.capabilities.contains(other),
             })
             .cloned()
             .collect();
         let both = |capability: Capability| capabilities.contains(&capability);
-        let code = |code| capabilities.iter().any(|c| c.code() == code);
         let extended_next_hop = both(Capability::ExtendedNextHop);
         let has_next_hop = |f: &Family| {
             *f != Family::Ipv4Unicast || self.next_hop_v4.is_some() || extended_next_hop
@@ -194,11 +201,16 @@ impl SessionConfig {
                 .into_iter()
                 .filter(|f| theirs.contains(f) && has_next_hop(f))
                 .collect(),
-            four_octet_as: code(65),
+            four_octet_as: ours.has_four_octet_as() && open.has_four_octet_as(),
             extended_message: both(Capability::ExtendedMessage),
             extended_next_hop,
             enhanced_refresh: both(Capability::EnhancedRouteRefresh),
-            graceful_restart: self.graceful_restart.is_some() && code(64),
+            graceful_restart: self.graceful_restart.is_some()
+                && ours.graceful_restart().is_some()
+                && open.graceful_restart().is_some(),
+            restarts_gracefully: open
+                .graceful_restart()
+                .is_some_and(|restart| !restart.families.is_empty()),
             capabilities,
         }
     }
@@ -230,8 +242,9 @@ impl SessionConfig {
 pub(super) struct Offer {
     /// The peer refuses optional parameters altogether (2/4).
     no_parameters: bool,
-    /// Capabilities that the peer refuses (2/7). RFC 5492 section 3 allows to open the session again without.
-    refused: BTreeSet<u8>,
+    /// Capabilities that the peer refuses (2/7), by code and, where it is a family, that. RFC 5492 section 3 allows
+    /// to open the session again without.
+    refused: BTreeSet<(u8, Option<Family>)>,
     /// The first End-of-RIB was sent: from now on the Restart State bit would be a lie (RFC 4724 section 4.1).
     pub(super) restart_over: bool,
 }
@@ -240,9 +253,9 @@ impl Offer {
     /// Learns from a NOTIFICATION; whether there was anything new in it.
     pub(super) fn learn_refusal(&mut self, notification: &wire::Notification) -> bool {
         let before = self.clone();
-        let codes = notification.unsupported_capabilities();
-        if notification.subcode == 7 && !codes.is_empty() {
-            self.refused.extend(codes);
+        let refused = notification.unsupported_capabilities();
+        if notification.subcode == 7 && !refused.is_empty() {
+            self.refused.extend(refused);
         } else {
             self.no_parameters = true;
         }
@@ -263,6 +276,13 @@ impl Offer {
     }
 
     fn omits(&self, capability: &Capability) -> bool {
-        self.no_parameters || self.refused.contains(&capability.code())
+        let code = capability.code();
+        let family = match capability {
+            Capability::Multiprotocol(family) => Some(*family),
+            _ => None,
+        };
+        self.no_parameters
+            || self.refused.contains(&(code, None))
+            || self.refused.contains(&(code, family))
     }
 }

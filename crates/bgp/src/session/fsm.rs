@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::status::Negotiated;
 use super::timers::Timer;
 use super::{Connection, ErrorKind, IDLE_HOLD_FIRST, LastError, Output, Report, Session};
+use crate::rib_in::Ourselves;
 use crate::types::{Asn, HoldTime};
 use crate::wire::{
     self, Notification, Open, ReceivedUpdate, RefreshSubtype, RouteRefresh, Treatment, WireError,
@@ -126,10 +127,26 @@ pub(super) enum Event {
     Update(ReceivedUpdate),
     /// RFC 2918, RFC 7313.
     RouteRefresh(RouteRefresh),
+    /// 19, 26, 27 or 28 in a state that does not expect the message, which was not looked at; its type.
+    OutOfPlace(u8),
     /// Ours: close without a word, so that a peer with graceful restart keeps the routes (RFC 4724).
     Vanish,
     /// Ours: what kept the session in OpenConfirm is gone.
     GateOpened,
+}
+
+impl Event {
+    /// The type of the message that it stands for; 0 for what is no message.
+    pub(super) fn message_type(&self) -> u8 {
+        match self {
+            Self::Open(_) => wire::OPEN,
+            Self::Update(_) => wire::UPDATE,
+            Self::Keepalive => wire::KEEPALIVE,
+            Self::RouteRefresh(_) => wire::ROUTE_REFRESH,
+            Self::OutOfPlace(kind) => *kind,
+            _ => 0,
+        }
+    }
 }
 
 impl Session {
@@ -160,7 +177,8 @@ impl Session {
                 | E::Notification(_)
                 | E::Keepalive
                 | E::Update(_)
-                | E::RouteRefresh(_),
+                | E::RouteRefresh(_)
+                | E::OutOfPlace(_),
             ) => S::Idle,
 
             // Connect: TCP is being opened.
@@ -186,7 +204,8 @@ impl Session {
                 | E::Notification(_)
                 | E::Keepalive
                 | E::Update(_)
-                | E::RouteRefresh(_),
+                | E::RouteRefresh(_)
+                | E::OutOfPlace(_),
             ) => S::Connect,
 
             // Active: waiting to try again, or for the peer.
@@ -206,7 +225,8 @@ impl Session {
                 | E::Notification(_)
                 | E::Keepalive
                 | E::Update(_)
-                | E::RouteRefresh(_),
+                | E::RouteRefresh(_)
+                | E::OutOfPlace(_),
             ) => S::Active,
 
             // OpenSent: the peer's OPEN is due.
@@ -223,11 +243,10 @@ impl Session {
             ),
             (S::OpenSent, E::Malformed(error)) => self.fail(now, error.notification, &error.detail),
             (S::OpenSent, E::Notification(notification)) => self.told(now, notification),
-            (S::OpenSent, E::Keepalive) => self.unexpected(now, IN_OPEN_SENT, "KEEPALIVE"),
-            (S::OpenSent, E::Update(_)) => self.unexpected(now, IN_OPEN_SENT, "UPDATE"),
-            (S::OpenSent, E::RouteRefresh(_)) => {
-                self.unexpected(now, IN_OPEN_SENT, "ROUTE-REFRESH")
-            }
+            (
+                S::OpenSent,
+                event @ (E::Keepalive | E::Update(_) | E::RouteRefresh(_) | E::OutOfPlace(_)),
+            ) => self.unexpected(now, IN_OPEN_SENT, event.message_type()),
             (
                 S::OpenSent,
                 E::Start
@@ -267,11 +286,10 @@ impl Session {
                 self.fail(now, error.notification, &error.detail)
             }
             (S::OpenConfirm(_), E::Notification(notification)) => self.told(now, notification),
-            (S::OpenConfirm(_), E::Open(_)) => self.unexpected(now, IN_OPEN_CONFIRM, "OPEN"),
-            (S::OpenConfirm(_), E::Update(_)) => self.unexpected(now, IN_OPEN_CONFIRM, "UPDATE"),
-            (S::OpenConfirm(_), E::RouteRefresh(_)) => {
-                self.unexpected(now, IN_OPEN_CONFIRM, "ROUTE-REFRESH")
-            }
+            (
+                S::OpenConfirm(_),
+                event @ (E::Open(_) | E::Update(_) | E::RouteRefresh(_) | E::OutOfPlace(_)),
+            ) => self.unexpected(now, IN_OPEN_CONFIRM, event.message_type()),
             (
                 S::OpenConfirm(peer),
                 E::Start | E::Retry | E::Connected | E::ConnectRetryExpired | E::IdleHoldExpired,
@@ -310,7 +328,9 @@ impl Session {
                 self.fail(now, error.notification, &error.detail)
             }
             (S::Established(_), E::Notification(notification)) => self.told(now, notification),
-            (S::Established(_), E::Open(_)) => self.unexpected(now, IN_ESTABLISHED, "OPEN"),
+            (S::Established(_), event @ (E::Open(_) | E::OutOfPlace(_))) => {
+                self.unexpected(now, IN_ESTABLISHED, event.message_type())
+            }
             (
                 S::Established(peer),
                 E::GateOpened
@@ -390,7 +410,7 @@ impl Session {
 
     fn accept_open(&mut self, now: Instant, open: &Open) -> State {
         match self.judge_open(open) {
-            Ok(peer) if self.ours_stays(&peer) => {
+            Ok(peer) if self.survives_collision(&peer) => {
                 self.confirmed = false;
                 self.restart_hold(now, &peer);
                 if !self.gate_closed {
@@ -432,6 +452,10 @@ impl Session {
             })
         };
         let expected = self.config.remote_as;
+        // RFC 7607 section 2: AS 0 in the header is as bad as in the capability.
+        if open.header_as == 0 {
+            return refuse(Notification::bad_peer_as(), "the peer says AS 0".into());
+        }
         let Some(peer_as) = Asn::new(open.asn()).filter(|asn| *asn == expected) else {
             let detail = format!(
                 "the peer is in AS {}, configured is AS {expected}",
@@ -506,7 +530,12 @@ impl Session {
                 );
             }
         }
-        let learned = self.rib_in.update(self.config.local_as, &update);
+        let addresses = self.config.addresses();
+        let ourselves = Ourselves {
+            asn: self.config.local_as,
+            addresses: &addresses,
+        };
+        let learned = self.rib_in.update(ourselves, &update);
         self.report(Report::UpdateReceived(update));
         if learned {
             self.report(Report::LearnedChanged);
@@ -525,7 +554,8 @@ impl Session {
             return;
         }
         self.rib.refresh(family);
-        if peer.enhanced_refresh {
+        // A family that is still being sent again needs no second beginning.
+        if peer.enhanced_refresh && !self.end_of_refresh_due.contains(&family) {
             self.send(wire::encode_route_refresh(family, RefreshSubtype::Begin));
             self.end_of_refresh_due.push(family);
         }
@@ -565,12 +595,16 @@ impl Session {
         self.close_silently()
     }
 
-    fn unexpected(&mut self, now: Instant, subcode: u8, message: &str) -> State {
-        self.fail(
-            now,
-            Notification::fsm_error(subcode),
-            &format!("{message} out of place"),
-        )
+    fn unexpected(&mut self, now: Instant, subcode: u8, kind: u8) -> State {
+        let name = match kind {
+            wire::OPEN => "OPEN",
+            wire::UPDATE => "UPDATE",
+            wire::KEEPALIVE => "KEEPALIVE",
+            wire::ROUTE_REFRESH => "ROUTE-REFRESH",
+            _ => "message",
+        };
+        let detail = format!("{name} out of place");
+        self.fail(now, Notification::fsm_error(subcode, kind), &detail)
     }
 
     /// We end the session because of an error: tell the peer, close, try again later.
@@ -625,7 +659,7 @@ impl Session {
         )
     }
 
-    fn release(&mut self) {
+    pub(super) fn release(&mut self) {
         self.timers.stop_all();
         self.received.clear();
         self.rib.end_session();

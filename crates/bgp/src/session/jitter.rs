@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::rib;
+
 /// RFC 4271 section 10: "random jitter [...] uniformly distributed from 0.75 to 1.0".
 #[derive(Debug, Clone)]
 pub(super) struct Jitter {
@@ -15,10 +17,12 @@ impl Jitter {
 
     /// The duration times a factor from 0.75 to 1.0.
     pub(super) fn spread(&mut self, duration: Duration) -> Duration {
-        const STEPS: u32 = 1 << 16;
-        // Nothing secret depends on it; sixteen bits are fine enough.
-        let step = u32::try_from(self.next() >> 48).unwrap_or(0);
-        duration - duration / 4 * step / STEPS
+        self.draw().of(duration)
+    }
+
+    /// Nothing secret depends on it; sixteen bits are fine enough.
+    pub(super) fn draw(&mut self) -> rib::Jitter {
+        rib::Jitter::from_step(u16::try_from(self.next() >> 48).unwrap_or(0))
     }
 
     /// SplitMix64 (Steele, Lea, Flood 2014).

@@ -1,22 +1,22 @@
 //! The second connection of a session, and connection collision (RFC 4271 section 6.8).
 //!
 //! Both sides may open a connection at the same time. The state machine runs on one of them; the peer's,
-//! accepted while ours is under way, waits here as the *rival* until one of the two has shown the peer's OPEN.
-//! Then the identifiers decide, alike on both sides: the connection that the speaker with the higher identifier
-//! has opened stays, with equal identifiers that of the higher AS (RFC 6286 section 2.3).
+//! accepted while ours is under way, waits here as the *rival* until the peer's OPEN has come on both, or one of the
+//! two is confirmed. Then the identifiers decide, alike on both sides: the connection that the speaker with the
+//! higher identifier has opened stays, with equal identifiers that of the higher AS (RFC 6286 section 2.3).
 //!
-//! * Neither connection is closed before an OPEN has told the peer's identifier.
+//! * A connection on which the peer has said nothing yet decides nothing: it may be all that will ever come of it.
 //! * When ours fails, the rival takes its place: a session comes about in either direction.
 //! * An established session is not disturbed: a connection that arrives then is closed with 6/7.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::fsm::{Event, IN_OPEN_CONFIRM, IN_OPEN_SENT, OPEN_HOLD, State};
 use super::status::Negotiated;
 use super::timers::{Timer, Timers};
 use super::{Connection, ErrorKind, Output, Report, Session};
-use crate::wire::{self, FrameBuffer, Notification, Open};
+use crate::wire::{self, Expected, FrameBuffer, Notification, Open};
 
 /// An accepted connection beside the one that the state machine runs on.
 #[derive(Debug)]
@@ -30,6 +30,16 @@ pub(super) struct Rival {
 enum Stage {
     OpenSent,
     OpenConfirm(Arc<Negotiated>),
+}
+
+impl Rival {
+    /// What may come on it now.
+    pub(super) fn expected(&self) -> Expected {
+        match self.stage {
+            Stage::OpenSent => Expected::Open,
+            Stage::OpenConfirm(_) => Expected::Keepalive,
+        }
+    }
 }
 
 /// Which of two connections stays.
@@ -46,12 +56,37 @@ impl Session {
         match self.state {
             State::Active => self.connected(now, Connection::Accepted),
             State::Connect | State::OpenSent | State::OpenConfirm(_) => self.add_rival(now),
+            State::Established(ref peer) if peer.restarts_gracefully => self.replace(now),
             State::Established(_) => {
-                self.reject_accepted(Some(Notification::connection_collision()))
+                self.reject_accepted(Some(Notification::connection_collision()));
+                self.probe(now);
             }
             State::Idle => self.reject_accepted(None),
         }
         self.flush(now);
+    }
+
+    /// RFC 4724 section 5: the peer has restarted; the old connection is closed "without a NOTIFICATION", and the
+    /// new one is taken. It keeps routes of ours if it has said so, and gets all of them again.
+    fn replace(&mut self, now: Instant) {
+        self.note_error(
+            now,
+            ErrorKind::ConnectionLost,
+            "the peer has restarted: it has opened a new connection".to_owned(),
+        );
+        let before = self.state.name();
+        self.outputs.push_back(Output::Close(self.connection));
+        self.release();
+        self.state = State::Active;
+        self.note_state(now, before);
+        self.connected(now, Connection::Accepted);
+    }
+
+    /// A peer that opens a second connection may have lost the first without our noticing: a KEEPALIVE on it is
+    /// answered with a reset then. No sooner than a second from now (RFC 4271 section 4.4).
+    fn probe(&mut self, now: Instant) {
+        let at = now + Duration::from_secs(1);
+        self.timers.bring_forward(Timer::Keepalive, at);
     }
 
     fn reject_accepted(&mut self, notification: Option<Notification>) {
@@ -104,11 +139,25 @@ impl Session {
             }
             (_, Event::HoldExpired) => self.drop_rival(Some(Notification::hold_timer_expired())),
             (_, Event::Malformed(error)) => self.drop_rival(Some(error.notification)),
-            (None, Event::Keepalive | Event::Update(_) | Event::RouteRefresh(_)) => {
-                self.drop_rival(Some(Notification::fsm_error(IN_OPEN_SENT)));
+            (
+                None,
+                event @ (Event::Keepalive
+                | Event::Update(_)
+                | Event::RouteRefresh(_)
+                | Event::OutOfPlace(_)),
+            ) => {
+                let error = Notification::fsm_error(IN_OPEN_SENT, event.message_type());
+                self.drop_rival(Some(error));
             }
-            (Some(_), Event::Open(_) | Event::Update(_) | Event::RouteRefresh(_)) => {
-                self.drop_rival(Some(Notification::fsm_error(IN_OPEN_CONFIRM)));
+            (
+                Some(_),
+                event @ (Event::Open(_)
+                | Event::Update(_)
+                | Event::RouteRefresh(_)
+                | Event::OutOfPlace(_)),
+            ) => {
+                let error = Notification::fsm_error(IN_OPEN_CONFIRM, event.message_type());
+                self.drop_rival(Some(error));
             }
             // These belong to the state machine; a rival has no such timer and takes no orders.
             (
@@ -145,7 +194,8 @@ impl Session {
                 return self.drop_rival(Some(error.notification));
             }
         };
-        if self.state.has_connection() && self.winner(&peer) == Winner::Ours {
+        let collides = matches!(self.state, State::OpenConfirm(_)) || self.gate_closed;
+        if collides && self.state.has_connection() && self.winner(&peer) == Winner::Ours {
             return self.drop_rival(Some(Notification::connection_collision()));
         }
         if !self.gate_closed {
@@ -160,7 +210,7 @@ impl Session {
             rival.stage = Stage::OpenConfirm(peer);
         }
         // Behind a closed gate it waits as the connection of the state machine, which knows how.
-        if self.state.has_connection() || self.gate_closed {
+        if collides {
             self.supplant(now);
         }
     }
@@ -174,12 +224,13 @@ impl Session {
         }
     }
 
-    /// The peer's OPEN has come on our connection while a rival is there: whether ours stays.
-    pub(super) fn ours_stays(&mut self, peer: &Negotiated) -> bool {
-        if self.rival.is_none() {
+    /// The peer's OPEN has come on our connection: whether it stays. RFC 4271 section 6.8 looks at "connections
+    /// that are in the OpenConfirm state"; behind a closed gate the first OPEN decides.
+    pub(super) fn survives_collision(&mut self, peer: &Negotiated) -> bool {
+        if !self.rival_is_confirmed() && !self.gate_closed {
             return true;
         }
-        let ours = self.winner(peer) == Winner::Ours;
+        let ours = self.rival.is_none() || self.winner(peer) == Winner::Ours;
         if ours {
             self.drop_rival(Some(Notification::connection_collision()));
         }

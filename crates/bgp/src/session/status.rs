@@ -31,6 +31,9 @@ pub struct Negotiated {
     pub enhanced_refresh: bool,
     /// The peer keeps our routes over a restart (RFC 4724).
     pub graceful_restart: bool,
+    /// The peer restarts gracefully itself: its new connection takes the place of an established one (RFC 4724
+    /// section 5).
+    pub restarts_gracefully: bool,
     /// Capabilities that both sides have, to be shown.
     pub capabilities: Vec<Capability>,
 }

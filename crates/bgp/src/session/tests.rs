@@ -14,7 +14,7 @@ use super::fsm::Event;
 use super::*;
 use crate::rib::{AttributeValues, RouteAttributes};
 use crate::types::{Asn, HoldTime};
-use crate::wire::{Open, encode_keepalive};
+use crate::wire::{GracefulRestart, Open, encode_keepalive};
 
 const PEER_AS: u32 = 65_000;
 

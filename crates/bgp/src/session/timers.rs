@@ -46,6 +46,12 @@ impl Timers {
         self.deadlines[timer as usize] = Some(at);
     }
 
+    /// Earlier if it runs and is later.
+    pub(super) fn bring_forward(&mut self, timer: Timer, at: Instant) {
+        let deadline = &mut self.deadlines[timer as usize];
+        *deadline = deadline.map(|planned| planned.min(at));
+    }
+
     pub(super) fn stop(&mut self, timer: Timer) {
         self.deadlines[timer as usize] = None;
     }

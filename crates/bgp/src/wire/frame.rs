@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use rustbgpd_wire as codec;
 
 use super::{Notification, Open, ReceivedUpdate, WireError};
-use crate::types::Family;
+use crate::types::{Family, FamilySet};
 
 /// Marker, length and type (RFC 4271 section 4.1).
 pub const HEADER_LEN: usize = 19;
@@ -26,6 +26,33 @@ pub struct DecodeContext {
     pub ibgp: bool,
     /// Both sides have the extended message capability (RFC 8654).
     pub extended_message: bool,
+    /// Families that the session carries; routes of others are ignored.
+    pub families: FamilySet,
+    /// What may come now.
+    pub expected: Expected,
+}
+
+/// What a session may receive beside NOTIFICATION; the body of anything else is not looked at, because what is out
+/// of place is an error of the state machine (RFC 6608), whatever it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Expected {
+    /// Ours was sent.
+    #[default]
+    Open,
+    /// The peer's OPEN was accepted.
+    Keepalive,
+    /// KEEPALIVE, UPDATE and ROUTE-REFRESH: the session is established.
+    Routes,
+}
+
+impl Expected {
+    fn includes(self, kind: u8) -> bool {
+        match self {
+            Self::Open => matches!(kind, OPEN | NOTIFICATION),
+            Self::Keepalive => matches!(kind, KEEPALIVE | NOTIFICATION),
+            Self::Routes => kind != OPEN,
+        }
+    }
 }
 
 /// A received message.
@@ -41,6 +68,8 @@ pub enum Message {
     Keepalive,
     /// Type 5 (RFC 2918, RFC 7313).
     RouteRefresh(RouteRefresh),
+    /// A message of this type where [`Expected`] is another.
+    OutOfPlace(u8),
 }
 
 /// What a ROUTE-REFRESH says; `None` stands for a family that is not spoken here.
@@ -81,7 +110,11 @@ pub enum RefreshSubtype {
     End = 2,
 }
 
-const ROUTE_REFRESH: u8 = 5;
+pub(crate) const OPEN: u8 = 1;
+pub(crate) const UPDATE: u8 = 2;
+const NOTIFICATION: u8 = 3;
+pub(crate) const KEEPALIVE: u8 = 4;
+pub(crate) const ROUTE_REFRESH: u8 = 5;
 const ROUTE_REFRESH_LEN: usize = 23;
 
 /// Received bytes that are not yet a whole message.
@@ -117,6 +150,10 @@ impl FrameBuffer {
             return Ok(None);
         }
         let frame = self.bytes.split_to(len).freeze();
+        let kind = frame[18];
+        if !context.expected.includes(kind) {
+            return Ok(Some(Message::OutOfPlace(kind)));
+        }
         decode(&frame, context).map(Some)
     }
 }
@@ -138,7 +175,7 @@ fn peek_len(bytes: &[u8], context: DecodeContext) -> Result<Option<usize>, WireE
     // Length before type: the length of an unknown type must be plausible too.
     let max = match kind {
         // RFC 8654 section 4: "except the OPEN and KEEPALIVE messages".
-        1 | 4 => MAX_MESSAGE_LEN,
+        OPEN | KEEPALIVE => MAX_MESSAGE_LEN,
         _ if context.extended_message => EXTENDED_MESSAGE_LEN,
         _ => MAX_MESSAGE_LEN,
     };
@@ -162,10 +199,10 @@ fn peek_len(bytes: &[u8], context: DecodeContext) -> Result<Option<usize>, WireE
 /// RFC 4271 section 6.1: the minimum length of each type; ROUTE-REFRESH is judged in [`decode`].
 fn length_fits(kind: u8, len: u16) -> bool {
     match kind {
-        1 => len >= 29,
-        2 => len >= 23,
-        3 => len >= 21,
-        4 => len == 19,
+        OPEN => len >= 29,
+        UPDATE => len >= 23,
+        NOTIFICATION => len >= 21,
+        KEEPALIVE => len == 19,
         _ => true,
     }
 }
@@ -184,7 +221,9 @@ fn decode(frame: &Bytes, context: DecodeContext) -> Result<Message, WireError> {
     match message {
         codec::Message::Open(open) => Ok(Message::Open(Open::from_codec(&open))),
         codec::Message::Update(update) => {
-            ReceivedUpdate::from_codec(&update, context).map(Message::Update)
+            let mut received = ReceivedUpdate::from_codec(&update, context)?;
+            received.raw = received.treatment.fault().map(|_| frame.clone());
+            Ok(Message::Update(received))
         }
         codec::Message::Notification(n) => Ok(Message::Notification(Notification::new(
             n.code.as_u8(),

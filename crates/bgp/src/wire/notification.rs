@@ -6,6 +6,7 @@ use bytes::Bytes;
 use rustbgpd_wire as codec;
 
 use super::{HEADER_LEN, MAX_MESSAGE_LEN};
+use crate::types::Family;
 
 /// Error codes (RFC 4271 section 4.5, RFC 7313, RFC 9687).
 pub mod code {
@@ -89,9 +90,9 @@ impl Notification {
         Self::bare(code::SEND_HOLD_TIMER, 0)
     }
 
-    /// RFC 6608: the subcode names the state in which the message was not expected.
-    pub(crate) fn fsm_error(subcode: u8) -> Self {
-        Self::bare(code::FSM, subcode)
+    /// RFC 6608: the subcode names the state in which the message was not expected, the data its type.
+    pub(crate) fn fsm_error(subcode: u8, kind: u8) -> Self {
+        Self::new(code::FSM, subcode, Bytes::copy_from_slice(&[kind]))
     }
 
     /// Cease, Administrative Shutdown (6/2) with a text for the peer's operator (RFC 9003).
@@ -126,17 +127,23 @@ impl Notification {
         Self::bare(code::CEASE, 10)
     }
 
-    /// The codes of the capabilities that the peer does not support (2/7, RFC 5492 section 5); empty when it
-    /// does not name them.
+    /// The capabilities that the peer does not support (2/7, RFC 5492 section 5), by code and, for a multiprotocol
+    /// capability of a family that is spoken here, that; empty when it does not name them.
     #[must_use]
-    pub fn unsupported_capabilities(&self) -> Vec<u8> {
-        let mut codes = Vec::new();
+    pub fn unsupported_capabilities(&self) -> Vec<(u8, Option<Family>)> {
+        let mut capabilities = Vec::new();
         let mut rest = &self.data[..];
         while let [code, len, tail @ ..] = rest {
-            codes.push(*code);
+            let value = tail.get(..usize::from(*len)).unwrap_or_default();
+            let family = match (code, value) {
+                (1, [0, 1, _, 1]) => Some(Family::Ipv4Unicast),
+                (1, [0, 2, _, 1]) => Some(Family::Ipv6Unicast),
+                _ => None,
+            };
+            capabilities.push((*code, family));
             rest = tail.get(usize::from(*len)..).unwrap_or_default();
         }
-        codes
+        capabilities
     }
 
     /// The peer refuses something optional in our OPEN: 2/4 or 2/7.

@@ -1,14 +1,14 @@
-//! UPDATE: our announcements packed to the size limit, the peer's judged by RFC 7606.
+//! UPDATE: our announcements and withdrawals, packed to the size limit.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::{Bytes, BytesMut};
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use rustbgpd_wire as codec;
 
-use super::{DecodeContext, EncodeError, HEADER_LEN, Notification, WireError, code};
-use crate::rib::RouteAttributes;
-use crate::types::{AS_TRANS, Asn, Community, Family, LargeCommunity};
+use super::{EncodeError, HEADER_LEN};
+use crate::rib::{Origin, RouteAttributes};
+use crate::types::{AS_TRANS, Asn, Family, LargeCommunity};
 
 /// Header and the two length fields of an UPDATE.
 const UPDATE_OVERHEAD: usize = HEADER_LEN + 4;
@@ -53,7 +53,7 @@ impl UpdateContext {
 
 /// The UPDATEs that announce these prefixes, as few as fit.
 ///
-/// ORIGIN is IGP. To an internal peer AS_PATH is empty and LOCAL_PREF is always there (RFC 4271
+/// ORIGIN of our own routes is IGP. To an internal peer AS_PATH is empty and LOCAL_PREF is always there (RFC 4271
 /// sections 5.1.2 and 5.1.5); to an external one AS_PATH starts with our AS and LOCAL_PREF is not
 /// sent. MP_REACH_NLRI comes first (RFC 7606 section 5.1), the rest in the order of type codes.
 ///
@@ -185,7 +185,11 @@ fn encode_common_attributes(
         as_path.clone()
     };
     let mut list = vec![
-        codec::PathAttribute::Origin(codec::Origin::Igp),
+        codec::PathAttribute::Origin(match attributes.origin() {
+            Origin::Igp => codec::Origin::Igp,
+            Origin::Egp => codec::Origin::Egp,
+            Origin::Incomplete => codec::Origin::Incomplete,
+        }),
         as_path_attribute(path_on_wire),
     ];
     if let IpAddr::V4(v4) = next_hop {
@@ -336,204 +340,4 @@ fn encode_one(attribute: codec::PathAttribute) -> Result<Vec<u8>, EncodeError> {
     let mut bytes = Vec::new();
     codec::attribute::encode_path_attributes(&[attribute], &mut bytes, true, false)?;
     Ok(bytes)
-}
-
-/// What RFC 7606 section 2 says to do with a received UPDATE.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Treatment {
-    /// Well-formed.
-    Accepted,
-    /// An attribute without influence on the route was malformed and dropped; says which and why.
-    AttributeDiscard(String),
-    /// The routes count as withdrawn, the session stays; says why.
-    TreatAsWithdraw(String),
-}
-
-/// The attributes of a received UPDATE that mean something here.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PathAttributes {
-    /// AS_PATH flattened, AS4_PATH merged in.
-    pub as_path: Vec<u32>,
-    /// NEXT_HOP, or the global address in MP_REACH_NLRI.
-    pub next_hop: Option<IpAddr>,
-    /// LOCAL_PREF; `None` from an external peer even when it was sent.
-    pub local_pref: Option<u32>,
-    /// MULTI_EXIT_DISC.
-    pub med: Option<u32>,
-    /// COMMUNITIES.
-    pub communities: Vec<Community>,
-    /// LARGE_COMMUNITY.
-    pub large_communities: Vec<LargeCommunity>,
-}
-
-/// A received UPDATE after validation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReceivedUpdate {
-    /// Prefixes announced; empty when treated as withdraw.
-    pub announced: Vec<IpNet>,
-    /// Prefixes withdrawn, and those of an announcement that is treated as withdraw.
-    pub withdrawn: Vec<IpNet>,
-    /// Of the announced prefixes.
-    pub attributes: PathAttributes,
-    /// Whether and how it was mended.
-    pub treatment: Treatment,
-    /// Set when the message is the End-of-RIB marker of a family.
-    pub end_of_rib: Option<Family>,
-}
-
-impl ReceivedUpdate {
-    /// Judges an UPDATE.
-    ///
-    /// # Errors
-    ///
-    /// What RFC 7606 leaves as a session reset, and an unrecognised well-known attribute.
-    pub(super) fn from_codec(
-        update: &codec::UpdateMessage,
-        context: DecodeContext,
-    ) -> Result<Self, WireError> {
-        let parsed = update
-            .parse_revised(context.four_octet_as, context.ibgp, false, &[])
-            .map_err(|error| WireError::from_codec(&error))?;
-        let codec::RevisedParsedUpdate {
-            update: parts,
-            malformed,
-        } = parsed;
-        let end_of_rib = end_of_rib(update, &parts);
-        let mut received = Self {
-            announced: parts
-                .announced
-                .iter()
-                .map(|entry| v4_net(entry.prefix))
-                .collect(),
-            withdrawn: parts
-                .withdrawn
-                .iter()
-                .map(|entry| v4_net(entry.prefix))
-                .collect(),
-            attributes: PathAttributes::default(),
-            treatment: Treatment::Accepted,
-            end_of_rib,
-        };
-        let body_nlri = !received.announced.is_empty();
-        received.take_attributes(&parts.attributes, context);
-        received.treatment = judge(&parts.attributes, &malformed, &received, body_nlri, context)?;
-        if matches!(received.treatment, Treatment::TreatAsWithdraw(_)) {
-            received.withdrawn.append(&mut received.announced);
-        }
-        Ok(received)
-    }
-
-    fn take_attributes(&mut self, attributes: &[codec::PathAttribute], context: DecodeContext) {
-        use codec::PathAttribute as A;
-        for attribute in attributes {
-            match attribute {
-                A::AsPath(path) => self.attributes.as_path = path.asns().collect(),
-                A::NextHop(address) => self.attributes.next_hop = Some((*address).into()),
-                A::LocalPref(value) if context.ibgp => self.attributes.local_pref = Some(*value),
-                A::Med(value) => self.attributes.med = Some(*value),
-                A::Communities(values) | A::CommunitiesPartial(values) => {
-                    self.attributes.communities = values.iter().copied().map(Community).collect();
-                }
-                A::LargeCommunities(values) | A::LargeCommunitiesPartial(values) => {
-                    let each = values
-                        .iter()
-                        .map(|v| LargeCommunity(v.global_admin, v.local_data1, v.local_data2));
-                    self.attributes.large_communities = each.collect();
-                }
-                A::MpReachNlri(reach) => {
-                    self.attributes.next_hop.get_or_insert(reach.next_hop);
-                    self.announced
-                        .extend(reach.announced.iter().map(|entry| any_net(entry.prefix)));
-                }
-                A::MpUnreachNlri(unreach) => {
-                    self.withdrawn
-                        .extend(unreach.withdrawn.iter().map(|entry| any_net(entry.prefix)));
-                }
-                // The codec's enum is open; the rest has no meaning for a speaker that keeps no routes.
-                _ => {}
-            }
-        }
-    }
-}
-
-/// The strongest action wins (RFC 7606 section 3, h).
-fn judge(
-    attributes: &[codec::PathAttribute],
-    malformed: &[codec::MalformedAttribute],
-    received: &ReceivedUpdate,
-    body_nlri: bool,
-    context: DecodeContext,
-) -> Result<Treatment, WireError> {
-    use codec::ErrorDisposition as D;
-    let has_nlri = !received.announced.is_empty();
-    let semantic =
-        codec::validate::validate_update_attributes(attributes, has_nlri, body_nlri, !context.ibgp)
-            .err();
-    if let Some(error) = &semantic {
-        let unrecognized =
-            error.subcode == codec::notification::update_subcode::UNRECOGNIZED_WELLKNOWN;
-        if unrecognized || error.disposition == D::SessionReset {
-            return Err(reset(error.subcode, &error.data));
-        }
-    }
-    let worst = malformed.iter().max_by_key(|m| m.disposition);
-    if let Some(m) = worst.filter(|m| m.disposition == D::SessionReset) {
-        return Err(WireError::from_codec(&m.error));
-    }
-    // What is left of the semantic errors is treat-as-withdraw, the stronger of the remaining two.
-    if let Some(error) = semantic {
-        return Ok(Treatment::TreatAsWithdraw(words(error.subcode)));
-    }
-    Ok(match worst {
-        None => Treatment::Accepted,
-        Some(m) if m.disposition == D::AttributeDiscard => {
-            Treatment::AttributeDiscard(m.error.to_string())
-        }
-        Some(m) => Treatment::TreatAsWithdraw(m.error.to_string()),
-    })
-}
-
-fn reset(subcode: u8, data: &[u8]) -> WireError {
-    let notification = Notification::new(code::UPDATE, subcode, Bytes::copy_from_slice(data));
-    WireError {
-        notification,
-        detail: words(subcode),
-    }
-}
-
-fn words(subcode: u8) -> String {
-    codec::notification::description(codec::NotificationCode::UpdateMessage, subcode).to_owned()
-}
-
-fn end_of_rib(update: &codec::UpdateMessage, parts: &codec::ParsedUpdate) -> Option<Family> {
-    if !update.withdrawn_routes.is_empty() || !update.nlri.is_empty() {
-        return None;
-    }
-    match parts.attributes.as_slice() {
-        [] if update.path_attributes.is_empty() => Some(Family::Ipv4Unicast),
-        [codec::PathAttribute::MpUnreachNlri(unreach)] if unreach.withdrawn.is_empty() => {
-            match (unreach.afi, unreach.safi) {
-                (codec::Afi::Ipv4, codec::Safi::Unicast) => Some(Family::Ipv4Unicast),
-                (codec::Afi::Ipv6, codec::Safi::Unicast) => Some(Family::Ipv6Unicast),
-                _ => None,
-            }
-        }
-        _ => None,
-    }
-}
-
-/// The codec keeps prefix lengths within the family, so that the fallback is never taken.
-fn v4_net(prefix: codec::Ipv4Prefix) -> IpNet {
-    Ipv4Net::new(prefix.addr, prefix.len)
-        .unwrap_or_else(|_| prefix.addr.into())
-        .into()
-}
-
-fn any_net(prefix: codec::Prefix) -> IpNet {
-    match prefix {
-        codec::Prefix::V4(v4) => v4_net(v4),
-        codec::Prefix::V6(v6) => Ipv6Net::new(v6.addr, v6.len)
-            .unwrap_or_else(|_| v6.addr.into())
-            .into(),
-    }
 }

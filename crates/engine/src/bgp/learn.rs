@@ -23,8 +23,8 @@ pub(super) struct BestRoute {
     pub(super) next_hops: BTreeSet<IpAddr>,
     /// Whom it was learned from.
     pub(super) peers: BTreeSet<IpAddr>,
-    /// Of the first of them.
-    pub(super) as_path: Vec<u32>,
+    /// Of the first of them: what is passed on.
+    pub(super) route: LearnedRoute,
     /// Learned from an internal peer: other internal peers do not get it (RFC 4271 section 9.2).
     pub(super) ibgp: bool,
 }
@@ -67,7 +67,7 @@ fn sole(source: &Source<'_>, route: &LearnedRoute) -> BestRoute {
     BestRoute {
         next_hops: [route.next_hop].into(),
         peers: [source.peer].into(),
-        as_path: route.as_path.clone(),
+        route: route.clone(),
         ibgp: source.ibgp,
     }
 }
@@ -75,12 +75,16 @@ fn sole(source: &Source<'_>, route: &LearnedRoute) -> BestRoute {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bgp::rib::Origin;
 
     fn route(next_hop: &str, path_len: usize, local_pref: Option<u32>) -> LearnedRoute {
         LearnedRoute {
             next_hop: next_hop.parse().unwrap(),
             as_path: vec![7; path_len],
             local_pref,
+            origin: Origin::Igp,
+            communities: vec![],
+            large_communities: vec![],
         }
     }
 

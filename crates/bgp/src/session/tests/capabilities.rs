@@ -290,7 +290,11 @@ fn a_policy_that_learns_more_asks_the_peer_again() {
     session.reconfigure(now, learning);
     assert_eq!(take(&mut session), ["REFRESH"]);
     let attributes = RouteAttributes::default();
-    let context = config().update_context(session.negotiated().unwrap());
+    let peers = SessionConfig {
+        next_hop_v4: Some(Ipv4Addr::new(10, 10, 10, 1)),
+        ..config()
+    };
+    let context = peers.update_context(session.negotiated().unwrap());
     let route = ["10.7.0.0/16".parse().unwrap()];
     let update =
         wire::encode_announcement(&context, &attributes, Family::Ipv4Unicast, &route).unwrap();

@@ -34,9 +34,27 @@ fn an_accepted_connection_in_active_is_used_like_one_of_ours() {
     assert_eq!(take(&mut session), ["KEEPALIVE", "UPDATE", "EoR"]);
 }
 
+/// "the local system examines all of its connections that are in the OpenConfirm state": one on which the peer has
+/// said nothing takes nothing from the other.
 #[test]
-fn the_connection_of_the_higher_identifier_stays_when_the_open_comes_on_ours() {
+fn a_silent_second_connection_decides_nothing() {
+    for id in [LOWER, HIGHER] {
+        let (mut session, now) = with_rival(StateName::OpenSent);
+        session.on_bytes(now, Connection::Opened, &open_from(id));
+        assert_eq!(session.state(), StateName::OpenConfirm);
+        assert_eq!(take(&mut session), ["KEEPALIVE"]);
+        session.on_bytes(now, Connection::Opened, &encode_keepalive());
+        assert_eq!(session.state(), StateName::Established);
+        let expected = ["accepted:N6/7", "close-accepted", "UPDATE", "EoR"];
+        assert_eq!(take(&mut session), expected);
+    }
+}
+
+#[test]
+fn the_connection_of_the_higher_identifier_stays_when_its_open_comes_first() {
     let (mut session, now) = with_rival(StateName::OpenSent);
+    session.on_bytes(now, Connection::Accepted, &open_from(LOWER));
+    assert_eq!(take(&mut session), ["accepted:KEEPALIVE"]);
     session.on_bytes(now, Connection::Opened, &open_from(LOWER));
     assert_eq!(session.state(), StateName::OpenConfirm);
     assert_eq!(
@@ -45,26 +63,39 @@ fn the_connection_of_the_higher_identifier_stays_when_the_open_comes_on_ours() {
     );
 
     let (mut session, now) = with_rival(StateName::OpenSent);
+    session.on_bytes(now, Connection::Accepted, &open_from(HIGHER));
+    take(&mut session);
     session.on_bytes(now, Connection::Opened, &open_from(HIGHER));
+    assert_eq!(take(&mut session), ["accepted:N6/7", "close"]);
     assert_eq!(session.connection(), Connection::Accepted);
-    assert_eq!(session.state(), StateName::OpenSent);
+    session.on_bytes(now, Connection::Accepted, &encode_keepalive());
+    assert_eq!(session.state(), StateName::Established);
 }
 
 #[test]
-fn the_connection_of_the_higher_identifier_stays_when_the_open_comes_on_the_peers() {
-    for state in [StateName::OpenSent, StateName::OpenConfirm] {
-        let (mut session, now) = with_rival(state);
-        session.on_bytes(now, Connection::Accepted, &open_from(LOWER));
-        assert_eq!(take(&mut session), ["accepted:N6/7", "close-accepted"]);
-        assert_eq!(session.state(), state);
+fn the_connection_of_the_higher_identifier_stays_when_its_open_comes_last() {
+    let (mut session, now) = with_rival(StateName::OpenConfirm);
+    session.on_bytes(now, Connection::Accepted, &open_from(LOWER));
+    assert_eq!(take(&mut session), ["accepted:N6/7", "close-accepted"]);
+    assert_eq!(session.state(), StateName::OpenConfirm);
 
-        let (mut session, now) = with_rival(state);
-        session.on_bytes(now, Connection::Accepted, &open_from(HIGHER));
-        assert_eq!(session.state(), StateName::OpenConfirm);
-        assert_eq!(session.connection(), Connection::Accepted);
-        session.on_bytes(now, Connection::Accepted, &encode_keepalive());
-        assert_eq!(session.state(), StateName::Established);
-    }
+    let (mut session, now) = with_rival(StateName::OpenConfirm);
+    session.on_bytes(now, Connection::Accepted, &open_from(HIGHER));
+    assert_eq!(take(&mut session), ["KEEPALIVE", "accepted:N6/7", "close"]);
+    assert_eq!(session.connection(), Connection::Accepted);
+    session.on_bytes(now, Connection::Accepted, &encode_keepalive());
+    assert_eq!(session.state(), StateName::Established);
+}
+
+/// The peer answers on its own connection only: ours is given up when that is confirmed.
+#[test]
+fn a_confirmed_second_connection_takes_over_from_one_without_an_open() {
+    let (mut session, now) = with_rival(StateName::OpenSent);
+    session.on_bytes(now, Connection::Accepted, &open_from(LOWER));
+    session.on_bytes(now, Connection::Accepted, &encode_keepalive());
+    assert_eq!(session.state(), StateName::Established);
+    let expected = ["KEEPALIVE", "accepted:N6/7", "close", "UPDATE", "EoR"];
+    assert_eq!(take(&mut session), expected);
 }
 
 /// RFC 6286 section 2.3.
@@ -86,10 +117,47 @@ fn with_equal_identifiers_the_higher_as_number_wins() {
         session.start(now);
         session.on_connected(now);
         session.on_accepted(now);
-        session.on_bytes(now, Connection::Accepted, &equal.encode().unwrap());
+        for connection in [Connection::Opened, Connection::Accepted] {
+            session.on_bytes(now, connection, &equal.encode().unwrap());
+        }
         let ours = session.connection() == Connection::Opened;
         assert_eq!(ours, stays == Connection::Opened, "{peer_as}");
     }
+}
+
+/// RFC 4724 section 5: a peer that restarts gracefully may come back before the old connection is known to be dead.
+#[test]
+fn a_new_connection_of_a_gracefully_restarting_peer_takes_the_place_of_the_established_one() {
+    let (mut session, now) = session_in(StateName::OpenSent);
+    let mut open = peer_open();
+    open.capabilities
+        .push(Capability::GracefulRestart(GracefulRestart {
+            restarting: true,
+            restart_time_s: 120,
+            families: vec![(Family::Ipv4Unicast, true)],
+        }));
+    let open = open.encode().unwrap();
+    session.on_bytes(now, Connection::Opened, &open);
+    session.on_bytes(now, Connection::Opened, &encode_keepalive());
+    take(&mut session);
+    session.on_accepted(now);
+    assert_eq!(take(&mut session), ["close", "OPEN"], "no NOTIFICATION");
+    session.on_bytes(now, Connection::Accepted, &open);
+    session.on_bytes(now, Connection::Accepted, &encode_keepalive());
+    assert_eq!(session.state(), StateName::Established);
+    assert_eq!(take(&mut session), ["KEEPALIVE", "UPDATE", "EoR"]);
+}
+
+/// The old connection may be dead without our knowing: a KEEPALIVE on it finds out.
+#[test]
+fn a_refused_second_connection_brings_the_next_keepalive_forward() {
+    let (mut session, now) = session_in(StateName::Established);
+    session.on_accepted(now);
+    take(&mut session);
+    let second = now + Duration::from_secs(1);
+    assert_eq!(session.next_deadline(), Some(second));
+    session.on_deadline(second);
+    assert_eq!(take(&mut session), ["KEEPALIVE"]);
 }
 
 /// RFC 4271 section 6.8: a collision with an established session closes the new connection.

@@ -5,11 +5,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bgp::rib::{AttributeError, AttributeValues, LOCAL_PREF_DEFAULT, RouteAttributes, RouteTable};
+use bgp::rib_in::LearnedRoute;
 use bgp::{Community, LargeCommunity};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proto::v1;
 
 use super::peer::Peer;
+use super::super::learn::BestRoute;
 use super::{Announcement, BestRoutes, BgpDesired, ProfileError};
 
 /// Routes that are wanted and kept from a peer by its settings, with the reason code.
@@ -64,41 +66,42 @@ impl Policy {
                 }
             }
         }
-        self.add_passed_on(&mut table, learned, peer);
+        self.add_passed_on(&mut table, desired, learned, peer);
         (table, withheld)
     }
 
     /// What the peer's `routing_options` add: the default route with us as next hop, and routes learned from
     /// others. The core sends only those of families that the session has.
-    fn add_passed_on(&mut self, table: &mut RouteTable, learned: &BestRoutes, peer: &Peer) {
+    fn add_passed_on(
+        &mut self,
+        table: &mut RouteTable,
+        desired: &BgpDesired,
+        learned: &BestRoutes,
+        peer: &Peer,
+    ) {
         if peer.options.advertise_default_route {
             for default in [Ipv4Net::default().into(), Ipv6Net::default().into()] {
-                let attributes = self.passed_on(Vec::new());
+                let attributes = self.passed_on(AttributeValues::default(), desired.draining);
                 table.entry(default).or_insert(attributes);
             }
         }
         if !peer.options.advertise_learned_routes {
             return;
         }
-        for (prefix, route) in learned {
-            // RFC 4271 section 9.2: not from one internal peer to another; and not back to where it came from.
-            let back = route.peers.contains(&peer.address);
-            let reflected = route.ibgp && peer.ibgp();
-            let long = route.as_path.len() > RouteAttributes::AS_PATH_MAX;
-            if !(back || reflected || long) {
-                let attributes = self.passed_on(route.as_path.clone());
-                table.entry(*prefix).or_insert(attributes);
-            }
+        for (prefix, best) in learned.iter().filter(|(_, best)| goes_on(best, peer)) {
+            let attributes = self.passed_on(as_learned(&best.route), desired.draining);
+            table.entry(*prefix).or_insert(attributes);
         }
     }
 
-    fn passed_on(&mut self, as_path: Vec<u32>) -> Arc<RouteAttributes> {
-        let attributes = RouteAttributes::new(AttributeValues {
-            as_path,
-            ..AttributeValues::default()
-        });
-        // The caller has seen to the length, the only thing that could be wrong.
-        self.shared(attributes.unwrap_or_default())
+    fn passed_on(&mut self, values: AttributeValues, draining: bool) -> Arc<RouteAttributes> {
+        // The caller has seen to the lengths, the only thing that could be wrong.
+        let attributes = RouteAttributes::new(values).unwrap_or_default();
+        self.shared(if draining {
+            attributes.shutting_down()
+        } else {
+            attributes
+        })
     }
 
     fn share(
@@ -149,8 +152,31 @@ impl Policy {
             prepend: own_prepend.unwrap_or(self.prepend),
             communities: communities.clone(),
             large_communities: large_communities.clone(),
-            as_path: Vec::new(),
+            ..AttributeValues::default()
         })
+    }
+}
+
+/// Not from one internal peer to another (RFC 4271 section 9.2), not back to where it came from, not against its
+/// communities (RFC 1997), and not longer than we can encode.
+fn goes_on(best: &BestRoute, peer: &Peer) -> bool {
+    let back = best.peers.contains(&peer.address);
+    let reflected = best.ibgp && peer.ibgp();
+    let route = &best.route;
+    let fits = route.as_path.len() <= RouteAttributes::AS_PATH_MAX
+        && route.communities.len() <= RouteAttributes::COMMUNITIES_MAX
+        && route.large_communities.len() <= RouteAttributes::COMMUNITIES_MAX;
+    !back && !reflected && fits && route.may_be_passed_on(peer.ibgp())
+}
+
+/// What of a learned route is passed on (RFC 4271 section 5).
+fn as_learned(route: &LearnedRoute) -> AttributeValues {
+    AttributeValues {
+        origin: route.origin,
+        as_path: route.as_path.clone(),
+        communities: route.communities.clone(),
+        large_communities: route.large_communities.clone(),
+        ..AttributeValues::default()
     }
 }
 
