@@ -119,7 +119,7 @@ pub enum Report {
         messages: usize,
     },
     /// An UPDATE arrived.
-    UpdateReceived(ReceivedUpdate),
+    UpdateReceived(Box<ReceivedUpdate>),
     /// [`Session::learned`] has changed.
     LearnedChanged,
     /// The peer asked for a family again, or demarcates its own refresh.
@@ -488,12 +488,18 @@ impl Session {
         let peer = peer.clone();
         let batch = self.rib.take_due(now, self.jitter.draw());
         self.send_batch(now, &peer, &batch);
-        for family in std::mem::take(&mut self.end_of_rib_due) {
+        // RFC 4724 section 4.1: not before the routes are complete, where the peer keeps the old ones until then.
+        let complete = !(peer.graceful_restart && self.config.is_restarting());
+        let closed = if complete {
+            std::mem::take(&mut self.end_of_rib_due)
+        } else {
+            Vec::new()
+        };
+        for family in closed {
             match wire::encode_end_of_rib(family) {
                 Ok(bytes) => self.send_update(now, &peer, bytes),
                 Err(error) => self.report(Report::EncodeFailed(error)),
             }
-            self.offer.restart_over = true;
         }
         for family in std::mem::take(&mut self.end_of_refresh_due) {
             self.send(wire::encode_route_refresh(family, RefreshSubtype::End));

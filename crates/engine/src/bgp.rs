@@ -32,6 +32,7 @@ mod listener;
 mod md5;
 mod plan;
 mod session;
+mod sparse;
 mod speaker;
 mod status;
 mod transport;
@@ -71,7 +72,8 @@ pub struct BgpDesired {
     pub routes: Routes,
     /// The engine drains: every route is marked with GRACEFUL_SHUTDOWN (RFC 8326).
     pub draining: bool,
-    /// This process follows one that announced the same routes (RFC 4724, Restart State).
+    /// This process follows one that announced the same routes, and `routes` is not complete yet (RFC 4724, Restart
+    /// State): routers that have kept the old ones keep them until this is false.
     pub restarting: bool,
 }
 

@@ -191,6 +191,13 @@ pub(crate) fn announce(
     }
 }
 
+/// Whether every virtual service's state is known.
+pub(crate) fn is_complete(verdicts: &BTreeMap<String, Verdict>) -> bool {
+    verdicts
+        .values()
+        .all(|(state, _)| *state != OperState::Initializing)
+}
+
 /// What acting found out, laid over the decision: a service whose port does not listen is down.
 pub(crate) fn with_failures(
     verdicts: &BTreeMap<String, Verdict>,
@@ -232,6 +239,17 @@ impl Draining {
 mod tests {
     use super::*;
     use proto::v1::{BgpProfile, PortRange, Server, Vip, Vrf};
+
+    #[test]
+    fn the_state_is_complete_when_no_health_is_pending() {
+        let with = |state, reason| BTreeMap::from([("a".to_owned(), (state, reason))]);
+        assert!(!is_complete(&with(
+            OperState::Initializing,
+            Reason::HealthChecksPending
+        )));
+        assert!(is_complete(&with(OperState::Up, Reason::Up)));
+        assert!(is_complete(&with(OperState::Down, Reason::PoolDown)));
+    }
 
     fn service(uuid: &str, port: u32) -> VirtualService {
         VirtualService {

@@ -32,6 +32,9 @@ const RETRY: Duration = Duration::from_secs(2);
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Longest wait for a withdrawal to leave before its listener closes; a peer that does not read must not hold us up.
 const WITHDRAW_WAIT: Duration = Duration::from_millis(200);
+/// Longest wait of a restarted engine for the health of its services before it tells routers that its routes are
+/// complete; they keep the old ones for twice as long.
+const RESTART_WAIT: Duration = Duration::from_secs(60);
 /// How often the connections that are left are counted while the engine drains.
 const DRAIN_POLL: Duration = Duration::from_millis(100);
 
@@ -93,7 +96,8 @@ pub(crate) async fn run(
         links: Vec::new(),
         routes: Routes::new(),
         draining: Draining::default(),
-        restarting: !desired.borrow().vips.is_empty(),
+        restarting_until: (!desired.borrow().vips.is_empty())
+            .then(|| Instant::now() + RESTART_WAIT),
         outcome,
     };
     loop {
@@ -130,8 +134,8 @@ struct Reconciler {
     /// What the speaker was last told to announce.
     routes: Routes,
     draining: Draining,
-    /// This process began with virtual services that an earlier one has served.
-    restarting: bool,
+    /// This process began with virtual services that an earlier one has served, and does not know their health yet.
+    restarting_until: Option<Instant>,
     outcome: watch::Sender<Outcome>,
 }
 
@@ -166,8 +170,11 @@ impl Reconciler {
         let failures = self.failures(&failed, &listeners);
         let verdicts = decide::with_failures(&decision.verdicts, &failures);
         let (announced, routes) = self.announcements(&verdicts);
+        if decide::is_complete(&verdicts) {
+            self.restarting_until = None;
+        }
         self.announce(routes);
-        let again = drains || !failed.is_empty() || !failures.is_empty();
+        let again = drains || self.is_restarting() || !failed.is_empty() || !failures.is_empty();
         self.tell(Outcome {
             desired: self.desired.clone(),
             verdicts,
@@ -214,8 +221,13 @@ impl Reconciler {
             interfaces: self.links.clone(),
             routes,
             draining: self.desired.draining,
-            restarting: self.restarting,
+            restarting: self.is_restarting(),
         });
+    }
+
+    fn is_restarting(&self) -> bool {
+        self.restarting_until
+            .is_some_and(|until| Instant::now() < until)
     }
 
     /// Withdraws what is not kept, and waits until that has left, so that no router sends to a closed port.

@@ -145,6 +145,30 @@ fn a_refresh_sends_everything_of_the_family_again_at_once() {
     assert_eq!(announced(&take_due(&mut rib, t)).len(), 2);
 }
 
+/// The peer still holds it: what was asked for again and could not be sent yet is withdrawn, not forgotten.
+#[test]
+fn a_route_that_goes_while_its_refresh_waits_is_withdrawn() {
+    let (mut rib, t) = established();
+    rib.set_desired(&table(&[(1, 100)]), t);
+    take_due(&mut rib, t);
+    rib.refresh(Family::Ipv4Unicast);
+    assert!(rib.routes().next().unwrap().sent);
+    rib.set_desired(&table(&[]), t);
+    assert_eq!(withdrawn(&take_due(&mut rib, t)), [vip(1)]);
+}
+
+/// RFC 4271 section 10; one factor for all that is announced at a time keeps it together.
+#[test]
+fn the_advertisement_interval_has_the_jitter_that_the_announcement_was_given() {
+    let (mut rib, t) = established();
+    rib.set_desired(&table(&[(1, 100), (2, 100)]), t);
+    rib.take_due(t, Jitter::from_step(u16::MAX));
+    rib.set_desired(&table(&[(1, 200), (2, 200)]), t);
+    let due = rib.next_deadline().unwrap() - t;
+    assert!((3.75..3.76).contains(&due.as_secs_f64()), "{due:?}");
+    assert_eq!(announced(&take_due(&mut rib, t + due)).len(), 2);
+}
+
 #[derive(Debug, Clone)]
 enum Op {
     Desire(Vec<(u8, u32)>),

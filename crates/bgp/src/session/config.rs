@@ -47,7 +47,8 @@ pub struct SessionConfig {
 pub struct RestartConfig {
     /// How long the peer keeps the routes, in seconds, at most 4095.
     pub restart_time_s: u16,
-    /// This process follows one that served the same routes; true until the first End-of-RIB is sent.
+    /// This process follows one that served the same routes, and does not know all of its own yet: a peer that keeps
+    /// the old ones gets no End-of-RIB.
     pub restarting: bool,
 }
 
@@ -65,6 +66,11 @@ impl SessionConfig {
             .into_iter()
             .filter(|family| self.next_hop(*family).is_some())
             .collect()
+    }
+
+    /// This process has restarted, and its routes are not complete.
+    pub(super) fn is_restarting(&self) -> bool {
+        self.graceful_restart.is_some_and(|r| r.restarting)
     }
 
     /// The next hop of this family: our address on the link.
@@ -121,10 +127,7 @@ impl SessionConfig {
 
     /// Our OPEN, without what the peer has refused.
     pub(super) fn open(&self, offer: &Offer) -> Open {
-        let capabilities = self
-            .capabilities(offer.restart_over)
-            .into_iter()
-            .filter(|c| !offer.omits(c));
+        let capabilities = self.capabilities().into_iter().filter(|c| !offer.omits(c));
         Open::with_capabilities(
             self.local_as,
             self.hold_time.seconds(),
@@ -133,7 +136,7 @@ impl SessionConfig {
         )
     }
 
-    fn capabilities(&self, restart_over: bool) -> Vec<Capability> {
+    fn capabilities(&self) -> Vec<Capability> {
         let families = self.families();
         let mut all: Vec<_> = families
             .iter()
@@ -145,7 +148,7 @@ impl SessionConfig {
         }
         all.push(Capability::ExtendedMessage);
         all.push(Capability::GracefulRestart(
-            self.restart_capability(families, restart_over),
+            self.restart_capability(families),
         ));
         all.push(Capability::FourOctetAs(self.local_as.get()));
         all.push(Capability::EnhancedRouteRefresh);
@@ -155,12 +158,12 @@ impl SessionConfig {
     /// RFC 4724 section 3: without families it says no more than that we send End-of-RIB. That much is always
     /// said: FRR answers no ROUTE-REFRESH with demarcation (RFC 7313) before it has sent its own End-of-RIB,
     /// which it sends only to speakers with this capability.
-    fn restart_capability(&self, families: Vec<Family>, restart_over: bool) -> GracefulRestart {
+    fn restart_capability(&self, families: Vec<Family>) -> GracefulRestart {
         let Some(restart) = self.graceful_restart else {
             return GracefulRestart::default();
         };
         GracefulRestart {
-            restarting: restart.restarting && !restart_over,
+            restarting: restart.restarting,
             restart_time_s: restart.restart_time_s,
             families: families.into_iter().map(|f| (f, true)).collect(),
         }
@@ -245,8 +248,6 @@ pub(super) struct Offer {
     /// Capabilities that the peer refuses (2/7), by code and, where it is a family, that. RFC 5492 section 3 allows
     /// to open the session again without.
     refused: BTreeSet<(u8, Option<Family>)>,
-    /// The first End-of-RIB was sent: from now on the Restart State bit would be a lie (RFC 4724 section 4.1).
-    pub(super) restart_over: bool,
 }
 
 impl Offer {
@@ -269,7 +270,7 @@ impl Offer {
 
     /// What is left out, in words.
     pub(super) fn refused(&self, config: &SessionConfig) -> Vec<String> {
-        let all = config.capabilities(true).into_iter();
+        let all = config.capabilities().into_iter();
         all.filter(|c| self.omits(c))
             .map(|c| c.to_string())
             .collect()

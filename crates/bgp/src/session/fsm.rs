@@ -124,7 +124,7 @@ pub(super) enum Event {
     /// 26.
     Keepalive,
     /// 27.
-    Update(ReceivedUpdate),
+    Update(Box<ReceivedUpdate>),
     /// RFC 2918, RFC 7313.
     RouteRefresh(RouteRefresh),
     /// 19, 26, 27 or 28 in a state that does not expect the message, which was not looked at; its type.
@@ -508,7 +508,7 @@ impl Session {
         self.restart_keepalive(now, peer);
     }
 
-    fn count_update(&mut self, now: Instant, update: ReceivedUpdate) {
+    fn count_update(&mut self, now: Instant, update: Box<ReceivedUpdate>) {
         self.counters.updates_in += 1;
         self.counters.prefixes_in += update.announced.len() as u64;
         match &update.treatment {

@@ -61,7 +61,7 @@ pub enum Message {
     /// Type 1.
     Open(Open),
     /// Type 2, with the treatment that RFC 7606 gives it.
-    Update(ReceivedUpdate),
+    Update(Box<ReceivedUpdate>),
     /// Type 3.
     Notification(Notification),
     /// Type 4.
@@ -223,7 +223,7 @@ fn decode(frame: &Bytes, context: DecodeContext) -> Result<Message, WireError> {
         codec::Message::Update(update) => {
             let mut received = ReceivedUpdate::from_codec(&update, context)?;
             received.raw = received.treatment.fault().map(|_| frame.clone());
-            Ok(Message::Update(received))
+            Ok(Message::Update(Box::new(received)))
         }
         codec::Message::Notification(n) => Ok(Message::Notification(Notification::new(
             n.code.as_u8(),

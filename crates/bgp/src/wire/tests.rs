@@ -58,7 +58,7 @@ fn decode_one(bytes: &[u8], context: DecodeContext) -> Message {
 
 fn decode_update(bytes: &[u8], context: DecodeContext) -> ReceivedUpdate {
     match decode_one(bytes, context) {
-        Message::Update(update) => update,
+        Message::Update(update) => *update,
         other => panic!("{other:?}"),
     }
 }

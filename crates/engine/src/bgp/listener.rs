@@ -2,7 +2,7 @@
 //!
 //! A listener is bound to the address, not to all, so that a BGP daemon on another address of the host is not
 //! disturbed. It carries the MD5 keys of its peers: Linux drops a SYN that is not signed with the key of its
-//! source. Who may connect is decided by whether there is a session for (local address, peer).
+//! source; and the smallest TTL that all of them demand. Who may connect is decided by whether there is a session for (local address, peer).
 //!
 //! Tasks: one per listener, spawned here, aborted when the listener goes; an accept that is lost with it is a
 //! connection that the kernel resets.
@@ -20,6 +20,8 @@ use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
 use super::plan::Md5Key;
+use super::session::now;
+use super::sparse::Sparse;
 use super::transport::BGP_PORT;
 
 /// Connections between accept and the session; more than a router opens at a time.
@@ -38,8 +40,16 @@ pub(super) struct Accepted {
     pub(super) stream: TcpStream,
 }
 
+/// What a peer's connection must have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Demand {
+    pub(super) md5_key: Md5Key,
+    /// GTSM (RFC 5082); 0 demands nothing.
+    pub(super) min_ttl: u8,
+}
+
 /// By peer.
-pub(super) type Keys = BTreeMap<IpAddr, Md5Key>;
+pub(super) type Demands = BTreeMap<IpAddr, Demand>;
 
 /// See the module's documentation.
 pub(super) struct Listeners {
@@ -50,7 +60,8 @@ pub(super) struct Listeners {
 
 struct Listener {
     socket: Socket,
-    keys: Keys,
+    local: IpAddr,
+    demands: Demands,
     task: AbortHandle,
 }
 
@@ -63,13 +74,13 @@ impl Listeners {
         }
     }
 
-    /// Listens on exactly these addresses, with these keys. A failure is told once: sessions still open by
+    /// Listens on exactly these addresses, with these demands. A failure is told once: sessions still open by
     /// themselves. True when something should be tried again later.
-    pub(super) fn reconcile(&mut self, wanted: &BTreeMap<IpAddr, Keys>) -> bool {
+    pub(super) fn reconcile(&mut self, wanted: &BTreeMap<IpAddr, Demands>) -> bool {
         self.listening.retain(|local, _| wanted.contains_key(local));
         self.failed.retain(|local, _| wanted.contains_key(local));
-        for (local, keys) in wanted {
-            match self.ensure(*local, keys) {
+        for (local, demands) in wanted {
+            match self.ensure(*local, demands) {
                 Ok(()) => {
                     self.failed.remove(local);
                 }
@@ -79,19 +90,22 @@ impl Listeners {
         !self.failed.is_empty()
     }
 
-    fn ensure(&mut self, local: IpAddr, keys: &Keys) -> io::Result<()> {
+    fn ensure(&mut self, local: IpAddr, demands: &Demands) -> io::Result<()> {
         if let Some(listener) = self.listening.get_mut(&local) {
-            return listener.set_keys(keys);
+            return listener.demand(demands);
         }
-        let socket = listen(local)?;
+        let socket = bound(local)?;
+        // Before anybody can connect.
+        apply(&socket, local, &Demands::new(), demands)?;
+        socket.listen(BACKLOG)?;
         let accepting = TcpListener::from_std(socket.try_clone()?.into())?;
         let task = tokio::spawn(accept(local, accepting, self.accepted.clone()));
-        let mut listener = Listener {
+        let listener = Listener {
             socket,
-            keys: Keys::new(),
+            local,
+            demands: demands.clone(),
             task: task.abort_handle(),
         };
-        listener.set_keys(keys)?;
         self.listening.insert(local, listener);
         Ok(())
     }
@@ -106,23 +120,33 @@ impl Listeners {
 }
 
 impl Listener {
-    fn set_keys(&mut self, keys: &Keys) -> io::Result<()> {
-        if self.keys == *keys {
-            return Ok(());
+    fn demand(&mut self, demands: &Demands) -> io::Result<()> {
+        if self.demands != *demands {
+            apply(&self.socket, self.local, &self.demands, demands)?;
+            self.demands.clone_from(demands);
         }
-        for peer in self.keys.keys().filter(|peer| !keys.contains_key(peer)) {
-            sockopt::remove_tcp_md5_key(&self.socket, *peer).map_err(io::Error::other)?;
-        }
-        for (peer, key) in keys {
-            match key.expose() {
-                Some(key) => sockopt::set_tcp_md5_key(&self.socket, *peer, key),
-                None => sockopt::remove_tcp_md5_key(&self.socket, *peer),
-            }
-            .map_err(io::Error::other)?;
-        }
-        self.keys.clone_from(keys);
         Ok(())
     }
+}
+
+/// From the old demands to the new ones. A key that never was is not removed: kernels without TCP MD5 refuse that.
+fn apply(socket: &Socket, local: IpAddr, old: &Demands, new: &Demands) -> io::Result<()> {
+    for (peer, demand) in old {
+        let keyed = new.get(peer).is_some_and(|d| d.md5_key.expose().is_some());
+        if demand.md5_key.expose().is_some() && !keyed {
+            sockopt::remove_tcp_md5_key(socket, *peer).map_err(io::Error::other)?;
+        }
+    }
+    for (peer, demand) in new {
+        if let Some(key) = demand.md5_key.expose() {
+            sockopt::set_tcp_md5_key(socket, *peer, key).map_err(io::Error::other)?;
+        }
+    }
+    let min_ttl = |demands: &Demands| demands.values().map(|d| d.min_ttl).min().unwrap_or(0);
+    if min_ttl(old) != min_ttl(new) {
+        sockopt::set_min_ttl(socket, local, min_ttl(new)).map_err(io::Error::other)?;
+    }
+    Ok(())
 }
 
 impl Drop for Listener {
@@ -131,7 +155,8 @@ impl Drop for Listener {
     }
 }
 
-fn listen(local: IpAddr) -> io::Result<Socket> {
+/// Bound, and not listening yet.
+fn bound(local: IpAddr) -> io::Result<Socket> {
     let address = SocketAddr::new(local, BGP_PORT);
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
@@ -140,11 +165,11 @@ fn listen(local: IpAddr) -> io::Result<Socket> {
     sockopt::set_ttl(&socket, local, 255).map_err(io::Error::other)?;
     sockopt::set_tos(&socket, local, sockopt::TOS_CS6).map_err(io::Error::other)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
     Ok(socket)
 }
 
 async fn accept(local: IpAddr, listener: TcpListener, accepted: mpsc::Sender<Accepted>) {
+    let mut refusals = Sparse::default();
     loop {
         let Ok((stream, from)) = listener.accept().await else {
             // Out of file descriptors: not a reason to spin.
@@ -158,8 +183,10 @@ async fn accept(local: IpAddr, listener: TcpListener, accepted: mpsc::Sender<Acc
             stream,
         };
         // When full, the router's connection is closed and the router tries again.
-        if accepted.try_send(connection).is_err() {
-            info!(%peer, %local, "connection refused: too many at a time");
+        if accepted.try_send(connection).is_err()
+            && let Some(others) = refusals.pass(now())
+        {
+            info!(%peer, %local, others, "connection refused: too many at a time");
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use bgp::rib_in::LearnedRoute;
 use bgp::session::Report;
+use bgp::wire::ReceivedUpdate;
 use bgp::{Connection as Which, Notification, Output, Session, StateName};
 use ipnet::IpNet;
 use proto::v1;
@@ -18,6 +19,7 @@ use tracing::{debug, info, warn};
 use super::STATUS_INTERVAL;
 use super::md5::Md5Failures;
 use super::plan::{SessionKey, SessionPlan};
+use super::sparse::Sparse;
 use super::status::{WallClock, session_status};
 use super::transport::{Connection, Transport, TransportEvent};
 
@@ -71,6 +73,9 @@ impl BfdState {
 /// Connections from the listener that wait for this session: one is used, a second one is answered with 6/7.
 pub(super) const INCOMING_MAX: usize = 4;
 
+/// Connections of the router that say goodbye at a time: each holds a descriptor and a buffer for a second at most.
+const REFUSED_MAX: usize = 8;
+
 /// What a session has learned, by destination.
 pub(super) type Learned = BTreeMap<IpNet, LearnedRoute>;
 
@@ -89,8 +94,12 @@ pub(super) struct SessionTask {
     opened: Transport,
     accepted: Transport,
     incoming: mpsc::Receiver<TcpStream>,
-    /// Connections that flush their last messages.
+    /// Connections of ours that flush their last messages; the next one waits for them.
     closing: JoinSet<()>,
+    /// The same of connections that the router has opened.
+    refused: JoinSet<()>,
+    refusals: Sparse,
+    mended: Sparse,
     /// The core asked for a connection while an old one was closing.
     connect_pending: bool,
     bfd: BfdView,
@@ -128,6 +137,9 @@ impl SessionTask {
             accepted: Transport::Closed,
             incoming,
             closing: JoinSet::new(),
+            refused: JoinSet::new(),
+            refusals: Sparse::default(),
+            mended: Sparse::default(),
             connect_pending: false,
             bfd,
             stopping: false,
@@ -157,7 +169,8 @@ impl SessionTask {
     }
 
     fn is_finished(&self) -> bool {
-        self.stopping && self.closing.is_empty() && self.core.state() == StateName::Idle
+        let flushed = self.closing.is_empty() && self.refused.is_empty();
+        self.stopping && flushed && self.core.state() == StateName::Idle
     }
 
     /// One event. Every branch is cancel-safe: channel and task receives, sleeps, readiness.
@@ -177,14 +190,27 @@ impl SessionTask {
                     for_restart: false,
                 }),
             },
-            () = sleep_until_some(deadline) => self.core.on_deadline(now()),
+            () = sleep_until_some(deadline) => self.on_deadline(),
             event = self.opened.next_event() => self.on_transport(Which::Opened, event),
             event = self.accepted.next_event() => self.on_transport(Which::Accepted, event),
             Some(stream) = self.incoming.recv() => self.on_incoming(stream),
             Some(_) = self.closing.join_next() => {}
+            Some(_) = self.refused.join_next() => {}
             () = sleep_until_some(publish_at) => return,
         }
         self.unpublished = true;
+    }
+
+    /// A machine that was busy may have kept the peer's messages waiting longer than the timers: they count first.
+    fn on_deadline(&mut self) {
+        for which in [Which::Opened, Which::Accepted] {
+            if let Transport::Open(connection) = self.transport(which)
+                && let Some(len) = connection.read_now()
+            {
+                self.on_transport(which, TransportEvent::Read(len));
+            }
+        }
+        self.core.on_deadline(now());
     }
 
     fn on_control(&mut self) {
@@ -264,9 +290,15 @@ impl SessionTask {
             Err(error) => return warn!(%peer, %local, %error, "cannot use an accepted connection"),
         };
         if !matches!(self.accepted, Transport::Closed) {
-            connection.enqueue(Notification::connection_collision().encode());
-            self.closing.spawn(connection.close());
-            return info!(%peer, %local, "refused: the router has opened a connection already");
+            if let Some(others) = self.refusals.pass(now()) {
+                info!(%peer, %local, others, "refused: the router has opened a connection already");
+            }
+            // Beyond that many a connection is closed without a word.
+            if self.refused.len() < REFUSED_MAX {
+                connection.enqueue(Notification::connection_collision().encode());
+                self.refused.spawn(connection.close());
+            }
+            return;
         }
         self.accepted = Transport::Open(connection);
         self.core.on_accepted(now());
@@ -303,6 +335,7 @@ impl SessionTask {
                     .send_replace(Arc::new(self.core.learned().clone()));
                 self.status_changed.notify_one();
             }
+            Output::Report(Report::UpdateReceived(update)) => self.log_update(&update),
             Output::Report(report) => self.log(&report),
         }
     }
@@ -313,7 +346,11 @@ impl SessionTask {
         }
         match std::mem::replace(self.transport(which), Transport::Closed) {
             Transport::Open(connection) => {
-                self.closing.spawn(connection.close());
+                let tasks = match which {
+                    Which::Opened => &mut self.closing,
+                    Which::Accepted => &mut self.refused,
+                };
+                tasks.spawn(connection.close());
             }
             Transport::Connecting(_) | Transport::Closed => {}
         }
@@ -355,6 +392,18 @@ impl SessionTask {
         self.unpublished = false;
     }
 
+    fn log_update(&mut self, update: &ReceivedUpdate) {
+        let (peer, local) = (self.key.peer, self.key.local);
+        let (announced, withdrawn) = (update.announced.len(), update.withdrawn.len());
+        debug!(%peer, %local, announced, withdrawn, treatment = ?update.treatment, "update received");
+        if let (Some(fault), Some(raw)) = (update.treatment.fault(), &update.raw)
+            && let Some(others) = self.mended.pass(now())
+        {
+            let message = hex(raw);
+            warn!(%peer, %local, fault, prefixes = ?update.withdrawn, others, message, "malformed UPDATE");
+        }
+    }
+
     fn log(&self, report: &Report) {
         let (peer, local) = (self.key.peer, self.key.local);
         match report {
@@ -379,14 +428,17 @@ impl SessionTask {
             } => {
                 info!(%peer, %local, announced, withdrawn, messages, "routes sent");
             }
-            Report::UpdateReceived(update) => {
-                debug!(%peer, %local, announced = update.announced.len(), withdrawn = update.withdrawn.len(), treatment = ?update.treatment, "update received");
-            }
-            Report::LearnedChanged => {}
+            Report::UpdateReceived(_) | Report::LearnedChanged => {}
             Report::RouteRefresh(refresh) => info!(%peer, %local, ?refresh, "route refresh"),
             Report::EncodeFailed(error) => warn!(%peer, %local, %error, "cannot encode a message"),
         }
     }
+}
+
+/// RFC 7606 section 8: enough of a malformed UPDATE to find its fault, and "the entire malformed UPDATE message".
+fn hex(bytes: &[u8]) -> String {
+    let digits = bytes.iter().map(|byte| format!("{byte:02x}"));
+    digits.collect()
 }
 
 /// The clock of the runtime, so that tests can steer it.

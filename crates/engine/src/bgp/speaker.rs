@@ -14,11 +14,12 @@ use tracing::{error, info};
 
 use super::fib;
 use super::learn::{self, BestRoutes, Source};
-use super::listener::{ACCEPTED_MAX, Accepted, Keys, Listeners};
+use super::listener::{ACCEPTED_MAX, Accepted, Demand, Demands, Listeners};
 use super::plan::{Plan, SessionKey, SessionPlan, router_id};
 use super::session::{
     BfdView, Board, Control, Farewell, INCOMING_MAX, Learned, SessionTask, now, sleep_until_some,
 };
+use super::sparse::Sparse;
 use super::status::{WallClock, absent_status, learned_routes, unneeded_status};
 use super::watch::{MonitorCell, Watch};
 use super::{BgpDesired, SESSION_LINGER};
@@ -52,6 +53,7 @@ pub struct Speaker {
     status_changed: Arc<Notify>,
     clock: WallClock,
     listeners: Listeners,
+    refusals: Sparse,
     accepted: mpsc::Receiver<Accepted>,
     listen_again_at: Option<Instant>,
     best: BestRoutes,
@@ -174,6 +176,7 @@ impl Speaker {
             status_changed: Arc::new(Notify::new()),
             clock,
             listeners: Listeners::new(accepted_tx),
+            refusals: Sparse::default(),
             accepted,
             listen_again_at: None,
             best: BestRoutes::new(),
@@ -238,8 +241,8 @@ impl Speaker {
         let mut running = self.running.iter();
         let session = running.find(|(key, _)| key.local == local && key.peer == peer);
         let taken = session.is_some_and(|(_, s)| s.incoming.try_send(stream).is_ok());
-        if !taken {
-            info!(%peer, %local, "connection refused: no session with this peer");
+        if !taken && let Some(others) = self.refusals.pass(now()) {
+            info!(%peer, %local, others, "connection refused: no session with this peer");
         }
     }
 
@@ -274,11 +277,17 @@ impl Speaker {
 
     /// Listens on the local addresses of the running sessions.
     fn listen(&mut self) {
-        let mut wanted: BTreeMap<IpAddr, Keys> = BTreeMap::new();
+        let mut wanted: BTreeMap<IpAddr, Demands> = BTreeMap::new();
         for (key, session) in &self.running {
-            let md5_key = session.control.borrow().plan.transport.md5_key.clone();
-            let keys = wanted.entry(key.local).or_default();
-            keys.insert(key.peer, md5_key);
+            let transport = session.control.borrow().plan.transport.clone();
+            let demand = Demand {
+                md5_key: transport.md5_key,
+                min_ttl: transport.min_ttl,
+            };
+            wanted
+                .entry(key.local)
+                .or_default()
+                .insert(key.peer, demand);
         }
         let again = self.listeners.reconcile(&wanted);
         self.listen_again_at = again.then(|| now() + LISTEN_AGAIN);

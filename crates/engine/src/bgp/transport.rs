@@ -7,6 +7,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::pin::Pin;
+use std::time::Duration;
 
 use bgp::wire::MAX_MESSAGE_LEN;
 use bytes::{Buf, Bytes};
@@ -22,6 +23,10 @@ pub(super) const BGP_PORT: u16 = 179;
 
 /// One read takes many messages of a busy peer at once.
 const READ_BUFFER_LEN: usize = 16 * MAX_MESSAGE_LEN;
+
+/// The kernel gives a connection up whose peer takes nothing for so long. The core's send hold timer (RFC 9687) sees
+/// only what the kernel has not taken from us, and few routes never fill its buffer.
+const UNREAD_MAX: Duration = Duration::from_secs(8 * 60);
 
 type Connecting = Pin<Box<dyn Future<Output = Result<TcpStream, String>> + Send>>;
 
@@ -101,7 +106,9 @@ fn set_options(socket: &impl AsFd, peer: IpAddr, config: &TransportConfig) -> io
     if config.min_ttl > 0 {
         sockopt::set_min_ttl(socket, peer, config.min_ttl).map_err(io::Error::other)?;
     }
-    SockRef::from(socket).set_tcp_nodelay(true)
+    let socket = SockRef::from(socket);
+    socket.set_tcp_user_timeout(Some(UNREAD_MAX))?;
+    socket.set_tcp_nodelay(true)
 }
 
 /// An open connection and the bytes that wait for it.
@@ -127,6 +134,10 @@ impl Connection {
         config: &TransportConfig,
     ) -> io::Result<Self> {
         set_options(&stream, peer, config)?;
+        // It may have waited since before the listener had the key.
+        if let Some(key) = config.md5_key.expose() {
+            sockopt::set_tcp_md5_key(&stream, peer, key).map_err(io::Error::other)?;
+        }
         Ok(Self::new(stream))
     }
 
@@ -158,6 +169,15 @@ impl Connection {
             }
         }
         written
+    }
+
+    /// What has come and was not looked at, without waiting; an end of the connection is left for
+    /// [`next_event`](Self::next_event).
+    pub(super) fn read_now(&mut self) -> Option<usize> {
+        self.stream
+            .try_read(&mut self.received)
+            .ok()
+            .filter(|len| *len > 0)
     }
 
     async fn next_event(&mut self) -> TransportEvent {

@@ -15,7 +15,7 @@ mod lab;
 
 use std::time::Duration;
 
-use evenkeel_engine::bgp::{Announcement, BgpDesired, Speaker, SpeakerHandle};
+use evenkeel_engine::bgp::{Announcement, BgpDesired, Routes, Speaker, SpeakerHandle};
 use lab::{Lab, Router, can_run, in_namespace, run, wait_for};
 use proto::v1;
 use serde_json::Value;
@@ -296,7 +296,7 @@ fn a_restart_keeps_the_routes_of_a_router_with_graceful_restart() {
             graceful_restart: true,
             ..peer(1)
         };
-        let mut wanted = desired(vec![gentle], &[VIP]);
+        let mut wanted = desired(vec![gentle], &[VIP, "10.10.200.9"]);
         let first = Speaker::spawn();
         first.apply(wanted.clone());
         until_fib(router, VIP, &[ENGINE]).await;
@@ -306,13 +306,23 @@ fn a_restart_keeps_the_routes_of_a_router_with_graceful_restart() {
         })
         .await;
         assert_eq!(router.fib(VIP).await, [ENGINE], "kept as stale");
-        wanted.restarting = true;
+        // The health of the services is not known yet: nothing is announced, and nothing dropped.
         let second = Speaker::spawn();
-        second.apply(wanted.clone());
+        second.apply(BgpDesired {
+            routes: Routes::new(),
+            restarting: true,
+            ..wanted.clone()
+        });
         until_neighbor(router, ENGINE, "the second session", |n| {
             n["bgpState"] == "Established"
         })
         .await;
+        assert_eq!(router.fib(VIP).await, [ENGINE]);
+        // One of two services is up again: its route stays, the other's is dropped.
+        const GONE: &str = "10.10.200.9";
+        wanted.routes.remove(&GONE.parse().unwrap());
+        second.apply(wanted.clone());
+        until_fib(router, GONE, &[]).await;
         assert_eq!(router.fib(VIP).await, [ENGINE]);
         // A peer that is removed is told so: no stale route stays.
         second.apply(BgpDesired::default());

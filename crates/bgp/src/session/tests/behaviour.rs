@@ -122,6 +122,14 @@ fn every_unacceptable_open_is_refused_with_its_subcode() {
     let cases = [
         ("AS 0", zero_as, "N2/2"),
         (
+            "AS 0 beside a capability",
+            Open {
+                header_as: 0,
+                ..open()
+            },
+            "N2/2",
+        ),
+        (
             "another AS",
             Open::new(Asn::new(7).unwrap(), 90, Ipv4Addr::new(1, 1, 1, 1), &[]),
             "N2/2",
@@ -400,6 +408,30 @@ fn every_reason_to_withhold_a_route_is_named() {
 }
 
 /// RFC 7606: a bad attribute is no reason to lose every route.
+/// RFC 6608 section 4: the data is "a 1-octet, unsigned integer that indicates the type of the unexpected message".
+#[test]
+fn a_message_out_of_place_is_named_in_the_error_whatever_is_in_it() {
+    let malformed_update = {
+        let mut bytes = vec![0xFF; 16];
+        bytes.extend_from_slice(&[0, 23, 2, 0, 9, 0, 0]);
+        bytes
+    };
+    let open = peer_open().encode().unwrap();
+    for (state, message, subcode, kind) in [
+        (StateName::OpenSent, &malformed_update[..], 1, 2),
+        (StateName::OpenSent, &encode_keepalive()[..], 1, 4),
+        (StateName::OpenConfirm, &malformed_update[..], 2, 2),
+        (StateName::OpenConfirm, &open[..], 2, 1),
+        (StateName::Established, &open[..], 3, 1),
+    ] {
+        let (mut session, now) = session_in(state);
+        session.on_bytes(now, Connection::Opened, message);
+        let error = session.last_error().and_then(|e| e.notification.clone());
+        let expected = Notification::new(5, subcode, Bytes::copy_from_slice(&[kind]));
+        assert_eq!(error, Some(expected), "{state}");
+    }
+}
+
 #[test]
 fn a_malformed_update_is_counted_and_the_session_stays() {
     let (mut session, now) = session_in(StateName::Established);

@@ -96,6 +96,44 @@ fn a_peer_that_refuses_capabilities_gets_a_session_without_them() {
     assert_eq!(session.next_deadline(), Some(at + Duration::from_secs(60)));
 }
 
+/// RFC 5492 section 5: the data of 2/7 "MUST list the set of capabilities", of which one may be a single family.
+#[test]
+fn a_peer_that_refuses_one_family_gets_a_session_with_the_other() {
+    let now = Instant::now();
+    let config = SessionConfig {
+        next_hop_v6: Some("2001:db8::11".parse().unwrap()),
+        ..config()
+    };
+    let mut session = Session::new(config, now, 1);
+    session.start(now);
+    session.on_connected(now);
+    take(&mut session);
+    let no_ipv6 = Notification::new(code::OPEN, 7, Bytes::from_static(&[1, 4, 0, 2, 0, 1]));
+    let (_, open) = refused_with(&mut session, now, &no_ipv6);
+    assert_eq!(open.families(), [Family::Ipv4Unicast]);
+    assert_eq!(session.refused_capabilities(), ["IPv6 unicast"]);
+}
+
+/// What cannot be read was not agreed on: four-octet numbers would be misread by both sides.
+#[test]
+fn a_malformed_capability_does_not_count() {
+    let mut body = vec![4, 0xFD, 0xE8, 0, 90, 10, 10, 10, 1, 9];
+    body.extend_from_slice(&[2, 7, 65, 2, 0xFD, 0xE8, 64, 1, 0]);
+    let mut open = vec![0xFF; 16];
+    open.extend_from_slice(&[0, 19 + body.len() as u8, 1]);
+    open.extend_from_slice(&body);
+    let config = SessionConfig {
+        graceful_restart: Some(RestartConfig {
+            restart_time_s: 120,
+            restarting: false,
+        }),
+        ..config()
+    };
+    let (session, _) = established(config, &RouteTable::new(), &open);
+    let peer = session.negotiated().unwrap();
+    assert!(!peer.four_octet_as && !peer.graceful_restart, "{peer:?}");
+}
+
 #[test]
 fn a_session_without_any_capability_is_plain_bgp_4() {
     let (mut session, now) = session_in(StateName::OpenSent);
@@ -166,6 +204,21 @@ fn a_long_message_is_refused_unless_it_was_agreed_on() {
     assert_eq!(take(&mut session), ["N1/2", "close"]);
 }
 
+/// A peer that asks without reading must not make a queue grow.
+#[test]
+fn requests_for_a_family_that_is_being_sent_again_add_nothing() {
+    let enhanced = peer_with(&[Capability::RouteRefresh, Capability::EnhancedRouteRefresh]);
+    let (mut session, now) = established(config(), &many_routes(60_000), &enhanced);
+    let unread = sent(&mut session).len();
+    for _ in 0..50 {
+        session.on_bytes(now, Connection::Opened, &refresh_request());
+    }
+    assert!(
+        unread > 0 && sent(&mut session).len() <= 2,
+        "BoRR and no more"
+    );
+}
+
 fn refresh_request() -> Bytes {
     wire::encode_route_refresh(Family::Ipv4Unicast, RefreshSubtype::Request)
 }
@@ -229,7 +282,8 @@ fn restartable(restarting: bool) -> SessionConfig {
     }
 }
 
-/// RFC 4724 section 4.1: the Restart State bit until End-of-RIB, then not again.
+/// RFC 4724 section 4.1: the Restart State bit, and no End-of-RIB before the routes are complete, because with it the
+/// peer drops what it has kept.
 #[test]
 fn a_restarted_speaker_says_so_until_its_routes_are_complete() {
     let now = Instant::now();
@@ -241,8 +295,18 @@ fn a_restarted_speaker_says_so_until_its_routes_are_complete() {
     assert!(restart.restarting);
     assert_eq!(restart.restart_time_s, 120);
     assert_eq!(restart.families, [(Family::Ipv4Unicast, true)]);
-    session.on_bytes(now, Connection::Opened, &peer_open().encode().unwrap());
+    let keeps = Capability::GracefulRestart(GracefulRestart::default());
+    session.on_bytes(now, Connection::Opened, &peer_with(&[keeps]));
     session.on_bytes(now, Connection::Opened, &encode_keepalive());
+    assert_eq!(
+        take(&mut session),
+        ["KEEPALIVE"],
+        "the health of the services is not known yet"
+    );
+    session.set_routes(now, &routes([1]));
+    assert_eq!(take(&mut session), ["UPDATE"]);
+    session.reconfigure(now, restartable(false));
+    assert_eq!(take(&mut session), ["EoR"]);
     session.on_transport_failed(now, Connection::Opened, "connection reset");
     take(&mut session);
     session.on_deadline(session.next_deadline().unwrap());
@@ -254,6 +318,13 @@ fn a_restarted_speaker_says_so_until_its_routes_are_complete() {
             .unwrap()
             .restarting
     );
+}
+
+/// A peer that keeps nothing has nothing to drop.
+#[test]
+fn a_peer_without_graceful_restart_is_told_the_end_of_the_routes_at_once() {
+    let (mut session, _) = established(restartable(true), &routes([1]), &peer_with(&[]));
+    assert_eq!(take(&mut session), ["UPDATE", "EoR"]);
 }
 
 /// RFC 4724 section 4: a NOTIFICATION would make the peer drop the routes.

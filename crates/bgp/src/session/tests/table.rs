@@ -54,7 +54,7 @@ fn events() -> Vec<(&'static str, Event)> {
             Event::Notification(Notification::peer_deconfigured()),
         ),
         ("Keepalive", Event::Keepalive),
-        ("Update", Event::Update(update)),
+        ("Update", Event::Update(Box::new(update))),
         (
             "RouteRefresh",
             Event::RouteRefresh(RouteRefresh::Request(Some(Family::Ipv4Unicast))),

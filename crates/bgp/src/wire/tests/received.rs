@@ -53,183 +53,27 @@ fn fate(bytes: &[u8], context: DecodeContext) -> String {
     }
 }
 
+const ATTRIBUTES: &str = include_str!("received.txt");
+
 /// RFC 7606 section 7 and the RFCs of the attributes; flags by RFC 7606 section 3, c.
 #[test]
 fn every_attribute_is_treated_as_rfc_7606_says() {
-    let rows: &[(&str, &[u8], &str, &str)] = &[
-        // what, attribute, from an external peer, from an internal peer
-        ("ORIGIN of 3", &[0x40, 1, 1, 3], "withdraw", "withdraw"),
-        (
-            "ORIGIN of two octets",
-            &[0x40, 1, 2, 0, 0],
-            "withdraw",
-            "withdraw",
-        ),
-        ("ORIGIN optional", &[0xC0, 1, 1, 0], "withdraw", "withdraw"),
-        (
-            "AS_PATH with a cut segment",
-            &[0x40, 2, 3, 2, 1, 0],
-            "withdraw",
-            "withdraw",
-        ),
-        (
-            "AS_PATH with an empty segment",
-            &[0x40, 2, 2, 2, 0],
-            "withdraw",
-            "withdraw",
-        ),
-        (
-            "AS_PATH of an unknown segment",
-            &[0x40, 2, 6, 9, 1, 0, 0, 0xFD, 0xE9],
-            "withdraw",
-            "withdraw",
-        ),
-        (
-            "AS_PATH with AS 0",
-            &[0x40, 2, 6, 2, 1, 0, 0, 0, 0],
-            "withdraw",
-            "withdraw",
-        ),
-        (
-            "NEXT_HOP of three octets",
-            &[0x40, 3, 3, 10, 10, 10],
-            "withdraw",
-            "withdraw",
-        ),
-        (
-            "NEXT_HOP 0.0.0.0",
-            &[0x40, 3, 4, 0, 0, 0, 0],
-            "withdraw",
-            "withdraw",
-        ),
-        (
-            "NEXT_HOP multicast",
-            &[0x40, 3, 4, 224, 0, 0, 1],
-            "withdraw",
-            "withdraw",
-        ),
-        (
-            "MED of three octets",
-            &[0x80, 4, 3, 0, 0, 1],
-            "withdraw",
-            "withdraw",
-        ),
-        (
-            "MED transitive",
-            &[0xC0, 4, 4, 0, 0, 0, 1],
-            "withdraw",
-            "withdraw",
-        ),
-        (
-            "MED partial",
-            &[0xA0, 4, 4, 0, 0, 0, 1],
-            "accepted",
-            "accepted",
-        ),
-        (
-            "LOCAL_PREF of three octets",
-            &[0x40, 5, 3, 0, 0, 1],
-            "discard",
-            "withdraw",
-        ),
-        (
-            "ATOMIC_AGGREGATE with a value",
-            &[0x40, 6, 1, 0],
-            "discard",
-            "discard",
-        ),
-        (
-            "AGGREGATOR of six octets",
-            &[0xC0, 7, 6, 0, 1, 1, 1, 1, 1],
-            "discard",
-            "discard",
-        ),
-        (
-            "COMMUNITIES of three octets",
-            &[0xC0, 8, 3, 0, 0, 1],
-            "withdraw",
-            "withdraw",
-        ),
-        ("COMMUNITIES of none", &[0xC0, 8, 0], "withdraw", "withdraw"),
-        (
-            "ORIGINATOR_ID of three octets",
-            &[0x80, 9, 3, 1, 1, 1],
-            "discard",
-            "withdraw",
-        ),
-        (
-            "CLUSTER_LIST of three octets",
-            &[0x80, 10, 3, 1, 1, 1],
-            "discard",
-            "withdraw",
-        ),
-        (
-            "EXTENDED COMMUNITIES of seven octets",
-            &[0xC0, 16, 7, 0, 0, 0, 0, 0, 0, 0],
-            "withdraw",
-            "withdraw",
-        ),
-        (
-            "LARGE_COMMUNITY of four octets",
-            &[0xC0, 32, 4, 0, 0, 0, 1],
-            "withdraw",
-            "withdraw",
-        ),
-        (
-            "unknown optional transitive",
-            &[0xC0, 99, 1, 7],
-            "accepted",
-            "accepted",
-        ),
-        (
-            "unknown optional non-transitive",
-            &[0x80, 99, 1, 7],
-            "accepted",
-            "accepted",
-        ),
-        ("unknown well-known", &[0x40, 99, 1, 7], "3/2", "3/2"),
-        (
-            "longer than the list",
-            &[0xC0, 8, 200, 0],
-            "withdraw",
-            "withdraw",
-        ),
-        (
-            "a header without length",
-            &[0xC0, 8],
-            "withdraw",
-            "withdraw",
-        ),
-        (
-            "MP_REACH of a next hop of five octets",
-            &[0x80, 14, 10, 0, 2, 1, 5, 1, 1, 1, 1, 1, 0],
-            "3/9",
-            "3/9",
-        ),
-        (
-            "MP_REACH that ends in the next hop",
-            &[0x80, 14, 6, 0, 2, 1, 16, 1, 1],
-            "3/9",
-            "3/9",
-        ),
-        (
-            "MP_UNREACH without SAFI",
-            &[0x80, 15, 2, 0, 2],
-            "3/5",
-            "3/5",
-        ),
-        (
-            "MP_UNREACH with a prefix of 129 bits",
-            &[0x80, 15, 4, 0, 2, 1, 129],
-            "3/9",
-            "3/9",
-        ),
-    ];
-    for (what, attribute, external, internal) in rows {
-        let bytes = with(attribute);
-        assert_eq!(fate(&bytes, EBGP), *external, "{what}, external");
-        assert_eq!(fate(&bytes, IBGP), *internal, "{what}, internal");
+    let rows = ATTRIBUTES.lines().filter(|line| !line.starts_with('#'));
+    let mut count = 0;
+    for row in rows {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let [what, attribute, external, internal] = cells[..] else {
+            panic!("four cells: {row}");
+        };
+        let octets = attribute
+            .split(' ')
+            .map(|octet| u8::from_str_radix(octet, 16).unwrap());
+        let bytes = with(&octets.collect::<Vec<_>>());
+        assert_eq!(fate(&bytes, EBGP), external, "{what}, external");
+        assert_eq!(fate(&bytes, IBGP), internal, "{what}, internal");
+        count += 1;
     }
+    assert!(count > 30, "the table was read");
 }
 
 /// RFC 4271 section 5: mandatory where there is NLRI, from internal peers too.

@@ -10,8 +10,8 @@ use bgp::{Community, LargeCommunity};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proto::v1;
 
-use super::peer::Peer;
 use super::super::learn::BestRoute;
+use super::peer::Peer;
 use super::{Announcement, BestRoutes, BgpDesired, ProfileError};
 
 /// Routes that are wanted and kept from a peer by its settings, with the reason code.
