@@ -338,12 +338,14 @@ fn peers_come_go_and_change_without_a_byte_to_the_others() {
         let capture = capture::Capture::start();
         until_fib(first, VIP, &[ENGINE]).await;
         // FRR takes its time for this last message of its own.
-        wait_for("the router's End-of-RIB", PATIENCE, async || {
-            match speaker.status().borrow()[0].updates_in {
+        wait_for(
+            "the router's End-of-RIB",
+            PATIENCE,
+            async || match speaker.status().borrow()[0].updates_in {
                 0 => Err("no UPDATE".to_owned()),
                 _ => Ok(()),
-            }
-        })
+            },
+        )
         .await;
         let before = traffic(first, ENGINE).await;
         assert!(
