@@ -482,7 +482,10 @@ impl<'a> Runner<'a> {
         }
         if *back {
             self.lost.remove(node);
-            done.violations.extend(self.await_back(node));
+            if self.await_back(node, at).is_none() {
+                let text = format!("the route of {node} did not come back");
+                done.violations.push(text);
+            }
         }
         if *down {
             done.violations.extend(self.await_down(node));
@@ -494,14 +497,14 @@ impl<'a> Runner<'a> {
     }
 
     fn start_again(&mut self, node: &str) -> Result<Done> {
-        let called_us = now_us();
+        let (called_us, started) = (now_us(), Instant::now());
         nodes::restart(self.record, node)?;
         let mut done = Done {
             called_us,
             ..Done::default()
         };
         if self.lost.remove(node) {
-            done.violations.extend(self.await_back(node));
+            done.api_to_fib_s.push(self.await_back(node, started));
         } else if self.topology.node(node)?.controller.is_some() {
             done.violations.extend(self.await_engines());
         }
@@ -547,12 +550,14 @@ impl<'a> Runner<'a> {
             .then(|| format!("the route of {node} was gone after {took_s:.3} s, expected between {after_s} and {within_s} s"))
     }
 
-    fn await_back(&self, node: &str) -> Option<String> {
-        let back = self.fib.wait(Instant::now(), BACK_TIMEOUT, |hops| {
-            self.names(hops).contains(node)
-        });
-        back.is_none()
-            .then(|| format!("the route of {node} did not come back"))
+    /// Seconds from the cause until the router has the route of the SE again.
+    fn await_back(&self, node: &str, since: Instant) -> Option<f64> {
+        let back = self
+            .fib
+            .wait(since, BACK_TIMEOUT, |hops| self.names(hops).contains(node));
+        let took = (back? - since).as_secs_f64();
+        note!("  the route of {node} is back after {took:.3} s");
+        Some(took)
     }
 
     /// The controller must show the SE down and say why.
