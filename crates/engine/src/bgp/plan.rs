@@ -88,6 +88,8 @@ pub(super) struct SessionPlan {
     pub(super) label: String,
     /// Watch the path with BFD, and whether over several hops.
     pub(super) bfd: Option<BfdPlan>,
+    /// When an operator last asked for a reset; a later time than before resets the session once.
+    pub(super) reset_unix_ms: u64,
 }
 
 /// How BFD watches the path of a session.
@@ -216,6 +218,7 @@ impl Plan {
                     multihop: peer.multihop,
                     strict: peer.bfd_strict,
                 }),
+                reset_unix_ms: peer.reset_unix_ms,
             };
             self.sessions.insert(key, session);
         }

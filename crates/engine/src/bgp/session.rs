@@ -219,11 +219,14 @@ impl SessionTask {
             return self.stop(farewell);
         }
         let rewired = plan.transport != self.plan.transport;
+        let asked = plan.reset_unix_ms > self.plan.reset_unix_ms;
         self.plan = plan;
         self.core.reconfigure(now(), self.plan.core.clone());
         if rewired {
             self.core
                 .reset(now(), Notification::other_configuration_change());
+        } else if asked {
+            self.core.reset(now(), Notification::administrative_reset());
         }
         self.core.set_routes(now(), &self.plan.routes);
         self.follow_bfd(bfd);

@@ -322,6 +322,60 @@ async fn until_sessions(speaker: &SpeakerHandle, peers: &[&str]) {
     .await;
 }
 
+/// RFC 4486: 6/4, once, and to that peer only.
+#[test]
+fn a_reset_by_the_operator_says_so_and_touches_no_other_session() {
+    if !can_run() {
+        return;
+    }
+    let second = IBGP.replace("10.10.1.", "10.10.2.");
+    let lab = Lab::up(&[IBGP, &second]);
+    in_namespace(&lab.engine_namespace(), async || {
+        let [first, second] = &lab.routers[..] else {
+            panic!("two routers")
+        };
+        let speaker = Speaker::spawn();
+        speaker.apply(desired(vec![peer(1), peer(2)], &[VIP]));
+        until_fib(second, VIP, &["10.10.2.11"]).await;
+        until_established(&speaker, 2).await;
+        let before = traffic(first, ENGINE).await;
+        let reset = v1::BgpPeer {
+            reset_unix_ms: 1,
+            ..peer(2)
+        };
+        speaker.apply(desired(vec![peer(1), reset.clone()], &[VIP]));
+        until_neighbor(second, "10.10.2.11", "a second session", |n| {
+            n["connectionsEstablished"] == 2 && n["bgpState"] == "Established"
+        })
+        .await;
+        let told = speaker.status().borrow()[1].last_error.clone();
+        assert!(told.contains("Administrative Reset (6/4)"), "{told}");
+        until_established(&speaker, 2).await;
+        until_fib(second, VIP, &["10.10.2.11"]).await;
+        let after = traffic(second, "10.10.2.11").await;
+        speaker.apply(desired(vec![peer(1), reset], &[VIP, "10.10.200.2"]));
+        until_fib(second, "10.10.200.2", &["10.10.2.11"]).await;
+        assert_ne!(traffic(second, "10.10.2.11").await, after, "an UPDATE more");
+        assert_eq!(established_times(&speaker), [1, 2], "reset once");
+        speaker.apply(desired(vec![peer(1), peer(2)], &[VIP]));
+        until_fib(second, "10.10.200.2", &[]).await;
+        assert_eq!(
+            established_times(&speaker),
+            [1, 2],
+            "an earlier time resets nothing"
+        );
+        let (_, established) = traffic(first, ENGINE).await;
+        assert_eq!(established, before.1);
+        speaker.shutdown("", Duration::from_secs(5)).await;
+    });
+}
+
+/// How often each session was established.
+fn established_times(speaker: &SpeakerHandle) -> Vec<u64> {
+    let status = speaker.status().borrow().clone();
+    status.iter().map(|s| s.times_established).collect()
+}
+
 #[test]
 fn peers_come_go_and_change_without_a_byte_to_the_others() {
     if !can_run() {

@@ -35,6 +35,8 @@ pub(super) struct Peer {
     pub(super) bfd: bool,
     pub(super) bfd_strict: bool,
     graceful_restart: bool,
+    /// When an operator last asked for a reset; 0 = never.
+    pub(super) reset_unix_ms: u64,
     /// What the `routing_options` of the peer's label say; nothing without.
     pub(super) options: v1::RoutingOptions,
 }
@@ -61,6 +63,7 @@ impl Peer {
             ttl_security,
             bfd_strict,
             graceful_restart,
+            reset_unix_ms,
         } = &profile.peers[index];
         let wrong = |field: &str, reason: String| ProfileError {
             field: format!("peers[{index}].{field}"),
@@ -111,6 +114,7 @@ impl Peer {
             bfd: *bfd,
             bfd_strict: *bfd && *bfd_strict,
             graceful_restart: *graceful_restart,
+            reset_unix_ms: *reset_unix_ms,
             options: options(profile, label),
         })
     }
