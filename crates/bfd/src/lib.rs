@@ -13,5 +13,5 @@ pub mod demux;
 pub mod packet;
 pub mod session;
 
-pub use packet::{Diagnostic, Discard, Packet, State};
+pub use packet::{Diagnostic, Discard, Discards, Packet, State};
 pub use session::{Change, Config, Outcome, Session};

@@ -154,6 +154,46 @@ impl Discard {
     pub fn index(self) -> usize {
         self as usize
     }
+
+    /// The word of API and CLI.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Version => "version",
+            Self::Length => "length",
+            Self::Multiplier => "multiplier",
+            Self::Multipoint => "multipoint",
+            Self::MyDiscriminator => "my_discriminator",
+            Self::YourDiscriminator => "your_discriminator",
+            Self::Authentication => "authentication",
+            Self::NoSession => "no_session",
+            Self::Ttl => "ttl",
+            Self::AdminDown => "admin_down",
+        }
+    }
+}
+
+/// How many packets were discarded for which reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Discards([u64; Discard::ALL.len()]);
+
+impl Discards {
+    /// One more.
+    pub fn count(&mut self, why: Discard) {
+        self.0[why.index()] += 1;
+    }
+
+    /// For whatever reason.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// The reasons that occurred.
+    pub fn occurred(&self) -> impl Iterator<Item = (Discard, u64)> {
+        let all = Discard::ALL.into_iter().zip(self.0);
+        all.filter(|(_, count)| *count > 0)
+    }
 }
 
 /// A control packet. Intervals are in microseconds, as on the wire.

@@ -29,6 +29,12 @@ use crate::packet::{Diagnostic, Discard, PACKET_LEN, Packet, State, micros};
 /// RFC 5880 section 6.8.3: while not Up, "not less than one second".
 const SLOW: Duration = Duration::from_secs(1);
 
+/// Shorter ones cost more than they tell, and 0 would mean to send without pause.
+const INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+/// Longer ones notice nothing that a hold timer does not notice.
+const INTERVAL_MAX: Duration = Duration::from_secs(60);
+
 /// What the operator says about a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
@@ -40,7 +46,19 @@ pub struct Config {
     pub multiplier: u8,
 }
 
-/// A change of state.
+impl Config {
+    /// Intervals of 10 ms to 60 s and a multiplier from 1 on: what a session makes of any wish.
+    #[must_use]
+    pub fn within_limits(self) -> Self {
+        Self {
+            min_tx: self.min_tx.clamp(INTERVAL_MIN, INTERVAL_MAX),
+            min_rx: self.min_rx.clamp(INTERVAL_MIN, INTERVAL_MAX),
+            multiplier: self.multiplier.max(1),
+        }
+    }
+}
+
+/// A change of the state, or of whether the peer says AdminDown; then `from` may be the same as `to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Change {
     /// Before.
@@ -49,7 +67,7 @@ pub struct Change {
     pub to: State,
     /// Why.
     pub diagnostic: Diagnostic,
-    /// What the peer reported when it happened. AdminDown is no failure (RFC 5882 section 3.2).
+    /// What the peer reports now. AdminDown is no failure (RFC 5882 section 3.2).
     pub remote_state: State,
 }
 
@@ -66,7 +84,7 @@ impl Change {
 pub struct Outcome {
     /// To be sent now.
     pub send: Option<[u8; PACKET_LEN]>,
-    /// The state changed.
+    /// The state changed, or whether the peer says AdminDown.
     pub change: Option<Change>,
 }
 
@@ -95,10 +113,18 @@ enum Poll {
     Running,
     /// Something changed while it ran: another one follows.
     RunningThenAgain,
+    /// Another one follows once a packet without Final has come: until then a Final may still answer the last one.
+    Between,
+}
+
+impl Poll {
+    fn is_running(self) -> bool {
+        matches!(self, Self::Running | Self::RunningThenAgain)
+    }
 }
 
 /// A session with one peer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Session {
     config: Config,
     discriminator: u32,
@@ -110,9 +136,14 @@ pub struct Session {
     /// In force while a Poll Sequence has not ended (RFC 5880 section 6.8.3).
     tx_in_use: Duration,
     rx_in_use: Duration,
-    next_tx: Option<Instant>,
-    detect_at: Option<Instant>,
-    jitter: u64,
+    /// A change is told now, not when the next packet is due (RFC 5880 section 6.8.7).
+    tell_at: Option<Instant>,
+    last_tx: Instant,
+    /// Jitter of the next packet: of what it may take away, how much it leaves, in 65536ths.
+    jitter: u16,
+    /// The last valid packet; none after a detection time without.
+    heard_at: Option<Instant>,
+    random: u64,
     times_up: u64,
     times_down: u64,
 }
@@ -122,6 +153,7 @@ impl Session {
     /// makes the jitter.
     #[must_use]
     pub fn new(config: Config, discriminator: u32, now: Instant, seed: u64) -> Self {
+        let config = config.within_limits();
         Self {
             config,
             discriminator,
@@ -141,9 +173,11 @@ impl Session {
             poll: Poll::None,
             tx_in_use: config.min_tx.max(SLOW),
             rx_in_use: config.min_rx,
-            next_tx: Some(now),
-            detect_at: None,
-            jitter: seed,
+            tell_at: Some(now),
+            last_tx: now,
+            jitter: 0,
+            heard_at: None,
+            random: seed,
             times_up: 0,
             times_down: 0,
         }
@@ -155,6 +189,7 @@ impl Session {
     ///
     /// Why it was discarded.
     pub fn on_packet(&mut self, now: Instant, packet: &Packet) -> Result<Outcome, Discard> {
+        let before = self.remote.state;
         self.remote = Remote {
             discriminator: packet.my_discriminator,
             state: packet.state,
@@ -164,20 +199,28 @@ impl Session {
             multiplier: packet.multiplier,
             demand: packet.demand,
         };
-        if packet.final_bit {
-            self.end_poll();
-        }
+        self.follow_poll(packet.final_bit);
         if self.state == State::AdminDown {
             return Err(Discard::AdminDown);
         }
         let change = self.follow(now, packet.state);
-        self.detect_at = Some(now + self.detection_time());
-        self.bring_forward(now, change.is_some());
+        self.heard_at = Some(now);
         Ok(Outcome {
             // "MUST [...] transmit a BFD Control packet [...] as soon as practicable, without respect to the
             // transmission timer" (section 6.5).
             send: packet.poll.then(|| self.packet(true).encode()),
-            change,
+            change: change.or_else(|| self.remote_admin_down_changed(before)),
+        })
+    }
+
+    /// The owner of the session judges the peer's AdminDown otherwise than Down, so it is told of it in every state.
+    fn remote_admin_down_changed(&self, before: State) -> Option<Change> {
+        let changed = (before == State::AdminDown) != (self.remote.state == State::AdminDown);
+        changed.then_some(Change {
+            from: self.state,
+            to: self.state,
+            diagnostic: self.diagnostic,
+            remote_state: self.remote.state,
         })
     }
 
@@ -199,25 +242,33 @@ impl Session {
 
     /// Time has passed. Calling it early does no harm.
     pub fn on_deadline(&mut self, now: Instant) -> Outcome {
-        let mut outcome = Outcome::default();
-        if self.detect_at.is_some_and(|at| at <= now) {
-            self.detect_at = None;
-            outcome.change = self.unheard(now);
+        let silent = self.detection_deadline().is_some_and(|at| at <= now);
+        let change = silent.then(|| self.unheard(now)).flatten();
+        Outcome {
+            send: self.transmit(now),
+            change,
         }
-        if self.next_tx.is_some_and(|at| at <= now) {
-            outcome.send = Some(self.packet(false).encode());
-            self.next_tx = self.interval().map(|after| now + after);
-        }
-        outcome
+    }
+
+    /// The packet that is due, without a look at what was not heard: for an owner who has not read all yet.
+    pub fn transmit(&mut self, now: Instant) -> Option<[u8; PACKET_LEN]> {
+        let due = self.next_tx().is_some_and(|at| at <= now);
+        due.then(|| self.periodic(now))
     }
 
     /// The periodic packet of a session that is up, when it is due within [`slack`](Self::slack): who is awake for one
     /// session sends for all that are nearly due, and sleeps longer.
     pub fn transmit_early(&mut self, now: Instant) -> Option<[u8; PACKET_LEN]> {
         let slack = self.slack()?;
-        self.next_tx.filter(|at| *at <= now + slack)?;
-        self.next_tx = self.interval().map(|after| now + after);
-        Some(self.packet(false).encode())
+        self.next_tx().filter(|at| *at <= now + slack)?;
+        Some(self.periodic(now))
+    }
+
+    fn periodic(&mut self, now: Instant) -> [u8; PACKET_LEN] {
+        self.tell_at = None;
+        self.last_tx = now;
+        self.jitter = self.random16();
+        self.packet(false).encode()
     }
 
     /// How much earlier than planned a packet may go: jitter leaves so much of what section 6.8.7 allows. None while
@@ -230,62 +281,75 @@ impl Session {
 
     /// RFC 5880 section 6.8.4; and the peer's discriminator is forgotten (section 6.8.1).
     fn unheard(&mut self, now: Instant) -> Option<Change> {
+        let before = self.remote.state;
+        self.heard_at = None;
         self.remote.discriminator = 0;
         self.remote.demand = false;
         self.remote.state = State::Down;
         self.remote.required_min_rx = Duration::from_micros(1);
         match self.state {
             State::Init | State::Up => {
-                let change = self.enter(now, State::Down, Diagnostic::DETECTION_TIME_EXPIRED);
-                self.next_tx = Some(now);
-                Some(change)
+                Some(self.enter(now, State::Down, Diagnostic::DETECTION_TIME_EXPIRED))
             }
-            State::Down | State::AdminDown => None,
+            State::Down => self.remote_admin_down_changed(before),
+            State::AdminDown => None,
         }
     }
 
     /// The operator holds the session down, or lets it go. AdminDown goes on being sent, so that the peer knows.
     pub fn set_admin_down(&mut self, now: Instant, down: bool) -> Option<Change> {
         match (self.state, down) {
-            (State::AdminDown, false) => {
-                self.next_tx = Some(now);
-                Some(self.enter(now, State::Down, Diagnostic::NONE))
-            }
+            (State::AdminDown, false) => Some(self.enter(now, State::Down, Diagnostic::NONE)),
             (State::Down | State::Init | State::Up, true) => {
-                self.detect_at = None;
-                self.next_tx = Some(now);
+                self.heard_at = None;
                 Some(self.enter(now, State::AdminDown, Diagnostic::ADMINISTRATIVELY_DOWN))
             }
             (State::AdminDown, true) | (State::Down | State::Init | State::Up, false) => None,
         }
     }
 
-    /// New timers; while Up they are told by a Poll Sequence, and the session stays up.
+    /// New timers; while Up they are told by a Poll Sequence, and the session stays up. The packet that tells goes at
+    /// once: it "SHOULD be transmitted during the interval between periodic Control packet transmissions when the
+    /// contents of that packet would differ" (section 6.8.7).
     pub fn set_config(&mut self, now: Instant, config: Config) {
+        let config = config.within_limits();
         if config == self.config {
             return;
         }
         self.config = config;
         if self.state == State::Up {
             self.start_poll();
+            self.tell_at = Some(now);
         } else {
             self.settle();
         }
-        self.bring_forward(now, self.state == State::Up);
     }
 
     /// When [`on_deadline`](Self::on_deadline) wants to be called next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        match (self.next_tx, self.detect_at) {
+        match (self.next_tx(), self.detection_deadline()) {
             (Some(tx), Some(detect)) => Some(tx.min(detect)),
             (one, other) => one.or(other),
         }
     }
 
+    /// When the peer counts as silent, by the timers that hold now.
+    #[must_use]
+    pub fn detection_deadline(&self) -> Option<Instant> {
+        self.heard_at.map(|at| at + self.detection_time())
+    }
+
+    /// By the timers that hold now, also when they have changed since the last packet.
+    fn next_tx(&self) -> Option<Instant> {
+        let periodic = || self.interval().map(|after| self.last_tx + after);
+        self.tell_at.or_else(periodic)
+    }
+
     fn enter(&mut self, now: Instant, to: State, diagnostic: Diagnostic) -> Change {
         let from = std::mem::replace(&mut self.state, to);
         self.state_since = now;
+        self.tell_at = Some(now);
         self.diagnostic = diagnostic;
         if to == State::Up {
             self.times_up += 1;
@@ -312,16 +376,22 @@ impl Session {
         self.poll = match self.poll {
             Poll::None => Poll::Running,
             Poll::Running | Poll::RunningThenAgain => Poll::RunningThenAgain,
+            Poll::Between => Poll::Between,
         };
     }
 
-    fn end_poll(&mut self) {
-        self.poll = match self.poll {
-            Poll::RunningThenAgain => Poll::Running,
-            Poll::None | Poll::Running => {
+    /// A Final ends the Poll Sequence; the next one begins after a packet without Final, so that a Final can be told to
+    /// belong to one of them (section 6.5).
+    fn follow_poll(&mut self, final_bit: bool) {
+        self.poll = match (self.poll, final_bit) {
+            (Poll::RunningThenAgain, true) => Poll::Between,
+            (Poll::Running, true) => {
                 self.settle();
                 Poll::None
             }
+            (Poll::Between, false) => Poll::Running,
+            (Poll::None | Poll::Between, true)
+            | (Poll::None | Poll::Running | Poll::RunningThenAgain, false) => self.poll,
         };
     }
 
@@ -360,42 +430,26 @@ impl Session {
 
     /// "reduced by a random value of 0 to 25%", and with a multiplier of 1 "no more than 90% [...] no less than 75%"
     /// (section 6.8.7). By 20 % at most here, the rest is [`slack`](Self::slack).
-    fn interval(&mut self) -> Option<Duration> {
+    fn interval(&self) -> Option<Duration> {
         const STEPS: u32 = 1 << 16;
         let interval = self.transmit_interval()?;
-        let step = u32::from(self.random16());
         let spread = match self.config.multiplier {
             0 | 1 => interval / 10,
             _ => interval / 5,
         };
-        Some(interval * 4 / 5 + spread * step / STEPS)
-    }
-
-    /// After a change the next packet does not wait longer than the interval that holds now; after one of state
-    /// it goes at once (section 6.8.7).
-    fn bring_forward(&mut self, now: Instant, at_once: bool) {
-        if at_once {
-            self.next_tx = Some(now);
-            return;
-        }
-        let latest = self.transmit_interval().map(|interval| now + interval);
-        let planned = self.next_tx.filter(|planned| Some(*planned) <= latest);
-        self.next_tx = match latest {
-            Some(_) => planned.or_else(|| self.interval().map(|after| now + after)),
-            None => None,
-        };
+        Some(interval * 4 / 5 + spread * u32::from(self.jitter) / STEPS)
     }
 
     fn packet(&self, answers_poll: bool) -> Packet {
         Packet {
             diagnostic: self.diagnostic,
             state: self.state,
-            poll: !answers_poll && self.poll != Poll::None,
+            poll: !answers_poll && self.poll.is_running(),
             final_bit: answers_poll,
             // The engine's BFD lives in the process that also speaks BGP.
             control_plane_independent: false,
             demand: false,
-            multiplier: self.config.multiplier.max(1),
+            multiplier: self.config.multiplier,
             my_discriminator: self.discriminator,
             your_discriminator: self.remote.discriminator,
             desired_min_tx_us: micros(self.desired_min_tx()),
@@ -406,8 +460,8 @@ impl Session {
 
     /// SplitMix64; nothing secret depends on it.
     fn random16(&mut self) -> u16 {
-        self.jitter = self.jitter.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.jitter;
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.random;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         ((z ^ (z >> 31)) >> 48) as u16

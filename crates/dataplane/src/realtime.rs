@@ -16,6 +16,18 @@ pub enum Scheduling {
     Ordinary,
 }
 
+impl Scheduling {
+    /// The word of API and CLI.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::RealTime => "real_time",
+            Self::Favoured => "favoured",
+            Self::Ordinary => "ordinary",
+        }
+    }
+}
+
 /// Priority among real-time threads, 1 to 99: above ordinary ones, below the kernel's own (50).
 const PRIORITY: libc::c_int = 10;
 

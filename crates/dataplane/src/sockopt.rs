@@ -154,11 +154,11 @@ pub fn set_tos(socket: &impl AsFd, peer: IpAddr, tos: u8) -> Result<(), SockoptE
     }
 }
 
-fn refused(option: &'static str) -> impl FnOnce(io::Error) -> SockoptError {
+pub(crate) fn refused(option: &'static str) -> impl FnOnce(io::Error) -> SockoptError {
     move |source| SockoptError::Refused { option, source }
 }
 
-fn set<T>(
+pub(crate) fn set<T>(
     socket: &impl AsFd,
     level: libc::c_int,
     name: libc::c_int,

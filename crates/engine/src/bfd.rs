@@ -3,21 +3,25 @@
 //! ```text
 //!   BfdHandle ── std mpsc + eventfd ──▶ thread ──▶ UDP 3784, 4784 (in), a socket per session (out)
 //!       ▲  ▲                              │ owns: sessions, sockets, demultiplexing
-//!       │  └──── Mutex<Arc<status>> ──────┤   (written when nobody reads; never waited for)
-//!       └─────── tokio mpsc: BfdEvent ────┘
+//!       │  └──── Mutex<Arc<Snapshot>> ────┤   (written when nobody reads; never waited for)
+//!       └─────── tokio mpsc: BfdReport ───┘   (bounded; what does not fit is put together)
 //! ```
 //!
 //! BFD must not wait for anything: a machine under full load would lose its sessions, and with them its routes. So
 //! there is one operating system thread with real-time scheduling where that is allowed, which sleeps in `ppoll`
-//! until a packet or a deadline comes. On the path of a packet nothing is allocated, locked or logged.
+//! until a packet or a deadline comes. On the path of a packet nothing is allocated, locked or logged; what is to be
+//! logged goes to the owner as a [`BfdReport`].
 //!
 //! The thread is spawned by [`BfdSpeaker::spawn`] and ends with [`BfdHandle::shutdown`] or when the handle is dropped;
 //! in both cases every session says AdminDown first. Sockets are opened in the network namespace of the thread that
 //! spawns, and not before the first session.
 
+mod inbox;
+mod sessions;
 mod socket;
 mod status;
 mod thread;
+mod untold;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -25,12 +29,18 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::bfd::{Diagnostic, State};
+use dataplane::realtime::Scheduling;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use proto::v1;
 use tokio::sync::mpsc;
+
+use status::Snapshot;
+
+/// Some for each of many sessions that fail together; see [`untold`] for what does not fit.
+const REPORTS_MAX: usize = 256;
 
 /// Which path a session watches.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,19 +68,33 @@ pub struct BfdConfig {
     pub min_ttl: u8,
 }
 
-/// A change of state.
+/// What the thread has to tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BfdReport {
+    /// A session's state, or its peer's AdminDown, has changed.
+    State(BfdEvent),
+    /// A session begins.
+    Started(BfdKey),
+    /// Its sockets or its interface could not be had, for this reason. It is tried again, and told when the reason is
+    /// another.
+    CannotStart(BfdKey, String),
+    /// How the thread runs.
+    Scheduling(Scheduling),
+}
+
+/// A change of state, or several in a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BfdEvent {
     /// Whose.
-    pub key: BfdKey,
+    pub key: Arc<BfdKey>,
     /// Before.
     pub from: State,
     /// After.
     pub to: State,
     /// Why.
     pub diagnostic: Diagnostic,
-    /// The path has failed (RFC 5882 section 3.2: the peer's AdminDown is no failure).
-    pub failure: bool,
+    /// How often the path has failed meanwhile (RFC 5882 section 3.2: the peer's AdminDown is no failure).
+    pub failures: u64,
     /// What the peer reported when it happened.
     pub remote_state: State,
 }
@@ -79,40 +103,48 @@ pub struct BfdEvent {
 pub struct BfdSpeaker;
 
 impl BfdSpeaker {
-    /// Starts the thread. Events of all sessions come out of the receiver; whoever does not read loses nothing but
-    /// memory, a few octets for each change of state.
+    /// Starts the thread. Reports of all sessions come out of the receiver; whoever does not read misses details, not
+    /// the latest state.
     ///
     /// # Errors
     ///
     /// The thread or its wake-up could not be made.
-    pub fn spawn() -> io::Result<(BfdHandle, mpsc::UnboundedReceiver<BfdEvent>)> {
+    pub fn spawn() -> io::Result<(BfdHandle, mpsc::Receiver<BfdReport>)> {
+        Self::spawn_for(&BfdMonitor::default())
+    }
+
+    /// The same, shown by this monitor: a thread that follows on another.
+    ///
+    /// # Errors
+    ///
+    /// The thread or its wake-up could not be made.
+    pub fn spawn_for(
+        BfdMonitor(shared): &BfdMonitor,
+    ) -> io::Result<(BfdHandle, mpsc::Receiver<BfdReport>)> {
         let wake = Arc::new(EventFd::from_flags(
             EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC,
         )?);
         let (commands, receiver) = std::sync::mpsc::channel();
-        let (events, events_rx) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared::default());
-        let worker = thread::Worker::new(receiver, wake.clone(), events, shared.clone());
+        let (reports, reports_rx) = mpsc::channel(REPORTS_MAX);
+        let worker = thread::Worker::new(receiver, wake.clone(), reports, shared.clone());
         let thread = std::thread::Builder::new()
             .name("bfd".to_owned())
             .spawn(move || worker.run())?;
         let handle = BfdHandle {
             commands,
             wake,
-            shared,
+            shared: shared.clone(),
             thread: Some(thread),
         };
-        Ok((handle, events_rx))
+        Ok((handle, reports_rx))
     }
 }
 
 /// What the thread shows.
 #[derive(Default)]
 struct Shared {
-    status: Mutex<Arc<Vec<v1::BfdSession>>>,
+    status: Mutex<Arc<Snapshot>>,
     cpu_ns: AtomicU64,
-    /// Discarded packets that belong to no session.
-    strays: AtomicU64,
 }
 
 enum Command {
@@ -154,9 +186,16 @@ impl BfdHandle {
     }
 }
 
+impl BfdHandle {
+    /// The thread ends; the handle does not wait for it.
+    pub(crate) fn stop(&self) {
+        self.tell(Command::Stop);
+    }
+}
+
 impl Drop for BfdHandle {
     fn drop(&mut self) {
-        self.tell(Command::Stop);
+        self.stop();
         if let Some(thread) = self.thread.take() {
             // A panic in there was reported by the thread itself.
             let _ = thread.join();
@@ -165,26 +204,36 @@ impl Drop for BfdHandle {
 }
 
 /// See [`BfdHandle::monitor`].
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct BfdMonitor(Arc<Shared>);
 
 impl BfdMonitor {
-    /// Every session; at most a second old.
-    #[must_use]
-    pub fn status(&self) -> Arc<Vec<v1::BfdSession>> {
+    fn snapshot(&self) -> Arc<Snapshot> {
         let status = self.0.status.lock();
         status.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Every session, also those that cannot be started; at most a second old.
+    #[must_use]
+    pub fn status(&self) -> Vec<v1::BfdSession> {
+        self.snapshot().sessions(Instant::now())
+    }
+
+    /// What the sessions have in common; at most a second old.
+    #[must_use]
+    pub fn engine(&self) -> v1::BfdEngine {
+        self.snapshot().engine()
+    }
+
+    /// Shows nothing: the thread has ended.
+    pub(crate) fn clear(&self) {
+        let status = self.0.status.lock();
+        *status.unwrap_or_else(PoisonError::into_inner) = Arc::default();
     }
 
     /// Processor time of the thread so far; at most a second old.
     #[must_use]
     pub fn thread_cpu_time(&self) -> Duration {
         Duration::from_nanos(self.0.cpu_ns.load(Ordering::Relaxed))
-    }
-
-    /// Packets that belonged to no session or were no BFD, so far.
-    #[must_use]
-    pub fn stray_packets(&self) -> u64 {
-        self.0.strays.load(Ordering::Relaxed)
     }
 }

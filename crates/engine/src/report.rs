@@ -79,8 +79,9 @@ impl Observer {
         let outcome = self.outcome.borrow_and_update().clone();
         let mut report = report(&outcome, &self.health.borrow_and_update(), &stats);
         report.bgp_sessions = self.bgp.borrow_and_update().to_vec();
-        let bfd = self.bfd.get().map(BfdMonitor::status);
-        report.bfd_sessions = bfd.map(|s| s.to_vec()).unwrap_or_default();
+        let bfd = self.bfd.get();
+        report.bfd_sessions = bfd.map(BfdMonitor::status).unwrap_or_default();
+        report.bfd = bfd.map(BfdMonitor::engine);
         report.learned_routes = self.learned.borrow_and_update().to_vec();
         report.stats = Some(EngineStats {
             rss_bytes: rss_bytes(),

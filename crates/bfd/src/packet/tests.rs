@@ -69,9 +69,18 @@ fn every_packet_that_must_be_discarded_is() {
 
 #[test]
 fn every_discard_has_its_own_counter() {
+    let mut discards = Discards::default();
     for (index, discard) in Discard::ALL.into_iter().enumerate() {
-        assert_eq!(discard.index(), index);
+        for _ in 0..=index {
+            discards.count(discard);
+        }
     }
+    let seen: Vec<_> = discards.occurred().collect();
+    let expected: Vec<_> = Discard::ALL.into_iter().zip(1..).collect();
+    assert_eq!(seen, expected);
+    assert_eq!(discards.total(), 55);
+    let words: std::collections::BTreeSet<_> = Discard::ALL.iter().map(|d| d.word()).collect();
+    assert_eq!(words.len(), Discard::ALL.len(), "{words:?}");
 }
 
 prop_compose! {

@@ -25,6 +25,14 @@ impl BfdRow {
         text(&self.session, pointer).to_owned()
     }
 
+    /// Why it cannot be started, or else why it is in its state.
+    fn why(&self) -> String {
+        match self.word("/problem") {
+            none if none.is_empty() => self.word("/diagnostic"),
+            problem => problem,
+        }
+    }
+
     fn count(&self, pointer: &str) -> u64 {
         number(&self.session, pointer).unwrap_or_default()
     }
@@ -49,7 +57,7 @@ impl Row for BfdRow {
         Column::new("TX", |r| r.ms("/transmit_interval_us")),
         Column::new("DETECTION", |r| r.ms("/detection_time_us")),
         Column::new("TIMES DOWN", |r| r.count("/times_down").to_string()),
-        Column::new("DIAGNOSTIC", |r| r.word("/diagnostic")),
+        Column::new("DIAGNOSTIC", BfdRow::why),
         Column::wide("INTERFACE", |r| r.word("/interface")),
         Column::wide("PEER DIAGNOSTIC", |r| r.word("/remote_diagnostic")),
         Column::wide("PACKETS IN/OUT/DISCARDED", |r| {
@@ -57,6 +65,7 @@ impl Row for BfdRow {
                 ["/packets_in", "/packets_out", "/packets_discarded"].map(|p| r.count(p));
             format!("{input}/{output}/{discarded}")
         }),
+        Column::wide("SCHEDULING", |r| r.word("/engine/scheduling")),
     ];
 }
 

@@ -166,6 +166,15 @@ fn a_neighbor_shows_why_it_is_not_established_and_what_is_withheld() {
 }
 
 #[test]
+fn a_bfd_session_that_cannot_be_started_says_why() {
+    let session = json!({"se_name": "se-1", "peer": "10.0.0.1", "local_address": "10.0.0.11", "state": "down",
+        "state_since_unix_ms": 0, "problem": "Address already in use", "diagnostic": "",
+        "engine": {"scheduling": "real_time", "discards": {"no_session": 3}, "kernel_drops": 0}});
+    let shown = render(&bfd::rows(vec![session], 3000), Format::Table, None);
+    assert!(shown.contains("Address already in use"), "{shown}");
+}
+
+#[test]
 fn bfd_sessions_show_intervals_in_milliseconds() {
     let session = json!({"se_name": "se-1", "peer": "10.0.0.1", "local_address": "10.0.0.11", "state": "up",
         "state_since_unix_ms": 1000, "remote_state": "up", "transmit_interval_us": 50_000, "detection_time_us": 150_500,

@@ -327,6 +327,7 @@ fn judge_bfd(path: &mut Path, session: &BgpSession) {
         "off" | "" => Finding::NotAsked,
         "up" => Finding::Met,
         "waiting_for_peer" => Finding::Failed("BFD is waiting for the peer".to_owned()),
+        "cannot_start" => Finding::Failed("BFD cannot be started, see show bfd".to_owned()),
         other => Finding::Failed(format!("BFD is {other}")),
     };
     path.reach(Condition::BfdUp);

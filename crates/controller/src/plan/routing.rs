@@ -3,7 +3,7 @@
 
 use super::runtime::Observer;
 use model::view::{Ref, VirtualService};
-use proto::v1::{BfdSession, BgpSession, BgpState, LearnedRoute, Report};
+use proto::v1::{BfdDiscard, BfdSession, BgpSession, BgpState, LearnedRoute, Report};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -172,6 +172,7 @@ fn bgp_session(s: &BgpSession, seen: &Seen) -> Value {
 }
 
 fn bfd_session(s: &BfdSession, seen: &Seen) -> Value {
+    let engine = seen.report.bfd.clone().unwrap_or_default();
     json!({
         "se_name": seen.name, "se_uuid": seen.uuid, "vrf": seen.vrf, "peer": s.peer, "local_address": s.local_address,
         "interface": s.interface, "multihop": s.multihop, "state": s.state, "state_since_unix_ms": s.state_since_unix_ms,
@@ -181,8 +182,17 @@ fn bfd_session(s: &BfdSession, seen: &Seen) -> Value {
         "detect_multiplier": s.detect_multiplier, "remote_detect_multiplier": s.remote_detect_multiplier,
         "remote_min_rx_us": s.remote_min_rx_us, "remote_desired_min_tx_us": s.remote_desired_min_tx_us,
         "packets_in": s.packets_in, "packets_out": s.packets_out, "packets_discarded": s.packets_discarded,
-        "times_up": s.times_up, "times_down": s.times_down,
+        "times_up": s.times_up, "times_down": s.times_down, "problem": s.problem, "discards": discards(&s.discards),
+        "engine": {"scheduling": engine.scheduling, "discards": discards(&engine.discards), "kernel_drops": engine.kernel_drops},
     })
+}
+
+/// Packets by reason.
+fn discards(discards: &[BfdDiscard]) -> Value {
+    let counts = discards
+        .iter()
+        .map(|d| (d.reason.clone(), d.packets.into()));
+    Value::Object(counts.collect())
 }
 
 fn learned_route(r: &LearnedRoute, seen: &Seen) -> Value {
@@ -415,6 +425,9 @@ fn bfd_status(seen: &Seen) -> String {
             s.state,
             age(s.state_since_unix_ms)
         );
+        if !s.problem.is_empty() {
+            line!(text, "  Cannot be started: {}", s.problem);
+        }
         line!(
             text,
             "  Diagnostics: {}; remote diagnostics: {}",

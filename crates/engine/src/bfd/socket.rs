@@ -1,11 +1,14 @@
 //! UDP with what BFD needs of it: TTL 255 out and seen on the way in, the interface and address a packet came to.
+//!
+//! Of received datagrams only the decoded packet goes on; a datagram that is none says why.
 
 use std::collections::BTreeSet;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use dataplane::sockopt;
+use ::bfd::{Discard, Packet};
+use dataplane::{filter, sockopt};
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt as option,
 };
@@ -22,12 +25,16 @@ const SOURCE_PORTS: std::ops::RangeInclusive<u16> = 49_152..=65_535;
 /// GTSM for BFD (RFC 5881 section 5).
 const TTL: u8 = 255;
 
-/// Longer than any BFD packet with authentication; the rest of a datagram does not matter.
-const RECEIVE_LEN: usize = 128;
+/// Longer than any BFD packet, whose length field is one octet; the rest of a datagram does not matter.
+const RECEIVE_LEN: usize = 256;
+
+/// Some thousand datagrams: what comes while the thread pauses or others flood waits here.
+const RECEIVE_QUEUE: usize = 4 << 20;
 
 /// A received datagram, as far as it is known.
 pub(super) struct Datagram {
-    pub(super) len: usize,
+    pub(super) packet: Result<Packet, Discard>,
+    pub(super) multihop: bool,
     pub(super) peer: IpAddr,
     pub(super) local: IpAddr,
     pub(super) interface: u32,
@@ -38,8 +45,10 @@ pub(super) struct Datagram {
 pub(super) struct Receiver {
     socket: Socket,
     pub(super) multihop: bool,
+    v6: bool,
+    shielded: bool,
     control: Vec<u8>,
-    pub(super) buffer: [u8; RECEIVE_LEN],
+    buffer: [u8; RECEIVE_LEN],
 }
 
 impl Receiver {
@@ -63,16 +72,41 @@ impl Receiver {
             setsockopt(&socket, option::Ipv4PacketInfo, &true)?;
             setsockopt(&socket, option::Ipv4RecvTtl, &true)?;
         }
+        if setsockopt(&socket, option::RcvBufForce, &RECEIVE_QUEUE).is_err() {
+            // Without CAP_NET_ADMIN as much as the machine's limit allows.
+            socket.set_recv_buffer_size(RECEIVE_QUEUE)?;
+        }
         socket.bind(&SocketAddr::new(any, port).into())?;
         Ok(Self {
             socket,
             multihop,
+            v6,
+            shielded: false,
             control: nix::cmsg_space!(nix::libc::in6_pktinfo, nix::libc::in_pktinfo, i32),
             buffer: [0; RECEIVE_LEN],
         })
     }
 
-    /// The next datagram; its octets are in `buffer`. `None` when there is none.
+    /// Lets the kernel drop what comes from afar to a single-hop port: cheaper than reading it, but it is not counted
+    /// by session. Not for several hops, where each session has a limit of its own.
+    pub(super) fn shield(&mut self, on: bool) {
+        if self.multihop || self.shielded == on {
+            return;
+        }
+        let done = match on {
+            true => filter::drop_other_ttl(&self.socket, self.v6, TTL),
+            false => filter::remove(&self.socket),
+        };
+        // A kernel that has no filters leaves it to us.
+        self.shielded = if done.is_ok() { on } else { self.shielded };
+    }
+
+    /// What the kernel has dropped so far.
+    pub(super) fn dropped(&self) -> u64 {
+        filter::dropped(&self.socket).unwrap_or(0).into()
+    }
+
+    /// The next datagram. `None` when there is none.
     pub(super) fn receive(&mut self) -> Option<Datagram> {
         loop {
             let mut parts = [IoSliceMut::new(&mut self.buffer)];
@@ -88,7 +122,8 @@ impl Receiver {
                 Err(_) => return None,
             };
             let mut datagram = Datagram {
-                len: message.bytes,
+                packet: Err(Discard::Length),
+                multihop: self.multihop,
                 peer: address(message.address)?,
                 local: Ipv4Addr::UNSPECIFIED.into(),
                 interface: 0,
@@ -97,6 +132,8 @@ impl Receiver {
             for control in message.cmsgs().into_iter().flatten() {
                 datagram.learn(&control);
             }
+            let len = message.bytes.min(RECEIVE_LEN);
+            datagram.packet = Packet::decode(&self.buffer[..len]);
             return Some(datagram);
         }
     }
@@ -150,6 +187,8 @@ impl Sender {
         used: &BTreeSet<u16>,
     ) -> io::Result<Self> {
         let socket = udp(local)?;
+        // Nobody reads here; the kernel makes it its minimum.
+        socket.set_recv_buffer_size(1)?;
         if let Some((name, _)) = interface {
             socket.bind_device(Some(name.as_bytes()))?;
         }

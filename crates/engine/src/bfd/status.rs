@@ -1,8 +1,11 @@
-//! From the core's view to the report's: same words, wall-clock times.
+//! From the core's view to the report's: same words, wall-clock times. The reader does it, not the thread.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ::bfd::Session;
+use ::bfd::{Discards, Session, State};
+use dataplane::realtime::Scheduling;
 use proto::v1;
 
 use super::BfdKey;
@@ -12,10 +15,45 @@ use super::BfdKey;
 pub(super) struct Counters {
     pub(super) packets_in: u64,
     pub(super) packets_out: u64,
-    pub(super) discarded: u64,
+    pub(super) discards: Discards,
 }
 
-pub(super) fn session_status(
+/// What the thread shows, as of one moment.
+#[derive(Default)]
+pub(super) struct Snapshot {
+    pub(super) sessions: Vec<(Arc<BfdKey>, Session, Counters)>,
+    /// Why they cannot be started.
+    pub(super) failed: BTreeMap<BfdKey, String>,
+    /// Packets that belong to no session.
+    pub(super) strays: Discards,
+    pub(super) kernel_drops: u64,
+    pub(super) scheduling: Option<Scheduling>,
+}
+
+impl Snapshot {
+    pub(super) fn sessions(&self, now: Instant) -> Vec<v1::BfdSession> {
+        let running = self.sessions.iter();
+        let running =
+            running.map(|(key, session, counters)| running_row(key, session, *counters, now));
+        let failed = self.failed.iter();
+        running
+            .chain(failed.map(|(key, why)| failed_row(key, why)))
+            .collect()
+    }
+
+    pub(super) fn engine(&self) -> v1::BfdEngine {
+        v1::BfdEngine {
+            scheduling: self
+                .scheduling
+                .map(|s| s.word().to_owned())
+                .unwrap_or_default(),
+            discards: discards(self.strays),
+            kernel_drops: self.kernel_drops,
+        }
+    }
+}
+
+fn running_row(
     key: &BfdKey,
     session: &Session,
     counters: Counters,
@@ -42,10 +80,32 @@ pub(super) fn session_status(
         remote_desired_min_tx_us: micros(remote.desired_min_tx),
         packets_in: counters.packets_in,
         packets_out: counters.packets_out,
-        packets_discarded: counters.discarded,
+        packets_discarded: counters.discards.total(),
         times_up: session.times_up(),
         times_down: session.times_down(),
+        problem: String::new(),
+        discards: discards(counters.discards),
     }
+}
+
+fn failed_row(key: &BfdKey, why: &str) -> v1::BfdSession {
+    v1::BfdSession {
+        peer: key.peer.to_string(),
+        local_address: key.local.to_string(),
+        interface: key.interface.clone(),
+        multihop: key.multihop,
+        state: State::Down.word().to_owned(),
+        problem: why.to_owned(),
+        ..v1::BfdSession::default()
+    }
+}
+
+fn discards(discards: Discards) -> Vec<v1::BfdDiscard> {
+    let row = |(why, packets): (::bfd::Discard, u64)| v1::BfdDiscard {
+        reason: why.word().to_owned(),
+        packets,
+    };
+    discards.occurred().map(row).collect()
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -40,7 +40,12 @@ impl Facts<'_> {
     }
 
     fn bfd_sentence(&self) -> String {
-        format!("BFD is {} and the peer is bfd_strict", self.bfd.word())
+        match self.bfd {
+            BfdState::CannotStart => {
+                "BFD cannot be started, see show bfd, and the peer is bfd_strict".to_owned()
+            }
+            other => format!("BFD is {} and the peer is bfd_strict", other.word()),
+        }
     }
 
     fn unconnected(&self) -> Failed {

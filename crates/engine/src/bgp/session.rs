@@ -56,6 +56,8 @@ pub(super) enum BfdState {
     Up,
     Down,
     AdminDown,
+    /// Its sockets or its thread cannot be had; tried again.
+    CannotStart,
 }
 
 impl BfdState {
@@ -66,6 +68,7 @@ impl BfdState {
             Self::Up => "up",
             Self::Down => "down",
             Self::AdminDown => "admin_down",
+            Self::CannotStart => "cannot_start",
         }
     }
 }

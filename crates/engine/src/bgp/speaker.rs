@@ -21,9 +21,9 @@ use super::session::{
 };
 use super::sparse::Sparse;
 use super::status::{WallClock, absent_status, learned_routes, unneeded_status};
-use super::watch::{MonitorCell, Watch};
+use super::watch::{BfdNews, MonitorCell, Watch};
 use super::{BgpDesired, SESSION_LINGER};
-use crate::bfd::{BfdEvent, BfdMonitor};
+use crate::bfd::BfdMonitor;
 
 /// Shutdown is asked for once; a second request waits for the same end.
 const SHUTDOWN_REQUESTS: usize = 1;
@@ -218,7 +218,7 @@ impl Speaker {
                 Some(request) = self.shutdown.recv() => return self.finish(request).await,
                 () = self.status_changed.notified() => self.on_news(),
                 Ok(()) = self.fib_failures.changed() => self.publish_learned(),
-                event = self.bfd.event() => self.on_bfd(&event),
+                news = self.bfd.news() => self.on_bfd(&news),
                 Some(accepted) = self.accepted.recv() => self.on_accepted(accepted),
                 () = sleep_until_some(self.listen_again_at) => self.listen(),
                 Some(ended) = self.tasks.join_next_with_id() => self.on_ended(ended),
@@ -247,8 +247,8 @@ impl Speaker {
     }
 
     /// A path came up or failed: its session hears of it at once.
-    fn on_bfd(&mut self, event: &BfdEvent) {
-        self.bfd.note(event);
+    fn on_bfd(&mut self, news: &BfdNews) {
+        self.bfd.note(news);
         self.show_bfd();
     }
 

@@ -11,6 +11,7 @@
 
 #[path = "../netns_bgp_frr/lab.rs"]
 mod lab;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -6,8 +6,8 @@ use super::*;
 fn gaps(session: &mut Session, count: usize) -> Vec<Duration> {
     let mut times = Vec::new();
     while times.len() < count {
-        let at = session.next_tx.expect("something to send");
-        session.detect_at = None;
+        let at = session.next_tx().expect("something to send");
+        session.heard_at = None;
         session.on_deadline(at);
         times.push(at);
     }
@@ -19,7 +19,9 @@ fn gaps(session: &mut Session, count: usize) -> Vec<Duration> {
 fn a_session_that_is_not_up_sends_once_per_second_and_says_so() {
     for state in [State::Down, State::Init] {
         let (mut session, _) = session_in(state);
-        assert!(sent(session.on_deadline(session.next_tx.unwrap())).desired_min_tx_us >= 1_000_000);
+        assert!(
+            sent(session.on_deadline(session.next_tx().unwrap())).desired_min_tx_us >= 1_000_000
+        );
         let gaps = gaps(&mut session, 200);
         assert!(
             gaps.iter().all(|gap| (ms(750)..=ms(1000)).contains(gap)),
@@ -55,11 +57,11 @@ fn an_early_packet_is_never_closer_to_the_last_than_jitter_allows() {
     let (mut session, now) = session_in(State::Up);
     session.on_packet(now, &peer(State::Up)).unwrap();
     let interval = session.transmit_interval().unwrap();
-    let mut last = session.next_tx.unwrap();
+    let mut last = session.next_tx().unwrap();
     session.on_deadline(last);
     for _ in 0..500 {
-        session.detect_at = None;
-        let due = session.next_tx.unwrap();
+        session.heard_at = None;
+        let due = session.next_tx().unwrap();
         let early = due - session.slack().unwrap();
         assert_eq!(session.transmit_early(early - ms(1)), None);
         assert!(session.transmit_early(early).is_some());
@@ -143,7 +145,7 @@ fn going_up_tells_the_configured_interval_with_a_poll_at_once() {
         ..peer(State::Up)
     };
     session.on_packet(now, &finished).unwrap();
-    assert!(!sent(session.on_deadline(session.next_tx.unwrap())).poll);
+    assert!(!sent(session.on_deadline(session.next_tx().unwrap())).poll);
 }
 
 /// Section 6.8.3: "MUST NOT change until the Poll Sequence".
@@ -209,10 +211,16 @@ fn a_change_during_a_poll_leads_to_another_poll() {
     };
     session.on_packet(now, &finished).unwrap();
     assert_eq!(session.transmit_interval(), Some(ms(50)), "not agreed yet");
-    assert!(sent(session.on_deadline(session.next_tx.unwrap())).poll);
+    session.on_packet(now, &finished).unwrap();
+    assert!(
+        !sent(session.on_deadline(session.next_tx().unwrap())).poll,
+        "a Final that comes twice would end it at once"
+    );
+    session.on_packet(now, &peer(State::Up)).unwrap();
+    assert!(sent(session.on_deadline(session.next_tx().unwrap())).poll);
     session.on_packet(now, &finished).unwrap();
     assert_eq!(session.transmit_interval(), Some(ms(200)));
-    assert!(!sent(session.on_deadline(session.next_tx.unwrap())).poll);
+    assert!(!sent(session.on_deadline(session.next_tx().unwrap())).poll);
 }
 
 /// Section 6.8.1: "if this value is zero, the transmitting system does not want to receive any periodic".
@@ -225,9 +233,9 @@ fn a_peer_that_takes_nothing_gets_no_periodic_packets_but_answers_to_its_polls()
         ..peer(State::Up)
     };
     assert!(sent(session.on_packet(now, &deaf).unwrap()).final_bit);
-    assert_eq!(session.next_tx, None);
+    assert_eq!(session.next_tx(), None);
     session.on_packet(now, &peer(State::Up)).unwrap();
-    assert!(session.next_tx.is_some(), "it takes packets again");
+    assert!(session.next_tx().is_some(), "it takes packets again");
 }
 
 /// Section 6.8.7: demand mode of the peer.
@@ -239,7 +247,7 @@ fn a_peer_in_demand_mode_gets_silence_while_both_are_up() {
         ..peer(State::Up)
     };
     session.on_packet(now, &demanding).unwrap();
-    assert_eq!(session.next_tx, None);
+    assert_eq!(session.next_tx(), None);
     session.set_config(
         now,
         Config {
@@ -282,8 +290,119 @@ fn admin_down_is_sent_and_is_no_failure_at_either_side() {
 #[test]
 fn the_same_configuration_again_does_nothing() {
     let (mut session, now) = session_in(State::Up);
-    let before = session.next_tx;
+    let before = session.next_tx();
     session.set_config(now, config());
-    assert_eq!(session.next_tx, before);
+    assert_eq!(session.next_tx(), before);
     assert_eq!(session.poll, Poll::None);
+}
+
+/// Section 6.8.4: detection counts from the last packet, by the values that hold now.
+#[test]
+fn a_longer_detection_time_takes_effect_at_once() {
+    let (mut session, now) = session_in(State::Up);
+    session.set_config(
+        now + ms(399),
+        Config {
+            min_rx: ms(600),
+            ..config()
+        },
+    );
+    assert_eq!(session.on_deadline(now + ms(400)).change, None);
+    assert_eq!(session.detection_deadline(), Some(now + ms(2400)));
+}
+
+/// Section 6.8.7: "The transmit interval MUST be recalculated whenever" one of both ends changes it.
+#[test]
+fn a_longer_transmit_interval_applies_to_the_packet_that_is_planned() {
+    let (mut session, now) = session_in(State::Up);
+    let slower = Packet {
+        required_min_rx_us: 1_000_000,
+        ..peer(State::Up)
+    };
+    session.on_packet(now, &slower).unwrap();
+    assert!(session.next_tx().unwrap() >= now + ms(750));
+    session.on_packet(now + ms(100), &peer(State::Up)).unwrap();
+    assert!(session.next_tx().unwrap() <= now + ms(50), "and a shorter");
+}
+
+#[test]
+fn a_peer_that_took_nothing_and_falls_silent_is_called_again() {
+    let (mut session, now) = session_in(State::Down);
+    let deaf = Packet {
+        required_min_rx_us: 0,
+        ..peer(State::Up)
+    };
+    session.on_packet(now, &deaf).unwrap();
+    assert_eq!(session.next_tx(), None);
+    let silent = session.detection_deadline().unwrap();
+    session.on_deadline(silent);
+    let next = session.next_tx().expect("something to send");
+    assert!(next <= silent + SLOW);
+}
+
+/// RFC 5882 section 3.2: the owner judges AdminDown otherwise than Down, so it hears when it begins and ends.
+#[test]
+fn the_peers_admin_down_is_told_in_every_state() {
+    let (mut session, now) = session_in(State::Down);
+    let mut hear = |state: State| {
+        let outcome = session.on_packet(now, &peer(state)).unwrap();
+        outcome.change.map(|c| (c.from, c.to, c.remote_state))
+    };
+    use State as S;
+    assert_eq!(
+        hear(S::AdminDown),
+        Some((S::Down, S::Down, S::AdminDown)),
+        "from the start"
+    );
+    assert_eq!(hear(S::AdminDown), None, "once");
+    assert_eq!(hear(S::Up), Some((S::Down, S::Down, S::Up)), "its end");
+    hear(S::AdminDown);
+    let silent = session.detection_deadline().unwrap();
+    let change = session.on_deadline(silent).change.expect("silence ends it");
+    assert_eq!((change.to, change.remote_state), (S::Down, S::Down));
+    assert!(!change.is_failure());
+}
+
+#[test]
+fn timers_stay_within_ten_milliseconds_and_a_minute() {
+    let now = Instant::now();
+    let none = Config {
+        min_tx: Duration::ZERO,
+        min_rx: Duration::ZERO,
+        multiplier: 0,
+    };
+    let mut session = Session::new(none, OURS, now, 1);
+    let Config {
+        min_tx,
+        min_rx,
+        multiplier,
+    } = session.config();
+    assert_eq!((min_tx, min_rx, multiplier), (ms(10), ms(10), 1));
+    let hours = Config {
+        min_tx: ms(4_000_000),
+        min_rx: ms(4_000_000),
+        multiplier: 255,
+    };
+    session.set_config(now, hours);
+    assert_eq!(session.config().min_tx, ms(60_000));
+    assert_eq!(session.config().min_rx, ms(60_000));
+}
+
+/// Neither echo nor demand is offered, and BFD shares the fate of the process: in every packet.
+#[test]
+fn echo_demand_and_independence_are_never_offered() {
+    for state in [State::AdminDown, State::Down, State::Init, State::Up] {
+        let (mut session, now) = session_in(state);
+        let poll = Packet {
+            poll: true,
+            ..peer(state)
+        };
+        let answer = session.on_packet(now, &poll).unwrap_or_default();
+        let periodic = session.on_deadline(session.next_tx().unwrap());
+        for bytes in answer.send.into_iter().chain(periodic.send) {
+            let packet = Packet::decode(&bytes).unwrap();
+            assert_eq!(packet.required_min_echo_rx_us, 0, "{state}");
+            assert!(!packet.demand && !packet.control_plane_independent);
+        }
+    }
 }
