@@ -537,6 +537,16 @@ fn watched_over_ipv6(kind: Kind) {
     watched_with(kind, over_ipv6(Spec::IBGP));
 }
 
+/// RFC 5883: over several hops.
+fn watched_over_multihop(kind: Kind) {
+    let spec = Spec {
+        asn: 65001,
+        multihop: true,
+        ..Spec::IBGP
+    };
+    watched_with(kind, spec);
+}
+
 macro_rules! matrix {
     ($($router:ident: $kind:expr => [$($case:ident),*];)*) => {
         $(mod $router {
@@ -555,12 +565,12 @@ matrix! {
     frr: Kind::Frr => [
         life_of_a_session, external_over_ipv4, external_over_ipv6, internal_over_ipv6, ipv4_over_ipv6_only,
         signed, signed_over_ipv6, multihop, multihop_over_ipv6, every_capability,
-        a_thousand_vips, a_thousand_vips_over_ipv6, watched, watched_over_ipv6
+        a_thousand_vips, a_thousand_vips_over_ipv6, watched, watched_over_ipv6, watched_over_multihop
     ];
     bird: Kind::Bird => [
         life_of_a_session, external_over_ipv4, external_over_ipv6, internal_over_ipv6, ipv4_over_ipv6_only,
         signed, signed_over_ipv6, multihop, multihop_over_ipv6, every_capability,
-        a_thousand_vips, a_thousand_vips_over_ipv6, watched, watched_over_ipv6
+        a_thousand_vips, a_thousand_vips_over_ipv6, watched, watched_over_ipv6, watched_over_multihop
     ];
     gobgp: Kind::Gobgp => [
         life_of_a_session, external_over_ipv4, external_over_ipv6, internal_over_ipv6, ipv4_over_ipv6_only,

@@ -73,7 +73,7 @@ impl Upstream {
         let channel = line(talkative, "add paths on; extended next hop on;".to_owned());
         let bfd = line(
             bfd,
-            "protocol bfd { interface \"*\" { interval 50 ms; multiplier 3; }; }".to_owned(),
+            "protocol bfd { interface \"*\" { interval 50 ms; multiplier 3; }; multihop { interval 50 ms; multiplier 3; }; }".to_owned(),
         );
         // Its kernel's routes it does not know: without these a next hop behind another router is unreachable.
         let far = line(
