@@ -107,9 +107,21 @@ impl Lab {
 
     /// A namespace for a router that somebody else starts, linked with the engine's.
     pub fn bare() -> Self {
+        Self::bare_links(1)
+    }
+
+    /// The same for several routers.
+    pub fn bare_links(count: usize) -> Self {
         let mut lab = Self::up(&[]);
-        lab.add_link(1);
+        for number in 1..=count {
+            lab.add_link(number);
+        }
         lab
+    }
+
+    /// The namespace at the other end of the engine's link of this number.
+    pub fn link_namespace(&self, number: usize) -> String {
+        format!("{}r{number}", self.prefix)
     }
 
     /// The same with another router on the way: the router is 10.10.9.1 and 2001:db8:9::1, and that one forwards.
@@ -141,12 +153,12 @@ impl Lab {
         let dir = self.dir.path().join("router");
         fs::create_dir(&dir).expect("router directory");
         run(&["chown", "frr:frr", &dir.display().to_string()]);
-        (format!("{}r1", self.prefix), dir)
+        (self.link_namespace(1), dir)
     }
 
     /// A counter of its kernel.
     pub async fn bare_counter(&self, name: &str) -> u64 {
-        kernel_counter(&format!("{}r1", self.prefix), name).await
+        kernel_counter(&self.link_namespace(1), name).await
     }
 
     pub fn engine_namespace(&self) -> String {
