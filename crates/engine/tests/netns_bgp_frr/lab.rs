@@ -107,9 +107,45 @@ impl Lab {
 
     /// A namespace for a router that somebody else starts, linked with the engine's.
     pub fn bare() -> Self {
+        Self::bare_links(1)
+    }
+
+    /// The same for several routers.
+    pub fn bare_links(count: usize) -> Self {
         let mut lab = Self::up(&[]);
-        lab.add_link(1);
+        for number in 1..=count {
+            lab.add_link(number);
+        }
         lab
+    }
+
+    /// The namespace at the other end of the engine's link of this number.
+    pub fn link_namespace(&self, number: usize) -> String {
+        format!("{}r{number}", self.prefix)
+    }
+
+    /// The same with another router on the way: the router is 10.10.9.1 and 2001:db8:9::1, and that one forwards.
+    pub fn bare_over_a_hop() -> Self {
+        let mut lab = Self::up(&[]);
+        let (engine, hop) = (lab.engine_namespace(), lab.add_namespace("h1"));
+        let router = lab.add_namespace("r1");
+        connect(1, [(&engine, "eth1", 11), (&hop, "eth1", 2)]);
+        connect(9, [(&hop, "eth9", 2), (&router, "eth0", 1)]);
+        for forwarding in ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"] {
+            run(&["ip", "netns", "exec", &hop, "sysctl", "-qw", forwarding]);
+        }
+        route_via(&engine, "10.10.9.0/24", "10.10.1.2");
+        route_via(&engine, "2001:db8:9::/64", "2001:db8:1::2");
+        route_via(&router, "10.10.1.0/24", "10.10.9.2");
+        route_via(&router, "2001:db8:1::/64", "2001:db8:9::2");
+        lab.namespaces.extend([hop, router]);
+        lab
+    }
+
+    /// What the router on the way has not forwarded, most of all for its TTL.
+    pub async fn dropped_by_the_hop(&self) -> u64 {
+        let hop = format!("{}h1", self.prefix);
+        kernel_counter(&hop, "InHdrErrors").await + kernel_counter(&hop, "Ip6InHdrErrors").await
     }
 
     /// Its name, and a folder for the router's files.
@@ -117,12 +153,12 @@ impl Lab {
         let dir = self.dir.path().join("router");
         fs::create_dir(&dir).expect("router directory");
         run(&["chown", "frr:frr", &dir.display().to_string()]);
-        (format!("{}r1", self.prefix), dir)
+        (self.link_namespace(1), dir)
     }
 
     /// A counter of its kernel.
     pub async fn bare_counter(&self, name: &str) -> u64 {
-        kernel_counter(&format!("{}r1", self.prefix), name).await
+        kernel_counter(&self.link_namespace(1), name).await
     }
 
     pub fn engine_namespace(&self) -> String {
@@ -165,34 +201,7 @@ impl Lab {
         let namespace = self.add_namespace(&format!("r{number}"));
         let engine = self.engine_namespace();
         let link = format!("eth{number}");
-        run(&[
-            "ip", "link", "add", &link, "netns", &engine, "type", "veth", "peer", "name", "eth0",
-            "netns", &namespace,
-        ]);
-        for (ns, link, host) in [(&engine, link.as_str(), 11), (&namespace, "eth0", 1)] {
-            run(&[
-                "ip",
-                "-n",
-                ns,
-                "address",
-                "add",
-                &format!("10.10.{number}.{host}/24"),
-                "dev",
-                link,
-            ]);
-            run(&[
-                "ip",
-                "-n",
-                ns,
-                "address",
-                "add",
-                &format!("2001:db8:{number}::{host}/64"),
-                "dev",
-                link,
-                "nodad",
-            ]);
-            run(&["ip", "-n", ns, "link", "set", link, "up"]);
-        }
+        connect(number, [(&engine, &link, 11), (&namespace, "eth0", 1)]);
         self.namespaces.push(namespace.clone());
         namespace
     }
@@ -211,6 +220,36 @@ impl Lab {
         router.start("bgpd", bgpd_config);
         self.routers.push(router);
     }
+}
+
+/// A cable between two namespaces: their names, the links and the last octets of the addresses.
+fn connect(number: usize, ends: [(&str, &str, u8); 2]) {
+    let [(a, link_a, _), (b, link_b, _)] = ends;
+    run(&[
+        "ip", "link", "add", link_a, "netns", a, "type", "veth", "peer", "name", link_b, "netns", b,
+    ]);
+    for (ns, link, host) in ends {
+        let (v4, v6) = (
+            format!("10.10.{number}.{host}/24"),
+            format!("2001:db8:{number}::{host}/64"),
+        );
+        run(&["ip", "-n", ns, "address", "add", &v4, "dev", link]);
+        run(&["ip", "-n", ns, "address", "add", &v6, "dev", link, "nodad"]);
+        run(&["ip", "-n", ns, "link", "set", link, "up"]);
+    }
+}
+
+fn route_via(namespace: &str, destination: &str, gateway: &str) {
+    run(&[
+        "ip",
+        "-n",
+        namespace,
+        "route",
+        "add",
+        destination,
+        "via",
+        gateway,
+    ]);
 }
 
 impl Drop for Lab {
@@ -355,7 +394,11 @@ pub async fn kernel_route(namespace: &str, vip: &str) -> Vec<String> {
     let family = if vip.contains(':') { "-6" } else { "-4" };
     let text = ask("ip", &["-n", namespace, "-j", family, "route", "show", vip]).await;
     let routes: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
-    let hop = |route: &Value| route["gateway"].as_str().map(str::to_owned);
+    // An IPv4 route with a gateway of the other family has it elsewhere.
+    let hop = |route: &Value| {
+        let gateway = route["gateway"].as_str().or(route["via"]["host"].as_str());
+        gateway.map(str::to_owned)
+    };
     routes
         .as_array()
         .into_iter()
@@ -364,20 +407,21 @@ pub async fn kernel_route(namespace: &str, vip: &str) -> Vec<String> {
         .collect()
 }
 
+/// From its tables of names above values, or its list of names beside values.
 async fn kernel_counter(namespace: &str, name: &str) -> u64 {
-    let text = ask(
-        "ip",
-        &["netns", "exec", namespace, "cat", "/proc/net/netstat"],
-    )
-    .await;
-    let mut lines = text.lines();
-    while let (Some(names), Some(values)) = (lines.next(), lines.next()) {
-        let at = names.split_whitespace().position(|n| n == name);
-        if let Some(value) = at.and_then(|at| values.split_whitespace().nth(at)) {
-            return value.parse().expect("a number");
-        }
-    }
-    panic!("no kernel counter {name}");
+    let tables = ["netstat", "snmp", "snmp6"].map(|table| format!("/proc/net/{table}"));
+    let [netstat, snmp, list] = &tables;
+    let cat = ["netns", "exec", namespace, "cat", netstat, snmp, list];
+    let text = ask("ip", &cat).await;
+    let lines: Vec<&str> = text.lines().collect();
+    let above = |pair: &[&str]| {
+        let at = pair[0].split_whitespace().position(|n| n == name)?;
+        pair[1].split_whitespace().nth(at)?.parse().ok()
+    };
+    let beside = |line: &&str| line.strip_prefix(name)?.trim().parse().ok();
+    let in_tables = lines.windows(2).find_map(above);
+    let value = in_tables.or_else(|| lines.iter().find_map(beside));
+    value.unwrap_or_else(|| panic!("no kernel counter {name}"))
 }
 
 /// Runs a future on a runtime of its own thread, inside a namespace.

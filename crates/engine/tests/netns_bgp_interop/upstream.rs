@@ -1,5 +1,8 @@
 //! Four real routers behind one face: started privately in a namespace, asked in their own words.
 
+mod answers;
+mod config;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
@@ -29,6 +32,59 @@ impl Kind {
     pub fn has_bfd(self) -> bool {
         matches!(self, Self::Frr | Self::Bird)
     }
+
+    /// Of a talkative router and the engine, in the router's words.
+    pub fn common_capabilities(self) -> &'static [&'static str] {
+        match self {
+            Self::Frr => &[
+                "4byteAs",
+                "enhancedRouteRefresh",
+                "extendedMessage",
+                "gracefulRestart",
+                "multiprotocolExtensions",
+                "routeRefresh",
+            ],
+            Self::Bird => &[
+                "4-octet AS numbers",
+                "Enhanced refresh",
+                "Extended message",
+                "Graceful restart",
+                "Multiprotocol",
+                "Route refresh",
+            ],
+            Self::Gobgp => &[
+                "4-octet-as",
+                "graceful-restart",
+                "ipv4-unicast",
+                "route-refresh",
+            ],
+            Self::Openbgpd => &[
+                "as4byte",
+                "enhanced_refresh",
+                "graceful_restart",
+                "multiprotocol",
+                "refresh",
+            ],
+        }
+    }
+
+    /// The same in ours.
+    pub fn common_capabilities_in_our_words(self) -> Vec<&'static str> {
+        let mut all = vec![
+            "IPv4 unicast",
+            "route refresh",
+            "extended message",
+            "graceful restart",
+            "four-octet AS",
+            "enhanced route refresh",
+        ];
+        all.retain(|name| match (self, *name) {
+            (Self::Gobgp, "extended message" | "enhanced route refresh") => false,
+            (Self::Openbgpd, "extended message") => false,
+            (_, _) => true,
+        });
+        all
+    }
 }
 
 /// What the router is to be; it has one neighbor, the engine.
@@ -38,7 +94,10 @@ pub struct Spec {
     pub engine_as: u32,
     /// The session, and the family on it, is IPv6.
     pub v6: bool,
+    /// The family on a session over IPv6 is IPv4 all the same (RFC 8950).
+    pub v4_over_v6: bool,
     pub md5: Option<&'static str>,
+    /// Behind another router, in a network of its own.
     pub multihop: bool,
     pub bfd: bool,
     /// Offers every capability that it knows.
@@ -50,13 +109,14 @@ impl Spec {
         asn: 65000,
         engine_as: 65000,
         v6: false,
+        v4_over_v6: false,
         md5: None,
         multihop: false,
         bfd: false,
         talkative: false,
     };
 
-    fn engine(&self) -> &'static str {
+    pub fn engine(&self) -> &'static str {
         if self.v6 {
             "2001:db8:1::11"
         } else {
@@ -64,11 +124,21 @@ impl Spec {
         }
     }
 
-    fn router(&self) -> &'static str {
-        if self.v6 {
-            "2001:db8:1::1"
+    pub fn router(&self) -> &'static str {
+        match (self.v6, self.multihop) {
+            (false, false) => "10.10.1.1",
+            (false, true) => "10.10.9.1",
+            (true, false) => "2001:db8:1::1",
+            (true, true) => "2001:db8:9::1",
+        }
+    }
+
+    /// The family of the routes on the session.
+    pub fn family(&self) -> &'static str {
+        if self.v6 && !self.v4_over_v6 {
+            "ipv6"
         } else {
-            "10.10.1.1"
+            "ipv4"
         }
     }
 }
@@ -85,7 +155,7 @@ pub struct Route {
 
 pub struct Upstream {
     pub kind: Kind,
-    spec: Spec,
+    pub spec: Spec,
     namespace: String,
     dir: PathBuf,
     daemons: Vec<Child>,
@@ -190,6 +260,8 @@ impl Upstream {
         } else if self.kind == Kind::Frr {
             crate::lab::run(&["chown", "frr:frr", &path.display().to_string()]);
         }
+        // What it says is of this run only.
+        let _ = fs::remove_file(self.dir.join("bgpd.log"));
         let log = fs::File::create(self.dir.join(format!("{file}.out"))).expect("a log");
         let child = Command::new("ip")
             .args(["netns", "exec", &self.namespace, program])
@@ -261,64 +333,141 @@ impl Upstream {
         }
     }
 
+    /// The gateway in its kernel towards the engine.
+    pub fn gateway(&self) -> &'static str {
+        let Spec { v6, multihop, .. } = self.spec;
+        match (v6, multihop) {
+            // FRR stands this in for any IPv6 gateway of an IPv4 route, with the link-layer address of that one.
+            _ if self.spec.v4_over_v6 && self.kind == Kind::Frr => "169.254.0.1",
+            (_, false) => self.spec.engine(),
+            (false, true) => "10.10.9.2",
+            (true, true) => "2001:db8:9::2",
+        }
+    }
+
     /// State of the session at the router, in lower case; empty while it does not answer.
     pub async fn state(&self) -> String {
-        let engine = self.spec.engine();
         let word = match self.kind {
-            Kind::Frr => {
-                let shown = self
-                    .vtysh(&format!("show bgp neighbors {engine} json"))
-                    .await;
-                text(&json(&shown)[engine]["bgpState"])
-            }
-            Kind::Bird => {
-                let shown = self.birdc("show protocols all se").await;
-                let line = shown.lines().find(|l| l.contains("BGP state:"));
-                line.and_then(|l| l.split_whitespace().last())
-                    .unwrap_or_default()
-                    .to_owned()
-            }
-            Kind::Gobgp => {
-                let shown = json(&self.gobgp(&["neighbor", engine, "-j"]).await);
-                match shown["state"]["session_state"].as_u64() {
-                    Some(6) => "established".to_owned(),
-                    Some(_) => "active".to_owned(),
-                    None => String::new(),
-                }
-            }
-            Kind::Openbgpd => {
-                let shown = json(&self.bgpctl(&["-j", "show", "neighbor", engine]).await);
-                text(&shown["neighbors"][0]["state"])
-            }
+            Kind::Frr => text(&self.frr_neighbor().await["bgpState"]),
+            Kind::Bird => last_word(&self.birdc("show protocols all se").await, "BGP state:"),
+            Kind::Gobgp => match self.gobgp_neighbor().await["state"]["session_state"].as_u64() {
+                Some(6) => "established".to_owned(),
+                Some(_) => "active".to_owned(),
+                None => String::new(),
+            },
+            Kind::Openbgpd => text(&self.openbgpd_neighbor().await["state"]),
         };
         word.to_lowercase()
+    }
+
+    /// How often the session has come up since the router was started.
+    pub async fn established(&self) -> usize {
+        let lines_with = |what: &str| self.said().lines().filter(|l| l.contains(what)).count();
+        match self.kind {
+            Kind::Frr => {
+                let neighbor = self.frr_neighbor().await;
+                neighbor["connectionsEstablished"].as_u64().unwrap_or(0) as usize
+            }
+            Kind::Bird => lines_with("BGP session established"),
+            Kind::Gobgp => lines_with("\"Peer Up\""),
+            Kind::Openbgpd => lines_with("-> Established"),
+        }
+    }
+
+    /// In seconds, as negotiated.
+    pub async fn hold_time(&self) -> Option<u64> {
+        match self.kind {
+            Kind::Frr => Some(self.frr_neighbor().await["bgpTimerHoldTimeMsecs"].as_u64()? / 1000),
+            Kind::Bird => {
+                let shown = self.birdc("show protocols all se").await;
+                let timer = last_word(&shown, "Hold timer:");
+                timer.split_once('/')?.1.parse().ok()
+            }
+            Kind::Gobgp => {
+                let neighbor = self.gobgp_neighbor().await;
+                neighbor["timers"]["state"]["negotiated_hold_time"].as_u64()
+            }
+            Kind::Openbgpd => self.openbgpd_neighbor().await["session"]["holdtime"].as_u64(),
+        }
+    }
+
+    /// State of BFD at the router, in lower case.
+    pub async fn bfd(&self) -> String {
+        let word = match self.kind {
+            Kind::Frr => text(&self.frr_neighbor().await["peerBfdInfo"]["status"]),
+            Kind::Bird => {
+                let shown = self.birdc("show bfd sessions").await;
+                let line = shown.lines().find(|l| l.starts_with(self.spec.engine()));
+                let state = line.and_then(|l| l.split_whitespace().nth(2));
+                state.unwrap_or_default().to_owned()
+            }
+            Kind::Gobgp | Kind::Openbgpd => String::new(),
+        };
+        word.to_lowercase()
+    }
+
+    /// What both have offered, in the router's words.
+    pub async fn capabilities(&self) -> BTreeSet<String> {
+        match self.kind {
+            Kind::Frr => answers::frr_capabilities(&self.frr_neighbor().await),
+            Kind::Bird => answers::bird_capabilities(&self.birdc("show protocols all se").await),
+            Kind::Gobgp => {
+                answers::gobgp_capabilities(&self.gobgp(&["neighbor", self.spec.engine()]).await)
+            }
+            Kind::Openbgpd => answers::openbgpd_capabilities(&self.openbgpd_neighbor().await),
+        }
+    }
+
+    /// The NOTIFICATIONs that the router has received since it was started: code, subcode and text.
+    pub fn notifications(&self) -> Vec<String> {
+        // OpenBGPD tells the text on a line of its own.
+        let reason = format!(
+            "\nneighbor {}: received shutdown reason:",
+            self.spec.engine()
+        );
+        let said = self.said().replace(&reason, "");
+        let parse = match self.kind {
+            Kind::Frr => answers::frr_notification,
+            Kind::Bird => answers::bird_notification,
+            Kind::Gobgp => answers::gobgp_notification,
+            Kind::Openbgpd => answers::openbgpd_notification,
+        };
+        said.lines().filter_map(parse).collect()
+    }
+
+    /// The log of the router since it was started.
+    fn said(&self) -> String {
+        let file = match self.kind {
+            Kind::Frr => "bgpd.log",
+            Kind::Bird => "bird.conf.out",
+            Kind::Gobgp => "gobgp.toml.out",
+            Kind::Openbgpd => "bgpd.conf.out",
+        };
+        fs::read_to_string(self.dir.join(file)).unwrap_or_default()
     }
 
     /// The route in the router's RIB.
     pub async fn route(&self, prefix: &str) -> Option<Route> {
         match self.kind {
             Kind::Frr => {
-                let family = if prefix.contains(':') { "ipv6" } else { "ipv4" };
+                let family = self.spec.family();
                 let shown = self
                     .vtysh(&format!("show bgp {family} unicast {prefix} json"))
                     .await;
-                frr_route(&json(&shown)["paths"][0])
+                answers::frr_route(&json(&shown)["paths"][0])
             }
-            Kind::Bird => bird_route(
+            Kind::Bird => answers::bird_route(
                 &self
                     .birdc(&format!("show route for {prefix} protocol se all"))
                     .await,
             ),
             Kind::Gobgp => {
-                let family = if prefix.contains(':') { "ipv6" } else { "ipv4" };
-                let shown = self
-                    .gobgp(&["global", "rib", "-a", family, prefix, "-j"])
-                    .await;
-                gobgp_route(&json(&shown)[prefix][0])
+                let rib = ["global", "rib", "-a", self.spec.family(), prefix, "-j"];
+                answers::gobgp_route(&json(&self.gobgp(&rib).await)[prefix][0])
             }
             Kind::Openbgpd => {
                 let shown = self.bgpctl(&["-j", "show", "rib", "detail", prefix]).await;
-                openbgpd_route(&json(&shown)["rib"][0])
+                answers::openbgpd_route(&json(&shown)["rib"][0])
             }
         }
     }
@@ -328,11 +477,36 @@ impl Upstream {
         crate::lab::kernel_route(&self.namespace, vip).await
     }
 
+    /// Number of routes that the router has in its kernel.
+    pub async fn fib_count(&self) -> usize {
+        let family = if self.spec.family() == "ipv6" {
+            "-6"
+        } else {
+            "-4"
+        };
+        let protocol = if self.kind == Kind::Frr {
+            "bgp"
+        } else {
+            "bird"
+        };
+        let list = [
+            "-n",
+            &self.namespace,
+            family,
+            "route",
+            "show",
+            "proto",
+            protocol,
+        ];
+        ask("ip", &list).await.lines().count()
+    }
+
     /// Number of routes from the engine.
     pub async fn count(&self) -> usize {
+        let family = self.spec.family();
         match self.kind {
             Kind::Frr => {
-                let shown = json(&self.vtysh("show bgp ipv4 unicast json").await);
+                let shown = json(&self.vtysh(&format!("show bgp {family} unicast json")).await);
                 shown["routes"].as_object().map_or(0, |r| r.len())
             }
             Kind::Bird => {
@@ -341,7 +515,8 @@ impl Upstream {
                 words.filter_map(|w| w.parse().ok()).next().unwrap_or(0)
             }
             Kind::Gobgp => {
-                let shown = json(&self.gobgp(&["global", "rib", "summary", "-j"]).await);
+                let summary = ["global", "rib", "summary", "-a", family, "-j"];
+                let shown = json(&self.gobgp(&summary).await);
                 shown["num_destination"].as_u64().unwrap_or(0) as usize
             }
             Kind::Openbgpd => {
@@ -349,6 +524,25 @@ impl Upstream {
                 shown["rib"].as_array().map_or(0, Vec::len)
             }
         }
+    }
+
+    async fn frr_neighbor(&self) -> Value {
+        let engine = self.spec.engine();
+        let shown = self
+            .vtysh(&format!("show bgp neighbors {engine} json"))
+            .await;
+        json(&shown)[engine].clone()
+    }
+
+    async fn gobgp_neighbor(&self) -> Value {
+        json(&self.gobgp(&["neighbor", self.spec.engine(), "-j"]).await)
+    }
+
+    async fn openbgpd_neighbor(&self) -> Value {
+        let shown = self
+            .bgpctl(&["-j", "show", "neighbor", self.spec.engine()])
+            .await;
+        json(&shown)["neighbors"][0].clone()
     }
 
     async fn vtysh(&self, command: &str) -> String {
@@ -377,181 +571,6 @@ impl Upstream {
         all.extend(arguments);
         ask("bgpctl", &all).await
     }
-
-    fn frr_config(&self) -> String {
-        let Spec {
-            asn,
-            engine_as,
-            v6,
-            md5,
-            multihop,
-            bfd,
-            talkative,
-        } = self.spec;
-        let engine = self.spec.engine();
-        let line = |on: bool, text: &str| {
-            if on {
-                format!(" neighbor {engine} {text}\n")
-            } else {
-                String::new()
-            }
-        };
-        let mut config = format!(
-            "router bgp {asn}\n bgp router-id 10.10.1.1\n no bgp ebgp-requires-policy\n neighbor {engine} remote-as {engine_as}\n neighbor {engine} passive\n"
-        );
-        config += &line(
-            md5.is_some(),
-            &format!("password {}", md5.unwrap_or_default()),
-        );
-        config += &line(multihop, "ebgp-multihop 64");
-        config += &line(bfd, "bfd profile fast");
-        config += &line(talkative, "capability dynamic");
-        config += &line(talkative, "capability extended-nexthop");
-        if talkative {
-            config = config.replacen(" neighbor", " bgp graceful-restart\n neighbor", 1);
-            config += &format!(
-                " address-family ipv4 unicast\n  neighbor {engine} addpath-tx-all-paths\n  neighbor {engine} capability orf prefix-list both\n exit-address-family\n"
-            );
-        }
-        if v6 {
-            config += &format!(" address-family ipv6 unicast\n  neighbor {engine} activate\n");
-        }
-        config
-    }
-
-    fn bird_config(&self) -> String {
-        let Spec {
-            asn,
-            engine_as,
-            v6,
-            md5,
-            multihop,
-            bfd,
-            talkative,
-        } = self.spec;
-        let (engine, router) = (self.spec.engine(), self.spec.router());
-        let family = if v6 { "ipv6" } else { "ipv4" };
-        let line = |on: bool, text: String| if on { text } else { String::new() };
-        let reach = if multihop { "multihop 64;" } else { "direct;" };
-        let password = line(
-            md5.is_some(),
-            format!("password \"{}\";", md5.unwrap_or_default()),
-        );
-        let watch = line(bfd, "bfd on;".to_owned());
-        let session = line(
-            talkative,
-            "graceful restart on; long lived graceful restart on; advertise hostname on;"
-                .to_owned(),
-        );
-        let channel = line(talkative, "add paths on; extended next hop on;".to_owned());
-        let bfd = line(
-            bfd,
-            "protocol bfd { interface \"*\" { interval 50 ms; multiplier 3; }; }".to_owned(),
-        );
-        format!(
-            "router id 10.10.1.1;
-protocol device {{ scan time 1; }}
-protocol direct {{ ipv4; ipv6; }}
-protocol kernel {{ {family} {{ import none; export where source = RTS_BGP; }}; }}
-{bfd}
-protocol bgp se {{
-    local {router} as {asn};
-    neighbor {engine} as {engine_as};
-    passive; {reach} {password} {watch}
-    error wait time 1, 2;
-    enable extended messages; {session}
-    {family} {{ import all; export none; {channel} }};
-}}
-"
-        )
-    }
-
-    fn gobgp_config(&self) -> String {
-        let Spec {
-            asn,
-            engine_as,
-            v6,
-            md5,
-            multihop,
-            bfd: _,
-            talkative,
-        } = self.spec;
-        let engine = self.spec.engine();
-        let family = if v6 { "ipv6-unicast" } else { "ipv4-unicast" };
-        let password = md5.unwrap_or_default();
-        format!(
-            "[global.config]
-as = {asn}
-router-id = \"10.10.1.1\"
-[[neighbors]]
-[neighbors.config]
-neighbor-address = \"{engine}\"
-peer-as = {engine_as}
-auth-password = \"{password}\"
-[neighbors.transport.config]
-passive-mode = true
-[neighbors.ebgp-multihop.config]
-enabled = {multihop}
-multihop-ttl = 64
-[neighbors.graceful-restart.config]
-enabled = {talkative}
-restart-time = 120
-long-lived-enabled = {talkative}
-[neighbors.add-paths.config]
-receive = {talkative}
-[[neighbors.afi-safis]]
-[neighbors.afi-safis.config]
-afi-safi-name = \"{family}\"
-[neighbors.afi-safis.mp-graceful-restart.config]
-enabled = {talkative}
-"
-        )
-    }
-
-    fn openbgpd_config(&self) -> String {
-        let Spec {
-            asn,
-            engine_as,
-            v6,
-            md5,
-            multihop,
-            bfd: _,
-            talkative,
-        } = self.spec;
-        let (engine, router) = (self.spec.engine(), self.spec.router());
-        let socket = self.dir.join("bgpd.sock").display().to_string();
-        let family = if v6 {
-            "announce IPv6 unicast"
-        } else {
-            "announce IPv4 unicast"
-        };
-        let password = md5
-            .map(|k| format!("tcp md5sig password \"{k}\""))
-            .unwrap_or_default();
-        let reach = if multihop { "multihop 64" } else { "" };
-        let capabilities = if talkative {
-            "announce enhanced refresh yes\n    announce add-path recv yes\n    announce restart yes\n    announce as-4byte yes"
-        } else {
-            ""
-        };
-        format!(
-            "AS {asn}
-router-id 10.10.1.1
-listen on {router}
-socket \"{socket}\"
-fib-update no
-neighbor {engine} {{
-    remote-as {engine_as}
-    passive
-    {family}
-    {password}
-    {reach}
-    {capabilities}
-}}
-allow from any
-"
-        )
-    }
 }
 
 impl Drop for Upstream {
@@ -576,104 +595,10 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn numbers(text: &str) -> Vec<u32> {
-    text.split_whitespace()
-        .filter_map(|n| n.parse().ok())
-        .collect()
-}
-
-fn words(text: &str) -> BTreeSet<String> {
-    text.split_whitespace().map(str::to_owned).collect()
-}
-
-fn frr_route(path: &Value) -> Option<Route> {
-    let hops = path["nexthops"].as_array()?;
-    let global = hops.iter().find(|hop| hop["scope"] != "link-local");
-    Some(Route {
-        next_hop: text(&global?["ip"]),
-        as_path: numbers(&text(&path["aspath"]["string"])),
-        local_pref: path["locPrf"].as_u64().map(|n| n as u32),
-        communities: words(&text(&path["community"]["string"])),
-        large_communities: words(&text(&path["largeCommunity"]["string"])),
-    })
-}
-
-/// `(65000,100) (65000,1,2)` as `65000:100 65000:1:2`.
-fn bird_communities(text: &str) -> BTreeSet<String> {
-    let text = text
-        .replace(", ", ":")
-        .replace(',', ":")
-        .replace(['(', ')'], " ");
-    let known = |word: &str| match word {
-        "65535:65281" => "no-export".to_owned(),
-        other => other.to_owned(),
-    };
-    text.split_whitespace().map(known).collect()
-}
-
-fn bird_route(shown: &str) -> Option<Route> {
-    let value = |name: &str| {
-        let line = shown.lines().find_map(|l| l.trim().strip_prefix(name))?;
-        Some(line.trim_start_matches(':').trim().to_owned())
-    };
-    let hops = value("BGP.next_hop")?;
-    Some(Route {
-        next_hop: hops.split_whitespace().next()?.to_owned(),
-        as_path: numbers(&value("BGP.as_path").unwrap_or_default()),
-        local_pref: value("BGP.local_pref").and_then(|n| n.parse().ok()),
-        communities: bird_communities(&value("BGP.community").unwrap_or_default()),
-        large_communities: bird_communities(&value("BGP.large_community").unwrap_or_default()),
-    })
-}
-
-fn gobgp_route(path: &Value) -> Option<Route> {
-    let attributes = path["attrs"].as_array()?;
-    let of_type = |code: u64| attributes.iter().find(|a| a["type"] == code);
-    let hop = of_type(3).or_else(|| of_type(14))?;
-    let asns = of_type(2)
-        .map(|a| a["as_paths"][0]["asns"].clone())
-        .unwrap_or_default();
-    let community = |n: u64| match n {
-        0xFFFF_FF01 => "no-export".to_owned(),
-        n => format!("{}:{}", n >> 16, n & 0xFFFF),
-    };
-    let list = |value: Option<&Value>, field: &str| {
-        value
-            .and_then(|v| v[field].as_array())
-            .cloned()
-            .unwrap_or_default()
-    };
-    let large = |v: &Value| format!("{}:{}:{}", v["ASN"], v["LocalData1"], v["LocalData2"]);
-    Some(Route {
-        next_hop: text(&hop["nexthop"]),
-        as_path: asns
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|n| Some(n.as_u64()? as u32))
-            .collect(),
-        local_pref: of_type(5).and_then(|a| Some(a["value"].as_u64()? as u32)),
-        communities: list(of_type(8), "communities")
-            .iter()
-            .filter_map(Value::as_u64)
-            .map(community)
-            .collect(),
-        large_communities: list(of_type(32), "value").iter().map(large).collect(),
-    })
-}
-
-fn openbgpd_route(entry: &Value) -> Option<Route> {
-    let list = |field: &str| -> BTreeSet<String> {
-        let items = entry[field].as_array().into_iter().flatten();
-        items
-            .map(|v| text(v).to_lowercase().replace("no_export", "no-export"))
-            .collect()
-    };
-    Some(Route {
-        next_hop: Some(text(&entry["exit_nexthop"])).filter(|hop| !hop.is_empty())?,
-        as_path: numbers(&text(&entry["aspath"])),
-        local_pref: entry["localpref"].as_u64().map(|n| n as u32),
-        communities: list("communities"),
-        large_communities: list("large_communities"),
-    })
+/// Of the line that has this in it.
+fn last_word(shown: &str, line: &str) -> String {
+    let line = shown.lines().find(|l| l.contains(line));
+    line.and_then(|l| l.split_whitespace().last())
+        .unwrap_or_default()
+        .to_owned()
 }

@@ -12,6 +12,8 @@
 
 #[path = "../netns_bgp_frr/lab.rs"]
 mod lab;
+mod odd_peers;
+mod raw;
 
 use std::time::Duration;
 

@@ -11,7 +11,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// Short enough for a test of a link whose loss the router does not see, long enough for a busy machine.
-const HOLD_TIME_S: u64 = 6;
+const SHORT_HOLD_TIME_S: u64 = 6;
+
+/// How a session ends whose link is lost.
+#[derive(Clone, Copy)]
+enum Loss {
+    /// The router sees it. The hold time is the default of 180 s, several times what any wait here lasts.
+    Seen,
+    /// The router's own interface stays up: the hold time is short.
+    Silent,
+}
 
 const VIPS: [&str; 2] = ["10.100.0.1", "fd00:100::1"];
 
@@ -21,10 +30,10 @@ type Fib = BTreeMap<(String, String), BTreeSet<String>>;
 /// The TCP ports of each session that is Established, by router and neighbour: other ports are another session.
 type Sessions = BTreeMap<(String, String), String>;
 
-/// An interface that is set down, and the neighbours that a router loses by it.
+/// Interfaces that are set down, and the neighbours that a router loses by them.
 struct Break {
     node: &'static str,
-    interface: &'static str,
+    interfaces: &'static [&'static str],
     router: &'static str,
     lost: &'static [&'static str],
 }
@@ -45,12 +54,15 @@ struct Links {
 }
 
 impl Links {
-    fn up(id: &'static str, topology: &str, router: &'static str) -> Self {
+    fn up(id: &'static str, topology: &str, router: &'static str, loss: Loss) -> Self {
         let lab = Lab::new(id);
-        let hold = format!("hold_time={HOLD_TIME_S}");
-        let timers = ["--set", &hold, "--set", "keepalive=2"];
+        let hold = format!("hold_time={SHORT_HOLD_TIME_S}");
+        let timers: &[&str] = match loss {
+            Loss::Seen => &[],
+            Loss::Silent => &["--set", &hold, "--set", "keepalive=2"],
+        };
         let what = ["up", topology, "--router", router, "--run", id];
-        lab_ok(&[&what[..], &timers].concat());
+        lab_ok(&[&what[..], timers].concat());
         Self { lab, router }
     }
 
@@ -135,7 +147,7 @@ impl Links {
     fn break_and_restore(&self, broken: &Break) {
         let Break {
             node,
-            interface,
+            interfaces,
             router,
             lost,
         } = broken;
@@ -149,13 +161,18 @@ impl Links {
             .collect();
         assert!(others.len() + lost.len() == before.len(), "{before:?}");
 
-        self.set_link(node, interface, "down");
-        let when = format!("without {node}'s {interface}");
+        let set = |state| {
+            interfaces
+                .iter()
+                .for_each(|i| self.set_link(node, i, state))
+        };
+        set("down");
+        let when = format!("without {node}'s {interfaces:?}");
         self.await_fib(&when, &self.expected_without(router, lost));
         self.await_sessions(&when, |s| *s == others);
 
-        self.set_link(node, interface, "up");
-        let when = format!("with {node}'s {interface} again");
+        set("up");
+        let when = format!("with {node}'s {interfaces:?} again");
         self.await_fib(&when, &self.fib("expected"));
         self.await_sessions(&when, |s| {
             s.len() == before.len() && others.iter().all(|(k, same)| s.get(k) == Some(same))
@@ -165,7 +182,7 @@ impl Links {
     /// Looks for longer than the hold time; the routes and every session must stay as they are.
     fn assert_nothing_lost(&self, when: &str, sessions: &Sessions) {
         let expected = self.fib("expected");
-        let until = Instant::now() + Duration::from_secs(HOLD_TIME_S + 1);
+        let until = Instant::now() + Duration::from_secs(SHORT_HOLD_TIME_S + 1);
         while Instant::now() < until {
             assert_eq!(self.fib("next_hops"), expected, "{} {when}", self.router);
             assert_eq!(self.sessions(), *sessions, "{} {when}", self.router);
@@ -191,11 +208,18 @@ impl Links {
 }
 
 /// Up, each link broken and restored, withdrawn, down.
-fn walk(id: &'static str, topology: &str, router: &'static str, sessions: usize, breaks: &[Break]) {
+fn walk(
+    id: &'static str,
+    topology: &str,
+    router: &'static str,
+    loss: Loss,
+    sessions: usize,
+    breaks: &[Break],
+) {
     if !can_run() {
         return;
     }
-    let links = Links::up(id, topology, router);
+    let links = Links::up(id, topology, router, loss);
     links.await_start(sessions);
     for broken in breaks {
         links.break_and_restore(broken);
@@ -208,13 +232,13 @@ fn walk(id: &'static str, topology: &str, router: &'static str, sessions: usize,
 const P2P_BREAKS: &[Break] = &[
     Break {
         node: "router",
-        interface: "eth1",
+        interfaces: &["eth1"],
         router: "router",
         lost: &["10.1.0.2", "fd00:1::2"],
     },
     Break {
         node: "se-2",
-        interface: "eth0",
+        interfaces: &["eth0"],
         router: "router",
         lost: &["10.1.1.1", "fd00:1:1::1"],
     },
@@ -222,42 +246,42 @@ const P2P_BREAKS: &[Break] = &[
 
 #[test]
 fn point_to_point_links_of_30_and_31_with_frr() {
-    walk("tp2pf", "p2p-30-31", "frr", 4, P2P_BREAKS);
+    walk("tp2pf", "p2p-30-31", "frr", Loss::Seen, 4, P2P_BREAKS);
 }
 
 #[test]
 fn point_to_point_links_of_30_and_31_with_bird() {
-    walk("tp2pb", "p2p-30-31", "bird", 4, P2P_BREAKS);
+    walk("tp2pb", "p2p-30-31", "bird", Loss::Seen, 4, P2P_BREAKS);
 }
 
 /// A port of the bridge is down: the router's own interface stays up, so that the hold time ends the session.
 const SVI_BREAKS: &[Break] = &[Break {
     node: "router",
-    interface: "se-2.0",
+    interfaces: &["se-2.0"],
     router: "router",
     lost: &["10.10.10.12", "fd00:10::12"],
 }];
 
 #[test]
 fn a_24_behind_an_svi_with_frr() {
-    walk("tsvif", "svi-24", "frr", 6, SVI_BREAKS);
+    walk("tsvif", "svi-24", "frr", Loss::Silent, 6, SVI_BREAKS);
 }
 
 #[test]
 fn a_24_behind_an_svi_with_bird() {
-    walk("tsvib", "svi-24", "bird", 6, SVI_BREAKS);
+    walk("tsvib", "svi-24", "bird", Loss::Silent, 6, SVI_BREAKS);
 }
 
 const MULTI_BREAKS: &[Break] = &[
     Break {
         node: "r1",
-        interface: "eth1",
+        interfaces: &["eth1"],
         router: "r1",
         lost: &["10.3.1.1", "fd00:3:1::1"],
     },
     Break {
         node: "r2",
-        interface: "eth2",
+        interfaces: &["eth2"],
         router: "r2",
         lost: &["10.3.20.11", "fd00:3:20::11"],
     },
@@ -265,19 +289,19 @@ const MULTI_BREAKS: &[Break] = &[
 
 #[test]
 fn several_interfaces_to_one_router_and_to_two_with_frr() {
-    walk("tml3f", "multi-l3", "frr", 8, MULTI_BREAKS);
+    walk("tml3f", "multi-l3", "frr", Loss::Seen, 8, MULTI_BREAKS);
 }
 
 #[test]
 fn several_interfaces_to_one_router_and_to_two_with_bird() {
-    walk("tml3b", "multi-l3", "bird", 8, MULTI_BREAKS);
+    walk("tml3b", "multi-l3", "bird", Loss::Seen, 8, MULTI_BREAKS);
 }
 
 fn two_tiers(id: &'static str, router: &'static str) {
     if !can_run() {
         return;
     }
-    let links = Links::up(id, "two-tier", router);
+    let links = Links::up(id, "two-tier", router, Loss::Seen);
     let start = links.await_start(8);
     links.set_link("r1", "eth1", "down");
     let alone = links.expected_without("r1", &["10.4.0.1", "fd00:4::1"]);
@@ -309,11 +333,12 @@ fn a_second_tier_holds_the_vip_through_the_first_with_bird() {
     two_tiers("tt2b", "bird");
 }
 
-fn port_channel(id: &'static str, router: &'static str) {
+/// One link of a channel at a time, each for longer than the hold time.
+fn one_link_of_a_channel(id: &'static str, router: &'static str) {
     if !can_run() {
         return;
     }
-    let links = Links::up(id, "port-channel", router);
+    let links = Links::up(id, "port-channel", router, Loss::Silent);
     let sessions = links.await_start(4);
     for (member, node) in [("po1.0", "router"), ("po0.1", "se-1")] {
         links.set_link(node, member, "down");
@@ -321,36 +346,44 @@ fn port_channel(id: &'static str, router: &'static str) {
         links.set_link(node, member, "up");
     }
     assert_eq!(links.sessions(), sessions);
-    // Both links of one channel: that is the loss of its logical interface, and no other's.
-    let of_se_1 = ["10.2.0.1", "fd00:2::2"];
-    let both = ["po1.0", "po1.1"];
-    both.iter()
-        .for_each(|member| links.set_link("router", member, "down"));
-    let gone = links.expected_without("router", &of_se_1);
-    links.await_fib("without both links", &gone);
-    both.iter()
-        .for_each(|member| links.set_link("router", member, "up"));
-    links.await_fib("with both links again", &links.fib("expected"));
-    links.withdraw_everywhere();
     links.down();
 }
 
 #[test]
 fn a_port_channel_that_loses_one_link_loses_neither_session_nor_route_with_frr() {
-    port_channel("tpcf", "frr");
+    one_link_of_a_channel("tpcf", "frr");
 }
 
 #[test]
 fn a_port_channel_that_loses_one_link_loses_neither_session_nor_route_with_bird() {
-    port_channel("tpcb", "bird");
+    one_link_of_a_channel("tpcb", "bird");
+}
+
+/// Both links of one channel: that is the loss of its logical interface, and no other's.
+const CHANNEL_BREAKS: &[Break] = &[Break {
+    node: "router",
+    interfaces: &["po1.0", "po1.1"],
+    router: "router",
+    lost: &["10.2.0.1", "fd00:2::2"],
+}];
+
+#[test]
+fn a_port_channel_that_loses_both_links_loses_its_own_session_only_with_frr() {
+    let (id, topology) = ("tpc2f", "port-channel");
+    walk(id, topology, "frr", Loss::Seen, 4, CHANNEL_BREAKS);
 }
 
 #[test]
-fn two_interfaces_in_the_same_subnet_and_vlan_are_refused_with_the_documents_reason() {
+fn a_port_channel_that_loses_both_links_loses_its_own_session_only_with_bird() {
+    let (id, topology) = ("tpc2b", "port-channel");
+    walk(id, topology, "bird", Loss::Seen, 4, CHANNEL_BREAKS);
+}
+
+fn two_interfaces_in_one_subnet(id: &'static str, router: &'static str) {
     if !can_run() {
         return;
     }
-    let links = Links::up("tsame", "same-subnet", "frr");
+    let links = Links::up(id, "same-subnet", router, Loss::Seen);
     let seen = wait_for_state(&links.lab, "vs-1", "OPER_RESOURCES");
     let reason = seen["reason"].as_str().unwrap();
     assert!(
@@ -363,6 +396,16 @@ fn two_interfaces_in_the_same_subnet_and_vlan_are_refused_with_the_documents_rea
     links.down();
 }
 
+#[test]
+fn two_interfaces_in_the_same_subnet_and_vlan_are_refused_with_the_documents_reason_with_frr() {
+    two_interfaces_in_one_subnet("tsamf", "frr");
+}
+
+#[test]
+fn two_interfaces_in_the_same_subnet_and_vlan_are_refused_with_the_documents_reason_with_bird() {
+    two_interfaces_in_one_subnet("tsamb", "bird");
+}
+
 const ANOTHER_SERVER: &str = "pool: [{name: pool-1, default_server_port: 80, servers: [{ip: 10.20.20.101}, {ip: 10.20.20.102}]}]";
 
 #[test]
@@ -370,7 +413,7 @@ fn an_engine_that_gets_a_second_interface_in_the_subnet_later_says_so_and_keeps_
     if !can_run() {
         return;
     }
-    let links = Links::up("tlate", "svi-24", "frr");
+    let links = Links::up("tlate", "svi-24", "frr", Loss::Seen);
     let start = links.await_start(6);
     let line = [
         "se-1",
