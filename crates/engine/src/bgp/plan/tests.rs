@@ -47,7 +47,7 @@ fn plan(desired: &BgpDesired) -> Plan {
 
 fn plan_after(desired: &BgpDesired, before: &Sessions) -> Plan {
     let router_id = Ipv4Addr::new(10, 20, 0, 1);
-    Plan::new(desired, &BestRoutes::new(), router_id, before)
+    Plan::new(desired, &BestRoutes::new(), router_id, before, false)
 }
 
 /// Seed, "SE-Router Link Types": the same subnet and VLAN is not supported.
