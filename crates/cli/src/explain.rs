@@ -42,8 +42,12 @@ fn describe(answer: &Value, now_unix_ms: u64) -> String {
         .iter()
         .filter_map(Value::as_str)
         .collect();
+    let unknown = match number(answer, "/paths_unknown").unwrap_or_default() {
+        0 => String::new(),
+        n => format!(", not known of {n}"),
+    };
     let head = format!(
-        "{} ({}): announced on {announced} of {needed} paths\n",
+        "{} ({}): announced on {announced} of {needed} paths{unknown}\n",
         text(answer, "/vip"),
         services.join(", "),
     );
@@ -53,16 +57,25 @@ fn describe(answer: &Value, now_unix_ms: u64) -> String {
 
 fn describe_path(path: &Value, now_unix_ms: u64) -> String {
     let sent = now_unix_ms.saturating_sub(number(path, "/sent_unix_ms").unwrap_or_default());
-    let verdict = match (path["announced"] == true, path["needed"] == false) {
-        (true, _) => format!(
+    let announced = || {
+        format!(
             "announced, next hop {}, since {}",
             text(path, "/next_hop"),
             age(sent)
-        ),
-        (false, true) => {
+        )
+    };
+    let verdict = match (&path["announced"], path["needed"] == false) {
+        (Value::Bool(true), _) => announced(),
+        // Without a session with the engine.
+        (Value::Null, _) => match &path["last_reported_announced"] {
+            Value::Bool(true) => format!("not known; last reported: {}", announced()),
+            Value::Bool(false) => "not known; last reported: NOT announced".to_owned(),
+            _ => "not known; nothing reported yet".to_owned(),
+        },
+        (_, true) => {
             "not needed, another session of this link carries this address family".to_owned()
         }
-        (false, false) => "NOT announced".to_owned(),
+        (_, false) => "NOT announced".to_owned(),
     };
     let (engine, peer) = (
         or_dash(text(path, "/se_name")),
@@ -91,6 +104,7 @@ fn describe_conditions(path: &Value) -> String {
             "Failed",
             format!("{}: {}", text(failed, "/condition"), text(failed, "/text")),
         ),
+        ("Not asked", in_state("not_asked")),
         ("Not reached", in_state("not_reached")),
         ("Next", text(failed, "/next_step").to_owned()),
     ];
@@ -130,6 +144,30 @@ mod tests {
             "  Failed       tcp_connected: connection refused",
             "  Not reached  bfd_up",
             "  Next         start the router",
+        ] {
+            assert!(
+                text.lines().any(|line| line == expected),
+                "{expected:?} in {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn of_an_engine_that_is_not_connected_the_last_word_is_shown_as_such() {
+        let path = |last: Value| {
+            json!({"se_name": "se-1", "peer": "10.0.0.1", "announced": null, "last_reported_announced": last,
+            "next_hop": "10.0.0.11", "sent_unix_ms": 1000,
+            "first_failed": {"condition": "engine_connected", "text": "lost", "next_step": "look"}})
+        };
+        let answer = json!({"vip": "192.0.2.1", "virtual_services": ["web"], "paths_announced": 0, "paths_unknown": 3,
+            "paths": [path(json!(true)), path(json!(false)), path(Value::Null)]});
+        let text = describe(&answer, 6000);
+        for expected in [
+            "192.0.2.1 (web): announced on 0 of 3 paths, not known of 3",
+            "se-1 > 10.0.0.1: not known; last reported: announced, next hop 10.0.0.11, since 5s",
+            "se-1 > 10.0.0.1: not known; last reported: NOT announced",
+            "se-1 > 10.0.0.1: not known; nothing reported yet",
+            "  Failed       engine_connected: lost",
         ] {
             assert!(
                 text.lines().any(|line| line == expected),

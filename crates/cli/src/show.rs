@@ -122,8 +122,8 @@ pub(crate) fn run(client: &Client, show: &Show, format: Format) -> anyhow::Resul
 
 fn show_bgp(client: &Client, args: &BgpArgs, format: Format) -> anyhow::Result<()> {
     let sessions = |filter: &EngineFilter| {
-        let rows = bgp::rows(&client.list("ek/bgp")?, now_unix_ms());
-        filter.pick(rows, |row| [row.se_name.clone(), row.se_uuid.clone()])
+        let rows = bgp::rows(client.list("ek/bgp")?, now_unix_ms());
+        filter.pick(rows, bgp::SessionRow::engine)
     };
     match &args.view {
         None => print_named("BGP session", sessions(&args.filter)?, format),

@@ -11,7 +11,7 @@ pub mod refs;
 mod snapshot;
 
 pub use normalise::mask_secrets;
-pub use snapshot::{Snapshot, Stored};
+pub use snapshot::{Snapshot, Stored, Unreadable};
 
 use crate::error::ApiError;
 use axum::http::StatusCode;
@@ -131,7 +131,7 @@ impl Draft {
         self.check_name(ty, uuid, object)?;
         object.insert("uuid".into(), uuid.into());
         object.insert("_last_modified".into(), self.snapshot.stamp().into());
-        Ok(())
+        check_view(ty, object)
     }
 
     /// Names are unique per type, tenant and, where the type has one, cloud.
@@ -219,12 +219,19 @@ impl Draft {
         };
         let stored = self.snapshot.get(&ty.path, uuid);
         let ours = stored.is_some_and(|s| {
-            s.object.get("created_by").and_then(Value::as_str) == Some(normalise::MADE_FOR_VS)
+            s.object.get("created_by").and_then(Value::as_str) == Some(model::view::MADE_FOR_VS)
         });
         if ours && self.snapshot.referrers(ty, uuid).is_empty() {
             self.remove(ty, uuid);
         }
     }
+}
+
+/// What the product could not read must not be stored: it would be missing wherever it acts.
+fn check_view(ty: &ObjectType, object: &Object) -> Result<(), ApiError> {
+    let full = object::with_defaults(ty, object);
+    model::view::check(ty, &full)
+        .map_err(|e| ApiError::bad_request(format!("{}: {e}; correct that field", ty.name)))
 }
 
 /// 412 when the body was read from an older state (avi-api section 6).

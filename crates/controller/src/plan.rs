@@ -7,7 +7,10 @@
 mod backend;
 mod compile;
 mod explain;
+#[cfg(test)]
+mod fixture;
 mod reconcile;
+mod refusal;
 mod routing;
 mod runtime;
 mod situation;
@@ -180,7 +183,8 @@ impl Planner {
         Ok(())
     }
 
-    /// Compiles every engine's desired state and hands out what is new.
+    /// Compiles every engine's desired state and hands out what is new. What cannot be compiled leaves in force what
+    /// the engine has, and the engine's status says so.
     pub fn publish(&self) {
         let snapshot = self.objects.snapshot();
         let (assignments, revision) = {
@@ -191,8 +195,10 @@ impl Planner {
             )
         };
         for (uuid, _) in snapshot.all("serviceengine") {
-            let desired = compile::desired_state(&snapshot, &assignments, uuid);
-            self.registry.desire(uuid, desired, revision);
+            match compile::desired_state(&snapshot, &assignments, uuid) {
+                Ok(desired) => self.registry.desire(uuid, desired, revision),
+                Err(unreadable) => self.registry.keep(uuid, &unreadable.to_string()),
+            }
         }
     }
 

@@ -51,6 +51,11 @@ pub use speaker::{Speaker, SpeakerHandle};
 /// once; the session stays a while so that moving the only virtual service does not flap it.
 pub const SESSION_LINGER: Duration = Duration::from_secs(60);
 
+/// How long routes stay marked with GRACEFUL_SHUTDOWN before they are withdrawn, beside the longest advertisement
+/// interval, for which the mark itself may wait: what routers that honour it take to move traffic elsewhere (RFC 8326
+/// section 4.2; FRR and BIRD need well under a second, a network of several tiers a few).
+pub const DRAIN_SETTLE: Duration = Duration::from_secs(5);
+
 /// How long a closing connection may take to flush its last messages and to see the peer's FIN.
 pub const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 
@@ -70,7 +75,8 @@ pub struct BgpDesired {
     pub interfaces: Vec<v1::Interface>,
     /// The addresses to announce as host routes.
     pub routes: Routes,
-    /// The engine drains: every route is marked with GRACEFUL_SHUTDOWN (RFC 8326).
+    /// The engine drains: every route is marked with GRACEFUL_SHUTDOWN (RFC 8326), and withdrawn after
+    /// [`DRAIN_SETTLE`]. The sessions stay.
     pub draining: bool,
     /// This process follows one that announced the same routes, and `routes` is not complete yet (RFC 4724, Restart
     /// State): routers that have kept the old ones keep them until this is false.

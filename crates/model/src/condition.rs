@@ -14,6 +14,8 @@ pub enum Condition {
     Placed,
     /// The engine has a session with the controller and has accepted its desired state.
     EngineConnected,
+    /// The engine is not disabled, which makes it mark its routes and then withdraw them.
+    EngineEnabled,
     /// A virtual service of the VIP is up on the engine.
     VsUp,
     /// The engine can put the peer's configuration in force.
@@ -24,14 +26,14 @@ pub enum Condition {
     InterfaceInSubnet,
     /// That interface is up.
     InterfaceUp,
-    /// With `bfd_strict`: BFD is up, so that the session may be opened.
-    BfdAllows,
     /// TCP connects.
     TcpConnected,
     /// Both sides sign with the same MD5 key, or neither signs.
     Md5Accepted,
     /// Both sides accept the other's OPEN.
     OpenAgreed,
+    /// With `bfd_strict`: BFD is up. Until then the session waits in OpenConfirm (ADR 0005).
+    BfdAllows,
     /// The session is established and was not closed again.
     SessionEstablished,
     /// The settings of the peer and the VIP let the route through.
@@ -57,20 +59,21 @@ struct Words {
 
 impl Condition {
     /// Every condition, in order.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::RhiOn,
         Self::BgpProfilePresent,
         Self::Placed,
         Self::EngineConnected,
+        Self::EngineEnabled,
         Self::VsUp,
         Self::PeerConfigurationValid,
         Self::PeerEnabled,
         Self::InterfaceInSubnet,
         Self::InterfaceUp,
-        Self::BfdAllows,
         Self::TcpConnected,
         Self::Md5Accepted,
         Self::OpenAgreed,
+        Self::BfdAllows,
         Self::SessionEstablished,
         Self::PolicyAllows,
         Self::FamilyNegotiated,
@@ -109,6 +112,7 @@ impl Condition {
         Some(match reason {
             "rhi_disabled" => Self::RhiOn,
             "no_bgp_profile" => Self::BgpProfilePresent,
+            "draining" => Self::EngineEnabled,
             "vs_down"
             | "vs_disabled"
             | "vip_failed"
@@ -162,6 +166,11 @@ impl Condition {
                 "the engine is connected and has put its state in force",
                 "look at `evenkeel show serviceengine`, and at the engine's log on its host",
             ),
+            Self::EngineEnabled => words(
+                "engine_enabled",
+                "the engine is not disabled",
+                "set enable_state of the service engine to SE_STATE_ENABLED; disabled, it marks its routes and then withdraws them",
+            ),
             Self::VsUp => words(
                 "vs_up",
                 "a virtual service of the VIP is up on the engine",
@@ -180,17 +189,12 @@ impl Condition {
             Self::InterfaceInSubnet => words(
                 "interface_in_subnet",
                 "the engine has exactly one interface in the peer's subnet",
-                "compare the peer's subnet with the engine's addresses (`evenkeel show serviceengine -o wide`)",
+                "compare the peer's subnet with the engine's addresses (`evenkeel show serviceengine -o wide`); two interfaces in one subnet become one port channel",
             ),
             Self::InterfaceUp => words(
                 "interface_up",
                 "that interface is up",
                 "bring the link up: cable, switch port, `ip link` on the engine's host",
-            ),
-            Self::BfdAllows => words(
-                "bfd_allows",
-                "BFD is up, as bfd_strict demands before the session is opened",
-                "configure BFD for this engine on the router, or clear bfd_strict",
             ),
             Self::TcpConnected => words(
                 "tcp_connected",
@@ -206,6 +210,11 @@ impl Condition {
                 "open_agreed",
                 "both sides accept the other's OPEN",
                 "compare AS numbers on both sides, then what the router's log says of this neighbor",
+            ),
+            Self::BfdAllows => words(
+                "bfd_allows",
+                "BFD is up, as bfd_strict demands before the session is established",
+                "configure BFD for this engine on the router, or clear bfd_strict",
             ),
             Self::SessionEstablished => words(
                 "session_established",
@@ -269,6 +278,10 @@ mod tests {
             Some(Condition::PolicyAllows)
         );
         assert_eq!(Condition::of_reason("pool_down"), Some(Condition::VsUp));
+        assert_eq!(
+            Condition::of_reason("draining"),
+            Some(Condition::EngineEnabled)
+        );
         assert_eq!(Condition::of_reason(""), None);
     }
 }

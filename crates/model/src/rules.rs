@@ -105,6 +105,7 @@ fn check_vrf(object: &Object, errors: &mut Vec<FieldError>) {
     let Some(profile) = object.get("bgp_profile").and_then(Value::as_object) else {
         return;
     };
+    refuse_tcp_ao(profile, errors);
     match view::parse::<BgpProfile>(profile) {
         Ok(profile) => check_bgp_profile(&profile, errors),
         Err(e) => errors.push(FieldError::new(
@@ -112,6 +113,21 @@ fn check_vrf(object: &Object, errors: &mut Vec<FieldError>) {
             e.to_string(),
             "correct the profile",
         )),
+    }
+}
+
+/// A key that would be kept and never used must not look like protection (RFC 5925).
+fn refuse_tcp_ao(profile: &Object, errors: &mut Vec<FieldError>) {
+    let peers = profile.get("peers").and_then(Value::as_array);
+    for (i, peer) in peers.into_iter().flatten().enumerate() {
+        let fields = peer.as_object().into_iter().flat_map(Object::keys);
+        for name in fields.filter(|name| name.starts_with("tcp_ao") || name.starts_with("ao_")) {
+            errors.push(FieldError::new(
+                format!("bgp_profile.peers[{i}].{name}"),
+                "TCP-AO (RFC 5925) is not supported",
+                "use md5_secret (RFC 2385), and the same password on the router",
+            ));
+        }
     }
 }
 
@@ -571,6 +587,7 @@ fn check_vip_address(
 }
 
 fn check_virtual_service(object: &Object, errors: &mut Vec<FieldError>) {
+    check_peer_labels(object, errors);
     if object.contains_key("pool_ref") && object.contains_key("pool_group_ref") {
         errors.push(FieldError::new(
             "pool_group_ref",

@@ -18,6 +18,31 @@ pub fn parse<T: DeserializeOwned>(object: &crate::object::Object) -> Result<T, s
     T::deserialize(Value::Object(object.clone()))
 }
 
+/// Whether an object of this type fits the view that the product acts on; true of a type without one. What is stored
+/// has passed this, so that no object is lost on the way to the engines.
+///
+/// # Errors
+/// What does not fit, in serde's words.
+pub fn check(
+    ty: &crate::schema::ObjectType,
+    object: &crate::object::Object,
+) -> Result<(), serde_json::Error> {
+    match ty.name.as_str() {
+        "VirtualService" => parse::<VirtualService>(object).map(drop),
+        "VsVip" => parse::<VsVip>(object).map(drop),
+        "Pool" => parse::<Pool>(object).map(drop),
+        "HealthMonitor" => parse::<HealthMonitor>(object).map(drop),
+        "NetworkProfile" => parse::<NetworkProfile>(object).map(drop),
+        "VrfContext" => parse::<VrfContext>(object).map(drop),
+        "ServiceEngineGroup" => parse::<ServiceEngineGroup>(object).map(drop),
+        "ServiceEngine" => parse::<ServiceEngine>(object).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// `created_by` of a VsVip that was made for the inline `vip` of a virtual service, and goes with it.
+pub const MADE_FOR_VS: &str = "virtualservice";
+
 /// A reference in canonical form, `/api/TYPE/UUID`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(transparent)]
@@ -105,6 +130,12 @@ pub struct VirtualService {
     pub advertise_down_vs: bool,
     #[serde(default)]
     pub snat_ip: Vec<Address>,
+    /// This and the next two: of the VIPs that were made for an inline `vip` of this virtual service, instead of the
+    /// VsVip's.
+    pub bgp_local_preference: Option<u32>,
+    pub bgp_num_as_path_prepend: Option<u32>,
+    #[serde(default)]
+    pub bgp_peer_labels: Vec<String>,
 }
 
 /// avi-api `Service`: a port or a range of ports.
@@ -141,6 +172,9 @@ pub struct VsVip {
     /// Labels of the peers that the VIPs are announced to; none = all peers.
     #[serde(default)]
     pub bgp_peer_labels: Vec<String>,
+    /// [`MADE_FOR_VS`] when it belongs to one virtual service.
+    #[serde(default)]
+    pub created_by: String,
 }
 
 /// avi-api `Vip`.
@@ -544,6 +578,86 @@ mod tests {
             format!("{sparse:?}"),
             format!("{:?}", vrf.bgp_profile.expect("set"))
         );
+    }
+
+    /// What the schema lets through must fit the view, or the object would be lost on the way to the engines.
+    #[test]
+    fn every_whole_number_that_the_schema_allows_fits_its_view() {
+        for (path, object, list) in [
+            (
+                "virtualservice",
+                json!({"name": "v", "uuid": "u", "services": [{"port": 1}]}),
+                "services",
+            ),
+            (
+                "vsvip",
+                json!({"name": "v", "uuid": "u", "vip": [{"vip_id": "0"}]}),
+                "vip",
+            ),
+            (
+                "pool",
+                json!({"name": "v", "uuid": "u", "servers": [{"ip": {"addr": "10.0.0.1", "type": "V4"}}]}),
+                "servers",
+            ),
+            (
+                "healthmonitor",
+                json!({"name": "v", "uuid": "u", "type": "HEALTH_MONITOR_TCP"}),
+                "",
+            ),
+            (
+                "vrfcontext",
+                json!({"name": "v", "uuid": "u", "bfd_profile": {}, "bgp_profile": {"local_as": 1, "peers": [{}], "routing_options": [{"label": "l"}]}}),
+                "bfd_profile bgp_profile bgp_profile/peers/0 bgp_profile/routing_options/0",
+            ),
+            ("serviceenginegroup", json!({"name": "v", "uuid": "u"}), ""),
+        ] {
+            let ty = object_type(path).expect("known");
+            let places = list.split(' ').map(|place| match place {
+                "" => String::new(),
+                "services" | "vip" | "servers" => format!("/{place}/0"),
+                place => format!("/{place}"),
+            });
+            for place in places.chain([String::new()]) {
+                try_every_number(ty, &full(path, object.clone()), &place);
+            }
+        }
+    }
+
+    fn try_every_number(ty: &crate::schema::ObjectType, object: &Object, place: &str) {
+        use crate::schema::{Kind, Range, message};
+        let mut inner = ty;
+        for step in place
+            .split('/')
+            .filter(|s| s.parse::<u8>().is_err() && !s.is_empty())
+        {
+            let Some(Kind::Message(name)) = inner.field(step).map(|f| &f.kind) else {
+                panic!("{step} is no structure");
+            };
+            inner = message(name).expect("known");
+        }
+        for field in inner
+            .fields
+            .iter()
+            .filter(|f| f.kind == Kind::Int && !f.list)
+        {
+            let mut tried = match &field.range {
+                Some(Range::Span(low, high)) => vec![*low, *high],
+                Some(Range::Set(set)) => set.clone(),
+                None => vec![-1, i64::MAX],
+            };
+            tried.extend(&field.special);
+            for number in tried {
+                let mut changed = Value::Object(object.clone());
+                changed.pointer_mut(place).expect("there")[&field.name] = number.into();
+                let result = check(ty, changed.as_object().expect("object"));
+                assert!(
+                    result.is_ok(),
+                    "{}{place}.{} = {number}: {result:?}",
+                    ty.name,
+                    field.name
+                );
+            }
+        }
     }
 
     #[test]

@@ -136,6 +136,12 @@ pub struct RouteStatus {
 }
 
 impl Session {
+    /// The peer has accepted our OPEN (its KEEPALIVE is here), and only the gate is waited for.
+    #[must_use]
+    pub fn waits_for_gate(&self) -> bool {
+        self.gate_closed && self.confirmed && self.state() == StateName::OpenConfirm
+    }
+
     /// The state's name.
     #[must_use]
     pub fn state(&self) -> StateName {

@@ -6,37 +6,36 @@ use crate::output::table::{Column, Row};
 use serde::Serialize;
 use serde_json::Value;
 
-/// A session as the table and JSON show it; a peer without a session has no local address.
+/// A session as the table shows it; a peer without a session has no local address. JSON has all that the API has.
 #[derive(Debug, Serialize)]
 pub(crate) struct SessionRow {
-    pub(crate) se_name: String,
-    pub(crate) se_uuid: String,
-    vrf: String,
-    peer: String,
-    interface: String,
-    local_address: String,
-    state: String,
-    state_since_unix_ms: u64,
     /// Milliseconds in this state when it was asked.
     state_age_ms: u64,
-    local_as: u64,
-    remote_as: u64,
-    hold_time_s: u64,
-    keepalive_s: u64,
-    /// "off", "waiting_for_peer", "up", "down", "admin_down".
-    bfd_state: String,
-    /// Code of the first condition that does not hold; empty while established.
-    condition: String,
-    /// A sentence about it.
-    condition_text: String,
-    last_error: String,
-    messages_in: u64,
-    messages_out: u64,
     /// Routes that the engine wants at the peer.
     routes_desired: usize,
     /// Routes that it has sent there.
     routes_sent: usize,
-    routes: Vec<Route>,
+    #[serde(flatten)]
+    session: Value,
+}
+
+impl SessionRow {
+    /// Name and UUID of the engine.
+    pub(super) fn engine(&self) -> [String; 2] {
+        [self.word("/se_name"), self.word("/se_uuid")]
+    }
+
+    fn word(&self, pointer: &str) -> String {
+        text(&self.session, pointer).to_owned()
+    }
+
+    fn count(&self, pointer: &str) -> u64 {
+        number(&self.session, pointer).unwrap_or_default()
+    }
+
+    fn routes(&self) -> impl Iterator<Item = Route> {
+        items(&self.session, "/routes").iter().map(route)
+    }
 }
 
 /// One route towards one peer.
@@ -52,22 +51,24 @@ struct Route {
 
 impl Row for SessionRow {
     const COLUMNS: &'static [Column<Self>] = &[
-        Column::new("SE", |r| r.se_name.clone()),
-        Column::new("PEER", |r| r.peer.clone()),
-        Column::new("LOCAL", |r| r.local_address.clone()),
-        Column::new("INTERFACE", |r| r.interface.clone()),
-        Column::new("STATE", |r| r.state.clone()),
+        Column::new("SE", |r| r.word("/se_name")),
+        Column::new("PEER", |r| r.word("/peer")),
+        Column::new("LOCAL", |r| r.word("/local_address")),
+        Column::new("INTERFACE", |r| r.word("/interface")),
+        Column::new("STATE", |r| r.word("/state")),
         Column::new("SINCE", |r| age(r.state_age_ms)),
         Column::new("DESIRED", |r| r.routes_desired.to_string()),
         Column::new("SENT", |r| r.routes_sent.to_string()),
-        Column::new("BFD", |r| r.bfd_state.clone()),
-        Column::new("LAST ERROR", |r| r.last_error.clone()),
-        Column::wide("CONDITION", |r| r.condition.clone()),
-        Column::wide("VRF", |r| r.vrf.clone()),
-        Column::wide("AS", |r| format!("{}>{}", r.local_as, r.remote_as)),
-        Column::wide("HOLD", |r| format!("{}s", r.hold_time_s)),
+        Column::new("BFD", |r| r.word("/bfd_state")),
+        Column::new("LAST ERROR", |r| r.word("/last_error")),
+        Column::wide("CONDITION", |r| r.word("/condition")),
+        Column::wide("VRF", |r| r.word("/vrf")),
+        Column::wide("AS", |r| {
+            format!("{}>{}", r.count("/local_as"), r.count("/remote_as"))
+        }),
+        Column::wide("HOLD", |r| format!("{}s", r.count("/hold_time_s"))),
         Column::wide("MESSAGES IN/OUT", |r| {
-            format!("{}/{}", r.messages_in, r.messages_out)
+            format!("{}/{}", r.count("/messages_in"), r.count("/messages_out"))
         }),
     ];
 }
@@ -141,60 +142,34 @@ pub(super) fn learned(routes: &[Value]) -> Vec<LearnedRow> {
 }
 
 /// Rows from `/api/ek/bgp`.
-pub(super) fn rows(sessions: &[Value], now_unix_ms: u64) -> Vec<SessionRow> {
-    sessions
-        .iter()
-        .map(|session| row(session, now_unix_ms))
-        .collect()
+pub(super) fn rows(sessions: Vec<Value>, now_unix_ms: u64) -> Vec<SessionRow> {
+    let row = |session: Value| {
+        let routes = items(&session, "/routes");
+        SessionRow {
+            state_age_ms: match number(&session, "/state_since_unix_ms") {
+                None | Some(0) => 0,
+                Some(since) => now_unix_ms.saturating_sub(since),
+            },
+            routes_desired: routes.len(),
+            routes_sent: routes.iter().filter(|r| r["sent"] == true).count(),
+            session,
+        }
+    };
+    sessions.into_iter().map(row).collect()
 }
 
 /// The routes of these sessions, a row each.
 pub(super) fn routes(sessions: &[SessionRow]) -> Vec<RouteRow> {
     let routes_of = |session: &SessionRow| {
-        let row = |route: &Route| RouteRow {
-            se_name: session.se_name.clone(),
-            peer: session.peer.clone(),
-            session_state: session.state.clone(),
-            route: route.clone(),
+        let row = |route: Route| RouteRow {
+            se_name: session.word("/se_name"),
+            peer: session.word("/peer"),
+            session_state: session.word("/state"),
+            route,
         };
-        session.routes.iter().map(row).collect::<Vec<_>>()
+        session.routes().map(row).collect::<Vec<_>>()
     };
     sessions.iter().flat_map(routes_of).collect()
-}
-
-fn row(session: &Value, now_unix_ms: u64) -> SessionRow {
-    let count = |pointer| number(session, pointer).unwrap_or_default();
-    let word = |pointer| text(session, pointer).to_string();
-    let routes: Vec<Route> = items(session, "/routes").iter().map(route).collect();
-    let since = count("/state_since_unix_ms");
-    SessionRow {
-        se_name: word("/se_name"),
-        se_uuid: word("/se_uuid"),
-        vrf: word("/vrf"),
-        peer: word("/peer"),
-        interface: word("/interface"),
-        local_address: word("/local_address"),
-        state: word("/state"),
-        state_since_unix_ms: since,
-        state_age_ms: if since == 0 {
-            0
-        } else {
-            now_unix_ms.saturating_sub(since)
-        },
-        local_as: count("/local_as"),
-        remote_as: count("/remote_as"),
-        hold_time_s: count("/hold_time_s"),
-        keepalive_s: count("/keepalive_s"),
-        bfd_state: word("/bfd_state"),
-        condition: word("/condition"),
-        condition_text: word("/condition_text"),
-        last_error: word("/last_error"),
-        messages_in: count("/messages_in"),
-        messages_out: count("/messages_out"),
-        routes_desired: routes.len(),
-        routes_sent: routes.iter().filter(|route| route.sent).count(),
-        routes,
-    }
 }
 
 fn route(route: &Value) -> Route {

@@ -97,6 +97,7 @@ impl Session<'_> {
             ("Capabilities", self.list("/capabilities")),
             ("Refused by peer", self.list("/refused_capabilities")),
             ("Transport", transport(self.fields)),
+            ("TCP-AO", tcp_ao(self.word("/tcp_ao"))),
             ("BFD", self.word("/bfd_state").to_owned()),
         ]
     }
@@ -189,6 +190,13 @@ fn transport(s: &Value) -> String {
     };
     let ttl = number(s, "/ttl").unwrap_or_default();
     format!("{opened}, TTL {ttl}, {gtsm}, {md5}")
+}
+
+fn tcp_ao(word: &str) -> String {
+    match word {
+        "unsupported" => "unsupported; md5_secret signs segments (RFC 2385)".to_owned(),
+        other => other.to_owned(),
+    }
 }
 
 fn last_error(s: &Value, ago: &str) -> String {

@@ -62,7 +62,7 @@ fn sessions_show_desired_and_sent_routes_apart() {
         "local_address": "10.10.10.11", "interface": "eth1", "state": "CONNECT", "state_since_unix_ms": 1_000_000,
         "local_as": 65001, "remote_as": 65000, "hold_time_s": 0, "last_error": "connection refused",
         "routes": [{"prefix": "203.0.113.10/32", "next_hop": "", "sent": false, "reason": "session_down", "sent_unix_ms": 0}]});
-    let rows = bgp::rows(&[session], 1_065_000);
+    let rows = bgp::rows(vec![session], 1_065_000);
     assert_table(
         &render(&rows, Format::Table, None),
         &[
@@ -77,6 +77,19 @@ fn sessions_show_desired_and_sent_routes_apart() {
             "se-1  10.10.10.1  CONNECT  203.0.113.10/32  -         no    session_down",
         ],
     );
+}
+
+#[test]
+fn sessions_in_json_have_all_that_the_api_has() {
+    let session = json!({"se_name": "se-1", "peer": "10.0.0.1", "state_since_unix_ms": 1000, "capabilities": ["route refresh"],
+        "connect_timer_s": 10, "last_error_code": "4/0", "updates_out": 7, "md5": true, "tcp_ao": "unsupported",
+        "routes": [{"prefix": "192.0.2.1/32", "sent": true}]});
+    let mut expected = session.clone();
+    expected["state_age_ms"] = json!(500);
+    expected["routes_desired"] = json!(1);
+    expected["routes_sent"] = json!(1);
+    let rows = bgp::rows(vec![session], 1500);
+    assert_eq!(serde_json::to_value(&rows).unwrap(), json!([expected]));
 }
 
 #[test]
@@ -148,13 +161,14 @@ fn engine_counts_its_own_sessions_and_shows_generation_and_memory_in_wide() {
 fn a_neighbor_shows_why_it_is_not_established_and_what_is_withheld() {
     let session = json!({"se_name": "se-1", "peer": "10.0.0.1", "vrf": "global", "state": "ACTIVE",
         "state_since_unix_ms": 1000, "condition": "md5_accepted", "condition_text": "the keys differ", "md5": true,
-        "md5_failures": 3, "ttl": 255, "routes": [{"prefix": "192.0.2.1/32", "sent": false, "reason": "session_not_established"}]});
+        "md5_failures": 3, "ttl": 255, "tcp_ao": "unsupported", "routes": [{"prefix": "192.0.2.1/32", "sent": false, "reason": "session_not_established"}]});
     let text = neighbor::describe(&[session], 61_000);
     for expected in [
         "se-1 > 10.0.0.1 (VRF global)",
         "  State            ACTIVE since 1m00s",
         "  Not established  md5_accepted: the keys differ",
         "  Transport        we open, TTL 255, any TTL accepted, MD5 key set, 3 segments refused on this host",
+        "  TCP-AO           unsupported; md5_secret signs segments (RFC 2385)",
         "  Routes           1 desired, 0 sent",
         "  Withheld         192.0.2.1/32: session_not_established",
     ] {

@@ -170,7 +170,9 @@ fn engine_routing() -> Vec<Operation> {
         text!("bgp/peer_info", PeerInfo),
         text!("bgp/advertised_routes", AdvertisedRoutes),
         text!("bgp/running_config", RunningConfig),
+        text!("bgp/debug", Debug),
         text!("bfd/session_status", BfdStatus),
+        text!("bfd/running_config", BfdConfig),
     ]
 }
 

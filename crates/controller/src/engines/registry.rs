@@ -29,6 +29,8 @@ pub struct EngineState {
     pub report: Option<Report>,
     /// The newest desired state made for it.
     pub desired: Option<Arc<DesiredState>>,
+    /// Why no newer one could be made.
+    pub stuck: Option<String>,
 }
 
 struct Slot {
@@ -80,11 +82,7 @@ impl Registry {
             .fetch_add(1, std::sync::atomic::Ordering::Relaxed)
             + 1;
         let mut slots = self.slots();
-        let slot = slots.entry(se.to_owned()).or_insert_with(|| Slot {
-            state: EngineState::default(),
-            session,
-            sender: None,
-        });
+        let slot = slot(&mut slots, se);
         slot.session = session;
         slot.sender = Some(sender);
         let now = Some(SystemTime::now());
@@ -159,11 +157,8 @@ impl Registry {
     /// generation is at least `revision` and above that of the content before.
     pub fn desire(&self, se: &str, mut desired: DesiredState, revision: u64) {
         let mut slots = self.slots();
-        let slot = slots.entry(se.to_owned()).or_insert_with(|| Slot {
-            state: EngineState::default(),
-            session: 0,
-            sender: None,
-        });
+        let slot = slot(&mut slots, se);
+        slot.state.stuck = None;
         let before = slot.state.desired.as_ref();
         desired.generation = before.map_or(0, |d| d.generation);
         if before.is_some_and(|d| **d == desired) {
@@ -173,6 +168,16 @@ impl Registry {
         let desired = Arc::new(desired);
         slot.state.desired = Some(desired.clone());
         push(slot, &desired);
+    }
+
+    /// No desired state can be made now: what the engine has stays in force.
+    pub fn keep(&self, se: &str, why: &str) {
+        let mut slots = self.slots();
+        let slot = slot(&mut slots, se);
+        if slot.state.stuck.as_deref() != Some(why) {
+            tracing::error!(se, why, "no new desired state; what is in force stays");
+            slot.state.stuck = Some(why.to_owned());
+        }
     }
 
     /// What is known of this engine.
@@ -187,6 +192,15 @@ impl Registry {
     pub fn is_connected(&self, se: &str) -> bool {
         self.slots().get(se).is_some_and(|s| s.sender.is_some())
     }
+}
+
+/// The engine's slot; a new one without a session.
+fn slot<'a>(slots: &'a mut BTreeMap<String, Slot>, se: &str) -> &'a mut Slot {
+    slots.entry(se.to_owned()).or_insert_with(|| Slot {
+        state: EngineState::default(),
+        session: 0,
+        sender: None,
+    })
 }
 
 /// A queue that is full belongs to an engine that does not read: its session is ended, and the next one gets the

@@ -5,7 +5,7 @@ use super::{Author, Draft, refs};
 use crate::error::ApiError;
 use model::object::{self, FieldError, Object};
 use model::schema::{ObjectType, object_type};
-use model::view::Ref;
+use model::view::{MADE_FOR_VS, Ref};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -14,9 +14,6 @@ pub const MASK: &str = "<sensitive>";
 
 /// Kept from the stored object when the body has none (avi-api section 6, PUT).
 const KEPT: [&str; 3] = ["tenant_ref", "cloud_ref", "created_by"];
-
-/// `created_by` of a VsVip that was made for the inline `vip` of a virtual service, and goes with it.
-pub(super) const MADE_FOR_VS: &str = "virtualservice";
 
 pub(super) fn for_create(
     draft: &mut Draft,

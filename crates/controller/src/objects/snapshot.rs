@@ -37,6 +37,15 @@ impl Stored {
     }
 }
 
+/// An object that does not fit the view that the product acts on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{ty} {name:?} cannot be read ({why}): write it again")]
+pub struct Unreadable {
+    ty: String,
+    name: String,
+    why: String,
+}
+
 type Table = BTreeMap<String, Arc<Stored>>;
 
 /// See the module's documentation.
@@ -115,16 +124,35 @@ impl Snapshot {
         self.get(path, uuid).map(|s| s.name())
     }
 
-    /// A typed view, with defaults.
+    /// A typed view, with defaults; `None` also for an object that does not fit, which is said in the log. Where a
+    /// missing object would take something away, use [`Self::try_view`].
     pub fn view<T: DeserializeOwned>(&self, path: &str, uuid: &str) -> Option<T> {
-        let ty = object_type(path)?;
-        let full = object::with_defaults(ty, &self.get(path, uuid)?.object);
-        let parsed = view::parse(&full);
+        let parsed = self.try_view(path, uuid);
         parsed
-            .inspect_err(
-                |error| tracing::error!(path, uuid, %error, "an object does not fit its view"),
-            )
+            .inspect_err(|error| tracing::error!(path, uuid, %error, "an object is left out"))
             .ok()
+            .flatten()
+    }
+
+    /// A typed view, with defaults; `None` when there is no such object.
+    ///
+    /// # Errors
+    /// The object does not fit its view: the API would not have taken it, so another version has.
+    pub fn try_view<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        uuid: &str,
+    ) -> Result<Option<T>, Unreadable> {
+        let Some((ty, stored)) = object_type(path).zip(self.get(path, uuid)) else {
+            return Ok(None);
+        };
+        let full = object::with_defaults(ty, &stored.object);
+        let parsed = view::parse(&full);
+        parsed.map(Some).map_err(|e| Unreadable {
+            ty: ty.name.clone(),
+            name: stored.name().to_owned(),
+            why: e.to_string(),
+        })
     }
 
     /// Typed views of all objects of a type.
@@ -140,10 +168,38 @@ impl Snapshot {
         field: &str,
         target: &view::Ref,
     ) -> Vec<T> {
-        let refers =
-            |s: &Stored| s.object.get(field).and_then(Value::as_str) == Some(target.0.as_str());
-        let uuids = self.all(path).filter(|(_, s)| refers(s)).map(|(u, _)| u);
+        let uuids = self.referring(path, field, target);
         uuids.filter_map(|uuid| self.view(path, uuid)).collect()
+    }
+
+    /// The same, all of them or the one that cannot be read.
+    ///
+    /// # Errors
+    /// See [`Self::try_view`].
+    pub fn try_views_referring<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        field: &str,
+        target: &view::Ref,
+    ) -> Result<Vec<T>, Unreadable> {
+        let uuids = self.referring(path, field, target);
+        uuids
+            .filter_map(|uuid| self.try_view(path, uuid).transpose())
+            .collect()
+    }
+
+    fn referring<'a>(
+        &'a self,
+        path: &str,
+        field: &'a str,
+        target: &'a view::Ref,
+    ) -> impl Iterator<Item = &'a str> {
+        let refers = move |s: &Stored| {
+            s.object.get(field).and_then(Value::as_str) == Some(target.0.as_str())
+        };
+        self.all(path)
+            .filter(move |(_, s)| refers(s))
+            .map(|(uuid, _)| uuid)
     }
 
     /// Who refers to this object, as `Type name`.

@@ -129,7 +129,7 @@ impl Backend {
         Ok(self.observer(&snapshot).engine_bgp(uuid))
     }
 
-    /// `GET /api/serviceengine/UUID/bgp/…` and `bfd/session_status` (avi-api 10.4).
+    /// `GET /api/serviceengine/UUID/bgp/…` and `bfd/…` (avi-api 10.4).
     pub fn se_routing(&self, uuid: &str, what: RoutingText) -> Value {
         let snapshot = self.objects.snapshot();
         self.observer(&snapshot).engine_routing(uuid, what)

@@ -2,63 +2,77 @@
 //! number is in force as it stands.
 
 use super::{Assignment, situation};
-use crate::objects::Snapshot;
+use crate::objects::{Snapshot, Unreadable};
 use model::view::{
-    self, BfdProfile, BgpPeer, BgpProfile, BgpRoutingOptions, IpCommunity, Prefix, ServiceEngine,
-    VirtualService, VrfContext, VsVip,
+    self, BfdProfile, BgpPeer, BgpProfile, BgpRoutingOptions, IpCommunity, MADE_FOR_VS, Prefix,
+    ServiceEngine, VirtualService, VrfContext, VsVip,
 };
 use proto::v1;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The desired state of an engine; its generation is set by whoever sends it.
+///
+/// # Errors
+/// An object that cannot be read. What it would have said is not known, so that the engine is told nothing: a state
+/// without it would withdraw VIPs that are in force.
 pub(super) fn desired_state(
     snapshot: &Snapshot,
     assignments: &BTreeMap<String, Assignment>,
     se_uuid: &str,
-) -> v1::DesiredState {
-    let Some(engine) = snapshot.view::<ServiceEngine>("serviceengine", se_uuid) else {
-        return v1::DesiredState::default();
+) -> Result<v1::DesiredState, Unreadable> {
+    let Some(engine) = snapshot.try_view::<ServiceEngine>("serviceengine", se_uuid)? else {
+        return Ok(v1::DesiredState::default());
     };
     let here = assignments
         .iter()
         .filter(|(_, a)| a.engines.iter().any(|e| e == se_uuid));
     let vsvips: Vec<VsVip> = here
-        .filter_map(|(uuid, _)| snapshot.view("vsvip", uuid))
-        .collect();
-    let services: Vec<VirtualService> = vsvips
-        .iter()
-        .flat_map(|v| situation::services_of(snapshot, &v.uuid))
-        .collect();
-    let pools = pools(snapshot, &services);
-    // Also when nothing is placed: the engine's sessions outlive the last virtual service for a while.
-    let vrf = vrf(snapshot, &engine);
-    v1::DesiredState {
+        .filter_map(|(uuid, _)| snapshot.try_view("vsvip", uuid).transpose())
+        .collect::<Result<_, _>>()?;
+    let mut services: Vec<VirtualService> = Vec::new();
+    let mut all_vips = Vec::new();
+    for vsvip in &vsvips {
+        let own = situation::try_services_of(snapshot, &vsvip.uuid)?;
+        all_vips.extend(vips(vsvip, &own));
+        services.extend(own);
+    }
+    let pools = pools(snapshot, &services)?;
+    Ok(v1::DesiredState {
         generation: 0,
         se_uuid: se_uuid.to_owned(),
+        // Also when nothing is placed: the engine's sessions outlive the last virtual service for a while.
+        vrf: vrf(snapshot, &engine)?,
         se_name: engine.name,
-        vrf,
-        vips: vsvips.iter().flat_map(vips).collect(),
+        vips: all_vips,
         virtual_services: services
             .iter()
             .map(|v| virtual_service(snapshot, v))
-            .collect(),
-        health_monitors: health_monitors(snapshot, &pools),
+            .collect::<Result<_, _>>()?,
+        health_monitors: health_monitors(snapshot, &pools)?,
         snat_ips: services.iter().flat_map(snat_ips).collect(),
         draining: engine.enable_state == "SE_STATE_DISABLED",
         pools,
-    }
+    })
 }
 
-fn vips(vsvip: &VsVip) -> Vec<v1::Vip> {
+fn vips(vsvip: &VsVip, services: &[VirtualService]) -> Vec<v1::Vip> {
     let enabled = vsvip.vip.iter().filter(|v| v.enabled);
     let each = enabled.flat_map(|vip| vip.addresses().map(|address| (vip.vip_id.clone(), address)));
+    // avi-api section 12, virtualservice: "VS wins if it has its own `vip`".
+    let owner = services.iter().find(|_| vsvip.created_by == MADE_FOR_VS);
+    let labels = owner.map(|vs| &vs.bgp_peer_labels);
+    let labels = labels.filter(|own| !own.is_empty());
     each.map(|(vip_id, address)| v1::Vip {
         vsvip_uuid: vsvip.uuid.clone(),
         vip_id,
         address: address.to_string(),
-        local_preference: vsvip.bgp_local_preference,
-        num_as_path_prepend: vsvip.bgp_num_as_path_prepend,
-        peer_labels: vsvip.bgp_peer_labels.clone(),
+        local_preference: owner
+            .and_then(|vs| vs.bgp_local_preference)
+            .or(vsvip.bgp_local_preference),
+        num_as_path_prepend: owner
+            .and_then(|vs| vs.bgp_num_as_path_prepend)
+            .or(vsvip.bgp_num_as_path_prepend),
+        peer_labels: labels.unwrap_or(&vsvip.bgp_peer_labels).clone(),
     })
     .collect()
 }
@@ -74,14 +88,15 @@ fn snat_ips(vs: &VirtualService) -> Vec<v1::SnatIp> {
         .collect()
 }
 
-fn vrf(snapshot: &Snapshot, engine: &ServiceEngine) -> Option<v1::Vrf> {
-    let vrf: VrfContext = snapshot.view("vrfcontext", &situation::vrf_of(snapshot, engine))?;
-    Some(v1::Vrf {
+fn vrf(snapshot: &Snapshot, engine: &ServiceEngine) -> Result<Option<v1::Vrf>, Unreadable> {
+    let uuid = situation::vrf_of(snapshot, engine);
+    let vrf = snapshot.try_view::<VrfContext>("vrfcontext", &uuid)?;
+    Ok(vrf.map(|vrf| v1::Vrf {
         bgp: vrf.bgp_profile.as_ref().map(bgp_profile),
         bfd: Some(bfd_profile(&vrf.bfd_profile.unwrap_or_default())),
         uuid: vrf.uuid,
         name: vrf.name,
-    })
+    }))
 }
 
 fn bfd_profile(profile: &BfdProfile) -> v1::BfdProfile {
@@ -202,12 +217,15 @@ fn peers(profile: &BgpProfile, peer: &BgpPeer) -> Vec<v1::BgpPeer> {
     .collect()
 }
 
-fn virtual_service(snapshot: &Snapshot, vs: &VirtualService) -> v1::VirtualService {
+fn virtual_service(
+    snapshot: &Snapshot,
+    vs: &VirtualService,
+) -> Result<v1::VirtualService, Unreadable> {
     let range = |s: &view::Service| v1::PortRange {
         first: s.ports().0.into(),
         last: s.ports().1.into(),
     };
-    v1::VirtualService {
+    Ok(v1::VirtualService {
         uuid: vs.uuid.clone(),
         name: vs.name.clone(),
         vsvip_uuid: vs
@@ -223,33 +241,31 @@ fn virtual_service(snapshot: &Snapshot, vs: &VirtualService) -> v1::VirtualServi
             .unwrap_or_default(),
         enabled: vs.enabled && vs.traffic_enabled,
         enable_rhi: vs.enable_rhi,
-        idle_timeout_s: idle_timeout_s(snapshot, vs),
+        idle_timeout_s: idle_timeout_s(snapshot, vs)?,
         advertise_down_vs: vs.advertise_down_vs,
-    }
+    })
 }
 
 /// From the network profile of the TCP proxy.
-fn idle_timeout_s(snapshot: &Snapshot, vs: &VirtualService) -> u32 {
+fn idle_timeout_s(snapshot: &Snapshot, vs: &VirtualService) -> Result<u32, Unreadable> {
     const DEFAULT_S: u32 = 600;
-    let profile = vs.network_profile_ref.as_ref();
-    let profile =
-        profile.and_then(|r| snapshot.view::<view::NetworkProfile>("networkprofile", r.uuid()));
-    profile
+    let uuid = vs.network_profile_ref.as_ref().map_or("", view::Ref::uuid);
+    let profile = snapshot.try_view::<view::NetworkProfile>("networkprofile", uuid)?;
+    Ok(profile
         .and_then(|p| p.profile.tcp_proxy_profile)
-        .map_or(DEFAULT_S, |t| t.idle_connection_timeout)
+        .map_or(DEFAULT_S, |t| t.idle_connection_timeout))
 }
 
-fn pools(snapshot: &Snapshot, services: &[VirtualService]) -> Vec<v1::Pool> {
+fn pools(snapshot: &Snapshot, services: &[VirtualService]) -> Result<Vec<v1::Pool>, Unreadable> {
     let uuids: BTreeSet<&str> = services
         .iter()
         .filter_map(|v| v.pool_ref.as_ref())
         .map(view::Ref::uuid)
         .collect();
-    uuids
+    let views = uuids
         .into_iter()
-        .filter_map(|uuid| snapshot.view::<view::Pool>("pool", uuid))
-        .map(|p| pool(&p))
-        .collect()
+        .filter_map(|uuid| snapshot.try_view("pool", uuid).transpose());
+    views.map(|view| view.map(|p| pool(&p))).collect()
 }
 
 fn pool(pool: &view::Pool) -> v1::Pool {
@@ -291,13 +307,15 @@ fn server(pool: &view::Pool, server: &view::Server) -> Option<v1::Server> {
     })
 }
 
-fn health_monitors(snapshot: &Snapshot, pools: &[v1::Pool]) -> Vec<v1::HealthMonitor> {
+fn health_monitors(
+    snapshot: &Snapshot,
+    pools: &[v1::Pool],
+) -> Result<Vec<v1::HealthMonitor>, Unreadable> {
     let uuids: BTreeSet<&String> = pools.iter().flat_map(|p| &p.health_monitor_uuids).collect();
-    uuids
+    let views = uuids
         .into_iter()
-        .filter_map(|uuid| snapshot.view::<view::HealthMonitor>("healthmonitor", uuid))
-        .map(|m| health_monitor(&m))
-        .collect()
+        .filter_map(|uuid| snapshot.try_view("healthmonitor", uuid).transpose());
+    views.map(|view| view.map(|m| health_monitor(&m))).collect()
 }
 
 fn health_monitor(monitor: &view::HealthMonitor) -> v1::HealthMonitor {
@@ -318,3 +336,6 @@ fn health_monitor(monitor: &view::HealthMonitor) -> v1::HealthMonitor {
         kind: Some(v1::health_monitor::Kind::Tcp(tcp)),
     }
 }
+
+#[cfg(test)]
+mod tests;

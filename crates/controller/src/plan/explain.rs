@@ -1,14 +1,17 @@
 //! `explain vip`: the ordered conditions of "VIP v is announced by engine e to peer p", each met, failed or not
 //! looked at yet; the first failing one is the answer, with the next thing to do.
 
+use super::refusal::Refusal;
 use super::runtime::Observer;
 use super::{routing, situation};
+use crate::engines::registry::EngineState;
 use crate::error::ApiError;
 use axum::http::StatusCode;
 use model::condition::Condition;
 use model::view::{VirtualService, VrfContext, VsVip};
 use proto::v1::{BgpSession, BgpState};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// What a condition came to.
@@ -20,10 +23,21 @@ enum Finding {
     NotAsked,
 }
 
-/// The conditions of one path as far as they were looked at, in order.
-#[derive(Debug, Default)]
+/// The conditions of one path as far as they were looked at.
+#[derive(Debug, Clone, Default)]
 struct Path {
-    findings: Vec<(Condition, Finding)>,
+    findings: BTreeMap<Condition, Finding>,
+}
+
+/// An engine, and whether what is known of it is so now.
+#[derive(Debug, Clone, Copy)]
+struct Seat<'a> {
+    name: &'a str,
+    uuid: &'a str,
+    /// Without a session the last report may be old: the engine goes on without a controller.
+    connected: bool,
+    /// It has reported since the controller started.
+    reported: bool,
 }
 
 impl Path {
@@ -38,16 +52,14 @@ impl Path {
 
     fn note(&mut self, condition: Condition, failure: Option<String>) {
         let finding = failure.map_or(Finding::Met, Finding::Failed);
-        self.findings.push((condition, finding));
+        self.findings.insert(condition, finding);
     }
 
     /// All before `condition` hold.
     fn reach(&mut self, condition: Condition) {
-        let seen = self.findings.last().map(|(condition, _)| *condition);
-        let before = Condition::ALL
-            .into_iter()
-            .filter(|c| Some(*c) > seen && *c < condition);
-        self.findings.extend(before.map(|c| (c, Finding::Met)));
+        for before in Condition::ALL.into_iter().filter(|c| *c < condition) {
+            self.findings.entry(before).or_insert(Finding::Met);
+        }
     }
 
     /// All before `condition` hold; that one does not.
@@ -56,15 +68,21 @@ impl Path {
         self.note(condition, Some(text));
     }
 
-    /// The list of every condition, for people and programs. A last condition that fails beside a sent route
-    /// (BFD) is named, and the route counts as announced.
-    fn show(&self, se: (&str, &str), session: Option<&BgpSession>, prefix: &str) -> Value {
+    /// `condition` does not hold either, unless an earlier one fails already.
+    fn overlay(&mut self, condition: Condition, text: String) {
+        if self.failed().is_none_or(|(first, _)| condition < first) {
+            self.fail_at(condition, text);
+        }
+    }
+
+    /// The list of every condition, for people and programs. `announced` is what the engine reports, whatever fails:
+    /// beside a sent route a condition may fail that would keep it from being sent again, or BFD.
+    fn show(&self, seat: &Seat<'_>, session: Option<&BgpSession>, prefix: &str) -> Value {
         let row = |condition: Condition| {
-            let finding = self.findings.iter().find(|(c, _)| *c == condition);
-            let (state, text) = match finding {
-                Some((_, Finding::Met)) => ("met", ""),
-                Some((_, Finding::Failed(text))) => ("failed", text.as_str()),
-                Some((_, Finding::NotAsked)) => ("not_asked", ""),
+            let (state, text) = match self.findings.get(&condition) {
+                Some(Finding::Met) => ("met", ""),
+                Some(Finding::Failed(text)) => ("failed", text.as_str()),
+                Some(Finding::NotAsked) => ("not_asked", ""),
                 None => ("not_reached", ""),
             };
             json!({"condition": condition.code(), "sentence": condition.sentence(), "state": state, "text": text})
@@ -73,11 +91,13 @@ impl Path {
             json!({"condition": condition.code(), "text": text, "next_step": condition.next_step()})
         });
         let route = session.and_then(|s| s.routes.iter().find(|r| r.prefix == prefix));
+        let sent = route.is_some_and(|r| r.sent);
         json!({
-            "se_name": se.0, "se_uuid": se.1,
+            "se_name": seat.name, "se_uuid": seat.uuid,
             "peer": session.map_or("", |s| s.peer.as_str()),
             "local_address": session.map_or("", |s| s.local_address.as_str()),
-            "announced": route.is_some_and(|r| r.sent),
+            "announced": seat.connected.then_some(sent),
+            "last_reported_announced": seat.reported.then_some(sent),
             "needed": true,
             "next_hop": route.map_or("", |r| r.next_hop.as_str()),
             "sent_unix_ms": route.map_or(0, |r| r.sent_unix_ms),
@@ -115,13 +135,14 @@ impl Observer<'_> {
             if path.failed().is_none() {
                 path.note(Condition::Placed, Some(self.why_not_placed(&subject)));
             }
-            paths.push(path.show(("", ""), None, ""));
+            paths.push(path.show(&NOWHERE, None, ""));
         }
+        let unknown = paths.iter().filter(|p| p["announced"].is_null()).count();
         let announced = paths.iter().filter(|p| p["announced"] == true).count();
         let names: Vec<_> = subject.services.iter().map(|vs| vs.name.as_str()).collect();
         Ok(json!({
             "vip": subject.address, "vsvip": subject.vsvip.name, "virtual_services": names,
-            "paths_announced": announced, "paths": paths,
+            "paths_announced": announced, "paths_unknown": unknown, "paths": paths,
         }))
     }
 
@@ -200,48 +221,47 @@ impl Observer<'_> {
 
     /// A path per session of the engine, or one that ends before there is a session.
     fn paths(&self, subject: &Subject, engine: &str) -> Vec<Value> {
-        let name = self.name(engine);
-        let (before, sessions) = self.up_to_sessions(subject, engine);
+        let state = self.registry.get(engine);
+        let seat = Seat {
+            name: &self.name(engine),
+            uuid: engine,
+            connected: state.connected_since.is_some(),
+            reported: state.report.is_some(),
+        };
         let prefix = host_prefix(subject.address);
-        if let Some(path) = before {
-            return vec![path.show((&name, engine), None, &prefix)];
-        }
-        let of = |session: &BgpSession| {
-            let mut path = Path::default();
-            judge_session(&mut path, session, &prefix);
-            let mut shown = path.show((&name, engine), Some(session), &prefix);
+        let before = self.before_sessions(subject, engine, &state);
+        let sessions = &state.report.as_ref().map_or(&[][..], |r| &r.bgp_sessions);
+        let judged = judge(&before, sessions, &prefix, seat.connected);
+        let show = |(session, mut path): (Option<&BgpSession>, Path)| {
+            put_engine_over(&mut path, &state, session);
+            let mut shown = path.show(&seat, session, &prefix);
             let failed = path.failed().map(|(condition, _)| condition);
-            shown["needed"] = json!(
-                failed != Some(Condition::FamilyNegotiated)
-                    || !carried_beside(session, &sessions, &prefix)
-            );
+            let beside = session.is_some_and(|s| carried_beside(s, sessions, &prefix));
+            shown["needed"] = json!(failed != Some(Condition::FamilyNegotiated) || !beside);
             shown
         };
-        sessions.iter().map(of).collect()
+        judged.into_iter().map(show).collect()
     }
 
-    /// The path that ends before there are sessions, or the sessions.
-    fn up_to_sessions(&self, subject: &Subject, engine: &str) -> (Option<Path>, Vec<BgpSession>) {
+    /// What comes before the sessions: configuration, placement, the engine and its virtual services.
+    fn before_sessions(&self, subject: &Subject, engine: &str, state: &EngineState) -> Path {
         let mut path = self.common(subject);
         if path.failed().is_some() {
-            return (Some(path), Vec::new());
+            return path;
         }
         if !subject.engines.iter().any(|e| e == engine) {
             path.note(Condition::Placed, Some(self.placed_elsewhere(subject)));
-            return (Some(path), Vec::new());
+            return path;
         }
-        let status = self.engine_status(&self.registry.get(engine));
-        let Some(seen) = self
-            .seen(engine)
-            .filter(|_| status["reason_code_string"] == "se_connected")
-        else {
+        if state.connected_since.is_none() {
+            let status = self.engine_status(state);
             let text = status["reason"][0].as_str().unwrap_or_default().to_owned();
             path.fail_at(Condition::EngineConnected, text);
-            return (Some(path), Vec::new());
-        };
+            return path;
+        }
+        let report = state.report.clone().unwrap_or_default();
         let vip = subject.address.to_string();
-        let reported = seen.report.vips.iter().find(|v| v.address == vip);
-        match reported {
+        match report.vips.iter().find(|v| v.address == vip) {
             None => path.fail_at(
                 Condition::VsUp,
                 "the engine has not reported the VIP yet".to_owned(),
@@ -250,13 +270,13 @@ impl Observer<'_> {
                 let condition = Condition::of_reason(&v.reason_code).unwrap_or(Condition::VsUp);
                 path.fail_at(condition, self.sentence(subject, engine, &v.reason));
             }
-            Some(_) if seen.report.bgp_sessions.is_empty() => path.fail_at(
+            Some(_) if report.bgp_sessions.is_empty() => path.fail_at(
                 Condition::PeerConfigurationValid,
                 "the engine has not reported a BGP session yet".to_owned(),
             ),
-            Some(_) => return (None, seen.report.bgp_sessions),
+            Some(_) => path.reach(Condition::PeerConfigurationValid),
         }
-        (Some(path), Vec::new())
+        path
     }
 
     fn placed_elsewhere(&self, subject: &Subject) -> String {
@@ -287,12 +307,67 @@ fn without_rhi(subject: &Subject) -> String {
     format!("enable_rhi is false on {}", names.join(", "))
 }
 
+/// Where there is no engine yet, there is nothing to be unsure of.
+const NOWHERE: Seat<'static> = Seat {
+    name: "",
+    uuid: "",
+    connected: true,
+    reported: false,
+};
+
+/// The paths of an engine. One that fails before there are sessions is one path, unless routes are out all the same,
+/// or may be: the engine goes on with what it has.
+fn judge<'a>(
+    before: &Path,
+    sessions: &'a [BgpSession],
+    prefix: &str,
+    connected: bool,
+) -> Vec<(Option<&'a BgpSession>, Path)> {
+    if before.failed().is_none() {
+        let judged = sessions.iter().map(|session| {
+            let mut path = before.clone();
+            judge_session(&mut path, session, prefix);
+            (Some(session), path)
+        });
+        return judged.collect();
+    }
+    let shown = sessions.iter().filter(|s| !connected || sends(s, prefix));
+    let paths: Vec<_> = shown.map(|s| (Some(s), before.clone())).collect();
+    match paths.is_empty() {
+        true => vec![(None, before.clone())],
+        false => paths,
+    }
+}
+
+/// What is to be said of the engine as a whole: it does not do what it was told, or was told to drain.
+fn put_engine_over(path: &mut Path, state: &EngineState, session: Option<&BgpSession>) {
+    if state.connected_since.is_none() {
+        return;
+    }
+    if let Some(why) = &state.stuck {
+        let text = format!("what is in force stays, no newer state can be made: {why}");
+        path.overlay(Condition::EngineConnected, text);
+    }
+    if let Some(refusal) = Refusal::of(state) {
+        let peer = session.map_or("", |s| s.peer.as_str());
+        path.overlay(refusal.condition(peer), refusal.sentence());
+    }
+    if state.desired.as_ref().is_some_and(|d| d.draining) {
+        path.overlay(Condition::EngineEnabled, DRAINING.to_owned());
+    }
+}
+
+const DRAINING: &str = "the engine is disabled (SE_STATE_DISABLED): its routes are marked with GRACEFUL_SHUTDOWN, and after a while withdrawn";
+
+fn sends(session: &BgpSession, prefix: &str) -> bool {
+    session.routes.iter().any(|r| r.prefix == prefix && r.sent)
+}
+
 /// Another session of the same link carries the route: each address family on its own session is what most
 /// operators configure.
 fn carried_beside(session: &BgpSession, all: &[BgpSession], prefix: &str) -> bool {
-    let sent = |s: &BgpSession| s.routes.iter().any(|r| r.prefix == prefix && r.sent);
     all.iter()
-        .any(|s| s.interface == session.interface && sent(s))
+        .any(|s| s.interface == session.interface && sends(s, prefix))
 }
 
 fn host_prefix(address: IpAddr) -> String {
@@ -302,7 +377,13 @@ fn host_prefix(address: IpAddr) -> String {
 /// From the peer's configuration to BFD.
 fn judge_session(path: &mut Path, session: &BgpSession, prefix: &str) {
     if let Some(condition) = Condition::from_code(&session.condition) {
-        return path.fail_at(condition, session.condition_text.clone());
+        path.fail_at(condition, session.condition_text.clone());
+        if condition == Condition::Md5Accepted {
+            // What is signed with another key gets no answer at all (RFC 2385 section 2).
+            path.findings
+                .insert(Condition::TcpConnected, Finding::NotAsked);
+        }
+        return;
     }
     if session.state() != BgpState::Established {
         let text = format!("the session is {}", routing::bgp_word(session));
@@ -331,7 +412,7 @@ fn judge_bfd(path: &mut Path, session: &BgpSession) {
         other => Finding::Failed(format!("BFD is {other}")),
     };
     path.reach(Condition::BfdUp);
-    path.findings.push((Condition::BfdUp, finding));
+    path.findings.insert(Condition::BfdUp, finding);
 }
 
 fn withheld_sentence(session: &BgpSession, reason: &str) -> String {
@@ -354,7 +435,11 @@ fn withheld_sentence(session: &BgpSession, reason: &str) -> String {
             "the route changed again within the advertisement interval of {} s",
             session.advertisement_interval_s
         ),
+        "draining" => DRAINING.to_owned(),
         "peer_not_reading" => "the peer reads too slowly".to_owned(),
         other => format!("withheld: {other}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,16 +47,19 @@ async fn round(planner: &Planner) {
 }
 
 /// Every VIP that an enabled virtual service uses is placed; one that none uses any more is taken off.
-async fn place(planner: &Planner, snapshot: &Snapshot) -> Result<(), crate::error::ApiError> {
+pub(super) async fn place(
+    planner: &Planner,
+    snapshot: &Snapshot,
+) -> Result<(), crate::error::ApiError> {
     let _one = planner.deciding.lock().await;
     let services = snapshot.views::<VirtualService>("virtualservice");
-    let used: BTreeSet<&str> = services
-        .iter()
-        .filter_map(|v| v.vsvip_ref.as_ref())
-        .map(Ref::uuid)
-        .collect();
+    // From the objects as stored: one that cannot be read must not take its VIP off.
+    let references = snapshot
+        .all("virtualservice")
+        .filter_map(|(_, s)| Some(Ref(s.object.get("vsvip_ref")?.as_str()?.to_owned())));
+    let used: BTreeSet<String> = references.map(|r| r.uuid().to_owned()).collect();
     let placed: Vec<String> = planner.read().assignments.keys().cloned().collect();
-    for vsvip in placed.iter().filter(|v| !used.contains(v.as_str())) {
+    for vsvip in placed.iter().filter(|v| !used.contains(*v)) {
         planner
             .store(vsvip, Vec::new(), "no virtual service uses the VIP".into())
             .await?;

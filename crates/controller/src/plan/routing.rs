@@ -1,12 +1,22 @@
 //! Routing as the engines report it: sessions and BFD as data under `/api/ek/`, and the Service Engine's BGP and BFD
 //! sub-paths of the contract (avi-api 10.4), whose texts are like those of a routing daemon's shell.
 
+/// Text is only added to a `String`, which takes it all.
+macro_rules! line {
+    ($text:expr, $($arguments:tt)*) => { let _ = writeln!($text, $($arguments)*); };
+}
+
+mod config;
+
+use super::refusal::Refusal;
 use super::runtime::Observer;
-use model::view::{Ref, VirtualService};
-use proto::v1::{BfdDiscard, BfdSession, BgpSession, BgpState, LearnedRoute, Report};
+use model::view::{Ref, VirtualService, VsVip};
+use proto::v1::{BfdDiscard, BfdSession, BgpSession, BgpState, DesiredState, LearnedRoute, Report};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What a connected engine has reported, and where.
@@ -15,6 +25,10 @@ pub(super) struct Seen {
     pub name: String,
     pub vrf: String,
     pub report: Report,
+    /// What it was told last.
+    desired: Option<Arc<DesiredState>>,
+    /// Why that is not in force.
+    refusal: Option<String>,
 }
 
 /// The state word of a BGP session, as everywhere.
@@ -30,12 +44,15 @@ impl Observer<'_> {
     pub(super) fn seen(&self, uuid: &str) -> Option<Seen> {
         let state = self.registry.get(uuid);
         state.connected_since?;
+        let refusal = Refusal::of(&state).map(|r| r.sentence());
         let vrf = state.desired.as_ref().and_then(|d| d.vrf.as_ref());
         Some(Seen {
             uuid: uuid.to_owned(),
             name: self.name(uuid),
             vrf: vrf.map(|v| v.name.clone()).unwrap_or_default(),
             report: state.report.unwrap_or_default(),
+            desired: state.desired,
+            refusal,
         })
     }
 
@@ -74,29 +91,29 @@ impl Observer<'_> {
     /// `serviceengine/UUID/bgp` (`BgpRuntime`).
     pub(super) fn engine_bgp(&self, uuid: &str) -> Value {
         let seen = self.seen(uuid);
-        let sessions = seen.map(|s| s.report.bgp_sessions).unwrap_or_default();
-        let peers: Vec<Value> = sessions.iter().map(runtime_peer).collect();
-        let mut routes: Vec<&str> = sessions.iter().flat_map(sent).collect();
-        routes.sort_unstable();
-        routes.dedup();
+        let sessions = seen.as_ref().map_or(&[][..], |s| &s.report.bgp_sessions);
+        let desired = seen.as_ref().and_then(|s| s.desired.as_deref());
+        let peers: Vec<Value> = sessions.iter().map(|s| runtime_peer(s, desired)).collect();
+        let routes: BTreeSet<&str> = sessions.iter().flat_map(sent).collect();
         json!([{
             "se_uuid": uuid, "proc_id": "C0", "name": self.name(uuid),
             "local_as": sessions.first().map(|s| s.local_as), "vrf": 1,
-            "active": i32::from(!sessions.is_empty()), "peer_bmp": [], "vs_names": self.announced_names(uuid),
+            "active": i32::from(!sessions.is_empty()), "peer_bmp": [], "vs_names": self.announced_names(&routes),
             "routes": routes, "peers": peers,
         }])
     }
 
-    /// Names of the virtual services with route health injection that are placed on the engine.
-    fn announced_names(&self, uuid: &str) -> Vec<String> {
-        let placed = |reference: &Ref| {
-            let engines = self.planner.assignment(reference.uuid()).engines;
-            engines.iter().any(|e| e == uuid)
+    /// Names of the virtual services whose VIP's route was sent: of intent the objects speak.
+    fn announced_names(&self, routes: &BTreeSet<&str>) -> Vec<String> {
+        let is_sent = |vip: IpAddr| routes.iter().any(|r| r.starts_with(&format!("{vip}/")));
+        let announced = |reference: &Ref| {
+            let vsvip = self.snapshot.view::<VsVip>("vsvip", reference.uuid());
+            vsvip.is_some_and(|v| v.vip.iter().flat_map(|v| v.addresses()).any(is_sent))
         };
         let services = self.snapshot.views::<VirtualService>("virtualservice");
         let here = services
             .into_iter()
-            .filter(|vs| vs.enable_rhi && vs.vsvip_ref.as_ref().is_some_and(placed));
+            .filter(|vs| vs.enable_rhi && vs.vsvip_ref.as_ref().is_some_and(announced));
         here.map(|vs| vs.name).collect()
     }
 
@@ -113,8 +130,10 @@ impl Observer<'_> {
             }
             RoutingText::PeerInfo => json!({"peer_info": neighbors(&seen)}),
             RoutingText::AdvertisedRoutes => json!({"advertised_routes": advertised(&seen)}),
-            RoutingText::RunningConfig => json!({"running_config": running_config(&seen)}),
+            RoutingText::RunningConfig => json!({"running_config": config::bgp(&seen)}),
+            RoutingText::Debug => return json!([debug(&seen)]),
             RoutingText::BfdStatus => json!({"status": bfd_status(&seen)}),
+            RoutingText::BfdConfig => json!({"running_config": config::bfd(&seen)}),
         };
         row["vrf"] = json!(seen.vrf);
         row["namespace"] = json!("default");
@@ -135,8 +154,12 @@ pub enum RoutingText {
     AdvertisedRoutes,
     /// `bgp/running_config`.
     RunningConfig,
+    /// `bgp/debug`.
+    Debug,
     /// `bfd/session_status`.
     BfdStatus,
+    /// `bfd/running_config`.
+    BfdConfig,
 }
 
 fn sent(session: &BgpSession) -> impl Iterator<Item = &str> {
@@ -144,8 +167,13 @@ fn sent(session: &BgpSession) -> impl Iterator<Item = &str> {
     sent.map(|r| r.prefix.as_str())
 }
 
-fn runtime_peer(s: &BgpSession) -> Value {
+/// What the session does, and of the peer's settings what the contract asks for.
+fn runtime_peer(s: &BgpSession, desired: Option<&DesiredState>) -> Value {
+    let profile = desired.and_then(|d| d.vrf.as_ref()?.bgp.as_ref());
+    let mut peers = profile.into_iter().flat_map(|p| &p.peers);
+    let peer = peers.find(|p| p.address == s.peer);
     json!({
+        "advertise_vip": peer.map(|p| p.advertise_vip), "advertise_snat_ip": peer.map(|p| p.advertise_snat_ip),
         "peer_ip": s.peer, "remote_as": s.remote_as, "peer_id": s.peer_router_id,
         "active": i32::from(s.state() == BgpState::Established), "bfd": i32::from(s.bfd_state != "off" && !s.bfd_state.is_empty()),
         "nexthop_ip": s.local_address, "bgp_state": bgp_word(s), "routes": sent(s).collect::<Vec<_>>(),
@@ -160,7 +188,7 @@ fn bgp_session(s: &BgpSession, seen: &Seen) -> Value {
         "condition": s.condition, "condition_text": s.condition_text,
         "local_as": s.local_as, "remote_as": s.remote_as, "local_router_id": s.local_router_id, "peer_router_id": s.peer_router_id,
         "hold_time_s": s.hold_time_s, "keepalive_s": s.keepalive_s, "connect_timer_s": s.connect_timer_s,
-        "advertisement_interval_s": s.advertisement_interval_s, "ttl": s.ttl, "min_ttl": s.min_ttl, "md5": s.md5,
+        "advertisement_interval_s": s.advertisement_interval_s, "ttl": s.ttl, "min_ttl": s.min_ttl, "md5": s.md5, "tcp_ao": "unsupported",
         "md5_failures": s.md5_failures, "accepted": s.accepted, "bfd_state": s.bfd_state,
         "capabilities": s.capabilities, "refused_capabilities": s.refused_capabilities,
         "last_error": s.last_error, "last_error_code": s.last_error_code, "last_error_received": s.last_error_received,
@@ -231,11 +259,6 @@ fn age(since_unix_ms: u64) -> String {
         0 => format!("{:02}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60),
         days => format!("{days}d{:02}h", s / 3600 % 24),
     }
-}
-
-/// Text is only added to a `String`, which takes it all.
-macro_rules! line {
-    ($text:expr, $($arguments:tt)*) => { let _ = writeln!($text, $($arguments)*); };
 }
 
 fn of_family(seen: &Seen, v4: bool) -> impl Iterator<Item = &BgpSession> {
@@ -372,35 +395,23 @@ fn advertised(seen: &Seen) -> Vec<Value> {
     seen.report.bgp_sessions.iter().map(of).collect()
 }
 
-fn running_config(seen: &Seen) -> String {
-    let mut text = String::new();
-    let Some(first) = seen.report.bgp_sessions.first() else {
-        return text;
+fn debug(seen: &Seen) -> Value {
+    let routes = |v4: bool| {
+        let mut text = String::new();
+        for s in &seen.report.bgp_sessions {
+            let own = s.routes.iter().filter(|r| r.prefix.contains(':') != v4);
+            for r in own {
+                let standing = if r.sent { "sent" } else { r.reason.as_str() };
+                line!(text, "{:<44} {:<40} {standing}", r.prefix, s.peer);
+            }
+        }
+        text
     };
-    line!(text, "router bgp {}", first.local_as);
-    line!(text, " bgp router-id {}", or_none(&first.local_router_id));
-    for s in &seen.report.bgp_sessions {
-        line!(text, " neighbor {} remote-as {}", s.peer, s.remote_as);
-        line!(
-            text,
-            " neighbor {} timers connect {}",
-            s.peer,
-            s.connect_timer_s
-        );
-        line!(
-            text,
-            " neighbor {} advertisement-interval {}",
-            s.peer,
-            s.advertisement_interval_s
-        );
-        if s.md5 {
-            line!(text, " neighbor {} password <hidden>", s.peer);
-        }
-        if s.bfd_state != "off" && !s.bfd_state.is_empty() {
-            line!(text, " neighbor {} bfd", s.peer);
-        }
-    }
-    text
+    json!({
+        "vrf": seen.vrf, "ipv4_summary": summary(seen, true), "ipv4_route_info": routes(true),
+        "ipv6_summary": summary(seen, false), "ipv6_route_info": routes(false),
+        "neighbor_info": neighbors(seen), "quagga_config": config::bgp(seen),
+    })
 }
 
 fn bfd_status(seen: &Seen) -> String {
@@ -492,6 +503,8 @@ mod tests {
                 bgp_sessions: vec![established, idle],
                 ..Report::default()
             },
+            desired: None,
+            refusal: None,
         }
     }
 
@@ -524,16 +537,7 @@ mod tests {
     }
 
     #[test]
-    fn the_configuration_shows_no_key() {
-        let text = running_config(&seen());
-        assert!(
-            text.contains(" neighbor 10.0.0.1 password <hidden>\n"),
-            "{text}"
-        );
-        assert!(
-            text.contains(" neighbor 10.0.0.1 bfd\n")
-                && text.contains(" neighbor 2001:db8::1 remote-as 65002\n")
-        );
+    fn neighbors_and_states_are_in_the_words_of_routing_daemons() {
         assert!(neighbors(&seen()).contains(
             "BGP neighbor is 2001:db8::1, remote AS 65002, local AS 65001, external link"
         ));
@@ -541,5 +545,29 @@ mod tests {
             peer_state(&seen())["peers_state"][0]["state"],
             "Established"
         );
+    }
+
+    #[test]
+    fn the_debug_text_has_routes_that_were_sent_and_reasons_of_others() {
+        let mut seen = seen();
+        seen.report.bgp_sessions[0].routes[1].reason = "peer_label_mismatch".to_owned();
+        let debug = debug(&seen);
+        let text = debug["ipv4_route_info"].as_str().unwrap_or_default();
+        let ends = |prefix: &str, end: &str| {
+            let mut lines = text.lines().filter(|l| l.starts_with(prefix));
+            lines.any(|l| l.ends_with(end))
+        };
+        assert!(ends("192.0.2.1/32", " sent"), "{text}");
+        assert!(ends("192.0.2.2/32", " peer_label_mismatch"), "{text}");
+        for field in [
+            "vrf",
+            "ipv4_summary",
+            "ipv6_summary",
+            "ipv6_route_info",
+            "neighbor_info",
+            "quagga_config",
+        ] {
+            assert!(debug[field].is_string(), "{field}");
+        }
     }
 }

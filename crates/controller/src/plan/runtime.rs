@@ -1,6 +1,7 @@
 //! What is observed, in the shapes of the contract (avi-api section 10). Intent is not shown as fact: what is up is
 //! what an engine with a session reports as up.
 
+use super::refusal::Refusal;
 use super::{LastScale, Planner, situation};
 use crate::api::Context;
 use crate::engines::Registry;
@@ -32,6 +33,18 @@ fn status(state: &str, code: &str, reason: impl Into<String>) -> Value {
     json!({"state": state, "reason": reasons, "reason_code_string": code})
 }
 
+/// Of an engine with a session: whether what it was told is in force.
+fn connected_status(state: &EngineState) -> Value {
+    if let Some(why) = &state.stuck {
+        let text = format!("what is in force stays, no newer state can be made: {why}");
+        return status("OPER_UP", "desired_state_not_made", text);
+    }
+    match Refusal::of(state) {
+        Some(refusal) => status("OPER_UP", "desired_state_refused", refusal.sentence()),
+        None => status("OPER_UP", "se_connected", ""),
+    }
+}
+
 fn oper_word(state: i32) -> &'static str {
     match OperState::try_from(state).unwrap_or_default() {
         OperState::Up => "OPER_UP",
@@ -51,15 +64,8 @@ impl Observer<'_> {
     }
 
     pub(super) fn engine_status(&self, state: &EngineState) -> Value {
-        if let Some(nack) = &state.nack {
-            let text = format!(
-                "it refuses generation {}: {}: {}",
-                nack.generation, nack.field, nack.reason
-            );
-            return status("OPER_UP", "desired_state_refused", text);
-        }
         if state.connected_since.is_some() {
-            return status("OPER_UP", "se_connected", "");
+            return connected_status(state);
         }
         match &state.lost {
             None => status(

@@ -3,12 +3,14 @@
 use super::Assignment;
 use crate::engines::Registry;
 use crate::error::ApiError;
-use crate::objects::Snapshot;
+use crate::objects::{Snapshot, Unreadable};
 use ipnet::IpNet;
+use model::object::Object;
 use model::view::{
     Prefix, Ref, ServiceEngine, ServiceEngineGroup, VirtualService, VrfContext, VsVip,
 };
 use placement::{Algorithm, Demand, Engine};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// See the module's documentation.
@@ -24,6 +26,14 @@ pub(super) struct Situation {
 /// The virtual services of a VIP.
 pub(super) fn services_of(snapshot: &Snapshot, vsvip: &str) -> Vec<VirtualService> {
     snapshot.views_referring("virtualservice", "vsvip_ref", &Ref::to("vsvip", vsvip))
+}
+
+/// The same, all of them or the one that cannot be read.
+pub(super) fn try_services_of(
+    snapshot: &Snapshot,
+    vsvip: &str,
+) -> Result<Vec<VirtualService>, Unreadable> {
+    snapshot.try_views_referring("virtualservice", "vsvip_ref", &Ref::to("vsvip", vsvip))
 }
 
 /// Gathers it.
@@ -142,10 +152,13 @@ pub(super) fn vrf_of(snapshot: &Snapshot, engine: &ServiceEngine) -> String {
     if let Some(vrf) = named {
         return vrf.uuid().to_owned();
     }
-    let here = |v: &VrfContext| v.name == "global" && v.cloud_ref == engine.cloud_ref;
-    let global = snapshot
-        .views::<VrfContext>("vrfcontext")
-        .into_iter()
-        .find(here);
-    global.map(|v| v.uuid).unwrap_or_default()
+    let cloud = engine.cloud_ref.as_ref().map(|r| r.0.as_str());
+    // From the objects as stored: one that cannot be read is still the engine's, and says so when it is needed.
+    let here = |object: &Object| {
+        let field = |name: &str| object.get(name).and_then(Value::as_str);
+        field("name") == Some("global") && field("cloud_ref") == cloud
+    };
+    let mut all = snapshot.all("vrfcontext");
+    let global = all.find(|(_, stored)| here(&stored.object));
+    global.map(|(uuid, _)| uuid.to_owned()).unwrap_or_default()
 }

@@ -5,4 +5,5 @@
 
 mod http;
 mod objects;
+mod routing;
 mod sessions;

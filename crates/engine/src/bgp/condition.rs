@@ -21,15 +21,17 @@ pub(super) struct Facts<'a> {
 }
 
 impl Facts<'_> {
-    /// `None` while the session is established.
+    /// `None` while the session is established. In the order of [`Condition::ALL`]: a strict session waits for BFD
+    /// in OpenConfirm (ADR 0005), so that whatever keeps it from getting there is named before BFD is.
     pub(super) fn first_failed(&self) -> Option<Failed> {
         match self.core.state() {
             StateName::Established => None,
-            _ if self.held_by_bfd() => Some((Condition::BfdAllows, self.bfd_sentence())),
-            StateName::OpenSent | StateName::OpenConfirm => Some((
-                Condition::OpenAgreed,
-                "TCP is connected, and the peer's answer to our OPEN is due".to_owned(),
-            )),
+            StateName::OpenConfirm if self.waits_for_bfd() => {
+                Some((Condition::BfdAllows, self.bfd_sentence()))
+            }
+            StateName::OpenSent | StateName::OpenConfirm => {
+                Some((Condition::OpenAgreed, self.answer_due()))
+            }
             StateName::Idle | StateName::Connect | StateName::Active => Some(self.unconnected()),
         }
     }
@@ -37,6 +39,21 @@ impl Facts<'_> {
     fn held_by_bfd(&self) -> bool {
         let strict = self.plan.bfd.is_some_and(|bfd| bfd.strict);
         strict && !matches!(self.bfd, BfdState::Up | BfdState::AdminDown)
+    }
+
+    /// In OpenConfirm. A router that has refused our OPEN before is about to do so again, until its KEEPALIVE shows
+    /// that it has accepted this one; one that is strict itself sends none before BFD is up.
+    fn waits_for_bfd(&self) -> bool {
+        let refused = self.core.last_error().is_some_and(is_about_open);
+        self.held_by_bfd() && (self.core.waits_for_gate() || !refused)
+    }
+
+    fn answer_due(&self) -> String {
+        let due = "TCP is connected, and the peer's answer to our OPEN is due";
+        match self.core.last_error().filter(|e| is_about_open(e)) {
+            Some(error) => format!("{due}; before: {}", error.text),
+            None => due.to_owned(),
+        }
     }
 
     fn bfd_sentence(&self) -> String {
@@ -59,6 +76,9 @@ impl Facts<'_> {
             ErrorKind::ClosedBeforeOpen => (Condition::OpenAgreed, error.text.clone()),
             ErrorKind::Notification if is_about_open(error) => {
                 (Condition::OpenAgreed, error.text.clone())
+            }
+            ErrorKind::Notification if self.held_by_bfd() && is_about_bfd(error) => {
+                (Condition::BfdAllows, self.bfd_sentence())
             }
             ErrorKind::ConnectionLost | ErrorKind::Notification | ErrorKind::Update => {
                 (Condition::SessionEstablished, error.text.clone())
@@ -91,3 +111,13 @@ fn is_about_open(error: &LastError) -> bool {
     let codes = error.notification.as_ref().map(|n| (n.code, n.subcode));
     matches!(codes, Some((2, _) | (6, 5 | 7)))
 }
+
+/// What ends a session that waits for BFD only: the path went down (RFC 9384), or one side's hold timer expired
+/// because no KEEPALIVE passes the gate (RFC 4271 section 6.5).
+fn is_about_bfd(error: &LastError) -> bool {
+    let codes = error.notification.as_ref().map(|n| (n.code, n.subcode));
+    matches!(codes, Some((4, _) | (6, 10)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ use proto::v1;
 use super::learn::BestRoutes;
 use super::{Announcement, BgpDesired};
 use peer::Peer;
-use routes::{Policy, Withheld};
+use routes::{Policy, Withheld, drained_table};
 
 /// A BGP profile that cannot be put in force.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -96,7 +96,7 @@ pub(super) struct SessionPlan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BfdPlan {
     pub(super) multihop: bool,
-    /// The session is opened only while BFD is up.
+    /// The session is established only while BFD is up; until then it waits in OpenConfirm (ADR 0005).
     pub(super) strict: bool,
 }
 
@@ -122,6 +122,7 @@ struct Given<'a> {
     learned: &'a BestRoutes,
     router_id: Ipv4Addr,
     before: &'a Sessions,
+    drained: bool,
 }
 
 /// What shall be.
@@ -134,12 +135,13 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// `before` are the sessions that exist.
+    /// `before` are the sessions that exist; `drained`: the time of marked routes is over, there are none any more.
     pub(super) fn new(
         desired: &BgpDesired,
         learned: &BestRoutes,
         router_id: Ipv4Addr,
         before: &Sessions,
+        drained: bool,
     ) -> Self {
         let mut plan = Self::default();
         let Some(profile) = &desired.profile else {
@@ -150,6 +152,7 @@ impl Plan {
             learned,
             router_id,
             before,
+            drained,
         };
         match Policy::new(profile) {
             Ok(policy) => plan.add_peers(&given, profile, policy),
@@ -176,6 +179,7 @@ impl Plan {
             learned,
             router_id,
             before,
+            drained,
         } = *given;
         self.configured.insert(peer.address);
         if peer.shutdown {
@@ -195,7 +199,10 @@ impl Plan {
             |(interface, local): &Fitting<'_>| before.contains_key(&peer.key(interface, *local));
         let (fitting, mut refused) = one_per_subnet(fitting, has_session, peer);
         self.absent.append(&mut refused);
-        let (table, withheld) = policy.table(desired, learned, peer);
+        let (table, withheld) = match drained {
+            true => drained_table(desired, peer),
+            false => policy.table(desired, learned, peer),
+        };
         let (table, withheld) = (Arc::new(table), Arc::new(withheld));
         for (interface, local) in fitting {
             if !interface.up {

@@ -22,7 +22,7 @@ use super::session::{
 use super::sparse::Sparse;
 use super::status::{WallClock, absent_status, learned_routes, unneeded_status};
 use super::watch::{BfdNews, MonitorCell, Watch};
-use super::{BgpDesired, SESSION_LINGER};
+use super::{BgpDesired, DRAIN_SETTLE, SESSION_LINGER};
 use crate::bfd::BfdMonitor;
 
 /// Shutdown is asked for once; a second request waits for the same end.
@@ -72,8 +72,45 @@ pub struct Speaker {
     linger: Duration,
     /// When sessions end because no virtual service needs them any more.
     linger_until: Option<Instant>,
+    drain: Drain,
     respawn_at: Option<Instant>,
     absent_since_unix_ms: u64,
+}
+
+/// Where the engine stands on its way out (RFC 8326).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Drain {
+    No,
+    /// Routes are marked until then.
+    Marked(Instant),
+    /// Routes are withdrawn.
+    Over,
+}
+
+impl Drain {
+    /// The mark asks routers to move traffic before the routes go; where no router has them there is nothing to
+    /// mark. Enabled again, the routes are back at once.
+    fn next(self, desired: &BgpDesired, has_sessions: bool, now: Instant) -> Self {
+        match self {
+            _ if !desired.draining => Self::No,
+            Self::No if has_sessions => Self::Marked(now + mark_time(desired)),
+            Self::No => Self::Over,
+            Self::Marked(_) | Self::Over => self,
+        }
+    }
+
+    fn until(self) -> Option<Instant> {
+        match self {
+            Self::Marked(until) => Some(until),
+            Self::No | Self::Over => None,
+        }
+    }
+}
+
+fn mark_time(desired: &BgpDesired) -> Duration {
+    let peers = desired.profile.iter().flat_map(|profile| &profile.peers);
+    let intervals = peers.map(|peer| peer.advertisement_interval_s);
+    DRAIN_SETTLE + Duration::from_secs(intervals.max().unwrap_or(0).into())
 }
 
 struct Running {
@@ -193,6 +230,7 @@ impl Speaker {
             keys: BTreeMap::new(),
             linger,
             linger_until: None,
+            drain: Drain::No,
             respawn_at: None,
             absent_since_unix_ms: clock.now_unix_ms(),
         };
@@ -223,6 +261,7 @@ impl Speaker {
                 () = sleep_until_some(self.listen_again_at) => self.listen(),
                 Some(ended) = self.tasks.join_next_with_id() => self.on_ended(ended),
                 () = sleep_until_some(self.linger_until) => self.on_linger_over(),
+                () = sleep_until_some(self.drain.until()) => self.on_drain_over(),
                 () = sleep_until_some(self.respawn_at) => {
                     self.respawn_at = None;
                     self.reconcile();
@@ -302,13 +341,21 @@ impl Speaker {
         if id.is_unspecified() {
             self.router_id = None;
         }
+        self.drain = self.drain.next(&desired, !self.running.is_empty(), now());
+        self.replan();
+    }
+
+    fn on_drain_over(&mut self) {
+        info!("the engine has drained: withdrawing its routes, the sessions stay");
+        self.drain = Drain::Over;
         self.replan();
     }
 
     fn replan(&mut self) {
         let desired = self.desired.borrow().clone();
         let id = self.router_id.unwrap_or(Ipv4Addr::UNSPECIFIED);
-        let plan = Plan::new(&desired, &self.best, id, &self.plan.sessions);
+        let drained = self.drain == Drain::Over;
+        let plan = Plan::new(&desired, &self.best, id, &self.plan.sessions, drained);
         if plan.absent != self.plan.absent {
             self.absent_since_unix_ms = self.clock.now_unix_ms();
         }

@@ -187,6 +187,56 @@ fn an_ibgp_route_enters_and_leaves_the_routers_fib() {
     });
 }
 
+/// RFC 8326: marked with 65535:0 first, withdrawn once routers have had time to move traffic; the session stays.
+#[test]
+fn a_disabled_engine_marks_its_routes_then_withdraws_them_and_keeps_the_session() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::up(&[IBGP]);
+    in_namespace(&lab.engine_namespace(), async || {
+        let router = &lab.routers[0];
+        until_listening(router, ENGINE).await;
+        let speaker = Speaker::spawn();
+        let soon = v1::BgpPeer {
+            advertisement_interval_s: 1,
+            ..peer(1)
+        };
+        let enabled = desired(vec![soon], &[VIP]);
+        speaker.apply(enabled.clone());
+        until_fib(router, VIP, &[ENGINE]).await;
+        let (_, established) = traffic(router, ENGINE).await;
+
+        speaker.apply(BgpDesired {
+            draining: true,
+            ..enabled.clone()
+        });
+        let route = format!("bgp ipv4 unicast {VIP}/32");
+        wait_for("the mark at the router", PATIENCE, async || {
+            let path = router.show(&route).await["paths"][0].clone();
+            match path["community"]["string"] == "graceful-shutdown" {
+                true => Ok(()),
+                false => Err(path.to_string()),
+            }
+        })
+        .await;
+        assert_eq!(router.fib(VIP).await, [ENGINE], "marked, not withdrawn");
+        until_fib(router, VIP, &[]).await;
+        let reasons = |all: &[v1::BgpSession]| all[0].routes[0].reason.clone();
+        assert_eq!(reasons(&speaker.status().borrow()), "draining");
+        let neighbor = router.neighbor(ENGINE).await;
+        assert_eq!(neighbor["bgpState"], "Established", "{neighbor}");
+
+        speaker.apply(enabled);
+        let back = until_fib(router, VIP, &[ENGINE]).await;
+        assert!(back < Duration::from_secs(2), "back at once, took {back:?}");
+        let path = router.show(&route).await["paths"][0].clone();
+        assert!(path["community"].is_null(), "{path}");
+        assert_eq!(traffic(router, ENGINE).await.1, established);
+        speaker.shutdown("", Duration::from_secs(5)).await;
+    });
+}
+
 #[test]
 fn an_ebgp_route_has_our_four_octet_as_prepended_and_communities() {
     if !can_run() {

@@ -1,8 +1,10 @@
 //! `explain vip`: each condition is broken in turn, and must be the one that is named.
 //!
-//! `peer_configuration_valid` is not here: the API refuses what an engine could not put in force.
+//! `peer_configuration_valid` is not here: the API refuses what an engine could not put in force. It is tested with
+//! made-up reports and refusals beside the controller's `plan/explain.rs`, as is every condition and every text.
 
 use crate::support::{Lab, apply, can_run, evenkeel, lab, lab_ok, wait_for, wait_for_state};
+use model::condition::Condition;
 use serde_json::Value;
 
 const VIP: &str = "10.100.0.1";
@@ -65,14 +67,24 @@ impl Broken {
         })
     }
 
-    /// Until the first path names this condition first, with this in its text; whether it is announced.
-    fn names(&self, condition: &str, text: &str, more: &[&str], announced: bool) {
+    /// Until the first path names this condition first, with this in its text and what to do next; whether it is
+    /// announced, `None` when that cannot be known.
+    fn names(
+        &self,
+        condition: &str,
+        text: &str,
+        more: &[&str],
+        announced: impl Into<Option<bool>>,
+    ) {
+        let announced = Value::from(announced.into());
+        let known = Condition::from_code(condition).expect("a condition");
         let what = format!("{condition} is named");
         wait_for(&what, || {
             let path = &self.explain(more)["paths"][0];
             let failed = &path["first_failed"];
             let seen = failed["text"].as_str().unwrap_or_default();
             let named = failed["condition"] == condition && seen.contains(text);
+            let named = named && failed["next_step"] == known.next_step();
             match named && path["announced"] == announced {
                 true => Ok(()),
                 false => Err(format!("announced {}: {failed}", path["announced"])),
@@ -108,6 +120,32 @@ impl Broken {
             "exec", "--run", self.lab.0, "se-1", "ip", "link", "set", interface, state,
         ];
         lab_ok(&set);
+    }
+
+    /// The session stays where it is, and a path of its own names the other interface; a state that the engine
+    /// refuses for it is named on the path that is announced.
+    fn second_interface_in_the_subnet(&self) {
+        let address = |what: &str| {
+            let command = ["exec", "--run", self.lab.0, "se-1", "ip", "address", what];
+            lab_ok(&[&command[..], &["10.10.10.99/24", "dev", "srv0"]].concat());
+        };
+        address("add");
+        wait_for("interface_in_subnet is named of the second one", || {
+            let paths = self.explain(&[])["paths"].clone();
+            let text = paths[1]["first_failed"]["text"]
+                .as_str()
+                .unwrap_or_default();
+            let named = paths[1]["first_failed"]["condition"] == "interface_in_subnet";
+            match named && text.contains("srv0") && paths[0]["announced"] == true {
+                true => Ok(()),
+                false => Err(paths.to_string()),
+            }
+        });
+        apply(&self.lab, &profile("", "advertise_snat_ip: false"));
+        let refused = "interfaces eth0 and srv0 are both in 10.10.10.0/24";
+        self.names("interface_in_subnet", refused, &[], true);
+        address("del");
+        self.restore();
     }
 
     fn router(&self, commands: &[&str]) {
@@ -164,9 +202,18 @@ fn conditions_of_virtual_service_and_engine_are_named_in_turn() {
         "engine_connected",
         "no session with the controller",
         &[],
-        false,
+        None,
     );
+    let path = &lab.explain(&[])["paths"][0];
+    assert_eq!(path["last_reported_announced"], true, "{path}");
     lab.link("mgmt0", "up");
+    lab.holds();
+
+    let engine = |state: &str| format!("serviceengine: [{{name: se-1, enable_state: {state}}}]");
+    apply(&lab.lab, &engine("SE_STATE_DISABLED"));
+    lab.names("engine_enabled", "SE_STATE_DISABLED", &[], true);
+    lab.names("engine_enabled", "SE_STATE_DISABLED", &[], false);
+    apply(&lab.lab, &engine("SE_STATE_ENABLED"));
     lab.holds();
 
     let output = evenkeel(&lab.lab, &["explain", "vip", "10.100.0.77"], "");
@@ -189,6 +236,7 @@ fn conditions_of_the_session_are_named_in_turn() {
         "interface_in_subnet",
         "10.99.0.0/24",
     );
+    lab.second_interface_in_the_subnet();
     lab.breaks(
         &profile("", "peer_ip: 10.10.10.250"),
         "tcp_connected",
@@ -202,7 +250,16 @@ fn conditions_of_the_session_are_named_in_turn() {
     lab.breaks(
         &profile("local_as: 65009, ibgp: false,", "remote_as: 65001"),
         "open_agreed",
-        "",
+        "(2/2)",
+    );
+    // The gate for BFD holds a session in OpenConfirm: what comes before is named before.
+    lab.breaks(
+        &profile(
+            "local_as: 65009, ibgp: false,",
+            "remote_as: 65001, bfd: true, bfd_strict: true",
+        ),
+        "open_agreed",
+        "(2/2)",
     );
     // An established session stays when it becomes strict; a closed one waits.
     apply(&lab.lab, &profile("", "shutdown: true"));
@@ -258,7 +315,7 @@ fn conditions_of_the_route_are_named_in_turn() {
     apply(&lab.lab, &profile("", "advertisement_interval: 60"));
     lab.holds();
     apply(&lab.lab, &service("enabled: false, enable_rhi: true"));
-    lab.names("vs_up", "", &[], false);
+    lab.names("vs_up", "enabled or traffic_enabled is false", &[], false);
     apply(&lab.lab, &service("enabled: true, enable_rhi: true"));
     lab.names("update_sent", "60 s", &[], false);
 }

@@ -364,3 +364,78 @@ fn a_label_of_a_vip_is_a_label() {
     assert_eq!(first_error("vsvip", labelled("rack-7")), "");
     assert!(first_error("vsvip", labelled("rack 7")).starts_with("bgp_peer_labels[0]"));
 }
+
+#[test]
+fn local_preferences_that_bgp_cannot_carry_are_refused_by_name() {
+    let profile = |n: i64| json!({"name": "global", "bgp_profile": {"local_as": 100, "ibgp": true, "local_preference": n}});
+    let vsvip = |n: i64| json!({"name": "v", "bgp_local_preference": n});
+    let service = |n: i64| json!({"name": "v", "bgp_local_preference": n});
+    for n in [-1, 4_294_967_296] {
+        for (path, object, field) in [
+            ("vrfcontext", profile(n), "bgp_profile.local_preference"),
+            ("vsvip", vsvip(n), "bgp_local_preference"),
+            ("virtualservice", service(n), "bgp_local_preference"),
+        ] {
+            let expected = format!("{field}: {n} is out of range; use 0 to 4294967295");
+            assert_eq!(first_error(path, object), expected);
+        }
+    }
+    for n in [0, 4_294_967_295] {
+        assert_eq!(first_error("vrfcontext", profile(n)), "");
+        assert_eq!(first_error("vsvip", vsvip(n)), "");
+    }
+}
+
+#[test]
+fn every_bgp_number_out_of_its_range_is_refused_by_name() {
+    for (field, numbers) in [
+        ("ebgp_multihop", [-1_i64, 256]),
+        ("hold_time", [2, 7201]),
+        ("keepalive_interval", [-1, 3601]),
+        ("advertisement_interval", [0, 61]),
+        ("connect_timer", [0, 121]),
+        ("local_as", [0, 4_294_967_296]),
+        ("remote_as", [0, 4_294_967_296]),
+    ] {
+        for n in numbers {
+            let error = first_error("vrfcontext", vrf(true, json!({field: n})));
+            let expected = format!("bgp_profile.peers[0].{field}: {n} is out of range");
+            assert!(error.starts_with(&expected), "{error}");
+        }
+    }
+    for (path, n) in [("vsvip", 0), ("vsvip", 11), ("virtualservice", 11)] {
+        let error = first_error(path, json!({"name": "v", "bgp_num_as_path_prepend": n}));
+        let expected = format!("bgp_num_as_path_prepend: {n} is out of range; use 1 to 10");
+        assert_eq!(error, expected);
+    }
+    let options = json!({"name": "global", "bgp_profile": {"local_as": 100, "routing_options": [{"label": "a", "max_learn_limit": 251}]}});
+    let error = first_error("vrfcontext", options);
+    assert!(
+        error.starts_with("bgp_profile.routing_options[0].max_learn_limit: 251"),
+        "{error}"
+    );
+}
+
+#[test]
+fn labels_of_a_virtual_service_are_labels() {
+    let error = first_error(
+        "virtualservice",
+        json!({"name": "v", "bgp_peer_labels": ["up link"]}),
+    );
+    assert!(
+        error.starts_with("bgp_peer_labels[0]: is not a label"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_tcp_ao_key_is_refused_and_the_supported_signature_named() {
+    for field in ["tcp_ao", "ao_key"] {
+        let error = first_error("vrfcontext", vrf(true, json!({field: "secret"})));
+        let expected = format!(
+            "bgp_profile.peers[0].{field}: TCP-AO (RFC 5925) is not supported; use md5_secret (RFC 2385)"
+        );
+        assert!(error.starts_with(&expected), "{error}");
+        assert!(!error.contains("secret\""), "{error}");
+    }
+}

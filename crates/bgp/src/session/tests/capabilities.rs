@@ -388,6 +388,7 @@ fn a_closed_gate_holds_the_session_in_open_confirm() {
         }
         assert_eq!(session.state(), StateName::OpenConfirm);
         assert!(take(&mut session).is_empty(), "no KEEPALIVE");
+        assert_eq!(session.waits_for_gate(), keepalive_first);
         session.set_gate(now, false);
         if !keepalive_first {
             session.on_bytes(now, Connection::Opened, &encode_keepalive());

@@ -180,6 +180,15 @@ fn as_learned(route: &LearnedRoute) -> AttributeValues {
     }
 }
 
+/// Of an engine that has drained: nothing, not even what it passes on.
+pub(super) fn drained_table(desired: &BgpDesired, peer: &Peer) -> (RouteTable, Withheld) {
+    let each = desired.routes.iter().map(|(address, announcement)| {
+        let reason = kept_back(announcement, peer).unwrap_or("draining");
+        (IpNet::from(*address), reason)
+    });
+    (RouteTable::new(), each.collect())
+}
+
 /// Why the peer's settings keep the route from it (avi-api annex, `BgpPeer` and `VsVip`).
 fn kept_back(announcement: &Announcement, peer: &Peer) -> Option<&'static str> {
     match announcement {

@@ -47,7 +47,7 @@ fn plan(desired: &BgpDesired) -> Plan {
 
 fn plan_after(desired: &BgpDesired, before: &Sessions) -> Plan {
     let router_id = Ipv4Addr::new(10, 20, 0, 1);
-    Plan::new(desired, &BestRoutes::new(), router_id, before)
+    Plan::new(desired, &BestRoutes::new(), router_id, before, false)
 }
 
 /// Seed, "SE-Router Link Types": the same subnet and VLAN is not supported.
@@ -244,4 +244,63 @@ fn a_key_does_not_show_up_in_debug_output() {
         ..peer("10.10.10.1", "10.10.10.0/24")
     };
     assert!(!format!("{:?}", plan(&desired(vec![secret]))).contains("hunter2"));
+}
+
+#[test]
+fn source_addresses_go_to_the_peers_that_want_them_and_vips_to_theirs() {
+    let with = |name: &str, advertise_vip, advertise_snat_ip| v1::BgpPeer {
+        address: format!("10.10.10.{name}"),
+        advertise_vip,
+        advertise_snat_ip,
+        ..peer("10.10.10.1", "10.10.10.0/24")
+    };
+    let peers = vec![
+        with("1", true, true),
+        with("2", true, false),
+        with("3", false, true),
+    ];
+    let mut desired = desired(peers);
+    let (vip, snat) = ("10.10.200.1", "10.10.201.1");
+    let source = Announcement {
+        snat: true,
+        // Labels are the VIP's.
+        ..Announcement::default()
+    };
+    desired.routes.insert(snat.parse().unwrap(), source);
+    let plan = plan(&desired);
+    let seen = plan.sessions.iter().map(|(key, session)| {
+        let has = |address: &str| {
+            let prefix = IpNet::from(address.parse::<IpAddr>().unwrap());
+            match session.withheld.get(&prefix) {
+                Some(reason) => *reason,
+                None if session.routes.contains_key(&prefix) => "sent",
+                None => "missing",
+            }
+        };
+        (key.peer.to_string(), has(vip), has(snat))
+    });
+    let expected = [
+        ("10.10.10.1".to_owned(), "sent", "sent"),
+        ("10.10.10.2".to_owned(), "sent", "advertise_snat_ip_off"),
+        ("10.10.10.3".to_owned(), "advertise_vip_off", "sent"),
+    ];
+    assert_eq!(seen.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn an_engine_that_has_drained_keeps_every_route_back_and_every_session() {
+    let mut desired = desired(vec![peer("10.10.10.1", "10.10.10.0/24")]);
+    desired.draining = true;
+    let router_id = Ipv4Addr::new(10, 20, 0, 1);
+    let drained = |drained| {
+        let before = Sessions::new();
+        Plan::new(&desired, &BestRoutes::new(), router_id, &before, drained)
+    };
+    let (marked, over) = (drained(false), drained(true));
+    let vip: IpNet = "10.10.200.1/32".parse().unwrap();
+    assert!(only(&marked).1.routes.contains_key(&vip));
+    let session = only(&over).1;
+    assert!(session.routes.is_empty());
+    assert_eq!(session.withheld.get(&vip), Some(&"draining"));
+    assert_eq!(session.core, only(&marked).1.core, "nothing resets it");
 }

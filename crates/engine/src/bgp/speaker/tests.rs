@@ -143,3 +143,38 @@ async fn a_removed_peer_disappears_and_a_peer_without_interface_says_so() {
     until(&handle, <[v1::BgpSession]>::is_empty).await;
     handle.shutdown("", Duration::from_secs(5)).await;
 }
+
+#[test]
+fn routes_are_marked_for_the_advertisement_interval_and_a_while_then_withdrawn() {
+    let now = Instant::now();
+    let mut draining = desired();
+    draining.draining = true;
+    draining.profile.as_mut().unwrap().peers[0].advertisement_interval_s = 7;
+    let marked = Drain::No.next(&draining, true, now);
+    let until = now + Duration::from_secs(7) + DRAIN_SETTLE;
+    assert_eq!(marked, Drain::Marked(until));
+    // Whatever else changes meanwhile does not start it anew.
+    let later = now + Duration::from_secs(3);
+    assert_eq!(marked.next(&draining, true, later), marked);
+    assert_eq!(Drain::Over.next(&draining, true, later), Drain::Over);
+    for state in [marked, Drain::Over] {
+        assert_eq!(state.next(&desired(), true, later), Drain::No);
+    }
+    assert_eq!(Drain::No.next(&draining, false, now), Drain::Over);
+}
+
+#[tokio::test]
+async fn an_engine_that_starts_disabled_announces_nothing_and_says_why() {
+    let handle = Speaker::spawn();
+    let draining = BgpDesired {
+        draining: true,
+        ..desired()
+    };
+    handle.apply(draining);
+    let withheld = |reason: &'static str| {
+        move |s: &[v1::BgpSession]| is_trying(s) && s[0].routes.iter().all(|r| r.reason == reason)
+    };
+    until(&handle, withheld("draining")).await;
+    handle.apply(desired());
+    until(&handle, withheld("session_not_established")).await;
+}

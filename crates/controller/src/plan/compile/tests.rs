@@ -1,0 +1,351 @@
+//! From objects to what an engine is told.
+
+use super::super::fixture::{Fixture, peer, v4};
+use super::*;
+use model::object::Object;
+use serde_json::{Value, json};
+
+fn set(field: &'static str, value: Value) -> impl FnOnce(&mut Object) {
+    move |object| drop(object.insert(field.to_owned(), value))
+}
+
+impl Fixture {
+    async fn profile(&self, profile: Value) -> v1::BgpProfile {
+        let vrf = self.uuid("vrfcontext", "global");
+        self.update("vrfcontext", &vrf, set("bgp_profile", profile))
+            .await;
+        self.told()
+            .vrf
+            .clone()
+            .expect("a VRF")
+            .bgp
+            .expect("a profile")
+    }
+
+    async fn only_peer(&self, profile: Value, more: Value) -> v1::BgpPeer {
+        let mut profile = profile;
+        profile["peers"] = json!([peer(more)]);
+        self.profile(profile).await.peers.remove(0)
+    }
+}
+
+#[tokio::test]
+async fn every_setting_of_a_peer_reaches_the_engine() {
+    let fixture = Fixture::new().await;
+    let bare = fixture
+        .only_peer(json!({"local_as": 65001, "ibgp": true}), json!({}))
+        .await;
+    let expected = v1::BgpPeer {
+        address: "10.10.10.1".into(),
+        subnet: "10.10.10.0/24".into(),
+        remote_as: 65001,
+        local_as: 65001,
+        keepalive_s: 60,
+        hold_time_s: 180,
+        connect_timer_s: 10,
+        advertisement_interval_s: 5,
+        bfd: true,
+        advertise_vip: true,
+        advertise_snat_ip: true,
+        ..v1::BgpPeer::default()
+    };
+    assert_eq!(bare, expected, "defaults");
+    let ebgp = json!({"local_as": 65001, "ibgp": false, "keepalive_interval": 20, "hold_time": 70});
+    let own = json!({"remote_as": 65002, "local_as": 65009, "keepalive_interval": 3, "hold_time": 9, "connect_timer": 7,
+        "advertisement_interval": 6, "ebgp_multihop": 64, "md5_secret": "s", "bfd": true, "bfd_strict": true, "shutdown": true,
+        "advertise_vip": false, "advertise_snat_ip": false, "label": "up", "ttl_security": true});
+    let expected = v1::BgpPeer {
+        remote_as: 65002,
+        local_as: 65009,
+        keepalive_s: 3,
+        hold_time_s: 9,
+        connect_timer_s: 7,
+        advertisement_interval_s: 6,
+        ebgp_multihop: 64,
+        md5_secret: "s".into(),
+        bfd_strict: true,
+        shutdown: true,
+        advertise_vip: false,
+        advertise_snat_ip: false,
+        label: "up".into(),
+        ttl_security: true,
+        ..bare
+    };
+    assert_eq!(fixture.only_peer(ebgp, own).await, expected);
+}
+
+#[tokio::test]
+async fn timers_and_as_numbers_fall_back_to_the_profile() {
+    let fixture = Fixture::new().await;
+    let ibgp =
+        || json!({"local_as": 65001, "ibgp": true, "keepalive_interval": 20, "hold_time": 70});
+    let timers = |p: &v1::BgpPeer| (p.keepalive_s, p.hold_time_s);
+    for (own, expected) in [
+        (json!({}), (20, 70)),
+        (json!({"hold_time": 30}), (20, 30)),
+        (json!({"keepalive_interval": 5}), (5, 70)),
+        (json!({"keepalive_interval": 0, "hold_time": 0}), (0, 0)),
+    ] {
+        assert_eq!(timers(&fixture.only_peer(ibgp(), own).await), expected);
+    }
+    let numbers = |p: &v1::BgpPeer| (p.local_as, p.remote_as);
+    for (own, expected) in [
+        (json!({}), (65001, 65001)),
+        (json!({"local_as": 65005}), (65005, 65005)),
+        // As a member of the peer's AS.
+        (
+            json!({"remote_as": 65007, "ibgp_local_as_override": true}),
+            (65007, 65007),
+        ),
+    ] {
+        assert_eq!(numbers(&fixture.only_peer(ibgp(), own).await), expected);
+    }
+    let ebgp = json!({"local_as": 65001, "ibgp": false});
+    let external = fixture.only_peer(ebgp, json!({"remote_as": 65002})).await;
+    assert_eq!(numbers(&external), (65001, 65002));
+}
+
+#[tokio::test]
+async fn the_profile_with_communities_preferences_and_routing_options_reaches_the_engine() {
+    let fixture = Fixture::new().await;
+    let body = |send: bool| {
+        json!({"local_as": 65001, "ibgp": true, "send_community": send, "community": ["65000:1", "no-export"],
+            "local_preference": 4_294_967_295_u32, "shutdown": true,
+            "ip_communities": [{"ip_begin": v4("10.1.0.1"), "ip_end": v4("10.1.0.9"), "community": ["1:2:3"]},
+                {"ip_begin": v4("10.2.0.1"), "community": ["65000:9"]}],
+            "routing_options": [{"label": "a", "learn_routes": true, "max_learn_limit": 60, "advertise_default_route": true},
+                {"label": "b", "learn_only_default_route": true, "advertise_learned_routes": true}]})
+    };
+    let profile = fixture.profile(body(true)).await;
+    assert_eq!(profile.communities, ["65000:1", "no-export"]);
+    assert_eq!(
+        (profile.local_preference, profile.shutdown),
+        (Some(u32::MAX), true)
+    );
+    let range = |first: &str, last: &str, community: &str| v1::IpCommunities {
+        first: first.into(),
+        last: last.into(),
+        communities: vec![community.into()],
+    };
+    let ranges = [
+        range("10.1.0.1", "10.1.0.9", "1:2:3"),
+        range("10.2.0.1", "10.2.0.1", "65000:9"),
+    ];
+    assert_eq!(profile.ip_communities, ranges);
+    let options = [
+        v1::RoutingOptions {
+            label: "a".into(),
+            advertise_default_route: true,
+            learn_routes: true,
+            max_learn_limit: 60,
+            ..v1::RoutingOptions::default()
+        },
+        v1::RoutingOptions {
+            label: "b".into(),
+            advertise_learned_routes: true,
+            learn_only_default_route: true,
+            max_learn_limit: 50,
+            ..v1::RoutingOptions::default()
+        },
+    ];
+    assert_eq!(profile.routing_options, options);
+    let silent = fixture.profile(body(false)).await;
+    assert!(silent.communities.is_empty(), "send_community is false");
+    assert!(
+        silent
+            .ip_communities
+            .iter()
+            .all(|r| r.communities.is_empty())
+    );
+    let ebgp = json!({"local_as": 65001, "ibgp": false, "num_as_path_prepend": 3});
+    assert_eq!(fixture.profile(ebgp).await.num_as_path_prepend, Some(3));
+}
+
+#[tokio::test]
+async fn a_peer_with_two_addresses_is_two_sessions() {
+    let fixture = Fixture::new().await;
+    let v6 = |addr: &str| json!({"addr": addr, "type": "V6"});
+    let both = peer(
+        json!({"peer_ip6": v6("fd00:10::1"), "subnet6": {"ip_addr": v6("fd00:10::"), "mask": 64}}),
+    );
+    let profile = fixture
+        .profile(json!({"local_as": 65001, "ibgp": true, "peers": [both]}))
+        .await;
+    let peers: Vec<_> = profile
+        .peers
+        .iter()
+        .map(|p| (p.address.as_str(), p.subnet.as_str()))
+        .collect();
+    assert_eq!(
+        peers,
+        [
+            ("10.10.10.1", "10.10.10.0/24"),
+            ("fd00:10::1", "fd00:10::/64")
+        ]
+    );
+}
+
+#[tokio::test]
+async fn snat_addresses_are_told_where_they_are_to_be_announced() {
+    let fixture = Fixture::new().await;
+    let vs = fixture.uuid("virtualservice", "vs-1");
+    fixture
+        .update(
+            "virtualservice",
+            &vs,
+            set("snat_ip", json!([v4("10.100.9.1")])),
+        )
+        .await;
+    assert!(
+        fixture.told().snat_ips.is_empty(),
+        "enable_rhi_snat is not set"
+    );
+    fixture
+        .update("virtualservice", &vs, set("enable_rhi_snat", json!(true)))
+        .await;
+    let expected = v1::SnatIp {
+        vs_uuid: vs,
+        address: "10.100.9.1".into(),
+    };
+    assert_eq!(fixture.told().snat_ips, [expected]);
+}
+
+/// Local preference, prepend and labels of the only VIP.
+fn of_vip(told: &v1::DesiredState, address: &str) -> (Option<u32>, Option<u32>, Vec<String>) {
+    let vip = told
+        .vips
+        .iter()
+        .find(|v| v.address == address)
+        .expect("told");
+    (
+        vip.local_preference,
+        vip.num_as_path_prepend,
+        vip.peer_labels.clone(),
+    )
+}
+
+fn bgp_fields(object: &mut Object, preference: u32, prepend: u32, label: &str) {
+    object.insert("bgp_local_preference".into(), preference.into());
+    object.insert("bgp_num_as_path_prepend".into(), prepend.into());
+    object.insert("bgp_peer_labels".into(), json!([label]));
+}
+
+/// avi-api section 12, virtualservice: "VS wins if it has its own `vip`".
+#[tokio::test]
+async fn a_virtual_service_with_its_own_vip_says_how_it_is_announced() {
+    let fixture = Fixture::new().await;
+    let address = "10.100.0.7";
+    let body = json!({"name": "own", "services": [{"port": 80}], "enable_rhi": true, "bgp_local_preference": 300,
+        "bgp_num_as_path_prepend": 2, "bgp_peer_labels": ["up"], "vip": [{"vip_id": "1", "ip_address": v4(address)}]});
+    let vs = fixture.create("virtualservice", body).await;
+    let vsvip = fixture.uuid("vsvip", "vsvip-own");
+    let placed = fixture
+        .planner
+        .store(&vsvip, vec![fixture.engine.clone()], "placed".into());
+    placed.await.expect("stored");
+    let told = |fixture: &Fixture| of_vip(&fixture.told(), address);
+    assert_eq!(told(&fixture), (Some(300), Some(2), vec!["up".to_owned()]));
+    fixture
+        .update("virtualservice", &vs, |o| bgp_fields(o, 400, 3, "down"))
+        .await;
+    assert_eq!(
+        told(&fixture),
+        (Some(400), Some(3), vec!["down".to_owned()])
+    );
+    fixture
+        .update("vsvip", &vsvip, |o| bgp_fields(o, 1, 1, "x"))
+        .await;
+    assert_eq!(
+        told(&fixture),
+        (Some(400), Some(3), vec!["down".to_owned()]),
+        "the VS wins"
+    );
+    let clear = |o: &mut Object| {
+        for field in [
+            "bgp_local_preference",
+            "bgp_num_as_path_prepend",
+            "bgp_peer_labels",
+        ] {
+            o.shift_remove(field);
+        }
+    };
+    fixture.update("virtualservice", &vs, clear).await;
+    assert_eq!(
+        told(&fixture),
+        (Some(1), Some(1), vec!["x".to_owned()]),
+        "what is left"
+    );
+}
+
+#[tokio::test]
+async fn a_vsvip_of_its_own_says_how_its_vips_are_announced() {
+    let fixture = Fixture::new().await;
+    let vs = fixture.uuid("virtualservice", "vs-1");
+    fixture
+        .update("virtualservice", &vs, |o| bgp_fields(o, 400, 3, "vs"))
+        .await;
+    fixture
+        .update("vsvip", &fixture.vsvip, |o| bgp_fields(o, 0, 10, "vip"))
+        .await;
+    let told = of_vip(&fixture.told(), super::super::fixture::VIP);
+    assert_eq!(told, (Some(0), Some(10), vec!["vip".to_owned()]));
+}
+
+/// What an older version stored and this one cannot read must not take VIPs off engines.
+#[tokio::test]
+async fn an_object_that_cannot_be_read_leaves_in_force_what_is() {
+    let fixture = Fixture::new().await;
+    let vs = fixture.uuid("virtualservice", "vs-1");
+    let vrf = fixture.uuid("vrfcontext", "global");
+    let profile = json!({"local_as": 65001, "local_preference": -1});
+    let engine = fixture.engine.clone();
+    for (path, uuid, field, value) in [
+        (
+            "vsvip",
+            fixture.vsvip.clone(),
+            "bgp_local_preference",
+            json!(-1),
+        ),
+        (
+            "virtualservice",
+            vs,
+            "bgp_local_preference",
+            json!(4_294_967_296_u64),
+        ),
+        ("vrfcontext", vrf, "bgp_profile", profile),
+        (
+            "serviceengine",
+            engine,
+            "data_vnics",
+            json!([{"vnic_networks": [{}]}]),
+        ),
+    ] {
+        let before = fixture.told();
+        assert!(!before.vips.is_empty() && !before.virtual_services.is_empty());
+        let stored = fixture
+            .snapshot()
+            .get(path, &uuid)
+            .expect("there")
+            .object
+            .clone();
+        fixture.change(path, &uuid, set(field, value)).await;
+        assert_eq!(fixture.told(), before, "{path}");
+        let state = fixture.registry.get(&fixture.engine);
+        let status = fixture.observe(|o| o.engine_status(&state));
+        assert_eq!(
+            status["reason_code_string"], "desired_state_not_made",
+            "{status}"
+        );
+        super::super::reconcile::place(&fixture.planner, &fixture.snapshot())
+            .await
+            .expect("placed");
+        assert_eq!(
+            fixture.planner.assignment(&fixture.vsvip).engines,
+            [fixture.engine.clone()],
+            "{path}"
+        );
+        fixture.change(path, &uuid, |o| *o = stored).await;
+        fixture.told();
+        assert_eq!(fixture.registry.get(&fixture.engine).stuck, None);
+    }
+}
