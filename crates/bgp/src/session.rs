@@ -37,7 +37,7 @@ pub use config::{RestartConfig, SessionConfig};
 pub use fsm::StateName;
 pub use status::{Counters, ErrorKind, LastError, Negotiated, RouteStatus, Withheld};
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -151,6 +151,9 @@ pub struct Session {
     end_of_rib_due: Vec<Family>,
     /// Families that are being sent again, and whose end is to be marked (RFC 7313).
     end_of_refresh_due: Vec<Family>,
+    /// When a family was last sent again, and which were asked for too soon after that.
+    refreshed: BTreeMap<Family, Instant>,
+    refresh_due: BTreeSet<Family>,
     unsent_bytes: usize,
     /// Something outside BGP must agree before the session is established, see [`Session::set_gate`].
     gate_closed: bool,
@@ -184,6 +187,8 @@ impl Session {
             offer: Offer::default(),
             end_of_rib_due: Vec::new(),
             end_of_refresh_due: Vec::new(),
+            refreshed: BTreeMap::new(),
+            refresh_due: BTreeSet::new(),
             unsent_bytes: 0,
             gate_closed: false,
             confirmed: false,
@@ -384,6 +389,7 @@ impl Session {
         while let Some(timer) = self.take_expired_of_rival(now) {
             self.handle_rival(now, timer.into());
         }
+        self.send_due_refreshes(now);
         self.flush(now);
     }
 
@@ -396,7 +402,7 @@ impl Session {
             None
         };
         let rival = self.rival.as_ref().and_then(|rival| rival.timers.next());
-        [self.timers.next(), rival, routes]
+        [self.timers.next(), rival, routes, self.refresh_at()]
             .into_iter()
             .flatten()
             .min()

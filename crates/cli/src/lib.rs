@@ -7,6 +7,7 @@
 //! * a module per command: it gets a logged-in client and returns a value, which a renderer shows.
 
 pub mod apply;
+mod clear;
 mod delete;
 mod explain;
 mod jointoken;
@@ -31,6 +32,9 @@ pub enum Command {
     /// Say why: the conditions of something, in order, and the first that fails.
     #[command(subcommand)]
     Explain(explain::Explain),
+    /// Reset something that comes back by itself.
+    #[command(subcommand)]
+    Clear(clear::Clear),
     /// Add a service engine to a virtual service.
     #[command(subcommand)]
     Scaleout(scale::Scaleout),
@@ -63,6 +67,7 @@ fn execute(command: Command, args: &GlobalArgs) -> anyhow::Result<Outcome> {
     match command {
         Prepared::Show(show) => show::run(&client, &show, format)?,
         Prepared::Explain(explain) => explain::run(&client, &explain, format)?,
+        Prepared::Clear(clear) => clear::run(&client, &clear, format)?,
         Prepared::Scaleout(scaleout) => scale::out(&client, &scaleout, format)?,
         Prepared::Scalein(scalein) => scale::in_(&client, &scalein, format)?,
         Prepared::Apply(documents) => apply::run(&client, &documents, format)?,
@@ -76,6 +81,7 @@ fn execute(command: Command, args: &GlobalArgs) -> anyhow::Result<Outcome> {
 enum Prepared {
     Show(show::Show),
     Explain(explain::Explain),
+    Clear(clear::Clear),
     Scaleout(scale::Scaleout),
     Scalein(scale::Scalein),
     Apply(apply::Manifest),
@@ -88,6 +94,7 @@ impl Command {
         Ok(match self {
             Self::Show(show) => Prepared::Show(show),
             Self::Explain(explain) => Prepared::Explain(explain),
+            Self::Clear(clear) => Prepared::Clear(clear),
             Self::Scaleout(scaleout) => Prepared::Scaleout(scaleout),
             Self::Scalein(scalein) => Prepared::Scalein(scalein),
             Self::Apply(args) => Prepared::Apply(apply::Manifest::read(&args)?),

@@ -24,6 +24,7 @@ use crate::error::ApiError;
 use crate::objects::{Objects, Snapshot};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 use store::{Expect, Meta, Op};
@@ -60,8 +61,13 @@ pub struct LastScale {
 struct Tables {
     assignments: BTreeMap<String, Assignment>,
     last: BTreeMap<String, LastScale>,
+    resets: Resets,
     revision: u64,
 }
+
+/// When an operator last asked for a reset of a peer's sessions, in Unix milliseconds; by engine and peer. An engine
+/// acts on a time that is later than the one it knows, so that nothing is lost with this process but the wish itself.
+type Resets = BTreeMap<(String, IpAddr), u64>;
 
 /// See the module's documentation.
 pub struct Planner {
@@ -187,19 +193,32 @@ impl Planner {
     /// the engine has, and the engine's status says so.
     pub fn publish(&self) {
         let snapshot = self.objects.snapshot();
-        let (assignments, revision) = {
+        let (assignments, resets, revision) = {
             let tables = self.read();
             (
                 tables.assignments.clone(),
+                tables.resets.clone(),
                 tables.revision.max(snapshot.revision),
             )
         };
         for (uuid, _) in snapshot.all("serviceengine") {
             match compile::desired_state(&snapshot, &assignments, uuid) {
-                Ok(desired) => self.registry.desire(uuid, desired, revision),
+                Ok(mut desired) => {
+                    compile::ask_for_resets(&mut desired, &resets);
+                    self.registry.desire(uuid, desired, revision);
+                }
                 Err(unreadable) => self.registry.keep(uuid, &unreadable.to_string()),
             }
         }
+    }
+
+    /// Asks an engine to reset its sessions with these peers (Cease 6/4), and tells it at once.
+    pub fn reset_sessions(&self, engine: &str, peers: &[IpAddr], at_unix_ms: u64) {
+        let asked = peers
+            .iter()
+            .map(|peer| ((engine.to_owned(), *peer), at_unix_ms));
+        self.write().resets.extend(asked);
+        self.publish();
     }
 
     /// The situation in which the planner decides about a VIP.

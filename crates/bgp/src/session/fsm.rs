@@ -8,7 +8,7 @@ use super::status::Negotiated;
 use super::timers::Timer;
 use super::{Connection, ErrorKind, IDLE_HOLD_FIRST, LastError, Output, Report, Session};
 use crate::rib_in::Ourselves;
-use crate::types::{Asn, HoldTime};
+use crate::types::{Asn, Family, HoldTime};
 use crate::wire::{
     self, Notification, Open, ReceivedUpdate, RefreshSubtype, RouteRefresh, Treatment, WireError,
 };
@@ -18,6 +18,9 @@ pub(super) const OPEN_HOLD: Duration = Duration::from_secs(4 * 60);
 
 /// A peer that refuses even what is left of our OPEN is asked again once per minute.
 const REFUSED_PAUSE: Duration = Duration::from_secs(60);
+
+/// Between two answers to requests for the same family.
+const REFRESH_PAUSE: Duration = Duration::from_secs(1);
 
 /// RFC 6608 subcodes of the FSM error.
 pub(super) const IN_OPEN_SENT: u8 = 1;
@@ -307,7 +310,7 @@ impl Session {
             }
             (S::Established(peer), E::RouteRefresh(refresh)) => {
                 // RFC 4271 section 4.4 restarts the hold timer for KEEPALIVE and UPDATE only.
-                self.refresh(&peer, refresh);
+                self.refresh(now, &peer, refresh);
                 S::Established(peer)
             }
             (S::Established(peer), E::KeepaliveExpired) => {
@@ -542,7 +545,7 @@ impl Session {
         }
     }
 
-    fn refresh(&mut self, peer: &Negotiated, refresh: RouteRefresh) {
+    fn refresh(&mut self, now: Instant, peer: &Negotiated, refresh: RouteRefresh) {
         self.report(Report::RouteRefresh(refresh));
         if self.rib_in.demarcation(refresh) {
             self.report(Report::LearnedChanged);
@@ -553,11 +556,38 @@ impl Session {
         if !peer.families.contains(&family) {
             return;
         }
+        match self.refreshed.get(&family) {
+            // Whoever asks without end gets everything once per second.
+            Some(at) if now < *at + REFRESH_PAUSE => drop(self.refresh_due.insert(family)),
+            _ => self.send_again(now, family, peer.enhanced_refresh),
+        }
+    }
+
+    fn send_again(&mut self, now: Instant, family: Family, demarcated: bool) {
+        self.refreshed.insert(family, now);
         self.rib.refresh(family);
         // A family that is still being sent again needs no second beginning.
-        if peer.enhanced_refresh && !self.end_of_refresh_due.contains(&family) {
+        if demarcated && !self.end_of_refresh_due.contains(&family) {
             self.send(wire::encode_route_refresh(family, RefreshSubtype::Begin));
             self.end_of_refresh_due.push(family);
+        }
+    }
+
+    /// When a family that was asked for too soon is sent again.
+    pub(super) fn refresh_at(&self) -> Option<Instant> {
+        let times = self.refresh_due.iter().filter_map(|family| self.refreshed.get(family));
+        times.map(|at| *at + REFRESH_PAUSE).min()
+    }
+
+    pub(super) fn send_due_refreshes(&mut self, now: Instant) {
+        let State::Established(peer) = &self.state else {
+            return;
+        };
+        let demarcated = peer.enhanced_refresh;
+        if self.refresh_at().is_some_and(|at| at <= now) {
+            for family in std::mem::take(&mut self.refresh_due) {
+                self.send_again(now, family, demarcated);
+            }
         }
     }
 
@@ -669,14 +699,21 @@ impl Session {
         }
         self.end_of_rib_due.clear();
         self.end_of_refresh_due.clear();
+        self.refreshed.clear();
+        self.refresh_due.clear();
         self.unsent_bytes = 0;
     }
 
     /// DampPeerOscillations: the idle hold time doubles up to the connect retry time, and starts anew
     /// after a state that lasted longer than that.
     fn idle_for_a_while(&mut self, now: Instant) -> State {
-        if now.saturating_duration_since(self.state_since) >= self.config.connect_retry {
+        let lasted = now.saturating_duration_since(self.state_since);
+        if lasted >= self.config.connect_retry {
             self.failures = 0;
+        }
+        // The peer may have learned to understand more of our OPEN; asked again at most once per minute.
+        if lasted >= REFUSED_PAUSE {
+            self.offer.forget_refusals();
         }
         let doubled = IDLE_HOLD_FIRST * (1 << self.failures.min(10));
         self.failures = self.failures.saturating_add(1);

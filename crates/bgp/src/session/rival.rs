@@ -89,6 +89,15 @@ impl Session {
         self.timers.bring_forward(Timer::Keepalive, at);
     }
 
+    /// The peer's connection is open, and the peer has said nothing on it.
+    #[must_use]
+    pub fn accepted_is_silent(&self) -> bool {
+        match &self.rival {
+            Some(rival) => matches!(rival.stage, Stage::OpenSent),
+            None => self.connection == Connection::Accepted && matches!(self.state, State::OpenSent),
+        }
+    }
+
     fn reject_accepted(&mut self, notification: Option<Notification>) {
         if let Some(notification) = notification {
             self.send_on(Connection::Accepted, notification.encode());

@@ -173,6 +173,13 @@ fn engine_routing() -> Vec<Operation> {
         text!("bgp/debug", Debug),
         text!("bfd/session_status", BfdStatus),
         text!("bfd/running_config", BfdConfig),
+        Operation::new(
+            Method::POST,
+            "/api/serviceengine/{uuid}/bgp/reset",
+            Permission::Operate,
+            Audit::Action,
+            |c| Box::pin(async { reset_sessions(c) }),
+        ),
     ]
 }
 
@@ -227,6 +234,12 @@ fn inventory_list(call: &Call<'_>) -> Result<Response, ApiError> {
         .inventory_list(call.type_path, call.context)?;
     let path = format!("{}-inventory", call.type_path);
     Ok(ok(query::page(call.context, &path, items, |item| item)))
+}
+
+fn reset_sessions(call: &Call<'_>) -> Result<Response, ApiError> {
+    exists(call, "serviceengine")?;
+    let body = parse(&call.body)?;
+    Ok(ok(call.app.backend.reset_sessions(call.uuid, &body)?))
 }
 
 async fn scale_out(call: &Call<'_>) -> Result<Response, ApiError> {

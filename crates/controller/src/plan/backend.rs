@@ -1,6 +1,6 @@
 //! What the API calls: actions on placement, join tokens, and everything that is observed.
 
-use super::{Planner, RoutingText, runtime};
+use super::{Planner, RoutingText, routing, runtime};
 use crate::api::Context;
 use crate::engines::ca::Ca;
 use crate::engines::{Registry, join};
@@ -9,6 +9,7 @@ use crate::objects::{Objects, Snapshot, refs};
 use model::object::Object;
 use model::view::{Ref, VirtualService, VsVip};
 use serde_json::{Value, json};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// See the module's documentation.
@@ -109,6 +110,23 @@ impl Backend {
         self.observer(&snapshot)
             .virtual_service(uuid)
             .ok_or_else(|| ApiError::not_found("VirtualService"))
+    }
+
+    /// `POST /api/serviceengine/UUID/bgp/reset`: the engine closes its sessions with the peer of this `peer_ip`, or
+    /// with every peer, with Cease 6/4, and opens them again.
+    ///
+    /// # Errors
+    /// 400 for what is not the address of a peer of its profile.
+    pub fn reset_sessions(&self, se: &str, body: &Object) -> Result<Value, ApiError> {
+        let snapshot = self.objects.snapshot();
+        let peers = self.observer(&snapshot).peers_of(se);
+        let wanted = match body.get("peer_ip") {
+            None => peers,
+            Some(peer) => vec![peer_among(peer, &peers)?],
+        };
+        let now_unix_ms = routing::now_unix_ms();
+        self.planner.reset_sessions(se, &wanted, now_unix_ms);
+        Ok(json!({"peers": wanted, "reset_unix_ms": now_unix_ms}))
     }
 
     /// `GET /api/serviceengine/UUID/runtime` (avi-api 10.4).
@@ -255,4 +273,20 @@ fn engine_in(snapshot: &Snapshot, body: &Object, field: &str) -> Result<Option<S
     resolved
         .map(Some)
         .map_err(|e| ApiError::bad_request(format!("{field}: {e}; name an existing serviceengine")))
+}
+
+/// The peer of this address.
+fn peer_among(text: &Value, peers: &[IpAddr]) -> Result<IpAddr, ApiError> {
+    let address = text.as_str().and_then(|t| t.parse().ok());
+    address.filter(|a| peers.contains(a)).ok_or_else(|| {
+        let known: Vec<String> = peers.iter().map(ToString::to_string).collect();
+        ApiError::bad_request(format!(
+            "peer_ip: {text} is no BGP peer of this service engine; its peers are: {}",
+            if known.is_empty() {
+                "none".to_owned()
+            } else {
+                known.join(", ")
+            }
+        ))
+    })
 }

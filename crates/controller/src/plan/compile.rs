@@ -1,7 +1,7 @@
 //! From objects and assignments to what one engine is told: defaults and inheritance resolved, so that every
 //! number is in force as it stands.
 
-use super::{Assignment, situation};
+use super::{Assignment, Resets, situation};
 use crate::objects::{Snapshot, Unreadable};
 use model::view::{
     self, BfdProfile, BgpPeer, BgpProfile, BgpRoutingOptions, IpCommunity, MADE_FOR_VS, Prefix,
@@ -53,6 +53,20 @@ pub(super) fn desired_state(
         draining: engine.enable_state == "SE_STATE_DISABLED",
         pools,
     })
+}
+
+/// Puts what operators have asked for into the engine's peers.
+pub(super) fn ask_for_resets(desired: &mut v1::DesiredState, resets: &Resets) {
+    let se_uuid = desired.se_uuid.clone();
+    let profile = desired.vrf.as_mut().and_then(|vrf| vrf.bgp.as_mut());
+    for peer in profile.into_iter().flat_map(|profile| &mut profile.peers) {
+        let asked = peer
+            .address
+            .parse()
+            .ok()
+            .and_then(|ip| resets.get(&(se_uuid.clone(), ip)));
+        peer.reset_unix_ms = asked.copied().unwrap_or(0);
+    }
 }
 
 fn vips(vsvip: &VsVip, services: &[VirtualService]) -> Vec<v1::Vip> {
@@ -213,6 +227,7 @@ fn peers(profile: &BgpProfile, peer: &BgpPeer) -> Vec<v1::BgpPeer> {
         ttl_security: peer.ttl_security,
         bfd_strict: peer.bfd_strict,
         graceful_restart: peer.graceful_restart,
+        reset_unix_ms: 0,
     })
     .collect()
 }

@@ -56,6 +56,14 @@ impl Observer<'_> {
         })
     }
 
+    /// The routers that an engine was told of.
+    pub(super) fn peers_of(&self, uuid: &str) -> Vec<IpAddr> {
+        let desired = self.registry.get(uuid).desired;
+        let profile = desired.as_ref().and_then(|d| d.vrf.as_ref()?.bgp.as_ref());
+        let peers = profile.into_iter().flat_map(|profile| &profile.peers);
+        peers.filter_map(|peer| peer.address.parse().ok()).collect()
+    }
+
     fn all_seen(&self) -> impl Iterator<Item = Seen> {
         let engines = self.snapshot.all("serviceengine");
         engines.filter_map(|(uuid, _)| self.seen(uuid))
@@ -249,11 +257,14 @@ fn state_word(session: &BgpSession) -> &'static str {
     }
 }
 
+pub(super) fn now_unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// `01:02:03`, or `4d05h` from a day on.
 fn age(since_unix_ms: u64) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now_ms = now.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
-    let s = now_ms.saturating_sub(since_unix_ms) / 1000;
+    let s = now_unix_ms().saturating_sub(since_unix_ms) / 1000;
     match s / 86400 {
         _ if since_unix_ms == 0 => "never".to_owned(),
         0 => format!("{:02}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60),

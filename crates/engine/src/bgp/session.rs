@@ -103,6 +103,8 @@ pub(super) struct SessionTask {
     refused: JoinSet<()>,
     refusals: Sparse,
     mended: Sparse,
+    refreshes: Sparse,
+    sent: Sparse,
     /// The core asked for a connection while an old one was closing.
     connect_pending: bool,
     bfd: BfdView,
@@ -143,6 +145,8 @@ impl SessionTask {
             refused: JoinSet::new(),
             refusals: Sparse::default(),
             mended: Sparse::default(),
+            refreshes: Sparse::default(),
+            sent: Sparse::default(),
             connect_pending: false,
             bfd,
             stopping: false,
@@ -167,6 +171,8 @@ impl SessionTask {
             self.publish();
             self.step().await;
             self.act();
+            // A peer that never stops sending must not keep a worker of the runtime from timers and other sockets.
+            tokio::task::yield_now().await;
         }
         self.publish();
     }
@@ -295,6 +301,12 @@ impl SessionTask {
             Ok(connection) => connection,
             Err(error) => return warn!(%peer, %local, %error, "cannot use an accepted connection"),
         };
+        if self.core.accepted_is_silent() {
+            // The router has forgotten that one, or it would have said something.
+            let reason = "the router has opened another connection";
+            self.core.on_transport_failed(now(), Which::Accepted, reason);
+            self.act();
+        }
         if !matches!(self.accepted, Transport::Closed) {
             if let Some(others) = self.refusals.pass(now()) {
                 info!(%peer, %local, others, "refused: the router has opened a connection already");
@@ -410,7 +422,7 @@ impl SessionTask {
         }
     }
 
-    fn log(&self, report: &Report) {
+    fn log(&mut self, report: &Report) {
         let (peer, local) = (self.key.peer, self.key.local);
         match report {
             Report::StateChanged { from, to } => debug!(%peer, %local, %from, %to, "session state"),
@@ -432,10 +444,16 @@ impl SessionTask {
                 withdrawn,
                 messages,
             } => {
-                info!(%peer, %local, announced, withdrawn, messages, "routes sent");
+                if let Some(others) = self.sent.pass(now()) {
+                    info!(%peer, %local, announced, withdrawn, messages, others, "routes sent");
+                }
             }
             Report::UpdateReceived(_) | Report::LearnedChanged => {}
-            Report::RouteRefresh(refresh) => info!(%peer, %local, ?refresh, "route refresh"),
+            Report::RouteRefresh(refresh) => {
+                if let Some(others) = self.refreshes.pass(now()) {
+                    info!(%peer, %local, ?refresh, others, "route refresh");
+                }
+            }
             Report::EncodeFailed(error) => warn!(%peer, %local, %error, "cannot encode a message"),
         }
     }

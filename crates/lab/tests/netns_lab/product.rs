@@ -117,3 +117,44 @@ fn scale_out_beyond_the_maximum_is_refused_with_the_numbers() {
         "{text}"
     );
 }
+
+/// `clear bgp`: the router is told why, and has the route again.
+#[test]
+fn a_cleared_session_ends_with_administrative_reset_and_comes_back() {
+    if !can_run() {
+        return;
+    }
+    let id = Lab::new("tclr");
+    lab_ok(&["up", "ecmp-5se", "--run", id.0]);
+    wait_for_state(&id, "vs-1", "OPER_UP");
+    wait_for("the route", || match route(&id) {
+        seen if seen.contains("via") => Ok(()),
+        seen => Err(seen),
+    });
+    let unknown = evenkeel(&id, &["clear", "bgp", "10.10.10.250", "--se", "se-1"], "");
+    let error = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(
+        error.contains("peer_ip") && error.contains("its peers are: 10.10.10.1"),
+        "{error}"
+    );
+    let cleared = evenkeel(&id, &["clear", "bgp", "10.10.10.1", "-o", "json"], "");
+    let told: Value = serde_json::from_slice(&cleared.stdout).unwrap();
+    assert_eq!(told[0]["se_name"], "se-1", "{told}");
+    wait_for("the router to be told", || {
+        let path = format!("/run/evenkeel/lab/{}/router/bgpd.log", id.0);
+        let log = std::fs::read_to_string(path).unwrap_or_default();
+        match log.contains("6/4 (Cease/Administrative Reset)") {
+            true => Ok(()),
+            false => Err(log),
+        }
+    });
+    wait_for("a new session with the route", || {
+        let shown = evenkeel(&id, &["show", "bgp", "se-1", "-o", "json"], "");
+        let sessions: Value = serde_json::from_slice(&shown.stdout).unwrap_or_default();
+        let sent = sessions[0]["routes_sent"] == 1;
+        match sent && route(&id).contains("via") {
+            true => Ok(()),
+            false => Err(sessions.to_string()),
+        }
+    });
+}
