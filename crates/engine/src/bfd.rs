@@ -40,7 +40,7 @@ use tokio::sync::mpsc;
 use status::Snapshot;
 
 /// Some for each of many sessions that fail together; see [`untold`] for what does not fit.
-const REPORTS_MAX: usize = 256;
+const REPORTS_MAX: usize = 1024;
 
 /// Which path a session watches.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

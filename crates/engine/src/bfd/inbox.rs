@@ -126,3 +126,36 @@ impl Inbox {
         self.receivers.iter().map(Receiver::dropped).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A packet that is not read yet may be the one that is missed.
+    #[test]
+    fn silence_is_not_judged_beyond_what_was_read_but_not_put_off_for_ever() {
+        let mut inbox = Inbox::new();
+        let start = Instant::now() + Duration::from_secs(1);
+        inbox.settle(start, true);
+        assert_eq!((inbox.heard_until(), inbox.is_overrun()), (start, false));
+        let mut now = start;
+        for _ in 0..100 {
+            now += Duration::from_millis(2);
+            inbox.settle(now, false);
+            assert!(inbox.is_overrun());
+            assert_eq!(inbox.heard_until(), start.max(now - BACKLOG_MAX));
+        }
+        inbox.settle(now, true);
+        assert_eq!((inbox.heard_until(), inbox.is_overrun()), (now, false));
+    }
+
+    #[test]
+    fn a_flood_brings_up_the_shield_for_some_seconds() {
+        let mut inbox = Inbox::new();
+        let now = Instant::now();
+        inbox.settle(now, false);
+        assert_eq!(inbox.shield_until, Some(now + SHIELD));
+        inbox.settle(now + SHIELD, true);
+        assert_eq!(inbox.shield_until, Some(now + SHIELD), "over");
+    }
+}

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use ::bfd::demux::{Demux, Path};
 use ::bfd::{Config, Discard, Discards, Outcome, Session};
 use tokio::sync::mpsc::Sender as Reports;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::inbox::Inbox;
 use super::socket::{Datagram, Sender};
@@ -215,8 +216,10 @@ impl Sessions {
             failures: news.failures,
             remote_state: news.change.remote_state,
         };
-        if self.reports.try_send(BfdReport::State(event)).is_ok() {
-            slot.untold.told(now);
+        match self.reports.try_send(BfdReport::State(event)) {
+            Err(TrySendError::Full(_)) => slot.untold.postpone(now),
+            // Without owner the thread is about to end.
+            Ok(()) | Err(TrySendError::Closed(_)) => slot.untold.told(now),
         }
     }
 

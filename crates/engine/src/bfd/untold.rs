@@ -11,6 +11,9 @@ use ::bfd::{Change, Diagnostic};
 const REPORTS_MAX: u32 = 8;
 const PERIOD: Duration = Duration::from_secs(1);
 
+/// After a queue that was full.
+const RETRY: Duration = Duration::from_millis(20);
+
 /// One or several changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct News {
@@ -45,6 +48,7 @@ pub(super) struct Untold {
     news: Option<News>,
     period_from: Instant,
     reports: u32,
+    not_before: Instant,
 }
 
 impl Untold {
@@ -53,6 +57,7 @@ impl Untold {
             news: None,
             period_from: now,
             reports: 0,
+            not_before: now,
         }
     }
 
@@ -71,12 +76,17 @@ impl Untold {
             true => Duration::ZERO,
             false => PERIOD,
         };
-        Some(self.period_from + wait)
+        Some(self.not_before.max(self.period_from + wait))
     }
 
     pub(super) fn news(&self, now: Instant) -> Option<News> {
         self.due().filter(|due| *due <= now)?;
         self.news
+    }
+
+    /// The owner has no room for them.
+    pub(super) fn postpone(&mut self, now: Instant) {
+        self.not_before = now + RETRY;
     }
 
     /// The owner has them.
@@ -131,6 +141,18 @@ mod tests {
         assert_eq!(failures + last.failures, 1000);
         let expected = change(State::Down, State::Init, Diagnostic::DETECTION_TIME_EXPIRED);
         assert_eq!(last.change, expected);
+    }
+
+    /// A deadline that stays in the past would make the thread spin.
+    #[test]
+    fn a_full_queue_is_tried_again_later_not_at_once() {
+        let now = Instant::now();
+        let mut untold = Untold::new(now);
+        untold.add(change(State::Down, State::Up, Diagnostic::NONE));
+        untold.postpone(now);
+        assert_eq!(untold.news(now), None);
+        assert_eq!(untold.due(), Some(now + RETRY));
+        assert!(untold.news(now + RETRY).is_some());
     }
 
     #[test]

@@ -405,6 +405,39 @@ fn a_session_that_is_not_up_does_not_make_a_flood_dear() {
     });
 }
 
+/// Which of 3784 and 4784 are open in the namespace of this thread.
+fn open_ports() -> Vec<u16> {
+    let table = std::fs::read_to_string("/proc/thread-self/net/udp").unwrap();
+    let is_open = |port: &u16| table.contains(&format!("00000000:{port:04X} "));
+    [3784, 4784].into_iter().filter(is_open).collect()
+}
+
+/// What nobody waits for is not read.
+#[test]
+fn a_port_is_open_while_a_session_needs_it() {
+    test(&[ROUTER], async |lab| {
+        let single = (key(ENGINE, "10.10.1.1", "eth1"), timers(50));
+        let multi = (over_hops(ENGINE, "10.10.1.1"), timers(50));
+        let end = End::start(&lab.engine_namespace(), BTreeMap::new());
+        let steps: [(&[_], &[u16]); 4] = [
+            (&[&single], &[3784]),
+            (&[&single, &multi], &[3784, 4784]),
+            (&[&multi], &[4784]),
+            (&[], &[]),
+        ];
+        for (sessions, expected) in steps {
+            let sessions = sessions.iter().map(|s| (*s).clone());
+            end.handle.apply(sessions.collect());
+            until("the ports", async || match open_ports() == expected {
+                true => Ok(()),
+                false => Err(format!("{:?}", open_ports())),
+            })
+            .await;
+        }
+        end.handle.shutdown();
+    });
+}
+
 #[test]
 fn a_session_that_cannot_be_started_is_shown_with_its_reason_until_it_can() {
     test(&[ROUTER], async |lab| {
