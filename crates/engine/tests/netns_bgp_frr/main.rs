@@ -337,6 +337,16 @@ fn peers_come_go_and_change_without_a_byte_to_the_others() {
         speaker.apply(desired(vec![peer(1)], &[VIP]));
         let capture = capture::Capture::start();
         until_fib(first, VIP, &[ENGINE]).await;
+        // FRR takes about a second for it.
+        wait_for(
+            "the router's End-of-RIB",
+            PATIENCE,
+            async || match speaker.status().borrow()[0].updates_in {
+                0 => Err("no UPDATE".to_owned()),
+                _ => Ok(()),
+            },
+        )
+        .await;
         let before = traffic(first, ENGINE).await;
         assert!(
             !capture.segments_of("10.10.1.1").is_empty(),
