@@ -139,6 +139,48 @@ pub fn set_min_ttl(socket: &impl AsFd, peer: IpAddr, ttl: u8) -> Result<(), Sock
     }
 }
 
+/// Keeps the SYN of every connection that is accepted, for [`saved_syn_ttl`].
+///
+/// # Errors
+///
+/// The kernel refused.
+pub fn set_save_syn(listener: &impl AsFd) -> Result<(), SockoptError> {
+    let on: libc::c_int = 1;
+    set(
+        listener,
+        libc::IPPROTO_TCP,
+        libc::TCP_SAVE_SYN,
+        "TCP_SAVE_SYN",
+        &on,
+    )
+}
+
+/// The TTL or hop limit with which the peer's SYN has arrived; to be asked for once. `None` when the listener kept
+/// no SYN.
+#[must_use]
+pub fn saved_syn_ttl(accepted: &impl AsFd) -> Option<u8> {
+    let mut headers = [0_u8; 256];
+    let mut len = headers.len() as libc::socklen_t;
+    // SAFETY: the descriptor is borrowed and so stays open during the call; the kernel writes at most `len` bytes
+    // into the array, whose size that is, and says how many in `len`.
+    let result = unsafe {
+        libc::getsockopt(
+            accepted.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_SAVED_SYN,
+            headers.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    let headers = headers.get(..len as usize).filter(|_| result == 0)?;
+    // RFC 791 section 3.1, RFC 8200 section 3.
+    match headers.first()? >> 4 {
+        4 => headers.get(8).copied(),
+        6 => headers.get(7).copied(),
+        _ => None,
+    }
+}
+
 /// Sets the TOS or traffic class byte of what is sent.
 ///
 /// # Errors
@@ -203,6 +245,20 @@ mod tests {
             set_min_ttl(&socket, peer, 255).unwrap();
             set_tos(&socket, peer, TOS_CS6).unwrap();
             set_tcp_md5_key(&socket, peer, &[b'k'; MD5_KEY_LEN_MAX]).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_ttl_of_an_accepted_connections_syn_is_known_in_both_families() {
+        for (connecting, peer) in sockets() {
+            let listener = std::net::TcpListener::bind((peer, 0)).unwrap();
+            set_save_syn(&listener).unwrap();
+            set_ttl(&connecting, peer, 77).unwrap();
+            connecting
+                .connect(&listener.local_addr().unwrap().into())
+                .unwrap();
+            let (accepted, _) = listener.accept().unwrap();
+            assert_eq!(saved_syn_ttl(&accepted), Some(77));
         }
     }
 

@@ -575,7 +575,10 @@ impl Session {
 
     /// When a family that was asked for too soon is sent again.
     pub(super) fn refresh_at(&self) -> Option<Instant> {
-        let times = self.refresh_due.iter().filter_map(|family| self.refreshed.get(family));
+        let times = self
+            .refresh_due
+            .iter()
+            .filter_map(|family| self.refreshed.get(family));
         times.map(|at| *at + REFRESH_PAUSE).min()
     }
 

@@ -94,7 +94,9 @@ impl Session {
     pub fn accepted_is_silent(&self) -> bool {
         match &self.rival {
             Some(rival) => matches!(rival.stage, Stage::OpenSent),
-            None => self.connection == Connection::Accepted && matches!(self.state, State::OpenSent),
+            None => {
+                self.connection == Connection::Accepted && matches!(self.state, State::OpenSent)
+            }
         }
     }
 

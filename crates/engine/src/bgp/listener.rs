@@ -2,7 +2,8 @@
 //!
 //! A listener is bound to the address, not to all, so that a BGP daemon on another address of the host is not
 //! disturbed. It carries the MD5 keys of its peers: Linux drops a SYN that is not signed with the key of its
-//! source; and the smallest TTL that all of them demand. Who may connect is decided by whether there is a session for (local address, peer).
+//! source; and the smallest TTL that all of them demand. A connection of a peer that demands more (GTSM) is judged by
+//! the TTL of its SYN before anything of it is read. Who may connect is decided by whether there is a session for (local address, peer).
 //!
 //! Tasks: one per listener, spawned here, aborted when the listener goes; an accept that is lost with it is a
 //! connection that the kernel resets.
@@ -37,6 +38,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Accepted {
     pub(super) local: IpAddr,
     pub(super) peer: IpAddr,
+    /// Of its SYN; `None` where the kernel does not tell.
+    pub(super) ttl: Option<u8>,
     pub(super) stream: TcpStream,
 }
 
@@ -164,6 +167,7 @@ fn bound(local: IpAddr) -> io::Result<Socket> {
     // A peer with GTSM drops a SYN-ACK with less; each connection gets its own TTL when it is accepted.
     sockopt::set_ttl(&socket, local, 255).map_err(io::Error::other)?;
     sockopt::set_tos(&socket, local, sockopt::TOS_CS6).map_err(io::Error::other)?;
+    sockopt::set_save_syn(&socket).map_err(io::Error::other)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
@@ -180,6 +184,7 @@ async fn accept(local: IpAddr, listener: TcpListener, accepted: mpsc::Sender<Acc
         let connection = Accepted {
             local,
             peer,
+            ttl: sockopt::saved_syn_ttl(&stream),
             stream,
         };
         // When full, the router's connection is closed and the router tries again.

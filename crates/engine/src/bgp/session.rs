@@ -304,7 +304,8 @@ impl SessionTask {
         if self.core.accepted_is_silent() {
             // The router has forgotten that one, or it would have said something.
             let reason = "the router has opened another connection";
-            self.core.on_transport_failed(now(), Which::Accepted, reason);
+            self.core
+                .on_transport_failed(now(), Which::Accepted, reason);
             self.act();
         }
         if !matches!(self.accepted, Transport::Closed) {

@@ -186,6 +186,13 @@ impl SpeakerHandle {
     }
 }
 
+impl Running {
+    /// The smallest TTL that the peer's packets may have; 0 = any.
+    fn min_ttl(&self) -> u8 {
+        self.control.borrow().plan.transport.min_ttl
+    }
+}
+
 impl Speaker {
     /// Starts the manager on the current runtime; it opens nothing before
     /// [`SpeakerHandle::apply`].
@@ -275,13 +282,20 @@ impl Speaker {
         let Accepted {
             local,
             peer,
+            ttl,
             stream,
         } = accepted;
         let mut running = self.running.iter();
         let session = running.find(|(key, _)| key.local == local && key.peer == peer);
-        let taken = session.is_some_and(|(_, s)| s.incoming.try_send(stream).is_ok());
-        if !taken && let Some(others) = self.refusals.pass(now()) {
-            info!(%peer, %local, others, "connection refused: no session with this peer");
+        let refusal = match session {
+            None => "no session with this peer",
+            // RFC 5082 section 3: "MUST NOT" be looked at.
+            Some((_, s)) if ttl.is_some_and(|ttl| ttl < s.min_ttl()) => "from too far away (GTSM)",
+            Some((_, s)) if s.incoming.try_send(stream).is_ok() => return,
+            Some(_) => "too many at a time",
+        };
+        if let Some(others) = self.refusals.pass(now()) {
+            info!(%peer, %local, others, refusal, "connection refused");
         }
     }
 
