@@ -50,7 +50,9 @@ pub(super) fn desired_state(
             .collect::<Result<_, _>>()?,
         health_monitors: health_monitors(snapshot, &pools)?,
         snat_ips: services.iter().flat_map(snat_ips).collect(),
-        draining: engine.enable_state == "SE_STATE_DISABLED",
+        // The drain switch (avi-api section 9); disabled for placement only keeps new VIPs away.
+        draining: ["SE_STATE_DISABLED", "SE_STATE_DISABLED_FORCE"]
+            .contains(&engine.enable_state.as_str()),
         pools,
     })
 }

@@ -547,6 +547,86 @@ mod tests {
         assert_eq!(advertised[1]["ipv6_routes"], "");
     }
 
+    #[tokio::test]
+    async fn an_engines_bgp_has_its_peers_and_the_services_whose_routes_are_out() {
+        use super::super::fixture::{Fixture, PEER, VIP, established};
+        let fixture = Fixture::new().await;
+        fixture.told();
+        fixture.report(vec![established()]);
+        let shown = || fixture.observe(|o| o.engine_bgp(&fixture.engine))[0].clone();
+        let bgp = shown();
+        assert_eq!(
+            (&bgp["vs_names"], &bgp["active"]),
+            (&json!(["vs-1"]), &json!(1))
+        );
+        assert_eq!(bgp["routes"], json!([format!("{VIP}/32")]));
+        let peer = &bgp["peers"][0];
+        assert_eq!(
+            (
+                &peer["peer_ip"],
+                &peer["advertise_vip"],
+                &peer["advertise_snat_ip"]
+            ),
+            (&json!(PEER), &json!(true), &json!(true))
+        );
+        let mut withheld = established();
+        withheld.routes[0].sent = false;
+        fixture.report(vec![withheld]);
+        assert_eq!(shown()["vs_names"], json!([]), "placed is not announced");
+    }
+
+    #[tokio::test]
+    async fn every_sub_path_of_a_connected_engine_has_the_contracts_fields() {
+        use super::super::fixture::{Fixture, established};
+        let fixture = Fixture::new().await;
+        fixture.told();
+        fixture.report(vec![established()]);
+        for (what, fields) in [
+            (RoutingText::PeerState, &["vrf_name", "peers_state"][..]),
+            (
+                RoutingText::PeerStatus,
+                &["vrf", "namespace", "ipv4_status", "ipv6_status"],
+            ),
+            (RoutingText::PeerInfo, &["vrf", "namespace", "peer_info"]),
+            (
+                RoutingText::AdvertisedRoutes,
+                &["vrf", "namespace", "advertised_routes"],
+            ),
+            (
+                RoutingText::RunningConfig,
+                &["vrf", "namespace", "running_config"],
+            ),
+            (
+                RoutingText::Debug,
+                &[
+                    "vrf",
+                    "ipv4_summary",
+                    "ipv4_route_info",
+                    "ipv6_summary",
+                    "ipv6_route_info",
+                    "neighbor_info",
+                    "quagga_config",
+                ],
+            ),
+            (RoutingText::BfdStatus, &["vrf", "namespace", "status"]),
+            (
+                RoutingText::BfdConfig,
+                &["vrf", "namespace", "running_config"],
+            ),
+        ] {
+            let rows = fixture.observe(|o| o.engine_routing(&fixture.engine, what));
+            let row = rows[0].as_object().expect("an element per VRF");
+            let seen: BTreeSet<&str> = row.keys().map(String::as_str).collect();
+            assert_eq!(seen, fields.iter().copied().collect(), "{what:?}");
+        }
+        let sessions = fixture.observe(|o| o.bgp_sessions());
+        assert_eq!(
+            (&sessions[0]["state"], &sessions[0]["tcp_ao"]),
+            (&json!("ESTABLISHED"), &json!("unsupported"))
+        );
+        assert_eq!(sessions[0]["se_name"], "se-1");
+    }
+
     #[test]
     fn neighbors_and_states_are_in_the_words_of_routing_daemons() {
         assert!(neighbors(&seen()).contains(

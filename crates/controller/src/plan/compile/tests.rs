@@ -341,11 +341,31 @@ async fn an_object_that_cannot_be_read_leaves_in_force_what_is() {
             .expect("placed");
         assert_eq!(
             fixture.planner.assignment(&fixture.vsvip).engines,
-            [fixture.engine.clone()],
+            std::slice::from_ref(&fixture.engine),
             "{path}"
         );
         fixture.change(path, &uuid, |o| *o = stored).await;
         fixture.told();
         assert_eq!(fixture.registry.get(&fixture.engine).stuck, None);
+    }
+}
+
+#[tokio::test]
+async fn an_engine_that_is_disabled_is_told_to_drain() {
+    let fixture = Fixture::new().await;
+    for (state, draining) in [
+        ("SE_STATE_DISABLED", true),
+        ("SE_STATE_DISABLED_FOR_PLACEMENT", false),
+        ("SE_STATE_DISABLED_FORCE", true),
+        ("SE_STATE_ENABLED", false),
+    ] {
+        fixture
+            .update(
+                "serviceengine",
+                &fixture.engine,
+                set("enable_state", json!(state)),
+            )
+            .await;
+        assert_eq!(fixture.told().draining, draining, "{state}");
     }
 }

@@ -388,3 +388,106 @@ fn the_route_of_another_vip_says_nothing_of_this_one() {
     judge_session(&mut path, &session, "10.100.0.1/32");
     assert_eq!(path.failed().map(|f| f.0), Some(Condition::UpdateSent));
 }
+
+/// The engine's word on the VIP, as far as virtual services decide it.
+fn not_up(fixture: &Fixture, reason_code: &str) {
+    let report = proto::v1::Report {
+        vips: vec![proto::v1::VipStatus {
+            address: VIP.into(),
+            reason_code: reason_code.into(),
+            reason: "because of that".into(),
+            ..proto::v1::VipStatus::default()
+        }],
+        ..proto::v1::Report::default()
+    };
+    fixture
+        .registry
+        .reported(&fixture.engine, fixture.session, report);
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_up_is_named_with_its_reason() {
+    let fixture = Fixture::new().await;
+    for code in [
+        "pool_down",
+        "vs_disabled",
+        "listener_failed",
+        "a code of a newer engine",
+    ] {
+        not_up(&fixture, code);
+        let path = fixture.path();
+        let (condition, text) = first(&path);
+        assert!(
+            condition == "vs_up" && text.contains("because of that"),
+            "{path}"
+        );
+    }
+    not_up(&fixture, "no_bgp_profile");
+    assert_eq!(
+        first(&fixture.path()).0,
+        "bgp_profile_present",
+        "the engine knows better"
+    );
+}
+
+/// No condition is in the list that nothing can bring up.
+#[tokio::test]
+async fn every_condition_can_be_the_one_that_is_named() {
+    let fixture = Fixture::new().await;
+    let mut named: Vec<String> = Vec::new();
+    let mut note = |fixture: &Fixture| {
+        let path = fixture.explained()["paths"][0].clone();
+        named.push(first(&path).0.to_owned());
+    };
+    let of_sessions = Condition::ALL
+        .into_iter()
+        .skip_while(|c| *c < Condition::PeerConfigurationValid)
+        .take_while(|c| *c < Condition::PolicyAllows);
+    let mut sessions: Vec<_> = of_sessions.map(|c| closed(c, "")).collect();
+    let reasons = [
+        "advertise_vip_off",
+        "family_not_negotiated",
+        "no_next_hop",
+        "peer_not_reading",
+    ];
+    sessions.extend(reasons.map(withheld));
+    sessions.push(BgpSession {
+        bfd_state: "down".into(),
+        ..established()
+    });
+    for session in sessions {
+        fixture.report(vec![session]);
+        note(&fixture);
+    }
+    not_up(&fixture, "pool_down");
+    note(&fixture);
+    fixture.report(vec![withheld("draining")]);
+    note(&fixture);
+    fixture.refuse("vips[0].address", "taken");
+    note(&fixture);
+    let placed = fixture
+        .planner
+        .store(&fixture.vsvip, Vec::new(), "nowhere".into());
+    placed.await.expect("stored");
+    note(&fixture);
+    let vrf = fixture.uuid("vrfcontext", "global");
+    fixture
+        .change("vrfcontext", &vrf, |o| drop(o.shift_remove("bgp_profile")))
+        .await;
+    note(&fixture);
+    let vs = fixture.uuid("virtualservice", "vs-1");
+    fixture
+        .update("virtualservice", &vs, |o| {
+            drop(o.insert("enable_rhi".into(), false.into()))
+        })
+        .await;
+    note(&fixture);
+    let missing: Vec<_> = Condition::ALL
+        .into_iter()
+        .filter(|c| !named.iter().any(|n| n == c.code()))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "never named: {missing:?}, named: {named:?}"
+    );
+}
