@@ -80,7 +80,7 @@ fn a_peer_that_closes_half_or_resets_or_says_goodbye_gets_another_session() {
         let mut wire = up().await;
         wire.send(&raw::cease(4)).await;
         assert_nothing_but_routes(&mut wire).await;
-        up().await;
+        let _open = up().await;
         let session = until_session(&speaker, "the fourth session", |s| s.times_established == 4);
         assert_eq!(session.await.last_error_code, "6/4");
     });
@@ -122,7 +122,8 @@ fn what_a_peer_sends_after_our_notification_is_not_answered_and_keeps_no_connect
             refused().await
         })
         .await;
-        raw.session().await.until_announced(vip()).await;
+        let mut second = raw.session().await;
+        second.until_announced(vip()).await;
         let session = until_session(&speaker, "the second session", |s| s.times_established == 2);
         assert_eq!(session.await.last_error_code, "1/1");
     });
@@ -241,6 +242,36 @@ fn a_peer_that_does_not_read_holds_up_no_other_and_gets_only_the_net_result_late
         let updates = read_until(&mut sleeps, &mut late, 1).await;
         assert_eq!(late, held);
         assert!(updates < all / 2, "{updates} UPDATEs of {all}");
+        speaker.shutdown("", Duration::from_secs(5)).await;
+    });
+}
+
+/// One router that sends without pause, whatever it is, holds up neither another router's session nor our timers.
+#[test]
+fn a_router_that_never_stops_sending_holds_up_no_other() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::bare_links(2);
+    in_namespace(&lab.engine_namespace(), async || {
+        let second_router = Ipv4Addr::new(10, 10, 2, 1);
+        let loud = RawPeer::listen(&lab.link_namespace(1), ROUTER, None);
+        let calm = RawPeer::listen(&lab.link_namespace(2), second_router, None);
+        let speaker = Speaker::spawn();
+        speaker.apply(desired(vec![quick(1), quick(2)], &[VIP]));
+        let mut calm = calm.session().await;
+        calm.until_announced(vip()).await;
+        for nuisance in [
+            message(KEEPALIVE, &[]),
+            raw::route_refresh(),
+            raw::empty_update(),
+        ] {
+            let flood = loud.session().await.flood(&nuisance);
+            calm.send(&raw::route_refresh()).await;
+            calm.until_announced(vip()).await;
+            flood.stop();
+        }
+        assert_eq!(speaker.status().borrow()[1].times_established, 1);
         speaker.shutdown("", Duration::from_secs(5)).await;
     });
 }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
@@ -236,5 +239,42 @@ impl Wire {
         let at_once = Some(Duration::ZERO);
         let socket = SockRef::from(&self.stream);
         socket.set_linger(at_once).expect("no lingering");
+    }
+}
+
+/// A thread that sends as fast as the engine takes it.
+pub struct Flood {
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Flood {
+    /// Ends it, and the connection with it.
+    pub fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the thread that floods");
+    }
+}
+
+impl Wire {
+    /// Sends this message until told to stop, in a thread of its own.
+    pub fn flood(self, message: &[u8]) -> Flood {
+        let mut stream = self.stream.into_std().expect("a stream of the system");
+        stream.set_nonblocking(false).expect("blocking");
+        stream
+            .set_write_timeout(Some(Duration::from_millis(100)))
+            .expect("a timeout");
+        let (bytes, stop) = (message.repeat(1000), Arc::new(AtomicBool::new(false)));
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let mut sent = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                // What was cut by a full buffer goes on where it was cut.
+                if let Ok(len) = stream.write(&bytes[sent..]) {
+                    sent = (sent + len) % bytes.len();
+                }
+            }
+        });
+        Flood { stop, thread }
     }
 }
