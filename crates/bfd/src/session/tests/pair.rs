@@ -143,7 +143,11 @@ fn any_config(random: &mut Random) -> Config {
 /// Longer than any detection time here, and than coming up at the slow rate.
 const SETTLE: Duration = Duration::from_secs(30);
 
-#[expect(clippy::print_stderr, reason = "shown when the test fails")]
+#[expect(
+    clippy::print_stderr,
+    clippy::disallowed_macros,
+    reason = "shown when the test fails"
+)]
 fn run(seed: u64, rounds: u64) -> Duration {
     eprintln!("seed {seed}");
     let mut pair = Pair::new(seed);

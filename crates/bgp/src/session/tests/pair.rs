@@ -314,7 +314,11 @@ impl Pair {
 }
 
 /// Disturbs for a while, lets the link rest, and compares; virtual time and collisions seen.
-#[expect(clippy::print_stderr, reason = "shown when the test fails")]
+#[expect(
+    clippy::print_stderr,
+    clippy::disallowed_macros,
+    reason = "shown when the test fails"
+)]
 fn settle(seed: u64, rounds: u32, openers: Openers) -> (Duration, u64) {
     eprintln!("seed {seed} {openers:?}");
     let mut pair = Pair::new(seed, openers);
