@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 
 const BFD_MS: u64 = 50;
 
+/// Some packets at the slow rate at which BFD comes up.
+const STEADY: Duration = Duration::from_secs(2);
+
 pub(crate) fn run(amount: Amount) -> Result<Vec<Measured>> {
     let mut rows = Vec::new();
     for router in router::Kind::BOTH {
@@ -87,10 +90,18 @@ impl<'a> Engine<'a> {
         })
     }
 
-    /// The route is there, the session and BFD are up.
+    /// The route is there, the session and BFD are up, and have been for a while: a router detects a loss by the fast
+    /// intervals only once its Poll was answered (RFC 5880 section 6.8.3), whoever its peer is.
     fn settle(&mut self) -> Result<()> {
         self.fib.await_state(self.vips, 1)?;
-        self.speaker.await_ready(Some(BFD_MS))
+        self.speaker.await_ready(Some(BFD_MS))?;
+        let mut since = Instant::now();
+        wait_for("BFD to stay up", || {
+            if !self.speaker.is_ready(Some(BFD_MS))? {
+                since = Instant::now();
+            }
+            Ok(since.elapsed() > STEADY)
+        })
     }
 
     fn measure(
