@@ -399,3 +399,39 @@ fn a_closed_gate_holds_the_session_in_open_confirm() {
         assert_eq!(session.state(), StateName::Established, "not touched");
     }
 }
+
+#[test]
+fn a_second_request_for_a_family_is_answered_a_second_after_the_first() {
+    let refresh = peer_with(&[Capability::RouteRefresh]);
+    let (mut session, now) = established(config(), &many_routes(1), &refresh);
+    take(&mut session);
+    session.on_bytes(now, Connection::Opened, &refresh_request());
+    assert_eq!(take(&mut session), ["UPDATE"]);
+    session.on_bytes(now, Connection::Opened, &refresh_request());
+    assert!(take(&mut session).is_empty());
+    let second = now + Duration::from_secs(1);
+    assert_eq!(session.next_deadline(), Some(second));
+    session.on_deadline(second);
+    assert_eq!(take(&mut session), ["UPDATE"]);
+}
+
+#[test]
+fn a_refused_capability_is_offered_again_after_a_session_that_lasted() {
+    for (lasted_s, offered) in [(59, false), (60, true)] {
+        let (mut session, now) = session_in(StateName::OpenSent);
+        let refuse = Notification::new(code::OPEN, 7, Bytes::from_static(&[70, 0]));
+        let (at, _) = refused_with(&mut session, now, &refuse);
+        session.on_bytes(at, Connection::Opened, &peer_open().encode().unwrap());
+        session.on_bytes(at, Connection::Opened, &encode_keepalive());
+        let end = at + Duration::from_secs(lasted_s);
+        session.on_transport_failed(end, Connection::Opened, "connection reset");
+        take(&mut session);
+        session.on_deadline(session.next_deadline().unwrap());
+        session.on_connected(end);
+        let open = our_open(&mut session);
+        let has = open
+            .capabilities
+            .contains(&Capability::EnhancedRouteRefresh);
+        assert_eq!(has, offered, "{lasted_s} s");
+    }
+}

@@ -253,3 +253,19 @@ fn a_connection_in_idle_is_closed() {
     assert_eq!(take(&mut session), ["close-accepted"]);
     assert_eq!(session.state(), StateName::Idle);
 }
+
+/// A router that opens another connection has forgotten the one on which it has said nothing.
+#[test]
+fn a_connection_of_the_peer_is_silent_until_its_open_has_come() {
+    let (mut alone, now) = session_in(StateName::Active);
+    assert!(!alone.accepted_is_silent());
+    alone.on_accepted(now);
+    assert!(alone.accepted_is_silent());
+    alone.on_bytes(now, Connection::Accepted, &open_from(LOWER));
+    assert!(!alone.accepted_is_silent());
+
+    let (mut beside, now) = with_rival(StateName::OpenSent);
+    assert!(beside.accepted_is_silent());
+    beside.on_bytes(now, Connection::Accepted, &open_from(LOWER));
+    assert!(!beside.accepted_is_silent());
+}
