@@ -3,7 +3,7 @@
 use crate::Amount;
 use crate::fib::Fib;
 use crate::net::Network;
-use crate::report::{Bar, Figures, Measured};
+use crate::report::{Bar, Figures, Measured, tell};
 use crate::router::{self, Router};
 use crate::speaker::{Block, Kind, Speaker, Spec};
 use anyhow::Result;
@@ -12,15 +12,16 @@ use std::time::{Duration, Instant};
 
 const BULK: [u32; 2] = [1_000, 10_000];
 const VIPS_OF_MANY: u32 = 100;
+const TURN_OF_MANY: usize = 5;
 
 pub(crate) fn run(amount: Amount) -> Result<Vec<Measured>> {
     let mut rows = Vec::new();
     for router in router::Kind::BOTH {
-        rows.extend(single(router, amount)?);
+        rows.extend(tell(single(router, amount)?));
         for count in BULK {
-            rows.extend(bulk(router, count, amount)?);
+            rows.extend(tell(bulk(router, count, amount)?));
         }
-        rows.extend(many_engines(router, amount)?);
+        rows.extend(tell(many_engines(router, amount)?));
     }
     Ok(rows)
 }
@@ -81,7 +82,7 @@ fn single(kind: router::Kind, amount: Amount) -> Result<Vec<Measured>> {
 /// Engine 1 is ours, engine 2 is BIRD; both are established.
 fn start_both(network: &Network, own: &[Vec<Block>; 2]) -> Result<Vec<Speaker>> {
     let mut speakers = Vec::new();
-    for (index, kind) in Kind::BOTH.into_iter().enumerate() {
+    for (index, kind) in Kind::ENGINE_AND_BIRD.into_iter().enumerate() {
         let spec = Spec {
             engine: index + 1,
             bfd: None,
@@ -126,7 +127,7 @@ struct Bulk {
 /// Many VIPs at once, with equal attributes. Each round is a new process and session: the interval between changes of
 /// a route is not what is measured.
 fn bulk(kind: router::Kind, count: u32, amount: Amount) -> Result<Vec<Measured>> {
-    let rounds = amount.runs().min(10);
+    let rounds = amount.runs();
     cli::note!("{}: {count} VIPs, {rounds} rounds", kind.name());
     let network = Network::new(2)?;
     let _router = Router::start(kind, &network, None)?;
@@ -151,7 +152,7 @@ fn bulk_once(network: &Network, fib: &Fib, index: usize, count: u32) -> Result<B
         vips: &[vips],
         at_once: false,
     };
-    let kind = Kind::BOTH[index];
+    let kind = Kind::SPEAKER_AND_BIRD[index];
     let mut speaker = Speaker::start(kind, network, spec)?;
     speaker.await_ready(None)?;
     let before = speaker.updates()?;
@@ -184,13 +185,13 @@ fn bulk_rows(kind: router::Kind, count: u32, measured: &[Vec<Bulk>; 2]) -> Vec<M
     let updates = measured[0].iter().filter_map(|b| b.updates);
     vec![
         row(
-            format!("{count} VIPs announced -> in the FIB"),
+            format!("{count} VIPs announced by the speaker alone -> in the FIB"),
             kind,
             &times(|b| b.up),
             time_bar,
         ),
         row(
-            format!("{count} VIPs withdrawn -> gone"),
+            format!("{count} VIPs withdrawn by it -> gone"),
             kind,
             &times(|b| b.down),
             Bar::NONE,
@@ -204,7 +205,7 @@ fn bulk_rows(kind: router::Kind, count: u32, measured: &[Vec<Bulk>; 2]) -> Vec<M
             bar: if large { Bar::NONE } else { Bar::max(9.0) },
         },
         Measured {
-            what: format!("{count} VIPs: speaker's memory"),
+            what: format!("{count} VIPs: memory of the speaker alone"),
             router: kind.name().to_owned(),
             unit: "MiB",
             evenkeel: memory(0),
@@ -214,22 +215,32 @@ fn bulk_rows(kind: router::Kind, count: u32, measured: &[Vec<Bulk>; 2]) -> Vec<M
     ]
 }
 
-/// Every engine announces the same VIPs; done when each of them has all next hops in the FIB. First our engines take
-/// their rounds, then as many BIRDs: a router with both at once would serve twice the sessions.
+/// Every engine announces the same VIPs; done when each of them has all next hops in the FIB. Our engines and as many
+/// BIRDs take turns of some rounds, each with a new router: one with both at once would serve twice the sessions.
 fn many_engines(kind: router::Kind, amount: Amount) -> Result<Vec<Measured>> {
-    let engines = amount.engines();
-    let rounds = amount.runs().min(10);
+    let (engines, rounds) = (amount.engines(), amount.runs());
     cli::note!(
         "{}: {engines} engines with {VIPS_OF_MANY} VIPs each, {rounds} rounds",
         kind.name()
     );
-    let mut times = Times::default();
-    for (index, speaker) in Kind::BOTH.into_iter().enumerate() {
-        times[index] = many_of(kind, speaker, engines, rounds)?;
+    let [mut whole, mut speakers, mut birds] = [const { Vec::new() }; 3];
+    for done in (0..rounds).step_by(TURN_OF_MANY) {
+        let turn = TURN_OF_MANY.min(rounds - done);
+        let measure = |speaker, times: &mut Vec<Duration>| -> Result<()> {
+            times.extend(many_of(kind, speaker, engines, turn)?);
+            Ok(())
+        };
+        measure(Kind::Engine, &mut whole)?;
+        measure(Kind::Bird, &mut birds)?;
+        measure(Kind::Speaker, &mut speakers)?;
     }
     let what =
         format!("{VIPS_OF_MANY} VIPs x {engines} engines announced -> {engines} next hops each");
-    Ok(vec![row(what, kind, &times, Bar::NONE)])
+    let alone = format!("{what}, speakers alone");
+    Ok(vec![
+        row(what, kind, &[whole, birds.clone()], Bar::NONE),
+        row(alone, kind, &[speakers, birds], Bar::NONE),
+    ])
 }
 
 fn many_of(

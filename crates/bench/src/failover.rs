@@ -4,7 +4,7 @@ use crate::Amount;
 use crate::bfd_load;
 use crate::fib::{Fib, wait_for};
 use crate::net::Network;
-use crate::report::{Bar, Figures, Measured};
+use crate::report::{Bar, Figures, Measured, tell};
 use crate::router::{self, Router};
 use crate::speaker::{Block, Kind, Speaker, Spec};
 use anyhow::Result;
@@ -21,10 +21,10 @@ const STEADY: Duration = Duration::from_secs(2);
 pub(crate) fn run(amount: Amount) -> Result<Vec<Measured>> {
     let mut rows = Vec::new();
     for router in router::Kind::BOTH {
-        rows.extend(failures(router, amount)?);
-        rows.extend(starts(router, amount)?);
+        rows.extend(tell(failures(router, amount)?));
+        rows.extend(tell(starts(router, amount)?));
     }
-    rows.extend(bfd_load::run(amount)?);
+    rows.extend(tell(bfd_load::run(amount)?));
     Ok(rows)
 }
 
@@ -68,7 +68,6 @@ impl Story {
 struct Engine<'a> {
     network: &'a Network,
     fib: &'a Fib,
-    kind: Kind,
     number: usize,
     vips: Block,
     speaker: Speaker,
@@ -82,7 +81,6 @@ impl<'a> Engine<'a> {
         Ok(Self {
             network,
             fib,
-            kind,
             number,
             vips,
             speaker,
@@ -127,13 +125,15 @@ impl<'a> Engine<'a> {
         self.speaker.signal(Signal::SIGCONT)?;
         self.settle()?;
         self.measure(Story::Killed, 0, |e| e.speaker.signal(Signal::SIGKILL))?;
-        self.speaker.wait()?;
-        self.speaker = Speaker::start(self.kind, self.network, spec(self.number, &self.vips))?;
+        self.restart()?;
         self.settle()?;
         self.measure(Story::Terminated, 0, |e| e.speaker.signal(Signal::SIGTERM))?;
-        self.speaker.wait()?;
-        self.speaker = Speaker::start(self.kind, self.network, spec(self.number, &self.vips))?;
-        Ok(())
+        self.restart()
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        let spec = spec(self.number, &self.vips);
+        self.speaker.restart(self.network, spec)
     }
 }
 
@@ -148,7 +148,7 @@ fn starts(kind: router::Kind, amount: Amount) -> Result<Vec<Measured>> {
     for round in 0..amount.runs() {
         for index in crate::bgp::turns(round) {
             let number = 2 * round + index + 1;
-            let [route, bfd] = start(&network, &fib, Kind::BOTH[index], number)?;
+            let [route, bfd] = start(&network, &fib, Kind::ENGINE_AND_BIRD[index], number)?;
             times[index].entry(Story::Started).or_default().push(route);
             times[index].entry(Story::BfdUp).or_default().push(bfd);
         }
@@ -161,11 +161,10 @@ fn starts(kind: router::Kind, amount: Amount) -> Result<Vec<Measured>> {
 fn start(network: &Network, fib: &Fib, kind: Kind, number: usize) -> Result<[Duration; 2]> {
     let vips = vip(number);
     fib.drain();
-    let start = Instant::now();
     let mut speaker = Speaker::start(kind, network, spec(number, &vips))?;
-    let route = fib.until(vips, 1)? - start;
+    let route = fib.until(vips, 1)? - speaker.started();
     wait_for("BFD to come up", || speaker.is_ready(Some(BFD_MS)))?;
-    Ok([route, start.elapsed()])
+    Ok([route, speaker.started().elapsed()])
 }
 
 /// The one VIP of an engine.
@@ -188,7 +187,7 @@ fn failures(kind: router::Kind, amount: Amount) -> Result<Vec<Measured>> {
     let _router = Router::start(kind, &network, Some(BFD_MS))?;
     let fib = Fib::watch(&network.router())?;
     let mut engines = [
-        Engine::start(&network, &fib, Kind::Evenkeel, 1)?,
+        Engine::start(&network, &fib, Kind::Engine, 1)?,
         Engine::start(&network, &fib, Kind::Bird, 2)?,
     ];
     for round in 0..amount.runs() {

@@ -5,6 +5,7 @@
 
 mod bfd_load;
 mod bgp;
+mod control;
 mod failover;
 mod fib;
 mod member;
@@ -37,6 +38,9 @@ enum Command {
     /// One speaker in this namespace, driven by lines on standard input.
     #[command(hide = true)]
     Member(member::Args),
+    /// A controller for the engine in this namespace, driven in the same way.
+    #[command(hide = true)]
+    Control(control::Args),
     /// Many BFD sessions in this namespace.
     #[command(hide = true)]
     BfdEnd(bfd_load::EndArgs),
@@ -79,6 +83,7 @@ fn main() -> ExitCode {
         Command::Failover(amount) => measure(failover::run, amount, args.output),
         Command::Bfd(amount) => measure(bfd_load::run, amount, args.output),
         Command::Member(args) => member::run(&args),
+        Command::Control(args) => control::run(&args),
         Command::BfdEnd(args) => bfd_load::run_end(&args),
     };
     match done {

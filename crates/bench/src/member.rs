@@ -1,7 +1,7 @@
-//! One speaker of the product as a process of its own, so that it can be stopped, killed and weighed. It is driven
-//! by lines on standard input: `announce FIRST COUNT`, `withdraw`, `status`; SIGTERM ends it gracefully.
+//! The product's speaker alone, without listeners and pools, as a process of its own. It is driven by lines on standard
+//! input: `announce FIRST COUNT`, `withdraw`, `status`; SIGTERM ends it gracefully.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use engine::bgp::{Announcement, BgpDesired, Speaker, SpeakerHandle};
 use proto::v1;
 use serde::{Deserialize, Serialize};
@@ -14,12 +14,6 @@ use tokio::sync::mpsc;
 pub(crate) struct Args {
     /// Our address on eth0.
     address: Ipv4Addr,
-    /// BFD in milliseconds, times three.
-    #[arg(long)]
-    bfd: Option<u32>,
-    /// Announce these at once, as an engine does that starts with its last good state.
-    #[arg(long, num_args = 2, value_names = ["FIRST", "COUNT"])]
-    announce: Vec<String>,
 }
 
 /// Its answer to `status`.
@@ -29,6 +23,39 @@ pub(crate) struct Status {
     pub(crate) bfd: String,
     pub(crate) updates_out: u64,
     pub(crate) routes_sent: usize,
+}
+
+impl Status {
+    /// Of the session with the router; it may not be there yet.
+    pub(crate) fn of(session: Option<v1::BgpSession>) -> Self {
+        let session = session.unwrap_or_default();
+        Self {
+            established: session.state() == v1::BgpState::Established,
+            bfd: session.bfd_state,
+            updates_out: session.updates_out,
+            routes_sent: session.routes.iter().filter(|r| r.sent).count(),
+        }
+    }
+}
+
+/// A line on standard input.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// These VIPs instead of those before.
+    Announce(Vec<Ipv4Addr>),
+    Withdraw,
+    Status,
+}
+
+impl Input {
+    pub(crate) fn parse(line: &str) -> Result<Self> {
+        match line.split_whitespace().collect::<Vec<_>>().as_slice() {
+            ["announce", first, count] => Ok(Self::Announce(addresses(first, count)?)),
+            ["withdraw"] => Ok(Self::Withdraw),
+            ["status"] => Ok(Self::Status),
+            other => bail!("unknown command {other:?}"),
+        }
+    }
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -41,9 +68,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 async fn serve(args: &Args) -> Result<()> {
     let speaker = Speaker::spawn();
     let mut desired = desired(args);
-    if let [first, count] = args.announce.as_slice() {
-        announce(&mut desired, first, count)?;
-    }
     speaker.apply(desired.clone());
     let mut lines = input();
     let mut term = signal(SignalKind::terminate())?;
@@ -53,25 +77,27 @@ async fn serve(args: &Args) -> Result<()> {
             _ = term.recv() => None,
         };
         let Some(line) = line else { break };
-        match line.split_whitespace().collect::<Vec<_>>().as_slice() {
-            ["announce", first, count] => {
-                announce(&mut desired, first, count)?;
-                speaker.apply(desired.clone());
+        match Input::parse(&line)? {
+            Input::Announce(vips) => announce(&speaker, &mut desired, &vips),
+            Input::Withdraw => announce(&speaker, &mut desired, &[]),
+            Input::Status => {
+                let session = speaker.status().borrow().first().cloned();
+                cli::out!("{}", serde_json::to_string(&Status::of(session))?);
             }
-            ["withdraw"] => {
-                desired.routes.clear();
-                speaker.apply(desired.clone());
-            }
-            ["status"] => cli::out!("{}", serde_json::to_string(&status(&speaker))?),
-            other => anyhow::bail!("unknown command {other:?}"),
         }
     }
     speaker.shutdown("bench", Duration::from_secs(5)).await;
     Ok(())
 }
 
+fn announce(speaker: &SpeakerHandle, desired: &mut BgpDesired, vips: &[Ipv4Addr]) {
+    let routes = vips.iter().map(|a| ((*a).into(), Announcement::default()));
+    desired.routes = routes.collect();
+    speaker.apply(desired.clone());
+}
+
 /// Lines of standard input; the thread ends with it.
-fn input() -> mpsc::UnboundedReceiver<String> {
+pub(crate) fn input() -> mpsc::UnboundedReceiver<String> {
     let (sender, receiver) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
         for line in std::io::stdin().lines().map_while(Result::ok) {
@@ -83,28 +109,16 @@ fn input() -> mpsc::UnboundedReceiver<String> {
     receiver
 }
 
-fn announce(desired: &mut BgpDesired, first: &str, count: &str) -> Result<()> {
-    let first: Ipv4Addr = first.parse().context("announce FIRST COUNT")?;
-    let count: u32 = count.parse().context("announce FIRST COUNT")?;
-    let addresses = (0..count).map(|n| Ipv4Addr::from_bits(first.to_bits() + n));
-    desired.routes = addresses
-        .map(|a| (a.into(), Announcement::default()))
-        .collect();
-    Ok(())
+/// `FIRST COUNT`: so many, one after the other.
+pub(crate) fn addresses(first: &str, count: &str) -> Result<Vec<Ipv4Addr>> {
+    let first: Ipv4Addr = first.parse().context("FIRST is an IPv4 address")?;
+    let count: u32 = count.parse().context("COUNT is a number")?;
+    let numbers = first.to_bits()..first.to_bits() + count;
+    Ok(numbers.map(Ipv4Addr::from_bits).collect())
 }
 
-fn status(speaker: &SpeakerHandle) -> Status {
-    let sessions = speaker.status().borrow().clone();
-    let session = sessions.first().cloned().unwrap_or_default();
-    Status {
-        established: session.state() == v1::BgpState::Established,
-        bfd: session.bfd_state,
-        updates_out: session.updates_out,
-        routes_sent: session.routes.iter().filter(|r| r.sent).count(),
-    }
-}
-
-fn desired(args: &Args) -> BgpDesired {
+/// The router as the only peer.
+pub(crate) fn profile(bfd: bool) -> v1::BgpProfile {
     let peer = v1::BgpPeer {
         address: "10.10.0.1".to_owned(),
         subnet: "10.10.0.0/16".to_owned(),
@@ -115,9 +129,27 @@ fn desired(args: &Args) -> BgpDesired {
         connect_timer_s: 1,
         advertisement_interval_s: 5,
         advertise_vip: true,
-        bfd: args.bfd.is_some(),
+        bfd,
         ..v1::BgpPeer::default()
     };
+    v1::BgpProfile {
+        local_as: 65001,
+        ibgp: true,
+        peers: vec![peer],
+        ..v1::BgpProfile::default()
+    }
+}
+
+/// The same interval both ways, times three.
+pub(crate) fn bfd_profile(milliseconds: u32) -> v1::BfdProfile {
+    v1::BfdProfile {
+        min_rx_ms: milliseconds,
+        min_tx_ms: milliseconds,
+        multiplier: 3,
+    }
+}
+
+fn desired(args: &Args) -> BgpDesired {
     let interface = v1::Interface {
         name: "eth0".to_owned(),
         up: true,
@@ -125,19 +157,24 @@ fn desired(args: &Args) -> BgpDesired {
         ..v1::Interface::default()
     };
     BgpDesired {
-        profile: Some(v1::BgpProfile {
-            local_as: 65001,
-            ibgp: true,
-            peers: vec![peer],
-            ..v1::BgpProfile::default()
-        }),
-        bfd: args.bfd.map(|ms| v1::BfdProfile {
-            min_rx_ms: ms,
-            min_tx_ms: ms,
-            multiplier: 3,
-        }),
+        profile: Some(profile(false)),
         sessions_wanted: true,
         interfaces: vec![interface],
         ..BgpDesired::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_names_vips_one_after_the_other() {
+        let vips = ["10.99.0.255", "10.99.1.0"].map(|a| a.parse().expect("an address"));
+        let parsed = Input::parse("announce 10.99.0.255 2").expect("understood");
+        assert_eq!(parsed, Input::Announce(vips.to_vec()));
+        for wrong in ["announce 10.99.0.1", "announce x 1", "", "stop"] {
+            assert!(Input::parse(wrong).is_err(), "{wrong:?}");
+        }
     }
 }

@@ -156,6 +156,16 @@ impl Row for Measured {
     ];
 }
 
+/// Shows what was measured while more is being measured.
+pub(crate) fn tell(rows: Vec<Measured>) -> Vec<Measured> {
+    for row in &rows {
+        let (ours, bird) = (row.evenkeel.show(), row.bird.as_ref().map(Figures::show));
+        let beside = bird.map_or(String::new(), |bird| format!(", BIRD {bird}"));
+        cli::note!("  {}: {ours} {}{beside}", row.what, row.unit);
+    }
+    rows
+}
+
 pub(crate) fn print(rows: &[Measured], format: Format) {
     table::print(rows, format);
 }

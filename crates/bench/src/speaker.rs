@@ -1,5 +1,6 @@
-//! What announces the VIPs: the product's speaker, or BIRD in its place.
+//! What announces the VIPs: the whole engine, its speaker alone, or BIRD in its place.
 
+use crate::control;
 use crate::fib::wait_for;
 use crate::member::Status;
 use crate::net::{Network, engine_address};
@@ -8,29 +9,74 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fmt::Write as _;
+use std::fs::{File, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Instant;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    Evenkeel,
+    /// The product as it is shipped, with listeners, a pool and health checks; a controller beside it.
+    Engine,
+    /// Its speaker, through the interface for desired state.
+    Speaker,
     Bird,
 }
 
 impl Kind {
-    pub(crate) const BOTH: [Self; 2] = [Self::Evenkeel, Self::Bird];
+    pub(crate) const ENGINE_AND_BIRD: [Self; 2] = [Self::Engine, Self::Bird];
+    pub(crate) const SPEAKER_AND_BIRD: [Self; 2] = [Self::Speaker, Self::Bird];
 }
 
 /// A process that announces; killed when it is dropped.
 pub(crate) struct Speaker {
     kind: Kind,
     child: Child,
-    pipes: Option<(ChildStdin, BufReader<ChildStdout>)>,
-    /// BIRD's folder.
+    /// When that process was started.
+    started: Instant,
+    /// The engine's controller, or our speaker itself.
+    told: Option<Told>,
+    /// Of BIRD or the engine.
     dir: PathBuf,
+}
+
+/// A process that is told by lines.
+struct Told {
+    /// None when it is the speaker itself.
+    controller: Option<Child>,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Told {
+    /// Takes the pipes of a child.
+    fn pipes(child: &mut Child) -> Result<Self> {
+        Ok(Self {
+            controller: None,
+            input: child.stdin.take().context("stdin is piped")?,
+            output: BufReader::new(child.stdout.take().context("stdout is piped")?),
+        })
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        Ok(line)
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if let Some(controller) = &mut self.controller {
+            // It may have ended by itself.
+            let _ = controller.kill();
+            let _ = controller.wait();
+        }
+    }
 }
 
 /// What it is started with.
@@ -72,66 +118,51 @@ impl Block {
 
 impl Speaker {
     pub(crate) fn start(kind: Kind, network: &Network, spec: Spec<'_>) -> Result<Self> {
-        match kind {
-            Kind::Evenkeel => Self::start_evenkeel(network, spec),
-            Kind::Bird => Self::start_bird(network, spec),
-        }
-    }
-
-    fn start_evenkeel(network: &Network, spec: Spec<'_>) -> Result<Self> {
-        let mut command = Command::new("ip");
-        command.args([
-            "netns",
-            "exec",
-            &network.namespace(&format!("se{}", spec.engine)),
-        ]);
-        command
-            .arg(std::env::current_exe()?)
-            .args(["member", &engine_address(spec.engine)]);
-        if let Some(ms) = spec.bfd {
-            command.args(["--bfd", &ms.to_string()]);
-        }
-        if spec.at_once {
-            let Block { first, count } = spec.vips[0];
-            command.args(["--announce", &first.to_string(), &count.to_string()]);
-        }
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let input = child.stdin.take().context("stdin is piped")?;
-        let output = BufReader::new(child.stdout.take().context("stdout is piped")?);
-        Ok(Self {
-            kind: Kind::Evenkeel,
-            child,
-            pipes: Some((input, output)),
-            dir: PathBuf::new(),
-        })
-    }
-
-    fn start_bird(network: &Network, spec: Spec<'_>) -> Result<Self> {
         let dir = network.folder(&format!("se{}", spec.engine))?;
-        let namespace = network.namespace(&format!("se{}", spec.engine));
-        let child = start_bird(&namespace, &dir, &bird_config(spec)?)?;
+        let mut told = match kind {
+            Kind::Engine => Some(start_controller(network, spec, &dir)?),
+            Kind::Speaker | Kind::Bird => None,
+        };
+        let started = Instant::now();
+        let mut child = start_process(kind, network, spec, &dir)?;
+        if kind == Kind::Speaker {
+            told = Some(Told::pipes(&mut child)?);
+        }
         Ok(Self {
-            kind: Kind::Bird,
+            kind,
             child,
-            pipes: None,
+            started,
+            told,
             dir,
         })
+    }
+
+    /// After its end, with what it was started with; the engine's controller has stayed.
+    pub(crate) fn restart(&mut self, network: &Network, spec: Spec<'_>) -> Result<()> {
+        self.child.wait()?;
+        self.started = Instant::now();
+        self.child = start_process(self.kind, network, spec, &self.dir)?;
+        Ok(())
+    }
+
+    /// When the process was started.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
     }
 
     /// Announces one of the blocks of its [`Spec`], instead of what it has announced before.
     pub(crate) fn announce(&mut self, vips: Block) -> Result<()> {
         match self.kind {
-            Kind::Evenkeel => self.say(&format!("announce {} {}", vips.first, vips.count)),
+            Kind::Engine | Kind::Speaker => {
+                self.say(&format!("announce {} {}", vips.first, vips.count))
+            }
             Kind::Bird => self.tell(&format!("enable {}", vips.protocol())),
         }
     }
 
     pub(crate) fn withdraw(&mut self, vips: Block) -> Result<()> {
         match self.kind {
-            Kind::Evenkeel => self.say("withdraw"),
+            Kind::Engine | Kind::Speaker => self.say("withdraw"),
             Kind::Bird => self.tell(&format!("disable {}", vips.protocol())),
         }
     }
@@ -151,39 +182,35 @@ impl Speaker {
         Ok(kib.parse::<f64>()? / 1024.0)
     }
 
-    /// A command to our speaker, which answers nothing.
-    fn say(&mut self, line: &str) -> Result<()> {
-        let (input, _) = self
-            .pipes
-            .as_mut()
-            .context("only our speaker is told by lines")?;
-        writeln!(input, "{line}")?;
-        input.flush().map_err(Into::into)
+    fn told(&mut self) -> Result<&mut Told> {
+        self.told.as_mut().context("BIRD is not told by lines")
     }
 
-    /// What our speaker says of itself.
+    /// A command to ours, which answers nothing.
+    fn say(&mut self, line: &str) -> Result<()> {
+        let told = self.told()?;
+        told.input.write_all(format!("{line}\n").as_bytes())?;
+        told.input.flush().map_err(Into::into)
+    }
+
+    /// What ours says of itself.
     fn status(&mut self) -> Result<Status> {
         self.say("status")?;
-        let (_, output) = self
-            .pipes
-            .as_mut()
-            .context("only our speaker has a status")?;
-        let mut line = String::new();
-        output.read_line(&mut line)?;
+        let line = self.told()?.line()?;
         serde_json::from_str(&line).context("the status of the speaker")
     }
 
-    /// UPDATEs that our speaker has sent; `None` of BIRD.
+    /// UPDATEs that ours has sent; `None` of BIRD.
     pub(crate) fn updates(&mut self) -> Result<Option<u64>> {
         match self.kind {
-            Kind::Evenkeel => Ok(Some(self.status()?.updates_out)),
+            Kind::Engine | Kind::Speaker => Ok(Some(self.status()?.updates_out)),
             Kind::Bird => Ok(None),
         }
     }
 
     /// The same, once it has sent this many routes.
     pub(crate) fn updates_of(&mut self, routes: u32) -> Result<Option<u64>> {
-        if self.kind == Kind::Evenkeel {
+        if self.kind != Kind::Bird {
             let all = usize::try_from(routes)?;
             wait_for("every route to be sent", || {
                 Ok(self.status()?.routes_sent == all)
@@ -210,7 +237,7 @@ impl Speaker {
     /// The session is established and, where it has BFD, that is up.
     pub(crate) fn is_ready(&mut self, bfd: Bfd) -> Result<bool> {
         match self.kind {
-            Kind::Evenkeel => {
+            Kind::Engine | Kind::Speaker => {
                 let status = self.status()?;
                 Ok(status.established && (bfd.is_none() || status.bfd == "up"))
             }
@@ -234,7 +261,7 @@ impl Speaker {
         let waited = wait_for("a speaker to be established", || self.is_ready(bfd));
         let Err(error) = waited else { return Ok(()) };
         let standing = match self.kind {
-            Kind::Evenkeel => format!("{:?}", self.status()),
+            Kind::Engine | Kind::Speaker => format!("{:?}", self.status()),
             Kind::Bird => format!("{:?}", self.ask("show protocols all upstream")),
         };
         Err(error.context(standing))
@@ -244,12 +271,6 @@ impl Speaker {
         let pid = i32::try_from(self.child.id()).context("a pid")?;
         kill(Pid::from_raw(pid), signal).context("signal a speaker")
     }
-
-    /// Ends with the process.
-    pub(crate) fn wait(&mut self) -> Result<()> {
-        self.child.wait()?;
-        Ok(())
-    }
 }
 
 impl Drop for Speaker {
@@ -258,6 +279,74 @@ impl Drop for Speaker {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn in_namespace(network: &Network, engine: usize) -> Command {
+    let mut command = Command::new("ip");
+    let namespace = network.namespace(&format!("se{engine}"));
+    command.args(["netns", "exec", &namespace]);
+    command
+}
+
+fn start_process(kind: Kind, network: &Network, spec: Spec<'_>, dir: &Path) -> Result<Child> {
+    match kind {
+        Kind::Engine => start_engine(network, spec, dir),
+        Kind::Speaker => start_speaker(network, spec),
+        Kind::Bird => {
+            let namespace = network.namespace(&format!("se{}", spec.engine));
+            start_bird(&namespace, dir, &bird_config(spec)?)
+        }
+    }
+}
+
+fn start_engine(network: &Network, spec: Spec<'_>, dir: &Path) -> Result<Child> {
+    let log = File::create(dir.join("engine.log"))?;
+    in_namespace(network, spec.engine)
+        .args(control::engine_command(spec.engine, dir)?)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .context("start the engine")
+}
+
+fn start_speaker(network: &Network, spec: Spec<'_>) -> Result<Child> {
+    ensure!(
+        spec.bfd.is_none() && !spec.at_once,
+        "the speaker alone is told later, and has no BFD"
+    );
+    in_namespace(network, spec.engine)
+        .arg(std::env::current_exe()?)
+        .args(["member", &engine_address(spec.engine)])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("start a speaker")
+}
+
+/// With the engine's identity in the folder, and ready for the engine.
+fn start_controller(network: &Network, spec: Spec<'_>, dir: &Path) -> Result<Told> {
+    std::fs::set_permissions(dir, Permissions::from_mode(0o700))?;
+    let mut command = in_namespace(network, spec.engine);
+    command.arg(std::env::current_exe()?).args([
+        "control",
+        &spec.engine.to_string(),
+        &dir.display().to_string(),
+    ]);
+    if let Some(ms) = spec.bfd {
+        command.args(["--bfd", &ms.to_string()]);
+    }
+    if spec.at_once {
+        let Block { first, count } = spec.vips[0];
+        command.args(["--announce", &first.to_string(), &count.to_string()]);
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().context("start a controller")?;
+    let mut told = Told::pipes(&mut child)?;
+    told.controller = Some(child);
+    let ready = told.line()?;
+    ensure!(ready == "ready\n", "the controller says {ready:?}");
+    Ok(told)
 }
 
 fn answered(answer: &[u8]) -> bool {

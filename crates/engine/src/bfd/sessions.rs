@@ -16,6 +16,13 @@ use super::status::{Counters, Snapshot};
 use super::untold::Untold;
 use super::{BfdConfig, BfdEvent, BfdKey, BfdReport};
 
+/// With many sessions the thread does not wake for every packet: after a round it sleeps as long as the fastest
+/// session has slack, at most this long, and then takes what has come at once. Detection is late by as much.
+const PAUSE_MAX: Duration = Duration::from_millis(5);
+
+/// The same while no session is up or one has just come up, and after a round in which more came than could be read.
+pub(super) const PAUSE_MIN: Duration = Duration::from_millis(1);
+
 /// After sockets or an interface that could not be had.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -23,6 +30,10 @@ const RETRY: Duration = Duration::from_secs(1);
 /// peer needs longer, and not longer than a minute.
 const GOODBYE_MIN: Duration = Duration::from_millis(3200);
 const GOODBYE_MAX: Duration = Duration::from_secs(60);
+
+/// A session that came up less than this ago is asked by Poll: the peer goes on at its slow rate until it has our Final
+/// (RFC 5880 section 6.8.3). Two packets of the slow rate.
+const SETTLING: Duration = Duration::from_secs(2);
 
 /// RFC 5881 section 5.
 const TTL_SINGLE_HOP: u8 = 255;
@@ -115,10 +126,11 @@ impl Sessions {
         deadlines.chain(self.retry_at).min()
     }
 
-    /// The shortest of the sessions that are up.
-    pub(super) fn slack(&self) -> Option<Duration> {
+    /// How long packets may wait unread.
+    pub(super) fn patience(&self, now: Instant) -> Duration {
         let slots = self.slots.iter().flatten();
-        slots.filter_map(|slot| slot.session.slack()).min()
+        let shortest = slots.filter_map(|slot| patience(&slot.session, now)).min();
+        shortest.unwrap_or(PAUSE_MIN).min(PAUSE_MAX)
     }
 
     /// Silence is judged up to `heard_until`.
@@ -378,6 +390,13 @@ impl Sessions {
     }
 }
 
+/// How long a session's packets may wait unread; none while it is not up.
+fn patience(session: &Session, now: Instant) -> Option<Duration> {
+    let slack = session.slack()?;
+    let settles = now.duration_since(session.state_since()) < SETTLING;
+    Some(if settles { slack.min(PAUSE_MIN) } else { slack })
+}
+
 fn core_config(config: BfdConfig) -> Config {
     let BfdConfig {
         min_tx,
@@ -389,5 +408,46 @@ fn core_config(config: BfdConfig) -> Config {
         min_tx,
         min_rx,
         multiplier,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::bfd::Packet;
+
+    fn session(discriminator: u32, now: Instant) -> Session {
+        let interval = Duration::from_millis(80);
+        let config = Config {
+            min_tx: interval,
+            min_rx: interval,
+            multiplier: 3,
+        };
+        Session::new(config, discriminator, now, 1)
+    }
+
+    /// What one sends reaches the other, both ways, until both are up.
+    fn come_up(sessions: &mut [Session; 2], now: Instant) {
+        for (from, to) in [(0, 1), (1, 0), (0, 1), (1, 0)] {
+            let at = sessions[from].next_deadline().expect("sends");
+            let packet = sessions[from].transmit(at.max(now)).expect("a packet");
+            let packet = Packet::decode(&packet).expect("well formed");
+            sessions[to].on_packet(now, &packet).expect("taken");
+        }
+    }
+
+    #[test]
+    fn packets_of_a_session_that_has_just_come_up_wait_no_longer_than_a_millisecond() {
+        let now = Instant::now();
+        let mut both = [session(1, now), session(2, now)];
+        assert_eq!(patience(&both[0], now), None);
+        come_up(&mut both, now);
+        let [session, _] = &both;
+        assert_eq!(patience(session, now), Some(PAUSE_MIN));
+        let almost = now + SETTLING - Duration::from_millis(1);
+        assert_eq!(patience(session, almost), Some(PAUSE_MIN));
+        let slack = session.slack();
+        assert_eq!(patience(session, now + SETTLING), slack);
+        assert!(slack > Some(PAUSE_MIN), "{slack:?}");
     }
 }

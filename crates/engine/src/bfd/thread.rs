@@ -14,7 +14,7 @@ use nix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc::Sender as Reports;
 
 use super::inbox::{Inbox, RECEIVERS_MAX};
-use super::sessions::Sessions;
+use super::sessions::{PAUSE_MIN, Sessions};
 use super::status::Snapshot;
 use super::{BfdReport, Command, Shared};
 
@@ -23,13 +23,6 @@ const STATUS_PERIOD: Duration = Duration::from_secs(1);
 
 /// After a change of state at once, but not more often than this.
 const STATUS_PERIOD_MIN: Duration = Duration::from_millis(20);
-
-/// With many sessions the thread does not wake for every packet: after a round it sleeps as long as the fastest
-/// session has slack, at most this long, and then takes what has come at once. Detection is late by as much.
-const PAUSE_MAX: Duration = Duration::from_millis(5);
-
-/// The same while no session is up, and after a round in which more came than could be read.
-const PAUSE_MIN: Duration = Duration::from_millis(1);
 
 pub(super) struct Worker {
     commands: Commands<Command>,
@@ -118,17 +111,16 @@ impl Worker {
         self.woken_at = Instant::now();
     }
 
-    /// See [`PAUSE_MAX`]. Where packets are rare, the last wake-up is longer ago than the pause would last.
+    /// See [`Sessions::patience`]. Where packets are rare, the last wake-up is longer ago than the pause would last.
     #[expect(
         clippy::disallowed_methods,
         reason = "the pause is what is wanted: packets that come meanwhile wait for its end"
     )]
     fn pause(&self, deadline: Instant) {
-        let slack = self.sessions.slack().unwrap_or(PAUSE_MIN).min(PAUSE_MAX);
         let now = Instant::now();
         let until = match self.inbox.is_overrun() {
             true => now + PAUSE_MIN,
-            false => deadline.min(self.woken_at + slack),
+            false => deadline.min(self.woken_at + self.sessions.patience(now)),
         };
         let left = until.saturating_duration_since(now);
         if !left.is_zero() {

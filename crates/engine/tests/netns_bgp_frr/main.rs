@@ -394,12 +394,13 @@ fn a_reset_by_the_operator_says_so_and_touches_no_other_session() {
             ..peer(2)
         };
         speaker.apply(desired(vec![peer(1), reset.clone()], &[VIP]));
+        // What the router says: it may refuse our first try to come back, which is our last error then.
         until_neighbor(second, "10.10.2.11", "a second session", |n| {
-            n["connectionsEstablished"] == 2 && n["bgpState"] == "Established"
+            n["lastNotificationReason"] == "Cease/Administrative Reset"
+                && n["connectionsEstablished"] == 2
+                && n["bgpState"] == "Established"
         })
         .await;
-        let told = speaker.status().borrow()[1].last_error.clone();
-        assert!(told.contains("Administrative Reset (6/4)"), "{told}");
         until_established(&speaker, 2).await;
         until_fib(second, VIP, &["10.10.2.11"]).await;
         let after = traffic(second, "10.10.2.11").await;
