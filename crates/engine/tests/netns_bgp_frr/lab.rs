@@ -311,6 +311,11 @@ impl Router {
         await_file(Path::new(&path(&format!("{daemon}.vty"))));
     }
 
+    /// The log of bgpd.
+    pub fn said(&self) -> String {
+        fs::read_to_string(self.dir.join("bgpd.log")).expect("bgpd has a log")
+    }
+
     /// SIGKILL; the kernel closes the router's connections.
     pub fn kill_bgpd(&mut self) {
         let mut bgpd = self.daemons.pop().expect("bgpd is the last daemon");

@@ -29,6 +29,7 @@ const ENGINE: &str = "10.10.1.11";
 const IBGP: &str = "
 router bgp 65000
  bgp router-id 10.10.1.1
+ bgp log-neighbor-changes
  neighbor 10.10.1.11 remote-as 65000
  neighbor 10.10.1.11 passive
 ";
@@ -394,11 +395,15 @@ fn a_reset_by_the_operator_says_so_and_touches_no_other_session() {
             ..peer(2)
         };
         speaker.apply(desired(vec![peer(1), reset.clone()], &[VIP]));
-        // What the router says: it may refuse our first try to come back, which is our last error then.
         until_neighbor(second, "10.10.2.11", "a second session", |n| {
-            n["lastNotificationReason"] == "Cease/Administrative Reset"
-                && n["connectionsEstablished"] == 2
-                && n["bgpState"] == "Established"
+            n["connectionsEstablished"] == 2 && n["bgpState"] == "Established"
+        })
+        .await;
+        // The router is asked: it may refuse our first try to come back, which is our last error then.
+        let told = "received from neighbor 10.10.2.11 6/4 (Cease/Administrative Reset)";
+        wait_for("the reset in the router's log", PATIENCE, async || {
+            let said = second.said();
+            said.contains(told).then_some(()).ok_or(said)
         })
         .await;
         until_established(&speaker, 2).await;
