@@ -38,13 +38,13 @@ fuzz: ## Run every fuzz target for FUZZ_SECONDS (60) each
 
 bench-bgp: ## Announcements to FRR and BIRD, beside BIRD in the engine's place (needs root; RUNS=20)
 	@scripts/install-deps.sh test
-	@$(MAKE) --no-print-directory build
-	cargo run --release --locked -p evenkeel-bench -- bgp --runs $(RUNS)
+	cargo build --release --locked --workspace --bins
+	target/release/evenkeel-bench bgp --runs $(RUNS)
 
-bench-failover: ## Failures and starts of an engine, 64 BFD sessions; about 20 minutes (needs root; RUNS=20)
+bench-failover: ## Failures and starts of an engine, 64 BFD sessions; about 35 minutes (needs root; RUNS=20)
 	@scripts/install-deps.sh test
-	@$(MAKE) --no-print-directory build
-	cargo run --release --locked -p evenkeel-bench -- failover --runs $(RUNS) --bfd-seconds 600
+	cargo build --release --locked --workspace --bins
+	target/release/evenkeel-bench failover --runs $(RUNS) --bfd-seconds 600
 
 lint: ## The quick part of it: format, lints, docs, dependencies
 	@scripts/test.sh lint
