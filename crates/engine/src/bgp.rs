@@ -44,6 +44,7 @@ use std::time::Duration;
 
 use proto::v1;
 
+pub(crate) use plan::own_address;
 pub use plan::{ProfileError, check_profile};
 pub use speaker::{Speaker, SpeakerHandle};
 

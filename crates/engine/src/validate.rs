@@ -30,7 +30,7 @@ pub(crate) fn validate(state: &DesiredState, interfaces: &[Interface]) -> Result
     if let Some(profile) = state.vrf.as_ref().and_then(|v| v.bgp.as_ref()) {
         bgp::check_profile(profile)
             .map_err(|e| refuse(format!("vrf.bgp.{}", e.field), e.reason))?;
-        check_peers(profile)?;
+        check_peers(profile, interfaces)?;
         check_interfaces(profile, interfaces)?;
     }
     check_vips(state, interfaces)?;
@@ -41,19 +41,24 @@ pub(crate) fn validate(state: &DesiredState, interfaces: &[Interface]) -> Result
 }
 
 /// An external peer off the link is reached only with a TTL for it (`ebgp_multihop`); an internal one may be a loopback.
-fn check_peers(profile: &BgpProfile) -> Result<(), Refusal> {
+/// None is this host itself.
+fn check_peers(profile: &BgpProfile, interfaces: &[Interface]) -> Result<(), Refusal> {
     for (i, peer) in profile.peers.iter().enumerate() {
         let (Ok(address), Ok(subnet)) =
             (peer.address.parse::<IpAddr>(), peer.subnet.parse::<IpNet>())
         else {
             continue; // refused by check_profile
         };
+        let wrong = |reason| refuse(format!("vrf.bgp.peers[{i}].address"), reason);
+        if let Some(reason) = bgp::own_address(interfaces, address) {
+            return Err(wrong(reason));
+        }
         let external = peer.remote_as != peer.local_as;
         if external && peer.ebgp_multihop == 0 && !subnet.contains(&address) {
             let reason = format!(
                 "{address} is not in {subnet}: an external peer off the link needs ebgp_multihop"
             );
-            return Err(refuse(format!("vrf.bgp.peers[{i}].address"), reason));
+            return Err(wrong(reason));
         }
     }
     Ok(())
@@ -356,7 +361,7 @@ mod tests {
     #[test]
     fn every_broken_field_is_named() {
         type Break = fn(&mut DesiredState);
-        let cases: [(Break, &str); 18] = [
+        let cases: [(Break, &str); 19] = [
             (|s| s.vips[0].address = "x".into(), "vips[0].address"),
             (
                 |s| s.vips[0].address = "224.0.0.1".into(),
@@ -375,6 +380,10 @@ mod tests {
                 "vrf.bgp.peers[0].hold_time_s",
             ),
             (|s| far_and_external(peer_of(s)), "vrf.bgp.peers[0].address"),
+            (
+                |s| peer_of(s).address = OURS.into(),
+                "vrf.bgp.peers[0].address",
+            ),
             (
                 |s| service(s).pool_uuid = "q".into(),
                 "virtual_services[0].pool_uuid",

@@ -41,6 +41,18 @@ pub fn check_profile(profile: &v1::BgpProfile) -> Result<(), ProfileError> {
     Ok(())
 }
 
+/// Why `peer` can be no peer of ours, when it is an address of this host: what is sent to it never leaves the host, also
+/// while a router on the link has it too. A link-local address is another one on every link (RFC 4291 section 2.5.6).
+pub(crate) fn own_address(interfaces: &[v1::Interface], peer: IpAddr) -> Option<String> {
+    let on_one_link = matches!(peer, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    let has = |i: &&v1::Interface| interface_networks(i).any(|net| net.addr() == peer);
+    let interface = interfaces.iter().filter(|_| !on_one_link).find(has)?;
+    let name = &interface.name;
+    Some(format!(
+        "{peer} is the address of our interface {name}; a peer is another host"
+    ))
+}
+
 /// One session: a peer as seen from one local address.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct SessionKey {
@@ -182,6 +194,10 @@ impl Plan {
             drained,
         } = *given;
         self.configured.insert(peer.address);
+        if let Some(text) = own_address(&desired.interfaces, peer.address) {
+            self.absent.push(peer.absent("invalid_configuration", text));
+            return;
+        }
         if peer.shutdown {
             self.shut_down.insert(peer.address);
             self.absent

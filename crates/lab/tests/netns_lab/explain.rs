@@ -1,7 +1,6 @@
 //! `explain vip`: each condition is broken in turn, and must be the one that is named.
 //!
-//! `peer_configuration_valid` is not here: the API refuses what an engine could not put in force. It is tested with
-//! made-up reports and refusals beside the controller's `plan/explain.rs`, as is every condition and every text.
+//! Every condition and every text, with made-up reports and refusals, is beside the controller's `plan/explain.rs`.
 
 use crate::support::{Lab, apply, can_run, evenkeel, lab, lab_ok, wait_for, wait_for_state};
 use model::condition::Condition;
@@ -122,13 +121,31 @@ impl Broken {
         lab_ok(&set);
     }
 
+    fn address_of_se_1(&self, what: &str, address: &str) {
+        let command = ["exec", "--run", self.lab.0, "se-1", "ip", "address", what];
+        lab_ok(&[&command[..], &[address, "dev", "eth1"]].concat());
+    }
+
+    /// What only an engine can know of a peer that the API has accepted: whether the address is its own. It comes up on
+    /// the engine's host while the session stands; and an edit names another one, which changes nothing in force.
+    fn peer_that_is_this_host(&self) {
+        let condition = "peer_configuration_valid";
+        let text = "10.10.10.1 is the address of our interface eth1";
+        self.address_of_se_1("add", "10.10.10.1/32");
+        self.names(condition, text, &[], false);
+        self.address_of_se_1("del", "10.10.10.1/32");
+        self.holds();
+
+        apply(&self.lab, &profile("", "peer_ip: 10.10.10.11"));
+        let text = "bgp_profile.peers[10.10.10.11].peer_ip: 10.10.10.11 is the address of our interface eth0";
+        // The path is the one to the peer in force, to which the refusal says nothing.
+        self.names("engine_connected", text, &[], true);
+        self.restore();
+    }
+
     /// The session stays where it is, and a path of its own names the other interface; a state that the engine
     /// refuses for it is named on the path that is announced.
     fn second_interface_in_the_subnet(&self) {
-        let address = |what: &str| {
-            let command = ["exec", "--run", self.lab.0, "se-1", "ip", "address", what];
-            lab_ok(&[&command[..], &["10.10.10.99/24", "dev", "eth1"]].concat());
-        };
         // The path without a session comes first.
         let named = |what: &str, path: usize, text: &str| {
             wait_for(what, || {
@@ -142,12 +159,12 @@ impl Broken {
                 }
             });
         };
-        address("add");
+        self.address_of_se_1("add", "10.10.10.99/24");
         let text = "interfaces eth0 and eth1 are both in 10.10.10.0/24";
         named("the second interface is named", 0, text);
         apply(&self.lab, &profile("", "advertise_snat_ip: false"));
         named("the refusal is named", 1, "it refuses generation");
-        address("del");
+        self.address_of_se_1("del", "10.10.10.99/24");
         self.restore();
     }
 
@@ -233,6 +250,7 @@ fn conditions_of_the_session_are_named_in_turn() {
         return;
     }
     let lab = up("texp");
+    lab.peer_that_is_this_host();
     lab.breaks(&profile("", "shutdown: true"), "peer_enabled", "shut down");
     lab.breaks(
         &profile("", "peer_ip: 10.99.0.1, subnet: 10.99.0.0/24"),
@@ -362,4 +380,13 @@ fn families_that_a_session_does_not_carry_are_named() {
         "eth0",
     ]);
     over_ipv4("next_hop_present");
+}
+
+/// A condition that is new has to be broken here too.
+#[test]
+fn every_condition_is_among_those_that_are_broken_here() {
+    let here = include_str!("explain.rs");
+    let missing = |c: &Condition| !here.contains(&format!("\"{}\"", c.code()));
+    let missing: Vec<_> = Condition::ALL.into_iter().filter(missing).collect();
+    assert_eq!(missing, []);
 }

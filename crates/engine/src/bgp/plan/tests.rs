@@ -67,6 +67,26 @@ fn a_second_interface_in_the_subnet_is_refused_and_takes_nothing_away() {
     assert_eq!(only(&later).0.interface, "eth0");
 }
 
+/// Adding the router's address to a wrong interface does it, as does a `peer_ip` that is the engine's own.
+#[test]
+fn a_peer_with_an_address_of_this_host_has_no_session_and_is_named() {
+    let mut desired = desired(vec![peer("10.10.10.1", "10.10.10.0/24")]);
+    let before = plan(&desired).sessions;
+    desired.interfaces[1].addresses.push("10.10.10.1/32".into());
+    let later = plan_after(&desired, &before);
+    assert_eq!(later.sessions, Sessions::new());
+    let [absent] = &later.absent[..] else {
+        panic!("one: {later:?}")
+    };
+    let text = "10.10.10.1 is the address of our interface eth1; a peer is another host";
+    assert_eq!(
+        (absent.code, absent.text.as_str()),
+        ("invalid_configuration", text)
+    );
+    desired.interfaces[1].addresses.pop();
+    assert_eq!(plan_after(&desired, &later.sessions).sessions, before);
+}
+
 fn only(plan: &Plan) -> (&SessionKey, &SessionPlan) {
     assert_eq!(plan.sessions.len(), 1, "{plan:?}");
     plan.sessions.iter().next().unwrap()
