@@ -130,6 +130,20 @@ impl Control {
         crate::fabric::inside(&self.namespace, || manifest.apply(&self.client, |_| ()))?
     }
 
+    /// Changes an object, named `TYPE/NAME`, by operations of RFC 6902.
+    pub(crate) fn patch(&self, object: &str, operations: &[Value]) -> Result<()> {
+        let (kind, name) = object
+            .split_once('/')
+            .with_context(|| format!("object {object:?}: write it as TYPE/NAME"))?;
+        let found = self.call(|c| c.get_by_name(kind, name))?;
+        let found = found.with_context(|| format!("object {object}: there is none"))?;
+        let path = format!("/api/{kind}/{}", found["uuid"].as_str().unwrap_or_default());
+        let body = json!({ "json_patch": operations });
+        self.call(|c| c.patch(&path, &body))
+            .with_context(|| format!("change {object}"))?;
+        Ok(())
+    }
+
     /// The virtual service of this name, with its only VIP.
     pub(crate) fn virtual_service(&self, name: &str) -> Result<VirtualService> {
         let found = self.call(|c| c.get_by_name("virtualservice", name))?;

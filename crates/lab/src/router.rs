@@ -150,6 +150,15 @@ pub struct Session {
     pub state: String,
     /// Ports of its TCP connection at the router and at the neighbour, empty without one: others are another session.
     pub ports: String,
+    /// How often it was established since the router knows the neighbour; BIRD does not count.
+    pub times_established: Option<u64>,
+}
+
+impl Session {
+    /// True when routes are exchanged.
+    pub(crate) fn is_established(&self) -> bool {
+        self.state == "Established"
+    }
 }
 
 /// A command as a user would type it on the router: its shells, `vtysh` and `birdc`, find the daemons of this node.
@@ -185,22 +194,24 @@ pub(crate) fn sessions(kind: RouterKind, namespace: &str, dir: &Path) -> Result<
     };
     let established = ["-N", namespace, "-H", "-t", "-n", "state", "established"];
     let ports = connections(&run("ss", &established)?);
-    let session = |(neighbor, state)| Session {
+    let session = |(neighbor, (state, times_established))| Session {
         neighbor,
         state,
         ports: ports.get(&neighbor).cloned().unwrap_or_default(),
+        times_established,
     };
     Ok(states.into_iter().map(session).collect())
 }
 
-/// States by neighbour.
-type States = BTreeMap<IpAddr, String>;
+/// By neighbour, its state and how often it was established.
+type States = BTreeMap<IpAddr, (String, Option<u64>)>;
 
-/// `{"10.1.0.2": {"bgpState": …}, …}`.
+/// `{"10.1.0.2": {"bgpState": …, "connectionsEstablished": …}, …}`.
 fn frr_states(neighbors: &Value) -> States {
     let state = |(address, neighbor): (&String, &Value)| {
-        let word = neighbor["bgpState"].as_str()?;
-        Some((address.parse().ok()?, word.to_owned()))
+        let word = neighbor["bgpState"].as_str()?.to_owned();
+        let times = neighbor["connectionsEstablished"].as_u64();
+        Some((address.parse().ok()?, (word, times)))
     };
     let all = neighbors.as_object().into_iter().flatten();
     all.filter_map(state).collect()
@@ -216,7 +227,7 @@ fn bird_states(shown: &str) -> States {
             Some(("BGP state", word)) => state = word.trim(),
             Some(("Neighbor address", address)) => {
                 let neighbor = address.trim().parse();
-                found.extend(neighbor.map(|n| (n, state.to_owned())));
+                found.extend(neighbor.map(|n| (n, (state.to_owned(), None))));
             }
             _ => (),
         }
@@ -253,18 +264,21 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn states(list: &[(&str, &str)]) -> States {
+    fn states(list: &[(&str, &str, Option<u64>)]) -> States {
         let parsed = list
             .iter()
-            .map(|(n, s)| (n.parse().unwrap(), (*s).to_owned()));
+            .map(|(n, s, times)| (n.parse().unwrap(), ((*s).to_owned(), *times)));
         parsed.collect()
     }
 
     #[test]
     fn states_are_read_from_frr() {
-        let up = json!({ "bgpState": "Established" });
+        let up = json!({ "bgpState": "Established", "connectionsEstablished": 2 });
         let shown = json!({ "10.1.0.2": up, "fd00::2": { "bgpState": "Active" }, "vrfId": 0 });
-        let expected = states(&[("10.1.0.2", "Established"), ("fd00::2", "Active")]);
+        let expected = states(&[
+            ("10.1.0.2", "Established", Some(2)),
+            ("fd00::2", "Active", None),
+        ]);
         assert_eq!(frr_states(&shown), expected);
         assert_eq!(frr_states(&json!({})), States::new());
     }
@@ -286,7 +300,8 @@ range      BGP        ---        start  10:00:00.000  Passive
   BGP state:          Passive
     Neighbor range:   10.10.10.0/24
 ";
-        assert_eq!(bird_states(shown), states(&[("10.1.0.2", "Established")]));
+        let expected = states(&[("10.1.0.2", "Established", None)]);
+        assert_eq!(bird_states(shown), expected);
     }
 
     #[test]

@@ -86,6 +86,10 @@ pub struct Step {
     pub action: Action,
     /// Seconds of traffic after the routes have settled.
     pub observe_s: u64,
+    /// The router that the traffic goes over must not notice the step: it keeps every session and the route as they
+    /// are, no flow moves or breaks, no short connection fails.
+    #[serde(default)]
+    pub undisturbed: bool,
 }
 
 /// What a step does.
@@ -136,6 +140,51 @@ pub enum Action {
     Start {
         /// The node.
         node: String,
+    },
+    /// A change of an object through the API, and what must follow.
+    Edit(Edit),
+}
+
+/// A change of an object.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Edit {
+    /// Type and name: `vrfcontext/global`.
+    pub object: String,
+    /// The operations `add`, `remove` and `replace` of RFC 6902: all of them or none.
+    pub patch: Vec<serde_json::Value>,
+    /// What must follow, waited for in this order.
+    #[serde(default, rename = "then")]
+    pub follows: Vec<Follow>,
+}
+
+/// What a change of an object leads to, as a router sees it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Follow {
+    /// Its kernel has the VIP over every SE that is placed, and over nothing else.
+    Route {
+        /// Node of the router.
+        router: String,
+    },
+    /// Its kernel has no route to the VIP.
+    NoRoute {
+        /// Node of the router.
+        router: String,
+    },
+    /// Every SE that is placed has a session with it, over another connection than before the change.
+    NewSessions {
+        /// Node of the router.
+        router: String,
+    },
+    /// A command there, as `lab exec` runs it, answers with this text.
+    Says {
+        /// Node of the router.
+        router: String,
+        /// Program and arguments.
+        command: Vec<String>,
+        /// Text in the answer.
+        contains: String,
     },
 }
 

@@ -80,6 +80,13 @@ impl Watch {
             .unwrap_or_default()
     }
 
+    /// How often the route has changed since `since`.
+    pub fn changes_since(&self, since: Instant) -> usize {
+        let changes = self.shared.changes.lock();
+        let changes = changes.unwrap_or_else(PoisonError::into_inner);
+        changes.iter().filter(|c| c.at > since).count()
+    }
+
     /// Waits until the route fulfils a condition at some moment since `since`; that moment.
     pub fn wait(
         &self,

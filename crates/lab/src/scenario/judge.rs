@@ -2,6 +2,7 @@
 
 use super::Bars;
 use crate::member::traffic::{Failure, Report};
+use crate::router::Session;
 use cli::output::table::{Column, Row};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,25 @@ pub struct Flow {
     pub to: String,
     /// How often it changed.
     pub moves: u32,
+}
+
+/// What the traffic's router says of itself around a step that it must not notice.
+#[derive(Debug, Clone, Default)]
+pub struct Calm {
+    /// Its sessions when the step began.
+    pub before: Vec<Session>,
+    /// Its sessions at the end.
+    pub after: Vec<Session>,
+    /// How often its route to the VIP changed in between.
+    pub route_changes: usize,
+}
+
+impl Calm {
+    /// Sessions that are the same connection as before, established and not one time more often.
+    fn kept(&self) -> usize {
+        let same = |s: &&Session| s.is_established() && self.after.contains(s);
+        self.before.iter().filter(same).count()
+    }
 }
 
 /// Everything seen in a step.
@@ -46,6 +66,8 @@ pub struct Observation {
     pub engines_by_mac: BTreeMap<String, String>,
     /// The client's own counts.
     pub report: Report,
+    /// Of a step that must not be noticed.
+    pub calm: Option<Calm>,
     /// What else did not hold, found while the step ran.
     pub violations: Vec<String>,
 }
@@ -81,6 +103,8 @@ pub struct StepResult {
     pub short_failed: u64,
     /// Longest time between a message and its answer.
     pub longest_gap_ms: u64,
+    /// Sessions of the traffic's router that the step left alone; of a step that may touch them, nothing.
+    pub sessions_kept: Option<usize>,
     /// What did not hold; empty is good.
     pub violations: Vec<String>,
 }
@@ -99,6 +123,9 @@ impl Row for StepResult {
             format!("{}/{}", r.short_ok, r.short_failed)
         }),
         Column::wide("GAP ms", |r| r.longest_gap_ms.to_string()),
+        Column::wide("SESSIONS KEPT", |r| {
+            r.sessions_kept.map(|n| n.to_string()).unwrap_or_default()
+        }),
         Column::wide("REASONS", |r| counts(&r.broken_reasons)),
         Column::new("HOLDS", |r| {
             if r.violations.is_empty() { "yes" } else { "NO" }.to_owned()
@@ -147,6 +174,7 @@ pub fn judge(seen: &Observation, bars: &Bars) -> StepResult {
     let mut result = measure(seen);
     result.violations.extend(route_violations(seen, bars));
     result.violations.extend(flow_violations(seen));
+    result.violations.extend(disturbances(seen, &result));
     result
 }
 
@@ -186,6 +214,7 @@ fn measure(seen: &Observation) -> StepResult {
         short_ok: seen.report.short_ok,
         short_failed: seen.report.short_failed,
         longest_gap_ms: seen.report.longest_gap_ms,
+        sessions_kept: seen.calm.as_ref().map(Calm::kept),
         violations: seen.violations.clone(),
     }
 }
@@ -272,6 +301,31 @@ fn flow_violations(seen: &Observation) -> Vec<String> {
                 first.port
             ));
         }
+    }
+    violations
+}
+
+/// What a step disturbed that should have disturbed nothing.
+fn disturbances(seen: &Observation, result: &StepResult) -> Vec<String> {
+    let Some(calm) = &seen.calm else {
+        return Vec::new();
+    };
+    let counts = [
+        (result.flows_moved as u64, "flow(s) moved"),
+        (result.flows_broken as u64, "flow(s) broke"),
+        (result.short_failed, "short connection(s) failed"),
+        (calm.route_changes as u64, "time(s) the route changed"),
+    ];
+    let mut violations: Vec<_> = counts
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what} in a step that nothing should notice"))
+        .collect();
+    if calm.before.is_empty() || calm.before != calm.after || calm.kept() != calm.before.len() {
+        let (before, after) = (&calm.before, &calm.after);
+        violations.push(format!(
+            "the router's sessions were {before:?} and are {after:?}"
+        ));
     }
     violations
 }
@@ -403,6 +457,78 @@ mod tests {
             violations(|seen| seen.report.short_failures.push(failure(1000))).len(),
             1
         );
+    }
+
+    fn session(ports: &str, times_established: u64) -> Session {
+        Session {
+            neighbor: [10, 0, 0, 1].into(),
+            state: "Established".into(),
+            ports: ports.into(),
+            times_established: Some(times_established),
+        }
+    }
+
+    /// Violations of a step that nothing should notice, with this changed.
+    fn disturbed(change: impl FnOnce(&mut Observation, &mut Calm)) -> Vec<String> {
+        violations(|seen| {
+            let mut calm = Calm {
+                before: vec![session("179 5000", 1)],
+                after: vec![session("179 5000", 1)],
+                route_changes: 0,
+            };
+            change(seen, &mut calm);
+            seen.calm = Some(calm);
+        })
+    }
+
+    #[test]
+    fn a_step_that_nothing_notices_holds() {
+        assert_eq!(disturbed(|_, _| ()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn whatever_moves_breaks_or_fails_disturbs_also_where_it_is_explained() {
+        let moved = |seen: &mut Observation| {
+            seen.flows.get_mut(&1000).expect("there").moves = 1;
+        };
+        let text = "1 flow(s) moved in a step that nothing should notice";
+        assert_eq!(disturbed(|seen, _| moved(seen)), [text]);
+        let broken = disturbed(|seen, _| {
+            moved(seen);
+            seen.report.broken.push(failure(1000));
+            seen.report.short_failed = 1;
+        });
+        assert_eq!(broken.len(), 3, "{broken:?}");
+    }
+
+    #[test]
+    fn another_connection_another_count_a_session_less_or_more_disturb() {
+        for after in [
+            vec![session("179 5001", 1)],
+            vec![session("179 5000", 2)],
+            vec![],
+            vec![session("179 5000", 1), session("179 6000", 1)],
+        ] {
+            let found = disturbed(|_, calm| calm.after = after);
+            assert!(
+                found.len() == 1 && found[0].contains("sessions were"),
+                "{found:?}"
+            );
+        }
+        let found = disturbed(|_, calm| calm.route_changes = 2);
+        assert!(
+            found[0].starts_with("2 time(s) the route changed"),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn a_router_without_sessions_proves_nothing() {
+        let found = disturbed(|_, calm| {
+            calm.before.clear();
+            calm.after.clear();
+        });
+        assert_eq!(found.len(), 1, "{found:?}");
     }
 
     #[test]

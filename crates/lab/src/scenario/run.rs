@@ -2,7 +2,7 @@
 
 use super::fib::{NextHops, Watch};
 use super::helper::Helper;
-use super::judge::{Flow, Observation, StepResult, judge};
+use super::judge::{Calm, Flow, Observation, StepResult, judge};
 use super::{Action, Direction, LogLine, Scenario, Step};
 use crate::control::{Control, VirtualService};
 use crate::lifecycle::{self, UpOptions};
@@ -11,6 +11,7 @@ use crate::member::traffic::Report;
 use crate::nodes;
 use crate::process::wait_for;
 use crate::record::Record;
+use crate::router::{self, Session};
 use crate::topology::{Folder, Params, Topology};
 use anyhow::{Context, Result, bail, ensure};
 use cli::note;
@@ -21,6 +22,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
+
+mod edit;
 
 /// How long a route may take before a step goes on without it; the bar that judges it is lower.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -322,6 +325,8 @@ impl<'a> Runner<'a> {
         self.capture("mark")?;
         let ports: BTreeSet<u16> = serde_json::from_value(self.traffic("mark")?["ports"].take())?;
         let before = self.names(&self.fib.now());
+        let calm = self.calm_before(step)?;
+        let began = Instant::now();
         let done = self.act(&step.action)?;
         self.traffic("share")?;
         traffic_for(Duration::from_secs(step.observe_s));
@@ -330,7 +335,39 @@ impl<'a> Runner<'a> {
         seen.first_connection_s = self.first_connections(&seen, done.called_us);
         seen.api_to_fib_s = done.api_to_fib_s;
         seen.violations = done.violations;
+        seen.calm = self.calm_after(calm, began)?;
         Ok(judge(&seen, &self.scenario.bars))
+    }
+
+    /// What the traffic's router shall still say after a step that it must not notice.
+    fn calm_before(&self, step: &Step) -> Result<Option<Calm>> {
+        let router = &self.scenario.router;
+        let calm = step.undisturbed.then(|| {
+            let before = self.sessions(router)?;
+            Ok(Calm {
+                before,
+                ..Calm::default()
+            })
+        });
+        calm.transpose()
+    }
+
+    fn calm_after(&self, calm: Option<Calm>, began: Instant) -> Result<Option<Calm>> {
+        let Some(mut calm) = calm else {
+            return Ok(None);
+        };
+        calm.after = self.sessions(&self.scenario.router)?;
+        calm.route_changes = self.fib.changes_since(began);
+        Ok(Some(calm))
+    }
+
+    /// The BGP sessions of the router in a node, as it shows them.
+    fn sessions(&self, node: &str) -> Result<Vec<Session>> {
+        let role = self.topology.node(node)?.router.as_ref();
+        let role = role.with_context(|| format!("node {node} is no router"))?;
+        let (namespace, dir) = (self.record.namespace(node), self.record.node_dir(node));
+        router::sessions(role.kind, &namespace, &dir)
+            .with_context(|| format!("ask {node} for its sessions"))
     }
 
     /// Looks at the end of a step.
@@ -419,6 +456,7 @@ impl<'a> Runner<'a> {
             Action::ScaleIn { times, from } => self.scale(Direction::In, *times, from),
             Action::Signal { .. } => self.signal(action),
             Action::Start { node } => self.start_again(node),
+            Action::Edit(edit) => self.edit(edit),
         }
     }
 
