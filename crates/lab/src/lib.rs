@@ -121,9 +121,9 @@ pub struct RunArgs {
     pub scenario: String,
     #[command(flatten)]
     which: WhichLab,
-    /// Topology to bring up where no lab is.
-    #[arg(long, default_value = DEFAULT_TOPOLOGY)]
-    pub topology: String,
+    /// Topology to bring up where no lab is; by default the one that has the scenario.
+    #[arg(long)]
+    pub topology: Option<String>,
     #[command(flatten)]
     settings: Settings,
     /// Bring a new lab up even where one is.
@@ -210,9 +210,13 @@ fn up(args: UpArgs) -> Result<()> {
 }
 
 fn run_scenario(args: RunArgs) -> Result<ExitCode> {
+    let topology = args.topology.unwrap_or_else(|| {
+        let found = topology::of_scenario(&args.scenario, DEFAULT_TOPOLOGY);
+        found.to_owned()
+    });
     let passed = scenario::run::run(&RunOptions {
         scenario: args.scenario,
-        topology: args.topology,
+        topology,
         id: args.which.run,
         settings: args.settings.params(),
         fresh: args.fresh,

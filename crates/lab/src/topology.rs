@@ -476,6 +476,14 @@ pub fn embedded_names() -> impl Iterator<Item = &'static str> {
     })
 }
 
+/// The embedded topology that a scenario named alone is of: `usual` where it has it, or where none has.
+pub fn of_scenario(scenario: &str, usual: &'static str) -> &'static str {
+    let file = format!("scenarios/{scenario}.toml");
+    let has = |name: &&str| Folder::find(name).is_ok_and(|folder| folder.has(&file));
+    let mut candidates = iter::once(usual).chain(embedded_names());
+    candidates.find(has).unwrap_or(usual)
+}
+
 fn read_tree(root: &Path, folder: &Path) -> Result<Vec<(String, String)>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {

@@ -28,6 +28,12 @@ fn every_embedded_topology_loads_with_its_scenarios_and_objects() {
 }
 
 #[test]
+fn a_scenario_that_is_named_alone_is_looked_for_in_every_topology() {
+    let found = ["scale-out", "peer-changes", "nonsense"].map(|s| of_scenario(s, "ecmp-5se"));
+    assert_eq!(found, ["ecmp-5se", "two-routers", "ecmp-5se"]);
+}
+
+#[test]
 fn each_makes_one_node_per_element() {
     let (_, topology) = load(&[]).unwrap();
     let engines = topology.engines_on("se");

@@ -34,3 +34,28 @@ fn routes_follow_lost_engines_and_outlive_the_controller() {
     }
     run("faults", &Lab::new("tflt"));
 }
+
+/// Every step but the first, which scales out: the traffic's router keeps its sessions, and nothing moves or breaks.
+#[test]
+fn peers_come_change_and_go_and_the_traffic_of_another_router_does_not_notice() {
+    if !can_run() {
+        return;
+    }
+    let result = run("peer-changes", &Lab::new("tprc"));
+    let steps = result["steps"].as_array().unwrap();
+    assert_eq!(steps.len(), 6, "{result}");
+    for step in &steps[1..] {
+        let number = |field: &str| step[field].as_u64().unwrap();
+        let disturbed = ["flows_moved", "flows_broken", "short_failed"].map(number);
+        assert_eq!(disturbed, [0; 3], "{step}");
+        assert_eq!(
+            (number("flows"), number("sessions_kept")),
+            (200, 3),
+            "{step}"
+        );
+        assert!(
+            number("exchanges") > 200 && number("short_ok") > 0,
+            "{step}"
+        );
+    }
+}
