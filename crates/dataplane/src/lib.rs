@@ -6,3 +6,5 @@
 pub mod filter;
 pub mod realtime;
 pub mod sockopt;
+pub mod steering;
+pub mod timestamp;

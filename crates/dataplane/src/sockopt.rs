@@ -32,6 +32,14 @@ pub enum SockoptError {
         /// The cause.
         source: io::Error,
     },
+    /// The kernel does not tell.
+    #[error("read socket option {option}")]
+    Unreadable {
+        /// Name of the option in the kernel's headers.
+        option: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
 }
 
 /// `struct tcp_md5sig` of `linux/tcp.h`.
@@ -222,6 +230,33 @@ pub(crate) fn set<T>(
         return Ok(());
     }
     Err(refused(option)(io::Error::last_os_error()))
+}
+
+/// Reads an option over `value`; a kernel that knows less of it leaves the rest as it is.
+pub(crate) fn get<T: Copy>(
+    socket: &impl AsFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    option: &'static str,
+    mut value: T,
+) -> Result<T, SockoptError> {
+    let mut len = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the descriptor is borrowed and so stays open during the call; the kernel writes at most `len` bytes, the
+    // size of `value`, which is a plain C value at each of the calls in this crate, so that any bytes are one.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            name,
+            std::ptr::from_mut(&mut value).cast(),
+            &raw mut len,
+        )
+    };
+    if result == 0 {
+        return Ok(value);
+    }
+    let source = io::Error::last_os_error();
+    Err(SockoptError::Unreadable { option, source })
 }
 
 #[cfg(test)]

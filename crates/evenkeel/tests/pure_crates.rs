@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The crates behind the wall, by folder.
-const PURE: [&str; 5] = ["bgp", "bfd", "health", "placement", "model"];
+const PURE: [&str; 6] = ["bgp", "bfd", "flow", "health", "placement", "model"];
 
 /// What they may reach. Each is computation on memory alone.
 const ALLOWED: [&str; 22] = [

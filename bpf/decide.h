@@ -1,0 +1,415 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
+ * The decision of docs/dev/steering.md, sections 1 and 2, in its order; crates/flow/src/decide.rs is the same. */
+#pragma once
+
+struct decision {
+	__u64 copies;  /* probe: ids of the members */
+	__u16 peer;    /* tunnel: where to */
+	__u16 number;  /* probe: of the question */
+	__u8 member;
+	__u8 verdict;
+	__u16 check;
+};
+
+static __always_inline void count(enum verdict v)
+{
+	__u32 key = v;
+	__u64 *n = bpf_map_lookup_elem(&verdicts, &key);
+
+	if (n)
+		*n += 1;
+}
+
+static __always_inline void tell(__u64 now, const struct flow_key *flow, __u32 group, enum verdict v, __u8 member, __u16 number)
+{
+	struct event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+
+	if (!e)
+		return;
+	e->at_ns = now;
+	e->flow = *flow;
+	e->group = group;
+	e->number = number;
+	e->verdict = v;
+	e->member = member;
+	bpf_ringbuf_submit(e, 0);
+}
+
+static __always_inline struct service *find_service(const struct flow_key *flow, bool whole_vip)
+{
+	struct service_key key = { .vip = flow->vip };
+
+	if (!whole_vip) {
+		key.port = flow->vip_port;
+		key.protocol = flow->protocol;
+	}
+	return bpf_map_lookup_elem(&services, &key);
+}
+
+static __always_inline struct group *find_group(const struct service *s)
+{
+	__u32 key = s->group;
+
+	return bpf_map_lookup_elem(&groups, &key);
+}
+
+static __always_inline struct settings *find_settings(void)
+{
+	__u32 key = 0;
+
+	return bpf_map_lookup_elem(&settings, &key);
+}
+
+/* What a packet meets: its service and who else holds it. */
+struct place {
+	struct service *service;
+	struct group *group;
+	struct settings *settings;
+};
+
+static __always_inline bool find_place_of(const struct flow_key *flow, bool whole_vip, struct place *at)
+{
+	at->service = find_service(flow, whole_vip);
+	if (!at->service)
+		return false;
+	at->group = find_group(at->service);
+	at->settings = find_settings();
+	return at->group && at->settings;
+}
+
+/* What has no ports is found by the VIP alone. */
+static __always_inline bool find_place(const struct packet *p, struct place *at)
+{
+	return find_place_of(&p->flow, p->fragment == FRAGMENT_LATER, at);
+}
+
+static __always_inline bool is_live(const struct group *g, __u8 id)
+{
+	return id < MEMBERS_MAX && (g->live >> (id & 63) & 1);
+}
+
+/* One cost more, or too early: the generic cell rate algorithm. `tat` is when the bucket would be full again. */
+static __always_inline bool take(__u64 *tat, __u64 now, __u64 cost, __u64 burst)
+{
+	for (int i = 0; i < 4; i++) {
+		__u64 old = *tat, from = old > now ? old : now;
+
+		if (from - now > burst)
+			return false;
+		if (__sync_val_compare_and_swap(tat, old, from + cost) == old)
+			return true;
+	}
+	return false;
+}
+
+static __always_inline bool take_share(const struct packet *p, __u32 group, __u64 now, __u64 cost, __u64 burst)
+{
+	struct share_key key = { .group = group, .network = p->flow.client };
+	__u64 *tat, fresh = now + cost;
+
+	if (p->family == 4)
+		key.network.low &= bpf_cpu_to_be64(~0xffULL);
+	else {
+		key.network.high &= bpf_cpu_to_be64(~0xffULL);
+		key.network.low = 0;
+	}
+	tat = bpf_map_lookup_elem(&shares, &key);
+	if (tat)
+		return take(tat, now, cost, burst);
+	bpf_map_update_elem(&shares, &key, &fresh, BPF_ANY);
+	return true;
+}
+
+/* So many copies within the budget? An eighth of it is the most that one network may have of a group. */
+static __always_inline bool may_copy(const struct packet *p, __u32 group, const struct settings *set, __u64 now, __u32 copies)
+{
+	__u32 zero = 0;
+	__u64 *tat = bpf_map_lookup_elem(&budget, &zero);
+	__u64 cost = set->copy_ns * copies, burst = set->burst_ns;
+
+	if (p->tcp_flags & (TCP_RST | TCP_FIN) || p->error || p->fragment == FRAGMENT_LATER)
+		burst /= 2;
+	if (!tat || !take_share(p, group, now, cost * 8, burst))
+		return false;
+	return take(tat, now, cost, burst);
+}
+
+static __always_inline __u32 bits(__u64 x)
+{
+	x -= x >> 1 & 0x5555555555555555ULL;
+	x = (x & 0x3333333333333333ULL) + (x >> 2 & 0x3333333333333333ULL);
+	x = (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fULL;
+	return x * 0x0101010101010101ULL >> 56;
+}
+
+static __always_inline __u64 bit(__u8 id)
+{
+	return 1ULL << (id & 63);
+}
+
+/* The question is about this very packet; datagrams have no numbers, and count as the same for a shorter time. */
+static __always_inline bool is_about(const struct question *q, const struct packet *p, __u64 age)
+{
+	__u64 ttl = p->flow.protocol == PROTO_TCP ? DENIED_TTL_NS : QUESTION_TTL_NS;
+
+	return q->seq == p->seq && q->ack == p->ack && age < ttl;
+}
+
+/* Section 1, step 8. `returner`: the member that has returned the packet, plus one. */
+static __noinline int ask(const struct packet *p, const struct place *at, __u8 returner, struct decision *d)
+{
+	const struct service *s = at->service;
+	const struct settings *set = at->settings;
+	const struct group *g = at->group;
+	__u64 now = bpf_ktime_get_ns();
+	struct question *q = bpf_map_lookup_elem(&questions, &p->flow);
+	struct question next = { .last_ns = now, .seq = p->seq, .ack = p->ack, .probes = 1 };
+	__u64 denied = returner ? bit(returner - 1) : 0, age = q ? now - q->last_ns : 0;
+	bool same = q && is_about(q, p, age), open = q && age < QUESTION_TTL_NS;
+
+	if (same) {
+		__sync_fetch_and_or(&q->denied, denied);
+		denied |= q->denied;
+	}
+	if (!(s->flags & SERVICE_PROBES) || !g->live)
+		return V_LOCAL_NONE;
+	if (!(g->live & ~denied))
+		return V_LOCAL_DENIED;
+	if (open && (age < set->retry_ns || q->probes > set->retries))
+		return age < set->retry_ns || p->flow.protocol == PROTO_TCP ? V_DROP_ASKED : V_LOCAL_NEW;
+	if (!may_copy(p, s->group, set, now, bits(g->live & ~denied)))
+		return V_DROP_BUDGET;
+	next.number = same ? q->number : bpf_get_prandom_u32() % 0x3fff + 1;
+	next.denied = denied;
+	if (open)
+		next.probes += q->probes;
+	bpf_map_update_elem(&questions, &p->flow, &next, BPF_ANY);
+	d->copies = g->live & ~denied;
+	d->number = next.number;
+	tell(now, &p->flow, s->group, V_PROBE, next.probes, next.number);
+	return V_PROBE;
+}
+
+static __always_inline enum verdict to_member(const struct group *g, __u8 id, enum verdict v, struct decision *d)
+{
+	d->member = id;
+	d->peer = g->peers[id & 63];
+	return v;
+}
+
+static __always_inline bool distrusted(__u64 mark)
+{
+	__u32 zero = 0, bit = mark >> 16 & 0xffff;
+	struct no_hint_bits *b = bpf_map_lookup_elem(&no_hint, &zero);
+
+	return !b || (b->words[bit >> 6 & 1023] >> (bit & 63) & 1);
+}
+
+static __always_inline void distrust(__u64 mark)
+{
+	__u32 zero = 0, bit = mark >> 16 & 0xffff;
+	struct no_hint_bits *b = bpf_map_lookup_elem(&no_hint, &zero);
+
+	if (b)
+		__sync_fetch_and_or(&b->words[bit >> 6 & 1023], 1ULL << (bit & 63));
+}
+
+/* Rendezvous hashing: who takes the new flows of an engine that drains. */
+struct choice {
+	__u64 mark, others, most;
+	__u32 best; /* id plus one */
+	__u32 zero;
+};
+
+static long weigh(__u32 id, struct choice *c)
+{
+	__u64 x;
+
+	if (!(c->others >> (id & 63) & 1))
+		return 0;
+	x = (c->mark ^ ((__u64)id + 1) * 0x9E3779B97F4A7C15ULL) * 0xC2B2AE3D27D4EB4FULL;
+	x ^= x >> 32;
+	if (!c->best || x > c->most) {
+		c->most = x;
+		c->best = id + 1;
+	}
+	return 0;
+}
+
+static __always_inline int chosen(const struct group *g, __u64 mark)
+{
+	struct choice c = { .mark = mark, .others = g->takes_new & g->live };
+
+	bpf_loop(MEMBERS_MAX, weigh, &c, 0);
+	return (int)c.best - 1;
+}
+
+static __always_inline enum verdict new_flow(const struct packet *p, const struct service *s, const struct group *g,
+					     __u64 mark, struct decision *d)
+{
+	struct cached entry = {};
+	int id;
+
+	bpf_map_delete_elem(&cache, &p->flow);
+	if (!g->drains)
+		return V_LOCAL_NEW;
+	id = chosen(g, mark);
+	if (id < 0)
+		return V_LOCAL_NEW;
+	entry.group = s->group;
+	entry.id = id;
+	entry.peer = g->peers[id & 63];
+	bpf_map_update_elem(&cache, &p->flow, &entry, BPF_ANY);
+	return to_member(g, id, V_TUNNEL_NEW, d);
+}
+
+static __always_inline bool hinted(const struct packet *p, const struct service *s, const struct group *g, __u64 mark,
+				   struct decision *d)
+{
+	__u8 id = (p->tsecr >> HINT_SHIFT & 0x3f) ^ mark_blind(mark);
+
+	if (!(s->flags & SERVICE_HINTS) || !p->has_tsecr || !is_live(g, id) || distrusted(mark))
+		return false;
+	to_member(g, id, V_TUNNEL_HINT, d);
+	return true;
+}
+
+static __always_inline bool remembered(const struct packet *p, const struct group *g, struct decision *d)
+{
+	struct cached *c = bpf_map_lookup_elem(&cache, &p->flow);
+
+	if (!c || !is_live(g, c->id))
+		return false;
+	d->member = c->id;
+	d->peer = g->peers[c->id & 63];
+	return true;
+}
+
+/* Section 1, steps 3 to 8. */
+static __noinline int going_on(CTX *ctx, const struct packet *p, const struct place *at, __u8 returner,
+			       struct decision *d)
+{
+	const struct service *s = at->service;
+	const struct settings *set = at->settings;
+	const struct group *g = at->group;
+	enum found found = find_tcp(ctx, p);
+	__u64 mark;
+
+	if (found == SOCKET_FITS)
+		return V_LOCAL_SOCKET;
+	mark = mark_of(set, &p->flow);
+	d->check = mark_check(mark);
+	if (hinted(p, s, g, mark, d))
+		return V_TUNNEL_HINT;
+	if (remembered(p, g, d))
+		return V_TUNNEL_CACHE;
+	if (answers_cookie(ctx, p, found))
+		return V_LOCAL_COOKIE;
+	if (found == SOCKET_NONE && !g->live)
+		return V_LOCAL_NONE;
+	return ask(p, at, returner, d);
+}
+
+static __always_inline bool is_syn(const struct packet *p)
+{
+	return p->flow.protocol == PROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+static __always_inline enum verdict decide_tcp(CTX *ctx, const struct packet *p, const struct place *at,
+					       struct decision *d)
+{
+	__u64 mark;
+
+	if (!is_syn(p))
+		return going_on(ctx, p, at, 0, d);
+	mark = mark_of(at->settings, &p->flow);
+	d->check = mark_check(mark);
+	return new_flow(p, at->service, at->group, mark, d);
+}
+
+static __noinline int decide_udp(CTX *ctx, const struct packet *p, const struct place *at, __u8 returner,
+				 struct decision *d)
+{
+	const struct service *s = at->service;
+	const struct settings *set = at->settings;
+	const struct group *g = at->group;
+	enum verdict v;
+
+	if (find_udp(ctx, p) == SOCKET_FITS)
+		return V_LOCAL_SOCKET;
+	d->check = mark_check(mark_of(set, &p->flow));
+	if (remembered(p, g, d))
+		return V_TUNNEL_CACHE;
+	if (bpf_ktime_get_ns() > s->udp_ask_until_ns)
+		return V_LOCAL_NEW;
+	v = ask(p, at, returner, d);
+	return v == V_LOCAL_DENIED || v == V_LOCAL_NONE ? V_LOCAL_NEW : v;
+}
+
+/* An ICMP error: to whoever has the socket. No question is kept. */
+static __always_inline enum verdict decide_error(CTX *ctx, const struct packet *p, const struct service *s,
+						 const struct group *g, const struct settings *set, struct decision *d)
+{
+	if (find_socket(ctx, p) == SOCKET_FITS || !g->live)
+		return V_LOCAL_OTHER;
+	d->check = mark_check(mark_of(set, &p->flow));
+	if (remembered(p, g, d))
+		return V_TUNNEL_CACHE;
+	if (!(s->flags & SERVICE_PROBES))
+		return V_LOCAL_OTHER;
+	if (!may_copy(p, s->group, set, bpf_ktime_get_ns(), bits(g->live)))
+		return V_DROP_BUDGET;
+	d->copies = g->live;
+	return V_PROBE_ERROR;
+}
+
+static __always_inline void fragment_key(const struct packet *p, struct fragment_key *key)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	key->source = p->flow.client;
+	key->destination = p->flow.vip;
+	key->id = p->fragment_id;
+	key->protocol = p->protocol;
+}
+
+/* Where the first fragment of a datagram went, its others follow. */
+static __always_inline void remember_fragment(const struct packet *p, const struct decision *d)
+{
+	struct fragment_key key;
+	struct fragment_way way = { .at_ns = bpf_ktime_get_ns(), .verdict = d->verdict, .member = d->member };
+
+	fragment_key(p, &key);
+	bpf_map_update_elem(&fragments, &key, &way, BPF_ANY);
+}
+
+static __always_inline enum verdict decide_fragment(const struct packet *p, const struct service *s,
+						    const struct group *g, const struct settings *set,
+						    struct decision *d)
+{
+	struct fragment_key key;
+	struct fragment_way *way;
+	__u64 now = bpf_ktime_get_ns();
+
+	fragment_key(p, &key);
+	way = bpf_map_lookup_elem(&fragments, &key);
+	if (way && now - way->at_ns > FRAGMENT_TTL_NS)
+		way = NULL;
+	if (way && is_live(g, way->member) &&
+	    (way->verdict == V_TUNNEL_CACHE || way->verdict == V_TUNNEL_HINT || way->verdict == V_TUNNEL_NEW))
+		return to_member(g, way->member, way->verdict, d);
+	if ((way && way->verdict != V_PROBE) || !g->live || !(s->flags & SERVICE_PROBES))
+		return V_LOCAL_OTHER;
+	if (!may_copy(p, s->group, set, now, bits(g->live)))
+		return V_LOCAL_OTHER;
+	d->copies = g->live;
+	return V_PROBE_FRAGMENT;
+}
+
+static __always_inline enum verdict decide(CTX *ctx, const struct packet *p, const struct place *at, struct decision *d)
+{
+	if (p->fragment == FRAGMENT_LATER)
+		return decide_fragment(p, at->service, at->group, at->settings, d);
+	if (p->error)
+		return decide_error(ctx, p, at->service, at->group, at->settings, d);
+	return p->protocol == PROTO_TCP ? decide_tcp(ctx, p, at, d) : (enum verdict)decide_udp(ctx, p, at, 0, d);
+}

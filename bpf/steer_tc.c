@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
+ * The whole of steering, at tc ingress of an uplink. */
+#include <stdbool.h>
+#include <stddef.h>
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_endian.h>
+
+#define CTX struct __sk_buff
+#define LOAD_BYTES bpf_skb_load_bytes
+
+#include "consts.h"
+#include "structs.h"
+#include "maps.h"
+#include "parse.h"
+#include "mark.h"
+#include "socket.h"
+#include "decide.h"
+#include "message.h"
+#include "tunnel.h"
+#include "answer.h"
+
+static __always_inline struct member *find_member(const struct address *a, __u32 group)
+{
+	struct member_key key = { .address = *a, .group = group };
+
+	return bpf_map_lookup_elem(&members, &key);
+}
+
+/* A copy of the packet comes in again, see COPY_MAGIC. */
+static __always_inline void copy_as(struct __sk_buff *skb, __u8 what, __u8 id, __u16 number)
+{
+	skb->mark = (__u32)COPY_MAGIC << 24 | (__u32)what << 22 | (__u32)id << 16 | (__u32)(number & 0x3fff) << 2;
+	bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS);
+	skb->mark = 0;
+}
+
+struct spread {
+	struct __sk_buff *skb;
+	__u64 copies;
+	__u16 number;
+};
+
+static long spread_one(__u32 id, struct spread *s)
+{
+	if (s->copies >> (id & 63) & 1)
+		copy_as(s->skb, COPY_PROBE, id, s->number);
+	return 0;
+}
+
+static __always_inline int act(struct __sk_buff *skb, const struct packet *p, const struct decision *d)
+{
+	struct spread s = { .skb = skb, .copies = d->copies, .number = d->number };
+
+	count(d->verdict);
+	switch (d->verdict) {
+	case V_TUNNEL_NEW:
+	case V_TUNNEL_HINT:
+	case V_TUNNEL_CACHE:
+		return tunnel(skb, p, d->peer, word_of(KIND_DATA, d->check));
+	case V_PROBE:
+	case V_PROBE_ERROR:
+		bpf_loop(MEMBERS_MAX, spread_one, &s, 0);
+		return TC_ACT_SHOT;
+	case V_PROBE_FRAGMENT:
+		bpf_loop(MEMBERS_MAX, spread_one, &s, 0);
+		return TC_ACT_UNSPEC;
+	case V_DROP_BUDGET:
+	case V_DROP_ASKED:
+		return TC_ACT_SHOT;
+	default:
+		return TC_ACT_UNSPEC;
+	}
+}
+
+static __always_inline int from_outside(struct __sk_buff *skb, const struct packet *p)
+{
+	struct decision d = {};
+	struct place at;
+
+	if (!find_place(p, &at))
+		return TC_ACT_UNSPEC;
+	d.verdict = decide(skb, p, &at, &d);
+	if (p->fragment == FRAGMENT_FIRST)
+		remember_fragment(p, &d);
+	return act(skb, p, &d);
+}
+
+/* Section 2, RETURN: the member has no socket that the packet fits. */
+static __always_inline int returned(struct __sk_buff *skb, const struct packet *outer, const struct packet *inner,
+				    const struct place *at, const struct member *from, __u16 value)
+{
+	__u64 mark = mark_of(at->settings, &inner->flow);
+	struct decision d = {};
+
+	if (value != mark_check(mark))
+		return drop(V_DROP_CHECK);
+	if (names(&inner->flow, from->id))
+		bpf_map_delete_elem(&cache, &inner->flow);
+	distrust(mark);
+	count(V_RETURNED);
+	if (inner->flow.protocol == PROTO_TCP)
+		d.verdict = going_on(skb, inner, at, from->id + 1, &d);
+	else
+		d.verdict = decide_udp(skb, inner, at, from->id + 1, &d);
+	if (decap(skb, outer))
+		return drop(V_DROP_ROOM);
+	return act(skb, inner, &d);
+}
+
+static __always_inline int deliver(struct __sk_buff *skb, const struct packet *outer, enum verdict v)
+{
+	if (decap(skb, outer))
+		return drop(V_DROP_ROOM);
+	count(v);
+	return TC_ACT_UNSPEC;
+}
+
+static __always_inline int probed(struct __sk_buff *skb, const struct packet *outer, const struct packet *inner,
+				  const struct place *at, enum found found, __u16 number)
+{
+	if (found != SOCKET_FITS && !answers_cookie(skb, inner, found)) {
+		count(V_DENY);
+		return answer(skb, outer, inner, at, MESSAGE_DENY << 16 | number);
+	}
+	copy_as(skb, COPY_CLAIM, 0, number);
+	return deliver(skb, outer, V_DELIVER_CLAIM);
+}
+
+static __always_inline int by_kind(struct __sk_buff *skb, const struct packet *outer, const struct packet *inner,
+				   const struct place *at, const struct member *from, __u16 word)
+{
+	__u16 value = word & 0x3fff;
+	enum found found;
+
+	if (inner->fragment == FRAGMENT_LATER)
+		return deliver(skb, outer, V_DELIVER_DATA);
+	if (inner->error)
+		return find_socket(skb, inner) == SOCKET_FITS ? deliver(skb, outer, V_DELIVER_DATA) : drop(V_DROP_ERROR);
+	if (word >> 14 == KIND_RETURN)
+		return returned(skb, outer, inner, at, from, value);
+	found = find_socket(skb, inner);
+	if (word >> 14 == KIND_PROBE)
+		return probed(skb, outer, inner, at, found, value);
+	if (word >> 14 != KIND_DATA)
+		return drop(V_DROP_KIND);
+	if (found == SOCKET_FITS || is_syn(inner) || answers_cookie(skb, inner, found))
+		return deliver(skb, outer, V_DELIVER_DATA);
+	return give_back(skb, outer, value);
+}
+
+static __always_inline __u16 word_at(const struct packet *outer, void *data, void *end)
+{
+	if (outer->family == 4) {
+		struct ipv4_header *ip = data + ETH_LEN;
+		return (void *)(ip + 1) > end ? 0 : bpf_ntohs(ip->id);
+	}
+	struct ipv6_header *ip = data + ETH_LEN;
+	return (void *)(ip + 1) > end ? 0 : bpf_ntohl(ip->version_class_label) >> 4 & 0xffff;
+}
+
+/* The inner packet and its place; false: none of our business. */
+static __always_inline bool look_inside(struct __sk_buff *skb, const struct packet *outer, struct packet *inner,
+					struct place *at, __u16 *word)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	enum parsed parsed;
+
+	if (outer->l4 > 100)
+		return false;
+	*word = word_at(outer, data, end);
+	parsed = parse(skb, inner, outer->l4, outer->family == 6);
+	return (parsed == PARSED_FLOW || inner->fragment == FRAGMENT_LATER) && find_place(inner, at);
+}
+
+static __always_inline int from_tunnel(struct __sk_buff *skb, const struct packet *outer)
+{
+	struct packet inner;
+	struct place at;
+	struct member *from, *us;
+	__u16 word;
+
+	if (!look_inside(skb, outer, &inner, &at, &word))
+		return TC_ACT_UNSPEC;
+	us = find_member(&outer->flow.vip, at.service->group);
+	if (!us || us->id != at.group->us)
+		return TC_ACT_UNSPEC;
+	from = find_member(&outer->flow.client, at.service->group);
+	if (!from || from->id == at.group->us)
+		return drop(V_DROP_STRANGER);
+	if (find_member(&inner.flow.client, at.service->group))
+		return drop(V_DROP_SPOOFED);
+	return by_kind(skb, outer, &inner, &at, from, word);
+}
+
+/* Ours that came in again, as COPY_MAGIC says. */
+static __always_inline int copied(struct __sk_buff *skb, const struct packet *p)
+{
+	__u32 mark = skb->mark;
+	__u8 what = mark >> 22 & 3, id = mark >> 16 & 63;
+	__u16 number = mark >> 2 & 0x3fff, word;
+	struct packet inner;
+	struct place at;
+
+	skb->mark = 0;
+	if (what == COPY_PROBE) {
+		if (!find_place(p, &at))
+			return TC_ACT_SHOT;
+		return tunnel(skb, p, at.group->peers[id], word_of(KIND_PROBE, number));
+	}
+	if (!look_inside(skb, p, &inner, &at, &word))
+		return TC_ACT_SHOT;
+	tell(bpf_ktime_get_ns(), &inner.flow, at.service->group, V_DELIVER_CLAIM, at.group->us, number);
+	return answer(skb, p, &inner, &at, MESSAGE_CLAIM << 16 | number);
+}
+
+/* UDP to our port; it may be somebody else's, who serves no VIP of ours. */
+static __noinline int message(struct __sk_buff *skb, const struct packet *p)
+{
+	union message_words w;
+	struct flow_key flow;
+	struct place at;
+	struct member *from;
+	enum verdict v;
+
+	if (p->payload < MESSAGE_LEN || bpf_skb_load_bytes(skb, p->l4 + sizeof(struct udp_header), &w, sizeof(w)))
+		return TC_ACT_UNSPEC;
+	flow_of(&w.m, &flow);
+	if (!find_place_of(&flow, false, &at))
+		return TC_ACT_UNSPEC;
+	if (w.m.version != MESSAGE_VERSION)
+		return drop(V_DROP_VERSION);
+	if (p->payload > MESSAGE_LEN)
+		return drop(V_DROP_LENGTH);
+	from = find_member(&p->flow.client, at.service->group);
+	if (!from || from->id != w.m.member)
+		return drop(V_DROP_STRANGER);
+	v = verify(&w, at.settings);
+	return drop(v == V_PASS ? take_message(&w.m, &flow, at.service->group, from) : v);
+}
+
+/* More headers before the transport than are walked: dropped where it is for a VIP. */
+static __always_inline int chain(struct packet *p)
+{
+	struct place at;
+
+	p->fragment = FRAGMENT_LATER;
+	return find_place(p, &at) ? drop(V_DROP_HEADERS) : TC_ACT_UNSPEC;
+}
+
+SEC("classifier")
+int steer(struct __sk_buff *skb)
+{
+	bool v6 = skb->protocol == bpf_htons(ETH_P_IPV6_);
+	struct packet p;
+	enum parsed parsed;
+	__u32 need = skb->len < 256 ? skb->len : 256;
+
+	if (!v6 && skb->protocol != bpf_htons(ETH_P_IPV4))
+		return TC_ACT_UNSPEC;
+	if ((void *)(long)skb->data + need > (void *)(long)skb->data_end)
+		bpf_skb_pull_data(skb, need);
+	parsed = parse(skb, &p, ETH_LEN, v6);
+	if (skb->mark >> 24 == COPY_MAGIC)
+		return copied(skb, &p);
+	if (parsed == PARSED_FLOW && p.protocol == PROTO_UDP && p.flow.vip_port == bpf_htons(MESSAGE_PORT))
+		return message(skb, &p);
+	if (parsed == PARSED_FLOW || p.fragment == FRAGMENT_LATER)
+		return from_outside(skb, &p);
+	if (parsed == PARSED_CHAIN)
+		return chain(&p);
+	if (parsed == PARSED_OTHER && p.protocol == (v6 ? PROTO_IP6IP6 : PROTO_IPIP))
+		return from_tunnel(skb, &p);
+	return TC_ACT_UNSPEC;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

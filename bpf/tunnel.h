@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
+ * Tunnel packets on a socket buffer: docs/dev/steering.md, section 3. */
+#pragma once
+
+enum kind { KIND_DATA = 1, KIND_PROBE = 2, KIND_RETURN = 3 };
+
+static __always_inline __u16 word_of(enum kind kind, __u16 value)
+{
+	return kind << 14 | (value & 0x3fff);
+}
+
+/* RFC 6040, normal mode: what was CE inside stays CE, the rest is copied. */
+static __always_inline void outer_v4(struct ipv4_header *ip, const struct peer *to, __u8 tos, __u16 len, __u16 word)
+{
+	__u32 sum;
+
+	__builtin_memset(ip, 0, sizeof(*ip));
+	ip->version_ihl = 0x45;
+	ip->tos = tos;
+	ip->total_len = bpf_htons(len);
+	ip->id = bpf_htons(word);
+	ip->frag_off = bpf_htons(0x4000);
+	ip->ttl = TUNNEL_TTL;
+	ip->protocol = PROTO_IPIP;
+	ip->source = to->local4;
+	ip->destination = to->remote4;
+	sum = bpf_csum_diff(NULL, 0, (__be32 *)ip, sizeof(*ip), 0);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	ip->check = ~sum;
+}
+
+static __always_inline void outer_v6(struct ipv6_header *ip, const struct peer *to, __u8 tos, __u16 len, __u16 word)
+{
+	ip->version_class_label = bpf_htonl(6U << 28 | (__u32)tos << 20 | (__u32)word << 4);
+	ip->payload_len = bpf_htons(len);
+	ip->next = PROTO_IP6IP6;
+	ip->hop_limit = TUNNEL_TTL;
+	ip->source = to->local6;
+	ip->destination = to->remote6;
+}
+
+static __always_inline __u16 capped(__u32 len)
+{
+	return len > 65535 ? 65535 : len;
+}
+
+/* Only what is to be segmented on its way out needs to be marked as encapsulated. */
+static __always_inline __u64 room_flags(const struct __sk_buff *skb, __u64 encapsulated)
+{
+	return skb->gso_segs > 1 ? encapsulated : 0;
+}
+
+static __always_inline int encap(struct __sk_buff *skb, const struct packet *p, const struct peer *to, __u16 word)
+{
+	__u32 inner = skb->len - ETH_LEN;
+
+	if (p->family == 4) {
+		struct ipv4_header ip;
+
+		outer_v4(&ip, to, p->tos, capped(inner + sizeof(ip)), word);
+		return bpf_skb_adjust_room(skb, sizeof(ip), BPF_ADJ_ROOM_MAC, room_flags(skb, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4)) ?:
+		       bpf_skb_store_bytes(skb, ETH_LEN, &ip, sizeof(ip), 0);
+	}
+	struct ipv6_header ip;
+
+	outer_v6(&ip, to, p->tos, capped(inner), word);
+	return bpf_skb_adjust_room(skb, sizeof(ip), BPF_ADJ_ROOM_MAC, room_flags(skb, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6)) ?:
+	       bpf_skb_store_bytes(skb, ETH_LEN, &ip, sizeof(ip), 0);
+}
+
+static __always_inline int send_to(const struct peer *to, __u8 family)
+{
+	struct bpf_redir_neigh nh = {};
+
+	if (family == 4) {
+		nh.nh_family = AF_INET_;
+		nh.ipv4_nh = to->next_hop4;
+		return nh.ipv4_nh ? bpf_redirect_neigh(to->ifindex4, &nh, sizeof(nh), 0)
+				  : bpf_redirect_neigh(to->ifindex4, NULL, 0, 0);
+	}
+	nh.nh_family = AF_INET6_;
+	__builtin_memcpy(nh.ipv6_nh, &to->next_hop6, 16);
+	return to->next_hop6.high ? bpf_redirect_neigh(to->ifindex6, &nh, sizeof(nh), 0)
+				  : bpf_redirect_neigh(to->ifindex6, NULL, 0, 0);
+}
+
+static __always_inline int drop(enum verdict why)
+{
+	count(why);
+	return TC_ACT_SHOT;
+}
+
+static __noinline int tunnel(struct __sk_buff *skb, const struct packet *p, __u16 peer, __u16 word)
+{
+	__u32 key = peer, len = skb->len;
+	struct peer *to = bpf_map_lookup_elem(&peers, &key);
+	struct peer_counters *n;
+
+	if (!to || !(p->family == 4 ? to->ifindex4 : to->ifindex6))
+		return drop(V_DROP_FAMILY);
+	if (encap(skb, p, to, word))
+		return drop(V_DROP_ROOM);
+	n = bpf_map_lookup_elem(&tunnelled, &key);
+	if (n) {
+		n->packets += 1;
+		n->bytes += len;
+	}
+	skb->mark = 0;
+	return send_to(to, p->family);
+}
+
+/* Takes the outer header off. */
+static __always_inline int decap(struct __sk_buff *skb, const struct packet *outer)
+{
+	return bpf_skb_adjust_room(skb, -(__s32)(outer->l4 - outer->l3), BPF_ADJ_ROOM_MAC, 0);
+}
+
+static __always_inline int swap_macs(struct __sk_buff *skb)
+{
+	__u8 macs[12], swapped[12];
+
+	if (bpf_skb_load_bytes(skb, 0, macs, 12))
+		return -1;
+	__builtin_memcpy(swapped, macs + 6, 6);
+	__builtin_memcpy(swapped + 6, macs, 6);
+	return bpf_skb_store_bytes(skb, 0, swapped, 12, 0);
+}
+
+static __always_inline int swap_v4(struct __sk_buff *skb, __u16 value)
+{
+	struct ipv4_header ip;
+	__be32 source;
+	__be16 id, old;
+
+	if (bpf_skb_load_bytes(skb, ETH_LEN, &ip, sizeof(ip)))
+		return -1;
+	source = ip.source;
+	ip.source = ip.destination;
+	ip.destination = source;
+	old = ip.id;
+	id = bpf_htons(word_of(KIND_RETURN, value));
+	ip.id = id;
+	return bpf_skb_store_bytes(skb, ETH_LEN, &ip, sizeof(ip), 0) ?:
+	       bpf_l3_csum_replace(skb, ETH_LEN + 10, old, id, 2);
+}
+
+static __always_inline int swap_v6(struct __sk_buff *skb, __u16 value)
+{
+	struct ipv6_header ip;
+	struct address source;
+
+	if (bpf_skb_load_bytes(skb, ETH_LEN, &ip, sizeof(ip)))
+		return -1;
+	source = ip.source;
+	ip.source = ip.destination;
+	ip.destination = source;
+	ip.version_class_label &= bpf_htonl(0xfff0000f);
+	ip.version_class_label |= bpf_htonl((__u32)word_of(KIND_RETURN, value) << 4);
+	return bpf_skb_store_bytes(skb, ETH_LEN, &ip, sizeof(ip), 0);
+}
+
+/* Back where it came from, whole. */
+static __always_inline int give_back(struct __sk_buff *skb, const struct packet *outer, __u16 value)
+{
+	if ((outer->family == 4 ? swap_v4(skb, value) : swap_v6(skb, value)) || swap_macs(skb))
+		return drop(V_DROP_ROOM);
+	count(V_RETURN);
+	return bpf_redirect(skb->ifindex, 0);
+}

@@ -1,0 +1,49 @@
+//! What the programs count.
+
+use super::fill::Places;
+use super::load::Error;
+use super::raw;
+use aya::Ebpf;
+use aya::maps::{Map, MapData, MapError, PerCpuArray};
+use flow::verdict::Verdict;
+use std::collections::BTreeMap;
+
+/// Since the maps were made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets by verdict.
+    pub verdicts: BTreeMap<&'static str, u64>,
+    /// Packets and bytes that were tunnelled, by name of the peer.
+    pub tunnelled: BTreeMap<String, (u64, u64)>,
+}
+
+pub(super) fn read(ebpf: &Ebpf, places: &Places) -> Result<Counters, Error> {
+    let by_verdict: PerCpuArray<&MapData, u64> = array(ebpf, "verdicts")?;
+    let by_peer: PerCpuArray<&MapData, raw::PeerCounters> = array(ebpf, "tunnelled")?;
+    let mut counters = Counters::default();
+    for (index, verdict) in (0..).zip(Verdict::ALL) {
+        let all = by_verdict.get(&index, 0).map_err(failed("verdicts"))?;
+        counters.verdicts.insert(verdict.code(), all.iter().sum());
+    }
+    for (index, name) in places.names() {
+        let index = u32::try_from(*index).unwrap_or(u32::MAX);
+        let all = by_peer.get(&index, 0).map_err(failed("tunnelled"))?;
+        let sum = |of: fn(&raw::PeerCounters) -> u64| all.iter().map(of).sum();
+        counters
+            .tunnelled
+            .insert(name.clone(), (sum(|c| c.packets), sum(|c| c.bytes)));
+    }
+    Ok(counters)
+}
+
+fn array<'a, V: aya::Pod>(
+    ebpf: &'a Ebpf,
+    name: &'static str,
+) -> Result<PerCpuArray<&'a MapData, V>, Error> {
+    let map: &Map = ebpf.map(name).ok_or(Error::Missing(name))?;
+    map.try_into().map_err(failed(name))
+}
+
+fn failed(name: &'static str) -> impl FnOnce(MapError) -> Error {
+    move |source| Error::Map { name, source }
+}

@@ -1,0 +1,200 @@
+//! Programs, pins and links.
+
+use aya::programs::links::{FdLink, LinkError, PinnedLink};
+use aya::programs::tc::{SchedClassifier, TcAttachOptions, TcAttachType};
+use aya::programs::{LinkOrder, ProgramError, TestRun as _, TestRunOptions};
+use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const STEER_TC: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steer_tc.o"));
+
+/// Name of the program, as in the source.
+const PROGRAM: &str = "steer";
+
+/// Layout of the maps; another one is another folder, so that nothing is misread.
+const LAYOUT: &str = "v1";
+
+const LINK_PREFIX: &str = "link-";
+
+/// What can go wrong with programs and maps.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The folder for pins.
+    #[error("cannot use {path} for pinned programs")]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Loading.
+    #[error(
+        "the kernel does not take the steering program; it needs Linux 6.6, CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+    )]
+    Load(#[from] aya::EbpfError),
+    /// A program.
+    #[error("the kernel does not take the steering program")]
+    Program(#[from] ProgramError),
+    /// A link.
+    #[error("cannot attach")]
+    Link(#[from] LinkError),
+    /// A pin.
+    #[error("cannot pin")]
+    Pin(#[from] aya::pin::PinError),
+    /// A map.
+    #[error("cannot use map {name}")]
+    Map {
+        /// Which.
+        name: &'static str,
+        /// Why.
+        source: aya::maps::MapError,
+    },
+    /// The built-in object lacks something.
+    #[error("the built-in steering object has no {0}")]
+    Missing(&'static str),
+    /// More than fits.
+    #[error("more than {most} {what}: not all of them can be steered")]
+    Room {
+        /// Of what.
+        what: &'static str,
+        /// The limit.
+        most: usize,
+    },
+}
+
+pub(super) fn open(dir: &Path) -> Result<(Ebpf, PathBuf), Error> {
+    let dir = folder(dir).map_err(|source| Error::Folder {
+        path: dir.to_owned(),
+        source,
+    })?;
+    let mut ebpf = EbpfLoader::new()
+        .default_map_pin_directory(&dir)
+        .load(STEER_TC)?;
+    program(&mut ebpf)?.load()?;
+    Ok((ebpf, dir))
+}
+
+/// The folder for this layout, on a BPF file system.
+fn folder(dir: &Path) -> std::io::Result<PathBuf> {
+    std::fs::create_dir_all(dir)?;
+    if statfs(dir)?.filesystem_type() != BPF_FS_MAGIC {
+        mount(
+            Some("bpf"),
+            dir,
+            Some("bpf"),
+            MsFlags::empty(),
+            Some("mode=0700"),
+        )?;
+    }
+    let dir = dir.join(LAYOUT);
+    match std::fs::create_dir(&dir) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(dir),
+    }
+}
+
+fn program(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, Error> {
+    let program = ebpf.program_mut(PROGRAM).ok_or(Error::Missing(PROGRAM))?;
+    Ok(program.try_into()?)
+}
+
+fn pin_of(dir: &Path, interface: &str) -> PathBuf {
+    // A file on a BPF file system has no dots in its name; an interface may have some.
+    dir.join(format!("{LINK_PREFIX}{}", interface.replace('.', "%")))
+}
+
+/// Interfaces with a pinned link.
+pub(super) fn links(dir: &Path) -> BTreeSet<String> {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return BTreeSet::new();
+    };
+    let name = |entry: std::fs::DirEntry| entry.file_name().into_string().ok();
+    let names = entries.flatten().filter_map(name);
+    names
+        .filter_map(|n| Some(n.strip_prefix(LINK_PREFIX)?.replace('%', ".")))
+        .collect()
+}
+
+/// Removing the pin detaches: nothing else holds the link.
+pub(super) fn unlink(dir: &Path, interface: &str) {
+    // It may be gone with its interface.
+    let _ = std::fs::remove_file(pin_of(dir, interface));
+}
+
+/// In the link that is pinned, or by a new one.
+pub(super) fn attach(ebpf: &mut Ebpf, dir: &Path, interface: &str) -> Result<(), Error> {
+    let pin = pin_of(dir, interface);
+    let program = program(ebpf)?;
+    if let Ok(old) = PinnedLink::from_pin(&pin) {
+        let id = program.attach_to_link(FdLink::from(old).try_into()?);
+        match id {
+            // The pin stays; dropping our handle of the link does not detach.
+            Ok(id) => return program.take_link(id).map(drop).map_err(Into::into),
+            // Its interface was removed, and is back under the same name.
+            Err(_) => unlink(dir, interface),
+        }
+    }
+    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let id = program.attach_with_options(interface, TcAttachType::Ingress, first)?;
+    let link: FdLink = program.take_link(id)?.try_into()?;
+    link.pin(&pin)?;
+    Ok(())
+}
+
+/// What became of a frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried {
+    /// `TC_ACT_*` of `linux/pkt_cls.h`; -1 = to the next program, or the stack.
+    pub action: i32,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+    /// For each repetition, as the kernel measures it.
+    pub duration: Duration,
+}
+
+/// More than any frame that is tried out, with what is put around it.
+const FRAME_MAX: usize = 4096;
+
+pub(super) fn try_out(ebpf: &mut Ebpf, frame: &[u8], repeat: u32) -> Result<Tried, Error> {
+    let mut after = vec![0; FRAME_MAX];
+    let done = program(ebpf)?.test_run(TestRunOptions {
+        data_in: Some(frame),
+        data_out: Some(&mut after),
+        repeat,
+        ..TestRunOptions::default()
+    })?;
+    after.truncate(done.data_size_out as usize);
+    Ok(Tried {
+        action: done.return_value.cast_signed(),
+        frame: after,
+        duration: done.duration,
+    })
+}
+
+/// Detaches everywhere and removes programs and maps that are pinned in the folder; true when there were any.
+///
+/// # Errors
+/// The folder is there and cannot be emptied.
+pub fn detach(dir: &Path) -> std::io::Result<bool> {
+    let dir = dir.join(LAYOUT);
+    let entries = match std::fs::read_dir(&dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        entries => entries?,
+    };
+    // Links first: a program does without a map that is unpinned, but there is no need.
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
+    paths.sort_by_key(|p| {
+        !p.file_name()
+            .is_some_and(|n| n.to_string_lossy().starts_with(LINK_PREFIX))
+    });
+    for path in &paths {
+        std::fs::remove_file(path)?;
+    }
+    std::fs::remove_dir(&dir)?;
+    Ok(true)
+}

@@ -1,0 +1,63 @@
+//! Messages of members (`docs/dev/steering.md`, section 4).
+
+use super::{Decision, Members, Steering};
+use crate::verdict::Verdict;
+use crate::wire::{Envelope, Message, MessageKind, Refusal};
+use std::net::IpAddr;
+use std::time::Instant;
+
+impl Steering {
+    /// A datagram to the message port, from this address. Its fate is always [`super::Fate::Drop`].
+    pub fn on_message(&mut self, now: Instant, from: IpAddr, datagram: &[u8]) -> Decision {
+        let taken = self
+            .checked(from, datagram)
+            .and_then(|message| self.take(now, &message));
+        Decision::drop(taken.unwrap_or_else(Refusal::verdict))
+    }
+
+    fn checked(&self, from: IpAddr, datagram: &[u8]) -> Result<Message, Refusal> {
+        let envelope = Envelope::read(datagram)?;
+        let flow = envelope.flow().ok_or(Refusal::Service)?;
+        let ground = self.map.ground(&flow).ok_or(Refusal::Service)?;
+        envelope.check()?;
+        let at = self.map.members_at(&ground, from);
+        if !at.contains(envelope.sender()) {
+            return Err(Refusal::Stranger);
+        }
+        envelope.open(&self.map.config().settings.message_keys)
+    }
+
+    fn take(&mut self, now: Instant, message: &Message) -> Result<Verdict, Refusal> {
+        match message.kind {
+            MessageKind::Claim => self.claim(now, message),
+            MessageKind::Deny => self.denial(now, message),
+            MessageKind::Release => {
+                self.forget_owner(&message.flow, message.sender);
+                Ok(Verdict::ReleaseTaken)
+            }
+        }
+    }
+
+    /// The first one stands: it ends the question, and the second finds none.
+    fn claim(&mut self, now: Instant, message: &Message) -> Result<Verdict, Refusal> {
+        self.require_question(now, message)?;
+        self.questions.remove(&message.flow);
+        self.cache.insert(message.flow, message.sender);
+        Ok(Verdict::ClaimTaken)
+    }
+
+    fn denial(&mut self, now: Instant, message: &Message) -> Result<Verdict, Refusal> {
+        self.require_question(now, message)?;
+        let question = self.questions.get(&message.flow).ok_or(Refusal::Question)?;
+        question.denied = question.denied.with(Members::of([message.sender]));
+        self.forget_owner(&message.flow, message.sender);
+        Ok(Verdict::DenyTaken)
+    }
+
+    /// There is an open question of this number about the flow.
+    fn require_question(&self, now: Instant, message: &Message) -> Result<(), Refusal> {
+        let question = self.questions.peek(&message.flow);
+        let question = question.filter(|q| q.is_open(now) && q.number == message.number);
+        question.map(|_| ()).ok_or(Refusal::Question)
+    }
+}

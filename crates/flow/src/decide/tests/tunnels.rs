@@ -1,0 +1,327 @@
+//! Section 2.
+
+use super::*;
+
+fn word(kind: TunnelKind, value: u16) -> Word {
+    Word::new(kind, value)
+}
+
+fn check() -> u16 {
+    Mark::of(HintKey([3, 4]), &flow(1000)).check()
+}
+
+fn inner(seq: u32) -> Packet {
+    Packet::tcp(flow(1000), data(seq))
+}
+
+fn reply_of(decision: &Decision) -> Message {
+    let bytes = decision.reply.expect("a reply");
+    Envelope::read(&bytes).unwrap().open(&[KEY]).unwrap()
+}
+
+#[test]
+fn tunnels_of_others_pass_untouched() {
+    let mut scene = Scene::new();
+    let other = Packet::tcp(
+        Flow {
+            service: vip(80),
+            ..flow(1)
+        },
+        data(1),
+    );
+    let probe = word(TunnelKind::Probe, 5);
+    assert_eq!(
+        scene.tunnelled(1, probe, &other, LISTENER).verdict,
+        Verdict::Pass
+    );
+    let echo = Packet {
+        content: Content::Other,
+        ..inner(1)
+    };
+    assert_eq!(
+        scene.tunnelled(1, probe, &echo, LISTENER).verdict,
+        Verdict::Pass
+    );
+    scene.change(|config| config.addresses.clear());
+    assert_eq!(
+        scene.tunnelled(1, probe, &inner(1), LISTENER).verdict,
+        Verdict::Pass
+    );
+}
+
+#[test]
+fn strangers_are_dropped_and_so_are_we_ourselves() {
+    let mut scene = Scene::new();
+    for from in [0, 9] {
+        let decision = scene.tunnelled(
+            from,
+            word(TunnelKind::Data, check()),
+            &inner(100),
+            established(100),
+        );
+        assert_eq!(decision, Decision::drop(Verdict::DropStranger));
+    }
+}
+
+#[test]
+fn a_member_of_the_generation_before_is_no_stranger_and_one_before_that_is() {
+    let mut scene = Scene::new();
+    let probe = word(TunnelKind::Probe, 5);
+    let leave = |config: &mut Config| {
+        config.groups[0].members.retain(|member| member.id != 3);
+        config.groups[0].generation += 1;
+    };
+    scene.change(leave);
+    assert_eq!(
+        scene.tunnelled(3, probe, &inner(1), LISTENER).verdict,
+        Verdict::Deny
+    );
+    // That somebody is not seen alive any more is no new generation.
+    scene.change(|config| config.peers[0].alive = false);
+    assert_eq!(
+        scene.tunnelled(3, probe, &inner(1), LISTENER).verdict,
+        Verdict::Deny
+    );
+    scene.change(|config| config.groups[0].generation += 1);
+    assert_eq!(
+        scene.tunnelled(3, probe, &inner(1), LISTENER).verdict,
+        Verdict::DropStranger
+    );
+}
+
+#[test]
+fn an_inner_source_that_is_a_members_address_is_spoofed() {
+    let mut scene = Scene::new();
+    for id in [0, 2] {
+        let mut flow = flow(1000);
+        flow.client.set_ip(member_address(id));
+        let packet = Packet::tcp(flow, data(100));
+        let decision = scene.tunnelled(1, word(TunnelKind::Data, 0), &packet, established(100));
+        assert_eq!(decision, Decision::drop(Verdict::DropSpoofed));
+    }
+}
+
+#[test]
+fn data_for_our_socket_or_a_new_flow_is_delivered() {
+    let mut scene = Scene::new();
+    let data_word = word(TunnelKind::Data, check());
+    let decision = scene.tunnelled(1, data_word, &inner(100), established(100));
+    assert_eq!(decision, Decision::stack(Verdict::DeliverData));
+    let syn = Packet::tcp(flow(1000), segment(Flags::SYN, 5, 0));
+    let decision = scene.tunnelled(1, data_word, &syn, LISTENER);
+    assert_eq!(decision, Decision::stack(Verdict::DeliverData));
+    let udp = Packet::udp(udp_flow(5));
+    let decision = scene.tunnelled(1, data_word, &udp, Socket::Connected);
+    assert_eq!(decision, Decision::stack(Verdict::DeliverData));
+}
+
+#[test]
+fn data_that_answers_our_syn_cookie_is_delivered() {
+    let mut scene = Scene::new();
+    let valid = Socket::Listener { cookie_valid: true };
+    let decision = scene.tunnelled(1, word(TunnelKind::Data, check()), &inner(100), valid);
+    assert_eq!(decision, Decision::stack(Verdict::DeliverData));
+}
+
+#[test]
+fn data_that_is_not_ours_goes_back_whole_with_its_value() {
+    let mut scene = Scene::new();
+    for socket in [Socket::None, LISTENER, established(1 << 31)] {
+        let decision = scene.tunnelled(1, word(TunnelKind::Data, 0x1234), &inner(100), socket);
+        assert_eq!(decision.verdict, Verdict::Return);
+        let back = word(TunnelKind::Return, 0x1234);
+        assert_eq!(decision.fate, Fate::Back { word: back });
+    }
+}
+
+#[test]
+fn a_probe_for_our_socket_is_delivered_and_claimed() {
+    let mut scene = Scene::new();
+    let cookie = Socket::Listener { cookie_valid: true };
+    for socket in [established(100), cookie] {
+        let decision = scene.tunnelled(1, word(TunnelKind::Probe, 77), &inner(100), socket);
+        assert_eq!(decision.verdict, Verdict::DeliverClaim);
+        assert_eq!(decision.fate, Fate::Stack);
+        let expected = Message {
+            kind: MessageKind::Claim,
+            sender: 0,
+            number: 77,
+            generation: 7,
+            flow: flow(1000),
+        };
+        assert_eq!(reply_of(&decision), expected);
+    }
+}
+
+#[test]
+fn a_probe_that_is_not_ours_is_denied_and_goes_nowhere() {
+    let mut scene = Scene::new();
+    for socket in [Socket::None, LISTENER, established(1 << 31)] {
+        let decision = scene.tunnelled(1, word(TunnelKind::Probe, 77), &inner(100), socket);
+        assert_eq!(decision.verdict, Verdict::Deny);
+        assert_eq!(decision.fate, Fate::Drop);
+        assert_eq!(reply_of(&decision).kind, MessageKind::Deny);
+        assert_eq!(reply_of(&decision).number, 77);
+    }
+}
+
+#[test]
+fn a_packet_that_comes_back_asks_the_others_and_its_hint_is_doubted() {
+    let mut scene = Scene::new();
+    assert_eq!(tunnel_of(&scene.tcp(hinted(&flow(1000), 2), LISTENER)), 2);
+    let packet = Packet::tcp(flow(1000), hinted(&flow(1000), 2));
+    let decision = scene.tunnelled(2, word(TunnelKind::Return, check()), &packet, LISTENER);
+    assert!(decision.returned);
+    assert_eq!(decision.verdict, Verdict::Probe);
+    assert_eq!(
+        probe_of(&decision).0,
+        [1, 3],
+        "never to the one that returned it"
+    );
+    assert!(scene.steering.doubts_hints(&flow(1000)));
+    scene.pass(RETRY);
+    let decision = scene.tcp(hinted(&flow(1000), 2), LISTENER);
+    assert_eq!(probe_of(&decision).0, [1, 3], "it has denied this packet");
+    scene.steering.believe_hints();
+    assert!(!scene.steering.doubts_hints(&flow(1000)));
+}
+
+#[test]
+fn a_packet_that_comes_back_by_a_wrong_hint_goes_to_the_owner_that_is_known() {
+    let mut scene = Scene::new();
+    scene.learns(3);
+    assert_eq!(tunnel_of(&scene.tcp(hinted(&flow(1000), 2), LISTENER)), 2);
+    let packet = Packet::tcp(flow(1000), hinted(&flow(1000), 2));
+    let decision = scene.tunnelled(2, word(TunnelKind::Return, check()), &packet, LISTENER);
+    assert_eq!(decision.verdict, Verdict::TunnelCache);
+    assert_eq!(tunnel_of(&decision), 3);
+    let decision = scene.tunnelled(3, word(TunnelKind::Return, check()), &packet, LISTENER);
+    assert_eq!(scene.steering.cached(&flow(1000)), None);
+    assert_eq!(probe_of(&decision).0, [1, 2]);
+}
+
+#[test]
+fn what_the_only_other_member_returns_is_denied_by_all() {
+    let mut scene = Scene::with(|config| {
+        config.peers[1].alive = false;
+        config.peers[2].alive = false;
+    });
+    let packet = Packet::tcp(flow(1000), hinted(&flow(1000), 1));
+    let decision = scene.tunnelled(1, word(TunnelKind::Return, check()), &packet, LISTENER);
+    assert_eq!(decision.verdict, Verdict::LocalDenied);
+}
+
+#[test]
+fn a_packet_that_comes_back_and_is_ours_by_now_is_delivered() {
+    let mut scene = Scene::new();
+    let decision = scene.tunnelled(
+        1,
+        word(TunnelKind::Return, check()),
+        &inner(100),
+        established(100),
+    );
+    assert_eq!(decision.verdict, Verdict::LocalSocket);
+    assert!(decision.returned);
+}
+
+#[test]
+fn a_return_with_another_check_is_dropped_and_changes_nothing() {
+    let mut scene = Scene::new();
+    scene.learns(2);
+    let decision = scene.tunnelled(
+        2,
+        word(TunnelKind::Return, check() ^ 1),
+        &inner(100),
+        LISTENER,
+    );
+    assert_eq!(decision, Decision::drop(Verdict::DropCheck));
+    assert_eq!(scene.steering.cached(&flow(1000)), Some(2));
+    assert!(!scene.steering.doubts_hints(&flow(1000)));
+}
+
+#[test]
+fn a_datagram_that_comes_back_is_a_new_flow() {
+    let mut scene = Scene::new();
+    let check = Mark::of(HintKey([3, 4]), &udp_flow(5)).check();
+    let packet = Packet::udp(udp_flow(5));
+    let decision = scene.tunnelled(1, word(TunnelKind::Return, check), &packet, LISTENER);
+    assert_eq!(decision.verdict, Verdict::LocalNew);
+}
+
+#[test]
+fn a_tunnel_packet_of_no_kind_is_dropped() {
+    let mut scene = Scene::new();
+    let decision = scene.tunnelled(1, word(TunnelKind::Other, 5), &inner(100), established(100));
+    assert_eq!(decision, Decision::drop(Verdict::DropKind));
+}
+
+#[test]
+fn icmp_errors_reach_the_engine_that_has_the_socket_and_no_other() {
+    let mut scene = Scene::new();
+    let error = Packet::error([203, 0, 113, 1].into(), flow(1000));
+    let probe = word(TunnelKind::Probe, 0);
+    let decision = scene.tunnelled(1, probe, &error, established(1 << 31));
+    assert_eq!(decision, Decision::stack(Verdict::DeliverData));
+    let decision = scene.tunnelled(1, probe, &error, LISTENER);
+    assert_eq!(decision, Decision::drop(Verdict::DropError));
+}
+
+#[test]
+fn later_fragments_are_delivered_and_harm_nobody() {
+    let mut scene = Scene::new();
+    let later = Packet {
+        fragment: Some(Fragment {
+            id: 1,
+            protocol: 17,
+        }),
+        content: Content::LaterFragment,
+        ..inner(1)
+    };
+    let decision = scene.tunnelled(1, word(TunnelKind::Probe, 0), &later, Socket::None);
+    assert_eq!(decision, Decision::stack(Verdict::DeliverData));
+}
+
+fn kinds() -> impl Strategy<Value = TunnelKind> {
+    prop_oneof![
+        Just(TunnelKind::Other),
+        Just(TunnelKind::Data),
+        Just(TunnelKind::Probe),
+        Just(TunnelKind::Return),
+    ]
+}
+
+fn sockets() -> impl Strategy<Value = Socket> {
+    prop_oneof![
+        Just(Socket::None),
+        any::<bool>().prop_map(|cookie_valid| Socket::Listener { cookie_valid }),
+        any::<u32>().prop_map(established),
+    ]
+}
+
+proptest! {
+    /// "A packet that came out of a tunnel is never put into one again except as RETURN, and never reaches the stack
+    /// of a member that does not own it."
+    #[test]
+    fn what_comes_out_of_a_tunnel_goes_to_its_owner_or_back_or_nowhere(
+        kind in kinds(),
+        value in any::<u16>(),
+        seq in any::<u32>(),
+        syn in any::<bool>(),
+        socket in sockets(),
+        from in 1..5u8,
+    ) {
+        let mut scene = Scene::new();
+        let flags = if syn { Flags::SYN } else { Flags::ACK };
+        let packet = Packet::tcp(flow(1000), segment(flags, seq, 500));
+        let decision = scene.tunnelled(from, word(kind, value), &packet, socket);
+        let owns = fits(&segment(flags, seq, 500), socket)
+            || socket.accepts_cookie(&segment(flags, seq, 500))
+            || (syn && kind == TunnelKind::Data);
+        match decision.fate {
+            Fate::Stack => prop_assert!(owns),
+            Fate::Back { .. } => prop_assert_eq!(kind, TunnelKind::Data),
+            Fate::Tunnel { .. } | Fate::Clone { .. } => prop_assert_eq!(kind, TunnelKind::Return),
+            Fate::Drop => {}
+        }
+    }
+}
