@@ -11,6 +11,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .skip_debug([
             "evenkeel.engine.v1.BgpPeer",
+            "evenkeel.engine.v1.FlowKey",
+            "evenkeel.engine.v1.FlowSettings",
             "evenkeel.engine.v1.JoinRequest",
         ])
         .compile_protos(&[file], &[root])?;

@@ -49,6 +49,9 @@ pub struct ScaleinArgs {
     /// The engine to take away [default: the planner chooses].
     #[arg(long, value_name = "SE")]
     from_se: Option<String>,
+    /// End the engine's flows instead of letting them finish; also for one that was scaled in already.
+    #[arg(long, requires = "from_se")]
+    force: bool,
     #[command(flatten)]
     common: CommonArgs,
 }
@@ -58,7 +61,7 @@ struct CommonArgs {
     /// Which VIP, where the virtual service has several.
     #[arg(long, value_name = "ID")]
     vip_id: Option<String>,
-    /// Return when the engine is in service, or out of it (at most 60 s).
+    /// Return when the engine is in service; or out of it, with no flows left or vs_scalein_timeout over (at most 60 s).
     #[arg(long)]
     wait: bool,
 }
@@ -69,6 +72,8 @@ struct Action<'a> {
     done: &'static str,
     /// Name of the field for the engine, and the engine.
     engine: (&'static str, Option<&'a str>),
+    /// End what it has.
+    force: bool,
     /// The engine is in service when the action is done.
     present: bool,
     name: &'a str,
@@ -90,6 +95,7 @@ pub(crate) fn out(
         verb: "scaleout",
         done: "scaled out to",
         engine,
+        force: false,
         present: true,
         name,
         common,
@@ -105,6 +111,7 @@ pub(crate) fn in_(
     let ScaleinArgs {
         name,
         from_se,
+        force,
         common,
     } = args;
     let engine = ("from_se_ref", from_se.as_deref());
@@ -112,6 +119,7 @@ pub(crate) fn in_(
         verb: "scalein",
         done: "scaled in from",
         engine,
+        force: *force,
         present: false,
         name,
         common,
@@ -127,6 +135,9 @@ impl Action<'_> {
         if let (field, Some(engine)) = self.engine {
             let engine = lookup::object(client, "serviceengine", engine)?;
             body[field] = format!("/api/serviceengine/{}", text(&engine, "/uuid")).into();
+        }
+        if self.force {
+            body["force"] = true.into();
         }
         let mut reply = client.post(&format!("{path}/{}", self.verb), &body)?;
         if self.common.wait {
@@ -173,6 +184,7 @@ impl Action<'_> {
             "" => {}
             reason => said += &format!(": {reason}"),
         }
+        said += &flows(reply);
         if format == Format::Wide {
             let rejected = items(reply, "/rejected").iter();
             said.extend(
@@ -195,7 +207,7 @@ impl Action<'_> {
             let done = if self.present {
                 seen.as_deref() == Some("OPER_UP")
             } else {
-                seen.is_none()
+                seen.is_none() && !is_leaving(&runtime, engine)
             };
             if done {
                 return Ok(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX));
@@ -211,6 +223,23 @@ impl Action<'_> {
             pause();
         }
     }
+}
+
+/// What becomes of the flows of an engine that is scaled in.
+fn flows(reply: &Value) -> String {
+    let count = |field| lookup::number(reply, field).filter(|n| *n > 0);
+    match (count("/flows_left"), count("/flows_cut")) {
+        (Some(left), _) => format!("; it keeps {left} flows until they end"),
+        (_, Some(cut)) => format!("; {cut} flows were ended"),
+        (None, None) => String::new(),
+    }
+}
+
+/// Whether an engine was scaled in and the operation goes on.
+fn is_leaving(runtime: &Value, engine: &str) -> bool {
+    let vips = items(runtime, "/vip_summary").iter();
+    let mut leaving = vips.flat_map(|vip| items(vip, "/lingering_service_engine"));
+    leaving.any(|se| text(se, "/name") == engine && se["scalein_in_progress"] == true)
 }
 
 /// The state of the virtual service on one engine; nothing when it is not assigned to it.
@@ -245,6 +274,32 @@ mod tests {
     }
 
     #[test]
+    fn an_engine_leaves_for_as_long_as_the_operation_goes_on() {
+        let runtime = json!({"vip_summary": [{"service_engine": [], "lingering_service_engine": [
+            {"name": "se-2", "scalein_in_progress": true, "flows": 3},
+            {"name": "se-3", "scalein_in_progress": false, "flows": 3},
+        ]}]});
+        let leaving = ["se-1", "se-2", "se-3"].map(|se| is_leaving(&runtime, se));
+        assert_eq!(leaving, [false, true, false]);
+    }
+
+    #[test]
+    fn what_becomes_of_flows_is_said() {
+        let said = [
+            (
+                json!({"flows_left": 3}),
+                "; it keeps 3 flows until they end",
+            ),
+            (json!({"flows_cut": 3}), "; 3 flows were ended"),
+            (json!({"flows_left": 0}), ""),
+            (json!({}), ""),
+        ];
+        for (reply, expected) in said {
+            assert_eq!(flows(&reply), expected);
+        }
+    }
+
+    #[test]
     fn result_says_engine_time_and_the_planners_reason() {
         let common = CommonArgs {
             vip_id: None,
@@ -254,6 +309,7 @@ mod tests {
             verb: "scaleout",
             done: "scaled out to",
             engine: ("to_se_ref", None),
+            force: false,
             present: true,
             name: "vs-1",
             common: &common,

@@ -1,7 +1,7 @@
 //! The controller: REST API, store, planner, and the sessions with the service engines.
 //!
 //! Tasks, all owned by [`Controller`], which ends them in this order when it is told to stop: the API's listener
-//! (answers what it has begun), the reconciler (finishes its round), the engines' listener. Engines go on without
+//! (answers what it has begun), the reconciler (finishes its round), the one that waits for joins, the engines' listener. Engines go on without
 //! us. A SIGKILL at any moment loses nothing that was acknowledged: the store is durable before an answer leaves.
 
 mod api;
@@ -66,6 +66,7 @@ pub struct Controller {
     api: Api,
     engines: JoinHandle<anyhow::Result<()>>,
     reconciler: JoinHandle<()>,
+    joins: JoinHandle<()>,
     stop: CancellationToken,
 }
 
@@ -104,7 +105,8 @@ impl Controller {
         Ok(Self {
             api,
             engines: tokio::spawn(engines),
-            reconciler: tokio::spawn(plan::reconcile(planner, stop.clone())),
+            reconciler: tokio::spawn(plan::reconcile(planner.clone(), stop.clone())),
+            joins: tokio::spawn(plan::finish_joins(planner, stop.clone())),
             stop,
         })
     }
@@ -134,12 +136,14 @@ impl Controller {
             api,
             engines,
             reconciler,
+            joins,
             stop,
         } = self;
         api.handle.graceful_shutdown(Some(GRACE));
         join("API", api.task).await;
         stop.cancel();
         join("reconciler", reconciler).await;
+        join("joins", joins).await;
         // Engine sessions are open for as long as engines live: their listener cannot be waited for.
         engines.abort();
         join("engines", engines).await;

@@ -9,6 +9,9 @@ mod compile;
 mod explain;
 #[cfg(test)]
 mod fixture;
+mod join;
+mod keys;
+mod leave;
 mod reconcile;
 mod refusal;
 mod routing;
@@ -16,30 +19,58 @@ mod runtime;
 mod situation;
 
 pub use backend::Backend;
+pub use join::run as finish_joins;
+pub use leave::ScaleIn;
 pub use reconcile::run as reconcile;
 pub use routing::RoutingText;
 
 use crate::engines::Registry;
 use crate::error::ApiError;
 use crate::objects::{Objects, Snapshot};
+use join::Joins;
+use keys::Keys;
+use placement::Group;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use store::{Expect, Meta, Op};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 const PREFIX: &str = "/placement/";
+/// An engine whose session has ended is called dead after this time: a restart of the process is shorter.
+const DEAD_AFTER: Duration = Duration::from_secs(10);
 
 /// Where a VIP is placed; the first engine is the primary.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assignment {
     /// uuids of the engines, in the order in which they joined.
     pub engines: Vec<String>,
+    /// These, and those that were scaled in and have connections left.
+    #[serde(default)]
+    pub group: Group,
     /// The revision that wrote it.
     #[serde(skip)]
     revision: u64,
+}
+
+impl Assignment {
+    /// One that was stored before there were groups: its engines get ids in their order.
+    fn complete(&mut self) {
+        for engine in &self.engines {
+            if self.group.member(engine).is_none()
+                && let Err(error) = self.group.join(engine, 0)
+            {
+                tracing::error!(se = engine, %error, "an engine of a stored placement is left out");
+            }
+        }
+    }
+
+    /// Whether the engine has the VIP, be it to serve or to linger.
+    fn is_at(&self, engine: &str) -> bool {
+        self.group.member(engine).is_some()
+    }
 }
 
 /// The last thing that was tried with a VIP's placement, for people.
@@ -62,6 +93,11 @@ struct Tables {
     assignments: BTreeMap<String, Assignment>,
     last: BTreeMap<String, LastScale>,
     resets: Resets,
+    joins: Joins,
+    keys: BTreeMap<String, Keys>,
+    empty: leave::Empty,
+    /// Connections that are cut, by VsVip and engine, and since when.
+    cuts: BTreeMap<(String, String), Instant>,
     revision: u64,
 }
 
@@ -76,6 +112,11 @@ pub struct Planner {
     tables: RwLock<Tables>,
     /// One decision at a time: each builds on the one before.
     deciding: Mutex<()>,
+    /// One at a time hands out desired states, so that none is replaced by one made from older decisions.
+    publishing: std::sync::Mutex<()>,
+    /// Tells [`join::run`] that an engine joins.
+    joining: watch::Sender<u64>,
+    started: SystemTime,
 }
 
 impl Planner {
@@ -87,12 +128,14 @@ impl Planner {
         let listing = objects.store().list(PREFIX).await?;
         let mut tables = Tables {
             revision: listing.revision,
+            keys: keys::load(&**objects.store()).await?,
             ..Tables::default()
         };
         for entry in listing.entries {
             let mut assignment: Assignment = serde_json::from_slice(&entry.value)
                 .map_err(|e| ApiError::internal(&format!("reading {}", entry.key), &e))?;
             assignment.revision = entry.revision;
+            assignment.complete();
             tables
                 .assignments
                 .insert(entry.key[PREFIX.len()..].to_owned(), assignment);
@@ -102,6 +145,9 @@ impl Planner {
             registry,
             tables: RwLock::new(tables),
             deciding: Mutex::new(()),
+            publishing: std::sync::Mutex::new(()),
+            joining: watch::Sender::new(0),
+            started: SystemTime::now(),
         })
     }
 
@@ -148,25 +194,54 @@ impl Planner {
         self.write().last.insert(vsvip.to_owned(), last);
     }
 
-    /// Writes an assignment, durable before anybody hears of it; an empty one is removed.
-    async fn store(
+    /// Places the VIP on these engines; those that it is taken off keep their connections.
+    async fn assign(
         &self,
         vsvip: &str,
         engines: Vec<String>,
         message: String,
     ) -> Result<(), ApiError> {
+        let Assignment {
+            engines: before,
+            mut group,
+            ..
+        } = self.assignment(vsvip);
+        let now_s = now_unix_s();
+        for gone in before.iter().filter(|e| !engines.contains(e)) {
+            group.linger(gone, now_s);
+        }
+        let joined = engines
+            .iter()
+            .filter(|e| !before.contains(e))
+            .try_for_each(|new| group.join(new, now_s));
+        let written = match joined {
+            Ok(()) => self.write_assignment(vsvip, engines, group, message).await,
+            Err(full) => Err(ApiError::bad_request(full.to_string())),
+        };
+        written.inspect_err(|_| self.write().joins.keep(vsvip, &before))
+    }
+
+    /// Writes an assignment, durable before anybody hears of it; one that says nothing is removed.
+    async fn write_assignment(
+        &self,
+        vsvip: &str,
+        engines: Vec<String>,
+        group: Group,
+        message: String,
+    ) -> Result<(), ApiError> {
         let before = self.assignment(vsvip).revision;
-        let expect = if before == 0 {
-            Expect::Absent
-        } else {
-            Expect::Revision(before)
+        let expect = match before {
+            0 => Expect::Absent,
+            revision => Expect::Revision(revision),
         };
         let key = format!("{PREFIX}{vsvip}");
         let mut assignment = Assignment {
             engines,
+            group,
             revision: 0,
         };
-        let op = if assignment.engines.is_empty() {
+        let empty = assignment == Assignment::default();
+        let op = if empty {
             Op::delete(key, expect)
         } else {
             let value = serde_json::to_vec(&assignment)
@@ -180,7 +255,12 @@ impl Planner {
         let revision = self.objects.store().commit(vec![op], meta).await?;
         let mut tables = self.write();
         tables.revision = revision;
-        if assignment.engines.is_empty() {
+        tables.joins.keep(vsvip, &assignment.engines);
+        // An engine that is taken back must not lose its new connections.
+        tables
+            .cuts
+            .retain(|(v, se), _| v != vsvip || !assignment.is_at(se));
+        if empty {
             tables.assignments.remove(vsvip);
         } else {
             assignment.revision = revision;
@@ -192,24 +272,69 @@ impl Planner {
     /// Compiles every engine's desired state and hands out what is new. What cannot be compiled leaves in force what
     /// the engine has, and the engine's status says so.
     pub fn publish(&self) {
+        let _one = self
+            .publishing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let snapshot = self.objects.snapshot();
-        let (assignments, resets, revision) = {
-            let tables = self.read();
-            (
-                tables.assignments.clone(),
-                tables.resets.clone(),
-                tables.revision.max(snapshot.revision),
-            )
-        };
+        let (decided, revision) = self.decided(&snapshot);
         for (uuid, _) in snapshot.all("serviceengine") {
-            match compile::desired_state(&snapshot, &assignments, uuid) {
-                Ok(mut desired) => {
-                    compile::ask_for_resets(&mut desired, &resets);
-                    self.registry.desire(uuid, desired, revision);
-                }
+            match compile::desired_state(&snapshot, &decided, uuid) {
+                Ok(desired) => self.registry.desire(uuid, desired, revision),
                 Err(unreadable) => self.registry.keep(uuid, &unreadable.to_string()),
             }
         }
+        let told = decided.holding.iter();
+        self.told(told.filter_map(|j| Some((j.clone(), self.awaited(&decided, j)?))));
+    }
+
+    /// Everything that desired states are made from, besides the objects, and the newest revision of it.
+    fn decided(&self, snapshot: &Snapshot) -> (compile::Decided, u64) {
+        let engines = snapshot.all("serviceengine");
+        let dead = engines.filter(|(uuid, _)| self.is_dead(uuid));
+        let dead = dead.map(|(uuid, _)| uuid.to_owned()).collect();
+        let tables = self.read();
+        let decided = compile::Decided {
+            assignments: tables.assignments.clone(),
+            resets: tables.resets.clone(),
+            holding: tables.joins.holding(),
+            keys: tables.keys.clone(),
+            cuts: tables.cuts.keys().cloned().collect(),
+            dead,
+        };
+        (decided, tables.revision.max(snapshot.revision))
+    }
+
+    /// An engine that this process has never seen may be alive: it waits for nobody when a controller starts.
+    fn is_dead(&self, engine: &str) -> bool {
+        let state = self.registry.get(engine);
+        let lost = state.connected_since.is_none() && state.lost.is_some();
+        lost && self.lost_for(&state) >= DEAD_AFTER
+    }
+
+    /// What every member that has a session, the joining engine too, has to acknowledge; nothing while the engine has
+    /// not been assigned yet.
+    fn awaited(
+        &self,
+        decided: &compile::Decided,
+        (vsvip, engine): &join::Joining,
+    ) -> Option<BTreeMap<String, u64>> {
+        let assignment = decided.assignments.get(vsvip)?;
+        assignment.engines.contains(engine).then_some(())?;
+        let members = assignment.group.members.iter();
+        let told = members.filter_map(|m| Some((m.engine.clone(), self.registry.told(&m.engine)?)));
+        Some(told.collect())
+    }
+
+    fn is_connected(&self, engine: &str) -> bool {
+        self.registry.is_connected(engine)
+    }
+
+    /// The engine's name, for people.
+    fn name(&self, engine: &str) -> String {
+        let snapshot = self.objects.snapshot();
+        let name = snapshot.name_of("serviceengine", engine);
+        name.unwrap_or(engine).to_owned()
     }
 
     /// Asks an engine to reset its sessions with these peers (Cease 6/4), and tells it at once.
@@ -247,41 +372,11 @@ impl Planner {
         let choice = choice.map_err(|e| self.refused(vsvip, "SCALE_OUT", &e))?;
         let mut assigned = situation.assigned;
         assigned.push(choice.engine.clone());
-        self.store(
-            vsvip,
-            assigned,
-            format!("scale out to {}: {}", choice.name, choice.reason),
-        )
-        .await?;
+        let message = format!("scale out to {}: {}", choice.name, choice.reason);
+        self.begin_joins(vsvip, std::slice::from_ref(&choice.engine));
+        let done = self.assign(vsvip, assigned, message).await;
+        done.inspect_err(|e| self.note(vsvip, "SCALE_OUT", Err(&e.text)))?;
         self.note(vsvip, "SCALE_OUT", Ok(&choice));
-        self.publish();
-        Ok(choice)
-    }
-
-    /// Takes the VIP off one engine and tells it at once.
-    ///
-    /// # Errors
-    /// 400 with the planner's reason.
-    pub async fn scale_in(
-        &self,
-        vsvip: &str,
-        wanted: Option<&str>,
-        primary: bool,
-    ) -> Result<placement::Choice, ApiError> {
-        let _one = self.deciding.lock().await;
-        let situation = self.situation(&self.objects.snapshot(), vsvip)?;
-        let (demand, engines) = (&situation.demand, &situation.engines);
-        let choice = placement::scale_in(demand, engines, &situation.assigned, wanted, primary);
-        let choice = choice.map_err(|e| self.refused(vsvip, "SCALE_IN", &e))?;
-        let mut assigned = situation.assigned;
-        assigned.retain(|uuid| *uuid != choice.engine);
-        self.store(
-            vsvip,
-            assigned,
-            format!("scale in from {}: {}", choice.name, choice.reason),
-        )
-        .await?;
-        self.note(vsvip, "SCALE_IN", Ok(&choice));
         self.publish();
         Ok(choice)
     }
@@ -292,3 +387,12 @@ impl Planner {
         ApiError::bad_request(text)
     }
 }
+
+/// Seconds since 1970.
+fn now_unix_s() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |d| d.as_secs())
+}
+
+#[cfg(test)]
+mod tests;

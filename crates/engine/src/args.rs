@@ -8,6 +8,7 @@ use std::time::Duration;
 
 const CONFIG: &str = "/etc/evenkeel/engine.toml";
 const STATE_DIR: &str = "/var/lib/evenkeel/engine";
+const BPF_DIR: &str = "/run/evenkeel/bpf";
 const CONTROLLER_PORT: u16 = 8443;
 /// Without owners of flows beside us, a connection outlives the route only as long as the router remembers it: no wait.
 const STOP_DRAIN_S: u64 = 0;
@@ -43,6 +44,20 @@ pub struct Args {
     /// How long connections may go on after the routes are withdrawn, when the engine is told to stop [default: 0]
     #[arg(long, value_name = "SECONDS")]
     stop_drain_s: Option<u64>,
+    /// Folder for the programs that steer packets; steering goes on there without this process. A BPF file system is
+    /// mounted on it where it is on none [default: /run/evenkeel/bpf]
+    #[arg(long, value_name = "DIR")]
+    bpf_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    #[serde(skip)]
+    action: Option<Action>,
+}
+
+/// What to do instead of running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
+pub(crate) enum Action {
+    /// Remove the steering programs that an engine has left in the kernel; connections that were moved to this host break
+    Detach,
 }
 
 /// Settings in force.
@@ -55,6 +70,8 @@ pub(crate) struct Settings {
     pub interfaces: InterfaceFilter,
     /// Most time for connections to end after the routes are withdrawn.
     pub stop_drain: Duration,
+    /// Where steering programs are pinned.
+    pub bpf_dir: PathBuf,
     join_token_file: Option<PathBuf>,
 }
 
@@ -99,8 +116,18 @@ impl Args {
                     .or(file.stop_drain_s)
                     .unwrap_or(STOP_DRAIN_S),
             ),
+            bpf_dir: bpf_dir(self.bpf_dir, file.bpf_dir),
             join_token_file: self.join_token_file.or(file.join_token_file),
         })
+    }
+
+    /// What to do instead of running, and where steering programs are pinned.
+    pub(crate) fn action(&self) -> anyhow::Result<Option<(Action, PathBuf)>> {
+        let Some(action) = self.action else {
+            return Ok(None);
+        };
+        let dir = bpf_dir(self.bpf_dir.clone(), self.file()?.bpf_dir);
+        Ok(Some((action, dir)))
     }
 
     fn file(&self) -> anyhow::Result<Self> {
@@ -126,6 +153,10 @@ impl Settings {
         };
         Ok(JoinToken::decode(&text)?)
     }
+}
+
+fn bpf_dir(flag: Option<PathBuf>, file: Option<PathBuf>) -> PathBuf {
+    flag.or(file).unwrap_or_else(|| BPF_DIR.into())
 }
 
 fn host_name() -> anyhow::Result<String> {

@@ -1,12 +1,14 @@
 //! From what is wanted and what is observed to what is done: pure, shown in reports as it is.
 
 use crate::health::{HealthSnapshot, ServerHealth};
+use crate::steering;
 use model::reason::Reason;
-use proto::v1::{DesiredState, LbAlgorithm, OperState, Pool, VirtualService};
-use proxy::{Algorithm, PoolSpec, ServerSpec, VirtualServiceSpec};
+use proto::v1::{self, DesiredState, LbAlgorithm, OperState, Pool, VirtualService};
+use proxy::{Algorithm, HintSpec, PoolSpec, ServerSpec, VirtualServiceSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// A virtual service's state and why.
 pub(crate) type Verdict = (OperState, Reason);
@@ -116,7 +118,17 @@ fn service(
         idle_timeout: (vs.idle_timeout_s > 0)
             .then(|| Duration::from_secs(vs.idle_timeout_s.into())),
         pool: pool.map_or_else(no_pool, |p| pool_spec(p, health)),
+        hint: hint(desired, vs),
     }
+}
+
+/// Connections carry our id where the virtual service wants it, and we have one.
+fn hint(desired: &DesiredState, vs: &VirtualService) -> Option<HintSpec> {
+    let group = |g: &&v1::Group| g.vsvip_uuid == vs.vsvip_uuid;
+    let group = desired.groups.iter().find(group)?;
+    let key = steering::hint_key(desired.flow.as_ref()?)?;
+    let member = u8::try_from(group.member_id).ok()?;
+    vs.flow_hints.then_some(HintSpec { member, key })
 }
 
 fn no_pool() -> PoolSpec {
@@ -155,12 +167,18 @@ fn pool_spec(pool: &Pool, health: &[ServerHealth]) -> PoolSpec {
     }
 }
 
-/// Whether a VIP is announced: one of its virtual services with RHI is up here.
+/// Whether a VIP is announced: one of its virtual services with RHI is up here, and the engine neither joins nor leaves
+/// the VIP's group. `joined`: it has waited for the others for long enough.
 pub(crate) fn announce(
     desired: &DesiredState,
     vsvip: &str,
     verdicts: &BTreeMap<String, Verdict>,
+    joined: bool,
 ) -> Result<(), Reason> {
+    let group = desired.groups.iter().find(|g| g.vsvip_uuid == vsvip);
+    if group.is_some_and(|g| g.lingers) {
+        return Err(Reason::Lingering);
+    }
     let services: Vec<&VirtualService> = desired
         .virtual_services
         .iter()
@@ -182,7 +200,8 @@ pub(crate) fn announce(
         _ => false,
     };
     if services.iter().any(announced) {
-        return Ok(());
+        let held = group.is_some_and(|g| g.hold) && !joined;
+        return if held { Err(Reason::Joining) } else { Ok(()) };
     }
     // With one virtual service its reason is the VIP's.
     match services.as_slice() {
@@ -214,6 +233,33 @@ pub(crate) fn with_failures(
     each.collect()
 }
 
+/// How long routes are held back for other engines to learn of this one. The controller says when they know, within
+/// half a second; one that dies meanwhile must not keep us from serving.
+const HOLD_MAX: Duration = Duration::from_secs(2);
+
+/// Since when each VsVip's routes are held back.
+#[derive(Debug, Default)]
+pub(crate) struct Held(BTreeMap<String, Instant>);
+
+impl Held {
+    /// Learns what is to be held back now. True while something is.
+    pub(crate) fn update(&mut self, desired: &DesiredState, now: Instant) -> bool {
+        let held = desired.groups.iter().filter(|g| g.hold);
+        let held: BTreeSet<&str> = held.map(|g| g.vsvip_uuid.as_str()).collect();
+        self.0.retain(|vsvip, _| held.contains(vsvip.as_str()));
+        for vsvip in held {
+            self.0.entry(vsvip.to_owned()).or_insert(now);
+        }
+        self.0.keys().any(|vsvip| !self.is_over(vsvip, now))
+    }
+
+    /// Whether this VsVip has been held back for long enough.
+    pub(crate) fn is_over(&self, vsvip: &str, now: Instant) -> bool {
+        let since = self.0.get(vsvip);
+        since.is_none_or(|since| now >= *since + HOLD_MAX)
+    }
+}
+
 /// Addresses that virtual services use or used: a VIP stands on `lo` until the last connection to it has ended,
 /// because without it the kernel would drop what the clients send.
 #[derive(Debug, Default)]
@@ -238,7 +284,7 @@ impl Draining {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::v1::{BgpProfile, PortRange, Server, Vip, Vrf};
+    use proto::v1::{BgpProfile, Group, PortRange, Server, Vip, Vrf};
 
     #[test]
     fn the_state_is_complete_when_no_health_is_pending() {
@@ -311,7 +357,7 @@ mod tests {
         (
             decision.verdicts["a"],
             decision.services[0].accept,
-            announce(desired, "v", &decision.verdicts),
+            announce(desired, "v", &decision.verdicts, false),
         )
     }
 
@@ -375,10 +421,10 @@ mod tests {
                 .collect::<Vec<_>>(),
             [true, false]
         );
-        assert_eq!(announce(&both, "v", &decision.verdicts), Ok(()));
+        assert_eq!(announce(&both, "v", &decision.verdicts, false), Ok(()));
         let decision = decide(&both, &health(OperState::Down));
         assert_eq!(
-            announce(&both, "v", &decision.verdicts),
+            announce(&both, "v", &decision.verdicts, false),
             Err(Reason::VsDown)
         );
     }
@@ -418,7 +464,10 @@ mod tests {
             .into(),
         );
         assert_eq!(verdicts["a"], (OperState::Down, Reason::ListenerFailed));
-        assert_eq!(announce(&one, "v", &verdicts), Err(Reason::ListenerFailed));
+        assert_eq!(
+            announce(&one, "v", &verdicts, false),
+            Err(Reason::ListenerFailed)
+        );
     }
 
     #[test]
@@ -432,6 +481,63 @@ mod tests {
         assert_eq!(draining.addresses(), vip);
         draining.update(&[], |_| false);
         assert_eq!(draining.addresses(), BTreeSet::new());
+    }
+
+    fn in_group(hold: bool, lingers: bool) -> DesiredState {
+        let mut desired = desired(vec![service("a", 80)]);
+        desired.groups = vec![Group {
+            vsvip_uuid: "v".into(),
+            hold,
+            lingers,
+            ..Group::default()
+        }];
+        desired
+    }
+
+    #[test]
+    fn an_engine_that_was_scaled_in_serves_and_does_not_announce() {
+        let lingers = in_group(false, true);
+        let (verdict, accepts, announced) = outcome(&lingers, OperState::Up);
+        assert_eq!((verdict.0, accepts), (OperState::Up, true));
+        assert_eq!(announced, Err(Reason::Lingering));
+        let down = outcome(&lingers, OperState::Down).2;
+        assert_eq!(down, Err(Reason::Lingering), "whatever its pool does");
+        let vips = decide(&lingers, &health(OperState::Up)).vips;
+        assert!(vips.contains(&"10.100.0.1".parse().expect("addr")));
+    }
+
+    #[test]
+    fn a_joining_engine_serves_and_announces_when_the_others_know_it() {
+        let joins = in_group(true, false);
+        let decision = decide(&joins, &health(OperState::Up));
+        assert!(decision.services[0].accept);
+        let announced = |joined| announce(&joins, "v", &decision.verdicts, joined);
+        assert_eq!(
+            (announced(false), announced(true)),
+            (Err(Reason::Joining), Ok(()))
+        );
+        let down = outcome(&joins, OperState::Down).2;
+        assert_eq!(
+            down,
+            Err(Reason::PoolDown),
+            "that is what an operator mends"
+        );
+    }
+
+    #[test]
+    fn routes_are_not_held_back_for_ever() {
+        let (mut held, at) = (Held::default(), Instant::now());
+        assert!(!held.update(&in_group(false, false), at));
+        assert!(held.update(&in_group(true, false), at));
+        assert!(held.update(&in_group(true, false), at + HOLD_MAX / 2));
+        assert!(!held.is_over("v", at + HOLD_MAX / 2));
+        assert!(!held.update(&in_group(true, false), at + HOLD_MAX));
+        assert!(held.is_over("v", at + HOLD_MAX));
+        held.update(&in_group(false, false), at + HOLD_MAX);
+        assert!(
+            held.update(&in_group(true, false), at + 2 * HOLD_MAX),
+            "it joins again"
+        );
     }
 
     #[test]

@@ -9,9 +9,9 @@
 //!                        last good state ──at start──▶ reconciler
 //! ```
 //!
-//! Tasks, all owned by [`run`]: the **reconciler** acts on desired state, health and interfaces; the **agent** joins and
-//! holds the stream to a controller; the **observer** puts reports together. At SIGTERM or SIGINT the reconciler takes
-//! down in order (withdraw, Cease, listeners, connections, addresses, settings) while the other two still report it, and
+//! Tasks, all owned by [`run`]: the **reconciler** acts on desired state, health and interfaces; **steering** plans what the
+//! engine knows of its neighbours; the **agent** joins and holds the stream to a controller; the **observer** puts reports together. At SIGTERM or SIGINT the reconciler takes
+//! down in order (withdraw, Cease, listeners, connections, addresses, settings) while the others still report it, and
 //! then those are aborted; a second signal ends the process at once, and the next engine cleans up behind it.
 //! A desired state goes agent, disk, reconciler, so that a restarted engine serves before a controller answers.
 
@@ -28,19 +28,21 @@ mod net;
 mod reconcile;
 mod report;
 mod session;
+mod steering;
 mod sysctl;
 mod validate;
 
 pub use args::Args;
 
 use anyhow::{Context as _, bail};
-use args::Settings;
+use args::{Action, Settings};
 use identity::Credentials;
 use last_state::LastState;
 use net::Net;
 use proto::v1::{DesiredState, Report};
 use reconcile::{Actors, Outcome, Stop};
 use report::Observer;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -58,6 +60,9 @@ const RUNTIME_STOP: Duration = Duration::from_millis(100);
 /// # Errors
 /// It cannot start: a setting, a right or the join is at fault; or it was told to stop a second time.
 pub fn run(args: Args) -> anyhow::Result<()> {
+    if let Some((Action::Detach, dir)) = args.action()? {
+        return detach(&dir);
+    }
     let settings = args.settle()?;
     limits::raise_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -67,6 +72,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let result = runtime.block_on(serve(settings));
     runtime.shutdown_timeout(RUNTIME_STOP);
     result
+}
+
+/// Removes what an engine has pinned.
+fn detach(dir: &Path) -> anyhow::Result<()> {
+    let was_there = dataplane::steering::detach(dir)
+        .with_context(|| format!("cannot remove the steering programs in {}", dir.display()))?;
+    tracing::info!(dir = %dir.display(), was_there, "steering programs removed");
+    Ok(())
 }
 
 async fn serve(settings: Settings) -> anyhow::Result<()> {
@@ -84,7 +97,11 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         Actors::start(net.clone(), &settings.state_dir).context("cannot start the proxy")?;
     let (outcome, outcomes) = watch::channel(Outcome::default());
     let (report, reports) = watch::channel(Report::default());
-    let observer = Observer::new(&actors, outcomes);
+    let (plans, steering) = watch::channel(Arc::default());
+    let observer = Observer::new(&actors, outcomes, steering.clone());
+    let kernel = steering::Kernel::new(settings.bpf_dir.clone());
+    let steering_task = steering::run(desired.subscribe(), net.interfaces(), plans, kernel);
+    let _steering_task = Task(tokio::spawn(steering_task));
     let token = CancellationToken::new();
     let stop = Stop {
         token: token.clone(),
@@ -93,7 +110,12 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let reconciler = reconcile::run(actors, desired.subscribe(), outcome, stop);
     let mut reconciler = Task(tokio::spawn(reconciler));
     let _observer = Task(tokio::spawn(observer.run(net.clone(), report)));
-    let agent = agent(settings, credentials, net, last_state, desired, reports);
+    let channels = Channels {
+        desired,
+        reports,
+        steering,
+    };
+    let agent = agent(settings, credentials, net, last_state, channels);
     let mut agent = Task(tokio::spawn(agent));
 
     let result = tokio::select! {
@@ -111,14 +133,20 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     result
 }
 
+/// What the agent shares with the tasks that act and observe.
+struct Channels {
+    desired: watch::Sender<Arc<DesiredState>>,
+    reports: watch::Receiver<Report>,
+    steering: watch::Receiver<Arc<steering::Plan>>,
+}
+
 /// Joins if need be, then talks to controllers for ever.
 async fn agent(
     settings: Settings,
     credentials: Credentials,
     net: Arc<Net>,
     last_state: LastState,
-    desired: watch::Sender<Arc<DesiredState>>,
-    reports: watch::Receiver<Report>,
+    channels: Channels,
 ) -> anyhow::Result<()> {
     let interfaces = net.interfaces();
     let now = interfaces.borrow().clone();
@@ -128,8 +156,9 @@ async fn agent(
         identity,
         last_state,
         interfaces,
-        desired,
-        reports,
+        desired: channels.desired,
+        reports: channels.reports,
+        steering: channels.steering,
         boot_id: format!("{:016x}", rand::random::<u64>()),
     };
     agent.run().await;

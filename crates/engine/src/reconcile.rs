@@ -10,7 +10,7 @@
 //! the next engine adopts or removes them.
 
 use crate::bgp::{Announcement, BgpDesired, Routes, Speaker, SpeakerHandle};
-use crate::decide::{self, Decision, Draining, Failure, Failures, Verdict};
+use crate::decide::{self, Decision, Draining, Failure, Failures, Held, Verdict};
 use crate::health::{HealthHandle, HealthSnapshot};
 use crate::net::Net;
 use crate::sysctl::Sysctls;
@@ -96,6 +96,7 @@ pub(crate) async fn run(
         links: Vec::new(),
         routes: Routes::new(),
         draining: Draining::default(),
+        held: Held::default(),
         restarting_until: (!desired.borrow().vips.is_empty())
             .then(|| Instant::now() + RESTART_WAIT),
         outcome,
@@ -134,6 +135,7 @@ struct Reconciler {
     /// What the speaker was last told to announce.
     routes: Routes,
     draining: Draining,
+    held: Held,
     /// This process began with virtual services that an earlier one has served, and does not know their health yet.
     restarting_until: Option<Instant>,
     outcome: watch::Sender<Outcome>,
@@ -160,12 +162,14 @@ impl Reconciler {
     /// One pass. True when another is due soon: something failed or drains.
     async fn round(&mut self, health: &HealthSnapshot) -> bool {
         let decision = decide::decide(&self.desired, health);
+        let holds = self.held.update(&self.desired, Instant::now());
         let (_, hoped) = self.announcements(&decision.verdicts);
         let mut kept = self.routes.clone();
         kept.retain(|address, _| hoped.contains_key(address));
         self.withdraw_all_but(kept).await;
         let failed = self.actors.net.put_vips(&decision.vips).await;
         let listeners = self.actors.proxy.apply(decision.services.clone()).await;
+        self.cut();
         let drains = self.remove_vips(&decision).await;
         let failures = self.failures(&failed, &listeners);
         let verdicts = decide::with_failures(&decision.verdicts, &failures);
@@ -174,7 +178,8 @@ impl Reconciler {
             self.restarting_until = None;
         }
         self.announce(routes);
-        let again = drains || self.is_restarting() || !failed.is_empty() || !failures.is_empty();
+        let waits = drains || holds || self.is_restarting();
+        let again = waits || !failed.is_empty() || !failures.is_empty();
         self.tell(Outcome {
             desired: self.desired.clone(),
             verdicts,
@@ -189,10 +194,12 @@ impl Reconciler {
         &self,
         verdicts: &BTreeMap<String, Verdict>,
     ) -> (BTreeMap<String, Result<(), Reason>>, Routes) {
+        let now = Instant::now();
         let mut by_vsvip = BTreeMap::new();
         let mut routes = Routes::new();
         for vip in &self.desired.vips {
-            let verdict = decide::announce(&self.desired, &vip.vsvip_uuid, verdicts);
+            let joined = self.held.is_over(&vip.vsvip_uuid, now);
+            let verdict = decide::announce(&self.desired, &vip.vsvip_uuid, verdicts, joined);
             if let (Ok(()), Ok(address)) = (verdict, vip.address.parse()) {
                 routes.insert(address, announcement(vip));
             }
@@ -245,6 +252,18 @@ impl Reconciler {
                 vips = gone.join(" "),
                 "a peer takes long to take a withdrawal; not waiting"
             );
+        }
+    }
+
+    /// Ends the connections that an operator wants ended.
+    fn cut(&self) {
+        let stats = self.actors.proxy.stats();
+        for uuid in &self.desired.cut_virtual_service_uuids {
+            let open = stats.virtual_services.iter().find(|s| s.uuid == *uuid);
+            if let Some(connections) = open.map(|s| s.open).filter(|open| *open > 0) {
+                tracing::warn!(vs = uuid, connections, "a forced scale-in cuts connections");
+                self.actors.proxy.cut(uuid);
+            }
         }
     }
 

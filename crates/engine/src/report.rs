@@ -6,6 +6,7 @@ use crate::bfd::BfdMonitor;
 use crate::health::HealthSnapshot;
 use crate::net::Net;
 use crate::reconcile::{Actors, Outcome};
+use crate::steering::Plan;
 use model::reason::Reason;
 use proto::v1::{
     BgpSession, EngineStats, LearnedRoute, OperState, Pool, PoolStatus, Report, ServerStatus, Vip,
@@ -28,12 +29,17 @@ pub(crate) struct Observer {
     bgp: watch::Receiver<Arc<Vec<BgpSession>>>,
     learned: watch::Receiver<Arc<Vec<LearnedRoute>>>,
     bfd: Arc<OnceLock<BfdMonitor>>,
+    steering: watch::Receiver<Arc<Plan>>,
     proxy: ProxyHandle,
     started: Instant,
 }
 
 impl Observer {
-    pub(crate) fn new(actors: &Actors, outcome: watch::Receiver<Outcome>) -> Self {
+    pub(crate) fn new(
+        actors: &Actors,
+        outcome: watch::Receiver<Outcome>,
+        steering: watch::Receiver<Arc<Plan>>,
+    ) -> Self {
         let (health, bgp, learned, bfd, proxy) = (
             actors.health.snapshot(),
             actors.bgp.status(),
@@ -47,6 +53,7 @@ impl Observer {
             bgp,
             learned,
             bfd,
+            steering,
             proxy,
             started: Instant::now(),
         }
@@ -68,6 +75,7 @@ impl Observer {
                 _ = self.health.changed() => {}
                 _ = self.bgp.changed() => {}
                 _ = self.learned.changed() => {}
+                _ = self.steering.changed() => {}
                 _ = interfaces.changed() => {}
                 () = tokio::time::sleep(REPORT_PERIOD) => {}
             }
@@ -82,6 +90,7 @@ impl Observer {
         let bfd = self.bfd.get();
         report.bfd_sessions = bfd.map(BfdMonitor::status).unwrap_or_default();
         report.bfd = bfd.map(BfdMonitor::engine);
+        report.member_problems = self.steering.borrow_and_update().problems.clone();
         report.learned_routes = self.learned.borrow_and_update().to_vec();
         report.stats = Some(EngineStats {
             rss_bytes: rss_bytes(),
@@ -146,6 +155,9 @@ fn service_status(uuid: &str, outcome: &Outcome, stats: &Stats) -> VirtualServic
         total_connections: counters.map_or(0, |c| c.total),
         bytes_in: counters.map_or(0, |c| c.bytes_in),
         bytes_out: counters.map_or(0, |c| c.bytes_out),
+        oldest_connection_s: counters
+            .and_then(|c| c.oldest)
+            .map_or(0, |age| age.as_secs()),
     }
 }
 

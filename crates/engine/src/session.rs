@@ -4,6 +4,7 @@
 use crate::args::Settings;
 use crate::identity::Identity;
 use crate::last_state::LastState;
+use crate::steering::Plan;
 use crate::validate;
 use anyhow::Context as _;
 use proto::PROTOCOL_VERSION;
@@ -29,6 +30,8 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
 /// How soon a renewal without an answer is asked for again.
 const RENEWAL_RETRY: Duration = Duration::from_secs(60);
+/// An acknowledgement waits for steering no longer than this: the controller does not wait longer either.
+const STEERING_WAIT: Duration = Duration::from_millis(400);
 /// Messages that wait for the controller. Answers may wait; a report waits where the next one replaces it.
 const QUEUE_LEN: usize = 1;
 
@@ -40,6 +43,8 @@ pub(crate) struct Agent {
     pub interfaces: watch::Receiver<Vec<Interface>>,
     pub desired: watch::Sender<Arc<DesiredState>>,
     pub reports: watch::Receiver<Report>,
+    /// The plan that is in force.
+    pub steering: watch::Receiver<Arc<Plan>>,
     pub boot_id: String,
 }
 
@@ -111,6 +116,7 @@ impl Agent {
                 received = inbox.message() => match received.map_err(said)? {
                     Some(ControllerMessage { body: Some(Body::DesiredState(state)) }) => {
                         let answer = self.accept(state);
+                        self.steered().await;
                         outbox.send(message(answer)).await?;
                     }
                     Some(ControllerMessage { body: Some(Body::Certificate(certificate)) }) => {
@@ -154,6 +160,18 @@ impl Agent {
             Err(error) => {
                 tracing::error!(error = format!("{error:#}"), "certificate not renewed");
             }
+        }
+    }
+
+    /// Waits until the members of the groups are known here: an acknowledgement says so, and another engine waits for it.
+    async fn steered(&mut self) {
+        let generation = self.desired.borrow().generation;
+        let in_force = self.steering.wait_for(|plan| plan.generation == generation);
+        if timeout(STEERING_WAIT, in_force).await.is_err() {
+            tracing::warn!(
+                generation,
+                "steering takes long to take over the groups; not waiting"
+            );
         }
     }
 

@@ -1,5 +1,7 @@
 //! Is a desired state something that this engine can put into force? All of it or nothing.
 
+mod groups;
+
 use crate::bgp;
 use ipnet::IpNet;
 use proto::v1::{BgpProfile, DesiredState, Interface};
@@ -37,7 +39,8 @@ pub(crate) fn validate(state: &DesiredState, interfaces: &[Interface]) -> Result
     check_services(state)?;
     check_ports(state)?;
     check_pools(state)?;
-    check_monitors(state)
+    check_monitors(state)?;
+    groups::check(state)
 }
 
 /// An external peer off the link is reached only with a TTL for it (`ebgp_multihop`); an internal one may be a loopback.

@@ -30,6 +30,7 @@ pub fn up(options: &UpOptions) -> Result<Record> {
     let topology = folder.load(&options.settings)?;
     make_room(options.id.as_deref())?;
     let mut record = Record::create(options.id.clone(), &folder)?;
+    record.mount_bpf().with_context(|| failed(&record))?;
     note!(
         "lab {}: {} ({})",
         record.id,

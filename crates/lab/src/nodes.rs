@@ -252,6 +252,8 @@ fn start_engine(
         path("join-token"),
     ]);
     command.extend(["--mgmt-interface".into(), role.mgmt_interface.clone()]);
+    let pins = record.bpf_dir().join(&node.name).display().to_string();
+    command.extend(["--bpf-dir".into(), pins]);
     private_dir(&dir.join("state"))?;
     start(record, &node.name, ENGINE, command).map(drop)
 }

@@ -6,6 +6,7 @@
 use crate::process::Identity;
 use crate::topology::{Folder, Params, Topology};
 use anyhow::{Context, Result, bail, ensure};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, Permissions};
@@ -142,6 +143,26 @@ impl Record {
         self.dir().join(node)
     }
 
+    /// Where the engines pin their programs: on a BPF file system of the lab, since one that an engine mounts ends with it
+    /// (`ip netns exec` gives each command mounts of its own).
+    pub fn bpf_dir(&self) -> PathBuf {
+        self.dir().join(BPF_DIR)
+    }
+
+    /// Mounts it.
+    pub fn mount_bpf(&self) -> Result<()> {
+        let dir = self.bpf_dir();
+        fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+        mount(
+            Some("bpf"),
+            &dir,
+            Some("bpf"),
+            MsFlags::empty(),
+            Some("mode=0700"),
+        )
+        .with_context(|| format!("mount a BPF file system on {}", dir.display()))
+    }
+
     /// The namespace of a node.
     pub fn namespace(&self, node: &str) -> String {
         format!("{}{node}", namespace_prefix(&self.id))
@@ -217,6 +238,8 @@ pub fn forget(id: &str) -> Result<()> {
         remove(fs::remove_file(current_path())).context("remove the client context")?;
     }
     let dir = Path::new(ROOT).join(id);
+    // With it everything goes that is pinned there; it may not have come to that.
+    let _ = umount2(&dir.join(BPF_DIR), MntFlags::MNT_DETACH);
     remove(fs::remove_dir_all(&dir)).with_context(|| format!("remove {}", dir.display()))?;
     remove(fs::remove_file(record_path(id)))
         .with_context(|| format!("remove the record of lab {id}"))?;
@@ -224,6 +247,9 @@ pub fn forget(id: &str) -> Result<()> {
     let _ = fs::remove_dir(ROOT).and_then(|()| fs::remove_dir("/run/evenkeel"));
     Ok(())
 }
+
+/// In the lab's folder.
+const BPF_DIR: &str = "bpf";
 
 fn remove(result: std::io::Result<()>) -> std::io::Result<()> {
     result.or_else(|e| {

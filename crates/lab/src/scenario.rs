@@ -74,6 +74,9 @@ pub struct Bars {
     pub first_connection_s: f64,
     /// Resident memory of an engine with one VS before traffic, MiB.
     pub engine_idle_rss_mib: u64,
+    /// No flow and no short connection breaks, whatever the router moves. Left out where an engine dies.
+    #[serde(default)]
+    pub none_breaks: bool,
 }
 
 /// A step.

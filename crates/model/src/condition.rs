@@ -18,6 +18,8 @@ pub enum Condition {
     EngineEnabled,
     /// A virtual service of the VIP is up on the engine.
     VsUp,
+    /// The other engines of the VIP know of this one, so that no flow of theirs meets it unprepared.
+    MembersInformed,
     /// The engine can put the peer's configuration in force.
     PeerConfigurationValid,
     /// Neither the peer nor the profile is shut down.
@@ -59,13 +61,14 @@ struct Words {
 
 impl Condition {
     /// Every condition, in order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::RhiOn,
         Self::BgpProfilePresent,
         Self::Placed,
         Self::EngineConnected,
         Self::EngineEnabled,
         Self::VsUp,
+        Self::MembersInformed,
         Self::PeerConfigurationValid,
         Self::PeerEnabled,
         Self::InterfaceInSubnet,
@@ -112,6 +115,7 @@ impl Condition {
         Some(match reason {
             "rhi_disabled" => Self::RhiOn,
             "no_bgp_profile" => Self::BgpProfilePresent,
+            "lingering" => Self::Placed,
             "draining" => Self::EngineEnabled,
             "vs_down"
             | "vs_disabled"
@@ -133,6 +137,7 @@ impl Condition {
             "session_not_established" => Self::SessionEstablished,
             "family_not_negotiated" => Self::FamilyNegotiated,
             "no_next_hop" => Self::NextHopPresent,
+            "joining" => Self::MembersInformed,
             "advertisement_interval" | "peer_not_reading" => Self::UpdateSent,
             _ => return None,
         })
@@ -175,6 +180,11 @@ impl Condition {
                 "vs_up",
                 "a virtual service of the VIP is up on the engine",
                 "look at `evenkeel show virtualservice` and `evenkeel show pool`",
+            ),
+            Self::MembersInformed => words(
+                "members_informed",
+                "the other engines of the VIP know of this one",
+                "wait: they have half a second to confirm; a member that does not is named in the virtual service's scale_status",
             ),
             Self::PeerConfigurationValid => words(
                 "peer_configuration_valid",

@@ -31,6 +31,14 @@ pub enum Reason {
     VsDown,
     /// The engine is stopping.
     Stopping,
+    /// The other engines of the VIP's group are being told of this one.
+    Joining,
+    /// Scaled in: the engine serves the connections that it has until the last one ends.
+    Lingering,
+    /// Two engines of a group have no addresses of one family for a tunnel.
+    NoTunnelPath,
+    /// The kernel does not take the steering programs, or not on every interface.
+    SteeringFailed,
 }
 
 impl Reason {
@@ -50,6 +58,10 @@ impl Reason {
             Self::NoBgpProfile => "no_bgp_profile",
             Self::VsDown => "vs_down",
             Self::Stopping => "stopping",
+            Self::Joining => "joining",
+            Self::Lingering => "lingering",
+            Self::NoTunnelPath => "no_tunnel_path",
+            Self::SteeringFailed => "steering_failed",
         }
     }
 
@@ -73,6 +85,14 @@ impl Reason {
             Self::NoBgpProfile => "The VRF context has no bgp_profile.",
             Self::VsDown => "No virtual service of this VIP is up on this engine.",
             Self::Stopping => "The engine is stopping.",
+            Self::Joining => "The other engines of the VIP are being told of this one first.",
+            Self::Lingering => {
+                "The engine was scaled in and serves the connections that it has until they end."
+            }
+            Self::NoTunnelPath => {
+                "There is no address of the VIP's family on both sides for a tunnel between the engines."
+            }
+            Self::SteeringFailed => "The kernel of the engine does not steer packets.",
         }
     }
 }

@@ -96,9 +96,12 @@ pub struct Prefix {
 impl Prefix {
     /// The prefix with its host bits cleared, when address and length make one.
     pub fn net(&self) -> Option<IpNet> {
-        IpNet::new(self.ip_addr.ip()?, u8::try_from(self.mask).ok()?)
-            .ok()
-            .map(|n| n.trunc())
+        self.address().map(|n| n.trunc())
+    }
+
+    /// The prefix with its host bits: an interface's address.
+    pub fn address(&self) -> Option<IpNet> {
+        IpNet::new(self.ip_addr.ip()?, u8::try_from(self.mask).ok()?).ok()
     }
 }
 
@@ -136,6 +139,12 @@ pub struct VirtualService {
     pub bgp_num_as_path_prepend: Option<u32>,
     #[serde(default)]
     pub bgp_peer_labels: Vec<String>,
+    /// No flow probes for this virtual service.
+    #[serde(default)]
+    pub scaleout_ecmp: bool,
+    /// Owner hints in TCP timestamps.
+    #[serde(default = "yes")]
+    pub flow_hints: bool,
 }
 
 /// avi-api `Service`: a port or a range of ports.
@@ -450,6 +459,16 @@ pub struct ServiceEngineGroup {
     pub algo: String,
     #[serde(default)]
     pub ha_mode: String,
+    #[serde(default)]
+    pub disable_flow_probes: bool,
+    #[serde(default = "probe_retries")]
+    pub se_flow_probe_retries: u8,
+    /// Milliseconds.
+    #[serde(default = "probe_retry_timer")]
+    pub se_flow_probe_retry_timer: u32,
+    /// Seconds after which a scale-in counts as done; connections may go on.
+    #[serde(default = "scalein_timeout")]
+    pub vs_scalein_timeout: u32,
 }
 
 /// avi-api `ServiceEngine`, as far as the planner needs it.
@@ -474,6 +493,8 @@ pub struct Vnic {
     #[serde(default)]
     pub mac_address: String,
     pub vrf_ref: Option<Ref>,
+    /// Unknown of an interface that no engine has reported.
+    pub link_up: Option<bool>,
     #[serde(default)]
     pub vnic_networks: Vec<VnicNetwork>,
 }
@@ -496,6 +517,15 @@ fn four() -> u32 {
 }
 fn ten() -> u32 {
     10
+}
+fn probe_retries() -> u8 {
+    2
+}
+fn probe_retry_timer() -> u32 {
+    40
+}
+fn scalein_timeout() -> u32 {
+    30
 }
 fn default_server_port() -> u16 {
     80

@@ -4,6 +4,10 @@
 //! Functions here take the whole situation and give decisions with reasons; they neither wait nor store. A plan
 //! moves nothing that need not move: an engine that holds a VIP keeps it until it is told otherwise.
 
+pub mod group;
+
+pub use group::{Group, GroupFull};
+
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::fmt;

@@ -4,7 +4,10 @@
 //! includes what is generated from it, and keeps secrets out of `Debug`.
 
 /// Version of the stream's meaning; raised when an older engine must not ignore a change.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
+
+/// The oldest version of an engine that a controller can steer.
+pub const PROTOCOL_VERSION_MIN: u32 = 2;
 
 /// Generated types of `evenkeel.engine.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::too_many_lines)]
@@ -24,6 +27,26 @@ impl std::fmt::Debug for v1::BgpPeer {
     }
 }
 
+impl std::fmt::Debug for v1::FlowSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FlowSettings")
+            .field("probe_retries", &self.probe_retries)
+            .field("probe_retry_timer_ms", &self.probe_retry_timer_ms)
+            .field("message_keys", &self.message_keys)
+            .field("hint_key_set", &!self.hint_key.is_empty())
+            .finish()
+    }
+}
+
+impl std::fmt::Debug for v1::FlowKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FlowKey")
+            .field("id", &self.id)
+            .field("secret_set", &!self.secret.is_empty())
+            .finish()
+    }
+}
+
 impl std::fmt::Debug for v1::JoinRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("JoinRequest")
@@ -34,3 +57,29 @@ impl std::fmt::Debug for v1::JoinRequest {
 }
 
 pub mod join_token;
+
+#[cfg(test)]
+mod tests {
+    use super::v1;
+
+    #[test]
+    fn keys_are_not_printed_with_the_state_that_carries_them() {
+        let state = v1::DesiredState {
+            flow: Some(v1::FlowSettings {
+                message_keys: vec![v1::FlowKey {
+                    id: 7,
+                    secret: vec![201; 16],
+                }],
+                hint_key: vec![202; 16],
+                ..v1::FlowSettings::default()
+            }),
+            ..v1::DesiredState::default()
+        };
+        let printed = format!("{state:?}");
+        assert!(printed.contains("id: 7"), "{printed}");
+        assert!(
+            !printed.contains("201") && !printed.contains("202"),
+            "{printed}"
+        );
+    }
+}

@@ -1,11 +1,14 @@
 //! One connection: choose a server, connect, tunnel.
 
+use crate::ages::Start;
+use crate::client::Client;
 use crate::shared::{Counted, Service};
 use crate::tunnel;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 /// How long a server may take to accept; with health checks in place this is a server that just went away.
@@ -14,32 +17,37 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const SERVERS_TRIED_MAX: usize = 3;
 
 /// Counts the connection as open until dropped.
-struct Open(Arc<Service>);
+struct Open {
+    service: Arc<Service>,
+    _start: Arc<Start>,
+}
 
 impl Open {
     fn new(service: Arc<Service>) -> Self {
         service.counters.open.fetch_add(1, Relaxed);
         service.counters.total.fetch_add(1, Relaxed);
-        Self(service)
+        let _start = service.ages.begin(Instant::now());
+        Self { service, _start }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.counters.open.fetch_sub(1, Relaxed);
+        self.service.counters.open.fetch_sub(1, Relaxed);
     }
 }
 
 /// Serves a client until either side is done.
-pub(crate) async fn serve(client: TcpStream, service: Arc<Service>) {
-    let open = Open::new(service);
-    let service = &open.0;
+pub(crate) async fn serve(client: Rc<Client>) {
+    let open = Open::new(client.service.clone());
+    let service = &open.service;
+    let client = &client.stream;
     client.set_nodelay(true).ok();
     match connect(service).await {
-        Some((server, _counted)) => tunnel::run(&client, &server, service).await,
+        Some((server, _counted)) => tunnel::run(client, &server, service).await,
         None => {
             service.counters.refused.fetch_add(1, Relaxed);
-            tunnel::reset(&client);
+            tunnel::reset(client);
         }
     }
 }

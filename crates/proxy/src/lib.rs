@@ -6,18 +6,26 @@
 //! (`listener`), choose a server (`balance`), connect, tunnel (`tunnel`); HTTP and TLS will stand between the
 //! first two, UDP beside them.
 //!
-//! Ownership: the handle owns the worker threads; a worker owns its listeners and connections as tasks of its
+//! Where owner hints are on, a connection is stamped as it is accepted (`hint`), and again by a sweep of its worker over
+//! its connections (`client`): long ones every two hours.
+//!
+//! Ownership: the handle owns the worker threads; a worker owns its listeners, its sweep and connections as tasks of its
 //! runtime. A thread ends when its queue closes or [`ProxyHandle::close_all`] says so; its runtime then drops every
 //! task, which closes the sockets.
 
+mod ages;
 mod balance;
+mod client;
 mod connection;
+mod cut;
+mod hint;
 mod listener;
 mod shared;
 mod tunnel;
 mod worker;
 
 pub use balance::Algorithm;
+pub use hint::{HintRenewal, HintSpec, HintStats};
 pub use shared::{ServerStats, Stats, VsStats};
 
 use shared::Shared;
@@ -33,6 +41,8 @@ use worker::Worker;
 pub struct ProxyConfig {
     /// Worker threads; 0 = one per core.
     pub workers: usize,
+    /// When the stamps of long connections are renewed.
+    pub hint_renewal: HintRenewal,
 }
 
 /// A virtual service as the proxy serves it.
@@ -50,6 +60,9 @@ pub struct VirtualServiceSpec {
     pub idle_timeout: Option<Duration>,
     /// Where connections go.
     pub pool: PoolSpec,
+    /// Clients are made to echo who owns their connection; `None` = not. A change is for new connections, and for
+    /// others when the next sweep finds that they can take it.
+    pub hint: Option<HintSpec>,
 }
 
 /// The servers of a virtual service.
@@ -105,7 +118,7 @@ impl Proxy {
             config.workers
         };
         let workers = (0..count)
-            .map(Worker::start)
+            .map(|number| Worker::start(number, config.hint_renewal))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(ProxyHandle {
             inner: Arc::new(Inner {
@@ -203,6 +216,13 @@ impl ProxyHandle {
     /// Counters as of now.
     pub fn stats(&self) -> Stats {
         self.inner.shared.stats()
+    }
+
+    /// Resets the connections of a virtual service that are open now.
+    pub fn cut(&self, vs_uuid: &str) {
+        if let Some(service) = self.inner.shared.get(vs_uuid) {
+            service.cut.give();
+        }
     }
 
     /// Closes every listener and every connection.

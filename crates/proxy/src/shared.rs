@@ -1,12 +1,15 @@
 //! What worker threads share: the pools in force and the counters.
 
+use crate::ages::Ages;
 use crate::balance::{self, Candidate};
+use crate::cut::Cut;
+use crate::hint::{HintCounters, HintSpec, HintStats};
 use crate::{PoolSpec, ServerSpec, VirtualServiceSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Counters of everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub struct VsStats {
     pub uuid: String,
     /// Connections open now.
     pub open: u64,
+    /// Age of the oldest of them.
+    pub oldest: Option<Duration>,
     /// Connections accepted.
     pub total: u64,
     /// Bytes from clients.
@@ -32,6 +37,8 @@ pub struct VsStats {
     pub bytes_out: u64,
     /// Connections refused because no server could take them.
     pub refused: u64,
+    /// Owner hints.
+    pub hints: HintStats,
 }
 
 /// Counters of a server.
@@ -70,18 +77,22 @@ pub(crate) struct VsCounters {
     pub bytes_in: AtomicU64,
     pub bytes_out: AtomicU64,
     pub refused: AtomicU64,
+    pub hints: HintCounters,
 }
 
 /// A virtual service in force; connections look at it when they begin.
 pub(crate) struct Service {
-    uuid: String,
+    pub uuid: String,
     pub counters: VsCounters,
+    pub ages: Ages,
+    pub cut: Cut,
     turn: AtomicU64,
     rules: RwLock<Arc<Rules>>,
 }
 
 struct Rules {
     idle_timeout: Option<Duration>,
+    hint: Option<HintSpec>,
     pool: PoolSpec,
     servers: Vec<Arc<ServerCounters>>,
 }
@@ -96,6 +107,10 @@ impl Service {
 
     pub(crate) fn idle_timeout(&self) -> Option<Duration> {
         self.rules().idle_timeout
+    }
+
+    pub(crate) fn hint(&self) -> Option<HintSpec> {
+        self.rules().hint
     }
 
     /// The next server that has not been tried, counted as used.
@@ -145,6 +160,7 @@ impl Shared {
     pub(crate) fn set(&self, spec: &VirtualServiceSpec) {
         let rules = Arc::new(Rules {
             idle_timeout: spec.idle_timeout,
+            hint: spec.hint,
             servers: self.counters_of(&spec.pool),
             pool: spec.pool.clone(),
         });
@@ -159,6 +175,8 @@ impl Shared {
                 let service = Service {
                     uuid: spec.uuid.clone(),
                     counters: VsCounters::default(),
+                    ages: Ages::default(),
+                    cut: Cut::default(),
                     turn: AtomicU64::new(0),
                     rules: RwLock::new(rules),
                 };
@@ -224,10 +242,12 @@ fn vs_stats(service: &Service) -> VsStats {
     VsStats {
         uuid: service.uuid.clone(),
         open: counters.open.load(Relaxed),
+        oldest: service.ages.oldest(Instant::now()),
         total: counters.total.load(Relaxed),
         bytes_in: counters.bytes_in.load(Relaxed),
         bytes_out: counters.bytes_out.load(Relaxed),
         refused: counters.refused.load(Relaxed),
+        hints: counters.hints.stats(),
     }
 }
 

@@ -17,7 +17,11 @@ struct Fixture {
 
 impl Fixture {
     async fn new(servers: &[SocketAddr]) -> Self {
-        let proxy = Proxy::start(ProxyConfig { workers: 2 }).expect("starts");
+        let proxy = Proxy::start(ProxyConfig {
+            workers: 2,
+            ..ProxyConfig::default()
+        })
+        .expect("starts");
         let addr = free_port().await;
         let spec = VirtualServiceSpec {
             uuid: "vs".into(),
@@ -30,6 +34,7 @@ impl Fixture {
                 algorithm: Algorithm::RoundRobin,
                 servers: servers.iter().map(|a| server(*a)).collect(),
             },
+            hint: None,
         };
         let mut fixture = Self { proxy, addr, spec };
         assert_eq!(fixture.apply(|_| {}).await[0].error, None);
@@ -281,6 +286,25 @@ async fn an_address_that_is_taken_is_reported_and_tried_again() {
     assert!(error(&statuses).is_some(), "{statuses:?}");
     drop(taken);
     assert_eq!(error(&fixture.apply(|_| {}).await), None);
+}
+
+#[tokio::test]
+async fn cut_connections_are_reset_and_the_listener_goes_on() {
+    let fixture = Fixture::new(&[echo().await]).await;
+    let mut idle = fixture.connect().await;
+    wait_until("the connection is counted", || fixture.vs().open == 1).await;
+    assert!(fixture.vs().oldest.is_some());
+    // Until it reaches the server it does not wait for the command yet.
+    idle.write_all(b"x").await.expect("written");
+    idle.read_exact(&mut [0]).await.expect("echoed");
+    fixture.proxy.cut("vs");
+    let error = read_all(&mut idle).await.expect_err("reset");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    wait_until("it is gone", || fixture.vs().open == 0).await;
+    assert_eq!(fixture.vs().oldest, None);
+    let mut next = fixture.connect().await;
+    next.write_all(b"y").await.expect("written");
+    next.read_exact(&mut [0]).await.expect("echoed");
 }
 
 #[tokio::test]

@@ -45,7 +45,8 @@ impl Drop for Buffer {
 /// When a byte last passed in either direction.
 struct Activity(Cell<Instant>);
 
-/// Pumps until both directions have ended, one has failed, or nothing passed for the idle timeout.
+/// Pumps until both directions have ended, one has failed, nothing passed for the idle timeout, or the virtual
+/// service's connections are cut.
 pub(crate) async fn run(client: &TcpStream, server: &TcpStream, service: &Service) {
     let activity = Activity(Cell::new(Instant::now()));
     let pumps = async {
@@ -56,6 +57,7 @@ pub(crate) async fn run(client: &TcpStream, server: &TcpStream, service: &Servic
     let ended = tokio::select! {
         result = pumps => result,
         () = idle(service.idle_timeout(), &activity) => Err(io::ErrorKind::TimedOut.into()),
+        () = service.cut.given() => Err(io::ErrorKind::ConnectionAborted.into()),
     };
     if ended.is_err() {
         reset(client);

@@ -1,10 +1,13 @@
 //! A worker: a thread with a current-thread runtime that owns listeners and connections.
 
+use crate::client::{self, Clients};
+use crate::hint::HintRenewal;
 use crate::listener;
 use crate::shared::Service;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, LocalSet};
@@ -24,14 +27,14 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn start(number: usize) -> io::Result<Self> {
+    pub(crate) fn start(number: usize, renewal: HintRenewal) -> io::Result<Self> {
         let (commands, inbox) = mpsc::channel(QUEUE_LEN);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         std::thread::Builder::new()
             .name(format!("proxy-{number}"))
-            .spawn(move || runtime.block_on(run(inbox)))?;
+            .spawn(move || runtime.block_on(run(inbox, renewal)))?;
         Ok(Self { commands })
     }
 
@@ -62,10 +65,10 @@ impl Worker {
 }
 
 /// Dropping a `LocalSet` drops its tasks, and with them the sockets.
-async fn run(mut inbox: mpsc::Receiver<Command>) {
+async fn run(mut inbox: mpsc::Receiver<Command>, renewal: HintRenewal) {
     loop {
         let tasks = LocalSet::new();
-        match tasks.run_until(serve(&mut inbox)).await {
+        match tasks.run_until(serve(&mut inbox, renewal)).await {
             Some(done) => {
                 drop(tasks);
                 done.send(()).ok();
@@ -76,12 +79,19 @@ async fn run(mut inbox: mpsc::Receiver<Command>) {
 }
 
 /// Serves until everything is to be closed (gives who waits for it), or the handle is gone.
-async fn serve(inbox: &mut mpsc::Receiver<Command>) -> Option<oneshot::Sender<()>> {
+async fn serve(
+    inbox: &mut mpsc::Receiver<Command>,
+    renewal: HintRenewal,
+) -> Option<oneshot::Sender<()>> {
+    let clients = Rc::new(Clients::new(renewal));
+    // Ends with the other tasks.
+    drop(tokio::task::spawn_local(client::sweep(clients.clone())));
     let mut listeners: BTreeMap<SocketAddr, AbortHandle> = BTreeMap::new();
     loop {
         match inbox.recv().await? {
             Command::Listen(addr, listener, service, done) => {
-                let task = tokio::task::spawn_local(listener::accept(listener, service));
+                let task =
+                    tokio::task::spawn_local(listener::accept(listener, service, clients.clone()));
                 listeners.insert(addr, task.abort_handle());
                 done.send(()).ok();
             }

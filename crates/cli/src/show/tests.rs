@@ -44,6 +44,29 @@ fn virtual_services_show_what_is_assigned_and_what_was_asked_for() {
 }
 
 #[test]
+fn an_engine_that_was_scaled_in_shows_what_it_has_left() {
+    let mut item = vs_inventory();
+    item["runtime"]["vip_summary"][0]["lingering_service_engine"] = json!([{"name": "se-3", "flows": 312,
+        "oldest_s": 250, "scalein_in_progress": true, "reason": "312 flows left, oldest 4 min"}]);
+    let rows = virtualservice::rows(&[item], &[pool_inventory()]);
+    let table = render(&rows, Format::Table, None);
+    let left = "se-3 leaves: 312 flows left, oldest 4 min";
+    assert!(table.contains(left), "{table}");
+    let value = serde_json::to_value(&rows).unwrap();
+    assert_eq!(value[0]["lingering"][0]["flows"], 312);
+}
+
+#[test]
+fn an_engine_that_cannot_reach_another_says_so() {
+    let mut item = vs_inventory();
+    let problems = json!([{"vip": "fd00::1", "se_name": "se-2", "reason_code": "no_tunnel_path", "reason": "se-2 has no IPv6 address"}]);
+    item["runtime"]["vip_summary"][0]["service_engine"][0]["member_problems"] = problems;
+    let rows = virtualservice::rows(&[item], &[pool_inventory()]);
+    let table = render(&rows, Format::Table, None);
+    assert!(table.contains("se-1: se-2 has no IPv6 address"), "{table}");
+}
+
+#[test]
 fn virtual_service_without_runtime_or_pool_is_shown_with_what_is_known() {
     let rows = virtualservice::rows(
         &[json!({"config": {"name": "vs-2", "uuid": "virtualservice-2"}})],

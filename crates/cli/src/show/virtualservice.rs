@@ -20,6 +20,8 @@ pub(crate) struct VirtualServiceRow {
     num_se_assigned: u64,
     num_se_requested: u64,
     service_engines: Vec<EngineOfVs>,
+    /// Engines that were scaled in and serve the flows that they have.
+    lingering: Vec<LingeringEngine>,
     /// Why it is placed as it is, in the planner's words.
     placement: String,
     pool: Option<String>,
@@ -32,6 +34,21 @@ pub(crate) struct VirtualServiceRow {
 struct EngineOfVs {
     name: String,
     state: String,
+    reason: String,
+    /// Engines that it has no tunnel to, in words.
+    member_problems: Vec<String>,
+}
+
+/// An engine that was scaled in.
+#[derive(Debug, Serialize)]
+struct LingeringEngine {
+    name: String,
+    /// Nothing where it is not known.
+    flows: Option<u64>,
+    oldest_s: Option<u64>,
+    /// The scale-in counts as going on.
+    scalein_in_progress: bool,
+    /// `312 flows left, oldest 4 min`
     reason: String,
 }
 
@@ -46,7 +63,7 @@ impl Row for VirtualServiceRow {
         }),
         Column::new("SERVICE ENGINES", |r| r.engines()),
         Column::new("SERVERS UP", |r| up_of(r.num_servers_up, r.num_servers)),
-        Column::new("REASON", |r| r.reason.clone()),
+        Column::new("REASON", |r| r.reasons()),
         Column::wide("PLACEMENT", |r| r.placement.clone()),
         Column::wide("POOL", |r| r.pool.clone().unwrap_or_default()),
         Column::wide("UUID", |r| r.uuid.clone()),
@@ -54,6 +71,24 @@ impl Row for VirtualServiceRow {
 }
 
 impl VirtualServiceRow {
+    /// Why it is as it is, what engines that were scaled in have left, and who cannot reach whom.
+    fn reasons(&self) -> String {
+        let left = self
+            .lingering
+            .iter()
+            .map(|se| format!("{} leaves: {}", se.name, se.reason));
+        let engines = self.service_engines.iter();
+        let problems = engines.flat_map(|se| {
+            let each = se.member_problems.iter();
+            each.map(move |problem| format!("{}: {problem}", se.name))
+        });
+        let all = std::iter::once(self.reason.clone())
+            .chain(left)
+            .chain(problems);
+        let all = all.filter(|text| !text.is_empty());
+        all.collect::<Vec<_>>().join("; ")
+    }
+
     /// The engines by name; one that is not up shows its state.
     fn engines(&self) -> String {
         let engine = |se: &EngineOfVs| match se.state.as_str() {
@@ -112,6 +147,11 @@ fn row(item: &Value, pools: &[Value]) -> VirtualServiceRow {
             .flat_map(|vip| items(vip, "/service_engine"))
             .map(engine)
             .collect(),
+        lingering: vips
+            .iter()
+            .flat_map(|vip| items(vip, "/lingering_service_engine"))
+            .map(lingering)
+            .collect(),
         placement: placement(vips),
         pool: pool.map(|p| text(p, "/config/name").into()),
         num_servers: pool.and_then(|p| number(p, "/runtime/num_servers")),
@@ -148,6 +188,20 @@ fn engine(se: &Value) -> EngineOfVs {
         name: text(se, "/name").into(),
         state: text(status, "/state").into(),
         reason: reasons(status),
+        member_problems: items(se, "/member_problems")
+            .iter()
+            .map(|problem| text(problem, "/reason").into())
+            .collect(),
+    }
+}
+
+fn lingering(se: &Value) -> LingeringEngine {
+    LingeringEngine {
+        name: text(se, "/name").into(),
+        flows: number(se, "/flows"),
+        oldest_s: number(se, "/oldest_s"),
+        scalein_in_progress: se["scalein_in_progress"] == true,
+        reason: text(se, "/reason").into(),
     }
 }
 

@@ -23,6 +23,9 @@ pub struct EngineState {
     pub interfaces: Vec<Interface>,
     /// The newest generation it has put into force.
     pub acked: u64,
+    /// The newest generation that it has acknowledged in this session; what it brought along may be another
+    /// controller's of the same number.
+    pub confirmed: u64,
     /// Its refusal of a newer generation.
     pub nack: Option<Nack>,
     /// What it observes.
@@ -44,6 +47,7 @@ pub struct Registry {
     slots: Mutex<BTreeMap<String, Slot>>,
     sessions: std::sync::atomic::AtomicU64,
     changed: watch::Sender<u64>,
+    answers: watch::Sender<u64>,
 }
 
 impl Default for Registry {
@@ -52,6 +56,7 @@ impl Default for Registry {
             slots: Mutex::default(),
             sessions: 0.into(),
             changed: watch::Sender::new(0),
+            answers: watch::Sender::new(0),
         }
     }
 }
@@ -64,6 +69,11 @@ impl Registry {
     /// Tells reconcilers that an engine came, went, or has other interfaces.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// Tells who waits for acknowledgements that there is one, or that an engine will give none.
+    pub fn answers(&self) -> watch::Receiver<u64> {
+        self.answers.subscribe()
     }
 
     fn notify(&self) {
@@ -90,6 +100,7 @@ impl Registry {
         slot.state.version = hello.version;
         slot.state.interfaces = hello.interfaces;
         slot.state.acked = hello.applied_generation;
+        slot.state.confirmed = 0;
         slot.state.nack = None;
         if let Some(desired) = slot.state.desired.clone() {
             push(slot, &desired);
@@ -111,6 +122,7 @@ impl Registry {
         drop(slots);
         tracing::warn!(se, why, "engine session ended");
         self.notify();
+        self.answers.send_modify(|n| *n += 1);
     }
 
     fn with(&self, se: &str, session: u64, f: impl FnOnce(&mut EngineState)) {
@@ -124,8 +136,10 @@ impl Registry {
     pub fn acked(&self, se: &str, session: u64, generation: u64) {
         self.with(se, session, |state| {
             state.acked = generation;
+            state.confirmed = generation;
             state.nack = None;
         });
+        self.answers.send_modify(|n| *n += 1);
     }
 
     /// The engine refused a generation.
@@ -186,6 +200,27 @@ impl Registry {
             .get(se)
             .map(|s| s.state.clone())
             .unwrap_or_default()
+    }
+
+    /// The generation that the engine has been told, while it has a session and can be told what is new.
+    pub fn told(&self, se: &str) -> Option<u64> {
+        let slots = self.slots();
+        let reachable = |s: &&Slot| s.sender.is_some() && s.state.stuck.is_none();
+        let slot = slots.get(se).filter(reachable)?;
+        slot.state.desired.as_ref().map(|d| d.generation)
+    }
+
+    /// The newest generation that the engine has acknowledged, while it has a session.
+    pub fn confirmed(&self, se: &str) -> Option<u64> {
+        let slots = self.slots();
+        let slot = slots.get(se).filter(|s| s.sender.is_some())?;
+        Some(slot.state.confirmed)
+    }
+
+    /// Whether what is wanted of the engine is in force there. One without a session cannot be told anything.
+    pub fn is_in_force(&self, se: &str) -> bool {
+        let confirmed = self.confirmed(se);
+        confirmed.is_none() || self.told(se).is_some_and(|told| confirmed >= Some(told))
     }
 
     /// True while the engine has a session.

@@ -6,8 +6,8 @@ use crate::objects::Objects;
 use anyhow::Context as _;
 use proto::v1::engine_control_server::{EngineControl, EngineControlServer};
 use proto::v1::{
-    Certificate, ControllerMessage, EngineMessage, JoinReply, JoinRequest, controller_message,
-    engine_message,
+    Certificate, ControllerMessage, EngineMessage, Hello, JoinReply, JoinRequest,
+    controller_message, engine_message,
 };
 use std::future::Future;
 use std::net::SocketAddr;
@@ -136,6 +136,19 @@ impl Session {
             })) => hello,
             _ => return,
         };
+        if let Some(refusal) = too_old(&hello) {
+            tracing::warn!(
+                se = hello.name,
+                uuid = self.se,
+                reason = refusal,
+                "engine session refused"
+            );
+            // Its queue is empty, so that there is a place; should the engine be gone, nobody needs to know.
+            self.sender
+                .try_send(Err(Status::failed_precondition(refusal)))
+                .ok();
+            return;
+        }
         tracing::info!(
             se = hello.name,
             uuid = self.se,
@@ -162,6 +175,17 @@ impl Session {
         };
         registry.close(&se, number, &why);
     }
+}
+
+/// Why an engine that would misunderstand its desired state gets none.
+fn too_old(hello: &Hello) -> Option<String> {
+    let (version, min) = (hello.protocol_version, proto::PROTOCOL_VERSION_MIN);
+    (version < min).then(|| {
+        format!(
+            "the engine speaks version {version} of the protocol and this controller needs {min}: upgrade the engine (it is {}); until then it serves what it has",
+            hello.version
+        )
+    })
 }
 
 fn take(
@@ -191,5 +215,25 @@ fn take(
             }
         },
         Some(Body::Hello(_)) | None => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_that_would_misunderstand_its_state_is_told_to_upgrade() {
+        let hello = |protocol_version| Hello {
+            protocol_version,
+            version: "0.0.9".into(),
+            ..Hello::default()
+        };
+        let refusal = too_old(&hello(proto::PROTOCOL_VERSION_MIN - 1)).expect("refused");
+        assert!(
+            refusal.contains("upgrade the engine (it is 0.0.9)"),
+            "{refusal}"
+        );
+        assert_eq!(too_old(&hello(proto::PROTOCOL_VERSION)), None);
     }
 }

@@ -1,6 +1,6 @@
 //! What the API calls: actions on placement, join tokens, and everything that is observed.
 
-use super::{Planner, RoutingText, routing, runtime};
+use super::{Planner, RoutingText, ScaleIn, routing, runtime};
 use crate::api::Context;
 use crate::engines::ca::Ca;
 use crate::engines::{Registry, join};
@@ -74,12 +74,16 @@ impl Backend {
         let snapshot = self.objects.snapshot();
         let vsvip = vsvip_of(&snapshot, vs, &body)?;
         let wanted = engine_in(&snapshot, &body, "from_se_ref")?;
-        let primary = body.get("scalein_primary") == Some(&Value::Bool(true));
-        let choice = self
-            .planner
-            .scale_in(&vsvip, wanted.as_deref(), primary)
-            .await?;
-        Ok(self.scaled(&vsvip, &choice))
+        let ask = ScaleIn {
+            wanted: wanted.as_deref(),
+            primary: flag(&body, "scalein_primary")?,
+            force: flag(&body, "force")?,
+        };
+        let (choice, left) = self.planner.scale_in(&vsvip, ask).await?;
+        let mut reply = self.scaled(&vsvip, &choice);
+        let field = if ask.force { "flows_cut" } else { "flows_left" };
+        reply[field] = json!(left.map(|l| l.flows));
+        Ok(reply)
     }
 
     fn scaled(&self, vsvip: &str, choice: &placement::Choice) -> Value {
@@ -256,6 +260,17 @@ fn vsvip_of(snapshot: &Snapshot, vs: &str, body: &Object) -> Result<String, ApiE
         }
     }
     Ok(vsvip.uuid)
+}
+
+/// A field that is true or false; absent is false.
+fn flag(body: &Object, field: &str) -> Result<bool, ApiError> {
+    match body.get(field) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(value)) => Ok(*value),
+        Some(other) => Err(ApiError::bad_request(format!(
+            "{field}: must be true or false, not {other}"
+        ))),
+    }
 }
 
 /// The engine named by a field, in any form of a reference.

@@ -1,6 +1,10 @@
 //! From objects and assignments to what one engine is told: defaults and inheritance resolved, so that every
 //! number is in force as it stands.
 
+mod flow;
+
+use super::join::Joining;
+use super::keys::Keys;
 use super::{Assignment, Resets, situation};
 use crate::objects::{Snapshot, Unreadable};
 use model::view::{
@@ -10,6 +14,23 @@ use model::view::{
 use proto::v1;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// What desired states are made from, besides the objects.
+#[derive(Debug, Default)]
+pub(super) struct Decided {
+    /// By uuid of the VsVip.
+    pub assignments: BTreeMap<String, Assignment>,
+    /// What operators have asked for.
+    pub resets: Resets,
+    /// Engines that announce nothing yet.
+    pub holding: BTreeSet<Joining>,
+    /// By uuid of the SE group.
+    pub keys: BTreeMap<String, Keys>,
+    /// uuids of VsVip and engine whose connections are cut.
+    pub cuts: BTreeSet<(String, String)>,
+    /// uuids of engines that have been without a session for a while.
+    pub dead: BTreeSet<String>,
+}
+
 /// The desired state of an engine; its generation is set by whoever sends it.
 ///
 /// # Errors
@@ -17,15 +38,13 @@ use std::collections::{BTreeMap, BTreeSet};
 /// without it would withdraw VIPs that are in force.
 pub(super) fn desired_state(
     snapshot: &Snapshot,
-    assignments: &BTreeMap<String, Assignment>,
+    decided: &Decided,
     se_uuid: &str,
 ) -> Result<v1::DesiredState, Unreadable> {
     let Some(engine) = snapshot.try_view::<ServiceEngine>("serviceengine", se_uuid)? else {
         return Ok(v1::DesiredState::default());
     };
-    let here = assignments
-        .iter()
-        .filter(|(_, a)| a.engines.iter().any(|e| e == se_uuid));
+    let here = decided.assignments.iter().filter(|(_, a)| a.is_at(se_uuid));
     let vsvips: Vec<VsVip> = here
         .filter_map(|(uuid, _)| snapshot.try_view("vsvip", uuid).transpose())
         .collect::<Result<_, _>>()?;
@@ -37,12 +56,13 @@ pub(super) fn desired_state(
         services.extend(own);
     }
     let pools = pools(snapshot, &services)?;
-    Ok(v1::DesiredState {
+    let uuids = vsvips.iter().map(|v| v.uuid.as_str());
+    let groups = flow::groups(snapshot, decided, uuids, se_uuid);
+    let mut desired = v1::DesiredState {
         generation: 0,
         se_uuid: se_uuid.to_owned(),
         // Also when nothing is placed: the engine's sessions outlive the last virtual service for a while.
         vrf: vrf(snapshot, &engine)?,
-        se_name: engine.name,
         vips: all_vips,
         virtual_services: services
             .iter()
@@ -54,11 +74,18 @@ pub(super) fn desired_state(
         draining: ["SE_STATE_DISABLED", "SE_STATE_DISABLED_FORCE"]
             .contains(&engine.enable_state.as_str()),
         pools,
-    })
+        peers: flow::peers(snapshot, decided, &groups)?,
+        flow: flow::settings(snapshot, decided, &engine)?,
+        groups,
+        cut_virtual_service_uuids: flow::cut(snapshot, decided, se_uuid),
+        se_name: engine.name,
+    };
+    ask_for_resets(&mut desired, &decided.resets);
+    Ok(desired)
 }
 
 /// Puts what operators have asked for into the engine's peers.
-pub(super) fn ask_for_resets(desired: &mut v1::DesiredState, resets: &Resets) {
+fn ask_for_resets(desired: &mut v1::DesiredState, resets: &Resets) {
     let se_uuid = desired.se_uuid.clone();
     let profile = desired.vrf.as_mut().and_then(|vrf| vrf.bgp.as_mut());
     for peer in profile.into_iter().flat_map(|profile| &mut profile.peers) {
@@ -260,6 +287,8 @@ fn virtual_service(
         enable_rhi: vs.enable_rhi,
         idle_timeout_s: idle_timeout_s(snapshot, vs)?,
         advertise_down_vs: vs.advertise_down_vs,
+        flow_hints: vs.flow_hints,
+        flow_probes: flow::probes(snapshot, vs)?,
     })
 }
 

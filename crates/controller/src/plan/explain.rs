@@ -234,6 +234,9 @@ impl Observer<'_> {
         let judged = judge(&before, sessions, &prefix, seat.connected);
         let show = |(session, mut path): (Option<&BgpSession>, Path)| {
             put_engine_over(&mut path, &state, session);
+            if let Some(late) = self.planner.late_sentence(&subject.vsvip.uuid, engine) {
+                path.overlay(Condition::MembersInformed, late);
+            }
             let mut shown = path.show(&seat, session, &prefix);
             let failed = path.failed().map(|(condition, _)| condition);
             let beside = session.is_some_and(|s| carried_beside(s, sessions, &prefix));
@@ -250,7 +253,9 @@ impl Observer<'_> {
             return path;
         }
         if !subject.engines.iter().any(|e| e == engine) {
-            path.note(Condition::Placed, Some(self.placed_elsewhere(subject)));
+            let text = self.lingers(subject, engine);
+            let text = text.unwrap_or_else(|| self.placed_elsewhere(subject));
+            path.note(Condition::Placed, Some(text));
             return path;
         }
         if state.connected_since.is_none() {
@@ -277,6 +282,15 @@ impl Observer<'_> {
             Some(_) => path.reach(Condition::PeerConfigurationValid),
         }
         path
+    }
+
+    fn lingers(&self, subject: &Subject, engine: &str) -> Option<String> {
+        let vsvip = &subject.vsvip.uuid;
+        let group = self.planner.assignment(vsvip).group;
+        group.lingering().find(|(m, _)| m.engine == engine)?;
+        let left = self.planner.left(self.snapshot, vsvip, engine);
+        let left = left.map_or(String::new(), |left| format!(": {}", left.sentence()));
+        Some(format!("{} was scaled in{left}", self.name(engine)))
     }
 
     fn placed_elsewhere(&self, subject: &Subject) -> String {

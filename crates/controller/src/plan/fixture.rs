@@ -1,7 +1,7 @@
 //! A controller's objects, placement and engines without sockets, for the tests of this module.
 
-use super::Planner;
 use super::runtime::Observer;
+use super::{Planner, reconcile};
 use crate::bootstrap;
 use crate::engines::Registry;
 use crate::objects::{Author, Objects, Snapshot};
@@ -62,28 +62,42 @@ impl Fixture {
             .await;
         let service = json!({"name": "vs-1", "services": [{"port": 80}], "vsvip_ref": self.vsvip, "enable_rhi": true});
         self.create("virtualservice", service).await;
-        let placed = self
-            .planner
-            .store(&self.vsvip, vec![self.engine.clone()], "placed".into());
-        placed.await.expect("stored");
+        self.place(&self.vsvip, &[&self.engine]).await;
         self.connect();
         self.planner.publish();
     }
 
+    /// Places a VIP on these engines; those that it is taken off linger.
+    pub async fn place(&self, vsvip: &str, engines: &[&str]) {
+        let engines = engines.iter().map(|e| (*e).to_owned()).collect();
+        let placed = self.planner.assign(vsvip, engines, "placed".into());
+        placed.await.expect("stored");
+    }
+
     /// The engine's session begins; nothing reads what is sent to it.
     pub fn connect(&mut self) {
+        self.session = self.open_session(&self.engine, "10.10.10.11/24");
+    }
+
+    /// A session of an engine with this address on `eth0`.
+    pub fn open_session(&self, engine: &str, address: &str) -> u64 {
         let (sender, receiver) = mpsc::channel(64);
         std::mem::forget(receiver);
         let hello = Hello {
             interfaces: vec![Interface {
                 name: "eth0".into(),
                 up: true,
-                addresses: vec!["10.10.10.11/24".into()],
+                addresses: vec![address.into()],
                 ..Interface::default()
             }],
             ..Hello::default()
         };
-        self.session = self.registry.open(&self.engine, hello, sender);
+        self.registry.open(engine, hello, sender)
+    }
+
+    /// The reconciler runs once.
+    pub async fn round(&self) {
+        reconcile::round(&self.planner).await;
     }
 
     pub async fn create(&self, path: &str, body: Value) -> String {
@@ -137,11 +151,21 @@ impl Fixture {
 
     /// What the engine was told last.
     pub fn told(&self) -> Arc<DesiredState> {
+        self.told_to(&self.engine)
+    }
+
+    /// What this engine was told last.
+    pub fn told_to(&self, engine: &str) -> Arc<DesiredState> {
         self.planner.publish();
-        self.registry.get(&self.engine).desired.expect("told")
+        self.registry.get(engine).desired.expect("told")
     }
 
     pub fn report(&self, sessions: Vec<BgpSession>) {
+        self.report_of(&self.engine, self.session, sessions);
+    }
+
+    /// An engine reports that it announces the VIP, with these sessions.
+    pub fn report_of(&self, engine: &str, session: u64, sessions: Vec<BgpSession>) {
         let report = Report {
             bgp_sessions: sessions,
             vips: vec![VipStatus {
@@ -151,7 +175,7 @@ impl Fixture {
             }],
             ..Report::default()
         };
-        self.registry.reported(&self.engine, self.session, report);
+        self.registry.reported(engine, session, report);
     }
 
     pub fn observe<T>(&self, f: impl FnOnce(&Observer<'_>) -> T) -> T {

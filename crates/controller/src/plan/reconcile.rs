@@ -1,6 +1,6 @@
 //! Brings placement and engines in line with the objects: on every change, and on a period in case one was missed.
 
-use super::{Planner, situation};
+use super::{Planner, keys, situation};
 use crate::engines::Registry;
 use crate::objects::{Author, Objects, Snapshot};
 use ipnet::IpNet;
@@ -11,7 +11,7 @@ use proto::v1::Interface;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// How often it runs without a signal.
@@ -34,7 +34,11 @@ pub async fn run(planner: Arc<Planner>, stop: CancellationToken) {
     }
 }
 
-async fn round(planner: &Planner) {
+/// Does all of it once.
+pub(super) async fn round(planner: &Planner) {
+    if let Err(error) = keys::tend(planner).await {
+        tracing::error!(%error, "keys of flow resiliency not tended");
+    }
     planner.publish();
     if let Err(error) = note_interfaces(&planner.objects, &planner.registry).await {
         tracing::error!(%error, "interfaces of engines not noted");
@@ -60,11 +64,14 @@ pub(super) async fn place(
     let used: BTreeSet<String> = references.map(|r| r.uuid().to_owned()).collect();
     let placed: Vec<String> = planner.read().assignments.keys().cloned().collect();
     for vsvip in placed.iter().filter(|v| !used.contains(*v)) {
+        let message = "no virtual service uses the VIP".to_owned();
+        let nothing = (Vec::new(), placement::Group::default());
         planner
-            .store(vsvip, Vec::new(), "no virtual service uses the VIP".into())
+            .write_assignment(vsvip, nothing.0, nothing.1, message)
             .await?;
     }
     forget_deleted_engines(planner, snapshot).await?;
+    planner.end_lingering(snapshot, Instant::now()).await?;
     let wanted = services
         .iter()
         .filter(|v| v.enabled)
@@ -80,19 +87,22 @@ async fn forget_deleted_engines(
     snapshot: &Snapshot,
 ) -> Result<(), crate::error::ApiError> {
     let assignments = planner.read().assignments.clone();
+    let known = |uuid: &str| snapshot.get("serviceengine", uuid).is_some();
     for (vsvip, assignment) in assignments {
-        let known = |uuid: &String| snapshot.get("serviceengine", uuid).is_some();
-        let left: Vec<String> = assignment
-            .engines
-            .iter()
-            .filter(|u| known(u))
-            .cloned()
-            .collect();
-        if left != assignment.engines {
-            planner
-                .store(&vsvip, left, "an engine was deleted".into())
-                .await?;
+        let (mut engines, mut group) = (assignment.engines, assignment.group);
+        let members = group.members.iter().map(|m| m.engine.clone());
+        let gone: Vec<String> = members.filter(|e| !known(e)).collect();
+        if gone.is_empty() {
+            continue;
         }
+        engines.retain(|e| known(e));
+        for engine in &gone {
+            group.leave(engine, super::now_unix_s());
+        }
+        let message = "an engine was deleted".to_owned();
+        planner
+            .write_assignment(&vsvip, engines, group, message)
+            .await?;
     }
     Ok(())
 }
@@ -115,16 +125,18 @@ async fn ensure(
         mut assigned,
     } = situation;
     let (chosen, error) = placement::ensure(&demand, &engines, &assigned);
-    for choice in chosen {
-        assigned.push(choice.engine.clone());
-        planner
-            .store(
-                vsvip,
-                assigned.clone(),
-                format!("placed on {}: {}", choice.name, choice.reason),
-            )
-            .await?;
-        planner.note(vsvip, "INITIAL_PLACEMENT", Ok(&choice));
+    if !chosen.is_empty() {
+        let new: Vec<String> = chosen.iter().map(|c| c.engine.clone()).collect();
+        let each = chosen
+            .iter()
+            .map(|c| format!("placed on {}: {}", c.name, c.reason));
+        let message = each.collect::<Vec<_>>().join("; ");
+        planner.begin_joins(vsvip, &new);
+        assigned.extend(new);
+        planner.assign(vsvip, assigned, message).await?;
+    }
+    for choice in &chosen {
+        planner.note(vsvip, "INITIAL_PLACEMENT", Ok(choice));
     }
     if let Some(error) = error {
         planner.note(vsvip, "INITIAL_PLACEMENT", Err(&error.to_string()));

@@ -1,16 +1,18 @@
 //! What is observed, in the shapes of the contract (avi-api section 10). Intent is not shown as fact: what is up is
 //! what an engine with a session reports as up.
 
+use super::leave::Left;
 use super::refusal::Refusal;
-use super::{LastScale, Planner, situation};
+use super::{Assignment, LastScale, Planner, situation};
 use crate::api::Context;
 use crate::engines::Registry;
 use crate::engines::registry::EngineState;
 use crate::error::ApiError;
 use crate::objects::Snapshot;
 use model::object;
+use model::reason::Reason;
 use model::schema::object_type;
-use model::view::{Pool, Ref, VirtualService, VsVip};
+use model::view::{Pool, Ref, ServiceEngineGroup, Vip, VirtualService, VsVip};
 use proto::v1::{BgpSession, BgpState, OperState, PoolStatus, ServerStatus, VirtualServiceStatus};
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -105,7 +107,8 @@ impl Observer<'_> {
     }
 
     fn assigned(&self, vs: &VirtualService, vsvip: &str) -> Vec<Value> {
-        let engines = self.planner.assignment(vsvip).engines;
+        let Assignment { engines, group, .. } = self.planner.assignment(vsvip);
+        let holding = self.planner.holding(vsvip);
         let each = engines.iter().enumerate().map(|(i, se)| {
             let state = self.registry.get(se);
             let oper = self.service_on(vs, se);
@@ -118,14 +121,65 @@ impl Observer<'_> {
                 "active_on_se": oper["state"] == "OPER_UP",
                 "oper_status": oper,
                 "scalein_in_progress": false,
-                "scaleout_in_progress": false,
+                "scaleout_in_progress": holding.contains(se),
+                "member_id": group.member(se).map(|m| m.id),
+                "member_problems": self.member_problems(vsvip, &state),
             })
         });
         each.collect()
     }
 
+    /// Members of the VIP's group that this engine has no tunnel path to, as it says.
+    fn member_problems(&self, vsvip: &str, state: &EngineState) -> Vec<Value> {
+        let view = self.snapshot.view::<VsVip>("vsvip", vsvip);
+        let addresses = view.iter().flat_map(|v| &v.vip).flat_map(Vip::addresses);
+        let ours: Vec<String> = addresses.map(|a| a.to_string()).collect();
+        let problems = state.report.iter().flat_map(|r| &r.member_problems);
+        let here = problems.filter(|p| ours.contains(&p.vip));
+        here.map(|p| {
+            json!({"vip": p.vip, "se_name": self.name(&p.se_uuid), "reason_code": p.reason_code, "reason": p.reason})
+        })
+        .collect()
+    }
+
+    /// Engines that were scaled in and serve what they have left. The operation is over when nothing is left or
+    /// `vs_scalein_timeout` has passed; the flows are not.
+    fn lingering(&self, vs: &VirtualService, vsvip: &str) -> Vec<Value> {
+        let group = self.planner.assignment(vsvip).group;
+        let timeout_s = self.scalein_timeout_s(vs);
+        let each = group.lingering().map(|(member, since_s)| {
+            let state = self.registry.get(&member.engine);
+            let left = self.planner.left(self.snapshot, vsvip, &member.engine);
+            let for_s = super::now_unix_s().saturating_sub(since_s);
+            let connected = state.connected_since.is_some();
+            json!({
+                "ref": Ref::to("serviceengine", &member.engine).0,
+                "name": self.name(&member.engine),
+                "member_id": member.id,
+                "connected": connected,
+                "flows": left.map(|l| l.flows),
+                "oldest_s": left.map(|l| l.oldest_s),
+                "since_unix_s": since_s,
+                "scalein_in_progress": for_s < timeout_s && left.is_none_or(|l| l.flows > 0),
+                "reason_code": Reason::Lingering.code(),
+                "reason": left_sentence(left, connected),
+            })
+        });
+        each.collect()
+    }
+
+    fn scalein_timeout_s(&self, vs: &VirtualService) -> u64 {
+        let uuid = vs.se_group_ref.as_ref().map_or("", Ref::uuid);
+        let group = self
+            .snapshot
+            .view::<ServiceEngineGroup>("serviceenginegroup", uuid);
+        group.map_or(0, |g| g.vs_scalein_timeout.into())
+    }
+
     fn summary(&self, vs: &VirtualService, vsvip: &VsVip) -> Value {
         let engines = self.assigned(vs, &vsvip.uuid);
+        let lingering = self.lingering(vs, &vsvip.uuid);
+        let leaving = lingering.iter().any(|l| l["scalein_in_progress"] == true);
         let up = engines
             .iter()
             .filter(|e| e["oper_status"]["state"] == "OPER_UP")
@@ -147,17 +201,28 @@ impl Observer<'_> {
             "num_se_requested": engines.len().max(1),
             "num_se_assigned": engines.len(),
             "percent_ses_up": percent,
-            "scaleout_in_progress": engines.iter().any(|e| e["oper_status"]["state"] == "OPER_INITIALIZING"),
-            "scalein_in_progress": false,
+            "scaleout_in_progress": engines.iter().any(is_joining),
+            "scalein_in_progress": leaving,
             "migrate_in_progress": false,
-            "scale_status": last.as_ref().map(|l| self.scale_status(l, engines.len())),
+            "scale_status": last.as_ref().map(|l| self.scale_status(l, &vsvip.uuid, &engines, leaving)),
             "vip_placement_resolution_info": info,
             "service_engine": engines,
+            "lingering_service_engine": lingering,
         })
     }
 
-    fn scale_status(&self, last: &LastScale, assigned: usize) -> Value {
+    fn scale_status(
+        &self,
+        last: &LastScale,
+        vsvip: &str,
+        engines: &[Value],
+        leaving: bool,
+    ) -> Value {
+        let uuids = engines.iter().filter_map(|e| e["ref"].as_str());
+        let late = uuids.filter_map(|se| self.planner.late_sentence(vsvip, se.rsplit('/').next()?));
+        let reasons: Vec<String> = std::iter::once(last.reason.clone()).chain(late).collect();
         let state = match (last.action, last.success) {
+            ("SCALE_IN", true) if leaving => "SCALEIN_AWAITING_SE_RELEASE",
             ("SCALE_IN", true) => "SCALEIN_SUCCESS",
             ("SCALE_IN", false) => "SCALEIN_ERROR",
             (_, true) => "SCALEOUT_SUCCESS",
@@ -167,9 +232,9 @@ impl Observer<'_> {
             "action": last.action,
             "action_success": last.success,
             "state": state,
-            "reason": [last.reason],
+            "reason": reasons,
             "scale_se": last.engine.as_deref().map(|e| self.name(e)),
-            "num_se_assigned": assigned,
+            "num_se_assigned": engines.len(),
             "end_time_str": last.at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()).to_string(),
         })
     }
@@ -390,6 +455,20 @@ impl Observer<'_> {
                 json!({"num_se_assigned": 0, "oper_status": status("OPER_UNUSED", "unused", "no virtual service uses it")})
             }
         }
+    }
+}
+
+fn is_joining(engine: &Value) -> bool {
+    engine["scaleout_in_progress"] == true || engine["oper_status"]["state"] == "OPER_INITIALIZING"
+}
+
+/// What an engine that lingers has left, and whether that is known.
+fn left_sentence(left: Option<Left>, connected: bool) -> String {
+    match (left, connected) {
+        (Some(left), true) => left.sentence(),
+        (Some(left), false) => format!("no session; it last said: {}", left.sentence()),
+        (None, true) => "it has not said yet what is left".to_owned(),
+        (None, false) => "no session; what is left is not known".to_owned(),
     }
 }
 

@@ -146,6 +146,12 @@ fn engine(
     }
 }
 
+/// `enable_state` as stored; nothing where it is the default, or the engine is gone.
+pub(super) fn enable_state<'a>(snapshot: &'a Snapshot, engine: &str) -> Option<&'a str> {
+    let stored = snapshot.get("serviceengine", engine)?;
+    stored.object.get("enable_state")?.as_str()
+}
+
 /// The engine's one data VRF: that of its first interface which names one, else `global` of its cloud.
 pub(super) fn vrf_of(snapshot: &Snapshot, engine: &ServiceEngine) -> String {
     let named = engine.data_vnics.iter().find_map(|v| v.vrf_ref.as_ref());

@@ -173,7 +173,9 @@ fn counts(reasons: &BTreeMap<String, usize>) -> String {
 pub fn judge(seen: &Observation, bars: &Bars) -> StepResult {
     let mut result = measure(seen);
     result.violations.extend(route_violations(seen, bars));
-    result.violations.extend(flow_violations(seen));
+    result
+        .violations
+        .extend(flow_violations(seen, bars.none_breaks));
     result.violations.extend(disturbances(seen, &result));
     result
 }
@@ -276,7 +278,7 @@ fn set(names: &BTreeSet<String>) -> String {
     }
 }
 
-fn flow_violations(seen: &Observation) -> Vec<String> {
+fn flow_violations(seen: &Observation, none_breaks: bool) -> Vec<String> {
     let mut violations = Vec::new();
     if seen.ports.len() != seen.connections {
         violations.push(format!(
@@ -292,10 +294,16 @@ fn flow_violations(seen: &Observation) -> Vec<String> {
         ("flow", &seen.report.broken),
         ("short connection", &seen.report.short_failures),
     ] {
-        let unexplained: Vec<_> = failures.iter().filter(|f| !is_explained(seen, f)).collect();
+        let why = if none_breaks {
+            "and none may"
+        } else {
+            "although the router moved nothing"
+        };
+        let counts = |f: &&Failure| none_breaks || !is_explained(seen, f);
+        let unexplained: Vec<_> = failures.iter().filter(counts).collect();
         if let Some(first) = unexplained.first() {
             violations.push(format!(
-                "{} {kind}(s) failed although the router moved nothing (first: {} from port {})",
+                "{} {kind}(s) failed {why} (first: {} from port {})",
                 unexplained.len(),
                 first.reason,
                 first.port
@@ -330,7 +338,7 @@ fn disturbances(seen: &Observation, result: &StepResult) -> Vec<String> {
     violations
 }
 
-/// Without flow resiliency a flow may break for one reason: its packets no longer reach the SE that has it,
+/// Where an engine dies a flow may break for one reason: its packets no longer reach the SE that has it,
 /// because the router sent them elsewhere or because the SE left.
 fn is_explained(seen: &Observation, failure: &Failure) -> bool {
     let Some(flow) = seen.flows.get(&failure.port) else {
@@ -349,6 +357,7 @@ mod tests {
         fib_s: 1.0,
         first_connection_s: 2.0,
         engine_idle_rss_mib: 40,
+        none_breaks: false,
     };
 
     fn names(list: &[&str]) -> BTreeSet<String> {

@@ -138,9 +138,7 @@ fn show(outcome: &Outcome) {
     );
     let moved: usize = outcome.steps.iter().map(|s| s.flows_moved).sum();
     let broken: usize = outcome.steps.iter().map(|s| s.flows_broken).sum();
-    cli::out!(
-        "baseline without flow resiliency: {moved} flows moved by the router, {broken} broken by the client's count"
-    );
+    cli::out!("{moved} flows moved by the router, {broken} broken by the client's count");
     for step in &outcome.steps {
         for violation in &step.violations {
             cli::out!("does not hold in {}: {violation}", step.step);

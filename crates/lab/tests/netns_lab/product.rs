@@ -1,7 +1,8 @@
 //! The whole product in a lab: what an operator does, and what the router and the client then see.
 
 use crate::support::{
-    Lab, apply, can_run, connect, evenkeel, lab_ok, service, wait_for, wait_for_state,
+    IdleConnections, Lab, apply, can_run, connect, evenkeel, lab_ok, service, wait_for,
+    wait_for_state,
 };
 use serde_json::Value;
 
@@ -157,4 +158,74 @@ fn a_cleared_session_ends_with_administrative_reset_and_comes_back() {
             false => Err(sessions.to_string()),
         }
     });
+}
+
+fn scale(id: &Lab, arguments: &[&str]) -> Result<Value, String> {
+    let output = evenkeel(id, &[arguments, &["-o", "json"]].concat(), "");
+    match output.status.success() {
+        true => Ok(serde_json::from_slice(&output.stdout).unwrap()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
+}
+
+/// The VIP's addresses on an engine's `lo`.
+fn on_lo(id: &Lab, engine: &str) -> bool {
+    let shown = lab_ok(&["exec", "--run", id.0, engine, "ip", "addr", "show", "lo"]);
+    shown.contains("10.100.0.1")
+}
+
+#[test]
+fn an_engine_that_was_scaled_in_keeps_its_flows_and_says_how_many() {
+    if !can_run() {
+        return;
+    }
+    let id = Lab::new("tlng");
+    lab_ok(&["up", "ecmp-5se", "--run", id.0]);
+    wait_for_state(&id, "vs-1", "OPER_UP");
+    let out = ["scaleout", "vs", "vs-1", "--to-se", "se-2", "--wait"];
+    scale(&id, &out).unwrap();
+    let second_hop = |wanted: bool| {
+        wait_for("the route of se-2", || match route(&id) {
+            seen if seen.contains("10.10.10.12") == wanted => Ok(()),
+            seen => Err(seen),
+        });
+    };
+    second_hop(true);
+    let _idle = IdleConnections::open(&id, "10.100.0.1", 80, 40);
+    let flows = |name: &str| {
+        let list = ["ss", "-Htn", "state", "established", "src", "10.100.0.1"];
+        let shown = lab_ok(&[&["exec", "--run", id.0, name], &list[..]].concat());
+        shown.lines().count()
+    };
+    wait_for("all connections", || match flows("se-1") + flows("se-2") {
+        40 => Ok(()),
+        seen => Err(format!("{seen} of 40")),
+    });
+    let there = flows("se-2");
+    let in_ = ["scalein", "vs", "vs-1", "--from-se", "se-2"];
+    scale(&id, &in_).unwrap();
+    second_hop(false);
+    let left = wait_for("what is left", || {
+        let seen = service(&id, "vs-1");
+        match seen["lingering"][0]["flows"] == there {
+            true => Ok(seen["lingering"][0].clone()),
+            false => Err(seen.to_string()),
+        }
+    });
+    let words = format!("{there} flows left");
+    assert!(
+        left["reason"].as_str().unwrap().starts_with(&words),
+        "{left}"
+    );
+    assert!(on_lo(&id, "se-2"));
+    assert_eq!(flows("se-2"), there, "none was cut");
+    let again = scale(&id, &in_).unwrap_err();
+    assert!(again.contains("se-2 was scaled in already"), "{again}");
+    let forced = scale(&id, &[&in_[..], &["--force"]].concat()).unwrap();
+    assert_eq!(forced["flows_cut"], there, "{forced}");
+    wait_for("se-2 to be out", || match on_lo(&id, "se-2") {
+        false if service(&id, "vs-1")["lingering"][0].is_null() => Ok(()),
+        _ => Err(service(&id, "vs-1").to_string()),
+    });
+    assert_eq!(flows("se-2"), 0);
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 use std::{env, fs};
 
@@ -131,6 +131,31 @@ pub(crate) fn connect(id: &Lab, vip: &str, port: u16) -> String {
         "exec", "--run", id.0, "client", "timeout", "5", "bash", "-c", &line,
     ]);
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Connections of the lab's client that say nothing; they end with it.
+pub(crate) struct IdleConnections(Child);
+
+impl IdleConnections {
+    pub(crate) fn open(id: &Lab, vip: &str, port: u16, count: u16) -> Self {
+        let line =
+            format!("for n in $(seq {count}); do exec {{fd}}<>/dev/tcp/{vip}/{port}; done; cat");
+        let arguments = ["lab", "exec", "--run", id.0, "client", "bash", "-c", &line];
+        let child = Command::new(binary())
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn();
+        Self(child.unwrap())
+    }
+}
+
+impl Drop for IdleConnections {
+    fn drop(&mut self) {
+        // `cat` ends with its input, and the connections with the shell.
+        drop(self.0.stdin.take());
+        self.0.wait().ok();
+    }
 }
 
 pub(crate) fn lab(arguments: &[&str]) -> Output {

@@ -239,10 +239,7 @@ async fn a_virtual_service_with_its_own_vip_says_how_it_is_announced() {
         "bgp_num_as_path_prepend": 2, "bgp_peer_labels": ["up"], "vip": [{"vip_id": "1", "ip_address": v4(address)}]});
     let vs = fixture.create("virtualservice", body).await;
     let vsvip = fixture.uuid("vsvip", "vsvip-own");
-    let placed = fixture
-        .planner
-        .store(&vsvip, vec![fixture.engine.clone()], "placed".into());
-    placed.await.expect("stored");
+    fixture.place(&vsvip, &[&fixture.engine]).await;
     let told = |fixture: &Fixture| of_vip(&fixture.told(), address);
     assert_eq!(told(&fixture), (Some(300), Some(2), vec!["up".to_owned()]));
     fixture

@@ -459,16 +459,15 @@ async fn every_condition_can_be_the_one_that_is_named() {
         fixture.report(vec![session]);
         note(&fixture);
     }
-    not_up(&fixture, "pool_down");
-    note(&fixture);
+    for reason in ["pool_down", "joining"] {
+        not_up(&fixture, reason);
+        note(&fixture);
+    }
     fixture.report(vec![withheld("draining")]);
     note(&fixture);
     fixture.refuse("vips[0].address", "taken");
     note(&fixture);
-    let placed = fixture
-        .planner
-        .store(&fixture.vsvip, Vec::new(), "nowhere".into());
-    placed.await.expect("stored");
+    fixture.place(&fixture.vsvip, &[]).await;
     note(&fixture);
     let vrf = fixture.uuid("vrfcontext", "global");
     fixture

@@ -1,0 +1,127 @@
+//! What an engine is told of its neighbours, for flow resiliency (docs/dev/steering.md).
+
+use super::Decided;
+use crate::objects::{Snapshot, Unreadable};
+use model::view::{Prefix, Ref, ServiceEngine, ServiceEngineGroup, VirtualService, Vnic};
+use placement::group::{Member, Role};
+use proto::v1;
+use std::collections::BTreeSet;
+
+/// The groups of these VsVips, as the engine sees them.
+pub(super) fn groups<'a>(
+    snapshot: &Snapshot,
+    decided: &Decided,
+    vsvips: impl Iterator<Item = &'a str>,
+    engine: &str,
+) -> Vec<v1::Group> {
+    let group = |vsvip: &str| {
+        let group = &decided.assignments.get(vsvip)?.group;
+        let own = group.member(engine)?;
+        // A deleted engine is still a member for the moment until the group is written anew.
+        let known = |m: &&Member| snapshot.get("serviceengine", &m.engine).is_some();
+        Some(v1::Group {
+            vsvip_uuid: vsvip.to_owned(),
+            generation: group.generation,
+            member_id: own.id.into(),
+            members: group.others(engine).filter(known).map(member).collect(),
+            hold: decided
+                .holding
+                .contains(&(vsvip.to_owned(), engine.to_owned())),
+            lingers: matches!(own.role, Role::Lingering { .. }),
+        })
+    };
+    vsvips.filter_map(group).collect()
+}
+
+fn member(member: &Member) -> v1::Member {
+    v1::Member {
+        id: member.id.into(),
+        se_uuid: member.engine.clone(),
+        takes_new: member.role == Role::Serving,
+    }
+}
+
+/// The other engines of these groups. From the objects, where the interfaces that engines report are kept, so that a
+/// controller that has just started knows them before it has heard anybody.
+///
+/// # Errors
+/// An engine's object cannot be read.
+pub(super) fn peers(
+    snapshot: &Snapshot,
+    decided: &Decided,
+    groups: &[v1::Group],
+) -> Result<Vec<v1::Peer>, Unreadable> {
+    let members = groups.iter().flat_map(|g| &g.members);
+    let uuids: BTreeSet<&str> = members.map(|m| m.se_uuid.as_str()).collect();
+    let views = uuids
+        .into_iter()
+        .filter_map(|uuid| snapshot.try_view("serviceengine", uuid).transpose());
+    views
+        .map(|view| view.map(|engine| peer(&engine, decided)))
+        .collect()
+}
+
+fn peer(engine: &ServiceEngine, decided: &Decided) -> v1::Peer {
+    let up = |v: &&Vnic| v.link_up != Some(false);
+    let networks = engine
+        .data_vnics
+        .iter()
+        .filter(up)
+        .flat_map(|v| &v.vnic_networks);
+    let addresses = networks.filter_map(|n| Prefix::address(&n.ip));
+    v1::Peer {
+        se_uuid: engine.uuid.clone(),
+        name: engine.name.clone(),
+        addresses: addresses.map(|a| a.to_string()).collect(),
+        alive: !decided.dead.contains(&engine.uuid),
+    }
+}
+
+/// From the engine's SE group.
+///
+/// # Errors
+/// The group's object cannot be read.
+pub(super) fn settings(
+    snapshot: &Snapshot,
+    decided: &Decided,
+    engine: &ServiceEngine,
+) -> Result<Option<v1::FlowSettings>, Unreadable> {
+    let group = se_group(snapshot, engine.se_group_ref.as_ref())?;
+    Ok(group.map(|group| {
+        let keys = decided.keys.get(&group.uuid);
+        v1::FlowSettings {
+            probe_retries: group.se_flow_probe_retries.into(),
+            probe_retry_timer_ms: group.se_flow_probe_retry_timer,
+            message_keys: keys.map(|k| k.message_keys()).unwrap_or_default(),
+            hint_key: keys.map(|k| k.hint_key()).unwrap_or_default(),
+        }
+    }))
+}
+
+/// Whether engines may ask each other about flows of this virtual service (avi-api section 12: `scaleout_ecmp` true →
+/// no flow probes for this VS; `disable_flow_probes` of its SE group: for none).
+///
+/// # Errors
+/// The group's object cannot be read.
+pub(super) fn probes(snapshot: &Snapshot, vs: &VirtualService) -> Result<bool, Unreadable> {
+    let group = se_group(snapshot, vs.se_group_ref.as_ref())?;
+    Ok(!vs.scaleout_ecmp && !group.is_some_and(|g| g.disable_flow_probes))
+}
+
+fn se_group(
+    snapshot: &Snapshot,
+    reference: Option<&Ref>,
+) -> Result<Option<ServiceEngineGroup>, Unreadable> {
+    let uuid = reference.map_or("", Ref::uuid);
+    snapshot.try_view("serviceenginegroup", uuid)
+}
+
+/// The virtual services whose connections here are to end now.
+pub(super) fn cut(snapshot: &Snapshot, decided: &Decided, engine: &str) -> Vec<String> {
+    let here = decided.cuts.iter().filter(|(_, se)| se == engine);
+    let services = here.flat_map(|(vsvip, _)| {
+        let all: Vec<VirtualService> = super::situation::services_of(snapshot, vsvip);
+        all.into_iter().map(|vs| vs.uuid)
+    });
+    services.collect()
+}

@@ -1,0 +1,316 @@
+//! From the desired state and our interfaces to what the steering programs are told (docs/dev/steering.md).
+//!
+//! [`plan`] is pure. [`run`] is one task, owned and aborted by [`crate::run`]: it follows desired state and interfaces,
+//! has the [`kernel`] steer accordingly, and publishes the plan that is in force. It is apart from the reconciler, whose rounds wait for withdrawals: a new
+//! member is to be known within milliseconds, and the acknowledgement of a desired state waits for it
+//! ([`crate::session`]).
+
+mod kernel;
+
+pub(crate) use kernel::Kernel;
+
+use flow::config::{Config, Group, Link, Member, MessageKey, Peer, Service, Settings};
+use flow::key::Protocol;
+use flow::mark::HintKey;
+use ipnet::IpNet;
+use model::reason::Reason;
+use proto::v1::{self, DesiredState, Interface, MemberProblem};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+/// What the steering programs are told, and what keeps them from doing all of it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Plan {
+    /// Of the desired state that it is made from.
+    pub generation: u64,
+    /// For the programs.
+    pub config: Config,
+    /// Members that cannot be reached by a tunnel.
+    pub problems: Vec<MemberProblem>,
+}
+
+/// After the kernel has refused something.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Follows desired state and interfaces; what `plans` holds is in force, as far as its problems do not say otherwise.
+/// Cancel-safe: each wait is for a newer value, or for time.
+pub(crate) async fn run(
+    mut desired: watch::Receiver<Arc<DesiredState>>,
+    mut interfaces: watch::Receiver<Vec<Interface>>,
+    plans: watch::Sender<Arc<Plan>>,
+    mut kernel: impl Steers,
+) {
+    let mut told: Option<String> = None;
+    loop {
+        let links = interfaces.borrow_and_update().clone();
+        let mut new = plan(&desired.borrow_and_update(), &links, &|name| {
+            kernel.index_of(name)
+        });
+        let refused = kernel.steer(&new.config, &links).err();
+        if let Some(why) = &refused {
+            if told.as_ref() != Some(why) {
+                tracing::error!(reason = %Reason::SteeringFailed, "{why}");
+            }
+            new.problems = unsteered(&new, why);
+        }
+        told.clone_from(&refused);
+        tell(&plans.borrow().problems, &new.problems);
+        plans.send_replace(Arc::new(new));
+        let again = async {
+            match refused {
+                Some(_) => sleep(RETRY).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Ok(()) = desired.changed() => {}
+            Ok(()) = interfaces.changed() => {}
+            () = again => {}
+            else => return,
+        }
+    }
+}
+
+/// What acts on a plan; the kernel, except in tests of the plan.
+pub(crate) trait Steers: Send {
+    /// Index of an interface; 0 = there is none of this name.
+    fn index_of(&self, interface: &str) -> u32;
+
+    /// Puts it in force on these interfaces; an error says in words why it could not be.
+    fn steer(&mut self, config: &Config, interfaces: &[Interface]) -> Result<(), String>;
+}
+
+/// Without programs no member is reached.
+fn unsteered(plan: &Plan, why: &str) -> Vec<MemberProblem> {
+    let reason = Reason::SteeringFailed;
+    let mut problems = Vec::new();
+    for service in &plan.config.services {
+        let vip = service.address.ip().to_string();
+        for member in &plan.config.groups[service.group].members {
+            let peer = &plan.config.peers[member.peer];
+            problems.push(MemberProblem {
+                vip: vip.clone(),
+                se_uuid: peer.se_uuid.clone(),
+                reason_code: reason.code().into(),
+                reason: format!(
+                    "{why}: flows to {vip} that live at {} and come here break",
+                    peer.name
+                ),
+            });
+        }
+    }
+    problems.dedup();
+    problems
+}
+
+/// Logs what is new.
+fn tell(old: &[MemberProblem], new: &[MemberProblem]) {
+    for problem in new.iter().filter(|p| !old.contains(p)) {
+        let MemberProblem {
+            vip,
+            se_uuid,
+            reason_code,
+            reason,
+        } = problem;
+        tracing::warn!(vip, se = se_uuid, reason = reason_code, "{reason}");
+    }
+}
+
+/// The plan for this desired state with these interfaces. The state has passed [`crate::validate`].
+/// `index_of` gives the index of an interface.
+pub(crate) fn plan(
+    desired: &DesiredState,
+    interfaces: &[Interface],
+    index_of: &dyn Fn(&str) -> u32,
+) -> Plan {
+    let ours = networks(interfaces, index_of);
+    let peers: Vec<Peer> = desired.peers.iter().map(|p| peer(p, &ours)).collect();
+    let groups: Vec<Group> = desired.groups.iter().map(|g| group(g, desired)).collect();
+    let problems = desired
+        .vips
+        .iter()
+        .flat_map(|vip| problems(vip, &groups, &peers));
+    Plan {
+        generation: desired.generation,
+        problems: problems.collect(),
+        config: Config {
+            services: services(desired, &groups),
+            settings: settings(desired.flow.as_ref()),
+            groups,
+            peers,
+            addresses: ours.iter().map(|our| our.net.addr()).collect(),
+        },
+    }
+}
+
+/// An address of ours.
+struct Our {
+    net: IpNet,
+    ifindex: u32,
+}
+
+/// Addresses of the interfaces that are up.
+fn networks(interfaces: &[Interface], index_of: &dyn Fn(&str) -> u32) -> Vec<Our> {
+    let mut ours = Vec::new();
+    for interface in interfaces.iter().filter(|i| i.up) {
+        let ifindex = index_of(&interface.name);
+        let nets = interface.addresses.iter().filter_map(|a| a.parse().ok());
+        ours.extend(nets.map(|net| Our { net, ifindex }));
+    }
+    ours
+}
+
+fn peer(peer: &v1::Peer, ours: &[Our]) -> Peer {
+    let nets = peer
+        .addresses
+        .iter()
+        .filter_map(|a| a.parse::<IpNet>().ok());
+    let theirs: Vec<IpAddr> = nets.map(|net| net.addr()).collect();
+    Peer {
+        se_uuid: peer.se_uuid.clone(),
+        name: peer.name.clone(),
+        addresses: theirs.clone(),
+        links: links(ours, &theirs),
+        alive: peer.alive,
+    }
+}
+
+/// Ways to a peer: through a subnet that both are in, then by routing, from our first address of the family.
+fn links(ours: &[Our], theirs: &[IpAddr]) -> Vec<Link> {
+    let link = |our: &Our, remote: IpAddr, near: bool| Link {
+        local: our.net.addr(),
+        remote,
+        ifindex: our.ifindex,
+        next_hop: near.then_some(remote),
+    };
+    let shared = ours.iter().flat_map(|our| {
+        let there = theirs.iter().filter(move |their| our.net.contains(*their));
+        there.map(move |their| link(our, *their, true))
+    });
+    let far = theirs
+        .iter()
+        .filter(|their| !ours.iter().any(|our| our.net.contains(*their)));
+    let routed = far.filter_map(|their| {
+        let of_family = |our: &&Our| our.net.addr().is_ipv4() == their.is_ipv4();
+        Some(link(ours.iter().find(of_family)?, *their, false))
+    });
+    shared.chain(routed).collect()
+}
+
+fn group(group: &v1::Group, desired: &DesiredState) -> Group {
+    let index = |uuid: &str| desired.peers.iter().position(|p| p.se_uuid == uuid);
+    let member = |m: &v1::Member| {
+        Some(Member {
+            id: u8::try_from(m.id).ok()?,
+            peer: index(&m.se_uuid)?,
+            takes_new: m.takes_new,
+        })
+    };
+    Group {
+        vsvip_uuid: group.vsvip_uuid.clone(),
+        generation: group.generation,
+        us: u8::try_from(group.member_id).unwrap_or_default(),
+        drains: group.lingers || desired.draining,
+        members: group.members.iter().filter_map(member).collect(),
+    }
+}
+
+/// Every port of every VIP that has a group. A virtual service that is disabled or down keeps its connections.
+fn services(desired: &DesiredState, groups: &[Group]) -> Vec<Service> {
+    let mut services = Vec::new();
+    for vs in &desired.virtual_services {
+        let Some(group) = groups.iter().position(|g| g.vsvip_uuid == vs.vsvip_uuid) else {
+            continue;
+        };
+        let service = |address| Service {
+            address,
+            protocol: Protocol::Tcp,
+            group,
+            hints: vs.flow_hints,
+            probes: vs.flow_probes,
+        };
+        services.extend(addresses(desired, vs).map(service));
+    }
+    services
+}
+
+fn addresses<'a>(
+    desired: &'a DesiredState,
+    vs: &'a v1::VirtualService,
+) -> impl Iterator<Item = SocketAddr> + 'a {
+    let vips = desired
+        .vips
+        .iter()
+        .filter(|v| v.vsvip_uuid == vs.vsvip_uuid);
+    let vips = vips.filter_map(|v| v.address.parse::<IpAddr>().ok());
+    vips.flat_map(|vip| {
+        let ports = vs.ports.iter().flat_map(|r| r.first..=r.last);
+        let ports = ports.filter_map(|p| u16::try_from(p).ok());
+        ports.map(move |port| SocketAddr::new(vip, port))
+    })
+}
+
+/// Members of the VIP's group to which no tunnel carries packets of its family.
+fn problems(vip: &v1::Vip, groups: &[Group], peers: &[Peer]) -> Vec<MemberProblem> {
+    let Ok(address) = vip.address.parse::<IpAddr>() else {
+        return Vec::new();
+    };
+    let group = groups.iter().find(|g| g.vsvip_uuid == vip.vsvip_uuid);
+    let members = group.into_iter().flat_map(|g| &g.members);
+    let fits = |link: &Link| link.remote.is_ipv4() == address.is_ipv4();
+    let cut_off = members
+        .map(|m| &peers[m.peer])
+        .filter(|p| !p.links.iter().any(fits));
+    cut_off.map(|peer| problem(address, peer)).collect()
+}
+
+fn problem(vip: IpAddr, peer: &Peer) -> MemberProblem {
+    let family = if vip.is_ipv4() { "IPv4" } else { "IPv6" };
+    let reason = Reason::NoTunnelPath;
+    MemberProblem {
+        vip: vip.to_string(),
+        se_uuid: peer.se_uuid.clone(),
+        reason_code: reason.code().into(),
+        reason: format!(
+            "{} has no {family} address in common with us for a tunnel: flows to {vip} that live there and come here break; give both engines an {family} address on a data interface",
+            peer.name
+        ),
+    }
+}
+
+fn settings(settings: Option<&v1::FlowSettings>) -> Settings {
+    let Some(settings) = settings else {
+        return Settings::default();
+    };
+    let key = |key: &v1::FlowKey| {
+        Some(MessageKey {
+            id: key.id,
+            secret: words(&key.secret)?,
+        })
+    };
+    Settings {
+        probe_retries: u8::try_from(settings.probe_retries).unwrap_or(u8::MAX),
+        probe_retry_timer: Duration::from_millis(settings.probe_retry_timer_ms.into()),
+        message_keys: settings.message_keys.iter().filter_map(key).collect(),
+        hint_key: hint_key(settings).unwrap_or_default(),
+        ..Settings::default()
+    }
+}
+
+/// The key of marks; none while the controller has sent none.
+pub(crate) fn hint_key(settings: &v1::FlowSettings) -> Option<HintKey> {
+    words(&settings.hint_key).map(HintKey)
+}
+
+/// A key of 16 bytes as the two little endian words that SipHash takes.
+fn words(bytes: &[u8]) -> Option<[u64; 2]> {
+    let (low, high) = bytes.split_at_checked(8)?;
+    let word = |half: &[u8]| Some(u64::from_le_bytes(half.try_into().ok()?));
+    Some([word(low)?, word(high)?])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,41 @@
+//! Ending the connections of a virtual service on command.
+
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+use tokio::sync::Notify;
+
+/// The command, and who waits for it.
+#[derive(Default)]
+pub(crate) struct Cut {
+    given: AtomicU64,
+    waiting: Notify,
+}
+
+impl Cut {
+    /// Ends everybody's wait.
+    pub(crate) fn give(&self) {
+        self.given.fetch_add(1, Ordering::Release);
+        self.waiting.notify_waiters();
+    }
+
+    /// Waits for a command that is given after this began. Within one task: it is polled with every packet of a
+    /// connection, so that it takes the lock of the waiters once, and then looks at a number only.
+    pub(crate) async fn given(&self) {
+        let before = self.given.load(Ordering::Acquire);
+        let mut notice = pin!(self.waiting.notified());
+        let mut registered = false;
+        poll_fn(|context| {
+            if !std::mem::replace(&mut registered, true) && notice.as_mut().poll(context).is_ready()
+            {
+                return Poll::Ready(());
+            }
+            match self.given.load(Ordering::Acquire) == before {
+                true => Poll::Pending,
+                false => Poll::Ready(()),
+            }
+        })
+        .await;
+    }
+}
