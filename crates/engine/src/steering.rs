@@ -59,16 +59,10 @@ pub(crate) async fn run(
         told.clone_from(&refused);
         tell(&plans.borrow().problems, &new.problems);
         plans.send_replace(Arc::new(new));
-        let again = async {
-            match refused {
-                Some(_) => sleep(RETRY).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             Ok(()) = desired.changed() => {}
             Ok(()) = interfaces.changed() => {}
-            () = again => {}
+            () = sleep(RETRY), if refused.is_some() => {}
             else => return,
         }
     }
