@@ -48,10 +48,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(serve(args))
+    member::on_one_thread(serve(args))
 }
 
 async fn serve(args: &Args) -> Result<()> {

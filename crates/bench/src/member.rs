@@ -59,10 +59,15 @@ impl Input {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    on_one_thread(serve(args))
+}
+
+/// A process that is told by lines needs no more.
+pub(crate) fn on_one_thread(serving: impl Future<Output = Result<()>>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(args))
+    runtime.block_on(serving)
 }
 
 async fn serve(args: &Args) -> Result<()> {

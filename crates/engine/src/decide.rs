@@ -97,29 +97,31 @@ fn service(
     health: &[ServerHealth],
     up: bool,
 ) -> VirtualServiceSpec {
-    let vips = desired
-        .vips
-        .iter()
-        .filter(|v| v.vsvip_uuid == vs.vsvip_uuid)
-        .filter_map(|v| v.address.parse::<IpAddr>().ok());
-    let ports: Vec<u16> = vs
-        .ports
-        .iter()
-        .flat_map(|r| r.first..=r.last)
-        .filter_map(|p| u16::try_from(p).ok())
-        .collect();
     VirtualServiceSpec {
         uuid: vs.uuid.clone(),
         name: vs.name.clone(),
-        listen: vips
-            .flat_map(|vip| ports.iter().map(move |p| SocketAddr::new(vip, *p)))
-            .collect(),
+        listen: addresses(desired, vs).collect(),
         accept: up,
         idle_timeout: (vs.idle_timeout_s > 0)
             .then(|| Duration::from_secs(vs.idle_timeout_s.into())),
         pool: pool.map_or_else(no_pool, |p| pool_spec(p, health)),
         hint: hint(desired, vs),
     }
+}
+
+/// Every port of every VIP of a virtual service.
+pub(crate) fn addresses<'a>(
+    desired: &'a DesiredState,
+    vs: &'a VirtualService,
+) -> impl Iterator<Item = SocketAddr> + 'a {
+    let own = |v: &&v1::Vip| v.vsvip_uuid == vs.vsvip_uuid;
+    let vips = desired.vips.iter().filter(own);
+    let vips = vips.filter_map(|v| v.address.parse::<IpAddr>().ok());
+    vips.flat_map(|vip| {
+        let ports = vs.ports.iter().flat_map(|r| r.first..=r.last);
+        let ports = ports.filter_map(|p| u16::try_from(p).ok());
+        ports.map(move |port| SocketAddr::new(vip, port))
+    })
 }
 
 /// Connections carry our id where the virtual service wants it, and we have one.

@@ -9,13 +9,14 @@ mod kernel;
 
 pub(crate) use kernel::Kernel;
 
+use crate::decide::addresses;
 use flow::config::{Config, Group, Link, Member, MessageKey, Peer, Service, Settings};
 use flow::key::Protocol;
 use flow::mark::HintKey;
 use ipnet::IpNet;
 use model::reason::Reason;
 use proto::v1::{self, DesiredState, Interface, MemberProblem};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -229,22 +230,6 @@ fn services(desired: &DesiredState, groups: &[Group]) -> Vec<Service> {
         services.extend(addresses(desired, vs).map(service));
     }
     services
-}
-
-fn addresses<'a>(
-    desired: &'a DesiredState,
-    vs: &'a v1::VirtualService,
-) -> impl Iterator<Item = SocketAddr> + 'a {
-    let vips = desired
-        .vips
-        .iter()
-        .filter(|v| v.vsvip_uuid == vs.vsvip_uuid);
-    let vips = vips.filter_map(|v| v.address.parse::<IpAddr>().ok());
-    vips.flat_map(|vip| {
-        let ports = vs.ports.iter().flat_map(|r| r.first..=r.last);
-        let ports = ports.filter_map(|p| u16::try_from(p).ok());
-        ports.map(move |port| SocketAddr::new(vip, port))
-    })
 }
 
 /// Members of the VIP's group to which no tunnel carries packets of its family.

@@ -21,11 +21,11 @@ mod tunnel;
 use crate::budget::{Budget, Priority, Rate};
 use crate::config::{Config, Link};
 use crate::fit::fits;
-use crate::hint;
 use crate::key::Flow;
 use crate::lru::Lru;
 use crate::mark::Mark;
 use crate::packet::{Content, Fragment, Packet, Segment, Socket};
+use crate::stamp::Field;
 use crate::verdict::Verdict;
 use crate::wire::{MESSAGE_LEN, TunnelKind, Word};
 use ground::{Ground, Map, best};
@@ -327,7 +327,7 @@ impl Steering {
     /// Step 4.
     fn by_hint(&mut self, case: &Case, segment: &Segment) -> Option<Decision> {
         let ts_ecr = segment.ts_ecr.filter(|ts_ecr| *ts_ecr != 0)?;
-        let member = hint::decode(ts_ecr, case.mark);
+        let member = Field::read(ts_ecr).member(case.mark);
         let is_believed =
             case.ground.hints && case.ground.live.contains(member) && !self.is_doubted(case.mark);
         is_believed.then(|| self.data(&case.ground, case.mark.check(), member, Verdict::TunnelHint))

@@ -14,7 +14,6 @@ pub mod budget;
 pub mod config;
 pub mod decide;
 pub mod fit;
-pub mod hint;
 pub mod key;
 mod lru;
 pub mod mark;

@@ -303,17 +303,16 @@ fn put<K: Pod, V: Pod>(
 }
 
 /// Removes what is not among the entries.
-fn prune<K: Pod + PartialEq, V: Pod>(
+fn prune<K: Pod + Ord, V: Pod>(
     ebpf: &mut Ebpf,
     name: &'static str,
     entries: &[(K, V)],
 ) -> Result<(), Error> {
     let mut map: HashMap<_, K, V> = hash_mut(ebpf, name)?;
+    let wanted: BTreeSet<&K> = entries.iter().map(|(key, _)| key).collect();
     let there: Vec<K> = map.keys().flatten().collect();
-    for key in there {
-        if !entries.iter().any(|(k, _)| *k == key) {
-            map.remove(&key).map_err(map_error(name))?;
-        }
+    for key in there.iter().filter(|key| !wanted.contains(key)) {
+        map.remove(key).map_err(map_error(name))?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use proto::v1::{FlowKey, FlowSettings, PortRange, Vip, VirtualService};
+use std::net::SocketAddr;
 
 /// The plan where every interface has index 3.
 fn plan(desired: &DesiredState, interfaces: &[Interface]) -> Plan {

@@ -5,6 +5,7 @@ use crate::config::{Group, Member, MessageKey, Peer, Service, Settings};
 use crate::key::Protocol;
 use crate::mark::HintKey;
 use crate::packet::Flags;
+use crate::stamp::next_clock;
 use crate::wire::{Envelope, Message, MessageKind};
 use proptest::prelude::*;
 
@@ -122,7 +123,7 @@ fn data(seq: u32) -> Segment {
 fn hinted(flow: &Flow, id: u8) -> Segment {
     let mark = Mark::of(HintKey([3, 4]), flow);
     Segment {
-        ts_ecr: Some(hint::encode(77, id, mark)),
+        ts_ecr: Some(next_clock(77, Field::of(id, mark))),
         ..data(100)
     }
 }

@@ -6,11 +6,11 @@ use crate::stack::{Answer, Sock, Stack};
 use evenkeel_flow::config::{Config, Group, Link, Member, MessageKey, Peer, Service, Settings};
 use evenkeel_flow::decide::{Limits, Outer};
 use evenkeel_flow::fit::fits;
-use evenkeel_flow::hint;
 use evenkeel_flow::key::{Flow, Protocol};
 use evenkeel_flow::mark::{HintKey, Mark};
 use evenkeel_flow::pace::{Pace, TICK, Tally};
 use evenkeel_flow::packet::{Content, Packet, Segment};
+use evenkeel_flow::stamp::{Field, next_clock};
 use evenkeel_flow::wire::Word;
 use evenkeel_flow::{Decision, Fate, Steering, Verdict};
 use std::collections::BTreeMap;
@@ -571,7 +571,7 @@ impl Stack {
     fn stamp(&mut self, flow: &Flow, id: u8, now_ms: u32) {
         if let Some(Sock::Open(open)) = self.socks.get_mut(flow) {
             let clock = now_ms.wrapping_add(open.ts_offset);
-            let stamped = hint::encode(clock, id, Mark::of(HINT_KEY, flow));
+            let stamped = next_clock(clock, Field::of(id, Mark::of(HINT_KEY, flow)));
             open.ts_offset = open.ts_offset.wrapping_add(stamped.wrapping_sub(clock));
         }
     }
