@@ -28,6 +28,8 @@
 #define MESSAGE_MAC_OFF 56
 
 #define TUNNEL_TTL 64
+/* Congestion experienced (RFC 3168). */
+#define ECN_CE 3
 #define HINT_SHIFT 24
 
 /* IPv6 extension headers that are walked. */

@@ -244,8 +244,8 @@ static __always_inline int chosen(const struct group *g, __u64 mark)
 	return (int)c.best - 1;
 }
 
-static __always_inline enum verdict new_flow(const struct packet *p, const struct service *s, const struct group *g,
-					     __u64 mark, struct decision *d)
+static __always_inline enum verdict new_flow(const struct packet *p, const struct group *g, __u64 mark,
+					     struct decision *d)
 {
 	struct cached entry = {};
 	int id;
@@ -256,9 +256,7 @@ static __always_inline enum verdict new_flow(const struct packet *p, const struc
 	id = chosen(g, mark);
 	if (id < 0)
 		return V_LOCAL_NEW;
-	entry.group = s->group;
 	entry.id = id;
-	entry.peer = g->peers[id & 63];
 	bpf_map_update_elem(&cache, &p->flow, &entry, BPF_ANY);
 	return to_member(g, id, V_TUNNEL_NEW, d);
 }
@@ -324,7 +322,7 @@ static __always_inline enum verdict decide_tcp(CTX *ctx, const struct packet *p,
 		return going_on(ctx, p, at, 0, d);
 	mark = mark_of(at->settings, &p->flow);
 	d->check = mark_check(mark);
-	return new_flow(p, at->service, at->group, mark, d);
+	return new_flow(p, at->group, mark, d);
 }
 
 static __noinline int decide_udp(CTX *ctx, const struct packet *p, const struct place *at, __u8 returner,
@@ -350,12 +348,12 @@ static __noinline int decide_udp(CTX *ctx, const struct packet *p, const struct 
 static __always_inline enum verdict decide_error(CTX *ctx, const struct packet *p, const struct service *s,
 						 const struct group *g, const struct settings *set, struct decision *d)
 {
-	if (find_socket(ctx, p) == SOCKET_FITS || !g->live)
-		return V_LOCAL_OTHER;
+	if (find_socket(ctx, p) == SOCKET_FITS)
+		return V_LOCAL_SOCKET;
 	d->check = mark_check(mark_of(set, &p->flow));
 	if (remembered(p, g, d))
 		return V_TUNNEL_CACHE;
-	if (!(s->flags & SERVICE_PROBES))
+	if (!(s->flags & SERVICE_PROBES) || !g->live)
 		return V_LOCAL_OTHER;
 	if (!may_copy(p, s->group, set, bpf_ktime_get_ns(), bits(g->live)))
 		return V_DROP_BUDGET;

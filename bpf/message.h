@@ -84,10 +84,10 @@ static __always_inline bool names(const struct flow_key *flow, __u8 member)
 	return c && c->id == member;
 }
 
-static __always_inline enum verdict take_claim(const struct message *m, const struct flow_key *flow, __u32 group,
+static __always_inline enum verdict take_claim(const struct message *m, const struct flow_key *flow,
 					       const struct member *from, __u64 now)
 {
-	struct cached entry = { .group = group, .peer = from->peer, .id = from->id };
+	struct cached entry = { .id = from->id };
 
 	if (!answered(m, flow, now))
 		return V_DROP_QUESTION;
@@ -117,7 +117,7 @@ static __always_inline enum verdict take_message(const struct message *m, const 
 	enum verdict v = V_DROP_KIND;
 
 	if (m->kind == MESSAGE_CLAIM)
-		v = take_claim(m, flow, group, from, now);
+		v = take_claim(m, flow, from, now);
 	else if (m->kind == MESSAGE_DENY)
 		v = take_deny(m, flow, from, now);
 	else if (m->kind == MESSAGE_RELEASE) {

@@ -125,7 +125,7 @@ static __always_inline enum parsed parse_tcp(CTX *ctx, void *data, void *end, st
 	p->ack = bpf_ntohl(tcp->ack);
 	p->tcp_flags = tcp->flags;
 	len = (tcp->offset >> 4) * 4;
-	if (len > sizeof(*tcp) && !(p->tcp_flags & TCP_SYN))
+	if (len > sizeof(*tcp) && (p->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
 		p->tsecr = find_timestamp(ctx, tcp + 1, end, p->l4 + sizeof(*tcp), len - sizeof(*tcp));
 	p->has_tsecr = p->tsecr != 0;
 	return PARSED_FLOW;

@@ -275,4 +275,5 @@ int steer(struct __sk_buff *skb)
 	return TC_ACT_UNSPEC;
 }
 
-char _license[] SEC("license") = "Dual BSD/GPL";
+/* What the kernel needs to hear for helpers that only GPL programs may call; it knows no name for GPL or Apache. */
+char _license[] SEC("license") = "GPL";

@@ -79,10 +79,8 @@ struct settings {
 };
 
 struct cached {
-	__u32 group;
-	__u16 peer;
-	__u8 id;
-	__u8 zero;
+	__u8 id; /* of the member */
+	__u8 zero[3];
 };
 
 struct question {

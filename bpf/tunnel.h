@@ -9,7 +9,7 @@ static __always_inline __u16 word_of(enum kind kind, __u16 value)
 	return kind << 14 | (value & 0x3fff);
 }
 
-/* RFC 6040, normal mode: what was CE inside stays CE, the rest is copied. */
+/* DSCP and ECN are those of the packet inside (RFC 6040 section 4.1, normal mode). */
 static __always_inline void outer_v4(struct ipv4_header *ip, const struct peer *to, __u8 tos, __u16 len, __u16 word)
 {
 	__u32 sum;
@@ -110,10 +110,15 @@ static __noinline int tunnel(struct __sk_buff *skb, const struct packet *p, __u1
 	return send_to(to, p->family);
 }
 
-/* Takes the outer header off. */
+/* Takes the outer header off. Congestion that it met is told on: RFC 6040 section 4.2; the helper leaves alone what is not
+ * capable of ECN. */
 static __always_inline int decap(struct __sk_buff *skb, const struct packet *outer)
 {
-	return bpf_skb_adjust_room(skb, -(__s32)(outer->l4 - outer->l3), BPF_ADJ_ROOM_MAC, 0);
+	if (bpf_skb_adjust_room(skb, -(__s32)(outer->l4 - outer->l3), BPF_ADJ_ROOM_MAC, 0))
+		return -1;
+	if ((outer->tos & ECN_CE) == ECN_CE)
+		bpf_skb_ecn_set_ce(skb);
+	return 0;
 }
 
 static __always_inline int swap_macs(struct __sk_buff *skb)

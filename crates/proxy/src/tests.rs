@@ -143,6 +143,15 @@ async fn a_large_payload_comes_back_whole_and_is_counted() {
     );
 }
 
+/// Packets of 1500 bytes have to fit into a tunnel to another engine; over loopback a client would take 64 KiB.
+#[tokio::test]
+async fn clients_are_offered_segments_that_leave_room_for_a_tunnel() {
+    let fixture = Fixture::new(&[echo().await]).await;
+    let client = fixture.connect().await;
+    let segment = socket2::SockRef::from(&client).tcp_mss().expect("asked");
+    assert!((1400..=1440).contains(&segment), "{segment}");
+}
+
 #[tokio::test]
 async fn the_server_may_end_first_and_still_receive() {
     let (listener, addr) = listen().await;

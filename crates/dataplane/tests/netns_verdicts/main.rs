@@ -2,6 +2,7 @@
 //! with a real listener and a real connection. Each is done over IPv4 and IPv6.
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::disallowed_macros)] // a test fails by panicking
 
+mod differential;
 mod frame;
 
 use evenkeel_dataplane::steering::{Steering, Tried};
@@ -268,6 +269,7 @@ fn a_new_flow_is_ours_and_goes_elsewhere_while_we_drain() {
 
 /// A connection of ours: where its receiver and its sender are.
 struct Connection {
+    _listener: TcpListener,
     _client: TcpStream,
     server: TcpStream,
     fits: Segment,
@@ -284,6 +286,7 @@ fn connection(family: &Family) -> Connection {
         ..segment(family, 1)
     };
     Connection {
+        _listener: listener,
         _client: socket,
         server,
         fits,
@@ -476,7 +479,7 @@ fn errors_and_fragments_follow_their_flow() {
         let [a, us, _] = family.engines;
         let connection = connection(family);
         let ours = error(family.stranger, connection.fits);
-        ground.expect(&ours, "local_other", NEXT);
+        ground.expect(&ours, "local_socket", NEXT);
         ground.expect(&ours.within(a, us, PROBE), "deliver_data", NEXT);
         let theirs = error(family.stranger, segment(family, 1));
         ground.expect(&theirs, "probe_error", SHOT);
@@ -502,6 +505,29 @@ fn errors_and_fragments_follow_their_flow() {
             ground.expect(&first, "tunnel_hint", REDIRECT);
             let later = Ip { word: 2, ..later };
             ground.expect(&later, "tunnel_hint", REDIRECT);
+        }
+    });
+}
+
+/// RFC 6040 section 4.2; IPv4, where the mark is a byte that nothing else shares.
+#[test]
+fn congestion_in_the_tunnel_is_told_to_what_is_inside() {
+    on_ground(|ground, family| {
+        if family.vip.is_ipv6() {
+            return;
+        }
+        let [a, us, _] = family.engines;
+        let connection = connection(family);
+        let frame = connection.fits.ip().within(a, us, DATA).frame();
+        for (outer, inner, after) in [(3, 2, 3), (3, 1, 3), (3, 0, 0), (2, 2, 2), (0, 1, 1)] {
+            let mut marked = frame.clone();
+            (marked[15], marked[35]) = (outer, inner);
+            let tried = ground.steering.try_out(&marked, 1).unwrap();
+            assert_eq!(
+                (tried.action, tried.frame[15]),
+                (NEXT, after),
+                "{outer} around {inner}"
+            );
         }
     });
 }

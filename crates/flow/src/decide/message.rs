@@ -7,12 +7,15 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 impl Steering {
-    /// A datagram to the message port, from this address. Its fate is always [`super::Fate::Drop`].
+    /// A datagram to the message port, from this address. It is dropped, whatever it says, unless it is somebody else's.
     pub fn on_message(&mut self, now: Instant, from: IpAddr, datagram: &[u8]) -> Decision {
         let taken = self
             .checked(from, datagram)
             .and_then(|message| self.take(now, &message));
-        Decision::drop(taken.unwrap_or_else(Refusal::verdict))
+        match taken.unwrap_or_else(Refusal::verdict) {
+            Verdict::Pass => Decision::stack(Verdict::Pass),
+            verdict => Decision::drop(verdict),
+        }
     }
 
     fn checked(&self, from: IpAddr, datagram: &[u8]) -> Result<Message, Refusal> {

@@ -404,6 +404,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn where_none_may_break_a_moved_flow_that_breaks_is_a_violation() {
+        let mut seen = scaled_out();
+        let flow = seen.flows.get_mut(&1000).expect("there");
+        (flow.to, flow.moves) = ("b".into(), 1);
+        seen.report.broken.push(failure(1000));
+        let strict = Bars {
+            none_breaks: true,
+            ..BARS
+        };
+        assert_eq!(judge(&seen, &BARS).violations, Vec::<String>::new());
+        let strict = judge(&seen, &strict).violations;
+        assert_eq!(strict.len(), 1, "{strict:?}");
+        assert!(strict[0].contains("and none may"), "{strict:?}");
+    }
+
     fn violations(change: impl FnOnce(&mut Observation)) -> Vec<String> {
         let mut seen = scaled_out();
         change(&mut seen);
