@@ -10,7 +10,7 @@ const CONFIG: &str = "/etc/evenkeel/engine.toml";
 const STATE_DIR: &str = "/var/lib/evenkeel/engine";
 const BPF_DIR: &str = "/run/evenkeel/bpf";
 const CONTROLLER_PORT: u16 = 8443;
-/// Without owners of flows beside us, a connection outlives the route only as long as the router remembers it: no wait.
+/// Whoever stops an engine wants it stopped; who wants its flows to end by themselves scales it in first, or says how long.
 const STOP_DRAIN_S: u64 = 0;
 /// The join token, when no file gives it.
 const TOKEN_VARIABLE: &str = "EVENKEEL_JOIN_TOKEN";

@@ -58,8 +58,8 @@ pub struct Traffic {
     pub interval_ms: u64,
     /// Short connections per second.
     pub short_per_s: u32,
-    /// Each step begins with new long-lived connections instead of replacing the broken ones. Where moved flows
-    /// break, those that are left were chosen by the router's hash: the next steps would move fewer of them.
+    /// Each step begins with new long-lived connections instead of replacing the broken ones. Where flows break with
+    /// their engine, those that are left were chosen by the router's hash.
     #[serde(default)]
     pub fresh_each_step: bool,
 }
