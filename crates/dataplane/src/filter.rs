@@ -16,40 +16,36 @@ const HOP_LIMIT_OFFSET_V6: i32 = 7;
 const SK_MEMINFO_DROPS: usize = 8;
 const SK_MEMINFO_VARS: usize = 9;
 
-/// Drops datagrams whose TTL (hop limit) is another one, before they are queued or counted by the receiver.
+/// Where the Your Discriminator of a BFD packet is (RFC 5880 section 4.1), from the start of the UDP header.
+const YOUR_DISCRIMINATOR_OFFSET: u32 = 8 + 8;
+
+/// Of packets that name no session one in so many is admitted, a power of two: a flood of them is thinned, and a router
+/// that tries to start a session is heard all the same.
+const NAMELESS_ONE_IN: u32 = 32;
+
+/// The kernel takes 4096 steps (`BPF_MAXINSNS`), two for each discriminator.
+const DISCRIMINATORS_MAX: usize = 2000;
+
+/// Which datagrams of BFD are queued while more come than can be read. All others are dropped before the receiver sees
+/// them.
+#[derive(Debug, Clone, Copy)]
+pub struct BfdAdmission<'a> {
+    /// The family of the socket.
+    pub v6: bool,
+    /// The only TTL (hop limit) that is admitted; without it all are.
+    pub ttl: Option<u8>,
+    /// What a packet that is meant for one of our sessions says as Your Discriminator. Beyond 2000 of them any is
+    /// admitted.
+    pub discriminators: &'a [u32],
+}
+
+/// Attaches it to the socket, in place of one that is there.
 ///
 /// # Errors
 ///
 /// The kernel refused.
-pub fn drop_other_ttl(socket: &impl AsFd, v6: bool, ttl: u8) -> Result<(), SockoptError> {
-    let offset = if v6 {
-        HOP_LIMIT_OFFSET_V6
-    } else {
-        TTL_OFFSET_V4
-    };
-    let step = |code: u32, yes: u8, no: u8, k: u32| libc::sock_filter {
-        code: code as u16,
-        jt: yes,
-        jf: no,
-        k,
-    };
-    let mut steps = [
-        // A negative offset counts from the network header; the data itself begins with the UDP header.
-        step(
-            libc::BPF_LD | libc::BPF_B | libc::BPF_ABS,
-            0,
-            0,
-            (libc::SKF_NET_OFF + offset).cast_unsigned(),
-        ),
-        step(
-            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
-            0,
-            1,
-            ttl.into(),
-        ),
-        step(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
-        step(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
-    ];
+pub fn admit_bfd(socket: &impl AsFd, which: BfdAdmission<'_>) -> Result<(), SockoptError> {
+    let mut steps = bfd_program(which);
     // The kernel copies the program during the call, in which `steps` lives.
     let program = libc::sock_fprog {
         len: steps.len() as u16,
@@ -57,6 +53,66 @@ pub fn drop_other_ttl(socket: &impl AsFd, v6: bool, ttl: u8) -> Result<(), Socko
     };
     let name = libc::SO_ATTACH_FILTER;
     set(socket, libc::SOL_SOCKET, name, "SO_ATTACH_FILTER", &program)
+}
+
+/// A load beyond the end of the datagram ends the program, and drops.
+fn bfd_program(which: BfdAdmission<'_>) -> Vec<libc::sock_filter> {
+    let admit = step(libc::BPF_RET | libc::BPF_K, u32::MAX);
+    let drop = step(libc::BPF_RET | libc::BPF_K, 0);
+    let load = libc::BPF_LD | libc::BPF_ABS;
+    let mut steps = Vec::new();
+    if let Some(ttl) = which.ttl {
+        let offset = match which.v6 {
+            true => HOP_LIMIT_OFFSET_V6,
+            false => TTL_OFFSET_V4,
+        };
+        // A negative offset counts from the network header; the data itself begins with the UDP header.
+        let offset = (libc::SKF_NET_OFF + offset).cast_unsigned();
+        steps.extend([step(load | libc::BPF_B, offset), unless(ttl.into(), 1)]);
+        steps.extend([jump(1), drop]);
+    }
+    let random = (libc::SKF_AD_OFF + libc::SKF_AD_RANDOM).cast_unsigned();
+    steps.extend([
+        step(load | libc::BPF_W, YOUR_DISCRIMINATOR_OFFSET),
+        unless(0, 5),
+        step(load | libc::BPF_W, random),
+        step(
+            libc::BPF_ALU | libc::BPF_AND | libc::BPF_K,
+            NAMELESS_ONE_IN - 1,
+        ),
+        unless(0, 1),
+        admit,
+        drop,
+    ]);
+    if which.discriminators.len() > DISCRIMINATORS_MAX {
+        steps.push(admit);
+    }
+    let known = which.discriminators.iter().take(DISCRIMINATORS_MAX);
+    steps.extend(known.flat_map(|discriminator| [unless(*discriminator, 1), admit]));
+    steps.push(drop);
+    steps
+}
+
+fn step(code: u32, k: u32) -> libc::sock_filter {
+    libc::sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: 0,
+        k,
+    }
+}
+
+/// Skips so many steps unless what was loaded is `value`.
+fn unless(value: u32, skipped: u8) -> libc::sock_filter {
+    libc::sock_filter {
+        jf: skipped,
+        ..step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value)
+    }
+}
+
+/// Skips so many steps.
+fn jump(skipped: u32) -> libc::sock_filter {
+    step(libc::BPF_JMP | libc::BPF_JA, skipped)
 }
 
 /// Takes the filter away; nothing when there is none.
@@ -106,37 +162,123 @@ pub fn dropped(socket: &impl AsFd) -> Result<u32, SockoptError> {
 mod tests {
     use super::*;
     use crate::sockopt::set_ttl;
-    use std::net::{IpAddr, UdpSocket};
+    use std::net::{IpAddr, SocketAddr, UdpSocket};
     use std::time::Duration;
 
-    #[test]
-    fn only_the_wanted_ttl_passes_in_both_families() {
-        for address in ["127.0.0.1", "::1"] {
-            let address: IpAddr = address.parse().unwrap();
+    /// As long as a BFD packet, and it says nothing but whose it is.
+    fn datagram(discriminator: u32, mark: u8) -> [u8; 24] {
+        let mut datagram = [mark; 24];
+        datagram[8..12].copy_from_slice(&discriminator.to_be_bytes());
+        datagram
+    }
+
+    struct Ends {
+        receiver: UdpSocket,
+        sender: UdpSocket,
+        to: SocketAddr,
+    }
+
+    impl Ends {
+        fn new(address: IpAddr) -> Self {
             let receiver = UdpSocket::bind((address, 0)).unwrap();
             let patience = Some(Duration::from_secs(5));
             receiver.set_read_timeout(patience).unwrap();
             let to = receiver.local_addr().unwrap();
             let sender = UdpSocket::bind((address, 0)).unwrap();
-            let send = |ttl: u8| {
-                set_ttl(&sender, address, ttl).unwrap();
-                sender.send_to(&[ttl], to).unwrap();
-            };
-            let receive = || {
-                let mut buffer = [0; 8];
-                receiver.recv(&mut buffer).unwrap();
-                buffer[0]
-            };
-            drop_other_ttl(&receiver, address.is_ipv6(), 255).unwrap();
-            for ttl in [254, 1, 255] {
-                send(ttl);
+            Self {
+                receiver,
+                sender,
+                to,
             }
-            assert_eq!(receive(), 255, "{address}");
-            assert_eq!(dropped(&receiver).unwrap(), 2, "{address}");
-            remove(&receiver).unwrap();
-            remove(&receiver).unwrap();
-            send(254);
-            assert_eq!(receive(), 254, "{address}");
+        }
+
+        fn send(&self, ttl: u8, datagram: &[u8]) {
+            set_ttl(&self.sender, self.to.ip(), ttl).unwrap();
+            self.sender.send_to(datagram, self.to).unwrap();
+        }
+
+        fn receive(&self) -> u8 {
+            let mut buffer = [0; 64];
+            self.receiver.recv(&mut buffer).unwrap();
+            buffer[0]
+        }
+    }
+
+    const FAMILIES: [&str; 2] = ["127.0.0.1", "::1"];
+
+    #[test]
+    fn only_what_is_meant_for_a_session_and_comes_from_the_link_is_admitted() {
+        for address in FAMILIES.map(|a| a.parse::<IpAddr>().unwrap()) {
+            let ends = Ends::new(address);
+            let which = BfdAdmission {
+                v6: address.is_ipv6(),
+                ttl: Some(255),
+                discriminators: &[7, u32::MAX],
+            };
+            admit_bfd(&ends.receiver, which).unwrap();
+            ends.send(254, &datagram(7, 1));
+            ends.send(255, &datagram(8, 2));
+            ends.send(255, &[3; 11]);
+            ends.send(255, &datagram(7, 4));
+            ends.send(255, &datagram(u32::MAX, 5));
+            assert_eq!((ends.receive(), ends.receive()), (4, 5), "{address}");
+            assert_eq!(dropped(&ends.receiver).unwrap(), 3, "{address}");
+            remove(&ends.receiver).unwrap();
+            remove(&ends.receiver).unwrap();
+            ends.send(254, &datagram(8, 6));
+            assert_eq!(ends.receive(), 6, "{address}");
+        }
+    }
+
+    #[test]
+    fn over_several_hops_every_ttl_is_admitted() {
+        for address in FAMILIES.map(|a| a.parse::<IpAddr>().unwrap()) {
+            let ends = Ends::new(address);
+            let which = BfdAdmission {
+                v6: address.is_ipv6(),
+                ttl: None,
+                discriminators: &[7],
+            };
+            admit_bfd(&ends.receiver, which).unwrap();
+            ends.send(3, &datagram(9, 1));
+            ends.send(3, &datagram(7, 2));
+            assert_eq!(ends.receive(), 2, "{address}");
+        }
+    }
+
+    /// A router that starts a session knows no discriminator yet.
+    #[test]
+    fn of_packets_that_name_no_session_some_are_admitted() {
+        let ends = Ends::new([127, 0, 0, 1].into());
+        let which = BfdAdmission {
+            v6: false,
+            ttl: None,
+            discriminators: &[],
+        };
+        admit_bfd(&ends.receiver, which).unwrap();
+        let count = 20 * NAMELESS_ONE_IN;
+        for _ in 0..count {
+            ends.send(255, &datagram(0, 1));
+        }
+        let passed = count - dropped(&ends.receiver).unwrap();
+        assert!((1..=4 * 20).contains(&passed), "{passed}");
+    }
+
+    #[test]
+    fn as_many_sessions_as_fit_and_more_make_a_program_that_the_kernel_takes() {
+        for count in [0, 2000, 2001, 5000] {
+            let ends = Ends::new([127, 0, 0, 1].into());
+            let discriminators: Vec<u32> = (1..=count).collect();
+            let which = BfdAdmission {
+                v6: false,
+                ttl: Some(255),
+                discriminators: &discriminators,
+            };
+            admit_bfd(&ends.receiver, which).unwrap();
+            if count > 0 {
+                ends.send(255, &datagram(count, 1));
+                assert_eq!(ends.receive(), 1);
+            }
         }
     }
 }

@@ -7,7 +7,8 @@
 //!
 //! A session must not expire while its packet waits unread, and a flood must not take the processor from the rest of
 //! the machine. So sockets are read until they are empty, but not for longer than [`BUDGET`]; then the thread pauses,
-//! and until it has caught up sessions are judged by what was sent [`BACKLOG_MAX`] ago.
+//! and until it has caught up sessions are judged by what was sent [`BACKLOG_MAX`] ago. What the kernel can tell to be
+//! for no session it drops from then on, so that packets of sessions find room in the queue.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -26,7 +27,7 @@ const BUDGET: Duration = Duration::from_millis(1);
 /// Longer than it takes to read a full queue, pauses included: nothing older can be waiting.
 const BACKLOG_MAX: Duration = Duration::from_millis(50);
 
-/// After a flood the kernel goes on dropping what comes from afar this long.
+/// After a flood the kernel goes on dropping what is for no session this long.
 const SHIELD: Duration = Duration::from_secs(10);
 
 /// See the head of the module.
@@ -36,6 +37,8 @@ pub(super) struct Inbox {
     heard_until: Instant,
     overrun: bool,
     shield_until: Option<Instant>,
+    /// Of all sessions, in order.
+    discriminators: Vec<u32>,
 }
 
 impl Inbox {
@@ -45,6 +48,7 @@ impl Inbox {
             heard_until: Instant::now(),
             overrun: false,
             shield_until: None,
+            discriminators: Vec::new(),
         }
     }
 
@@ -68,9 +72,12 @@ impl Inbox {
         Ok(())
     }
 
-    /// Closes the port that no session needs.
-    pub(super) fn keep(&mut self, is_needed: impl Fn(bool) -> bool) {
-        self.receivers.retain(|r| is_needed(r.multihop));
+    /// Serves the sessions that there are, by whether they are multihop and by discriminator: closes a port that none
+    /// of them needs.
+    pub(super) fn serve(&mut self, sessions: &[(bool, u32)]) {
+        let needs = |multihop| sessions.iter().any(|session| session.0 == multihop);
+        self.receivers.retain(|r| needs(r.multihop));
+        self.discriminators = sessions.iter().map(|session| session.1).collect();
     }
 
     /// Hands out what has come, see the head of the module.
@@ -106,8 +113,9 @@ impl Inbox {
             self.shield_until = Some(start + SHIELD);
         }
         let shielded = self.shield_until.is_some_and(|until| start < until);
+        let shield = shielded.then_some(self.discriminators.as_slice());
         for receiver in &mut self.receivers {
-            receiver.shield(shielded);
+            receiver.shield(shield);
         }
     }
 

@@ -144,7 +144,7 @@ impl Sessions {
             };
             if slot.closing.is_some_and(|at| at <= now) {
                 self.forget(index);
-                self.close_ports(inbox);
+                self.name_sessions(inbox);
                 continue;
             }
             let outcome = slot.run_deadlines(now, heard_until);
@@ -261,7 +261,7 @@ impl Sessions {
                 self.start(key, config, now, inbox);
             }
         }
-        self.close_ports(inbox);
+        self.name_sessions(inbox);
     }
 
     fn exists(&self, key: &BfdKey) -> bool {
@@ -355,12 +355,11 @@ impl Sessions {
         }
     }
 
-    /// No packets to a port without sessions.
-    fn close_ports(&self, inbox: &mut Inbox) {
-        inbox.keep(|multihop| {
-            let mut slots = self.slots.iter().flatten();
-            slots.any(|slot| slot.key.multihop == multihop)
-        });
+    /// Whom the inbox reads for.
+    fn name_sessions(&self, inbox: &mut Inbox) {
+        let slots = self.slots.iter().flatten();
+        let names = slots.map(|slot| (slot.key.multihop, slot.session.discriminator()));
+        inbox.serve(&names.collect::<Vec<_>>());
     }
 
     /// AdminDown to every peer, now, and once more in case it is lost. The process ends: there is no time to wait.

@@ -46,7 +46,8 @@ pub(super) struct Receiver {
     socket: Socket,
     pub(super) multihop: bool,
     v6: bool,
-    shielded: bool,
+    /// The discriminators that its filter admits, while it has one.
+    shield: Option<Vec<u32>>,
     control: Vec<u8>,
     buffer: [u8; RECEIVE_LEN],
 }
@@ -81,24 +82,36 @@ impl Receiver {
             socket,
             multihop,
             v6,
-            shielded: false,
+            shield: None,
             control: nix::cmsg_space!(nix::libc::in6_pktinfo, nix::libc::in_pktinfo, i32),
             buffer: [0; RECEIVE_LEN],
         })
     }
 
-    /// Lets the kernel drop what comes from afar to a single-hop port: cheaper than reading it, but it is not counted
-    /// by session. Not for several hops, where each session has a limit of its own.
-    pub(super) fn shield(&mut self, on: bool) {
-        if self.multihop || self.shielded == on {
+    /// Lets the kernel drop what is for none of the sessions with these discriminators, and on a single-hop port what
+    /// comes from afar: cheaper than reading it, but it is not counted by reason. Over several hops each session has a
+    /// limit of its own.
+    pub(super) fn shield(&mut self, discriminators: Option<&[u32]>) {
+        if self.shield.as_deref() == discriminators {
             return;
         }
-        let done = match on {
-            true => filter::drop_other_ttl(&self.socket, self.v6, TTL),
-            false => filter::remove(&self.socket),
+        let done = match discriminators {
+            Some(discriminators) => {
+                let ttl = (!self.multihop).then_some(TTL);
+                let v6 = self.v6;
+                let which = filter::BfdAdmission {
+                    v6,
+                    ttl,
+                    discriminators,
+                };
+                filter::admit_bfd(&self.socket, which)
+            }
+            None => filter::remove(&self.socket),
         };
         // A kernel that has no filters leaves it to us.
-        self.shielded = if done.is_ok() { on } else { self.shielded };
+        if done.is_ok() {
+            self.shield = discriminators.map(<[u32]>::to_vec);
+        }
     }
 
     /// What the kernel has dropped so far.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use ::bfd::{Packet, State};
+use ::bfd::{Diagnostic, Packet, State};
 use evenkeel_engine::bfd::{BfdHandle, BfdMonitor, BfdReport};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc::Receiver;
@@ -334,7 +334,12 @@ fn equal_addresses_on_two_links_are_two_sessions() {
 }
 
 /// Datagrams as fast as one core can send them, until told to stop.
-fn flood(namespace: &str, ttl: u32, stop: &Arc<AtomicBool>) -> std::thread::JoinHandle<u64> {
+fn flood(
+    namespace: &str,
+    ttl: u32,
+    datagram: [u8; 24],
+    stop: &Arc<AtomicBool>,
+) -> std::thread::JoinHandle<u64> {
     let mut socket = None;
     in_namespace_sync(namespace, || {
         socket = Some(UdpSocket::bind("10.10.1.1:0").unwrap());
@@ -346,10 +351,32 @@ fn flood(namespace: &str, ttl: u32, stop: &Arc<AtomicBool>) -> std::thread::Join
         let mut sent = 0;
         while !stop.load(Ordering::Relaxed) {
             // What is not sent is no flood.
-            sent += u64::from(socket.send(&[0x20; 24]).is_ok());
+            sent += u64::from(socket.send(&datagram).is_ok());
         }
         sent
     })
+}
+
+/// Says of itself that it is longer.
+const CUT_OFF: [u8; 24] = [0x20; 24];
+
+/// Of a session that is down, to `your_discriminator`.
+fn call(your_discriminator: u32) -> [u8; 24] {
+    let packet = Packet {
+        diagnostic: Diagnostic::NONE,
+        state: State::Down,
+        poll: false,
+        final_bit: false,
+        control_plane_independent: false,
+        demand: false,
+        multiplier: 3,
+        my_discriminator: 9,
+        your_discriminator,
+        desired_min_tx_us: 1_000_000,
+        required_min_rx_us: 1_000_000,
+        required_min_echo_rx_us: 0,
+    };
+    packet.encode()
 }
 
 /// Neither a flood from afar nor one from the link takes a session down, or the processor from the rest.
@@ -358,9 +385,9 @@ fn a_flood_takes_no_session_down_and_no_processor() {
     test(&[ROUTER], async |lab| {
         let [router, engine] = both_ends(&lab, 100);
         engine.until_up().await;
-        for ttl in [64, 255] {
+        for (ttl, datagram) in [(64, CUT_OFF), (255, CUT_OFF), (255, call(9))] {
             let stop = Arc::new(AtomicBool::new(false));
-            let sender = flood(&lab.routers[0].namespace, ttl, &stop);
+            let sender = flood(&lab.routers[0].namespace, ttl, datagram, &stop);
             let before = (engine.monitor.thread_cpu_time(), Instant::now());
             engine.stays_up_for(40).await;
             let used = (engine.monitor.thread_cpu_time() - before.0).as_secs_f64();
@@ -388,7 +415,7 @@ fn a_session_that_is_not_up_does_not_make_a_flood_dear() {
         let engine = End::start(&lab.engine_namespace(), waiting);
         engine.until("the session", |all| all.len() == 1).await;
         let stop = Arc::new(AtomicBool::new(false));
-        let sender = flood(&lab.routers[0].namespace, 255, &stop);
+        let sender = flood(&lab.routers[0].namespace, 255, CUT_OFF, &stop);
         let before = (engine.monitor.thread_cpu_time(), Instant::now());
         let sent = engine.sessions()[0].packets_out;
         engine
