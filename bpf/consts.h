@@ -7,6 +7,8 @@
 #define GROUPS_MAX 1024
 #define PEERS_MAX 512
 #define SERVICES_MAX 65536
+/* Flows that are traced at a time. */
+#define WATCHED_MAX 64
 
 /* How far behind rcv_nxt a segment may begin: a client whose acknowledgments were lost repeats its whole window. */
 #define SEQ_MARGIN (1 << 26)

@@ -35,6 +35,17 @@ static __always_inline void tell(__u64 now, const struct flow_key *flow, __u32 g
 	bpf_ringbuf_submit(e, 0);
 }
 
+/* An event for a packet of a flow that is traced. */
+static __noinline int notice(const struct flow_key *flow, __u32 group, __u32 verdict, __u32 member)
+{
+	__u64 *until = bpf_map_lookup_elem(&watched, flow);
+	__u64 now = bpf_ktime_get_ns();
+
+	if (until && now < *until)
+		tell(now, flow, group, verdict, member, 0);
+	return 0;
+}
+
 static __always_inline struct service *find_service(const struct flow_key *flow, bool whole_vip)
 {
 	struct service_key key = { .vip = flow->vip };
@@ -75,6 +86,12 @@ static __always_inline bool find_place_of(const struct flow_key *flow, bool whol
 	at->group = find_group(at->service);
 	at->settings = find_settings();
 	return at->group && at->settings;
+}
+
+static __always_inline void trace(const struct place *at, const struct flow_key *flow, enum verdict v, __u8 member)
+{
+	if (at->settings->watching)
+		notice(flow, at->service->group, v, member);
 }
 
 /* What has no ports is found by the VIP alone. */

@@ -131,6 +131,15 @@ struct {
 	__type(value, struct peer_counters);
 } tunnelled SEC(".maps");
 
+/* User space: flows of which every packet is an event, until this time. */
+struct {
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, WATCHED_MAX);
+	__type(key, struct flow_key);
+	__type(value, __u64);
+} watched SEC(".maps");
+
 /* Programs: probes, claims and denials, for whoever watches. What does not fit is lost, not waited for. */
 struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);

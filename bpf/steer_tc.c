@@ -82,6 +82,7 @@ static __always_inline int from_outside(struct __sk_buff *skb, const struct pack
 	if (!find_place(p, &at))
 		return TC_ACT_UNSPEC;
 	d.verdict = decide(skb, p, &at, &d);
+	trace(&at, &p->flow, d.verdict, d.member);
 	if (p->fragment == FRAGMENT_FIRST)
 		remember_fragment(p, &d);
 	return act(skb, p, &d);
@@ -104,6 +105,8 @@ static __always_inline int returned(struct __sk_buff *skb, const struct packet *
 		d.verdict = going_on(skb, inner, at, from->id + 1, &d);
 	else
 		d.verdict = decide_udp(skb, inner, at, from->id + 1, &d);
+	trace(at, &inner->flow, V_RETURNED, from->id);
+	trace(at, &inner->flow, d.verdict, d.member);
 	if (decap(skb, outer))
 		return drop(V_DROP_ROOM);
 	return act(skb, inner, &d);
@@ -122,6 +125,7 @@ static __always_inline int probed(struct __sk_buff *skb, const struct packet *ou
 {
 	if (found != SOCKET_FITS && !answers_cookie(skb, inner, found)) {
 		count(V_DENY);
+		trace(at, &inner->flow, V_DENY, at->group->us);
 		return answer(skb, outer, inner, at, MESSAGE_DENY << 16 | number);
 	}
 	copy_as(skb, COPY_CLAIM, 0, number);
@@ -145,8 +149,11 @@ static __always_inline int by_kind(struct __sk_buff *skb, const struct packet *o
 		return probed(skb, outer, inner, at, found, value);
 	if (word >> 14 != KIND_DATA)
 		return drop(V_DROP_KIND);
-	if (found == SOCKET_FITS || is_syn(inner) || answers_cookie(skb, inner, found))
+	if (found == SOCKET_FITS || is_syn(inner) || answers_cookie(skb, inner, found)) {
+		trace(at, &inner->flow, V_DELIVER_DATA, from->id);
 		return deliver(skb, outer, V_DELIVER_DATA);
+	}
+	trace(at, &inner->flow, V_RETURN, from->id);
 	return give_back(skb, outer, value);
 }
 

@@ -75,7 +75,7 @@ struct settings {
 	/* One copy of a probe per so much time, and so much of it in advance. */
 	__u64 copy_ns, burst_ns;
 	__u32 retries;
-	__u32 zero;
+	__u32 watching; /* there are flows in `watched` */
 };
 
 struct cached {

@@ -16,7 +16,7 @@ const TURN_OF_MANY: usize = 5;
 
 pub(crate) fn run(amount: Amount) -> Result<Vec<Measured>> {
     let mut rows = Vec::new();
-    for router in router::Kind::BOTH {
+    for router in amount.routers() {
         rows.extend(tell(single(router, amount)?));
         for count in BULK {
             rows.extend(tell(bulk(router, count, amount)?));

@@ -20,11 +20,13 @@ const STEADY: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(amount: Amount) -> Result<Vec<Measured>> {
     let mut rows = Vec::new();
-    for router in router::Kind::BOTH {
+    for router in amount.routers() {
         rows.extend(tell(failures(router, amount)?));
         rows.extend(tell(starts(router, amount)?));
     }
-    rows.extend(tell(bfd_load::run(amount)?));
+    if amount.router.is_none() {
+        rows.extend(tell(bfd_load::run(amount)?));
+    }
     Ok(rows)
 }
 

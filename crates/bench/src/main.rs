@@ -59,6 +59,9 @@ struct Amount {
     /// Seconds that the BFD sessions are watched for a flap.
     #[arg(long, default_value_t = 60)]
     bfd_seconds: u64,
+    /// Only what is measured against this router.
+    #[arg(long, value_name = "ROUTER")]
+    router: Option<router::Kind>,
 }
 
 impl Amount {
@@ -68,6 +71,11 @@ impl Amount {
 
     fn engines(self) -> usize {
         if self.short { 8 } else { 64 }
+    }
+
+    fn routers(self) -> impl Iterator<Item = router::Kind> {
+        let wanted = move |kind: &router::Kind| self.router.is_none_or(|only| only == *kind);
+        router::Kind::BOTH.into_iter().filter(wanted)
     }
 
     fn bfd_seconds(self) -> u64 {

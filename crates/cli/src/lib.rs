@@ -16,6 +16,7 @@ pub mod output;
 mod scale;
 pub mod settings;
 pub mod show;
+mod trace;
 
 pub use settings::GlobalArgs;
 
@@ -32,6 +33,9 @@ pub enum Command {
     /// Say why: the conditions of something, in order, and the first that fails.
     #[command(subcommand)]
     Explain(explain::Explain),
+    /// Follow something through all service engines, live.
+    #[command(subcommand)]
+    Trace(trace::Trace),
     /// Reset something that comes back by itself.
     #[command(subcommand)]
     Clear(clear::Clear),
@@ -67,6 +71,7 @@ fn execute(command: Command, args: &GlobalArgs) -> anyhow::Result<Outcome> {
     match command {
         Prepared::Show(show) => show::run(&client, &show, format)?,
         Prepared::Explain(explain) => explain::run(&client, &explain, format)?,
+        Prepared::Trace(trace) => trace::run(&client, &trace, format)?,
         Prepared::Clear(clear) => clear::run(&client, &clear, format)?,
         Prepared::Scaleout(scaleout) => scale::out(&client, &scaleout, format)?,
         Prepared::Scalein(scalein) => scale::in_(&client, &scalein, format)?,
@@ -81,6 +86,7 @@ fn execute(command: Command, args: &GlobalArgs) -> anyhow::Result<Outcome> {
 enum Prepared {
     Show(show::Show),
     Explain(explain::Explain),
+    Trace(trace::Trace),
     Clear(clear::Clear),
     Scaleout(scale::Scaleout),
     Scalein(scale::Scalein),
@@ -94,6 +100,10 @@ impl Command {
         Ok(match self {
             Self::Show(show) => Prepared::Show(show),
             Self::Explain(explain) => Prepared::Explain(explain),
+            Self::Trace(trace) => {
+                trace.check()?;
+                Prepared::Trace(trace)
+            }
             Self::Clear(clear) => Prepared::Clear(clear),
             Self::Scaleout(scaleout) => Prepared::Scaleout(scaleout),
             Self::Scalein(scalein) => Prepared::Scalein(scalein),

@@ -2,6 +2,7 @@
 
 mod bfd;
 mod bgp;
+pub(crate) mod flows;
 mod neighbor;
 mod pool;
 mod serviceengine;
@@ -28,6 +29,14 @@ pub enum Show {
     Bfd(EngineFilter),
     /// Pools: state and the servers that are up.
     Pool(Filter),
+    /// Flows: where each lives, its server, age and bytes, as the engines say now.
+    #[command(visible_alias = "flow")]
+    Flows(flows::FlowFilter),
+    /// Tables of flows that live elsewhere.
+    #[command(subcommand)]
+    Flowtable(flows::FlowTable),
+    /// What steering has counted at every engine: packets by verdict, probes and claims, what was tunnelled to whom.
+    Steering(EngineFilter),
 }
 
 /// Which objects to show.
@@ -108,6 +117,12 @@ pub(crate) fn run(client: &Client, show: &Show, format: Format) -> anyhow::Resul
             );
         }
         Show::Bgp(args) => show_bgp(client, args, format)?,
+        Show::Flows(filter) => flows::show(client, filter, "local", format)?,
+        Show::Flowtable(table) => flows::show_table(client, table, format)?,
+        Show::Steering(filter) => {
+            let rows = flows::steering(client.list("ek/steering")?);
+            flows::print_steering(filter.pick(rows, flows::SteeringRow::engine)?, format);
+        }
         Show::Bfd(filter) => {
             let rows = bfd::rows(client.list("ek/bfd")?, now_unix_ms());
             print_named(

@@ -9,9 +9,11 @@ mod compile;
 mod explain;
 #[cfg(test)]
 mod fixture;
+mod flows;
 mod join;
 mod keys;
 mod leave;
+mod metrics;
 mod reconcile;
 mod refusal;
 mod routing;

@@ -6,16 +6,21 @@
 
 mod counters;
 mod fill;
+mod flows;
 mod load;
 mod raw;
+mod watch;
 
-pub use counters::Counters;
+pub use counters::{Counters, Tunnelled};
+pub use flows::{FlowTables, Question, RemoteFlow, RemoteFlows};
 pub use load::{Error, Tried, detach};
+pub use watch::{Event, WATCHED_MAX};
 
 use aya::Ebpf;
-use flow::Config;
-use std::collections::BTreeSet;
+use flow::{Config, Flow, Settings};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// The programs and maps of an engine.
 pub struct Steering {
@@ -23,6 +28,8 @@ pub struct Steering {
     dir: PathBuf,
     attached: BTreeSet<String>,
     places: fill::Places,
+    events: watch::Events,
+    watching: bool,
 }
 
 impl Steering {
@@ -31,9 +38,11 @@ impl Steering {
     /// # Errors
     /// The folder is on no BPF file system and none can be mounted there, or the kernel refuses a program.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let (ebpf, dir) = load::open(dir)?;
+        let (mut ebpf, dir) = load::open(dir)?;
         let places = fill::Places::recover(&ebpf)?;
         Ok(Self {
+            events: watch::Events::take(&mut ebpf)?,
+            watching: false,
             attached: load::links(&dir),
             ebpf,
             dir,
@@ -70,7 +79,38 @@ impl Steering {
     /// # Errors
     /// There is no room for it, or the kernel refuses; what was in force stays as far as it was not replaced.
     pub fn apply(&mut self, config: &Config) -> Result<(), Error> {
-        fill::fill(&mut self.ebpf, &mut self.places, config)
+        fill::fill(&mut self.ebpf, &mut self.places, config, self.watching)
+    }
+
+    /// Puts other settings in force, and nothing else.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn apply_settings(&mut self, settings: &Settings) -> Result<(), Error> {
+        fill::fill_settings(&mut self.ebpf, settings, self.watching)
+    }
+
+    /// Hints of all flows are believed again: the programs doubt those of a flow once one was wrong, and do not forget.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn trust_hints(&mut self) -> Result<(), Error> {
+        fill::trust_hints(&mut self.ebpf)
+    }
+
+    /// Has every packet of these flows, and of no others, told as an event, each until its time. It holds with the
+    /// next [`Self::apply_settings`] or [`Self::apply`]. Flows beyond [`WATCHED_MAX`] are left out.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn watch(&mut self, flows: &BTreeMap<Flow, Instant>) -> Result<(), Error> {
+        self.watching = !flows.is_empty();
+        watch::watch(&mut self.ebpf, flows)
+    }
+
+    /// Events since the last call, `most` at most, oldest first. The ring holds some thousand; what finds no room is lost.
+    pub fn events(&mut self, most: usize) -> Vec<Event> {
+        self.events.next(most)
     }
 
     /// What the program would do with this Ethernet frame if it came from outside, `repeat` times: the kernel's code for the

@@ -20,6 +20,7 @@ pub mod bfd;
 pub mod bgp;
 mod decide;
 mod files;
+mod flows;
 pub mod health;
 mod identity;
 mod last_state;
@@ -98,9 +99,22 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let (outcome, outcomes) = watch::channel(Outcome::default());
     let (report, reports) = watch::channel(Report::default());
     let (plans, steering) = watch::channel(Arc::default());
-    let observer = Observer::new(&actors, outcomes, steering.clone());
-    let kernel = steering::Kernel::new(settings.bpf_dir.clone());
-    let steering_task = steering::run(desired.subscribe(), net.interfaces(), plans, kernel);
+    let watch = steering::Watch::default();
+    let observer = Observer::new(&actors, outcomes, steering.clone(), watch.clone());
+    let inputs = steering::Inputs {
+        desired: desired.subscribe(),
+        interfaces: net.interfaces(),
+        bgp: actors.bgp.status(),
+    };
+    let flows = flows::Flows {
+        proxy: actors.proxy.clone(),
+        plans: steering.clone(),
+        watch: watch.clone(),
+        bpf_dir: settings.bpf_dir.clone(),
+        se_uuid: String::new(),
+    };
+    let kernel = steering::Kernel::new(settings.bpf_dir.clone(), watch);
+    let steering_task = steering::run(inputs, plans, kernel);
     let _steering_task = Task(tokio::spawn(steering_task));
     let token = CancellationToken::new();
     let stop = Stop {
@@ -114,6 +128,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         desired,
         reports,
         steering,
+        flows,
     };
     let agent = agent(settings, credentials, net, last_state, channels);
     let mut agent = Task(tokio::spawn(agent));
@@ -138,6 +153,7 @@ struct Channels {
     desired: watch::Sender<Arc<DesiredState>>,
     reports: watch::Receiver<Report>,
     steering: watch::Receiver<Arc<steering::Plan>>,
+    flows: flows::Flows,
 }
 
 /// Joins if need be, then talks to controllers for ever.
@@ -159,6 +175,7 @@ async fn agent(
         desired: channels.desired,
         reports: channels.reports,
         steering: channels.steering,
+        flows: channels.flows,
         boot_id: format!("{:016x}", rand::random::<u64>()),
     };
     agent.run().await;

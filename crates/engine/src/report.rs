@@ -6,11 +6,12 @@ use crate::bfd::BfdMonitor;
 use crate::health::HealthSnapshot;
 use crate::net::Net;
 use crate::reconcile::{Actors, Outcome};
-use crate::steering::Plan;
+use crate::steering::{Plan, Watch};
+use flow::Verdict;
 use model::reason::Reason;
 use proto::v1::{
-    BgpSession, EngineStats, LearnedRoute, OperState, Pool, PoolStatus, Report, ServerStatus, Vip,
-    VipStatus, VirtualServiceStatus,
+    BgpSession, EngineStats, HintStats, LearnedRoute, OperState, Pool, PoolStatus, Report,
+    ServerStatus, Steering, TunnelledTo, VerdictCount, Vip, VipStatus, VirtualServiceStatus,
 };
 use proxy::{ProxyHandle, Stats};
 use std::sync::{Arc, OnceLock};
@@ -30,6 +31,7 @@ pub(crate) struct Observer {
     learned: watch::Receiver<Arc<Vec<LearnedRoute>>>,
     bfd: Arc<OnceLock<BfdMonitor>>,
     steering: watch::Receiver<Arc<Plan>>,
+    watch: Watch,
     proxy: ProxyHandle,
     started: Instant,
 }
@@ -39,6 +41,7 @@ impl Observer {
         actors: &Actors,
         outcome: watch::Receiver<Outcome>,
         steering: watch::Receiver<Arc<Plan>>,
+        watch: Watch,
     ) -> Self {
         let (health, bgp, learned, bfd, proxy) = (
             actors.health.snapshot(),
@@ -54,6 +57,7 @@ impl Observer {
             learned,
             bfd,
             steering,
+            watch,
             proxy,
             started: Instant::now(),
         }
@@ -91,6 +95,7 @@ impl Observer {
         report.bfd_sessions = bfd.map(BfdMonitor::status).unwrap_or_default();
         report.bfd = bfd.map(BfdMonitor::engine);
         report.member_problems = self.steering.borrow_and_update().problems.clone();
+        report.steering = steering(&self.watch);
         report.learned_routes = self.learned.borrow_and_update().to_vec();
         report.stats = Some(EngineStats {
             rss_bytes: rss_bytes(),
@@ -99,6 +104,26 @@ impl Observer {
         });
         report
     }
+}
+
+/// What the programs have counted, once they are loaded.
+fn steering(watch: &Watch) -> Option<Steering> {
+    let seen = watch.lock();
+    let counters = seen.counters.as_ref()?;
+    let verdicts = Verdict::ALL.iter().map(|verdict| VerdictCount {
+        verdict: verdict.code().into(),
+        packets: counters.of(*verdict),
+    });
+    let tunnelled = counters.tunnelled.iter().map(|(se_uuid, to)| TunnelledTo {
+        se_uuid: se_uuid.clone(),
+        packets: to.packets,
+        bytes: to.bytes,
+    });
+    Some(Steering {
+        verdicts: verdicts.collect(),
+        tunnelled: tunnelled.collect(),
+        probe_copies_per_s: seen.rate.map_or(0, |rate| rate.copies_per_s),
+    })
 }
 
 /// Resident memory of this process (proc(5), statm).
@@ -158,6 +183,16 @@ fn service_status(uuid: &str, outcome: &Outcome, stats: &Stats) -> VirtualServic
         oldest_connection_s: counters
             .and_then(|c| c.oldest)
             .map_or(0, |age| age.as_secs()),
+        hints: counters.map(|c| hints(c.hints)),
+    }
+}
+
+fn hints(stats: proxy::HintStats) -> HintStats {
+    HintStats {
+        stamped: stats.stamped,
+        unstamped_no_timestamps: stats.unstamped_no_timestamps,
+        stamp_failed: stats.stamp_failed,
+        renewed: stats.renewed,
     }
 }
 

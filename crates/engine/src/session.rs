@@ -2,6 +2,7 @@
 //! nothing that serves traffic waits for it.
 
 use crate::args::Settings;
+use crate::flows::Flows;
 use crate::identity::Identity;
 use crate::last_state::LastState;
 use crate::steering::Plan;
@@ -10,8 +11,8 @@ use anyhow::Context as _;
 use proto::PROTOCOL_VERSION;
 use proto::v1::engine_control_client::EngineControlClient;
 use proto::v1::{
-    Ack, ControllerMessage, DesiredState, EngineMessage, Hello, Interface, Nack, RenewRequest,
-    Report, controller_message::Body, engine_message,
+    Ack, ControllerMessage, DesiredState, EngineMessage, FlowQuery, Hello, Interface, Nack,
+    RenewRequest, Report, controller_message::Body, engine_message,
 };
 use std::pin::pin;
 use std::sync::Arc;
@@ -45,6 +46,8 @@ pub(crate) struct Agent {
     pub reports: watch::Receiver<Report>,
     /// The plan that is in force.
     pub steering: watch::Receiver<Arc<Plan>>,
+    /// Answers questions about flows.
+    pub flows: Flows,
     pub boot_id: String,
 }
 
@@ -123,6 +126,9 @@ impl Agent {
                         self.renew(certificate.certificate_pem);
                         renewal.as_mut().reset(Instant::now() + self.renewal_in().max(RENEWAL_RETRY));
                     }
+                    Some(ControllerMessage { body: Some(Body::FlowQuery(query)) }) => {
+                        self.ask(query, outbox.clone());
+                    }
                     // A newer controller's; what must not be ignored raises the protocol version.
                     Some(ControllerMessage { body: None }) => {}
                     None => return Ok(()),
@@ -143,6 +149,18 @@ impl Agent {
                 }
             }
         }
+    }
+
+    /// The answer goes when it is there, and to nobody when the session has ended meanwhile.
+    fn ask(&self, query: FlowQuery, outbox: mpsc::Sender<EngineMessage>) {
+        let flows = Flows {
+            se_uuid: self.desired.borrow().se_uuid.clone(),
+            ..self.flows.clone()
+        };
+        tokio::spawn(async move {
+            let answer = engine_message::Body::FlowAnswer(flows.answer(query).await);
+            outbox.send(message(answer)).await.ok();
+        });
     }
 
     fn renewal_in(&self) -> Duration {

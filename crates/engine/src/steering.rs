@@ -1,13 +1,16 @@
 //! From the desired state and our interfaces to what the steering programs are told (docs/dev/steering.md).
 //!
 //! [`plan`] is pure. [`run`] is one task, owned and aborted by [`crate::run`]: it follows desired state and interfaces,
-//! has the [`kernel`] steer accordingly, and publishes the plan that is in force. It is apart from the reconciler, whose rounds wait for withdrawals: a new
+//! has the [`kernel`] steer accordingly, publishes the plan that is in force, and keeps [`house`] between changes. It is apart from the reconciler, whose rounds wait for withdrawals: a new
 //! member is to be known within milliseconds, and the acknowledgement of a desired state waits for it
 //! ([`crate::session`]).
 
+mod house;
 mod kernel;
+mod seen;
 
 pub(crate) use kernel::Kernel;
+pub(crate) use seen::Watch;
 
 use crate::decide::addresses;
 use flow::config::{Config, Group, Link, Member, MessageKey, Peer, Service, Settings};
@@ -15,12 +18,13 @@ use flow::key::Protocol;
 use flow::mark::HintKey;
 use ipnet::IpNet;
 use model::reason::Reason;
-use proto::v1::{self, DesiredState, Interface, MemberProblem};
+use proto::v1::{self, BgpSession, BgpState, DesiredState, Interface, MemberProblem};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::MissedTickBehavior;
 
 /// What the steering programs are told, and what keeps them from doing all of it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -36,18 +40,25 @@ pub(crate) struct Plan {
 /// After the kernel has refused something.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// What [`run`] follows.
+pub(crate) struct Inputs {
+    pub desired: watch::Receiver<Arc<DesiredState>>,
+    pub interfaces: watch::Receiver<Vec<Interface>>,
+    /// A router that comes or goes moves flows.
+    pub bgp: watch::Receiver<Arc<Vec<BgpSession>>>,
+}
+
 /// Follows desired state and interfaces; what `plans` holds is in force, as far as its problems do not say otherwise.
 /// Cancel-safe: each wait is for a newer value, or for time.
 pub(crate) async fn run(
-    mut desired: watch::Receiver<Arc<DesiredState>>,
-    mut interfaces: watch::Receiver<Vec<Interface>>,
+    mut inputs: Inputs,
     plans: watch::Sender<Arc<Plan>>,
     mut kernel: impl Steers,
 ) {
     let mut told: Option<String> = None;
     loop {
-        let links = interfaces.borrow_and_update().clone();
-        let mut new = plan(&desired.borrow_and_update(), &links, &|name| {
+        let links = inputs.interfaces.borrow_and_update().clone();
+        let mut new = plan(&inputs.desired.borrow_and_update(), &links, &|name| {
             kernel.index_of(name)
         });
         let refused = kernel.steer(&new.config, &links).err();
@@ -60,13 +71,54 @@ pub(crate) async fn run(
         told.clone_from(&refused);
         tell(&plans.borrow().problems, &new.problems);
         plans.send_replace(Arc::new(new));
-        tokio::select! {
-            Ok(()) = desired.changed() => {}
-            Ok(()) = interfaces.changed() => {}
-            () = sleep(RETRY), if refused.is_some() => {}
-            else => return,
+        let again = refused.is_some().then(|| Instant::now() + RETRY);
+        if !between_plans(&mut inputs, &mut kernel, again).await {
+            return;
         }
     }
+}
+
+/// Keeps house until something asks for another plan; false when nothing ever will.
+async fn between_plans(
+    inputs: &mut Inputs,
+    kernel: &mut impl Steers,
+    again: Option<Instant>,
+) -> bool {
+    let mut tick = tokio::time::interval(flow::pace::TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut up = established(&inputs.bgp.borrow_and_update());
+    let mut told = false;
+    loop {
+        tokio::select! {
+            biased;
+            changed = inputs.desired.changed() => return changed.is_ok(),
+            Ok(()) = inputs.interfaces.changed() => return true,
+            Ok(()) = inputs.bgp.changed() => {
+                let now = established(&inputs.bgp.borrow_and_update());
+                if now != up {
+                    kernel.on_event();
+                    up = now;
+                }
+            }
+            _ = tick.tick() => {
+                let failed = kernel.keep_house().err().filter(|_| !told);
+                if let Some(why) = failed {
+                    tracing::error!(reason = %Reason::SteeringFailed, "{why}");
+                    told = true;
+                }
+                if again.is_some_and(|at| at <= Instant::now()) {
+                    return true;
+                }
+            }
+        }
+    }
+}
+
+/// The routers that we have a session with.
+fn established(sessions: &[BgpSession]) -> BTreeSet<String> {
+    let up = |s: &&BgpSession| s.state == i32::from(BgpState::Established);
+    let sessions = sessions.iter().filter(up);
+    sessions.map(|s| s.peer.clone()).collect()
 }
 
 /// What acts on a plan; the kernel, except in tests of the plan.
@@ -76,6 +128,12 @@ pub(crate) trait Steers: Send {
 
     /// Puts it in force on these interfaces; an error says in words why it could not be.
     fn steer(&mut self, config: &Config, interfaces: &[Interface]) -> Result<(), String>;
+
+    /// Something has happened that moves flows.
+    fn on_event(&mut self);
+
+    /// What is to be done every [`flow::pace::TICK`]; an error says in words why it could not be.
+    fn keep_house(&mut self) -> Result<(), String>;
 }
 
 /// Without programs no member is reached.

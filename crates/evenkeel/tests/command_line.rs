@@ -79,6 +79,7 @@ fn file_that_is_not_understood_is_exit_code_2_without_asking_a_controller() {
 fn every_command_has_help_and_options_that_do_not_contradict_each_other() {
     for command in [
         "show",
+        "trace",
         "scaleout",
         "scalein",
         "apply",

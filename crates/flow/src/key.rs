@@ -20,6 +20,23 @@ impl Protocol {
             Self::Udp => 17,
         }
     }
+
+    /// The word of API and CLI.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+
+    /// The protocol of this [`Self::code`].
+    #[must_use]
+    pub fn from_code(code: &str) -> Option<Self> {
+        [Self::Tcp, Self::Udp]
+            .into_iter()
+            .find(|p| p.code() == code)
+    }
 }
 
 /// The 5-tuple as the client sends it (seed, "Flow Resiliency During Scale Out/In"). Both addresses are of one family.

@@ -5,15 +5,26 @@
 
 use crate::hint::{HintRenewal, Stamping, Warned};
 use crate::shared::Service;
+use crate::{OpenFlow, OpenFlows, WantedFlow};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::net::TcpStream;
 
 /// Clients looked at in one go; at some microseconds for each that is stamped, others wait half a millisecond.
 const SWEPT_AT_ONCE: usize = 64;
+
+/// Where a connection goes, and what has passed.
+#[derive(Default)]
+pub(crate) struct Traffic {
+    /// None while no server has taken it.
+    pub server: Cell<Option<SocketAddr>>,
+    pub bytes_in: Cell<u64>,
+    pub bytes_out: Cell<u64>,
+}
 
 /// A client's connection.
 pub(crate) struct Client {
@@ -21,6 +32,9 @@ pub(crate) struct Client {
     pub peer: SocketAddr,
     pub service: Arc<Service>,
     pub stamping: Cell<Stamping>,
+    pub traffic: Traffic,
+    vip: SocketAddr,
+    began: Instant,
     key: u64,
     clients: Rc<Clients>,
 }
@@ -29,7 +43,7 @@ impl Client {
     /// Just accepted: it is stamped here, before anything is written to it.
     pub(crate) fn accepted(
         stream: TcpStream,
-        peer: SocketAddr,
+        [peer, vip]: [SocketAddr; 2],
         service: Arc<Service>,
         clients: &Rc<Clients>,
     ) -> Rc<Self> {
@@ -38,6 +52,9 @@ impl Client {
             peer,
             service,
             stamping: Cell::default(),
+            traffic: Traffic::default(),
+            vip,
+            began: Instant::now(),
             key: clients.next_key(),
             clients: clients.clone(),
         });
@@ -48,6 +65,19 @@ impl Client {
 
     fn stamp(&self) {
         crate::hint::stamp(self, self.clients.renewal, &self.clients.warned);
+    }
+
+    fn flow(&self) -> OpenFlow {
+        OpenFlow {
+            vs_uuid: self.service.uuid.clone(),
+            client: self.peer,
+            vip: self.vip,
+            server: self.traffic.server.get(),
+            age: self.began.elapsed(),
+            bytes_in: self.traffic.bytes_in.get(),
+            bytes_out: self.traffic.bytes_out.get(),
+            hinted: matches!(self.stamping.get(), Stamping::Done(_)),
+        }
     }
 }
 
@@ -85,6 +115,22 @@ impl Clients {
     fn add(&self, client: &Rc<Client>) {
         let weak = Rc::downgrade(client);
         self.live.borrow_mut().insert(client.key, weak);
+    }
+
+    /// Those that are wanted, in the order in which they came, `most` at most.
+    pub(crate) fn flows(&self, wanted: &WantedFlow, most: usize) -> OpenFlows {
+        let mut found = OpenFlows::default();
+        let live = self.live.borrow();
+        for client in live.values().filter_map(Weak::upgrade) {
+            if !wanted(&client.service.uuid, client.peer, client.vip) {
+                continue;
+            }
+            found.matched += 1;
+            if found.flows.len() < most {
+                found.flows.push(client.flow());
+            }
+        }
+        found
     }
 
     /// Some of them, the first with this key or a later one.

@@ -41,26 +41,28 @@ impl Drop for Open {
 pub(crate) async fn serve(client: Rc<Client>) {
     let open = Open::new(client.service.clone());
     let service = &open.service;
-    let client = &client.stream;
-    client.set_nodelay(true).ok();
+    client.stream.set_nodelay(true).ok();
     match connect(service).await {
-        Some((server, _counted)) => tunnel::run(client, &server, service).await,
+        Some((server, addr, _counted)) => {
+            client.traffic.server.set(Some(addr));
+            tunnel::run(&client, &server, service).await;
+        }
         None => {
             service.counters.refused.fetch_add(1, Relaxed);
-            tunnel::reset(client);
+            tunnel::reset(&client.stream);
         }
     }
 }
 
 /// A connection to the first server that takes one.
-async fn connect(service: &Service) -> Option<(TcpStream, Counted)> {
+async fn connect(service: &Service) -> Option<(TcpStream, SocketAddr, Counted)> {
     let mut tried: Vec<SocketAddr> = Vec::new();
     while tried.len() < SERVERS_TRIED_MAX {
         let (addr, counted) = service.next_server(&tried)?;
         match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(addr)).await {
             Ok(Ok(server)) => {
                 server.set_nodelay(true).ok();
-                return Some((server, counted));
+                return Some((server, addr, counted));
             }
             Ok(Err(error)) => {
                 tracing::debug!(server = %addr, %error, "server refused the connection")

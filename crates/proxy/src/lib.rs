@@ -102,6 +102,39 @@ pub struct ListenerStatus {
     pub error: Option<String>,
 }
 
+/// A connection that is open now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenFlow {
+    /// uuid of the virtual service.
+    pub vs_uuid: String,
+    /// The client.
+    pub client: SocketAddr,
+    /// The VIP and its port.
+    pub vip: SocketAddr,
+    /// The server; `None` while none has taken it.
+    pub server: Option<SocketAddr>,
+    /// Since it was accepted.
+    pub age: Duration,
+    /// Bytes from the client.
+    pub bytes_in: u64,
+    /// Bytes to the client.
+    pub bytes_out: u64,
+    /// The client's timestamps say that it is ours.
+    pub hinted: bool,
+}
+
+/// Some of the connections, and how many there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OpenFlows {
+    /// As many as were wanted.
+    pub flows: Vec<OpenFlow>,
+    /// Those that fit what was asked for.
+    pub matched: u64,
+}
+
+/// Says of a connection (uuid of the virtual service, client, VIP) whether it is wanted.
+pub type WantedFlow = dyn Fn(&str, SocketAddr, SocketAddr) -> bool + Send + Sync;
+
 /// Starts proxies.
 pub struct Proxy;
 
@@ -216,6 +249,18 @@ impl ProxyHandle {
     /// Counters as of now.
     pub fn stats(&self) -> Stats {
         self.inner.shared.stats()
+    }
+
+    /// The connections that are wanted, `most` at most.
+    pub async fn flows(&self, wanted: Arc<WantedFlow>, most: usize) -> OpenFlows {
+        let mut all = OpenFlows::default();
+        for worker in &self.inner.workers {
+            let room = most - all.flows.len();
+            let some = worker.flows(&wanted, room).await;
+            all.matched += some.matched;
+            all.flows.extend(some.flows);
+        }
+        all
     }
 
     /// Resets the connections of a virtual service that are open now.

@@ -46,10 +46,13 @@ pub(crate) async fn accept(
     let Ok(listener) = TcpListener::from_std(listener) else {
         return;
     };
+    let Ok(vip) = listener.local_addr() else {
+        return;
+    };
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let client = Client::accepted(stream, peer, service.clone(), &clients);
+                let client = Client::accepted(stream, [peer, vip], service.clone(), &clients);
                 drop(tokio::task::spawn_local(connection::serve(client)));
             }
             // The client gave up before we came to it, or descriptors ran out: neither ends the listener.

@@ -4,6 +4,7 @@
 //! before it reads again: nothing is kept for an idle connection, and a slow reader slows the writer down. The end of
 //! one direction is passed on as FIN while the other goes on; an error of one side resets the other.
 
+use crate::client::Client;
 use crate::shared::Service;
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -42,16 +43,30 @@ impl Drop for Buffer {
     }
 }
 
+/// Bytes of one direction: of the virtual service, and of this connection.
+struct Count<'a>(&'a AtomicU64, &'a Cell<u64>);
+
+impl Count<'_> {
+    fn add(&self, bytes: u64) {
+        self.0.fetch_add(bytes, Relaxed);
+        self.1.set(self.1.get() + bytes);
+    }
+}
+
 /// When a byte last passed in either direction.
 struct Activity(Cell<Instant>);
 
 /// Pumps until both directions have ended, one has failed, nothing passed for the idle timeout, or the virtual
 /// service's connections are cut.
-pub(crate) async fn run(client: &TcpStream, server: &TcpStream, service: &Service) {
+pub(crate) async fn run(client: &Client, server: &TcpStream, service: &Service) {
     let activity = Activity(Cell::new(Instant::now()));
+    let (traffic, client) = (&client.traffic, &client.stream);
+    let counters = &service.counters;
+    let count_in = Count(&counters.bytes_in, &traffic.bytes_in);
+    let count_out = Count(&counters.bytes_out, &traffic.bytes_out);
     let pumps = async {
-        let up = pump(client, server, &service.counters.bytes_in, &activity);
-        let down = pump(server, client, &service.counters.bytes_out, &activity);
+        let up = pump(client, server, count_in, &activity);
+        let down = pump(server, client, count_out, &activity);
         tokio::try_join!(up, down).map(drop)
     };
     let ended = tokio::select! {
@@ -68,7 +83,7 @@ pub(crate) async fn run(client: &TcpStream, server: &TcpStream, service: &Servic
 async fn pump(
     from: &TcpStream,
     to: &TcpStream,
-    count: &AtomicU64,
+    count: Count<'_>,
     activity: &Activity,
 ) -> io::Result<()> {
     loop {
@@ -81,7 +96,7 @@ async fn pump(
                     .or_else(already_closed);
             }
             Ok(n) => {
-                count.fetch_add(n as u64, Relaxed);
+                count.add(n as u64);
                 activity.0.set(Instant::now());
                 write_all(to, &buffer.0[..n], activity).await?;
             }

@@ -4,6 +4,7 @@ use crate::client::{self, Clients};
 use crate::hint::HintRenewal;
 use crate::listener;
 use crate::shared::Service;
+use crate::{OpenFlows, WantedFlow};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -19,6 +20,7 @@ enum Command {
     Listen(SocketAddr, TcpListener, Arc<Service>, oneshot::Sender<()>),
     Close(SocketAddr, oneshot::Sender<()>),
     CloseAll(oneshot::Sender<()>),
+    Flows(Arc<WantedFlow>, usize, oneshot::Sender<OpenFlows>),
 }
 
 /// Handle of a worker thread, which ends when this is dropped.
@@ -57,6 +59,14 @@ impl Worker {
 
     pub(crate) async fn close(&self, addr: SocketAddr) {
         self.ask(|done| Command::Close(addr, done)).await;
+    }
+
+    /// Its connections that are wanted, `most` at most.
+    pub(crate) async fn flows(&self, wanted: &Arc<WantedFlow>, most: usize) -> OpenFlows {
+        let (done, answer) = oneshot::channel();
+        let command = Command::Flows(wanted.clone(), most, done);
+        self.commands.send(command).await.ok();
+        answer.await.unwrap_or_default()
     }
 
     pub(crate) async fn close_all(&self) {
@@ -102,6 +112,9 @@ async fn serve(
                 done.send(()).ok();
             }
             Command::CloseAll(done) => return Some(done),
+            Command::Flows(wanted, most, done) => {
+                done.send(clients.flows(&*wanted, most)).ok();
+            }
         }
     }
 }

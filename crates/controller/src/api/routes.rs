@@ -4,7 +4,7 @@ use super::operation::{Audit, Call, Operation, Permission};
 use super::{cluster, ok, parse, query, resources, session, singleton};
 use crate::error::ApiError;
 use crate::plan::RoutingText;
-use axum::http::{Method, StatusCode};
+use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use std::sync::LazyLock;
@@ -103,6 +103,19 @@ fn observed() -> Vec<Operation> {
         get("/api/ek/learnedroute", Read, |c| {
             Box::pin(async { Ok(ok(c.app.backend.ek_learned())) })
         }),
+        get("/api/ek/steering", Read, |c| {
+            Box::pin(async { Ok(ok(c.app.backend.ek_steering())) })
+        }),
+        get("/api/ek/flow", Read, |c| {
+            Box::pin(async { Ok(ok(c.app.backend.ek_flows(c.context).await?)) })
+        }),
+        get("/api/ek/flowevent", Read, |c| {
+            Box::pin(async { Ok(ok(c.app.backend.ek_flow_events(c.context).await?)) })
+        }),
+        get("/api/ek/traceflow", Read, |c| {
+            Box::pin(async { Ok(ok(c.app.backend.trace_flow(c.context).await?)) })
+        }),
+        get("/metrics", Read, |c| Box::pin(async { Ok(metrics(c)) })),
         get("/api/ek/explain/vip/{address}", Read, |c| {
             Box::pin(async { Ok(ok(c.app.backend.explain_vip(c.last, c.context)?)) })
         }),
@@ -252,6 +265,13 @@ async fn scale_in(call: &Call<'_>) -> Result<Response, ApiError> {
     let body = parse(&call.body)?;
     let backend = &call.app.backend;
     Ok(ok(backend.scale_in(call.uuid, body, call.context).await?))
+}
+
+/// As Prometheus and OpenMetrics readers take it.
+fn metrics(call: &Call<'_>) -> Response {
+    const FORMAT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let content_type = [(header::CONTENT_TYPE, FORMAT)];
+    (content_type, call.app.backend.metrics()).into_response()
 }
 
 async fn create_join_token(call: &Call<'_>) -> Result<Response, ApiError> {

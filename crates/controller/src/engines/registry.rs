@@ -1,7 +1,9 @@
 //! What is known of each engine now: its session, what it acknowledged, what it reports.
 
+use super::questions::{Pending, Questions};
 use proto::v1::{
-    ControllerMessage, DesiredState, Hello, Interface, Nack, Report, controller_message::Body,
+    ControllerMessage, DesiredState, FlowAnswer, FlowQuery, Hello, Interface, Nack, Report,
+    controller_message::Body,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,6 +50,7 @@ pub struct Registry {
     sessions: std::sync::atomic::AtomicU64,
     changed: watch::Sender<u64>,
     answers: watch::Sender<u64>,
+    questions: Questions,
 }
 
 impl Default for Registry {
@@ -57,6 +60,7 @@ impl Default for Registry {
             sessions: 0.into(),
             changed: watch::Sender::new(0),
             answers: watch::Sender::new(0),
+            questions: Questions::default(),
         }
     }
 }
@@ -165,6 +169,21 @@ impl Registry {
         if moved {
             self.notify();
         }
+    }
+
+    /// Asks the engine about flows; none when it has no session, or reads too slowly.
+    pub fn ask(&self, se: &str, query: FlowQuery) -> Option<Pending> {
+        let slots = self.slots();
+        let sender = slots.get(se)?.sender.as_ref()?;
+        let (id, pending) = self.questions.ask(se);
+        let body = Some(Body::FlowQuery(FlowQuery { id, ..query }));
+        sender.try_send(Ok(ControllerMessage { body })).ok()?;
+        Some(pending)
+    }
+
+    /// The engine's answer to such a question.
+    pub fn answered(&self, se: &str, answer: FlowAnswer) {
+        self.questions.answered(se, answer);
     }
 
     /// Makes this the engine's desired state if its content is new, and sends it if there is a session. The

@@ -201,6 +201,7 @@ fn take(
         Some(Body::Ack(ack)) => registry.acked(se, session, ack.generation),
         Some(Body::Nack(nack)) => registry.nacked(se, session, nack),
         Some(Body::Report(report)) => registry.reported(se, session, report),
+        Some(Body::FlowAnswer(answer)) => registry.answered(se, answer),
         Some(Body::Renew(renew)) => match ca.sign_engine(&renew.csr_pem, se) {
             Err(error) => {
                 tracing::warn!(se, error = format!("{error:#}"), "certificate not renewed")

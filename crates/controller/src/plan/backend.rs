@@ -1,6 +1,6 @@
 //! What the API calls: actions on placement, join tokens, and everything that is observed.
 
-use super::{Planner, RoutingText, ScaleIn, routing, runtime};
+use super::{Planner, RoutingText, ScaleIn, flows, routing, runtime};
 use crate::api::Context;
 use crate::engines::ca::Ca;
 use crate::engines::{Registry, join};
@@ -8,6 +8,7 @@ use crate::error::ApiError;
 use crate::objects::{Objects, Snapshot, refs};
 use model::object::Object;
 use model::view::{Ref, VirtualService, VsVip};
+use proto::v1::FlowTable;
 use serde_json::{Value, json};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -175,6 +176,54 @@ impl Backend {
         page(self.observer(&snapshot).learned_routes())
     }
 
+    /// `GET /api/ek/steering`: what each engine's steering programs have counted.
+    pub fn ek_steering(&self) -> Value {
+        let snapshot = self.objects.snapshot();
+        page(self.observer(&snapshot).steering())
+    }
+
+    /// `GET /metrics`: the same, as Prometheus reads it.
+    pub fn metrics(&self) -> String {
+        let snapshot = self.objects.snapshot();
+        self.observer(&snapshot).metrics()
+    }
+
+    /// `GET /api/ek/flow`: flows that live at an engine, or those that an engine has sent on, as all engines say now.
+    ///
+    /// # Errors
+    /// 400 with the parameter.
+    pub async fn ek_flows(&self, context: &Context) -> Result<Value, ApiError> {
+        let snapshot = self.objects.snapshot();
+        let observer = self.observer(&snapshot);
+        let table = flows::table(context.get("table"))?;
+        let question = observer.flow_question(table, &|name| parameter(context, name))?;
+        Ok(observer.flows(&observer.ask(&question).await))
+    }
+
+    /// `GET /api/ek/flowevent`: probes and their answers, and packets of traced flows, of all engines.
+    ///
+    /// # Errors
+    /// 400 with the parameter.
+    pub async fn ek_flow_events(&self, context: &Context) -> Result<Value, ApiError> {
+        let snapshot = self.objects.snapshot();
+        let observer = self.observer(&snapshot);
+        let lookup = |name: &str| parameter(context, name);
+        let question = observer.flow_question(FlowTable::Events, &lookup)?;
+        Ok(observer.flow_events(&observer.ask(&question).await))
+    }
+
+    /// `GET /api/ek/traceflow`: where a flow lives and what happens to its packets; for `seconds` from now on each of
+    /// them is an event.
+    ///
+    /// # Errors
+    /// 400 with the parameter.
+    pub async fn trace_flow(&self, context: &Context) -> Result<Value, ApiError> {
+        let snapshot = self.objects.snapshot();
+        let observer = self.observer(&snapshot);
+        let question = observer.trace_question(&|name| parameter(context, name))?;
+        Ok(observer.trace(&question, &observer.ask(&question).await))
+    }
+
     /// `GET /api/ek/explain/vip/ADDRESS`, with `?se=NAME` for one engine.
     ///
     /// # Errors
@@ -230,6 +279,14 @@ impl Backend {
         let snapshot = self.objects.snapshot();
         self.observer(&snapshot).inventory(kind, uuid, context)
     }
+}
+
+/// One that is empty counts as not given.
+fn parameter(context: &Context, name: &str) -> Option<String> {
+    context
+        .get(name)
+        .filter(|value| !value.is_empty())
+        .map(str::to_owned)
 }
 
 fn page(results: Vec<Value>) -> Value {

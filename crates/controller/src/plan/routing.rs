@@ -64,7 +64,7 @@ impl Observer<'_> {
         peers.filter_map(|peer| peer.address.parse().ok()).collect()
     }
 
-    fn all_seen(&self) -> impl Iterator<Item = Seen> {
+    pub(super) fn all_seen(&self) -> impl Iterator<Item = Seen> {
         let engines = self.snapshot.all("serviceengine");
         engines.filter_map(|(uuid, _)| self.seen(uuid))
     }

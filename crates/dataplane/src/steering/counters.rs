@@ -13,8 +13,25 @@ use std::collections::BTreeMap;
 pub struct Counters {
     /// Packets by verdict.
     pub verdicts: BTreeMap<&'static str, u64>,
-    /// Packets and bytes that were tunnelled, by name of the peer.
-    pub tunnelled: BTreeMap<String, (u64, u64)>,
+    /// What was tunnelled, by uuid of the peer.
+    pub tunnelled: BTreeMap<String, Tunnelled>,
+}
+
+/// To one peer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tunnelled {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of them, without the outer header.
+    pub bytes: u64,
+}
+
+impl Counters {
+    /// Packets of this verdict.
+    #[must_use]
+    pub fn of(&self, verdict: Verdict) -> u64 {
+        self.verdicts.get(verdict.code()).copied().unwrap_or(0)
+    }
 }
 
 pub(super) fn read(ebpf: &Ebpf, places: &Places) -> Result<Counters, Error> {
@@ -25,13 +42,15 @@ pub(super) fn read(ebpf: &Ebpf, places: &Places) -> Result<Counters, Error> {
         let all = by_verdict.get(&index, 0).map_err(failed("verdicts"))?;
         counters.verdicts.insert(verdict.code(), all.iter().sum());
     }
-    for (index, name) in places.names() {
+    for (uuid, index) in places.peers() {
         let index = u32::try_from(*index).unwrap_or(u32::MAX);
         let all = by_peer.get(&index, 0).map_err(failed("tunnelled"))?;
         let sum = |of: fn(&raw::PeerCounters) -> u64| all.iter().map(of).sum();
-        counters
-            .tunnelled
-            .insert(name.clone(), (sum(|c| c.packets), sum(|c| c.bytes)));
+        let tunnelled = Tunnelled {
+            packets: sum(|c| c.packets),
+            bytes: sum(|c| c.bytes),
+        };
+        counters.tunnelled.insert(uuid.clone(), tunnelled);
     }
     Ok(counters)
 }

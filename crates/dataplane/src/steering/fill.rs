@@ -21,8 +21,6 @@ pub(super) struct Places {
     groups: BTreeMap<String, usize>,
     /// By uuid of the engine.
     peers: BTreeMap<String, usize>,
-    /// Name for people, by index.
-    names: BTreeMap<usize, String>,
     /// What an earlier process left: group by VIP.
     old_groups: BTreeMap<raw::Address, usize>,
     /// And peer by address.
@@ -45,9 +43,9 @@ impl Places {
         Ok(places)
     }
 
-    /// Names of peers by index.
-    pub(super) fn names(&self) -> &BTreeMap<usize, String> {
-        &self.names
+    /// Indexes of peers by the engine's uuid.
+    pub(super) fn peers(&self) -> &BTreeMap<String, usize> {
+        &self.peers
     }
 
     fn settle(&mut self, config: &Config) -> Result<(), Error> {
@@ -67,11 +65,6 @@ impl Places {
         });
         // Index 0 is nobody's: it stands for no member.
         let peers = allocate(&self.peers, wanted.collect(), "peers", raw::PEERS_MAX)?;
-        self.names = config
-            .peers
-            .iter()
-            .map(|p| (peers[&p.se_uuid], p.name.clone()))
-            .collect();
         (self.groups, self.peers) = (groups, peers);
         self.old_groups.clear();
         self.old_peers.clear();
@@ -109,9 +102,14 @@ fn allocate(
     Ok(places)
 }
 
-pub(super) fn fill(ebpf: &mut Ebpf, places: &mut Places, config: &Config) -> Result<(), Error> {
+pub(super) fn fill(
+    ebpf: &mut Ebpf,
+    places: &mut Places,
+    config: &Config,
+    watching: bool,
+) -> Result<(), Error> {
     places.settle(config)?;
-    set(ebpf, "settings", 0, settings(&config.settings))?;
+    fill_settings(ebpf, &config.settings, watching)?;
     for peer in &config.peers {
         set(ebpf, "peers", places.peers[&peer.se_uuid], raw_peer(peer))?;
     }
@@ -127,7 +125,21 @@ pub(super) fn fill(ebpf: &mut Ebpf, places: &mut Places, config: &Config) -> Res
     prune(ebpf, "members", &members)
 }
 
-fn settings(settings: &Settings) -> raw::Settings {
+/// What holds for all services; `watching`: there are flows in `watched`.
+pub(super) fn fill_settings(
+    ebpf: &mut Ebpf,
+    settings: &Settings,
+    watching: bool,
+) -> Result<(), Error> {
+    set(ebpf, "settings", 0, raw_settings(settings, watching))
+}
+
+/// Hints of all flows are believed again.
+pub(super) fn trust_hints(ebpf: &mut Ebpf) -> Result<(), Error> {
+    set(ebpf, "no_hint", 0, raw::NoHintBits { words: [0; 1024] })
+}
+
+fn raw_settings(settings: &Settings, watching: bool) -> raw::Settings {
     let Settings {
         probe_retries,
         probe_retry_timer,
@@ -154,7 +166,7 @@ fn settings(settings: &Settings) -> raw::Settings {
         copy_ns,
         burst_ns: copy_ns * u64::from(*copies_burst),
         retries: (*probe_retries).into(),
-        zero: 0,
+        watching: watching.into(),
     }
 }
 

@@ -76,7 +76,19 @@ pub(super) fn open(dir: &Path) -> Result<(Ebpf, PathBuf), Error> {
         .default_map_pin_directory(&dir)
         .load(STEER_TC)?;
     program(&mut ebpf)?.load()?;
+    give_back_memory();
     Ok((ebpf, dir))
+}
+
+/// To relate the program to this kernel all types of the kernel (BTF) were read: tens of megabytes in small pieces, which
+/// the allocator would keep. They would have to be unmapped when the process ends, before its sockets are closed.
+#[allow(unsafe_code)]
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes no pointer and touches only what is free.
+    unsafe {
+        libc::malloc_trim(0)
+    };
 }
 
 /// The folder for this layout, on a BPF file system.
@@ -91,11 +103,16 @@ fn folder(dir: &Path) -> std::io::Result<PathBuf> {
             Some("mode=0700"),
         )?;
     }
-    let dir = dir.join(LAYOUT);
+    let dir = layout(dir);
     match std::fs::create_dir(&dir) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
         _ => Ok(dir),
     }
+}
+
+/// Where the pins of this layout are in an engine's folder.
+pub(super) fn layout(dir: &Path) -> PathBuf {
+    dir.join(LAYOUT)
 }
 
 fn program(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, Error> {
@@ -181,7 +198,7 @@ pub(super) fn try_out(ebpf: &mut Ebpf, frame: &[u8], repeat: u32) -> Result<Trie
 /// # Errors
 /// The folder is there and cannot be emptied.
 pub fn detach(dir: &Path) -> std::io::Result<bool> {
-    let dir = dir.join(LAYOUT);
+    let dir = layout(dir);
     let entries = match std::fs::read_dir(&dir) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         entries => entries?,

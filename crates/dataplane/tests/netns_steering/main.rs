@@ -171,7 +171,7 @@ fn a_flow_that_the_router_moves_goes_on_at_its_owner() {
         all(1000)?;
         net.route_to("b");
         all(1000)?;
-        all(3_000_000)
+        all(10_000_000)
     });
     let [a, b, c] = [a, b, c].map(|s| s.counters().unwrap());
     let shown = [&a, &b, &c].map(nonzero);
@@ -182,6 +182,34 @@ fn a_flow_that_the_router_moves_goes_on_at_its_owner() {
     assert!(count(&b, "tunnel_cache") > 100);
     assert!(count(&a, "deliver_claim") >= 2);
     assert!(count(&c, "deny") >= 2);
+}
+
+/// As between machines: every packet has its place in 1500 bytes, with DF set, and so has it in the tunnel.
+#[test]
+fn ten_megabytes_pass_a_tunnel_over_links_of_1500_bytes_in_both_directions() {
+    if !can_run() {
+        return;
+    }
+    let net = Net::new();
+    net.send_single_packets();
+    let members = ["a", "b"];
+    let [_a, b] = members.map(|engine| start(&net, engine, &members));
+    net.route_to("a");
+    let result = inside(&net.ns("client"), || {
+        let mut streams = VIPS.map(connect);
+        streams.iter_mut().try_for_each(|s| exchange(s, 1000))?;
+        net.route_to("b");
+        streams.iter_mut().try_for_each(|s| exchange(s, 10_000_000))
+    });
+    let counters = b.counters().unwrap();
+    let shown = nonzero(&counters);
+    result.unwrap_or_else(|error| panic!("{error}: {shown:?}"));
+    let sent = counters.tunnelled["serviceengine-a"];
+    let largest = sent.bytes / sent.packets;
+    assert!(
+        sent.packets > 10_000 && largest <= 1500,
+        "{sent:?} {shown:?}"
+    );
 }
 
 #[test]
@@ -244,11 +272,8 @@ fn steering_goes_on_without_its_process_and_is_adopted_by_the_next() {
         "{:?}",
         nonzero(&counters)
     );
-    let (packets, bytes) = counters.tunnelled["se-a"];
-    assert!(
-        packets > 2 && bytes > 2000,
-        "{packets} packets, {bytes} bytes"
-    );
+    let to_a = counters.tunnelled["serviceengine-a"];
+    assert!(to_a.packets > 2 && to_a.bytes > 2000, "{to_a:?}");
 }
 
 /// As a process does that starts where another has left its programs.

@@ -247,7 +247,7 @@ impl Pair<'_> {
     }
 }
 
-fn udp(payload: &[u8]) -> Vec<u8> {
+pub(super) fn udp(payload: &[u8]) -> Vec<u8> {
     let len = u16::try_from(8 + payload.len()).unwrap().to_be_bytes();
     let mut udp = vec![6, 14, 6, 14, len[0], len[1], 0, 0];
     udp.extend(payload);

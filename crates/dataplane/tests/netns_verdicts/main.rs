@@ -4,6 +4,7 @@
 
 mod differential;
 mod frame;
+mod seen;
 
 use evenkeel_dataplane::steering::{Steering, Tried};
 use flow::config::MessageKey;
@@ -54,7 +55,7 @@ fn families() -> [Family; 2] {
 /// The program, configured as engine 1 of three, in a namespace of its own.
 struct Ground {
     steering: Steering,
-    _pins: Pins,
+    pins: Pins,
 }
 
 /// A folder that a BPF file system may be mounted on.
@@ -86,10 +87,7 @@ impl Ground {
         }
         let mut steering = Steering::open(pins.0.path()).unwrap();
         steering.apply(&config(|_| {})).unwrap();
-        Self {
-            steering,
-            _pins: pins,
-        }
+        Self { steering, pins }
     }
 
     fn count(&self, verdict: &str) -> u64 {

@@ -1,26 +1,33 @@
 //! The programs in the kernel. They are loaded at start, when nobody waits for them: that takes the kernel a fifth of a second.
 
 use super::Steers;
+use super::house::House;
+use super::seen::Watch;
 use dataplane::steering::{Error, Steering};
 use flow::Config;
 use nix::net::if_::if_nametoindex;
 use proto::v1::Interface;
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// The shell around [`Steering`].
 pub(crate) struct Kernel {
     dir: PathBuf,
     steering: Option<Steering>,
     in_force: Option<Config>,
+    house: House,
+    watch: Watch,
 }
 
 impl Kernel {
     /// Nothing is loaded yet; what an earlier process has left in the folder goes on.
-    pub(crate) fn new(dir: PathBuf) -> Self {
+    pub(crate) fn new(dir: PathBuf, watch: Watch) -> Self {
         Self {
             dir,
             steering: None,
             in_force: None,
+            house: House::default(),
+            watch,
         }
     }
 }
@@ -42,7 +49,13 @@ impl Steers for Kernel {
         };
         if self.in_force.as_ref() != Some(config) {
             self.in_force = None;
-            steering.apply(config).map_err(all)?;
+            let now = Instant::now();
+            self.house.on_event(now);
+            let budgeted = Config {
+                settings: self.house.budgeted(now, config),
+                ..config.clone()
+            };
+            steering.apply(&budgeted).map_err(all)?;
             self.in_force = Some(config.clone());
         }
         let failed = steering.attach(interfaces.iter().map(|i| i.name.as_str()));
@@ -53,5 +66,19 @@ impl Steers for Kernel {
                 error,
             ))
         })
+    }
+
+    fn on_event(&mut self) {
+        self.house.on_event(Instant::now());
+    }
+
+    fn keep_house(&mut self) -> Result<(), String> {
+        let (Some(steering), Some(config)) = (&mut self.steering, &self.in_force) else {
+            return Ok(());
+        };
+        let done = self
+            .house
+            .tick(Instant::now(), steering, config, &self.watch);
+        done.map_err(|error| refused("steering is not watched", error))
     }
 }

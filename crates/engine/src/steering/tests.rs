@@ -21,6 +21,23 @@ impl Steers for Taker {
         let takes = *self.0.borrow();
         takes.then_some(()).ok_or_else(|| "no program".into())
     }
+
+    fn on_event(&mut self) {}
+
+    fn keep_house(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+fn inputs(
+    desired: watch::Receiver<Arc<DesiredState>>,
+    interfaces: watch::Receiver<Vec<Interface>>,
+) -> Inputs {
+    Inputs {
+        desired,
+        interfaces,
+        bgp: watch::channel(Arc::default()).1,
+    }
 }
 
 fn interface(name: &str, addresses: &[&str]) -> Interface {
@@ -290,7 +307,11 @@ async fn the_plan_follows_desired_state_and_interfaces() {
     let (interfaces_in, interfaces_out) = watch::channel(Vec::new());
     let (plans, mut planned) = watch::channel(Arc::default());
     let (_takes, taken) = watch::channel(true);
-    let task = tokio::spawn(run(desired_out, interfaces_out, plans, Taker(taken)));
+    let task = tokio::spawn(run(
+        inputs(desired_out, interfaces_out),
+        plans,
+        Taker(taken),
+    ));
     desired_in.send_replace(Arc::new(desired()));
     let seen = planned.wait_for(|p| p.generation == 9).await.expect("runs");
     assert_eq!(seen.problems.len(), 1, "no interface yet");
@@ -312,7 +333,11 @@ async fn a_kernel_that_refuses_is_named_for_every_member_and_asked_again() {
     let (_interfaces, interfaces_out) = watch::channel(ours());
     let (plans, mut planned) = watch::channel(Arc::<Plan>::default());
     let (takes, taken) = watch::channel(false);
-    let task = tokio::spawn(run(desired_out, interfaces_out, plans, Taker(taken)));
+    let task = tokio::spawn(run(
+        inputs(desired_out, interfaces_out),
+        plans,
+        Taker(taken),
+    ));
     let seen = planned.wait_for(|p| p.generation == 9).await.expect("runs");
     let [problem] = &seen.problems[..] else {
         panic!("one VIP, one member: {:?}", seen.problems)

@@ -10,6 +10,7 @@
 )]
 
 mod explain;
+mod flows;
 mod lifecycle;
 mod links;
 mod product;

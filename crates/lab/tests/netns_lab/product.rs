@@ -1,7 +1,7 @@
 //! The whole product in a lab: what an operator does, and what the router and the client then see.
 
 use crate::support::{
-    IdleConnections, Lab, apply, can_run, connect, evenkeel, lab_ok, service, wait_for,
+    Lab, apply, can_run, connect, evenkeel, idle_connections, lab_ok, service, wait_for,
     wait_for_state,
 };
 use serde_json::Value;
@@ -191,7 +191,7 @@ fn an_engine_that_was_scaled_in_keeps_its_flows_and_says_how_many() {
         });
     };
     second_hop(true);
-    let _idle = IdleConnections::open(&id, "10.100.0.1", 80, 40);
+    let _idle = idle_connections(&id, "10.100.0.1", 80, 40);
     let flows = |name: &str| {
         let list = ["ss", "-Htn", "state", "established", "src", "10.100.0.1"];
         let shown = lab_ok(&[&["exec", "--run", id.0, name], &list[..]].concat());

@@ -133,14 +133,30 @@ pub(crate) fn connect(id: &Lab, vip: &str, port: u16) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Connections of the lab's client that say nothing; they end with it.
-pub(crate) struct IdleConnections(Child);
+/// Connections of the lab's client; they end with it.
+pub(crate) struct Connections(Child);
 
-impl IdleConnections {
-    pub(crate) fn open(id: &Lab, vip: &str, port: u16, count: u16) -> Self {
-        let line =
-            format!("for n in $(seq {count}); do exec {{fd}}<>/dev/tcp/{vip}/{port}; done; cat");
-        let arguments = ["lab", "exec", "--run", id.0, "client", "bash", "-c", &line];
+/// Connections that say nothing.
+pub(crate) fn idle_connections(id: &Lab, vip: &str, port: u16, count: u16) -> Connections {
+    let line = format!("for n in $(seq {count}); do exec {{fd}}<>/dev/tcp/{vip}/{port}; done; cat");
+    Connections::run(id, &line)
+}
+
+/// Connections that each send a byte three times per second. The lab's servers wait for the 84 of a frame, and then end them.
+pub(crate) fn chatty_connections(id: &Lab, vip: &str, port: u16, count: usize) -> Connections {
+    let open =
+        format!("for n in $(seq {count}); do exec {{fd}}<>/dev/tcp/{vip}/{port}; fds+=($fd); done");
+    let say = "for fd in ${fds[@]}; do printf x >&$fd; done";
+    // `read` says 1 at the end of its input, and more when the time is over.
+    Connections::run(
+        id,
+        &format!("{open}; while {say}; do read -t 0.3; [ $? -gt 1 ] || exit; done"),
+    )
+}
+
+impl Connections {
+    fn run(id: &Lab, line: &str) -> Self {
+        let arguments = ["lab", "exec", "--run", id.0, "client", "bash", "-c", line];
         let child = Command::new(binary())
             .args(arguments)
             .stdin(Stdio::piped())
@@ -150,9 +166,9 @@ impl IdleConnections {
     }
 }
 
-impl Drop for IdleConnections {
+impl Drop for Connections {
     fn drop(&mut self) {
-        // `cat` ends with its input, and the connections with the shell.
+        // The shell ends with its input, and the connections with the shell.
         drop(self.0.stdin.take());
         self.0.wait().ok();
     }

@@ -1,0 +1,155 @@
+//! `GET /metrics`: what engines have counted, under the words of API and CLI. A scrape makes all of it anew from the
+//! engines' last reports, so that what is gone is not shown.
+
+use super::routing::{Seen, bgp_word};
+use super::runtime::Observer;
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+type Labels = Vec<(&'static str, String)>;
+
+#[derive(Default)]
+struct Metrics {
+    connected: Family<Labels, Gauge>,
+    bgp_up: Family<Labels, Gauge>,
+    bfd_up: Family<Labels, Gauge>,
+    connections: Family<Labels, Gauge>,
+    packets: Family<Labels, Counter>,
+    tunnelled_packets: Family<Labels, Counter>,
+    tunnelled_bytes: Family<Labels, Counter>,
+    budget: Family<Labels, Gauge>,
+    stamps: Family<Labels, Counter>,
+}
+
+impl Observer<'_> {
+    pub(super) fn metrics(&self) -> String {
+        let metrics = Metrics::default();
+        for (uuid, stored) in self.snapshot.all("serviceengine") {
+            let se = vec![("se", stored.name().to_owned())];
+            let is_connected = self.registry.is_connected(uuid);
+            metrics
+                .connected
+                .get_or_create(&se)
+                .set(i64::from(is_connected));
+        }
+        for seen in self.all_seen() {
+            metrics.routing(&seen);
+            self.add_services(&metrics, &seen);
+            self.add_steering(&metrics, &seen);
+        }
+        let mut text = String::new();
+        // A String takes everything.
+        text::encode(&mut text, &metrics.registry()).ok();
+        text
+    }
+
+    fn add_services(&self, metrics: &Metrics, seen: &Seen) {
+        for vs in &seen.report.virtual_services {
+            let Some(name) = self.snapshot.name_of("virtualservice", &vs.uuid) else {
+                continue;
+            };
+            let of = |more: Labels| labels(seen, [vec![("vs", name.to_owned())], more].concat());
+            let open = i64::try_from(vs.open_connections).unwrap_or(i64::MAX);
+            metrics.connections.get_or_create(&of(vec![])).set(open);
+            let hints = vs.hints.unwrap_or_default();
+            let results = [
+                ("stamped", hints.stamped),
+                ("renewed", hints.renewed),
+                ("unstamped_no_timestamps", hints.unstamped_no_timestamps),
+                ("stamp_failed", hints.stamp_failed),
+            ];
+            for (result, count) in results {
+                let labels = of(vec![("result", result.to_owned())]);
+                metrics.stamps.get_or_create(&labels).inc_by(count);
+            }
+        }
+    }
+
+    fn add_steering(&self, metrics: &Metrics, seen: &Seen) {
+        let Some(steering) = &seen.report.steering else {
+            return;
+        };
+        for count in &steering.verdicts {
+            let labels = labels(seen, vec![("verdict", count.verdict.clone())]);
+            metrics.packets.get_or_create(&labels).inc_by(count.packets);
+        }
+        for to in &steering.tunnelled {
+            let labels = labels(seen, vec![("peer", self.name(&to.se_uuid))]);
+            let (packets, bytes) = (&metrics.tunnelled_packets, &metrics.tunnelled_bytes);
+            packets.get_or_create(&labels).inc_by(to.packets);
+            bytes.get_or_create(&labels).inc_by(to.bytes);
+        }
+        let budget = metrics.budget.get_or_create(&labels(seen, vec![])).clone();
+        budget.set(steering.probe_copies_per_s.into());
+    }
+}
+
+impl Metrics {
+    fn routing(&self, seen: &Seen) {
+        for session in &seen.report.bgp_sessions {
+            let labels = labels(seen, vec![("peer", session.peer.clone())]);
+            let up = bgp_word(session) == "ESTABLISHED";
+            self.bgp_up.get_or_create(&labels).set(up.into());
+        }
+        for session in &seen.report.bfd_sessions {
+            let labels = labels(seen, vec![("peer", session.peer.clone())]);
+            let up = session.state == "up";
+            self.bfd_up.get_or_create(&labels).set(up.into());
+        }
+    }
+
+    fn registry(self) -> Registry {
+        let mut all = Registry::with_prefix("evenkeel");
+        all.register(
+            "se_connected",
+            "1 while the engine has a session with the controller",
+            self.connected,
+        );
+        all.register(
+            "bgp_session_up",
+            "1 while the session is ESTABLISHED",
+            self.bgp_up,
+        );
+        all.register("bfd_session_up", "1 while the session is up", self.bfd_up);
+        all.register(
+            "vs_open_connections",
+            "Connections of a virtual service that are open at the engine",
+            self.connections,
+        );
+        all.register(
+            "flow_packets",
+            "Packets to VIPs and between engines, by what steering did with them",
+            self.packets,
+        );
+        all.register(
+            "flow_tunnelled_packets",
+            "Packets sent to the engine that owns their flow",
+            self.tunnelled_packets,
+        );
+        all.register(
+            "flow_tunnelled_bytes",
+            "Bytes of these packets, without the outer header",
+            self.tunnelled_bytes,
+        );
+        all.register(
+            "flow_probe_budget_copies_per_second",
+            "Copies of probes that may be sent",
+            self.budget,
+        );
+        all.register(
+            "flow_hint_stamps",
+            "Connections that were made to carry their owner, by result",
+            self.stamps,
+        );
+        all
+    }
+}
+
+fn labels(seen: &Seen, more: Labels) -> Labels {
+    let mut labels = vec![("se", seen.name.clone())];
+    labels.extend(more);
+    labels
+}

@@ -1,0 +1,186 @@
+//! Housekeeping of the kernel's steering, every [`flow::pace::TICK`]: the budget of probes follows what happens, hints
+//! are believed again after a minute, events are fetched, and traced flows are made known.
+
+use super::seen::Watch;
+use dataplane::steering::{Counters, Error, Steering};
+use flow::budget::Rate;
+use flow::pace::{Pace, Tally};
+use flow::{Config, Flow, Settings, Verdict};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// A flow of which one hint was wrong is believed again after this time at the latest (docs/dev/steering.md, section 5).
+const TRUST_HINTS: Duration = Duration::from_secs(60);
+
+/// Events fetched per tick; the ring holds no more.
+const EVENTS_PER_TICK: usize = 8192;
+
+/// See the head of the module.
+#[derive(Debug, Default)]
+pub(super) struct House {
+    pace: Pace,
+    before: Option<Counters>,
+    trusted_at: Option<Instant>,
+    watched: BTreeMap<Flow, Instant>,
+    /// In force in the kernel.
+    rate: Option<Rate>,
+}
+
+impl House {
+    /// The settings with the budget that is right now; called whenever settings are put in force.
+    pub(super) fn budgeted(&mut self, now: Instant, config: &Config) -> Settings {
+        let rate = self.pace.rate(now, others(config));
+        self.rate = Some(rate);
+        with(&config.settings, rate)
+    }
+
+    /// Flows may have moved: many questions are to be expected.
+    pub(super) fn on_event(&mut self, now: Instant) {
+        self.pace.on_event(now);
+    }
+
+    pub(super) fn tick(
+        &mut self,
+        now: Instant,
+        steering: &mut Steering,
+        config: &Config,
+        watch: &Watch,
+    ) -> Result<(), Error> {
+        let counters = steering.counters()?;
+        let rate = self.next_rate(now, others(config), &counters);
+        let watched = watch.lock().watched(now);
+        let news = watched != self.watched;
+        if news {
+            steering.watch(&watched)?;
+        }
+        if news || self.rate != Some(rate) {
+            steering.apply_settings(&with(&config.settings, rate))?;
+            (self.rate, self.watched) = (Some(rate), watched);
+        }
+        if self.is_trust_due(now) {
+            steering.trust_hints()?;
+        }
+        let events = steering.events(EVENTS_PER_TICK);
+        let mut seen = watch.lock();
+        seen.add(events);
+        (seen.counters, seen.rate) = (Some(counters), Some(rate));
+        Ok(())
+    }
+
+    fn next_rate(&mut self, now: Instant, others: usize, counters: &Counters) -> Rate {
+        let tally = match &self.before {
+            Some(before) => tally(before, counters, others),
+            None => Tally::default(),
+        };
+        self.before = Some(counters.clone());
+        self.pace.tick(now, others, &tally)
+    }
+
+    fn is_trust_due(&mut self, now: Instant) -> bool {
+        let since = *self.trusted_at.get_or_insert(now);
+        let due = now.saturating_duration_since(since) >= TRUST_HINTS;
+        if due {
+            self.trusted_at = Some(now);
+        }
+        due
+    }
+}
+
+fn with(settings: &Settings, rate: Rate) -> Settings {
+    Settings {
+        copies_per_s: rate.copies_per_s,
+        copies_burst: rate.burst,
+        ..settings.clone()
+    }
+}
+
+/// The other members of the largest group: so many copies has its probe.
+fn others(config: &Config) -> usize {
+    let members = config.groups.iter().map(|g| g.members.len());
+    members.max().unwrap_or(0)
+}
+
+/// What has happened between two readings. Messages deny, one per member; what neither was claimed nor denied by
+/// all had no answer, or has none yet.
+fn tally(before: &Counters, after: &Counters, others: usize) -> Tally {
+    let since = |verdict| after.of(verdict).saturating_sub(before.of(verdict));
+    let (probes, claimed) = (since(Verdict::Probe), since(Verdict::ClaimTaken));
+    let denied = since(Verdict::DenyTaken) / others.max(1) as u64;
+    Tally {
+        probes,
+        claimed,
+        // A question that is claimed has the denials of all but one.
+        denied: denied.saturating_sub(claimed),
+        unanswered: probes.saturating_sub(claimed + denied),
+        over_budget: since(Verdict::DropBudget),
+        events: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(counts: &[(Verdict, u64)]) -> Counters {
+        Counters {
+            verdicts: counts.iter().map(|(v, n)| (v.code(), *n)).collect(),
+            ..Counters::default()
+        }
+    }
+
+    #[test]
+    fn what_was_counted_before_counts_no_more() {
+        let before = counted(&[(Verdict::Probe, 100), (Verdict::DenyTaken, 300)]);
+        let after = counted(&[
+            (Verdict::Probe, 120),
+            (Verdict::ClaimTaken, 10),
+            (Verdict::DenyTaken, 350),
+            (Verdict::DropBudget, 3),
+        ]);
+        let expected = Tally {
+            probes: 20,
+            claimed: 10,
+            denied: 2,
+            unanswered: 0,
+            over_budget: 3,
+            events: 0,
+        };
+        assert_eq!(tally(&before, &after, 4), expected);
+    }
+
+    /// Four others: each claimed question leaves three denials behind, which are no denied questions.
+    #[test]
+    fn claimed_probes_open_the_budget_and_denied_ones_do_not() {
+        let start = Instant::now();
+        for (verdict, per_probe, grows) in [
+            (Verdict::ClaimTaken, 1, true),
+            (Verdict::DenyTaken, 4, false),
+        ] {
+            let mut house = House::default();
+            let first = house.next_rate(start, 4, &Counters::default());
+            let mut counts = BTreeMap::from([(Verdict::Probe, 0), (verdict, 0)]);
+            let mut rate = first;
+            for tick in 1..10 {
+                let probes = u64::from(rate.copies_per_s) / 4 / 10;
+                *counts.get_mut(&Verdict::Probe).unwrap() += probes;
+                *counts.get_mut(&verdict).unwrap() += probes * per_probe;
+                let counts: Vec<_> = counts.iter().map(|(v, n)| (*v, *n)).collect();
+                rate = house.next_rate(start + tick * flow::pace::TICK, 4, &counted(&counts));
+            }
+            assert_eq!(
+                rate.copies_per_s > 10 * first.copies_per_s,
+                grows,
+                "{rate:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn hints_are_believed_again_once_a_minute() {
+        let (mut house, start) = (House::default(), Instant::now());
+        let due: Vec<u64> = (0..200)
+            .filter(|s| house.is_trust_due(start + Duration::from_secs(*s)))
+            .collect();
+        assert_eq!(due, [60, 120, 180]);
+    }
+}
