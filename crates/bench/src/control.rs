@@ -144,6 +144,7 @@ fn vrf(bfd: Option<u32>) -> v1::Vrf {
         name: "global".to_owned(),
         bgp: Some(member::profile(bfd.is_some())),
         bfd: bfd.map(member::bfd_profile),
+        static_routes: Vec::new(),
     }
 }
 

@@ -61,6 +61,7 @@ async fn handle(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
+    let mut body = Some(body);
     let segments: Vec<String> = parts
         .uri
         .path()
@@ -72,10 +73,15 @@ async fn handle(
         Err(response) => *response,
         Ok(found) => {
             let last = segments.last().map_or("", String::as_str);
-            let answer = answer(&app, peer, &parts, body, &found, last).await;
+            let answer = answer(&app, peer, &parts, &mut body, &found, last).await;
             answer.unwrap_or_else(IntoResponse::into_response)
         }
     };
+    if let Some(body) = body {
+        // Refused before it was read: the client is to be listening when the answer comes, and may go on with the
+        // connection.
+        read(body, PUBLIC_BODY_LEN_MAX).await.ok();
+    }
     let headers = response.headers_mut();
     headers.insert("AVI_API_VERSION", HeaderValue::from_static(API_VERSION));
     headers.insert(
@@ -86,19 +92,19 @@ async fn handle(
 }
 
 /// Who is it, may he, then do it. Errors before the session is known are the caller's to show; later ones are an
-/// answer as any other, which renews the session.
+/// answer as any other, which renews the session. A body that was not needed stays where it is.
 async fn answer(
     app: &App,
     peer: SocketAddr,
     parts: &request::Parts,
-    body: Body,
+    body: &mut Option<Body>,
     found: &Match<'_>,
     last: &str,
 ) -> Result<Response, ApiError> {
     let operation = found.operation;
     if operation.permission == Permission::Public {
         let context = Context::anonymous(peer, parts);
-        let body = read(body, PUBLIC_BODY_LEN_MAX).await?;
+        let body = read(body.take(), PUBLIC_BODY_LEN_MAX).await?;
         return run(app, &context, parts, body, found, last).await;
     }
     let ticket = session::check(app, peer, parts).await?;
@@ -108,7 +114,7 @@ async fn answer(
             return Err(ApiError::new(StatusCode::FORBIDDEN, text));
         }
         let context = Context::new(app, peer, parts, &ticket)?;
-        let body = read(body, BODY_LEN_MAX).await?;
+        let body = read(body.take(), BODY_LEN_MAX).await?;
         run(app, &context, parts, body, found, last).await
     }
     .await
@@ -144,8 +150,8 @@ async fn run(
 
 /// The whole body. One that is somewhat too long is read to its end and dropped, so that the client is listening
 /// when the answer comes.
-async fn read(body: Body, len_max: usize) -> Result<Vec<u8>, ApiError> {
-    let mut chunks = body.into_data_stream();
+async fn read(body: impl Into<Option<Body>>, len_max: usize) -> Result<Vec<u8>, ApiError> {
+    let mut chunks = body.into().unwrap_or_default().into_data_stream();
     let (mut whole, mut len) = (Vec::new(), 0);
     while let Some(chunk) = chunks.next().await {
         let cut = |_| ApiError::bad_request("the body ended before its end");

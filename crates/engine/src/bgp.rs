@@ -26,7 +26,6 @@
 //! is the bytes for a peer, which the core bounds by holding routes back when the peer does not read.
 
 mod condition;
-mod fib;
 mod learn;
 mod listener;
 mod md5;

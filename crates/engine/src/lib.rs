@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Tasks, all owned by [`run`]: the **reconciler** acts on desired state, health and interfaces; **steering** plans what the
-//! engine knows of its neighbours; the **agent** joins and holds the stream to a controller; the **observer** puts reports together. At SIGTERM or SIGINT the reconciler takes
+//! engine knows of its neighbours; **static routes** keep the way of the answers; the **agent** joins and holds the stream to a controller; the **observer** puts reports together. At SIGTERM or SIGINT the reconciler takes
 //! down in order (withdraw, Cease, listeners, connections, addresses, settings) while the others still report it, and
 //! then those are aborted; a second signal ends the process at once, and the next engine cleans up behind it.
 //! A desired state goes agent, disk, reconciler, so that a restarted engine serves before a controller answers.
@@ -19,6 +19,7 @@ mod args;
 pub mod bfd;
 pub mod bgp;
 mod decide;
+mod fib;
 mod files;
 mod flows;
 pub mod health;
@@ -29,6 +30,7 @@ mod net;
 mod reconcile;
 mod report;
 mod session;
+mod static_routes;
 mod steering;
 mod sysctl;
 mod validate;
@@ -116,6 +118,14 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let kernel = steering::Kernel::new(settings.bpf_dir.clone(), watch);
     let steering_task = steering::run(inputs, plans, kernel);
     let _steering_task = Task(tokio::spawn(steering_task));
+    let static_routes = static_routes::Inputs {
+        desired: desired.subscribe(),
+        interfaces: net.interfaces(),
+        bgp: actors.bgp.status(),
+    };
+    let answers = CancellationToken::new();
+    let static_routes = static_routes::run(static_routes, answers.clone());
+    let mut static_routes = Task(tokio::spawn(static_routes));
     let token = CancellationToken::new();
     let stop = Stop {
         token: token.clone(),
@@ -144,6 +154,9 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         ended = &mut reconciler.0 => ended?,
         () = signals.next() => bail!("told to stop again: not waiting for routers and connections"),
     }
+    // Until here answers to clients went their way.
+    answers.cancel();
+    (&mut static_routes.0).await?;
     tracing::info!("stopped");
     result
 }

@@ -35,12 +35,30 @@ pub(crate) fn validate(state: &DesiredState, interfaces: &[Interface]) -> Result
         check_peers(profile, interfaces)?;
         check_interfaces(profile, interfaces)?;
     }
+    check_static_routes(state)?;
     check_vips(state, interfaces)?;
     check_services(state)?;
     check_ports(state)?;
     check_pools(state)?;
     check_monitors(state)?;
     groups::check(state)
+}
+
+fn check_static_routes(state: &DesiredState) -> Result<(), Refusal> {
+    let routes = state.vrf.iter().flat_map(|v| &v.static_routes);
+    for (i, route) in routes.enumerate() {
+        let wrong = |field: &str, text: &str, what: &str| {
+            refuse(
+                format!("vrf.static_routes[{i}].{field}"),
+                format!("{text:?} is no {what}"),
+            )
+        };
+        let prefix = route.prefix.parse::<IpNet>();
+        prefix.map_err(|_| wrong("prefix", &route.prefix, "prefix"))?;
+        let next_hop = route.next_hop.parse::<IpAddr>();
+        next_hop.map_err(|_| wrong("next_hop", &route.next_hop, "address"))?;
+    }
+    Ok(())
 }
 
 /// An external peer off the link is reached only with a TTL for it (`ebgp_multihop`); an internal one may be a loopback.
@@ -361,10 +379,19 @@ mod tests {
         assert_eq!(validate(&good(), &[one]), Ok(()));
     }
 
+    fn static_route(state: &mut DesiredState, prefix: &str, next_hop: &str) {
+        let vrf = state.vrf.as_mut().expect("there");
+        vrf.static_routes.push(proto::v1::StaticRoute {
+            prefix: prefix.into(),
+            next_hop: next_hop.into(),
+            interface: String::new(),
+        });
+    }
+
     #[test]
     fn every_broken_field_is_named() {
         type Break = fn(&mut DesiredState);
-        let cases: [(Break, &str); 19] = [
+        let cases: [(Break, &str); 21] = [
             (|s| s.vips[0].address = "x".into(), "vips[0].address"),
             (
                 |s| s.vips[0].address = "224.0.0.1".into(),
@@ -373,6 +400,14 @@ mod tests {
             (|s| s.vips[0].address = "fe80::1".into(), "vips[0].address"),
             (|s| s.vips[0].address = OURS.into(), "vips[0].address"),
             (|s| s.vips.push(s.vips[0].clone()), "vips[1].address"),
+            (
+                |s| static_route(s, "10.0.0.0", "10.1.0.1"),
+                "vrf.static_routes[0].prefix",
+            ),
+            (
+                |s| static_route(s, "10.0.0.0/8", ""),
+                "vrf.static_routes[0].next_hop",
+            ),
             (|s| no_as(s), "vrf.bgp.peers[0].local_as"),
             (
                 |s| peer_of(s).subnet = "10.10.10.0".into(),

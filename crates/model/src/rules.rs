@@ -4,7 +4,7 @@
 
 use crate::object::{FieldError, Object};
 use crate::schema::{Kind, ObjectType, message};
-use crate::view::{self, Address, BgpPeer, BgpProfile, Prefix};
+use crate::view::{self, Address, BgpPeer, BgpProfile, Prefix, StaticRoute};
 use ipnet::IpNet;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -102,6 +102,7 @@ fn check_prefix(object: &Object, path: &str, errors: &mut Vec<FieldError>) {
 }
 
 fn check_vrf(object: &Object, errors: &mut Vec<FieldError>) {
+    check_static_routes(object, errors);
     let Some(profile) = object.get("bgp_profile").and_then(Value::as_object) else {
         return;
     };
@@ -113,6 +114,35 @@ fn check_vrf(object: &Object, errors: &mut Vec<FieldError>) {
             e.to_string(),
             "correct the profile",
         )),
+    }
+}
+
+/// Addresses and prefixes by themselves are checked elsewhere.
+fn check_static_routes(object: &Object, errors: &mut Vec<FieldError>) {
+    let routes = object.get("static_routes").and_then(Value::as_array);
+    let mut ids = BTreeSet::new();
+    for (i, route) in routes.into_iter().flatten().enumerate() {
+        let Some(Ok(route)) = route.as_object().map(view::parse::<StaticRoute>) else {
+            continue;
+        };
+        let path = format!("static_routes[{i}]");
+        let families = (route.prefix.net(), route.next_hop.ip());
+        if let (Some(prefix), Some(next_hop)) = families
+            && prefix.addr().is_ipv4() != next_hop.is_ipv4()
+        {
+            errors.push(FieldError::new(
+                format!("{path}.next_hop"),
+                format!("{next_hop} is of another address family than {prefix}"),
+                "use a next hop of the prefix's family",
+            ));
+        }
+        if !ids.insert(route.route_id.clone()) {
+            errors.push(FieldError::new(
+                format!("{path}.route_id"),
+                format!("{:?} is used by another route", route.route_id),
+                "give every route an id of its own",
+            ));
+        }
     }
 }
 

@@ -303,6 +303,18 @@ pub struct VrfContext {
     pub cloud_ref: Option<Ref>,
     pub bgp_profile: Option<BgpProfile>,
     pub bfd_profile: Option<BfdProfile>,
+    #[serde(default)]
+    pub static_routes: Vec<StaticRoute>,
+}
+
+/// avi-api `StaticRoute`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[allow(missing_docs)]
+pub struct StaticRoute {
+    pub route_id: String,
+    pub prefix: Prefix,
+    pub next_hop: Address,
+    pub if_name: Option<String>,
 }
 
 /// avi-api `BfdProfile`; times in milliseconds.

@@ -137,9 +137,19 @@ fn vrf(snapshot: &Snapshot, engine: &ServiceEngine) -> Result<Option<v1::Vrf>, U
     Ok(vrf.map(|vrf| v1::Vrf {
         bgp: vrf.bgp_profile.as_ref().map(bgp_profile),
         bfd: Some(bfd_profile(&vrf.bfd_profile.unwrap_or_default())),
+        static_routes: vrf.static_routes.iter().filter_map(static_route).collect(),
         uuid: vrf.uuid,
         name: vrf.name,
     }))
+}
+
+/// None for what the rules refuse.
+fn static_route(route: &view::StaticRoute) -> Option<v1::StaticRoute> {
+    Some(v1::StaticRoute {
+        prefix: route.prefix.net()?.to_string(),
+        next_hop: route.next_hop.ip()?.to_string(),
+        interface: route.if_name.clone().unwrap_or_default(),
+    })
 }
 
 fn bfd_profile(profile: &BfdProfile) -> v1::BfdProfile {

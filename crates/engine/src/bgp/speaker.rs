@@ -12,7 +12,6 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tracing::{error, info};
 
-use super::fib;
 use super::learn::{self, BestRoutes, Source};
 use super::listener::{ACCEPTED_MAX, Accepted, Demand, Demands, Listeners};
 use super::plan::{Plan, SessionKey, SessionPlan, router_id};
@@ -24,6 +23,7 @@ use super::status::{WallClock, absent_status, learned_routes, unneeded_status};
 use super::watch::{BfdNews, MonitorCell, Watch};
 use super::{BgpDesired, DRAIN_SETTLE, SESSION_LINGER};
 use crate::bfd::BfdMonitor;
+use crate::fib::{self, Origin, Routes};
 
 /// Shutdown is asked for once; a second request waits for the same end.
 const SHUTDOWN_REQUESTS: usize = 1;
@@ -58,7 +58,7 @@ pub struct Speaker {
     listen_again_at: Option<Instant>,
     best: BestRoutes,
     bfd: Watch,
-    fib: watch::Sender<BestRoutes>,
+    fib: watch::Sender<Routes>,
     fib_task: JoinHandle<()>,
     fib_failures: watch::Receiver<fib::Failures>,
     learned: watch::Sender<LearnedRoutes>,
@@ -208,10 +208,10 @@ impl Speaker {
         let clock = WallClock::new(now());
         let bfd = Watch::default();
         let monitor = bfd.monitor();
-        let (fib, fib_rx) = watch::channel(BestRoutes::new());
+        let (fib, fib_rx) = watch::channel(Routes::new());
         let (fib_failures_tx, fib_failures) = watch::channel(fib::Failures::new());
         let (learned_tx, learned) = watch::channel(Arc::default());
-        let fib_task = tokio::spawn(fib::run(fib_rx, fib_failures_tx));
+        let fib_task = tokio::spawn(fib::run(Origin::LEARNED, fib_rx, fib_failures_tx));
         let (accepted_tx, accepted) = mpsc::channel(ACCEPTED_MAX);
         let speaker = Self {
             desired: desired_rx,
@@ -405,7 +405,8 @@ impl Speaker {
         if best == self.best {
             return false;
         }
-        self.fib.send_replace(best.clone());
+        let routes = best.iter().map(|(p, route)| (*p, route.next_hops.clone()));
+        self.fib.send_replace(routes.collect());
         self.best = best;
         self.publish_learned();
         true

@@ -9,11 +9,11 @@ use model::condition::Condition;
 use proto::v1;
 
 use super::condition::Facts;
-use super::fib::Failures;
 use super::learn::BestRoutes;
 use super::md5::Md5Failures;
 use super::plan::{Absent, SessionKey, SessionPlan};
 use super::session::BfdState;
+use crate::fib::Failures;
 
 const UNNEEDED: &str = "no virtual service with route health injection is placed here";
 

@@ -190,6 +190,23 @@ impl Links {
         }
     }
 
+    /// Waits until the kernel of se-1 sends answers over these next hops.
+    fn await_default(&self, when: &str, wanted: &[&str]) {
+        let shown = [
+            "exec", "--run", self.lab.0, "se-1", "ip", "-j", "route", "show", "default",
+        ];
+        wait_for(&format!("the way of the answers {when}"), || {
+            let routes: Value = serde_json::from_str(&lab_ok(&shown)).unwrap();
+            let text = routes.to_string();
+            let has = |hop: &&str| text.contains(&format!("\"gateway\":\"{hop}\""));
+            let exact = text.matches("gateway").count() == wanted.len();
+            match exact && wanted.iter().all(has) {
+                true => Ok(()),
+                false => Err(text),
+            }
+        });
+    }
+
     /// Disables the virtual service: the route goes at every router, and no session notices.
     fn withdraw_everywhere(&self) {
         let sessions = self.sessions();
@@ -295,6 +312,24 @@ fn several_interfaces_to_one_router_and_to_two_with_frr() {
 #[test]
 fn several_interfaces_to_one_router_and_to_two_with_bird() {
     walk("tml3b", "multi-l3", "bird", Loss::Seen, 8, MULTI_BREAKS);
+}
+
+/// The engine's own routes to clients are static routes of the VRF, over every link.
+#[test]
+fn answers_of_several_interfaces_go_over_the_links_that_are_left() {
+    if !can_run() {
+        return;
+    }
+    let links = Links::up("tml3r", "multi-l3", "frr", Loss::Seen);
+    links.await_start(8);
+    let all = ["10.3.1.0", "10.3.10.1", "10.3.2.0", "10.3.20.1"];
+    links.await_default("with all links", &all);
+    links.set_link("r1", "eth1", "down");
+    links.await_default("without the first", &all[1..]);
+    links.assert_traffic("without the first");
+    links.set_link("r1", "eth1", "up");
+    links.await_default("with all links again", &all);
+    links.down();
 }
 
 fn two_tiers(id: &'static str, router: &'static str) {

@@ -439,3 +439,26 @@ fn a_tcp_ao_key_is_refused_and_the_supported_signature_named() {
         assert!(!error.contains("secret\""), "{error}");
     }
 }
+
+#[test]
+fn static_routes_are_of_one_family_and_have_an_id_each() {
+    let route = |id: &str, next_hop: Value| json!({"route_id": id, "prefix": {"ip_addr": v4("0.0.0.0"), "mask": 0}, "next_hop": next_hop});
+    let with =
+        |routes: Value| first_error("vrfcontext", json!({"name": "v", "static_routes": routes}));
+    let good = json!([route("1", v4("10.1.0.1")), route("2", v4("10.2.0.1"))]);
+    assert_eq!(with(good), "");
+    let v6 = json!({"addr": "2001:db8::1", "type": "V6"});
+    let error = with(json!([route("1", v6)]));
+    assert!(
+        error.starts_with("static_routes[0].next_hop: 2001:db8::1 is of another"),
+        "{error}"
+    );
+    let error = with(json!([
+        route("1", v4("10.1.0.1")),
+        route("1", v4("10.2.0.1"))
+    ]));
+    assert!(
+        error.starts_with("static_routes[1].route_id: \"1\" is used"),
+        "{error}"
+    );
+}
