@@ -15,12 +15,13 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: ## Install what is missing, build, bring up the lab, run the scale-out scenario (needs root)
+demo: ## Install what is missing, build, bring up the lab, run scale-out, then flow-resiliency (needs root)
 	@scripts/install-deps.sh demo
 	@$(MAKE) --no-print-directory build
 	$(EVENKEEL) lab down --all
 	$(EVENKEEL) lab up $(TOPOLOGY)
 	$(EVENKEEL) lab run $(SCENARIO)
+	$(EVENKEEL) lab run flow-resiliency
 	@echo
 	@echo "The lab is up. Look around:  $(EVENKEEL) show virtualservice"
 	@echo "                             $(EVENKEEL) show bgp"

@@ -8,6 +8,7 @@ mod counters;
 mod fill;
 mod flows;
 mod load;
+pub mod pinned;
 mod raw;
 mod watch;
 

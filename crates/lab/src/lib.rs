@@ -124,6 +124,9 @@ pub struct RunArgs {
     /// Topology to bring up where no lab is; by default the one that has the scenario.
     #[arg(long)]
     pub topology: Option<String>,
+    /// A mode of the scenario, or `all` of them one after the other; by default the first.
+    #[arg(long)]
+    pub mode: Option<String>,
     #[command(flatten)]
     settings: Settings,
     /// Bring a new lab up even where one is.
@@ -218,6 +221,7 @@ fn run_scenario(args: RunArgs) -> Result<ExitCode> {
         scenario: args.scenario,
         topology,
         id: args.which.run,
+        mode: args.mode,
         settings: args.settings.params(),
         fresh: args.fresh,
         down: args.down,

@@ -1,16 +1,18 @@
 //! The lab's own helper processes: they run inside a namespace and know nothing of the lab but their arguments.
 //!
-//! `echo` is a server, `traffic` a client, `capture` watches which next hop the router chooses. The latter two
+//! `echo` and `http` are servers, `traffic` is a client, `capture` watches which next hop the router chooses. The latter two
 //! take commands as lines on standard input (`ID VERB`), answer each with a line of JSON that has `reply: ID`,
 //! and end when their standard input ends: they cannot outlive the scenario that started them.
 
 pub mod capture;
 pub mod echo;
 pub mod frame;
+pub mod http;
 pub mod traffic;
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
 use std::io::Write;
 use std::process::ExitCode;
@@ -21,7 +23,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub enum Command {
     /// A server: says its name and whom it sees, then echoes checked frames.
     Echo(echo::Args),
-    /// A client: long-lived and short connections to a VIP.
+    /// A server of large bodies of known content.
+    Http(http::Args),
+    /// A client: long-lived and short connections to a VIP, and downloads.
     Traffic(traffic::Args),
     /// Watches the next hop of every flow to a VIP.
     Capture(capture::Args),
@@ -31,6 +35,7 @@ pub enum Command {
 pub(crate) fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Echo(args) => echo::run(args)?,
+        Command::Http(args) => http::run(&args)?,
         Command::Traffic(args) => traffic::run(args)?,
         Command::Capture(args) => capture::run(&args)?,
     }
@@ -69,6 +74,14 @@ fn say(value: &impl Serialize) -> Result<()> {
         .write_all(&line)
         .and_then(|()| stdout.flush())
         .context("nobody reads the reports")
+}
+
+/// A soft limit of 1024 descriptors is for programs that call select(2); a client of a thousand flows does not.
+fn raise_descriptors() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Where it is refused, the flows that cannot be opened say so.
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).ok();
+    }
 }
 
 /// Wall clock in microseconds: all members of a lab are on one machine, so they share it.

@@ -6,8 +6,10 @@ pub mod judge;
 pub mod run;
 
 mod helper;
+mod table;
 
 use crate::topology::Params;
+use anyhow::{Result, bail};
 use serde::Deserialize;
 use std::net::IpAddr;
 
@@ -32,8 +34,17 @@ pub struct Scenario {
     pub router: String,
     /// Segment between router and SEs.
     pub segment: String,
-    /// Node that the traffic comes from.
+    /// Node that the traffic comes from, unless the mode names others.
     pub client: String,
+    /// SEs that have the virtual service when the steps begin; none: one, whichever it is.
+    #[serde(default)]
+    pub start: Vec<String>,
+    /// Ways to run the same steps; without being told otherwise `lab run` takes the first.
+    #[serde(default, rename = "mode")]
+    pub modes: Vec<Mode>,
+    /// The one that is run.
+    #[serde(skip)]
+    pub mode: Option<Mode>,
     /// Parameters that the topology must have; a lab that has others is built anew.
     #[serde(default)]
     pub params: Params,
@@ -44,6 +55,67 @@ pub struct Scenario {
     /// Steps, in order.
     #[serde(rename = "step")]
     pub steps: Vec<Step>,
+}
+
+/// A way to run the steps: with whom, over which VIP.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mode {
+    /// What `--mode` calls it.
+    pub name: String,
+    /// Nodes that the traffic comes from, in equal parts.
+    pub clients: Vec<String>,
+    /// Another VIP than the scenario's.
+    pub vip: Option<IpAddr>,
+    /// How owners of moved flows must be found; by what is not named here none may be.
+    pub found_by: Vec<Way>,
+}
+
+/// How an SE finds the owner of a flow that the router moved to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// The client's timestamp names it.
+    Hint,
+    /// It was asked for, in this step or (the cache) in an earlier one.
+    Probe,
+}
+
+/// All modes of a scenario, one after the other.
+const ALL_MODES: &str = "all";
+
+impl Scenario {
+    /// The scenario in each mode that is meant: the first, the named one, or all of them.
+    ///
+    /// # Errors
+    /// It has no mode of this name.
+    pub fn in_modes(self, wanted: Option<&str>) -> Result<Vec<Self>> {
+        let chosen: Vec<_> = match wanted {
+            None if self.modes.is_empty() => return Ok(vec![self]),
+            None => self.modes.iter().take(1).collect(),
+            Some(ALL_MODES) => self.modes.iter().collect(),
+            Some(name) => self.modes.iter().filter(|m| m.name == name).collect(),
+        };
+        if chosen.is_empty() {
+            let names: Vec<_> = self.modes.iter().map(|m| m.name.as_str()).collect();
+            let wanted = wanted.unwrap_or_default();
+            bail!("no mode {wanted}; the scenario has: {}", names.join(", "));
+        }
+        let with = |mode: &Mode| Self {
+            vip: mode.vip.unwrap_or(self.vip),
+            mode: Some(mode.clone()),
+            ..self.clone()
+        };
+        Ok(chosen.into_iter().map(with).collect())
+    }
+
+    /// Nodes that the traffic comes from.
+    pub fn clients(&self) -> Vec<&str> {
+        match &self.mode {
+            Some(mode) => mode.clients.iter().map(String::as_str).collect(),
+            None => vec![&self.client],
+        }
+    }
 }
 
 /// The load of a scenario.
@@ -62,6 +134,34 @@ pub struct Traffic {
     /// their engine, those that are left were chosen by the router's hash.
     #[serde(default)]
     pub fresh_each_step: bool,
+    /// Downloads of bodies of known content, all the time.
+    pub downloads: Option<Downloads>,
+    /// UDP flows.
+    pub datagrams: Option<Datagrams>,
+}
+
+/// UDP flows to `lab member echo` through the VIP, each with a message per interval.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Datagrams {
+    /// Port at the VIP.
+    pub port: u16,
+    /// How many.
+    pub flows: usize,
+}
+
+/// Downloads from `lab member http` through the VIP.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Downloads {
+    /// Port at the VIP.
+    pub port: u16,
+    /// Under way at any time.
+    pub concurrent: usize,
+    /// Bytes of each.
+    pub bytes: u64,
+    /// Pace of each: it shall last longer than the router needs for a change.
+    pub bytes_per_s: u64,
 }
 
 /// Bars.
@@ -72,9 +172,9 @@ pub struct Bars {
     pub fib_s: f64,
     /// Seconds from the API call to the first connection over a new SE.
     pub first_connection_s: f64,
-    /// Resident memory of an engine with one VS before traffic, MiB.
-    pub engine_idle_rss_mib: u64,
-    /// No flow and no short connection breaks, whatever the router moves. Left out where an engine dies.
+    /// Resident memory of an engine with one VS before traffic, MiB; not looked at without it.
+    pub engine_idle_rss_mib: Option<u64>,
+    /// No flow, no download and no short connection breaks, whatever the router moves, but those that a step's `dies` excuses.
     #[serde(default)]
     pub none_breaks: bool,
 }
@@ -93,6 +193,13 @@ pub struct Step {
     /// are, no flow moves or breaks, no short connection fails.
     #[serde(default)]
     pub undisturbed: bool,
+    /// The SE that dies in the step: the flows that it had break, all of them, and nothing else.
+    pub dies: Option<String>,
+    /// The router must have moved at least this share of the flows, else the step proves nothing.
+    #[serde(default)]
+    pub moved_min_percent: usize,
+    /// The calls must be made within this time.
+    pub calls_within_s: Option<f64>,
 }
 
 /// What a step does.
@@ -142,6 +249,16 @@ pub enum Action {
     /// Starts a node's last process again as it was started before; its route must come back.
     Start {
         /// The node.
+        node: String,
+    },
+    /// Disables an SE through the API: its route must go, its flows stay.
+    Drain {
+        /// The SE.
+        node: String,
+    },
+    /// Enables it again: its route must come back.
+    Undrain {
+        /// The SE.
         node: String,
     },
     /// A change of an object through the API, and what must follow.
@@ -222,6 +339,71 @@ impl SignalName {
             Self::Term => Signal::SIGTERM,
             Self::Stop => Signal::SIGSTOP,
             Self::Cont => Signal::SIGCONT,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scenario(modes: &str) -> Scenario {
+        let text = format!(
+            r#"
+            description = "a scenario"
+            vip = "10.100.0.1"
+            router = "router"
+            segment = "se"
+            client = "client"
+            traffic = {{ port = 80, connections = 1, interval_ms = 100, short_per_s = 0 }}
+            bars = {{ fib_s = 1.0, first_connection_s = 1.0 }}
+            step = []
+            {modes}"#
+        );
+        toml::from_str(&text).unwrap()
+    }
+
+    const TWO: &str = r#"
+        [[mode]]
+        name = "hints"
+        clients = ["client"]
+        found_by = ["hint"]
+        [[mode]]
+        name = "ipv6"
+        clients = ["plain", "client"]
+        vip = "fd00:100::1"
+        found_by = ["hint", "probe"]"#;
+
+    #[test]
+    fn a_scenario_without_modes_is_run_as_it_is() {
+        let all = scenario("").in_modes(None).unwrap();
+        assert_eq!((all.len(), all[0].clients()), (1, vec!["client"]));
+    }
+
+    #[test]
+    fn the_first_mode_is_usual_one_can_be_named_and_all_can_be_run() {
+        let names = |wanted| {
+            let all = scenario(TWO).in_modes(wanted).unwrap();
+            let name = |s: Scenario| s.mode.unwrap().name;
+            all.into_iter().map(name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(None), ["hints"]);
+        assert_eq!(names(Some("ipv6")), ["ipv6"]);
+        assert_eq!(names(Some("all")), ["hints", "ipv6"]);
+    }
+
+    #[test]
+    fn a_mode_has_its_own_clients_and_vip() {
+        let chosen = &scenario(TWO).in_modes(Some("ipv6")).unwrap()[0];
+        assert_eq!(chosen.clients(), ["plain", "client"]);
+        assert_eq!(chosen.vip.to_string(), "fd00:100::1");
+    }
+
+    #[test]
+    fn an_unknown_mode_is_refused_with_those_that_there_are() {
+        for (modes, wanted) in [(TWO, "nonsense"), ("", "all")] {
+            let error = scenario(modes).in_modes(Some(wanted)).unwrap_err();
+            assert!(error.to_string().contains(&format!("no mode {wanted}")));
         }
     }
 }

@@ -161,14 +161,13 @@ impl Topology {
         })
     }
 
-    /// Engines with their address on `segment`.
-    pub fn engines_on(&self, segment: &str) -> Vec<(String, IpAddr)> {
+    /// Engines by their addresses on the segments that are meant.
+    pub fn engines_on(&self, meant: impl Fn(&str) -> bool) -> BTreeMap<IpAddr, String> {
         let engines = self.nodes.iter().filter(|n| n.engine.is_some());
-        engines
-            .filter_map(|n| {
-                let link = n.links.iter().find(|l| l.segment == segment)?;
-                Some((n.name.clone(), link.ip()?))
-            })
+        let links = engines.flat_map(|n| n.links.iter().map(move |l| (n, l)));
+        let named = links.filter(|(_, link)| meant(&link.segment));
+        named
+            .flat_map(|(node, link)| link.ips().map(|ip| (ip, node.name.clone())))
             .collect()
     }
 

@@ -11,16 +11,19 @@ use serde_json::json;
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Room for bursts while the reader waits for a core.
 const RECEIVE_BUFFER_LEN: usize = 8 << 20;
-/// Ethernet, the longest IPv4 header and TCP flags.
+/// Ethernet, the longest IPv4 header (IPv6: without extension headers) and TCP flags.
 const SNAP_LEN: u32 = 14 + 60 + 20;
 /// A flow silent for so long is forgotten at the next mark; long-lived ones speak ten times a second.
 const FORGET_AFTER: Duration = Duration::from_secs(5);
+/// Protocol numbers of IP.
+const TCP: u8 = 6;
+const UDP: u8 = 17;
 /// ETH_P_ALL in network byte order, as AF_PACKET wants its protocol.
 const ALL_PROTOCOLS: i32 = 0x0300;
 
@@ -29,7 +32,7 @@ const ALL_PROTOCOLS: i32 = 0x0300;
 pub struct Args {
     /// The VIP.
     #[arg(long)]
-    vip: Ipv4Addr,
+    vip: IpAddr,
     /// Interfaces towards the next hops.
     #[arg(long, required = true, value_delimiter = ',')]
     interface: Vec<String>,
@@ -48,7 +51,7 @@ pub struct Flow {
     last_seen: Instant,
 }
 
-type Flows = BTreeMap<SocketAddrV4, Flow>;
+type Flows = BTreeMap<SocketAddr, Flow>;
 
 /// Watches until standard input ends.
 pub(super) fn run(args: &Args) -> Result<()> {
@@ -76,7 +79,9 @@ fn open(args: &Args) -> Result<Socket> {
             .with_context(|| format!("interface {name}"))?;
         indexes.push(index);
     }
-    socket.attach_filter(&filter(args.vip, &indexes))?;
+    let program = filter(args.vip, &indexes);
+    let program = program.iter().map(|i| SockFilter::new(i.0, i.1, i.2, i.3));
+    socket.attach_filter(&program.collect::<Vec<_>>())?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER_LEN).ok();
     drain(&socket)?;
     Ok(socket)
@@ -90,8 +95,11 @@ fn drain(mut socket: &Socket) -> Result<()> {
     Ok(())
 }
 
-/// Classic BPF: outgoing, by one of the interfaces, IPv4, TCP, to the VIP.
-fn filter(vip: Ipv4Addr, interfaces: &[u32]) -> Vec<SockFilter> {
+/// Code, jumps (true, false) and operand.
+type Instruction = (u16, u8, u8, u32);
+
+/// Classic BPF: outgoing, by one of the interfaces, of the VIP's family, TCP or UDP, to the VIP.
+fn filter(vip: IpAddr, interfaces: &[u32]) -> Vec<Instruction> {
     const LOAD_WORD: u16 = 0x20;
     const LOAD_HALF: u16 = 0x28;
     const LOAD_BYTE: u16 = 0x30;
@@ -99,25 +107,36 @@ fn filter(vip: Ipv4Addr, interfaces: &[u32]) -> Vec<SockFilter> {
     const RETURN: u16 = 0x06;
     const PACKET_TYPE: u32 = 0xffff_f004; // SKF_AD_OFF + SKF_AD_PKTTYPE
     const INTERFACE: u32 = 0xffff_f008; // SKF_AD_OFF + SKF_AD_IFINDEX
-    let checks = [
-        (LOAD_WORD, PACKET_TYPE, 4), // PACKET_OUTGOING
-        (LOAD_HALF, 12, 0x0800),
-        (LOAD_BYTE, 23, 6),
-        (LOAD_WORD, 30, u32::from(vip)),
+    const OUTGOING: u32 = 4; // PACKET_OUTGOING
+    let protocols = [TCP, UDP].map(u32::from).to_vec();
+    let mut checks = vec![
+        (LOAD_WORD, INTERFACE, interfaces.to_vec()),
+        (LOAD_WORD, PACKET_TYPE, vec![OUTGOING]),
     ];
-    let count = u8::try_from(interfaces.len()).unwrap_or(u8::MAX);
-    let mut program = vec![SockFilter::new(LOAD_WORD, 0, 0, INTERFACE)];
-    for (done, index) in (0..count).zip(interfaces) {
-        // A hit jumps over the other comparisons and over the "none of them" that follows the last.
-        program.push(SockFilter::new(JUMP_EQUAL, count - done, 0, *index));
+    match vip {
+        IpAddr::V4(vip) => checks.extend([
+            (LOAD_HALF, 12, vec![0x0800]),
+            (LOAD_BYTE, 23, protocols),
+            (LOAD_WORD, 30, vec![vip.to_bits()]),
+        ]),
+        IpAddr::V6(vip) => {
+            checks.extend([(LOAD_HALF, 12, vec![0x86dd]), (LOAD_BYTE, 20, protocols)]);
+            let words = [96, 64, 32, 0].map(|shift| (vip.to_bits() >> shift) as u32);
+            let loads = (38..).step_by(4).zip(words);
+            checks.extend(loads.map(|(at, word)| (LOAD_WORD, at, vec![word])));
+        }
     }
-    program.push(SockFilter::new(RETURN, 0, 0, 0));
+    let mut program = Vec::new();
     for (load, offset, wanted) in checks {
-        program.push(SockFilter::new(load, 0, 0, offset));
-        program.push(SockFilter::new(JUMP_EQUAL, 1, 0, wanted));
-        program.push(SockFilter::new(RETURN, 0, 0, 0));
+        program.push((load, 0, 0, offset));
+        let count = u8::try_from(wanted.len()).unwrap_or(u8::MAX);
+        for (done, value) in (0..count).zip(wanted) {
+            // A hit jumps over the other comparisons and over the "none of them" that follows the last.
+            program.push((JUMP_EQUAL, count - done, 0, value));
+        }
+        program.push((RETURN, 0, 0, 0));
     }
-    program.push(SockFilter::new(RETURN, 0, 0, SNAP_LEN));
+    program.push((RETURN, 0, 0, SNAP_LEN));
     program
 }
 
@@ -137,21 +156,26 @@ fn lock(flows: &Mutex<Flows>) -> MutexGuard<'_, Flows> {
 #[derive(Debug, PartialEq, Eq)]
 struct Packet {
     next_hop: [u8; 6],
-    source: SocketAddrV4,
+    source: SocketAddr,
     is_syn: bool,
 }
 
 impl Packet {
     fn parse(frame: &[u8]) -> Option<Self> {
         let ip = frame.get(14..)?;
-        let header_len = usize::from(ip.first()? & 0x0f) * 4;
-        let address: [u8; 4] = ip.get(12..16)?.try_into().ok()?;
-        let tcp = ip.get(header_len..)?;
-        let port = u16::from_be_bytes(tcp.get(..2)?.try_into().ok()?);
+        let (protocol, header_len, address) = if ip.first()? >> 4 == 4 {
+            let address: [u8; 4] = ip.get(12..16)?.try_into().ok()?;
+            (ip[9], usize::from(ip[0] & 0x0f) * 4, IpAddr::from(address))
+        } else {
+            let address: [u8; 16] = ip.get(8..24)?.try_into().ok()?;
+            (ip[6], 40, Ipv6Addr::from(address).into())
+        };
+        let transport = ip.get(header_len..)?;
+        let port = u16::from_be_bytes(transport.get(..2)?.try_into().ok()?);
         Some(Self {
             next_hop: frame.get(..6)?.try_into().ok()?,
-            source: SocketAddrV4::new(address.into(), port),
-            is_syn: tcp.get(13)? & 0x12 == 0x02,
+            source: SocketAddr::new(address, port),
+            is_syn: protocol == TCP && transport.get(13)? & 0x12 == 0x02,
         })
     }
 
@@ -211,13 +235,15 @@ fn mark(flows: &mut Flows) {
 mod tests {
     use super::*;
 
-    const CLIENT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), 40_000);
+    use std::net::Ipv4Addr;
+
+    const CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), 40_000);
 
     fn frame(mac_end: u8, flags: u8) -> Vec<u8> {
         let mut frame = vec![0; 54];
         frame[5] = mac_end;
-        frame[14] = 0x45;
-        frame[26..30].copy_from_slice(&CLIENT.ip().octets());
+        (frame[14], frame[23]) = (0x45, TCP);
+        frame[26..30].copy_from_slice(&[10, 0, 0, 2]);
         frame[34..36].copy_from_slice(&CLIENT.port().to_be_bytes());
         frame[47] = flags;
         frame
@@ -259,6 +285,88 @@ mod tests {
     #[test]
     fn a_short_frame_is_no_packet() {
         assert_eq!(Packet::parse(&frame(1, 2)[..40]), None);
+        assert_eq!(Packet::parse(&frame6()[..60]), None);
         assert_eq!(Packet::parse(&[]), None);
+    }
+
+    /// A SYN of fd00::2, port 40,000, to fd00:100::1.
+    fn frame6() -> Vec<u8> {
+        let mut frame = vec![0; 74];
+        frame[5] = 1;
+        frame[12..14].copy_from_slice(&[0x86, 0xdd]);
+        (frame[14], frame[20]) = (0x60, 6);
+        let address = |text: &str| text.parse::<Ipv6Addr>().unwrap().octets();
+        frame[22..38].copy_from_slice(&address("fd00::2"));
+        frame[38..54].copy_from_slice(&address("fd00:100::1"));
+        frame[54..56].copy_from_slice(&40_000_u16.to_be_bytes());
+        frame[67] = 0x02;
+        frame
+    }
+
+    #[test]
+    fn an_ipv6_frame_is_read_too() {
+        let packet = Packet::parse(&frame6()).unwrap();
+        assert_eq!(packet.source, "[fd00::2]:40000".parse().unwrap());
+        assert!(packet.is_syn);
+    }
+
+    #[test]
+    fn a_datagram_begins_no_flow_anew() {
+        let mut datagram = frame(2, 0x02);
+        datagram[23] = UDP;
+        assert!(!Packet::parse(&datagram).unwrap().is_syn);
+        assert!(
+            Packet::parse(&datagram[..42]).is_some(),
+            "shorter than a TCP header"
+        );
+    }
+
+    /// What the kernel does with the filter's loads and comparisons of the packet itself.
+    fn passes(program: &[Instruction], frame: &[u8]) -> bool {
+        let (mut at, mut loaded) = (0, 0);
+        loop {
+            let (code, if_true, if_false, k) = program[at];
+            let from = k as usize;
+            let word = |length: usize| {
+                let bytes = frame.get(from..from + length).unwrap_or_default();
+                bytes
+                    .iter()
+                    .fold(0, |sum, byte| sum << 8 | u32::from(*byte))
+            };
+            at += 1;
+            match code {
+                0x20 if k >= 0xffff_f000 => loaded = 4, // outgoing, by interface 4
+                0x20 => loaded = word(4),
+                0x28 => loaded = word(2),
+                0x30 => loaded = word(1),
+                0x15 if loaded == k => at += usize::from(if_true),
+                0x15 => at += usize::from(if_false),
+                _ => return k > 0,
+            }
+        }
+    }
+
+    #[test]
+    fn the_filter_passes_the_vip_of_its_family_by_its_interfaces() {
+        let mut frame4 = frame(1, 2);
+        frame4[12..14].copy_from_slice(&[0x08, 0x00]);
+        frame4[30..34].copy_from_slice(&[10, 100, 0, 1]);
+        let (mut udp, mut icmp) = (frame4.clone(), frame4.clone());
+        (udp[23], icmp[23]) = (UDP, 1);
+        let (vip4, vip6) = ("10.100.0.1", "fd00:100::1");
+        for (vip, frame, interfaces, wanted) in [
+            (vip4, &frame4, vec![4], true),
+            (vip4, &frame4, vec![3, 4], true),
+            (vip4, &frame4, vec![3], false),
+            ("10.100.0.2", &frame4, vec![4], false),
+            (vip6, &frame6(), vec![4], true),
+            ("fd00:100::2", &frame6(), vec![4], false),
+            (vip6, &frame4, vec![4], false),
+            (vip4, &udp, vec![4], true),
+            (vip4, &icmp, vec![4], false),
+        ] {
+            let program = filter(vip.parse().unwrap(), &interfaces);
+            assert_eq!(passes(&program, frame), wanted, "{vip} {interfaces:?}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! `lab member echo`: one task per connection, each ended by its client.
+//! `lab member echo`: one task per connection, each ended by its client, and one for all datagrams.
 
 use super::frame::Frame;
 use anyhow::{Context, Result};
@@ -6,10 +6,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 /// Pause after a failed accept (no file descriptors left), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Longest datagram that is answered; the clients' have 84 bytes.
+const DATAGRAM_LEN_MAX: usize = 2048;
 
 /// Arguments of `lab member echo`.
 #[derive(Debug, clap::Args)]
@@ -24,6 +27,7 @@ pub struct Args {
 
 /// Serves until it is killed.
 pub(super) fn run(args: Args) -> Result<()> {
+    super::raise_descriptors();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -35,6 +39,11 @@ async fn serve(args: Args) -> Result<()> {
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("listen on {}", args.listen))?;
+    let datagrams = UdpSocket::bind(args.listen)
+        .await
+        .with_context(|| format!("bind UDP {}", args.listen))?;
+    // Ends with the process.
+    tokio::spawn(answer(datagrams, args.name.clone()));
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
@@ -43,6 +52,19 @@ async fn serve(args: Args) -> Result<()> {
                 tokio::spawn(async move { converse(stream, &banner).await.ok() });
             }
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+        }
+    }
+}
+
+/// A datagram comes back behind a line that says who answers, and which socket it sees: it tells who serves the flow.
+async fn answer(socket: UdpSocket, name: String) {
+    let mut buffer = [0; DATAGRAM_LEN_MAX];
+    loop {
+        // An error is about an earlier answer that nobody took.
+        if let Ok((length, peer)) = socket.recv_from(&mut buffer).await {
+            let line = format!("{name} {peer}\n");
+            let answer = [line.as_bytes(), &buffer[..length]].concat();
+            socket.send_to(&answer, peer).await.ok();
         }
     }
 }

@@ -3,23 +3,22 @@
 //! ```text
 //!  stdin ─thread─▶ orders ─▶ main task ──▶ stdout: a report each 200 ms, a reply per order
 //!                              │ owns
-//!            ┌─────────────────┼───────────────────┐
-//!      long-lived × N     short × R/s          pacer (starts the short ones)
-//!            └───── all share Books, on one thread ┘
+//!            ┌─────────────────┼───────────────┬───────────────┐
+//!      long-lived × N     short × R/s     downloads × M     pacer (starts the short ones)
+//!            └───── all share Books, on one thread ────────────┘
 //! ```
 //! All tasks live on one thread and share the books; each short one ends with its connection or its deadline,
-//! a long-lived one when its flow breaks. All end with the process. Source ports are handed out in sequence from
-//! a random start, so no flow of a run has the 4-tuple of an earlier one.
+//! a long-lived one when its flow breaks, a download follows the one before it. All end with the process. Source
+//! ports are handed out in sequence from a random start, so no flow of a run has the 4-tuple of an earlier one.
 
 use super::frame::{Frame, read_banner};
 use super::{Order, now_us, orders, say};
-use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -28,6 +27,12 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
+mod datagram;
+mod download;
+mod report;
+
+pub use report::{EngineShare, Failure, Report};
+
 /// Between two reports.
 const REPORT_INTERVAL: Duration = Duration::from_millis(200);
 /// A flow without an answer for so long is broken: longer than any retransmission of a live one in the lab.
@@ -35,7 +40,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Orders waiting; the scenario waits for each answer, so one is usual.
 const ORDERS_MAX: usize = 16;
 /// Source ports handed out; below are well-known services, above nothing.
-const PORTS: std::ops::Range<u16> = 10_000..65_000;
+pub const PORTS: std::ops::Range<u16> = 10_000..65_000;
 /// Ports tried before a connection is given up: those in TIME_WAIT are skipped.
 const PORT_ATTEMPTS_MAX: usize = 100;
 /// Failed short connections that are kept with their port, per mark.
@@ -56,51 +61,30 @@ pub struct Args {
     /// Short connections per second; 0 for none.
     #[arg(long, default_value_t = 200)]
     short_per_s: u32,
-}
-
-/// A report: what happened since the last mark, except `alive`, which is now.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Report {
-    /// Wall clock, microseconds.
-    pub t_us: u64,
-    /// Long-lived connections that work.
-    pub alive: usize,
-    /// Messages exchanged and found right.
-    pub exchanges: u64,
-    /// Long-lived connections that broke.
-    pub broken: Vec<Failure>,
-    /// Longest time between a message and its answer, milliseconds.
-    pub longest_gap_ms: u64,
-    /// Short connections that did all they should.
-    pub short_ok: u64,
-    /// Short connections that failed.
-    pub short_failed: u64,
-    /// The first of them.
-    pub short_failures: Vec<Failure>,
-    /// Connections by the SE that the server saw: first one (microseconds) and count.
-    pub engines: BTreeMap<IpAddr, EngineShare>,
-}
-
-/// Connections over one SE.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-pub struct EngineShare {
-    /// When the first connection over it worked, wall clock in microseconds.
-    pub first_us: u64,
-    /// Short connections since the last `share` order.
-    pub share: u64,
-}
-
-/// A flow that broke.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Failure {
-    /// Its source port.
-    pub port: u16,
-    /// Why, in a word.
-    pub reason: String,
-    /// The SE it went over, as far as the server had said so.
-    pub engine: Option<IpAddr>,
-    /// When, wall clock in microseconds.
-    pub t_us: u64,
+    /// First source port: another client has others, so that a port names a flow.
+    #[arg(long, default_value_t = PORTS.start)]
+    first_port: u16,
+    /// The one after the last.
+    #[arg(long, default_value_t = PORTS.end)]
+    end_port: u16,
+    /// Where `lab member http` is reached.
+    #[arg(long)]
+    download_from: Option<SocketAddr>,
+    /// Downloads under way at any time.
+    #[arg(long, default_value_t = 0)]
+    downloads: usize,
+    /// Bytes of each.
+    #[arg(long, default_value_t = 8 << 20)]
+    download_bytes: u64,
+    /// Its pace.
+    #[arg(long, default_value_t = 2 << 20)]
+    download_bytes_per_s: u64,
+    /// Where `lab member echo` is reached by UDP.
+    #[arg(long)]
+    datagrams_to: Option<SocketAddr>,
+    /// UDP flows, each with a message per interval.
+    #[arg(long, default_value_t = 0)]
+    datagram_flows: usize,
 }
 
 /// What all tasks share.
@@ -108,9 +92,13 @@ struct Books {
     args: Args,
     next_port: u16,
     report: Report,
-    /// Source ports of living long-lived connections.
-    ports: BTreeMap<u64, u16>,
-    /// Long-lived connections that are being opened.
+    /// Living long-lived connections: source port and the SE that the server saw.
+    flows: BTreeMap<u64, (u16, Option<IpAddr>)>,
+    /// Source ports of downloads under way.
+    downloading: BTreeSet<u16>,
+    /// Source ports of living UDP flows.
+    datagrams: BTreeMap<u64, u16>,
+    /// Long-lived connections and UDP flows that are being opened.
     opening: usize,
     /// Ends the long-lived connections, living or not.
     tasks: Vec<AbortHandle>,
@@ -123,6 +111,11 @@ type Shared = Rc<RefCell<Books>>;
 
 /// Sends until standard input ends or says `stop`.
 pub(super) fn run(args: Args) -> Result<()> {
+    ensure!(
+        args.first_port < args.end_port,
+        "--first-port must be below --end-port"
+    );
+    super::raise_descriptors();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -136,9 +129,11 @@ pub(super) fn run(args: Args) -> Result<()> {
 async fn attend(books: Shared, mut orders: mpsc::Receiver<Order>) -> Result<()> {
     say(&json!({ "ready": true }))?;
     open_missing(&books).await;
+    datagram::open_missing(&books).await;
     if books.borrow().args.short_per_s > 0 {
         spawn_local(pace(Rc::clone(&books)));
     }
+    download::start(&books);
     let mut reports = interval(REPORT_INTERVAL);
     loop {
         // Cancel safe: both lose nothing when the other is ready first.
@@ -161,30 +156,32 @@ async fn obey(books: &Shared, order: &Order) -> Result<()> {
             .engines
             .values_mut()
             .for_each(|e| e.share = 0),
-        "reopen" => open_missing(books).await,
+        "reopen" => {
+            open_missing(books).await;
+            datagram::open_missing(books).await;
+        }
         "renew" => {
             books.borrow_mut().end_all();
             open_missing(books).await;
+            datagram::open_missing(books).await;
         }
         "report" => settle(books).await,
         other => {
             return say(&json!({ "reply": order.id, "error": format!("unknown order {other}") }));
         }
     }
-    let (report, ports) = {
+    let (report, flows) = {
         let books = books.borrow();
-        (
-            books.now(),
-            books.ports.values().copied().collect::<Vec<_>>(),
-        )
+        let flows: BTreeMap<u16, Option<IpAddr>> = books.flows.values().copied().collect();
+        (books.now(), flows)
     };
-    say(&json!({ "reply": order.id, "report": report, "ports": ports }))
+    say(&json!({ "reply": order.id, "report": report, "flows": flows }))
 }
 
 /// Opens long-lived connections until there are as many as there should be, and waits until each works or failed.
 async fn open_missing(books: &Shared) {
     let wanted = books.borrow().args.connections;
-    while books.borrow().ports.len() + books.borrow().opening < wanted {
+    while books.borrow().flows.len() + books.borrow().opening < wanted {
         books.borrow_mut().opening += 1;
         let task = spawn_local(live(Rc::clone(books)));
         books.borrow_mut().tasks.push(task.abort_handle());
@@ -214,10 +211,11 @@ async fn live(books: Shared) {
         Ok(connection) => connection,
         Err(failure) => return books.borrow_mut().report.broken.push(failure),
     };
-    books.borrow_mut().ports.insert(flow, connection.port);
+    let lives = (connection.port, connection.engine);
+    books.borrow_mut().flows.insert(flow, lives);
     let failure = connection.converse(&books, flow).await;
     let mut books = books.borrow_mut();
-    books.ports.remove(&flow);
+    books.flows.remove(&flow);
     books.report.broken.push(failure);
 }
 
@@ -260,9 +258,9 @@ struct Connection {
 impl Connection {
     /// Connects and reads the banner.
     async fn open(books: &Shared) -> Result<Self, Failure> {
-        let socket = books.borrow_mut().socket();
-        let (socket, port) = socket.map_err(|e| failure_of(0, None, &e))?;
         let target = books.borrow().args.target;
+        let socket = books.borrow_mut().socket(target);
+        let (socket, port) = socket.map_err(|e| failure_of(0, None, &e))?;
         let opened = within(async {
             let mut stream = socket.connect(target).await?;
             stream.set_nodelay(true)?;
@@ -352,10 +350,12 @@ fn reason(error: &io::Error) -> String {
 impl Books {
     fn new(args: Args) -> Shared {
         Rc::new(RefCell::new(Self {
+            next_port: rand::random_range(args.first_port..args.end_port),
             args,
-            next_port: rand::random_range(PORTS),
             report: Report::default(),
-            ports: BTreeMap::new(),
+            flows: BTreeMap::new(),
+            downloading: BTreeSet::new(),
+            datagrams: BTreeMap::new(),
             opening: 0,
             tasks: Vec::new(),
             visits: BTreeSet::new(),
@@ -368,23 +368,33 @@ impl Books {
         self.next_flow
     }
 
-    /// A socket on the next free source port.
-    fn socket(&mut self) -> io::Result<(TcpSocket, u16)> {
+    /// A socket on the next free source port, of the target's family.
+    fn socket(&mut self, target: SocketAddr) -> io::Result<(TcpSocket, u16)> {
         for _ in 0..PORT_ATTEMPTS_MAX {
-            let port = self.next_port;
-            self.next_port = if port + 1 < PORTS.end {
-                port + 1
+            let port = self.new_port();
+            let (socket, any) = if target.is_ipv4() {
+                (TcpSocket::new_v4()?, Ipv4Addr::UNSPECIFIED.into())
             } else {
-                PORTS.start
+                (TcpSocket::new_v6()?, Ipv6Addr::UNSPECIFIED.into())
             };
-            let socket = TcpSocket::new_v4()?;
-            match socket.bind((Ipv4Addr::UNSPECIFIED, port).into()) {
+            match socket.bind(SocketAddr::new(any, port)) {
                 Ok(()) => return Ok((socket, port)),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => (),
                 Err(error) => return Err(error),
             }
         }
         Err(io::ErrorKind::AddrInUse.into())
+    }
+
+    fn new_port(&mut self) -> u16 {
+        let port = self.next_port;
+        let next = port + 1;
+        self.next_port = if next < self.args.end_port {
+            next
+        } else {
+            self.args.first_port
+        };
+        port
     }
 
     fn meet(&mut self, engine: Option<IpAddr>) {
@@ -397,8 +407,12 @@ impl Books {
 
     fn count_exchange(&mut self, took: Duration) {
         self.report.exchanges += 1;
-        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        self.report.longest_gap_ms = self.report.longest_gap_ms.max(took_ms);
+        self.count_gap(took);
+    }
+
+    fn count_gap(&mut self, waited: Duration) {
+        let waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+        self.report.longest_gap_ms = self.report.longest_gap_ms.max(waited_ms);
     }
 
     fn count_short(&mut self, result: Result<Option<IpAddr>, Failure>) {
@@ -417,22 +431,27 @@ impl Books {
         }
     }
 
-    /// Closes all long-lived connections; they do not count as broken.
+    /// Closes all long-lived connections and UDP flows; they do not count as broken.
     fn end_all(&mut self) {
         self.tasks.drain(..).for_each(|task| task.abort());
         self.opening = 0;
-        self.ports.clear();
+        self.flows.clear();
+        self.datagrams.clear();
     }
 
     /// From here on everything is counted anew.
     fn mark(&mut self) {
-        self.report = Report::default();
+        self.report = Report {
+            download_ports: self.downloading.clone(),
+            ..Report::default()
+        };
     }
 
     fn now(&self) -> Report {
         Report {
             t_us: now_us(),
-            alive: self.ports.len(),
+            alive: self.flows.len(),
+            datagram_flows: self.datagrams.len(),
             ..self.report.clone()
         }
     }

@@ -1,11 +1,15 @@
 //! From what was observed in a step to a row of the table and to what did not hold. Pure: tests need no lab.
 
-use super::Bars;
+use super::{Bars, Way};
 use crate::member::traffic::{Failure, Report};
 use crate::router::Session;
-use cli::output::table::{Column, Row};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+mod resiliency;
+
+pub use resiliency::{Client, Found, Known, Rules};
 
 /// A flow as the capture reports it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -44,7 +48,7 @@ pub struct Observation {
     pub step: String,
     /// SEs that the controller has assigned.
     pub assigned: BTreeSet<String>,
-    /// SEs that a fault has taken away on purpose.
+    /// SEs that announce nothing on purpose: a fault has taken them away, or they drain.
     pub lost: BTreeSet<String>,
     /// SEs in the router's kernel FIB at the end.
     pub fib: BTreeSet<String>,
@@ -58,12 +62,28 @@ pub struct Observation {
     pub share: BTreeMap<String, u64>,
     /// Long-lived connections there should be.
     pub connections: usize,
-    /// Source ports of those that lived when the step began.
-    pub ports: BTreeSet<u16>,
+    /// UDP flows there should be.
+    pub datagram_flows: usize,
+    /// Those that lived when the step began, by source port: the SE that each lived on.
+    pub owners: BTreeMap<u16, String>,
     /// Flows by source port.
     pub flows: BTreeMap<u16, Flow>,
     /// SE by MAC address.
     pub engines_by_mac: BTreeMap<String, String>,
+    /// SE by the address that servers see.
+    pub engines_by_address: BTreeMap<IpAddr, String>,
+    /// Where the flows come from.
+    pub clients: Vec<Client>,
+    /// Owners that the SEs had found by asking when the step began.
+    pub known_before: Known,
+    /// And at its end.
+    pub known: Known,
+    /// Packets by verdict in this step, of all SEs.
+    pub packets: BTreeMap<String, u64>,
+    /// Seconds from the first call to the last.
+    pub calls_took_s: f64,
+    /// What the step demands of its own.
+    pub rules: Rules,
     /// The client's own counts.
     pub report: Report,
     /// Of a step that must not be noticed.
@@ -91,8 +111,24 @@ pub struct StepResult {
     pub flows: usize,
     /// Those that the router really sent to another next hop.
     pub flows_moved: usize,
+    /// How the owners of those were found.
+    pub found: Found,
+    /// Packets by verdict, of all SEs.
+    pub packets: BTreeMap<String, u64>,
     /// Those that broke, by the client's check.
     pub flows_broken: usize,
+    /// Flows of the SE that died, where one did.
+    pub died_with: Option<usize>,
+    /// Downloads that came whole and right.
+    pub downloads_ok: u64,
+    /// Downloads under way whose packets the router sent to another next hop.
+    pub downloads_moved: usize,
+    /// Downloads that failed.
+    pub downloads_failed: usize,
+    /// UDP flows at the end of the step.
+    pub datagram_flows: usize,
+    /// UDP flows that broke.
+    pub datagrams_broken: usize,
     /// Why they broke.
     pub broken_reasons: BTreeMap<String, usize>,
     /// Messages exchanged on long-lived flows.
@@ -101,72 +137,12 @@ pub struct StepResult {
     pub short_ok: u64,
     /// Short connections that failed.
     pub short_failed: u64,
-    /// Longest time between a message and its answer.
+    /// Longest time that a flow waited for an answer or for more of a download.
     pub longest_gap_ms: u64,
     /// Sessions of the traffic's router that the step left alone; of a step that may touch them, nothing.
     pub sessions_kept: Option<usize>,
     /// What did not hold; empty is good.
     pub violations: Vec<String>,
-}
-
-impl Row for StepResult {
-    const COLUMNS: &'static [Column<Self>] = &[
-        Column::new("STEP", |r| r.step.clone()),
-        Column::new("SES", |r| r.engines.len().to_string()),
-        Column::new("NEXT HOPS", |r| shorten(&r.next_hops)),
-        Column::new("NEW CONNECTIONS %", |r| percentages(&r.share)),
-        Column::new("API→FIB s", |r| seconds(r.api_to_fib_s)),
-        Column::new("FIRST CONN s", |r| seconds(r.first_connection_s)),
-        Column::new("MOVED", |r| format!("{}/{}", r.flows_moved, r.flows)),
-        Column::new("BROKEN", |r| r.flows_broken.to_string()),
-        Column::new("SHORT OK/FAILED", |r| {
-            format!("{}/{}", r.short_ok, r.short_failed)
-        }),
-        Column::wide("GAP ms", |r| r.longest_gap_ms.to_string()),
-        Column::wide("SESSIONS KEPT", |r| {
-            r.sessions_kept.map(|n| n.to_string()).unwrap_or_default()
-        }),
-        Column::wide("REASONS", |r| counts(&r.broken_reasons)),
-        Column::new("HOLDS", |r| {
-            if r.violations.is_empty() { "yes" } else { "NO" }.to_owned()
-        }),
-    ];
-}
-
-fn seconds(value: Option<f64>) -> String {
-    value.map(|s| format!("{s:.3}")).unwrap_or_default()
-}
-
-/// `se-1 se-2` as `se-1,2`: what the names have in common stands once.
-fn shorten(names: &[String]) -> String {
-    let split: Vec<_> = names
-        .iter()
-        .map(|n| n.rsplit_once('-').unwrap_or(("", n)))
-        .collect();
-    let Some((prefix, _)) = split.first() else {
-        return String::new();
-    };
-    if prefix.is_empty() || split.iter().any(|(p, _)| p != prefix) {
-        return names.join(" ");
-    }
-    let numbers: Vec<_> = split.iter().map(|(_, n)| *n).collect();
-    format!("{prefix}-{}", numbers.join(","))
-}
-
-fn percentages(share: &BTreeMap<String, f64>) -> String {
-    let cells: Vec<_> = share
-        .values()
-        .map(|s| format!("{:.0}", s * 100.0))
-        .collect();
-    cells.join(" ")
-}
-
-fn counts(reasons: &BTreeMap<String, usize>) -> String {
-    let cells: Vec<_> = reasons
-        .iter()
-        .map(|(reason, count)| format!("{count} {reason}"))
-        .collect();
-    cells.join(", ")
 }
 
 /// Judges a step.
@@ -177,6 +153,8 @@ pub fn judge(seen: &Observation, bars: &Bars) -> StepResult {
         .violations
         .extend(flow_violations(seen, bars.none_breaks));
     result.violations.extend(disturbances(seen, &result));
+    let of_step = resiliency::violations(seen, &result);
+    result.violations.extend(of_step);
     result
 }
 
@@ -204,13 +182,17 @@ fn measure(seen: &Observation) -> StepResult {
             .collect(),
         api_to_fib_s: longest(seen.api_to_fib_s.iter().copied().flatten()),
         first_connection_s: longest(seen.first_connection_s.values().copied()),
-        flows: seen.ports.len(),
-        flows_moved: seen
-            .ports
-            .iter()
-            .filter(|p| seen.flows.get(p).is_some_and(|f| f.moves > 0))
-            .count(),
+        flows: seen.owners.len(),
+        flows_moved: seen.moved(seen.owners.keys()),
+        found: resiliency::found(seen),
+        packets: seen.packets.clone(),
         flows_broken: seen.report.broken.len(),
+        died_with: resiliency::died_with(seen).map(|flows| flows.len()),
+        downloads_ok: seen.report.downloads_ok,
+        downloads_moved: seen.moved(&seen.report.download_ports),
+        downloads_failed: seen.report.downloads_failed.len(),
+        datagram_flows: seen.report.datagram_flows,
+        datagrams_broken: seen.report.datagrams_broken.len(),
         broken_reasons,
         exchanges: seen.report.exchanges,
         short_ok: seen.report.short_ok,
@@ -218,6 +200,14 @@ fn measure(seen: &Observation) -> StepResult {
         longest_gap_ms: seen.report.longest_gap_ms,
         sessions_kept: seen.calm.as_ref().map(Calm::kept),
         violations: seen.violations.clone(),
+    }
+}
+
+impl Observation {
+    /// How many of these the router sent to another next hop.
+    fn moved<'a>(&self, ports: impl IntoIterator<Item = &'a u16>) -> usize {
+        let moved = |port: &&u16| self.flows.get(port).is_some_and(|f| f.moves > 0);
+        ports.into_iter().filter(moved).count()
     }
 }
 
@@ -280,18 +270,25 @@ fn set(names: &BTreeSet<String>) -> String {
 
 fn flow_violations(seen: &Observation, none_breaks: bool) -> Vec<String> {
     let mut violations = Vec::new();
-    if seen.ports.len() != seen.connections {
+    if seen.owners.len() != seen.connections {
         violations.push(format!(
             "the step began with {} long-lived connections instead of {}",
-            seen.ports.len(),
+            seen.owners.len(),
             seen.connections
         ));
+    }
+    let udp = seen.report.datagram_flows + seen.report.datagrams_broken.len();
+    if udp < seen.datagram_flows {
+        let wanted = seen.datagram_flows;
+        violations.push(format!("there were {udp} UDP flows instead of {wanted}"));
     }
     if seen.report.exchanges == 0 && seen.connections > 0 {
         violations.push("no message was exchanged".to_owned());
     }
     for (kind, failures) in [
         ("flow", &seen.report.broken),
+        ("download", &seen.report.downloads_failed),
+        ("UDP flow", &seen.report.datagrams_broken),
         ("short connection", &seen.report.short_failures),
     ] {
         let why = if none_breaks {
@@ -299,14 +296,16 @@ fn flow_violations(seen: &Observation, none_breaks: bool) -> Vec<String> {
         } else {
             "although the router moved nothing"
         };
-        let counts = |f: &&Failure| none_breaks || !is_explained(seen, f);
-        let unexplained: Vec<_> = failures.iter().filter(counts).collect();
-        if let Some(first) = unexplained.first() {
+        let excused = |f: &&Failure| match none_breaks {
+            true => resiliency::is_of_the_dead(seen, f),
+            false => is_explained(seen, f),
+        };
+        let unexplained: Vec<_> = failures.iter().filter(|f| !excused(f)).collect();
+        if !unexplained.is_empty() {
             violations.push(format!(
-                "{} {kind}(s) failed {why} (first: {} from port {})",
+                "{} {kind}(s) failed {why}: {}",
                 unexplained.len(),
-                first.reason,
-                first.port
+                resiliency::names(seen, &unexplained)
             ));
         }
     }
@@ -349,254 +348,4 @@ fn is_explained(seen: &Observation, failure: &Failure) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::member::traffic::EngineShare;
-
-    const BARS: Bars = Bars {
-        fib_s: 1.0,
-        first_connection_s: 2.0,
-        engine_idle_rss_mib: 40,
-        none_breaks: false,
-    };
-
-    fn names(list: &[&str]) -> BTreeSet<String> {
-        list.iter().map(|n| (*n).to_owned()).collect()
-    }
-
-    fn failure(port: u16) -> Failure {
-        Failure {
-            port,
-            reason: "reset".into(),
-            engine: None,
-            t_us: 1,
-        }
-    }
-
-    /// One flow on se-1, and se-2 came in.
-    fn scaled_out() -> Observation {
-        let flow = Flow {
-            from: "a".into(),
-            to: "a".into(),
-            moves: 0,
-        };
-        Observation {
-            step: "1→2".into(),
-            assigned: names(&["se-1", "se-2"]),
-            fib: names(&["se-1", "se-2"]),
-            new: names(&["se-2"]),
-            api_to_fib_s: vec![Some(0.2)],
-            first_connection_s: BTreeMap::from([("se-2".into(), 0.3)]),
-            share: BTreeMap::from([("se-1".into(), 30), ("se-2".into(), 10)]),
-            connections: 1,
-            ports: BTreeSet::from([1000]),
-            flows: BTreeMap::from([(1000, flow)]),
-            engines_by_mac: BTreeMap::from([
-                ("a".into(), "se-1".into()),
-                ("b".into(), "se-2".into()),
-            ]),
-            report: Report {
-                exchanges: 10,
-                engines: BTreeMap::from([([10, 0, 0, 1].into(), EngineShare::default())]),
-                ..Report::default()
-            },
-            ..Observation::default()
-        }
-    }
-
-    #[test]
-    fn where_none_may_break_a_moved_flow_that_breaks_is_a_violation() {
-        let mut seen = scaled_out();
-        let flow = seen.flows.get_mut(&1000).expect("there");
-        (flow.to, flow.moves) = ("b".into(), 1);
-        seen.report.broken.push(failure(1000));
-        let strict = Bars {
-            none_breaks: true,
-            ..BARS
-        };
-        assert_eq!(judge(&seen, &BARS).violations, Vec::<String>::new());
-        let strict = judge(&seen, &strict).violations;
-        assert_eq!(strict.len(), 1, "{strict:?}");
-        assert!(strict[0].contains("and none may"), "{strict:?}");
-    }
-
-    fn violations(change: impl FnOnce(&mut Observation)) -> Vec<String> {
-        let mut seen = scaled_out();
-        change(&mut seen);
-        judge(&seen, &BARS).violations
-    }
-
-    #[test]
-    fn a_clean_step_holds_and_is_measured() {
-        let result = judge(&scaled_out(), &BARS);
-        assert_eq!(result.violations, Vec::<String>::new());
-        assert_eq!(
-            (result.share["se-1"], result.api_to_fib_s),
-            (0.75, Some(0.2))
-        );
-    }
-
-    #[test]
-    fn a_moved_flow_may_break_and_is_counted() {
-        let mut seen = scaled_out();
-        seen.flows.insert(
-            1000,
-            Flow {
-                from: "a".into(),
-                to: "b".into(),
-                moves: 1,
-            },
-        );
-        seen.report.broken.push(failure(1000));
-        let result = judge(&seen, &BARS);
-        assert_eq!(result.violations, Vec::<String>::new());
-        assert_eq!(
-            (
-                result.flows_moved,
-                result.flows_broken,
-                result.broken_reasons["reset"]
-            ),
-            (1, 1, 1)
-        );
-    }
-
-    #[test]
-    fn a_flow_that_breaks_where_it_is_is_a_violation() {
-        let found = violations(|seen| seen.report.broken.push(failure(1000)));
-        assert!(found[0].contains("port 1000"), "{found:?}");
-    }
-
-    #[test]
-    fn a_flow_of_an_se_that_left_may_break() {
-        let found = violations(|seen| {
-            seen.fib = names(&["se-2"]);
-            seen.assigned = names(&["se-2"]);
-            seen.report.broken.push(failure(1000));
-        });
-        assert_eq!(found, Vec::<String>::new());
-    }
-
-    #[test]
-    fn a_failed_short_connection_is_judged_like_a_flow() {
-        assert_eq!(
-            violations(|seen| seen.report.short_failures.push(failure(1000))).len(),
-            1
-        );
-    }
-
-    fn session(ports: &str, times_established: u64) -> Session {
-        Session {
-            neighbor: [10, 0, 0, 1].into(),
-            state: "Established".into(),
-            ports: ports.into(),
-            times_established: Some(times_established),
-        }
-    }
-
-    /// Violations of a step that nothing should notice, with this changed.
-    fn disturbed(change: impl FnOnce(&mut Observation, &mut Calm)) -> Vec<String> {
-        violations(|seen| {
-            let mut calm = Calm {
-                before: vec![session("179 5000", 1)],
-                after: vec![session("179 5000", 1)],
-                route_changes: 0,
-            };
-            change(seen, &mut calm);
-            seen.calm = Some(calm);
-        })
-    }
-
-    #[test]
-    fn a_step_that_nothing_notices_holds() {
-        assert_eq!(disturbed(|_, _| ()), Vec::<String>::new());
-    }
-
-    #[test]
-    fn whatever_moves_breaks_or_fails_disturbs_also_where_it_is_explained() {
-        let moved = |seen: &mut Observation| {
-            seen.flows.get_mut(&1000).expect("there").moves = 1;
-        };
-        let text = "1 flow(s) moved in a step that nothing should notice";
-        assert_eq!(disturbed(|seen, _| moved(seen)), [text]);
-        let broken = disturbed(|seen, _| {
-            moved(seen);
-            seen.report.broken.push(failure(1000));
-            seen.report.short_failed = 1;
-        });
-        assert_eq!(broken.len(), 3, "{broken:?}");
-    }
-
-    #[test]
-    fn another_connection_another_count_a_session_less_or_more_disturb() {
-        for after in [
-            vec![session("179 5001", 1)],
-            vec![session("179 5000", 2)],
-            vec![],
-            vec![session("179 5000", 1), session("179 6000", 1)],
-        ] {
-            let found = disturbed(|_, calm| calm.after = after);
-            assert!(
-                found.len() == 1 && found[0].contains("sessions were"),
-                "{found:?}"
-            );
-        }
-        let found = disturbed(|_, calm| calm.route_changes = 2);
-        assert!(
-            found[0].starts_with("2 time(s) the route changed"),
-            "{found:?}"
-        );
-    }
-
-    #[test]
-    fn a_router_without_sessions_proves_nothing() {
-        let found = disturbed(|_, calm| {
-            calm.before.clear();
-            calm.after.clear();
-        });
-        assert_eq!(found.len(), 1, "{found:?}");
-    }
-
-    #[test]
-    fn a_fib_that_differs_from_the_placement_is_a_violation() {
-        let found = violations(|seen| seen.assigned = names(&["se-1", "se-2", "se-3"]));
-        assert!(found[0].contains("se-3"), "{found:?}");
-    }
-
-    #[test]
-    fn a_lost_se_is_not_expected_in_the_fib() {
-        let found = violations(|seen| {
-            seen.assigned = names(&["se-1", "se-2", "se-3"]);
-            seen.lost = names(&["se-3"]);
-        });
-        assert_eq!(found, Vec::<String>::new());
-    }
-
-    #[test]
-    fn a_late_or_missing_route_is_a_violation() {
-        assert_eq!(
-            violations(|seen| seen.api_to_fib_s = vec![Some(1.0)]).len(),
-            1
-        );
-        assert_eq!(violations(|seen| seen.api_to_fib_s = vec![None]).len(), 1);
-    }
-
-    #[test]
-    fn a_new_se_without_connections_is_a_violation() {
-        assert_eq!(violations(|seen| seen.first_connection_s.clear()).len(), 1);
-        assert_eq!(violations(|seen| _ = seen.share.remove("se-2")).len(), 1);
-    }
-
-    #[test]
-    fn a_step_without_messages_proves_nothing() {
-        assert_eq!(violations(|seen| seen.report.exchanges = 0).len(), 1);
-        assert_eq!(violations(|seen| seen.ports.clear()).len(), 1);
-    }
-
-    #[test]
-    fn names_are_shortened_only_when_they_agree() {
-        let list = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
-        assert_eq!(shorten(&list(&["se-1", "se-2"])), "se-1,2");
-        assert_eq!(shorten(&list(&["se-1", "other-2"])), "se-1 other-2");
-        assert_eq!(shorten(&[]), "");
-    }
-}
+mod tests;

@@ -2,7 +2,8 @@
 
 use super::fib::{NextHops, Watch};
 use super::helper::Helper;
-use super::judge::{Calm, Flow, Observation, StepResult, judge};
+use super::judge::{Calm, Flow, Observation, Rules, StepResult, judge};
+use super::table::FlowRow;
 use super::{Action, Direction, LogLine, Scenario, Step};
 use crate::control::{Control, VirtualService};
 use crate::lifecycle::{self, UpOptions};
@@ -23,7 +24,13 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+mod clients;
+mod drain;
 mod edit;
+mod ways;
+
+use clients::{Clients, Lives};
+use ways::Ways;
 
 /// How long a route may take before a step goes on without it; the bar that judges it is lower.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,6 +50,8 @@ pub struct RunOptions {
     pub topology: String,
     /// Chosen id of the lab.
     pub id: Option<String>,
+    /// Name of the mode, or `all`; the scenario's first without it.
+    pub mode: Option<String>,
     /// Changed parameters.
     pub settings: Params,
     /// A new lab in any case.
@@ -56,14 +65,17 @@ pub struct RunOptions {
 pub struct Outcome {
     /// Name of the scenario.
     pub scenario: String,
+    /// The mode, of a scenario that has some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
     /// Name of the topology.
     pub topology: String,
     /// Id of the lab.
     pub lab: String,
-    /// Resident memory of the engine with one VS, before traffic, MiB.
-    pub engine_idle_rss_mib: f64,
+    /// Resident memory of the engine with one VS, before traffic, MiB; where there is a bar.
+    pub engine_idle_rss_mib: Option<f64>,
     /// The bar for it.
-    pub engine_idle_rss_bar_mib: u64,
+    pub engine_idle_rss_bar_mib: Option<u64>,
     /// Steps.
     pub steps: Vec<StepResult>,
     /// True when everything held.
@@ -76,13 +88,25 @@ pub struct Outcome {
 /// What kept the scenario from being run at all.
 pub fn run(options: &RunOptions) -> Result<bool> {
     let mut record = lab_for(options)?;
-    let outcome = Runner::new(&mut record, &options.scenario).and_then(Runner::run);
+    let outcomes = run_modes(&mut record, options);
     if options.down {
         lifecycle::down(&record.id)?;
     }
-    let outcome = outcome?;
-    show(&outcome);
-    Ok(outcome.passed)
+    let outcomes = outcomes?;
+    show(&outcomes);
+    Ok(outcomes.iter().all(|o| o.passed))
+}
+
+/// One run for each mode that is meant, one after the other.
+fn run_modes(record: &mut Record, options: &RunOptions) -> Result<Vec<Outcome>> {
+    let name = &options.scenario;
+    let (folder, _) = record.topology()?;
+    let scenario: Scenario = folder.toml(&format!("scenarios/{name}.toml"))?;
+    let mut outcomes = Vec::new();
+    for scenario in scenario.in_modes(options.mode.as_deref())? {
+        outcomes.push(Runner::new(record, name, scenario)?.run()?);
+    }
+    Ok(outcomes)
 }
 
 /// The lab that is up when it fits, else a new one.
@@ -125,21 +149,40 @@ fn fits(record: &Record, options: &RunOptions) -> Result<bool> {
         && engines.into_iter().all(|n| runs(&n.name, nodes::ENGINE)))
 }
 
-fn show(outcome: &Outcome) {
+fn show(outcomes: &[Outcome]) {
     let format = cli::output::format();
     if format.is_structured() {
-        return table::print_value(outcome, "", format);
+        return match outcomes {
+            [one] => table::print_value(one, "", format),
+            several => table::print_value(&several, "", format),
+        };
     }
-    table::print(&outcome.steps, format);
-    cli::out!(
-        "engine, idle with one VS: {:.1} MiB resident (bar {} MiB)",
-        outcome.engine_idle_rss_mib,
-        outcome.engine_idle_rss_bar_mib
-    );
-    let moved: usize = outcome.steps.iter().map(|s| s.flows_moved).sum();
-    let broken: usize = outcome.steps.iter().map(|s| s.flows_broken).sum();
-    cli::out!("{moved} flows moved by the router, {broken} broken by the client's count");
-    for step in &outcome.steps {
+    outcomes.iter().for_each(show_one);
+}
+
+fn show_one(outcome: &Outcome) {
+    let format = cli::output::format();
+    let steps = &outcome.steps;
+    match &outcome.mode {
+        Some(mode) => {
+            cli::out!("{}, mode {mode}:", outcome.scenario);
+            let rows: Vec<_> = steps.iter().cloned().map(FlowRow).collect();
+            table::print(&rows, format);
+        }
+        None => table::print(steps, format),
+    }
+    if let (Some(rss), Some(bar)) = (outcome.engine_idle_rss_mib, outcome.engine_idle_rss_bar_mib) {
+        cli::out!("engine, idle with one VS: {rss:.1} MiB resident (bar {bar} MiB)");
+    }
+    let moved: usize = steps.iter().map(|s| s.flows_moved).sum();
+    let broken: usize = steps.iter().map(|s| s.flows_broken).sum();
+    let dead: usize = steps.iter().filter_map(|s| s.died_with).sum();
+    let theirs = match dead {
+        0 => String::new(),
+        n => format!(" ({n} lived on the SE that died)"),
+    };
+    cli::out!("{moved} flows moved by the router, {broken} broken by the client's count{theirs}");
+    for step in steps {
         for violation in &step.violations {
             cli::out!("does not hold in {}: {violation}", step.step);
         }
@@ -154,7 +197,7 @@ struct Runner<'a> {
     control: Control,
     service: VirtualService,
     fib: Watch,
-    traffic: Option<Helper>,
+    clients: Option<Clients>,
     capture: Option<Helper>,
     /// SEs by address towards the router.
     engines: BTreeMap<IpAddr, String>,
@@ -169,13 +212,14 @@ struct Runner<'a> {
 struct Done {
     api_to_fib_s: Vec<Option<f64>>,
     called_us: u64,
+    /// From the first call to the last.
+    calls_took_s: f64,
     violations: Vec<String>,
 }
 
 impl<'a> Runner<'a> {
-    fn new(record: &'a mut Record, name: &str) -> Result<Self> {
-        let (folder, topology) = record.topology()?;
-        let scenario: Scenario = folder.toml(&format!("scenarios/{name}.toml"))?;
+    fn new(record: &'a mut Record, name: &str, scenario: Scenario) -> Result<Self> {
+        let (_, topology) = record.topology()?;
         let control = Control::connect(record)?;
         let service = topology
             .virtual_service
@@ -183,11 +227,7 @@ impl<'a> Runner<'a> {
             .context("the topology names no virtual service")?;
         let service = control.virtual_service(service)?;
         let fib = Watch::start(&record.namespace(&scenario.router), scenario.vip)?;
-        let engines: BTreeMap<_, _> = topology
-            .engines_on(&scenario.segment)
-            .into_iter()
-            .map(|(n, a)| (a, n))
-            .collect();
+        let engines = topology.engines_on(|segment| segment == scenario.segment);
         let engines_by_mac = macs(record, &topology, &scenario.segment)?;
         Ok(Self {
             record,
@@ -197,7 +237,7 @@ impl<'a> Runner<'a> {
             control,
             service,
             fib,
-            traffic: None,
+            clients: None,
             capture: None,
             engines,
             engines_by_mac,
@@ -207,10 +247,12 @@ impl<'a> Runner<'a> {
     }
 
     fn run(mut self) -> Result<Outcome> {
-        self.start_on_one()?;
-        let rss = self.idle_rss_mib()?;
+        if let Some(mode) = &self.scenario.mode {
+            note!("mode {}", mode.name);
+        }
+        self.go_to_start()?;
         let bar = self.scenario.bars.engine_idle_rss_mib;
-        note!("engine, idle with one VS: {rss:.1} MiB resident");
+        let rss = bar.map(|_| self.idle_rss_mib()).transpose()?;
         self.start_members()?;
         let mut steps = Vec::new();
         for step in self.scenario.steps.clone() {
@@ -220,9 +262,11 @@ impl<'a> Runner<'a> {
             tell(&result);
             steps.push(result);
         }
-        let passed = rss < bar as f64 && steps.iter().all(|s| s.violations.is_empty());
+        let small = rss.zip(bar).is_none_or(|(rss, bar)| rss < bar as f64);
+        let passed = small && steps.iter().all(|s| s.violations.is_empty());
         Ok(Outcome {
             scenario: self.name.clone(),
+            mode: self.scenario.mode.as_ref().map(|m| m.name.clone()),
             topology: self.record.topology.clone(),
             lab: self.record.id.clone(),
             engine_idle_rss_mib: rss,
@@ -232,26 +276,38 @@ impl<'a> Runner<'a> {
         })
     }
 
-    /// Scales in until one SE is left, whatever the lab did before, and waits until its route stands.
-    fn start_on_one(&self) -> Result<()> {
+    /// Scales out and in until the virtual service is where the steps begin, whatever the lab did before, and waits
+    /// until the routes stand.
+    fn go_to_start(&self) -> Result<()> {
         let placed = self.control.placement(&self.service)?.assigned;
         ensure!(!placed.is_empty(), "the virtual service is placed on no SE");
-        for name in &placed[1..] {
-            note!("back to the start: scaling in from {name}");
+        let start: BTreeSet<String> = match self.scenario.start.as_slice() {
+            [] => BTreeSet::from([placed[0].clone()]),
+            named => named.iter().cloned().collect(),
+        };
+        let placed: BTreeSet<String> = placed.into_iter().collect();
+        for name in start.difference(&placed) {
+            note!("to the start: scaling out to {name}");
+            self.control
+                .scale(&self.service, Direction::Out, Some(name))?;
+        }
+        for name in placed.difference(&start) {
+            note!("to the start: scaling in from {name}");
             self.control
                 .scale(&self.service, Direction::In, Some(name))?;
         }
-        let only = BTreeSet::from([placed[0].clone()]);
         let settled = self.fib.wait(Instant::now(), SETTLE_TIMEOUT, |hops| {
-            self.names(hops) == only
+            self.names(hops) == start
         });
         ensure!(
             settled.is_some(),
-            "the route of {} is not the FIB's only one: {:?}",
-            placed[0],
+            "next hops in the FIB are {:?}, the SEs are {start:?}",
             self.fib.now()
         );
-        note!("the virtual service is on {}", placed[0]);
+        note!(
+            "the virtual service is on {}",
+            start.iter().cloned().collect::<Vec<_>>().join(" ")
+        );
         Ok(())
     }
 
@@ -262,7 +318,9 @@ impl<'a> Runner<'a> {
             .iter()
             .filter_map(|name| self.record.member(name, nodes::ENGINE));
         let largest = members.filter_map(|m| m.identity.rss_bytes()).max();
-        Ok(largest.context("no engine to measure")? as f64 / f64::from(1 << 20))
+        let mib = largest.context("no engine to measure")? as f64 / f64::from(1 << 20);
+        note!("engine, idle with one VS: {mib:.1} MiB resident");
+        Ok(mib)
     }
 
     fn start_members(&mut self) -> Result<()> {
@@ -288,28 +346,19 @@ impl<'a> Runner<'a> {
             &capture,
         )?);
         let load = &self.scenario.traffic;
-        let traffic = [
-            "traffic".to_owned(),
-            format!("--target={}", SocketAddr::new(self.scenario.vip, load.port)),
-            format!("--connections={}", load.connections),
-            format!("--interval-ms={}", load.interval_ms),
-            format!("--short-per-s={}", load.short_per_s),
-        ];
-        self.traffic = Some(Helper::start(
-            &self.record.namespace(&self.scenario.client),
-            &exe,
-            &traffic,
-        )?);
         note!(
-            "traffic: {} long-lived connections, {} short ones per second",
+            "traffic from {}: {} long-lived connections, {} short ones per second",
+            self.scenario.clients().join(" and "),
             load.connections,
             load.short_per_s
         );
+        let clients = Clients::start(self.record, &self.topology, &self.scenario)?;
+        self.clients = Some(clients);
         Ok(())
     }
 
-    fn traffic(&mut self, verb: &str) -> Result<Value> {
-        self.traffic.as_mut().context("no traffic")?.order(verb)
+    fn clients(&mut self) -> Result<&mut Clients> {
+        self.clients.as_mut().context("no traffic")
     }
 
     fn capture(&mut self, verb: &str) -> Result<Value> {
@@ -319,22 +368,46 @@ impl<'a> Runner<'a> {
     fn step(&mut self, step: &Step) -> Result<StepResult> {
         note!("step {} …", step.name);
         let fresh = self.scenario.traffic.fresh_each_step;
-        self.traffic(if fresh { "renew" } else { "reopen" })?;
+        self.clients()?
+            .order(if fresh { "renew" } else { "reopen" })?;
         self.capture("mark")?;
-        let ports: BTreeSet<u16> = serde_json::from_value(self.traffic("mark")?["ports"].take())?;
+        let lives = self.clients()?.mark()?;
         let before = self.names(&self.fib.now());
+        let ways = self.ways()?;
         let calm = self.calm_before(step)?;
         let began = Instant::now();
         let done = self.act(&step.action)?;
-        self.traffic("share")?;
+        self.clients()?.order("share")?;
         traffic_for(Duration::from_secs(step.observe_s));
         let mut seen = self.observe(step, &before)?;
-        seen.ports = ports;
+        seen.owners = self.owners(&lives);
         seen.first_connection_s = self.first_connections(&seen, done.called_us);
         seen.api_to_fib_s = done.api_to_fib_s;
+        seen.calls_took_s = done.calls_took_s;
         seen.violations = done.violations;
         seen.calm = self.calm_after(calm, began)?;
+        let ways_after = self.ways()?;
+        seen.packets = ways_after.packets_since(&ways);
+        (seen.known_before, seen.known) = (ways.known, ways_after.known);
         Ok(judge(&seen, &self.scenario.bars))
+    }
+
+    /// What steering has done so far, in a scenario that is about it.
+    fn ways(&self) -> Result<Ways> {
+        match self.scenario.mode {
+            Some(_) => Ways::look(self.record, self.engines_by_mac.values(), self.scenario.vip),
+            None => Ok(Ways::default()),
+        }
+    }
+
+    /// The SE that each flow lives on.
+    fn owners(&self, lives: &Lives) -> BTreeMap<u16, String> {
+        let name = |engine: &Option<IpAddr>| {
+            let owner = engine.and_then(|a| self.topology.owner_of(a));
+            owner.unwrap_or_default().to_owned()
+        };
+        let named = lives.iter().map(|(port, engine)| (*port, name(engine)));
+        named.collect()
     }
 
     /// What the traffic's router shall still say after a step that it must not notice.
@@ -370,7 +443,8 @@ impl<'a> Runner<'a> {
 
     /// Looks at the end of a step.
     fn observe(&mut self, step: &Step, before: &BTreeSet<String>) -> Result<Observation> {
-        let report: Report = serde_json::from_value(self.traffic("report")?["report"].take())?;
+        let report = self.clients()?.report()?;
+        let datagrams = self.scenario.traffic.datagrams.clone();
         let flows: BTreeMap<SocketAddr, Flow> =
             serde_json::from_value(self.capture("snapshot")?["flows"].take())?;
         let fib = self.names(&self.fib.now());
@@ -382,11 +456,20 @@ impl<'a> Runner<'a> {
             fib,
             share: self.by_name(&report, |e| e.share),
             connections: self.scenario.traffic.connections,
+            datagram_flows: datagrams.as_ref().map_or(0, |d| d.flows),
             flows: flows
                 .into_iter()
                 .map(|(source, flow)| (source.port(), flow))
                 .collect(),
             engines_by_mac: self.engines_by_mac.clone(),
+            engines_by_address: self.topology.engines_on(|_| true),
+            clients: self.clients()?.nodes.clone(),
+            rules: Rules {
+                dies: step.dies.clone(),
+                moved_min_percent: step.moved_min_percent,
+                calls_within_s: step.calls_within_s,
+                found_by: self.scenario.mode.as_ref().map(|m| m.found_by.clone()),
+            },
             report,
             ..Observation::default()
         })
@@ -454,6 +537,8 @@ impl<'a> Runner<'a> {
             Action::ScaleIn { times, from } => self.scale(Direction::In, *times, from),
             Action::Signal { .. } => self.signal(action),
             Action::Start { node } => self.start_again(node),
+            Action::Drain { node } => self.drain(node),
+            Action::Undrain { node } => self.undrain(node),
             Action::Edit(edit) => self.edit(edit),
         }
     }
@@ -479,10 +564,12 @@ impl<'a> Runner<'a> {
             });
             reached.map(|r| (r - *at).as_secs_f64())
         });
+        let last = called.last().unwrap_or(first);
         Ok(Done {
             api_to_fib_s: api_to_fib_s.collect(),
             called_us,
-            violations: Vec::new(),
+            calls_took_s: (*last - *first).as_secs_f64(),
+            ..Done::default()
         })
     }
 
@@ -657,11 +744,12 @@ fn tell(result: &StepResult) {
         "DOES NOT HOLD"
     };
     note!(
-        "  {verdict}: {} SEs, {} of {} flows moved, {} broken, {}/{} short connections failed",
+        "  {verdict}: {} SEs, {} of {} flows moved, {} broken, {} downloads and {}/{} short connections failed",
         result.next_hops.len(),
         result.flows_moved,
         result.flows,
         result.flows_broken,
+        result.downloads_failed,
         result.short_failed,
         result.short_ok + result.short_failed
     );

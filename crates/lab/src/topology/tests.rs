@@ -29,19 +29,17 @@ fn every_embedded_topology_loads_with_its_scenarios_and_objects() {
 
 #[test]
 fn a_scenario_that_is_named_alone_is_looked_for_in_every_topology() {
-    let found = ["scale-out", "peer-changes", "nonsense"].map(|s| of_scenario(s, "ecmp-5se"));
-    assert_eq!(found, ["ecmp-5se", "two-routers", "ecmp-5se"]);
+    let named = ["scale-out", "peer-changes", "flow-resiliency", "nonsense"];
+    let found = named.map(|s| of_scenario(s, "ecmp-5se"));
+    assert_eq!(found, ["ecmp-5se", "two-routers", "ecmp-8se", "ecmp-5se"]);
 }
 
 #[test]
 fn each_makes_one_node_per_element() {
     let (_, topology) = load(&[]).unwrap();
-    let engines = topology.engines_on("se");
+    let engines = topology.engines_on(|segment| segment == "se");
     assert_eq!(engines.len(), 5);
-    assert_eq!(
-        engines[2],
-        ("se-3".to_owned(), "10.10.10.13".parse().unwrap())
-    );
+    assert_eq!(engines[&"10.10.10.13".parse().unwrap()], "se-3");
     assert_eq!(
         topology.owner_of("10.20.20.15".parse().unwrap()),
         Some("se-5")

@@ -5,7 +5,12 @@ use serde_json::Value;
 
 /// Runs a scenario in a lab of its own; the result, when everything held.
 fn run(scenario: &str, id: &Lab) -> Value {
-    let output = lab(&["run", scenario, "--fresh", "--run", id.0, "-o", "json"]);
+    run_with(scenario, id, &[])
+}
+
+fn run_with(scenario: &str, id: &Lab, more: &[&str]) -> Value {
+    let arguments = ["run", scenario, "--fresh", "--run", id.0, "-o", "json"];
+    let output = lab(&[&arguments, more].concat());
     let progress = String::from_utf8_lossy(&output.stderr);
     eprintln!("{progress}");
     assert!(output.status.success(), "{scenario} does not hold");
@@ -57,5 +62,27 @@ fn peers_come_change_and_go_and_the_traffic_of_another_router_does_not_notice() 
             number("exchanges") > 200 && number("short_ok") > 0,
             "{step}"
         );
+    }
+}
+
+/// With and without timestamps, in both families; what the scenario judges is not judged again here.
+#[test]
+fn no_flow_breaks_when_engines_come_and_go_and_only_its_own_when_one_dies() {
+    if !can_run() {
+        return;
+    }
+    let id = Lab::new("tres");
+    let outcomes = run_with("flow-resiliency-short", &id, &["--mode", "all"]);
+    let outcomes = outcomes.as_array().unwrap();
+    assert_eq!(outcomes.len(), 2, "{outcomes:?}");
+    for outcome in outcomes {
+        for step in outcome["steps"].as_array().unwrap() {
+            let number = |field: &str| step[field].as_u64().unwrap_or_default();
+            assert_eq!(number("flows"), 300, "{step}");
+            assert_eq!(number("flows_broken"), number("died_with"), "{step}");
+            assert!(number("downloads_ok") > 0, "{step}");
+        }
+        let killed = &outcome["steps"][3];
+        assert!(killed["died_with"].as_u64().unwrap() > 20, "{killed}");
     }
 }

@@ -1,0 +1,71 @@
+//! How the SEs found the owners of flows: what their programs have counted and remember.
+//!
+//! It is read from the pinned maps of each SE and not from its reports: exact at this moment, and there also when the
+//! process is not.
+
+use crate::record::Record;
+use crate::scenario::judge::Known;
+use anyhow::{Context, Result};
+use dataplane::steering::pinned;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// What the programs of all SEs say at a moment.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ways {
+    /// Packets by verdict, of all of them.
+    packets: BTreeMap<&'static str, u64>,
+    /// Owners that were found by asking.
+    pub(super) known: Known,
+}
+
+impl Ways {
+    /// Asks the programs of these SEs about the flows of a VIP.
+    pub(super) fn look<'a>(
+        record: &Record,
+        engines: impl IntoIterator<Item = &'a String>,
+        vip: IpAddr,
+    ) -> Result<Self> {
+        let mut ways = Self::default();
+        for name in engines {
+            let dir = record.bpf_dir().join(name);
+            let counted = pinned::verdicts(&dir).with_context(|| format!("counters of {name}"))?;
+            for (verdict, count) in counted {
+                *ways.packets.entry(verdict).or_default() += count;
+            }
+            let found = pinned::found(&dir).with_context(|| format!("cache of {name}"))?;
+            let ours = found.into_iter().filter(|f| f.service.ip() == vip);
+            let ports = ours.map(|f| f.client.port()).collect();
+            ways.known.insert(name.clone(), ports);
+        }
+        Ok(ways)
+    }
+
+    /// Packets by verdict since an earlier look.
+    pub(super) fn packets_since(&self, before: &Self) -> BTreeMap<String, u64> {
+        let since = |verdict: &&'static str, count: u64| {
+            count.saturating_sub(before.packets.get(verdict).copied().unwrap_or_default())
+        };
+        let all = self.packets.iter();
+        all.map(|(verdict, count)| ((*verdict).to_owned(), since(verdict, *count)))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ways(probes: u64) -> Ways {
+        Ways {
+            packets: BTreeMap::from([("probe", probes)]),
+            ..Ways::default()
+        }
+    }
+
+    #[test]
+    fn packets_of_a_step_are_the_difference() {
+        assert_eq!(ways(7).packets_since(&ways(3))["probe"], 4);
+        assert_eq!(ways(7).packets_since(&Ways::default())["probe"], 7);
+    }
+}
