@@ -8,7 +8,6 @@ mod counters;
 mod fill;
 mod flows;
 mod load;
-pub mod pinned;
 mod raw;
 mod watch;
 

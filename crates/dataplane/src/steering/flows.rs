@@ -3,9 +3,10 @@
 
 use super::load::{self, Error};
 use super::raw;
-use aya::maps::{HashMap, Map, MapData, MapError};
-use flow::Flow;
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
+use flow::{Flow, Verdict};
 use nix::time::{ClockId, clock_gettime};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -44,6 +45,7 @@ pub struct RemoteFlows {
 pub struct FlowTables {
     cache: HashMap<MapData, raw::FlowKey, raw::Cached>,
     questions: HashMap<MapData, raw::FlowKey, raw::Question>,
+    verdicts: PerCpuArray<MapData, u64>,
 }
 
 /// Entries move while they are read; after so many the rest is left out, so that reading ends.
@@ -59,7 +61,24 @@ impl FlowTables {
         Ok(Self {
             cache: pinned(&dir, "cache")?,
             questions: pinned(&dir, "questions")?,
+            verdicts: pinned(&dir, "verdicts")?,
         })
+    }
+
+    /// Packets by verdict since the maps were made.
+    ///
+    /// # Errors
+    /// The kernel refuses to read them.
+    pub fn verdicts(&self) -> Result<BTreeMap<&'static str, u64>, Error> {
+        let failed = |source| Error::Map {
+            name: "verdicts",
+            source,
+        };
+        let packets = |(index, verdict): (u32, &Verdict)| {
+            let all = self.verdicts.get(&index, 0).map_err(failed)?;
+            Ok((verdict.code(), all.iter().sum()))
+        };
+        (0..).zip(Verdict::ALL).map(packets).collect()
     }
 
     /// Flows of other members that have gone there from here, those that are wanted, `most` at most.
@@ -104,11 +123,24 @@ pub(super) fn monotonic() -> Duration {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
 }
 
-fn pinned<K: aya::Pod, V: aya::Pod>(
-    dir: &Path,
-    name: &'static str,
-) -> Result<HashMap<MapData, K, V>, Error> {
+fn pinned<M>(dir: &Path, name: &'static str) -> Result<M, Error>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
     let failed = |source: MapError| Error::Map { name, source };
     let data = MapData::from_pin(dir.join(name)).map_err(failed)?;
-    Map::LruHashMap(data).try_into().map_err(failed)
+    let map = Map::from_map_data(data).map_err(failed)?;
+    map.try_into().map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_without_maps_is_named_by_the_map() {
+        let error = FlowTables::open(Path::new("/nonexistent")).err();
+        let text = error.expect("there is none").to_string();
+        assert_eq!(text, "cannot use map cache");
+    }
 }

@@ -6,7 +6,7 @@
 use crate::record::Record;
 use crate::scenario::judge::Known;
 use anyhow::{Context, Result};
-use dataplane::steering::pinned;
+use dataplane::steering::FlowTables;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -28,14 +28,13 @@ impl Ways {
     ) -> Result<Self> {
         let mut ways = Self::default();
         for name in engines {
-            let dir = record.bpf_dir().join(name);
-            let counted = pinned::verdicts(&dir).with_context(|| format!("counters of {name}"))?;
-            for (verdict, count) in counted {
+            let tables = FlowTables::open(&record.bpf_dir().join(name));
+            let tables = tables.with_context(|| format!("tables of {name}"))?;
+            for (verdict, count) in tables.verdicts()? {
                 *ways.packets.entry(verdict).or_default() += count;
             }
-            let found = pinned::found(&dir).with_context(|| format!("cache of {name}"))?;
-            let ours = found.into_iter().filter(|f| f.service.ip() == vip);
-            let ports = ours.map(|f| f.client.port()).collect();
+            let found = tables.remote(&|flow| flow.service.ip() == vip, usize::MAX);
+            let ports = found.flows.iter().map(|f| f.flow.client.port()).collect();
             ways.known.insert(name.clone(), ports);
         }
         Ok(ways)
