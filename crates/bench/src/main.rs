@@ -1,5 +1,5 @@
-//! Measurements behind every number that the project claims about routing: each beside a peer, against the same
-//! router, in the same run, interleaved. `make bench-bgp`, `make bench-failover`.
+//! Measurements behind every number that the project claims: each beside a peer or a bare program, in the same run, interleaved.
+//! `make bench-bgp`, `make bench-failover`, `make bench-steering`.
 //!
 //! Everything happens in network namespaces that are removed at the end, also after a failure.
 
@@ -13,12 +13,15 @@ mod net;
 mod report;
 mod router;
 mod speaker;
+mod steering;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 #[derive(Debug, Parser)]
-#[command(about = "Measure the engine's routing beside BIRD in its place")]
+#[command(
+    about = "Measure the engine: routing beside BIRD in its place, steering beside bare programs"
+)]
 struct Args {
     #[command(subcommand)]
     command: Command,
@@ -35,6 +38,8 @@ enum Command {
     Failover(Amount),
     /// The part of `failover` with 64 BFD sessions of one engine.
     Bfd(Amount),
+    /// The steering program: nanoseconds per packet, by what becomes of it and the number of flows.
+    Steering(steering::Args),
     /// One speaker in this namespace, driven by lines on standard input.
     #[command(hide = true)]
     Member(member::Args),
@@ -90,6 +95,7 @@ fn main() -> ExitCode {
         Command::Bgp(amount) => measure(bgp::run, amount, args.output),
         Command::Failover(amount) => measure(failover::run, amount, args.output),
         Command::Bfd(amount) => measure(bfd_load::run, amount, args.output),
+        Command::Steering(how) => steering::run(how, args.output),
         Command::Member(args) => member::run(&args),
         Command::Control(args) => control::run(&args),
         Command::BfdEnd(args) => bfd_load::run_end(&args),

@@ -17,6 +17,7 @@ pub use load::{Error, Tried, detach};
 pub use watch::{Event, WATCHED_MAX};
 
 use aya::Ebpf;
+use aya::programs::ProgramFd;
 use flow::{Config, Flow, Settings};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -38,7 +39,19 @@ impl Steering {
     /// # Errors
     /// The folder is on no BPF file system and none can be mounted there, or the kernel refuses a program.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let (mut ebpf, dir) = load::open(dir)?;
+        Self::open_sized(dir, None)
+    }
+
+    /// As [`Self::open`], with room for so many flows in the cache. For measurements.
+    ///
+    /// # Errors
+    /// As [`Self::open`], or a cache of another size is pinned in the folder.
+    pub fn open_with_cache(dir: &Path, flows: u32) -> Result<Self, Error> {
+        Self::open_sized(dir, Some(flows))
+    }
+
+    fn open_sized(dir: &Path, cache: Option<u32>) -> Result<Self, Error> {
+        let (mut ebpf, dir) = load::open(dir, cache)?;
         let places = fill::Places::recover(&ebpf)?;
         Ok(Self {
             events: watch::Events::take(&mut ebpf)?,
@@ -120,6 +133,14 @@ impl Steering {
     /// The kernel refuses.
     pub fn try_out(&mut self, frame: &[u8], repeat: u32) -> Result<Tried, Error> {
         load::try_out(&mut self.ebpf, frame, repeat)
+    }
+
+    /// The program itself, for a driver that calls it. For measurements.
+    ///
+    /// # Errors
+    /// It is not loaded.
+    pub fn program(&self) -> Result<&ProgramFd, Error> {
+        load::handle(&self.ebpf)
     }
 
     /// What the programs have counted since they were first loaded.

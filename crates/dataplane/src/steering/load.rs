@@ -2,7 +2,7 @@
 
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{SchedClassifier, TcAttachOptions, TcAttachType};
-use aya::programs::{LinkOrder, ProgramError, TestRun as _, TestRunOptions};
+use aya::programs::{LinkOrder, ProgramError, ProgramFd, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -67,14 +67,17 @@ pub enum Error {
     },
 }
 
-pub(super) fn open(dir: &Path) -> Result<(Ebpf, PathBuf), Error> {
+pub(super) fn open(dir: &Path, cache: Option<u32>) -> Result<(Ebpf, PathBuf), Error> {
     let dir = folder(dir).map_err(|source| Error::Folder {
         path: dir.to_owned(),
         source,
     })?;
-    let mut ebpf = EbpfLoader::new()
-        .default_map_pin_directory(&dir)
-        .load(STEER_TC)?;
+    let mut loader = EbpfLoader::new();
+    loader.default_map_pin_directory(&dir);
+    if let Some(flows) = cache {
+        loader.map_max_entries("cache", flows);
+    }
+    let mut ebpf = loader.load(STEER_TC)?;
     program(&mut ebpf)?.load()?;
     give_back_memory();
     Ok((ebpf, dir))
@@ -118,6 +121,12 @@ pub(super) fn layout(dir: &Path) -> PathBuf {
 fn program(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, Error> {
     let program = ebpf.program_mut(PROGRAM).ok_or(Error::Missing(PROGRAM))?;
     Ok(program.try_into()?)
+}
+
+/// For whoever calls it from a program of theirs.
+pub(super) fn handle(ebpf: &Ebpf) -> Result<&ProgramFd, Error> {
+    let program = ebpf.program(PROGRAM).ok_or(Error::Missing(PROGRAM))?;
+    Ok(program.fd()?)
 }
 
 fn pin_of(dir: &Path, interface: &str) -> PathBuf {

@@ -1,0 +1,14 @@
+//! Compiles what `evenkeel-bench steering` measures with.
+
+#![allow(
+    clippy::disallowed_macros,
+    clippy::print_stdout,
+    clippy::disallowed_methods
+)] // cargo listens on standard output
+
+#[path = "../../bpf/build.rs"]
+mod bpf;
+
+fn main() {
+    bpf::compile("bench/bare");
+}
