@@ -7,10 +7,11 @@ EVENKEEL := target/release/evenkeel
 TOPOLOGY ?= ecmp-5se
 SCENARIO ?= scale-out
 FUZZ_SECONDS ?= 60
+FUZZ_RUNS ?= 2000
 RUNS ?= 20
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help demo build test fuzz bench-bgp bench-failover lint fmt deps down clean
+.PHONY: help demo build test fuzz fuzz-steering bench-bgp bench-failover bench-steering lint fmt deps down clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +38,10 @@ test: ## Everything that CI runs: format, lints, docs, dependencies, all tests (
 fuzz: ## Run every fuzz target for FUZZ_SECONDS (60) each
 	@scripts/fuzz.sh $(FUZZ_SECONDS)
 
+fuzz-steering: ## Frames at random through the steering program and its model (needs root; FUZZ_RUNS=2000)
+	EVENKEEL_FUZZ_RUNS=$(FUZZ_RUNS) EVENKEEL_FUZZ_SEED=$${EVENKEEL_FUZZ_SEED:-$$(date +%s)} \
+	cargo test --release --locked -p evenkeel-dataplane --test netns_verdicts frames_at_random -- --nocapture
+
 bench-bgp: ## Announcements to FRR and BIRD, beside BIRD in the engine's place (needs root; RUNS=20)
 	@scripts/install-deps.sh test
 	cargo build --release --locked --workspace --bins
@@ -46,6 +51,11 @@ bench-failover: ## Failures and starts of an engine, 64 BFD sessions; about 35 m
 	@scripts/install-deps.sh test
 	cargo build --release --locked --workspace --bins
 	target/release/evenkeel-bench failover --runs $(RUNS) --bfd-seconds 600
+
+bench-steering: ## The steering program, ns per packet with 1 to 512k flows, beside bare programs; about 3 minutes (needs root)
+	@scripts/install-deps.sh test
+	cargo build --release --locked --workspace --bins
+	target/release/evenkeel-bench steering
 
 lint: ## The quick part of it: format, lints, docs, dependencies
 	@scripts/test.sh lint

@@ -78,12 +78,12 @@ struct place {
 	struct settings *settings;
 };
 
-static __always_inline bool find_place_of(const struct flow_key *flow, bool whole_vip, struct place *at)
+static __always_inline bool find_rest(struct service *s, struct place *at)
 {
-	at->service = find_service(flow, whole_vip);
-	if (!at->service)
+	at->service = s;
+	if (!s)
 		return false;
-	at->group = find_group(at->service);
+	at->group = find_group(s);
 	at->settings = find_settings();
 	return at->group && at->settings;
 }
@@ -92,6 +92,11 @@ static __always_inline void trace(const struct place *at, const struct flow_key 
 {
 	if (at->settings->watching)
 		notice(flow, at->service->group, v, member);
+}
+
+static __always_inline bool find_place_of(const struct flow_key *flow, bool whole_vip, struct place *at)
+{
+	return find_rest(find_service(flow, whole_vip), at);
 }
 
 /* What has no ports is found by the VIP alone. */
@@ -384,15 +389,18 @@ static __always_inline void fragment_key(const struct packet *p, struct fragment
 	key->source = p->flow.client;
 	key->destination = p->flow.vip;
 	key->id = p->fragment_id;
-	key->protocol = p->protocol;
+	/* RFC 8200 section 4.5: of IPv6 the fragments may differ in it. */
+	key->protocol = p->family == 4 ? p->protocol : 0;
 }
 
-/* Where the first fragment of a datagram went, its others follow. */
-static __always_inline void remember_fragment(const struct packet *p, const struct decision *d)
+/* Where the first fragment of a datagram went, its others follow. Of an ICMP error the addresses are no longer known. */
+static __always_inline void remember_fragment(const struct packet *p, enum verdict verdict, __u8 member)
 {
 	struct fragment_key key;
-	struct fragment_way way = { .at_ns = bpf_ktime_get_ns(), .verdict = d->verdict, .member = d->member };
+	struct fragment_way way = { .at_ns = bpf_ktime_get_ns(), .verdict = verdict, .member = member };
 
+	if (p->fragment != FRAGMENT_FIRST || p->error)
+		return;
 	fragment_key(p, &key);
 	bpf_map_update_elem(&fragments, &key, &way, BPF_ANY);
 }

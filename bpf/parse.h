@@ -72,21 +72,22 @@ struct tcp_options {
 	__u32 len;
 };
 
-/* RFC 7323: kind 8, length 10, TSval, TSecr; 0 when there is none. Checked by the verifier once, not for each way here. */
+/* RFC 7323 section 3.2: kind 8, length 10, TSval, TSecr; 0 when there is none. Checked by the verifier once, not for each way here. */
 __noinline __u32 tsecr_of(struct tcp_options *o)
 {
 	__u32 at = 0;
 
 	if (!o)
 		return 0;
-	for (int i = 0; i < 20; i++) {
+	/* Thirty bytes of padding leave room for it. */
+	for (int i = 0; i < 31; i++) {
 		__u32 kind, len;
 
 		if (at > 38 || at >= o->len)
 			return 0;
 		kind = o->bytes[at];
 		len = o->bytes[at + 1];
-		if (kind == 8 && at <= 30)
+		if (kind == 8 && len == 10 && at <= 30 && at + 10 <= o->len)
 			return (__u32)o->bytes[at + 6] << 24 | (__u32)o->bytes[at + 7] << 16 |
 			       (__u32)o->bytes[at + 8] << 8 | o->bytes[at + 9];
 		if (kind == 0 || (kind != 1 && len < 2))
@@ -102,7 +103,7 @@ static __always_inline __u32 find_timestamp(CTX *ctx, void *options, void *end, 
 	__be32 *word = options;
 	struct tcp_options o = {};
 
-	if ((void *)(word + 3) <= end && word[0] == bpf_htonl(0x0101080a))
+	if (len >= 12 && (void *)(word + 3) <= end && word[0] == bpf_htonl(0x0101080a))
 		return bpf_ntohl(word[2]);
 	if (len > 40)
 		return 0;
@@ -149,7 +150,7 @@ static __always_inline enum parsed parse_transport(CTX *ctx, void *data, void *e
 		return PARSED_NOT_IP;
 	p->flow.client_port = udp->source;
 	p->flow.vip_port = udp->destination;
-	p->payload = bpf_ntohs(udp->len) - sizeof(*udp);
+	p->payload = bpf_ntohs(udp->len) < sizeof(*udp) ? 0 : bpf_ntohs(udp->len) - sizeof(*udp);
 	return PARSED_FLOW;
 }
 
@@ -176,13 +177,18 @@ static __always_inline enum parsed parse_v4(CTX *ctx, void *data, void *end, str
 	return parse_transport(ctx, data, end, p);
 }
 
+static __always_inline bool is_version_6(const struct ipv6_header *ip)
+{
+	return (ip->version_class_label & bpf_htonl(0xf0000000)) == bpf_htonl(0x60000000);
+}
+
 static __always_inline enum parsed parse_v6(CTX *ctx, void *data, void *end, struct packet *p)
 {
 	struct ipv6_header *ip = data + p->l3;
 	__u8 next;
 	__u32 at;
 
-	if ((void *)(ip + 1) > end)
+	if ((void *)(ip + 1) > end || !is_version_6(ip))
 		return PARSED_NOT_IP;
 	p->family = 6;
 	p->tos = bpf_ntohl(ip->version_class_label) >> 20;
@@ -192,8 +198,8 @@ static __always_inline enum parsed parse_v6(CTX *ctx, void *data, void *end, str
 	at = p->l3 + sizeof(*ip);
 	for (int i = 0; i <= EXTENSIONS_MAX; i++) {
 		__u8 *here = data + at;
-		/* Hop-by-hop, routing, destination options; fragment. */
-		if (next != 0 && next != 43 && next != 60 && next != 44) {
+		/* Hop-by-hop, routing, destination options; fragment. Behind that of a later one comes data. */
+		if (p->fragment == FRAGMENT_LATER || (next != 0 && next != 43 && next != 60 && next != 44)) {
 			p->protocol = next;
 			p->l4 = at;
 			return parse_transport(ctx, data, end, p);
@@ -221,10 +227,12 @@ static __always_inline bool is_error(const struct packet *p, __u8 type)
 	return p->protocol == PROTO_ICMP6 && type >= 1 && type <= 4;
 }
 
-/* What is quoted went from the VIP to the client. */
+/* What is quoted went from the VIP to the client. Nothing is written before all of it has been read. */
 static __always_inline bool parse_quoted(void *data, void *end, struct packet *p)
 {
 	__u8 *icmp = data + p->l4;
+	struct ipv4_header *ip4 = (void *)(icmp + 8);
+	struct ipv6_header *ip6 = (void *)(icmp + 8);
 	__be16 *ports;
 	__u32 at = p->l4 + 8;
 	__u8 protocol;
@@ -232,25 +240,27 @@ static __always_inline bool parse_quoted(void *data, void *end, struct packet *p
 	if (p->l4 > 300 || (void *)(icmp + 8) > end || !is_error(p, icmp[0]))
 		return false;
 	if (p->family == 4) {
-		struct ipv4_header *ip = data + at;
-		if ((void *)(ip + 1) > end || ip->frag_off & bpf_htons(0x1fff))
+		if ((void *)(ip4 + 1) > end || ip4->frag_off & bpf_htons(0x1fff) || ip4->version_ihl >> 4 != 4 ||
+		    (ip4->version_ihl & 15) < 5)
 			return false;
-		protocol = ip->protocol;
-		map_v4(&p->flow.client, ip->destination);
-		map_v4(&p->flow.vip, ip->source);
-		at += (ip->version_ihl & 15) * 4;
+		protocol = ip4->protocol;
+		at += (ip4->version_ihl & 15) * 4;
 	} else {
-		struct ipv6_header *ip = data + at;
-		if ((void *)(ip + 1) > end)
+		if ((void *)(ip6 + 1) > end || !is_version_6(ip6))
 			return false;
-		protocol = ip->next;
-		p->flow.client = ip->destination;
-		p->flow.vip = ip->source;
-		at += sizeof(*ip);
+		protocol = ip6->next;
+		at += sizeof(*ip6);
 	}
 	ports = data + at;
 	if (at > 400 || (void *)(ports + 2) > end || (protocol != PROTO_TCP && protocol != PROTO_UDP))
 		return false;
+	if (p->family == 4) {
+		map_v4(&p->flow.client, ip4->destination);
+		map_v4(&p->flow.vip, ip4->source);
+	} else {
+		p->flow.client = ip6->destination;
+		p->flow.vip = ip6->source;
+	}
 	p->flow.vip_port = ports[0];
 	p->flow.client_port = ports[1];
 	p->flow.protocol = protocol;

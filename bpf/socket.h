@@ -61,24 +61,49 @@ static __always_inline bool fits_time_wait(struct tcp_timewait_sock *tw, const s
 	return is_near(p->seq, tw->tw_sk.__tw_common.skc_tw_rcv_nxt, WINDOW_LEAST) && acknowledges(p, sent, sent);
 }
 
-static __always_inline void tuple_of(const struct packet *p, struct bpf_sock_tuple *t, __u32 *len)
-{
-	const struct flow_key *f = &p->flow;
+struct tuple4 {
+	__be32 source, destination;
+	__be16 source_port, destination_port;
+};
 
-	if (p->family == 4) {
-		t->ipv4.saddr = v4_of(&f->client);
-		t->ipv4.daddr = v4_of(&f->vip);
-		t->ipv4.sport = f->client_port;
-		t->ipv4.dport = f->vip_port;
-		*len = sizeof(t->ipv4);
-	} else {
-		__builtin_memcpy(t->ipv6.saddr, &f->client, 16);
-		__builtin_memcpy(t->ipv6.daddr, &f->vip, 16);
-		t->ipv6.sport = f->client_port;
-		t->ipv6.dport = f->vip_port;
-		*len = sizeof(t->ipv6);
-	}
+struct tuple6 {
+	struct address source, destination;
+	__be16 source_port, destination_port;
+};
+
+_Static_assert(sizeof(struct tuple4) == sizeof(((struct bpf_sock_tuple *)0)->ipv4), "what the helpers take");
+
+static __always_inline void tuple4_of(const struct packet *p, struct tuple4 *t)
+{
+	t->source = v4_of(&p->flow.client);
+	t->destination = v4_of(&p->flow.vip);
+	t->source_port = p->flow.client_port;
+	t->destination_port = p->flow.vip_port;
 }
+
+static __always_inline void tuple6_of(const struct packet *p, struct tuple6 *t)
+{
+	t->source = p->flow.client;
+	t->destination = p->flow.vip;
+	t->source_port = p->flow.client_port;
+	t->destination_port = p->flow.vip_port;
+}
+
+/* The length of the tuple says the family. */
+#define LOOK_UP(helper, ctx, p)                                                                     \
+	({                                                                                          \
+		struct bpf_sock *_sk;                                                               \
+		if ((p)->family == 4) {                                                             \
+			struct tuple4 _t;                                                           \
+			tuple4_of(p, &_t);                                                          \
+			_sk = helper(ctx, (void *)&_t, sizeof(_t), BPF_F_CURRENT_NETNS, 0);         \
+		} else {                                                                            \
+			struct tuple6 _t;                                                           \
+			tuple6_of(p, &_t);                                                          \
+			_sk = helper(ctx, (void *)&_t, 36, BPF_F_CURRENT_NETNS, 0);                 \
+		}                                                                                   \
+		_sk;                                                                                \
+	})
 
 static __always_inline enum found fit_tcp(struct bpf_sock *sk, const struct packet *p)
 {
@@ -105,13 +130,9 @@ static __always_inline enum found fit_tcp(struct bpf_sock *sk, const struct pack
 
 static __noinline enum found find_tcp(CTX *ctx, const struct packet *p)
 {
-	struct bpf_sock_tuple tuple = {};
-	struct bpf_sock *sk;
+	struct bpf_sock *sk = LOOK_UP(bpf_skc_lookup_tcp, ctx, p);
 	enum found found;
-	__u32 len;
 
-	tuple_of(p, &tuple, &len);
-	sk = bpf_skc_lookup_tcp(ctx, &tuple, len, BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return SOCKET_NONE;
 	found = fit_tcp(sk, p);
@@ -150,16 +171,13 @@ static __always_inline bool check_cookie(struct bpf_sock *sk, const struct packe
 /* A listener takes the packet for the answer to a SYN cookie of its own. */
 static __noinline bool answers_cookie(CTX *ctx, const struct packet *p, enum found found)
 {
-	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *sk;
 	bool valid;
-	__u32 len;
 
 	if (found != SOCKET_LISTENER || p->flow.protocol != PROTO_TCP ||
 	    (p->tcp_flags & (TCP_ACK | TCP_SYN | TCP_RST | TCP_FIN)) != TCP_ACK)
 		return false;
-	tuple_of(p, &tuple, &len);
-	sk = bpf_skc_lookup_tcp(ctx, &tuple, len, BPF_F_CURRENT_NETNS, 0);
+	sk = LOOK_UP(bpf_skc_lookup_tcp, ctx, p);
 	if (!sk)
 		return false;
 	valid = sk->state == STATE_LISTEN && check_cookie(sk, p);
@@ -170,13 +188,9 @@ static __noinline bool answers_cookie(CTX *ctx, const struct packet *p, enum fou
 /* A connected socket; one that takes from everybody is no owner. */
 static __noinline enum found find_udp(CTX *ctx, const struct packet *p)
 {
-	struct bpf_sock_tuple tuple = {};
-	struct bpf_sock *sk;
+	struct bpf_sock *sk = LOOK_UP(bpf_sk_lookup_udp, ctx, p);
 	enum found found;
-	__u32 len;
 
-	tuple_of(p, &tuple, &len);
-	sk = bpf_sk_lookup_udp(ctx, &tuple, len, BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return SOCKET_NONE;
 	found = sk->dst_port ? SOCKET_FITS : SOCKET_LISTENER;

@@ -49,16 +49,26 @@ static long spread_one(__u32 id, struct spread *s)
 	return 0;
 }
 
+/* Counted once: as this, or as what was in the way. */
+static __always_inline int counted(int action, enum verdict v)
+{
+	if (action != TC_ACT_SHOT)
+		count(v);
+	return action;
+}
+
 static __always_inline int act(struct __sk_buff *skb, const struct packet *p, const struct decision *d)
 {
 	struct spread s = { .skb = skb, .copies = d->copies, .number = d->number };
 
-	count(d->verdict);
 	switch (d->verdict) {
 	case V_TUNNEL_NEW:
 	case V_TUNNEL_HINT:
 	case V_TUNNEL_CACHE:
-		return tunnel(skb, p, d->peer, word_of(KIND_DATA, d->check));
+		return counted(tunnel(skb, p, d->peer, word_of(KIND_DATA, d->check)), d->verdict);
+	}
+	count(d->verdict);
+	switch (d->verdict) {
 	case V_PROBE:
 	case V_PROBE_ERROR:
 		bpf_loop(MEMBERS_MAX, spread_one, &s, 0);
@@ -74,18 +84,34 @@ static __always_inline int act(struct __sk_buff *skb, const struct packet *p, co
 	}
 }
 
-static __always_inline int from_outside(struct __sk_buff *skb, const struct packet *p)
+/* `s`: its service, where that is known. */
+static __always_inline int from_outside(struct __sk_buff *skb, const struct packet *p, struct service *s)
 {
 	struct decision d = {};
 	struct place at;
+	int action;
 
-	if (!find_place(p, &at))
+	if (!(s ? find_rest(s, &at) : find_place(p, &at)))
 		return TC_ACT_UNSPEC;
 	d.verdict = decide(skb, p, &at, &d);
 	trace(&at, &p->flow, d.verdict, d.member);
+	action = act(skb, p, &d);
+	/* What could not be tunnelled is not followed. */
 	if (p->fragment == FRAGMENT_FIRST)
-		remember_fragment(p, &d);
-	return act(skb, p, &d);
+		remember_fragment(p, action == TC_ACT_SHOT && d.verdict != V_PROBE ? V_DROP_ROOM : d.verdict, d.member);
+	return action;
+}
+
+/* ICMP other than errors: to a VIP it is the stack's. */
+static __always_inline int other(const struct packet *p)
+{
+	struct place at;
+
+	if (!find_place_of(&p->flow, true, &at))
+		return TC_ACT_UNSPEC;
+	remember_fragment(p, V_LOCAL_OTHER, 0);
+	count(V_LOCAL_OTHER);
+	return TC_ACT_UNSPEC;
 }
 
 /* Section 2, RETURN: the member has no socket that the packet fits. */
@@ -124,9 +150,8 @@ static __always_inline int probed(struct __sk_buff *skb, const struct packet *ou
 				  const struct place *at, enum found found, __u16 number)
 {
 	if (found != SOCKET_FITS && !answers_cookie(skb, inner, found)) {
-		count(V_DENY);
 		trace(at, &inner->flow, V_DENY, at->group->us);
-		return answer(skb, outer, inner, at, MESSAGE_DENY << 16 | number);
+		return counted(answer(skb, outer, inner, at, MESSAGE_DENY << 16 | number), V_DENY);
 	}
 	copy_as(skb, COPY_CLAIM, 0, number);
 	return deliver(skb, outer, V_DELIVER_CLAIM);
@@ -248,12 +273,40 @@ static __noinline int message(struct __sk_buff *skb, const struct packet *p)
 }
 
 /* More headers before the transport than are walked: dropped where it is for a VIP. */
-static __always_inline int chain(struct packet *p)
+static __always_inline int chain(const struct packet *p)
 {
 	struct place at;
 
-	p->fragment = FRAGMENT_LATER;
-	return find_place(p, &at) ? drop(V_DROP_HEADERS) : TC_ACT_UNSPEC;
+	if (!find_place_of(&p->flow, true, &at))
+		return TC_ACT_UNSPEC;
+	remember_fragment(p, V_DROP_HEADERS, 0);
+	return drop(V_DROP_HEADERS);
+}
+
+/* The service of a TCP packet without options and extension headers, before it is read in full: most packets have none.
+ * False: it has none. A glance that tells nothing leaves `s` alone. */
+static __always_inline bool glance(struct __sk_buff *skb, bool v6, struct service **s)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ipv4_header *ip4 = data + ETH_LEN;
+	struct ipv6_header *ip6 = data + ETH_LEN;
+	struct service_key key = { .protocol = PROTO_TCP };
+	__be16 *ports = v6 ? (void *)(ip6 + 1) : (void *)(ip4 + 1);
+
+	if ((void *)(ports + 2) > end)
+		return true;
+	if (v6) {
+		if (ip6->next != PROTO_TCP)
+			return true;
+		key.vip = ip6->destination;
+	} else {
+		if (ip4->version_ihl != 0x45 || ip4->protocol != PROTO_TCP || ip4->frag_off & bpf_htons(0x3fff))
+			return true;
+		map_v4(&key.vip, ip4->destination);
+	}
+	key.port = ports[1];
+	*s = bpf_map_lookup_elem(&services, &key);
+	return *s;
 }
 
 SEC("classifier")
@@ -261,10 +314,13 @@ int steer(struct __sk_buff *skb)
 {
 	bool v6 = skb->protocol == bpf_htons(ETH_P_IPV6_);
 	struct packet p;
+	struct service *s = NULL;
 	enum parsed parsed;
 	__u32 need = skb->len < 256 ? skb->len : 256;
 
 	if (!v6 && skb->protocol != bpf_htons(ETH_P_IPV4))
+		return TC_ACT_UNSPEC;
+	if (skb->mark >> 24 != COPY_MAGIC && !glance(skb, v6, &s))
 		return TC_ACT_UNSPEC;
 	if ((void *)(long)skb->data + need > (void *)(long)skb->data_end)
 		bpf_skb_pull_data(skb, need);
@@ -274,11 +330,13 @@ int steer(struct __sk_buff *skb)
 	if (parsed == PARSED_FLOW && p.protocol == PROTO_UDP && p.flow.vip_port == bpf_htons(MESSAGE_PORT))
 		return message(skb, &p);
 	if (parsed == PARSED_FLOW || p.fragment == FRAGMENT_LATER)
-		return from_outside(skb, &p);
+		return from_outside(skb, &p, s);
 	if (parsed == PARSED_CHAIN)
 		return chain(&p);
 	if (parsed == PARSED_OTHER && p.protocol == (v6 ? PROTO_IP6IP6 : PROTO_IPIP))
 		return from_tunnel(skb, &p);
+	if (parsed == PARSED_OTHER && p.protocol == (v6 ? PROTO_ICMP6 : PROTO_ICMP))
+		return other(&p);
 	return TC_ACT_UNSPEC;
 }
 

@@ -12,9 +12,11 @@ static __always_inline __u16 word_of(enum kind kind, __u16 value)
 /* DSCP and ECN are those of the packet inside (RFC 6040 section 4.1, normal mode). */
 static __always_inline void outer_v4(struct ipv4_header *ip, const struct peer *to, __u8 tos, __u16 len, __u16 word)
 {
-	__u32 sum;
+	/* In numbers, as their sum is of numbers (RFC 1071): all words but its own. */
+	__u32 from = bpf_ntohl(to->local4), dest = bpf_ntohl(to->remote4);
+	__u32 sum = (0x4500 | tos) + len + word + 0x4000 + (TUNNEL_TTL << 8 | PROTO_IPIP) + (from >> 16) +
+		    (from & 0xffff) + (dest >> 16) + (dest & 0xffff);
 
-	__builtin_memset(ip, 0, sizeof(*ip));
 	ip->version_ihl = 0x45;
 	ip->tos = tos;
 	ip->total_len = bpf_htons(len);
@@ -24,10 +26,9 @@ static __always_inline void outer_v4(struct ipv4_header *ip, const struct peer *
 	ip->protocol = PROTO_IPIP;
 	ip->source = to->local4;
 	ip->destination = to->remote4;
-	sum = bpf_csum_diff(NULL, 0, (__be32 *)ip, sizeof(*ip), 0);
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
-	ip->check = ~sum;
+	ip->check = bpf_htons(~sum);
 }
 
 static __always_inline void outer_v6(struct ipv6_header *ip, const struct peer *to, __u8 tos, __u16 len, __u16 word)

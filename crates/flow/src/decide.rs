@@ -470,8 +470,10 @@ fn rate(config: &Config) -> Rate {
     }
 }
 
+/// None: whole, or an ICMP error, whose fragments find no way that was remembered.
 fn fragment_key(packet: &Packet) -> Option<(IpAddr, IpAddr, Fragment)> {
-    let fragment = packet.fragment?;
+    let is_error = matches!(packet.content, Content::Error(_));
+    let fragment = packet.fragment.filter(|_| !is_error)?;
     Some((packet.source, packet.destination, fragment))
 }
 

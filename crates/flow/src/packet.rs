@@ -21,7 +21,7 @@ pub struct Packet {
 pub struct Fragment {
     /// Identification, host order.
     pub id: u32,
-    /// Protocol, or the next header behind the fragment header.
+    /// Protocol; 0 for IPv6, whose fragments may differ in it (RFC 8200 section 4.5).
     pub protocol: u8,
 }
 

@@ -17,31 +17,36 @@ const PACKETS: usize = 150;
 const SILENT: u16 = 8080;
 
 /// xorshift64*: the same packets for the same seed.
-struct Dice(u64);
+pub struct Dice(u64);
 
 impl Dice {
-    fn next(&mut self) -> u64 {
+    pub fn new(seed: u64) -> Self {
+        // Zero would stay zero.
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
 
-    fn below(&mut self, end: u64) -> u64 {
+    pub fn below(&mut self, end: u64) -> u64 {
         (self.next() >> 8) % end
     }
 
-    fn one_in(&mut self, n: u64) -> bool {
+    pub fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
 
-    fn of<T: Copy>(&mut self, all: &[T]) -> T {
+    pub fn of<T: Copy>(&mut self, all: &[T]) -> T {
         all[self.below(all.len() as u64) as usize]
     }
 }
 
 /// Switches, and who is alive, by chance.
-fn random_config(dice: &mut Dice) -> Config {
+pub fn random_config(dice: &mut Dice) -> Config {
     config(|c| {
         let silent: Vec<Service> = c.services.clone();
         c.services.extend(silent.into_iter().map(|mut service| {
@@ -247,7 +252,7 @@ impl Pair<'_> {
     }
 }
 
-pub(super) fn udp(payload: &[u8]) -> Vec<u8> {
+pub fn udp(payload: &[u8]) -> Vec<u8> {
     let len = u16::try_from(8 + payload.len()).unwrap().to_be_bytes();
     let mut udp = vec![6, 14, 6, 14, len[0], len[1], 0, 0];
     udp.extend(payload);
@@ -271,7 +276,7 @@ fn of_model(segment: &Segment) -> flow::packet::Segment {
 }
 
 /// Counters that must have moved, in the order of their names; `pass` is not counted.
-fn expected(decision: &Decision) -> Vec<&'static str> {
+pub fn expected(decision: &Decision) -> Vec<&'static str> {
     let mut all = vec![decision.verdict.code()];
     all.retain(|code| *code != "pass");
     all.extend(decision.returned.then_some("returned"));
@@ -279,7 +284,7 @@ fn expected(decision: &Decision) -> Vec<&'static str> {
     all
 }
 
-fn same_fate(decision: &Decision, tried: &Tried) -> bool {
+pub fn same_fate(decision: &Decision, tried: &Tried) -> bool {
     let action = match &decision.fate {
         Fate::Stack => NEXT,
         Fate::Tunnel { to, word } => {
@@ -303,7 +308,7 @@ fn the_program_decides_as_the_model_does() {
     let seen = std::sync::Mutex::new(BTreeMap::<String, u64>::new());
     for run in 1..=RUNS {
         on_ground(|ground, family| {
-            let mut dice = Dice(run.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+            let mut dice = Dice::new(run);
             let connection = connection(family);
             let config = random_config(&mut dice);
             ground.steering.apply(&config).unwrap();

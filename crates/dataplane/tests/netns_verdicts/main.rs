@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::disallowed_macros)] // a test fails by panicking
 
 mod differential;
+mod every;
 mod frame;
+mod fuzz;
+mod reading;
 mod seen;
 
 use evenkeel_dataplane::steering::{Steering, Tried};

@@ -50,7 +50,9 @@ impl Steering {
         let Some(member) = members_at(outer.source).iter().next() else {
             return Decision::drop(Verdict::DropStranger);
         };
-        if !members_at(packet.source).is_empty() || self.map.is_ours(packet.source) {
+        // Of an ICMP error, whom it is about: a router on the way may be anybody.
+        let client = packet.flow().map_or(packet.source, |flow| flow.client.ip());
+        if !members_at(client).is_empty() || self.map.is_ours(client) {
             return Decision::drop(Verdict::DropSpoofed);
         }
         let arrival = Arrival {
