@@ -52,7 +52,7 @@ bench-failover: ## Failures and starts of an engine, 64 BFD sessions; about 35 m
 	cargo build --release --locked --workspace --bins
 	target/release/evenkeel-bench failover --runs $(RUNS) --bfd-seconds 600
 
-bench-steering: ## The steering program, ns per packet with 1 to 512k flows, beside bare programs; about 3 minutes (needs root)
+bench-steering: ## The steering program, ns per packet with 1 to 512k flows, beside bare programs; 2 minutes (needs root)
 	@scripts/install-deps.sh test
 	cargo build --release --locked --workspace --bins
 	target/release/evenkeel-bench steering
