@@ -2,11 +2,12 @@
  * A probe becomes our answer, and goes back the way it came.
  *
  *   Ethernet | outer IP | inner IP | TCP ...              what came
- *   Ethernet | IP | UDP | message | rest of it, if short  what goes; the rest lies beyond the length in the IP header
+ *   Ethernet | IP | UDP | message | rest of it, if short  what goes; the rest lies beyond the length in the UDP header
  *
  * The tail cannot be cut off a buffer that is marked as encapsulated (bpf_skb_change_tail), but bytes can be taken away behind
  * the outer header. Where a device is to complete the inner checksum (veth, virtio), it does so in that rest, or there is nothing left
- * to complete: the kernel notices when the bytes that the sum begins with are taken away. */
+ * to complete: the kernel notices when the bytes that the sum begins with are taken away. The rest is within the length of the
+ * IP header: a bridge with br_netfilter, or a router, cuts off what is not, and drops the packet when a sum is to be written there. */
 #pragma once
 
 struct answer_v4 {
@@ -47,7 +48,7 @@ static __always_inline int answer_v4(struct __sk_buff *skb, const struct packet 
 
 	a.ip.version_ihl = 0x45;
 	a.ip.tos = MESSAGE_TOS;
-	a.ip.total_len = bpf_htons(ANSWER_V4_LEN);
+	a.ip.total_len = bpf_htons(skb->len - ETH_LEN);
 	a.ip.frag_off = bpf_htons(0x4000);
 	a.ip.ttl = TUNNEL_TTL;
 	a.ip.protocol = PROTO_UDP;
@@ -66,7 +67,7 @@ static __always_inline int answer_v6(struct __sk_buff *skb, const struct packet 
 	__u32 sum;
 
 	a.ip.version_class_label = bpf_htonl(6U << 28 | MESSAGE_TOS << 20);
-	a.ip.payload_len = bpf_htons(sizeof(a) - sizeof(a.ip));
+	a.ip.payload_len = bpf_htons(skb->len - ETH_LEN - sizeof(a.ip));
 	a.ip.next = PROTO_UDP;
 	a.ip.hop_limit = TUNNEL_TTL;
 	a.ip.source = outer->flow.vip;

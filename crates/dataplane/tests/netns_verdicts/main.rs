@@ -470,8 +470,23 @@ fn a_probe_for_a_flow_that_is_not_here_is_denied_with_a_message() {
                 [2, 0, 0, 0, 0, 2],
                 "back where it came from"
             );
+            let length = length_by_ip(&denied.frame);
+            assert_eq!(
+                length,
+                denied.frame.len(),
+                "nobody on the way has to trim it"
+            );
         }
     });
+}
+
+/// Of a frame, as its IP header says it.
+fn length_by_ip(frame: &[u8]) -> usize {
+    let number = |at: usize| usize::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
+    match frame[14] >> 4 {
+        4 => 14 + number(16),
+        _ => 14 + 40 + number(18),
+    }
 }
 
 #[test]
