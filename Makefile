@@ -9,9 +9,10 @@ SCENARIO ?= scale-out
 FUZZ_SECONDS ?= 60
 FUZZ_RUNS ?= 2000
 RUNS ?= 20
+FLOWS ?= 100000
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help demo build test fuzz fuzz-steering bench-bgp bench-failover bench-steering lint fmt deps down clean
+.PHONY: help demo build test fuzz fuzz-steering bench-bgp bench-failover bench-steering bench-storm lint fmt deps down clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +57,11 @@ bench-steering: ## The steering program, ns per packet with 1 to 512k flows, bes
 	@scripts/install-deps.sh test
 	cargo build --release --locked --workspace --bins
 	target/release/evenkeel-bench steering
+
+bench-storm: ## FLOWS (100000) flows sent to other engines at once, with hints and without, then forged ACKs; about 8 minutes (needs root)
+	@scripts/install-deps.sh test
+	cargo build --release --locked --workspace --bins
+	target/release/evenkeel-bench storm --flows $(FLOWS)
 
 lint: ## The quick part of it: format, lints, docs, dependencies
 	@scripts/test.sh lint

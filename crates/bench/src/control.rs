@@ -1,10 +1,11 @@
 //! A controller for one engine, in the engine's namespace: it makes the engine's identity, tells it what to announce and
-//! hears its reports. Driven by lines on standard input like [`crate::member`]; the pool's server listens here too.
+//! hears its reports. Driven by lines on standard input like [`crate::member`]; the pool's servers listen here too.
 //!
 //! Each VIP is a virtual service with a pool, a server and a TCP health monitor, as an operator would have it. One more,
 //! outside of what is measured, is there all the time: without any, an engine has no session.
 
 use crate::member::{self, Input, Status};
+use crate::storm::group;
 use anyhow::{Context, Result};
 use proto::v1::engine_control_server::{EngineControl, EngineControlServer};
 use proto::v1::{
@@ -12,10 +13,11 @@ use proto::v1::{
     controller_message, engine_message,
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
@@ -24,8 +26,12 @@ use tonic::{Request, Response, Streaming};
 /// Where the engine dials.
 pub(crate) const ADDRESS: &str = "127.0.0.1:8443";
 
-/// The server of every pool.
-const SERVER: (&str, u16) = ("127.0.0.1", 8080);
+/// The server of every pool, behind all of its addresses.
+const SERVER: (&str, u16) = ("0.0.0.0", 8080);
+/// Where a pool looks for it; members of a group use all of them, so that there are source ports for many connections.
+const SERVERS: [&str; 4] = ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"];
+/// What the server reads at once.
+const MESSAGE_MAX: usize = 2048;
 const PORT: u32 = 80;
 
 /// What the engine wants to find in the controller's certificate.
@@ -45,6 +51,9 @@ pub(crate) struct Args {
     /// Announce these from the start.
     #[arg(long, num_args = 2, value_names = ["FIRST", "COUNT"])]
     announce: Vec<String>,
+    /// Engines 1 to this one are a group for the first VIP announced, and steer its flows.
+    #[arg(long, requires = "announce")]
+    members: Option<usize>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -57,7 +66,12 @@ async fn serve(args: &Args) -> Result<()> {
     let tls = credentials(&args.state_dir)?;
     let mut state = State::new(args);
     if let [first, count] = args.announce.as_slice() {
-        state.announce(&member::addresses(first, count)?);
+        let vips = member::addresses(first, count)?;
+        state.announce(&vips);
+        if let Some((members, vip)) = args.members.zip(vips.first()) {
+            group::join(&mut state.desired, args.engine, members, &vsvip(vip));
+            state.desired.pools = vec![pool(&SERVERS)];
+        }
     }
     let (desired, receiver) = watch::channel(state.desired.clone());
     let reports = Arc::new(Mutex::new(Report::default()));
@@ -73,16 +87,48 @@ async fn serve(args: &Args) -> Result<()> {
     cli::out!("ready");
     tokio::select! {
         ended = serving => ended.context("the stand-in controller"),
-        ended = accept(server) => ended,
+        ended = answer(server) => ended,
         ended = obey(state, &desired, &reports) => ended,
     }
 }
 
-/// The pool's server: connections are taken and closed, which is what a health check wants.
-async fn accept(server: TcpListener) -> Result<()> {
+/// The pool's server: what it hears it says back, until the other side is done.
+async fn answer(server: TcpListener) -> Result<()> {
     loop {
-        server.accept().await?;
+        let (stream, _) = server.accept().await?;
+        // Ends with its connection.
+        drop(tokio::spawn(echo(stream)));
     }
+}
+
+/// No buffer while nothing is heard: there may be many of them.
+async fn echo(stream: TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    loop {
+        stream.readable().await?;
+        let heard = {
+            let mut buffer = [0; MESSAGE_MAX];
+            match stream.try_read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(length) => buffer[..length].to_vec(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                Err(error) => return Err(error),
+            }
+        };
+        say(&stream, &heard).await?;
+    }
+}
+
+async fn say(stream: &TcpStream, mut words: &[u8]) -> std::io::Result<()> {
+    while !words.is_empty() {
+        stream.writable().await?;
+        match stream.try_write(words) {
+            Ok(said) => words = &words[said..],
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 async fn obey(
@@ -97,7 +143,11 @@ async fn obey(
             Input::Withdraw => state.announce(&[]),
             Input::Status => {
                 let report = reports.lock().unwrap_or_else(PoisonError::into_inner);
-                let status = Status::of(report.bgp_sessions.first().cloned());
+                let status = Status {
+                    report: report.sequence,
+                    bfd_downs: report.bfd_sessions.iter().map(|s| s.times_down).sum(),
+                    ..Status::of(report.bgp_sessions.first().cloned())
+                };
                 cli::out!("{}", serde_json::to_string(&status)?);
                 continue;
             }
@@ -121,7 +171,7 @@ impl State {
             desired: DesiredState {
                 se_name: format!("se-{engine}"),
                 vrf: Some(vrf(args.bfd)),
-                pools: vec![pool()],
+                pools: vec![pool(&SERVERS[..1])],
                 health_monitors: vec![monitor()],
                 ..DesiredState::default()
             },
@@ -150,7 +200,7 @@ fn vrf(bfd: Option<u32>) -> v1::Vrf {
 
 fn vip(address: &Ipv4Addr) -> v1::Vip {
     v1::Vip {
-        vsvip_uuid: format!("vsvip-{address}"),
+        vsvip_uuid: vsvip(address),
         vip_id: "1".to_owned(),
         address: address.to_string(),
         ..v1::Vip::default()
@@ -161,7 +211,7 @@ fn service(address: &Ipv4Addr) -> v1::VirtualService {
     v1::VirtualService {
         uuid: format!("virtualservice-{address}"),
         name: format!("vs-{address}"),
-        vsvip_uuid: format!("vsvip-{address}"),
+        vsvip_uuid: vsvip(address),
         ports: vec![v1::PortRange {
             first: PORT,
             last: PORT,
@@ -169,23 +219,33 @@ fn service(address: &Ipv4Addr) -> v1::VirtualService {
         pool_uuid: POOL.to_owned(),
         enabled: true,
         enable_rhi: true,
+        flow_hints: true,
+        flow_probes: true,
         ..v1::VirtualService::default()
     }
 }
 
-fn pool() -> v1::Pool {
+fn vsvip(address: &Ipv4Addr) -> String {
+    format!("vsvip-{address}")
+}
+
+fn pool(servers: &[&str]) -> v1::Pool {
     v1::Pool {
         uuid: POOL.to_owned(),
         name: "pool".to_owned(),
-        servers: vec![v1::Server {
-            address: SERVER.0.to_owned(),
-            port: SERVER.1.into(),
-            enabled: true,
-            ratio: 1,
-        }],
+        servers: servers.iter().map(|address| server(address)).collect(),
         health_monitor_uuids: vec![MONITOR.to_owned()],
         enabled: true,
         ..v1::Pool::default()
+    }
+}
+
+fn server(address: &str) -> v1::Server {
+    v1::Server {
+        address: address.to_owned(),
+        port: SERVER.1.into(),
+        enabled: true,
+        ratio: 1,
     }
 }
 

@@ -63,6 +63,16 @@ impl Fib {
         while self.events.try_recv().is_ok() {}
     }
 
+    /// How many messages about a VIP's route there were since the last look. Routes in tables of their own are no router's.
+    pub(crate) fn changes(&self, vip: Ipv4Addr) -> usize {
+        let vip = vip.to_string();
+        let about = |event: &Event| {
+            let mut words = event.line.split_whitespace();
+            words.any(|w| w == vip) && !event.line.contains(" table ")
+        };
+        self.events.try_iter().filter(about).count()
+    }
+
     /// When the kernel's messages have shown every VIP with `width` next hops; 0 = gone. When the messages fall silent
     /// too early, some were lost in a burst: the FIB is looked at, and the moment of that look stands.
     pub(crate) fn until(&self, vips: Block, width: usize) -> Result<Instant> {

@@ -14,6 +14,7 @@ mod report;
 mod router;
 mod speaker;
 mod steering;
+mod storm;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -40,6 +41,8 @@ enum Command {
     Bfd(Amount),
     /// The steering program: nanoseconds per packet, by what becomes of it and the number of flows.
     Steering(steering::Args),
+    /// Every flow of a VIP arrives at another engine at once; then a flood of forged packets.
+    Storm(storm::Load),
     /// One speaker in this namespace, driven by lines on standard input.
     #[command(hide = true)]
     Member(member::Args),
@@ -49,6 +52,12 @@ enum Command {
     /// Many BFD sessions in this namespace.
     #[command(hide = true)]
     BfdEnd(bfd_load::EndArgs),
+    /// Many flows from this namespace, driven in the same way.
+    #[command(hide = true)]
+    StormClient(storm::client::Args),
+    /// Forged packets from this namespace.
+    #[command(hide = true)]
+    StormFlood(storm::flood::Args),
 }
 
 /// How much to measure.
@@ -92,13 +101,16 @@ fn main() -> ExitCode {
     let args = Args::parse();
     cli::output::set_format(args.output);
     let done = match args.command {
-        Command::Bgp(amount) => measure(bgp::run, amount, args.output),
-        Command::Failover(amount) => measure(failover::run, amount, args.output),
-        Command::Bfd(amount) => measure(bfd_load::run, amount, args.output),
+        Command::Bgp(amount) => measure(bgp::run(amount), amount.short, args.output),
+        Command::Failover(amount) => measure(failover::run(amount), amount.short, args.output),
+        Command::Bfd(amount) => measure(bfd_load::run(amount), amount.short, args.output),
+        Command::Storm(load) => measure(storm::run(load), load.short, args.output),
         Command::Steering(how) => steering::run(how, args.output),
         Command::Member(args) => member::run(&args),
         Command::Control(args) => control::run(&args),
         Command::BfdEnd(args) => bfd_load::run_end(&args),
+        Command::StormClient(args) => storm::client::run(&args),
+        Command::StormFlood(args) => storm::flood::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -108,11 +120,11 @@ fn main() -> ExitCode {
 
 /// Prints what was measured; fails when a bar does not hold.
 fn measure(
-    run: fn(Amount) -> anyhow::Result<Vec<report::Measured>>,
-    amount: Amount,
+    rows: anyhow::Result<Vec<report::Measured>>,
+    short: bool,
     output: cli::output::Format,
 ) -> anyhow::Result<()> {
-    let rows = run(amount)?;
+    let rows = rows?;
     report::print(&rows, output);
-    report::judge(&rows, amount.short)
+    report::judge(&rows, short)
 }

@@ -23,6 +23,11 @@ pub(crate) struct Status {
     pub(crate) bfd: String,
     pub(crate) updates_out: u64,
     pub(crate) routes_sent: usize,
+    pub(crate) times_established: u64,
+    /// Of all BFD sessions of an engine.
+    pub(crate) bfd_downs: u64,
+    /// Number of the engine's report that says it.
+    pub(crate) report: u64,
 }
 
 impl Status {
@@ -34,6 +39,9 @@ impl Status {
             bfd: session.bfd_state,
             updates_out: session.updates_out,
             routes_sent: session.routes.iter().filter(|r| r.sent).count(),
+            times_established: session.times_established,
+            bfd_downs: 0,
+            report: 0,
         }
     }
 }

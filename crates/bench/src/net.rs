@@ -54,7 +54,8 @@ impl Network {
         Ok(network)
     }
 
-    fn add_namespace(&mut self, name: &str) -> Result<()> {
+    /// With nothing in it but `lo`.
+    pub(crate) fn add_namespace(&mut self, name: &str) -> Result<()> {
         let namespace = self.namespace(name);
         run(&["ip", "netns", "add", &namespace])?;
         self.namespaces.push(namespace.clone());
@@ -67,7 +68,8 @@ impl Network {
         run(&["ip", "-n", &switch, "link", "set", "br0", "up"]).map(drop)
     }
 
-    fn attach(&self, name: &str, port: &str, address: &str) -> Result<()> {
+    /// Gives a namespace `eth0` at the switch's port.
+    pub(crate) fn attach(&self, name: &str, port: &str, address: &str) -> Result<()> {
         let (node, switch) = (self.namespace(name), self.namespace("sw"));
         run(&[
             "ip", "-n", &node, "link", "add", "eth0", "type", "veth", "peer", "name", port,

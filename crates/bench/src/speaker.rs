@@ -16,7 +16,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// A clock tick of /proc: 100 per second on Linux, whatever its kernel does.
+const TICK_MS: u64 = 10;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -45,7 +48,7 @@ pub(crate) struct Speaker {
 }
 
 /// A process that is told by lines.
-struct Told {
+pub(crate) struct Told {
     /// None when it is the speaker itself.
     controller: Option<Child>,
     input: ChildStdin,
@@ -54,7 +57,7 @@ struct Told {
 
 impl Told {
     /// Takes the pipes of a child.
-    fn pipes(child: &mut Child) -> Result<Self> {
+    pub(crate) fn pipes(child: &mut Child) -> Result<Self> {
         Ok(Self {
             controller: None,
             input: child.stdin.take().context("stdin is piped")?,
@@ -62,10 +65,16 @@ impl Told {
         })
     }
 
-    fn line(&mut self) -> Result<String> {
+    /// What it says next; empty when it has ended.
+    pub(crate) fn line(&mut self) -> Result<String> {
         let mut line = String::new();
         self.output.read_line(&mut line)?;
         Ok(line)
+    }
+
+    pub(crate) fn say(&mut self, line: &str) -> Result<()> {
+        self.input.write_all(format!("{line}\n").as_bytes())?;
+        self.input.flush().map_err(Into::into)
     }
 }
 
@@ -89,6 +98,24 @@ pub(crate) struct Spec<'a> {
     pub(crate) vips: &'a [Block],
     /// The first block is announced from the start.
     pub(crate) at_once: bool,
+    /// An engine of a group, which steers.
+    pub(crate) group: Option<Group<'a>>,
+}
+
+/// What an engine needs to steer the flows of its first VIP.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Group<'a> {
+    /// Engines 1 to this one are its members.
+    pub(crate) members: usize,
+    /// Where the engines pin their programs, a folder each.
+    pub(crate) pins: &'a Path,
+}
+
+impl Group<'_> {
+    /// The folder of an engine.
+    pub(crate) fn pins_of(&self, engine: usize) -> PathBuf {
+        self.pins.join(format!("se{engine}"))
+    }
 }
 
 /// Consecutive VIPs that are announced together.
@@ -172,6 +199,16 @@ impl Speaker {
         self.ask(command).map(drop)
     }
 
+    /// CPU time that the process has used; what the kernel does for it in interrupts is not in it.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The command in parentheses may contain anything; then come state and eleven others (proc_pid_stat(5)).
+        let after = stat.rsplit_once(')').context("a command in parentheses")?.1;
+        let fields = after.split_whitespace().skip(11).take(2);
+        let ticks: Vec<u64> = fields.map(str::parse).collect::<Result<_, _>>()?;
+        Ok(Duration::from_millis(ticks.iter().sum::<u64>() * TICK_MS))
+    }
+
     /// Resident memory of the process, in MiB.
     pub(crate) fn rss_mib(&self) -> Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
@@ -188,13 +225,11 @@ impl Speaker {
 
     /// A command to ours, which answers nothing.
     fn say(&mut self, line: &str) -> Result<()> {
-        let told = self.told()?;
-        told.input.write_all(format!("{line}\n").as_bytes())?;
-        told.input.flush().map_err(Into::into)
+        self.told()?.say(line)
     }
 
     /// What ours says of itself.
-    fn status(&mut self) -> Result<Status> {
+    pub(crate) fn status(&mut self) -> Result<Status> {
         self.say("status")?;
         let line = self.told()?.line()?;
         serde_json::from_str(&line).context("the status of the speaker")
@@ -301,8 +336,12 @@ fn start_process(kind: Kind, network: &Network, spec: Spec<'_>, dir: &Path) -> R
 
 fn start_engine(network: &Network, spec: Spec<'_>, dir: &Path) -> Result<Child> {
     let log = File::create(dir.join("engine.log"))?;
-    in_namespace(network, spec.engine)
-        .args(control::engine_command(spec.engine, dir)?)
+    let mut command = in_namespace(network, spec.engine);
+    command.args(control::engine_command(spec.engine, dir)?);
+    if let Some(group) = spec.group {
+        command.arg("--bpf-dir").arg(group.pins_of(spec.engine));
+    }
+    command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
@@ -339,6 +378,9 @@ fn start_controller(network: &Network, spec: Spec<'_>, dir: &Path) -> Result<Tol
     if spec.at_once {
         let Block { first, count } = spec.vips[0];
         command.args(["--announce", &first.to_string(), &count.to_string()]);
+    }
+    if let Some(group) = spec.group {
+        command.args(["--members", &group.members.to_string()]);
     }
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().context("start a controller")?;
