@@ -3,6 +3,7 @@
 //! The workspace denies `unsafe`; a module that needs it says so with an attribute of its own and a
 //! safety comment at each block. Everything public here is safe to call.
 
+pub mod datagram;
 pub mod filter;
 pub mod realtime;
 pub mod sockopt;
