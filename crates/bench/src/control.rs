@@ -215,6 +215,7 @@ fn service(address: &Ipv4Addr) -> v1::VirtualService {
         ports: vec![v1::PortRange {
             first: PORT,
             last: PORT,
+            ..v1::PortRange::default()
         }],
         pool_uuid: POOL.to_owned(),
         enabled: true,

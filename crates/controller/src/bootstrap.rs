@@ -133,6 +133,7 @@ fn monitors() -> Vec<(&'static str, Value)> {
     vec![
         plain("System-TCP", "TCP"),
         plain("System-Ping", "PING"),
+        plain("System-UDP", "UDP"),
         http("System-HTTP", "HTTP", "http_monitor"),
         http("System-HTTPS", "HTTPS", "https_monitor"),
     ]

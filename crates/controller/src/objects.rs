@@ -9,6 +9,7 @@ mod cross;
 mod normalise;
 pub mod refs;
 mod snapshot;
+pub mod transport;
 
 pub use normalise::mask_secrets;
 pub use snapshot::{Snapshot, Stored, Unreadable};

@@ -4,7 +4,7 @@ use crate::health::{HealthSnapshot, ServerHealth};
 use crate::steering;
 use model::reason::Reason;
 use proto::v1::{self, DesiredState, LbAlgorithm, OperState, Pool, VirtualService};
-use proxy::{Algorithm, HintSpec, PoolSpec, ServerSpec, VirtualServiceSpec};
+use proxy::{Algorithm, HintSpec, PoolSpec, Protocol, ServerSpec, UdpSpec, VirtualServiceSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -97,10 +97,15 @@ fn service(
     health: &[ServerHealth],
     up: bool,
 ) -> VirtualServiceSpec {
+    let of = |protocol: Protocol| {
+        let all = endpoints(desired, vs).filter(move |(p, _)| *p == protocol);
+        all.map(|(_, addr)| addr).collect::<Vec<_>>()
+    };
     VirtualServiceSpec {
         uuid: vs.uuid.clone(),
         name: vs.name.clone(),
-        listen: addresses(desired, vs).collect(),
+        listen: of(Protocol::Tcp),
+        udp: udp_spec(vs, of(Protocol::Udp)),
         accept: up,
         idle_timeout: (vs.idle_timeout_s > 0)
             .then(|| Duration::from_secs(vs.idle_timeout_s.into())),
@@ -109,19 +114,43 @@ fn service(
     }
 }
 
+/// Flows of a virtual service on this engine at most: each takes two descriptors, and one of the 28,000 ports that the kernel
+/// has for sockets towards servers; and the kernel looks through all of them for each datagram of a new client.
+const UDP_FLOWS_MAX: u64 = 16_384;
+
+fn udp_spec(vs: &VirtualService, listen: Vec<SocketAddr>) -> Option<UdpSpec> {
+    let idle_timeout = Duration::from_secs(vs.udp_idle_timeout_s.into());
+    (!listen.is_empty()).then_some(UdpSpec {
+        listen,
+        idle_timeout,
+        flows_max: UDP_FLOWS_MAX,
+    })
+}
+
 /// Every port of every VIP of a virtual service.
-pub(crate) fn addresses<'a>(
+pub(crate) fn endpoints<'a>(
     desired: &'a DesiredState,
     vs: &'a VirtualService,
-) -> impl Iterator<Item = SocketAddr> + 'a {
+) -> impl Iterator<Item = (Protocol, SocketAddr)> + 'a {
     let own = |v: &&v1::Vip| v.vsvip_uuid == vs.vsvip_uuid;
     let vips = desired.vips.iter().filter(own);
     let vips = vips.filter_map(|v| v.address.parse::<IpAddr>().ok());
     vips.flat_map(|vip| {
-        let ports = vs.ports.iter().flat_map(|r| r.first..=r.last);
-        let ports = ports.filter_map(|p| u16::try_from(p).ok());
-        ports.map(move |port| SocketAddr::new(vip, port))
+        let ports = vs.ports.iter().flat_map(|range| {
+            let protocol = protocol(range);
+            (range.first..=range.last).map(move |port| (protocol, port))
+        });
+        let ports = ports.filter_map(|(protocol, p)| Some((protocol, u16::try_from(p).ok()?)));
+        ports.map(move |(protocol, port)| (protocol, SocketAddr::new(vip, port)))
     })
+}
+
+/// Who says nothing means TCP.
+fn protocol(range: &v1::PortRange) -> Protocol {
+    match range.protocol() {
+        v1::Protocol::Udp => Protocol::Udp,
+        v1::Protocol::Tcp | v1::Protocol::Unspecified => Protocol::Tcp,
+    }
 }
 
 /// Connections carry our id where the virtual service wants it, and we have one.
@@ -273,7 +302,8 @@ impl Draining {
         self.0.retain(|uuid, _| open(uuid));
         for service in services {
             let addresses = self.0.entry(service.uuid.clone()).or_default();
-            addresses.extend(service.listen.iter().map(|a| a.ip()));
+            let udp = service.udp.iter().flat_map(|udp| &udp.listen);
+            addresses.extend(service.listen.iter().chain(udp).map(SocketAddr::ip));
         }
     }
 
@@ -307,6 +337,7 @@ mod tests {
             ports: vec![PortRange {
                 first: port,
                 last: port,
+                ..PortRange::default()
             }],
             enabled: true,
             enable_rhi: true,
@@ -394,6 +425,37 @@ mod tests {
             change(&mut changed);
             assert_eq!(outcome(&changed, Up), (verdict, false, Err(verdict.1)));
         }
+    }
+
+    #[test]
+    fn ports_are_listened_on_for_their_protocols() {
+        let mut both = service("a", 53);
+        both.udp_idle_timeout_s = 10;
+        both.ports.push(PortRange {
+            first: 53,
+            last: 54,
+            protocol: v1::Protocol::Udp.into(),
+        });
+        let spec = decide(&desired(vec![both]), &health(OperState::Up)).services[0].clone();
+        let at = |port| SocketAddr::new("10.100.0.1".parse().expect("ip"), port);
+        assert_eq!(spec.listen, [at(53)]);
+        let udp = spec.udp.expect("UDP");
+        assert_eq!(udp.listen, [at(53), at(54)]);
+        assert_eq!(udp.idle_timeout, Duration::from_secs(10));
+        let tcp = decide(&desired(vec![service("a", 80)]), &health(OperState::Up));
+        assert_eq!(tcp.services[0].udp, None);
+    }
+
+    #[test]
+    fn the_address_of_a_udp_service_stays_until_its_last_flow_has_ended() {
+        let mut dns = service("a", 53);
+        dns.ports[0].protocol = v1::Protocol::Udp.into();
+        let here = decide(&desired(vec![dns]), &health(OperState::Up)).services;
+        let mut draining = Draining::default();
+        draining.update(&here, |_| false);
+        draining.update(&[], |_| true);
+        let vip: IpAddr = "10.100.0.1".parse().expect("addr");
+        assert!(draining.addresses().contains(&vip));
     }
 
     #[test]

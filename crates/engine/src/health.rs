@@ -1,18 +1,18 @@
-//! The shell around the health machines: one task per server and monitor probes over TCP.
+//! The shell around the health machines: one task per server and monitor probes over TCP or UDP.
 //!
 //! [`HealthHandle`] owns the tasks; a task owns its [`health::Check`] and ends when it is aborted, which may happen
 //! at any await: a probe's socket is closed by dropping it. Results meet in one table, from which a snapshot is
 //! published whenever a state changes.
 
 use health::{Check, Failure, State, Timing, combine};
-use proto::v1::{HealthMonitor, OperState, Pool, health_monitor::Kind};
+use proto::v1::{HealthMonitor, OperState, Pool, UdpMonitor, health_monitor::Kind};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -269,6 +269,9 @@ async fn probe(server: SocketAddr, monitor: &HealthMonitor) -> std::result::Resu
     let limit = Duration::from_secs(monitor.receive_timeout_s.max(1).into());
     let port = u16::try_from(monitor.monitor_port).ok().filter(|p| *p != 0);
     let target = SocketAddr::new(server.ip(), port.unwrap_or(server.port()));
+    if let Some(Kind::Udp(udp)) = &monitor.kind {
+        return probe_udp(target, limit, udp).await;
+    }
     let connected = tokio::time::timeout(limit, TcpStream::connect(target)).await;
     let mut stream = connected
         .map_err(|_| Failure::ConnectionTimeout)?
@@ -281,6 +284,50 @@ async fn probe(server: SocketAddr, monitor: &HealthMonitor) -> std::result::Resu
     }
     let exchanged = tokio::time::timeout(limit, exchange(&mut stream, &tcp.request, &tcp.response));
     exchanged.await.map_err(|_| Failure::PayloadTimeout)?
+}
+
+/// How long a UDP server is listened to that need not answer: an ICMP error comes within a round trip.
+const UDP_SILENCE: Duration = Duration::from_millis(500);
+
+/// One datagram. Without a response to wait for, "port unreachable" is the failure (avi-api section 12).
+async fn probe_udp(
+    target: SocketAddr,
+    limit: Duration,
+    monitor: &UdpMonitor,
+) -> std::result::Result<(), Failure> {
+    let socket = connected_udp(target).await.map_err(|e| failure(&e))?;
+    let request = monitor.request.as_bytes();
+    socket.send(request).await.map_err(|e| failure(&e))?;
+    let silent = monitor.response.is_empty();
+    let wait = if silent {
+        limit.min(UDP_SILENCE)
+    } else {
+        limit
+    };
+    match tokio::time::timeout(wait, answer(&socket, &monitor.response)).await {
+        Ok(result) => result,
+        Err(_) if silent => Ok(()),
+        Err(_) => Err(Failure::PayloadTimeout),
+    }
+}
+
+async fn connected_udp(target: SocketAddr) -> std::io::Result<UdpSocket> {
+    let any: IpAddr = match target {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).await?;
+    socket.connect(target).await?;
+    Ok(socket)
+}
+
+async fn answer(socket: &UdpSocket, response: &str) -> std::result::Result<(), Failure> {
+    let mut bytes = [0; RESPONSE_LEN_MAX as usize];
+    let len = socket.recv(&mut bytes).await.map_err(|e| failure(&e))?;
+    match response.is_empty() || contains(&bytes[..len], response.as_bytes()) {
+        true => Ok(()),
+        false => Err(Failure::PayloadContentMismatch),
+    }
 }
 
 async fn exchange(
@@ -395,6 +442,63 @@ mod tests {
         health.apply(&[pool(addr, &["m"])], &[monitor("gone")]);
         let down = wait_for(&health, OperState::Down).await;
         assert_eq!(down.reason, Failure::PayloadContentMismatch.to_string());
+    }
+
+    fn udp_monitor(request: &str, response: &str) -> HealthMonitor {
+        let udp = UdpMonitor {
+            request: request.into(),
+            response: response.into(),
+        };
+        HealthMonitor {
+            kind: Some(Kind::Udp(udp)),
+            ..monitor("")
+        }
+    }
+
+    /// A port for UDP that TCP does not have.
+    async fn udp_socket() -> (UdpSocket, SocketAddr) {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
+        let addr = socket.local_addr().expect("addr");
+        (socket, addr)
+    }
+
+    #[tokio::test]
+    async fn a_silent_udp_server_is_up_until_its_port_is_unreachable() {
+        let (socket, addr) = udp_socket().await;
+        let health = HealthHandle::spawn();
+        health.apply(&[pool(addr, &["m"])], &[udp_monitor("", "")]);
+        wait_for(&health, OperState::Up).await;
+        drop(socket);
+        let down = wait_for(&health, OperState::Down).await;
+        assert_eq!(down.reason, Failure::ConnectionRefused.to_string());
+    }
+
+    #[tokio::test]
+    async fn a_udp_server_must_give_the_expected_answer() {
+        let (socket, addr) = udp_socket().await;
+        let server = async move {
+            let mut bytes = [0; 64];
+            while let Ok((len, peer)) = socket.recv_from(&mut bytes).await {
+                if bytes[..len] == *b"ping" {
+                    socket.send_to(b"+pong", peer).await.ok();
+                }
+            }
+        };
+        tokio::spawn(server);
+        let health = HealthHandle::spawn();
+        let check = |request, response| {
+            health.apply(&[pool(addr, &["m"])], &[udp_monitor(request, response)]);
+        };
+        check("ping", "pong");
+        wait_for(&health, OperState::Up).await;
+        check("ping", "ready");
+        let down = wait_for(&health, OperState::Down).await;
+        assert_eq!(down.reason, Failure::PayloadContentMismatch.to_string());
+        check("ping", "pong");
+        wait_for(&health, OperState::Up).await;
+        check("hello", "pong");
+        let down = wait_for(&health, OperState::Down).await;
+        assert_eq!(down.reason, Failure::PayloadTimeout.to_string());
     }
 
     #[tokio::test]

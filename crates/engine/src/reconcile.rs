@@ -287,7 +287,11 @@ impl Reconciler {
         let mut failures = Failures::new();
         for listener in listeners {
             if let Some(error) = &listener.error {
-                let text = format!("Cannot listen on {}: {error}.", listener.addr);
+                let transport = match listener.protocol {
+                    proxy::Protocol::Tcp => "TCP",
+                    proxy::Protocol::Udp => "UDP",
+                };
+                let text = format!("Cannot listen on {} ({transport}): {error}.", listener.addr);
                 let failure = Failure::new(Reason::ListenerFailed, text);
                 failures.insert(listener.vs_uuid.clone(), failure);
             }

@@ -10,10 +10,11 @@ use crate::steering::{Plan, Watch};
 use flow::Verdict;
 use model::reason::Reason;
 use proto::v1::{
-    BgpSession, EngineStats, HintStats, LearnedRoute, OperState, Pool, PoolStatus, Report,
-    ServerStatus, Steering, TunnelledTo, VerdictCount, Vip, VipStatus, VirtualServiceStatus,
+    BgpSession, EngineStats, HintStats, LearnedRoute, OperState, Pool, PoolStatus, Protocol,
+    Report, ServerStatus, Steering, TunnelledTo, UdpStatus, VerdictCount, Vip, VipStatus,
+    VirtualService, VirtualServiceStatus,
 };
-use proxy::{ProxyHandle, Stats};
+use proxy::{ProxyHandle, Stats, UdpStats};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -146,7 +147,7 @@ fn report(outcome: &Outcome, health: &HealthSnapshot, stats: &Stats) -> Report {
         virtual_services: desired
             .virtual_services
             .iter()
-            .map(|v| service_status(&v.uuid, outcome, stats))
+            .map(|v| service_status(v, outcome, stats))
             .collect(),
         pools: desired
             .pools
@@ -162,7 +163,8 @@ fn report(outcome: &Outcome, health: &HealthSnapshot, stats: &Stats) -> Report {
     }
 }
 
-fn service_status(uuid: &str, outcome: &Outcome, stats: &Stats) -> VirtualServiceStatus {
+fn service_status(vs: &VirtualService, outcome: &Outcome, stats: &Stats) -> VirtualServiceStatus {
+    let uuid = vs.uuid.as_str();
     let unknown = (OperState::Unspecified, Reason::VsDown);
     let (state, code) = outcome.verdicts.get(uuid).copied().unwrap_or(unknown);
     let reason = match outcome.failures.get(uuid) {
@@ -184,6 +186,7 @@ fn service_status(uuid: &str, outcome: &Outcome, stats: &Stats) -> VirtualServic
             .and_then(|c| c.oldest)
             .map_or(0, |age| age.as_secs()),
         hints: counters.map(|c| hints(c.hints)),
+        udp: counters.map(|c| udp_status(c.udp)).filter(|_| has_udp(vs)),
     }
 }
 
@@ -193,6 +196,28 @@ fn hints(stats: proxy::HintStats) -> HintStats {
         unstamped_no_timestamps: stats.unstamped_no_timestamps,
         stamp_failed: stats.stamp_failed,
         renewed: stats.renewed,
+    }
+}
+
+fn has_udp(vs: &VirtualService) -> bool {
+    let mut ports = vs.ports.iter();
+    ports.any(|range| range.protocol() == Protocol::Udp)
+}
+
+fn udp_status(stats: UdpStats) -> UdpStatus {
+    let UdpStats {
+        flows,
+        full,
+        dropped,
+        moved,
+        dispatched_again,
+    } = stats;
+    UdpStatus {
+        flows,
+        full,
+        dropped,
+        moved,
+        dispatched_again,
     }
 }
 

@@ -5,6 +5,7 @@
 //! member is to be known within milliseconds, and the acknowledgement of a desired state waits for it
 //! ([`crate::session`]).
 
+mod asking;
 mod house;
 mod kernel;
 mod seen;
@@ -12,7 +13,8 @@ mod seen;
 pub(crate) use kernel::Kernel;
 pub(crate) use seen::Watch;
 
-use crate::decide::addresses;
+use crate::decide::endpoints;
+use asking::Asking;
 use flow::config::{Config, Group, Link, Member, MessageKey, Peer, Service, Settings};
 use flow::key::Protocol;
 use flow::mark::HintKey;
@@ -48,7 +50,7 @@ pub(crate) struct Inputs {
     pub bgp: watch::Receiver<Arc<Vec<BgpSession>>>,
 }
 
-/// Follows desired state and interfaces; what `plans` holds is in force, as far as its problems do not say otherwise.
+/// Follows desired state, interfaces and our routes at the peers; what `plans` holds is in force, as far as its problems do not say otherwise.
 /// Cancel-safe: each wait is for a newer value, or for time.
 pub(crate) async fn run(
     mut inputs: Inputs,
@@ -56,11 +58,14 @@ pub(crate) async fn run(
     mut kernel: impl Steers,
 ) {
     let mut told: Option<String> = None;
+    let mut asking = Asking::default();
     loop {
         let links = inputs.interfaces.borrow_and_update().clone();
         let mut new = plan(&inputs.desired.borrow_and_update(), &links, &|name| {
             kernel.index_of(name)
         });
+        let routes = asking::routes(&inputs.bgp.borrow_and_update());
+        asking.update(&mut new.config, &routes, Instant::now());
         let refused = kernel.steer(&new.config, &links).err();
         if let Some(why) = &refused {
             if told.as_ref() != Some(why) {
@@ -72,7 +77,7 @@ pub(crate) async fn run(
         tell(&plans.borrow().problems, &new.problems);
         plans.send_replace(Arc::new(new));
         let again = refused.is_some().then(|| Instant::now() + RETRY);
-        if !between_plans(&mut inputs, &mut kernel, again).await {
+        if !between_plans(&mut inputs, &mut kernel, &routes, again).await {
             return;
         }
     }
@@ -82,6 +87,7 @@ pub(crate) async fn run(
 async fn between_plans(
     inputs: &mut Inputs,
     kernel: &mut impl Steers,
+    routes: &asking::Routes,
     again: Option<Instant>,
 ) -> bool {
     let mut tick = tokio::time::interval(flow::pace::TICK);
@@ -94,10 +100,14 @@ async fn between_plans(
             changed = inputs.desired.changed() => return changed.is_ok(),
             Ok(()) = inputs.interfaces.changed() => return true,
             Ok(()) = inputs.bgp.changed() => {
-                let now = established(&inputs.bgp.borrow_and_update());
+                let sessions = inputs.bgp.borrow_and_update().clone();
+                let now = established(&sessions);
                 if now != up {
                     kernel.on_event();
                     up = now;
+                }
+                if asking::routes(&sessions) != *routes {
+                    return true;
                 }
             }
             _ = tick.tick() => {
@@ -278,14 +288,15 @@ fn services(desired: &DesiredState, groups: &[Group]) -> Vec<Service> {
         let Some(group) = groups.iter().position(|g| g.vsvip_uuid == vs.vsvip_uuid) else {
             continue;
         };
-        let service = |address| Service {
+        let service = |(protocol, address)| Service {
             address,
-            protocol: Protocol::Tcp,
+            protocol,
             group,
-            hints: vs.flow_hints,
+            hints: vs.flow_hints && protocol == Protocol::Tcp,
             probes: vs.flow_probes,
+            udp_ask_until: None,
         };
-        services.extend(addresses(desired, vs).map(service));
+        services.extend(endpoints(desired, vs).map(service));
     }
     services
 }

@@ -4,7 +4,7 @@ mod groups;
 
 use crate::bgp;
 use ipnet::IpNet;
-use proto::v1::{BgpProfile, DesiredState, Interface};
+use proto::v1::{BgpProfile, DesiredState, Interface, Protocol, VirtualService};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -163,19 +163,38 @@ fn check_services(state: &DesiredState) -> Result<(), Refusal> {
                 let reason = format!("{} to {} is no range of ports", range.first, range.last);
                 return Err(refuse(format!("virtual_services[{i}].ports[{j}]"), reason));
             }
+            check_protocol(vs, j).map_err(|(name, reason)| {
+                refuse(format!("virtual_services[{i}].{name}"), reason)
+            })?;
         }
     }
     Ok(())
 }
 
-/// Each port of a VIP is one virtual service's, and there are not too many. Ranges are ranges by now.
+/// One that only newer engines know must not be served as another.
+fn check_protocol(vs: &VirtualService, port: usize) -> Result<(), (String, &'static str)> {
+    match Protocol::try_from(vs.ports[port].protocol) {
+        Err(_) => Err((
+            format!("ports[{port}].protocol"),
+            "this version of the engine knows no such protocol; upgrade it",
+        )),
+        Ok(Protocol::Udp) if vs.udp_idle_timeout_s == 0 => Err((
+            "udp_idle_timeout_s".into(),
+            "0 would keep every UDP flow for ever",
+        )),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// Each port of a VIP and protocol is one virtual service's, and there are not too many. Ranges are ranges by now.
 fn check_ports(state: &DesiredState) -> Result<(), Refusal> {
-    let mut taken: BTreeMap<(&str, u32), &str> = BTreeMap::new();
+    let mut taken: BTreeMap<(&str, bool, u32), &str> = BTreeMap::new();
     for (i, vs) in state.virtual_services.iter().enumerate() {
         for (j, range) in vs.ports.iter().enumerate() {
             let wrong = |reason| refuse(format!("virtual_services[{i}].ports[{j}]"), reason);
+            let udp = range.protocol() == Protocol::Udp;
             for port in range.first..=range.last {
-                if let Some(other) = taken.insert((&vs.vsvip_uuid, port), &vs.uuid) {
+                if let Some(other) = taken.insert((&vs.vsvip_uuid, udp, port), &vs.uuid) {
                     return Err(wrong(format!(
                         "port {port} of this VIP is taken by {other}"
                     )));
@@ -245,7 +264,7 @@ fn check_monitors(state: &DesiredState) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::v1::{BgpPeer, HealthMonitor, Pool, PortRange, Server, Vip, VirtualService, Vrf};
+    use proto::v1::{BgpPeer, HealthMonitor, Pool, PortRange, Server, Vip, Vrf};
 
     fn peer() -> BgpPeer {
         BgpPeer {
@@ -286,6 +305,7 @@ mod tests {
                 ports: vec![PortRange {
                     first: 80,
                     last: 80,
+                    ..PortRange::default()
                 }],
                 ..VirtualService::default()
             }],
@@ -389,9 +409,22 @@ mod tests {
     }
 
     #[test]
+    fn tcp_and_udp_have_ports_of_their_own() {
+        let mut state = good();
+        let mut udp = state.virtual_services[0].clone();
+        udp.ports[0].set_protocol(Protocol::Udp);
+        udp.udp_idle_timeout_s = 10;
+        state.virtual_services.push(udp.clone());
+        assert_eq!(validate(&state, &[]), Ok(()));
+        state.virtual_services.push(udp);
+        let refusal = validate(&state, &[]).expect_err("refused");
+        assert_eq!(refusal.field, "virtual_services[2].ports[0]");
+    }
+
+    #[test]
     fn every_broken_field_is_named() {
         type Break = fn(&mut DesiredState);
-        let cases: [(Break, &str); 21] = [
+        let cases: [(Break, &str); 23] = [
             (|s| s.vips[0].address = "x".into(), "vips[0].address"),
             (
                 |s| s.vips[0].address = "224.0.0.1".into(),
@@ -441,6 +474,14 @@ mod tests {
             (
                 |s| s.virtual_services.push(s.virtual_services[0].clone()),
                 "virtual_services[1].ports[0]",
+            ),
+            (
+                |s| service(s).ports[0].protocol = 9,
+                "virtual_services[0].ports[0].protocol",
+            ),
+            (
+                |s| service(s).ports[0].set_protocol(Protocol::Udp),
+                "virtual_services[0].udp_idle_timeout_s",
             ),
             (
                 |s| s.pools[0].servers[0].port = 0,

@@ -3,7 +3,7 @@
 use crate::key::Protocol;
 use crate::mark::HintKey;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Members of one group, at most: what fits into the hint's six bits.
 pub const MEMBERS_MAX: usize = 64;
@@ -36,6 +36,8 @@ pub struct Service {
     pub hints: bool,
     /// Members may be asked.
     pub probes: bool,
+    /// UDP: until then, members are asked about datagrams that nobody here knows; other ones are new flows.
+    pub udp_ask_until: Option<Instant>,
 }
 
 /// The engines that hold a VIP.

@@ -30,8 +30,7 @@ use crate::verdict::Verdict;
 use crate::wire::{MESSAGE_LEN, TunnelKind, Word};
 use ground::{Ground, Map, best};
 use question::{Asked, Question};
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 pub use ground::Members;
@@ -165,7 +164,6 @@ pub struct Steering {
     /// 2^16 bits, chosen by the flow's mark.
     no_hint: Vec<u64>,
     budget: Budget,
-    udp_ask_until: BTreeMap<SocketAddr, Instant>,
 }
 
 impl Steering {
@@ -179,7 +177,6 @@ impl Steering {
             fragments: Lru::new(limits.fragments),
             no_hint: vec![0; 1 << 10],
             budget: Budget::new(rate(&Config::default())),
-            udp_ask_until: BTreeMap::new(),
         }
     }
 
@@ -198,11 +195,6 @@ impl Steering {
     /// From now on this budget, until the next configuration.
     pub fn set_rate(&mut self, rate: Rate) {
         self.budget.set_rate(rate);
-    }
-
-    /// Membership or routes of this service have changed: until then, unknown datagrams are asked about.
-    pub fn ask_about_udp(&mut self, service: SocketAddr, until: Instant) {
-        self.udp_ask_until.insert(service, until);
     }
 
     /// Hints are believed again of all flows. User space does this every minute: several flows share a bit.
@@ -354,8 +346,8 @@ impl Steering {
         if let Some(decision) = self.by_cache(case) {
             return decision;
         }
-        let until = self.udp_ask_until.get(&case.flow.service);
-        if until.is_none_or(|until| case.now >= *until) {
+        let until = case.ground.udp_ask_until;
+        if until.is_none_or(|until| case.now >= until) {
             return Decision::stack(Verdict::LocalNew);
         }
         // A datagram has no number: a denial counts for the whole flow, and only briefly.

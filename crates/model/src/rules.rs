@@ -628,7 +628,8 @@ fn check_virtual_service(object: &Object, errors: &mut Vec<FieldError>) {
     let Some(services) = object.get("services").and_then(Value::as_array) else {
         return;
     };
-    let mut taken: Vec<(i64, i64)> = Vec::new();
+    // Of different network profiles they may be TCP and UDP; the controller knows.
+    let mut taken: Vec<(Option<&Value>, i64, i64)> = Vec::new();
     for (i, service) in services.iter().enumerate() {
         let number = |name: &str| service.get(name).and_then(Value::as_i64).unwrap_or(0);
         let (first, end) = (number("port"), number("port_range_end"));
@@ -640,8 +641,15 @@ fn check_virtual_service(object: &Object, errors: &mut Vec<FieldError>) {
                 "use a port not below port, or 0",
             ));
         }
-        let range = (first, end.max(first));
-        if taken.iter().any(|t| t.0 <= range.1 && range.0 <= t.1) {
+        let range = (
+            service.get("override_network_profile_ref"),
+            first,
+            end.max(first),
+        );
+        if taken
+            .iter()
+            .any(|t| t.0 == range.0 && t.1 <= range.2 && range.1 <= t.2)
+        {
             errors.push(FieldError::new(
                 format!("services[{i}].port"),
                 format!("port {first} is used twice"),

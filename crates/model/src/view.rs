@@ -157,6 +157,8 @@ pub struct Service {
     pub port_range_end: u16,
     #[serde(default)]
     pub enable_ssl: bool,
+    /// Instead of the virtual service's.
+    pub override_network_profile_ref: Option<Ref>,
 }
 
 impl Service {
@@ -256,6 +258,7 @@ pub struct HealthMonitor {
     pub failed_checks: u32,
     pub monitor_port: Option<u16>,
     pub tcp_monitor: Option<HealthMonitorTcp>,
+    pub udp_monitor: Option<HealthMonitorUdp>,
 }
 
 /// avi-api `HealthMonitorTcp`.
@@ -268,7 +271,15 @@ pub struct HealthMonitorTcp {
     pub tcp_half_open: bool,
 }
 
-/// avi-api `NetworkProfile`, as far as the TCP proxy needs it.
+/// avi-api `HealthMonitorUdp`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[allow(missing_docs)]
+pub struct HealthMonitorUdp {
+    pub udp_request: Option<String>,
+    pub udp_response: Option<String>,
+}
+
+/// avi-api `NetworkProfile`, as far as the proxy needs it.
 #[derive(Debug, Clone, Deserialize)]
 #[allow(missing_docs)]
 pub struct NetworkProfile {
@@ -284,6 +295,61 @@ pub struct NetworkProfileUnion {
     #[serde(rename = "type")]
     pub kind: String,
     pub tcp_proxy_profile: Option<TcpProxyProfile>,
+    pub udp_fast_path_profile: Option<UdpProfile>,
+    pub udp_proxy_profile: Option<UdpProfile>,
+}
+
+/// How a service is carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl NetworkProfileUnion {
+    /// None: SCTP, which no engine serves.
+    pub fn transport(&self) -> Option<Transport> {
+        match self.kind.as_str() {
+            "PROTOCOL_TYPE_UDP_FAST_PATH" | "PROTOCOL_TYPE_UDP_PROXY" => Some(Transport::Udp),
+            kind if kind.starts_with("PROTOCOL_TYPE_SCTP") => None,
+            _ => Some(Transport::Tcp),
+        }
+    }
+
+    /// The settings of the UDP kinds; both are served by the same proxy.
+    pub fn udp(&self) -> UdpProfile {
+        let profile = match self.kind.as_str() {
+            "PROTOCOL_TYPE_UDP_PROXY" => self.udp_proxy_profile,
+            _ => self.udp_fast_path_profile,
+        };
+        profile.unwrap_or_default()
+    }
+}
+
+/// avi-api `UDPFastPathProfile` and `UDPProxyProfile`, which has the first field only.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct UdpProfile {
+    /// Seconds without a datagram in either direction that end a flow.
+    #[serde(default = "udp_idle_timeout")]
+    pub session_idle_timeout: u32,
+    /// Each datagram is balanced by itself.
+    #[serde(default)]
+    pub per_pkt_loadbalance: bool,
+    /// Servers see an address of the engine; without it, the client's.
+    #[serde(default = "yes")]
+    pub snat: bool,
+}
+
+impl Default for UdpProfile {
+    fn default() -> Self {
+        Self {
+            session_idle_timeout: udp_idle_timeout(),
+            per_pkt_loadbalance: false,
+            snat: true,
+        }
+    }
 }
 
 /// avi-api `TCPProxyProfile`.
@@ -566,6 +632,9 @@ fn max_learn_limit() -> u32 {
 fn idle_connection_timeout() -> u32 {
     600
 }
+fn udp_idle_timeout() -> u32 {
+    10
+}
 
 #[cfg(test)]
 mod tests {
@@ -700,6 +769,44 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_network_profile_says_how_a_service_is_carried() {
+        let profile = |kind: &str, part: Value| {
+            let mut profile = json!({"type": format!("PROTOCOL_TYPE_{kind}")});
+            profile
+                .as_object_mut()
+                .expect("o")
+                .extend(part.as_object().expect("o").clone());
+            let object = json!({"name": "n", "uuid": "u", "profile": profile});
+            let full = full("networkprofile", object);
+            parse::<NetworkProfile>(&full).expect("parses").profile
+        };
+        let none = json!({});
+        for (kind, expected) in [
+            ("TCP_PROXY", Some(Transport::Tcp)),
+            ("TCP_FAST_PATH", Some(Transport::Tcp)),
+            ("UDP_FAST_PATH", Some(Transport::Udp)),
+            ("UDP_PROXY", Some(Transport::Udp)),
+            ("SCTP_PROXY", None),
+        ] {
+            assert_eq!(profile(kind, none.clone()).transport(), expected, "{kind}");
+        }
+        let idle = |kind: &str, part: Value| profile(kind, part).udp().session_idle_timeout;
+        assert_eq!(idle("UDP_PROXY", none.clone()), 10);
+        assert_eq!(
+            idle("UDP_FAST_PATH", json!({"udp_fast_path_profile": {}})),
+            10
+        );
+        let both = json!({"udp_proxy_profile": {"session_idle_timeout": 60}, "udp_fast_path_profile": {"session_idle_timeout": 5}});
+        assert_eq!(
+            (idle("UDP_PROXY", both.clone()), idle("UDP_FAST_PATH", both)),
+            (60, 5)
+        );
+        let fast = json!({"udp_fast_path_profile": {"per_pkt_loadbalance": true, "snat": false}});
+        let fast = profile("UDP_FAST_PATH", fast).udp();
+        assert!(fast.per_pkt_loadbalance && !fast.snat);
     }
 
     #[test]

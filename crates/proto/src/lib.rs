@@ -4,10 +4,10 @@
 //! includes what is generated from it, and keeps secrets out of `Debug`.
 
 /// Version of the stream's meaning; raised when an older engine must not ignore a change.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// The oldest version of an engine that a controller can steer.
-pub const PROTOCOL_VERSION_MIN: u32 = 2;
+pub const PROTOCOL_VERSION_MIN: u32 = 3;
 
 /// Generated types of `evenkeel.engine.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::too_many_lines)]

@@ -17,13 +17,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const SERVERS_TRIED_MAX: usize = 3;
 
 /// Counts the connection as open until dropped.
-struct Open {
-    service: Arc<Service>,
+pub(crate) struct Open {
+    pub service: Arc<Service>,
     _start: Arc<Start>,
 }
 
 impl Open {
-    fn new(service: Arc<Service>) -> Self {
+    pub(crate) fn new(service: Arc<Service>) -> Self {
         service.counters.open.fetch_add(1, Relaxed);
         service.counters.total.fetch_add(1, Relaxed);
         let _start = service.ages.begin(Instant::now());

@@ -4,7 +4,7 @@
 //! connections never change threads. [`ProxyHandle::apply`] takes the whole desired state: what has not changed is
 //! not touched, and neither are running connections. A connection goes through named phases: accept
 //! (`listener`), choose a server (`balance`), connect, tunnel (`tunnel`); HTTP and TLS will stand between the
-//! first two, UDP beside them.
+//! first two. UDP stands beside them (`udp`): flows count as connections.
 //!
 //! Where owner hints are on, a connection is stamped as it is accepted (`hint`), and again by a sweep of its worker over
 //! its connections (`client`): long ones every two hours.
@@ -22,18 +22,22 @@ mod hint;
 mod listener;
 mod shared;
 mod tunnel;
+mod udp;
 mod worker;
 
 pub use balance::Algorithm;
+pub use flow::key::Protocol;
 pub use hint::{HintRenewal, HintSpec, HintStats};
-pub use shared::{ServerStats, Stats, VsStats};
+pub use shared::{ServerStats, Stats, UdpStats, VsStats};
 
+use listener::{Endpoint, Listener};
 use shared::Shared;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
+use udp::Homes;
 use worker::Worker;
 
 /// How the proxy runs.
@@ -52,9 +56,11 @@ pub struct VirtualServiceSpec {
     pub uuid: String,
     /// Name, for logs.
     pub name: String,
-    /// Addresses and ports to listen on.
+    /// Addresses and ports to listen on for TCP.
     pub listen: Vec<SocketAddr>,
-    /// False: nothing listens, so that the ports answer RST.
+    /// Those for UDP, and how its flows are; `None` = none.
+    pub udp: Option<UdpSpec>,
+    /// False: nothing listens, so that the ports answer RST, or "port unreachable".
     pub accept: bool,
     /// Ends a connection without a byte in either direction; `None` = never.
     pub idle_timeout: Option<Duration>,
@@ -63,6 +69,27 @@ pub struct VirtualServiceSpec {
     /// Clients are made to echo who owns their connection; `None` = not. A change is for new connections, and for
     /// others when the next sweep finds that they can take it.
     pub hint: Option<HintSpec>,
+}
+
+impl VirtualServiceSpec {
+    /// All that is listened on.
+    fn endpoints(&self) -> impl Iterator<Item = Endpoint> {
+        let udp = self.udp.iter().flat_map(|udp| &udp.listen);
+        let tcp = self.listen.iter().map(|addr| (Protocol::Tcp, *addr));
+        tcp.chain(udp.map(|addr| (Protocol::Udp, *addr)))
+    }
+}
+
+/// The UDP side of a virtual service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UdpSpec {
+    /// Addresses and ports to listen on.
+    pub listen: Vec<SocketAddr>,
+    /// Ends a flow without a datagram in either direction; a change is for new flows.
+    pub idle_timeout: Duration,
+    /// Most flows at a time: datagrams of further clients are dropped and counted. Each takes two descriptors and a
+    /// port towards its server.
+    pub flows_max: u64,
 }
 
 /// The servers of a virtual service.
@@ -96,6 +123,8 @@ pub struct ServerSpec {
 pub struct ListenerStatus {
     /// uuid of the virtual service.
     pub vs_uuid: String,
+    /// Transport.
+    pub protocol: Protocol,
     /// The address.
     pub addr: SocketAddr,
     /// Why it is not open.
@@ -150,9 +179,11 @@ impl Proxy {
         } else {
             config.workers
         };
-        let workers = (0..count)
-            .map(|number| Worker::start(number, config.hint_renewal))
-            .collect::<Result<Vec<_>, _>>()?;
+        let (homes, arriving) = Homes::new(count);
+        let start =
+            |(number, strays)| Worker::start(number, config.hint_renewal, homes.clone(), strays);
+        let workers = arriving.into_iter().enumerate().map(start);
+        let workers = workers.collect::<Result<Vec<_>, _>>()?;
         Ok(ProxyHandle {
             inner: Arc::new(Inner {
                 workers,
@@ -169,9 +200,9 @@ struct Inner {
     shared: Shared,
 }
 
-/// The listeners that are open, by address.
+/// The listeners that are open, with the uuid of the virtual service.
 #[derive(Default)]
-struct Open(BTreeMap<SocketAddr, String>);
+struct Open(BTreeMap<Endpoint, String>);
 
 /// A running proxy; clones share it.
 #[derive(Clone)]
@@ -187,32 +218,35 @@ impl ProxyHandle {
         for service in &services {
             self.inner.shared.set(service);
         }
-        let wanted: BTreeMap<SocketAddr, String> = services
+        let wanted: BTreeMap<Endpoint, String> = services
             .iter()
             .filter(|s| s.accept)
-            .flat_map(|s| s.listen.iter().map(|a| (*a, s.uuid.clone())))
+            .flat_map(|s| s.endpoints().map(|endpoint| (endpoint, s.uuid.clone())))
             .collect();
-        let stale: Vec<SocketAddr> = open
+        let stale: Vec<Endpoint> = open
             .0
             .iter()
-            .filter(|(a, vs)| wanted.get(*a) != Some(*vs))
-            .map(|(a, _)| *a)
+            .filter(|(e, vs)| wanted.get(*e) != Some(*vs))
+            .map(|(e, _)| *e)
             .collect();
-        for addr in stale {
-            self.close(addr).await;
-            open.0.remove(&addr);
+        for endpoint in stale {
+            self.close(endpoint).await;
+            open.0.remove(&endpoint);
         }
         let mut statuses = Vec::new();
-        for (addr, vs_uuid) in wanted {
-            let error = match open.0.contains_key(&addr) {
+        for (endpoint, vs_uuid) in wanted {
+            let error = match open.0.contains_key(&endpoint) {
                 true => None,
-                false => self.open(addr, &vs_uuid).await.err().map(|e| e.to_string()),
+                false => self.open(endpoint, &vs_uuid).await.err(),
             };
+            let error = error.map(|e| e.to_string());
             if error.is_none() {
-                open.0.insert(addr, vs_uuid.clone());
+                open.0.insert(endpoint, vs_uuid.clone());
             }
+            let (protocol, addr) = endpoint;
             statuses.push(ListenerStatus {
                 vs_uuid,
+                protocol,
                 addr,
                 error,
             });
@@ -224,7 +258,7 @@ impl ProxyHandle {
     }
 
     /// Opens the address on every worker, or on none.
-    async fn open(&self, addr: SocketAddr, vs_uuid: &str) -> std::io::Result<()> {
+    async fn open(&self, endpoint: Endpoint, vs_uuid: &str) -> std::io::Result<()> {
         let Some(service) = self.inner.shared.get(vs_uuid) else {
             return Ok(());
         };
@@ -232,17 +266,17 @@ impl ProxyHandle {
             .inner
             .workers
             .iter()
-            .map(|_| listener::bind(addr))
+            .map(|_| Listener::bind(endpoint))
             .collect::<Result<Vec<_>, _>>()?;
         for (worker, listener) in self.inner.workers.iter().zip(listeners) {
-            worker.listen(addr, listener, service.clone()).await;
+            worker.listen(endpoint, listener, service.clone()).await;
         }
         Ok(())
     }
 
-    async fn close(&self, addr: SocketAddr) {
+    async fn close(&self, endpoint: Endpoint) {
         for worker in &self.inner.workers {
-            worker.close(addr).await;
+            worker.close(endpoint).await;
         }
     }
 
@@ -263,7 +297,7 @@ impl ProxyHandle {
         all
     }
 
-    /// Resets the connections of a virtual service that are open now.
+    /// Resets the connections of a virtual service that are open now, and ends its UDP flows.
     pub fn cut(&self, vs_uuid: &str) {
         if let Some(service) = self.inner.shared.get(vs_uuid) {
             service.cut.give();

@@ -1,4 +1,4 @@
-//! Accepting: one listener per address and worker.
+//! Listeners: one per protocol, address and worker; and accepting.
 
 use crate::client::{Client, Clients};
 use crate::connection;
@@ -21,8 +21,27 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 const SEGMENT_MAX_V4: u32 = 1500 - 20 - 40;
 const SEGMENT_MAX_V6: u32 = 1500 - 40 - 60;
 
+/// What is listened on.
+pub(crate) type Endpoint = (flow::key::Protocol, SocketAddr);
+
+/// A socket that listens, or takes the first datagrams of clients.
+pub(crate) enum Listener {
+    Tcp(std::net::TcpListener),
+    Udp(std::net::UdpSocket),
+}
+
+impl Listener {
+    /// Shares its address with the other workers'.
+    pub(crate) fn bind((protocol, addr): Endpoint) -> io::Result<Self> {
+        match protocol {
+            flow::key::Protocol::Tcp => bind(addr).map(Self::Tcp),
+            flow::key::Protocol::Udp => crate::udp::bind(addr).map(|s| Self::Udp(s.into())),
+        }
+    }
+}
+
 /// A listening socket that shares its address with the other workers'.
-pub(crate) fn bind(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
+fn bind(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_port(true)?;
     socket.set_reuse_address(true)?;

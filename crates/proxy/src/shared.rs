@@ -4,7 +4,7 @@ use crate::ages::Ages;
 use crate::balance::{self, Candidate};
 use crate::cut::Cut;
 use crate::hint::{HintCounters, HintSpec, HintStats};
-use crate::{PoolSpec, ServerSpec, VirtualServiceSpec};
+use crate::{PoolSpec, ServerSpec, UdpSpec, VirtualServiceSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -39,6 +39,23 @@ pub struct VsStats {
     pub refused: u64,
     /// Owner hints.
     pub hints: HintStats,
+    /// UDP flows, which count as connections above.
+    pub udp: UdpStats,
+}
+
+/// Counters of a virtual service's UDP flows since it is here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UdpStats {
+    /// Flows now.
+    pub flows: u64,
+    /// Datagrams of new clients that were dropped because there are as many flows as may be.
+    pub full: u64,
+    /// Datagrams that were dropped: a buffer was full, or no server was left for the flow.
+    pub dropped: u64,
+    /// Flows that went on at another server, because theirs refused, was down or was taken out of the pool.
+    pub moved: u64,
+    /// Datagrams that another client's new socket had taken.
+    pub dispatched_again: u64,
 }
 
 /// Counters of a server.
@@ -78,6 +95,29 @@ pub(crate) struct VsCounters {
     pub bytes_out: AtomicU64,
     pub refused: AtomicU64,
     pub hints: HintCounters,
+    pub udp: UdpCounters,
+}
+
+/// See [`UdpStats`].
+#[derive(Default)]
+pub(crate) struct UdpCounters {
+    pub flows: AtomicU64,
+    pub full: AtomicU64,
+    pub dropped: AtomicU64,
+    pub moved: AtomicU64,
+    pub dispatched_again: AtomicU64,
+}
+
+impl UdpCounters {
+    fn stats(&self) -> UdpStats {
+        UdpStats {
+            flows: self.flows.load(Relaxed),
+            full: self.full.load(Relaxed),
+            dropped: self.dropped.load(Relaxed),
+            moved: self.moved.load(Relaxed),
+            dispatched_again: self.dispatched_again.load(Relaxed),
+        }
+    }
 }
 
 /// A virtual service in force; connections look at it when they begin.
@@ -87,14 +127,33 @@ pub(crate) struct Service {
     pub ages: Ages,
     pub cut: Cut,
     turn: AtomicU64,
+    /// Grows whenever the pool changes.
+    pool_state: AtomicU64,
     rules: RwLock<Arc<Rules>>,
 }
 
 struct Rules {
     idle_timeout: Option<Duration>,
     hint: Option<HintSpec>,
+    udp: UdpRules,
     pool: PoolSpec,
     servers: Vec<Arc<ServerCounters>>,
+}
+
+#[derive(Default)]
+struct UdpRules {
+    idle_timeout: Option<Duration>,
+    flows_max: u64,
+}
+
+impl UdpRules {
+    /// A service that has no UDP any more has no new flows; those that it has end as they would have.
+    fn of(spec: Option<&UdpSpec>) -> Self {
+        spec.map_or_else(Self::default, |spec| Self {
+            idle_timeout: Some(spec.idle_timeout),
+            flows_max: spec.flows_max,
+        })
+    }
 }
 
 impl Service {
@@ -111,6 +170,34 @@ impl Service {
 
     pub(crate) fn hint(&self) -> Option<HintSpec> {
         self.rules().hint
+    }
+
+    pub(crate) fn udp_idle_timeout(&self) -> Option<Duration> {
+        self.rules().udp.idle_timeout
+    }
+
+    pub(crate) fn udp_flows_max(&self) -> u64 {
+        self.rules().udp.flows_max
+    }
+
+    /// Another number after every change of the pool.
+    pub(crate) fn pool_state(&self) -> u64 {
+        self.pool_state.load(Relaxed)
+    }
+
+    /// Whether the server is in the pool and up; one that takes no new flows keeps those that it has.
+    pub(crate) fn is_up(&self, server: SocketAddr) -> bool {
+        let rules = self.rules();
+        let mut servers = rules.pool.servers.iter();
+        servers.any(|s| s.addr == server && s.up)
+    }
+
+    fn replace_rules(&self, rules: Arc<Rules>) {
+        let mut current = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+        if current.pool != rules.pool {
+            self.pool_state.fetch_add(1, Relaxed);
+        }
+        *current = rules;
     }
 
     /// The next server that has not been tried, counted as used.
@@ -161,16 +248,12 @@ impl Shared {
         let rules = Arc::new(Rules {
             idle_timeout: spec.idle_timeout,
             hint: spec.hint,
+            udp: UdpRules::of(spec.udp.as_ref()),
             servers: self.counters_of(&spec.pool),
             pool: spec.pool.clone(),
         });
         match self.get(&spec.uuid) {
-            Some(service) => {
-                *service
-                    .rules
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner) = rules
-            }
+            Some(service) => service.replace_rules(rules),
             None => {
                 let service = Service {
                     uuid: spec.uuid.clone(),
@@ -178,6 +261,7 @@ impl Shared {
                     ages: Ages::default(),
                     cut: Cut::default(),
                     turn: AtomicU64::new(0),
+                    pool_state: AtomicU64::new(0),
                     rules: RwLock::new(rules),
                 };
                 self.services
@@ -248,6 +332,7 @@ fn vs_stats(service: &Service) -> VsStats {
         bytes_out: counters.bytes_out.load(Relaxed),
         refused: counters.refused.load(Relaxed),
         hints: counters.hints.stats(),
+        udp: counters.udp.stats(),
     }
 }
 

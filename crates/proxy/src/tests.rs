@@ -27,6 +27,7 @@ impl Fixture {
             uuid: "vs".into(),
             name: "vs".into(),
             listen: vec![addr],
+            udp: None,
             accept: true,
             idle_timeout: None,
             pool: PoolSpec {

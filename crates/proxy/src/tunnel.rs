@@ -54,12 +54,24 @@ impl Count<'_> {
 }
 
 /// When a byte last passed in either direction.
-struct Activity(Cell<Instant>);
+pub(crate) struct Activity(Cell<Instant>);
+
+impl Activity {
+    /// Now.
+    pub(crate) fn begin() -> Self {
+        Self(Cell::new(Instant::now()))
+    }
+
+    /// A byte passes.
+    pub(crate) fn touch(&self) {
+        self.0.set(Instant::now());
+    }
+}
 
 /// Pumps until both directions have ended, one has failed, nothing passed for the idle timeout, or the virtual
 /// service's connections are cut.
 pub(crate) async fn run(client: &Client, server: &TcpStream, service: &Service) {
-    let activity = Activity(Cell::new(Instant::now()));
+    let activity = Activity::begin();
     let (traffic, client) = (&client.traffic, &client.stream);
     let counters = &service.counters;
     let count_in = Count(&counters.bytes_in, &traffic.bytes_in);
@@ -97,7 +109,7 @@ async fn pump(
             }
             Ok(n) => {
                 count.add(n as u64);
-                activity.0.set(Instant::now());
+                activity.touch();
                 write_all(to, &buffer.0[..n], activity).await?;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -119,7 +131,7 @@ async fn write_all(to: &TcpStream, mut bytes: &[u8], activity: &Activity) -> io:
         match to.try_write(bytes) {
             Ok(n) => {
                 bytes = &bytes[n..];
-                activity.0.set(Instant::now());
+                activity.touch();
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => to.writable().await?,
             Err(error) => return Err(error),
@@ -129,7 +141,7 @@ async fn write_all(to: &TcpStream, mut bytes: &[u8], activity: &Activity) -> io:
 }
 
 /// Ends when nothing has passed for `timeout`.
-async fn idle(timeout: Option<Duration>, activity: &Activity) {
+pub(crate) async fn idle(timeout: Option<Duration>, activity: &Activity) {
     let Some(timeout) = timeout else {
         return std::future::pending().await;
     };

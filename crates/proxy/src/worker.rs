@@ -2,23 +2,23 @@
 
 use crate::client::{self, Clients};
 use crate::hint::HintRenewal;
-use crate::listener;
+use crate::listener::{self, Endpoint, Listener};
 use crate::shared::Service;
+use crate::udp::{self, Flows, Homes, Stray};
 use crate::{OpenFlows, WantedFlow};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{AbortHandle, LocalSet};
+use tokio::task::{AbortHandle, LocalSet, spawn_local};
 
 /// Commands that wait for a worker; they come one at a time and are answered.
 const QUEUE_LEN: usize = 4;
 
 enum Command {
-    Listen(SocketAddr, TcpListener, Arc<Service>, oneshot::Sender<()>),
-    Close(SocketAddr, oneshot::Sender<()>),
+    Listen(Endpoint, Listener, Arc<Service>, oneshot::Sender<()>),
+    Close(Endpoint, oneshot::Sender<()>),
     CloseAll(oneshot::Sender<()>),
     Flows(Arc<WantedFlow>, usize, oneshot::Sender<OpenFlows>),
 }
@@ -29,14 +29,25 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn start(number: usize, renewal: HintRenewal) -> io::Result<Self> {
+    pub(crate) fn start(
+        number: usize,
+        renewal: HintRenewal,
+        homes: Homes,
+        strays: mpsc::Receiver<Stray>,
+    ) -> io::Result<Self> {
         let (commands, inbox) = mpsc::channel(QUEUE_LEN);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         std::thread::Builder::new()
             .name(format!("proxy-{number}"))
-            .spawn(move || runtime.block_on(run(inbox, renewal)))?;
+            .spawn(move || {
+                let inboxes = Inboxes {
+                    commands: inbox,
+                    strays,
+                };
+                runtime.block_on(run(number, renewal, homes, inboxes));
+            })?;
         Ok(Self { commands })
     }
 
@@ -49,16 +60,16 @@ impl Worker {
 
     pub(crate) async fn listen(
         &self,
-        addr: SocketAddr,
-        listener: TcpListener,
+        endpoint: Endpoint,
+        listener: Listener,
         service: Arc<Service>,
     ) {
-        self.ask(|done| Command::Listen(addr, listener, service, done))
+        self.ask(|done| Command::Listen(endpoint, listener, service, done))
             .await;
     }
 
-    pub(crate) async fn close(&self, addr: SocketAddr) {
-        self.ask(|done| Command::Close(addr, done)).await;
+    pub(crate) async fn close(&self, endpoint: Endpoint) {
+        self.ask(|done| Command::Close(endpoint, done)).await;
     }
 
     /// Its connections that are wanted, `most` at most.
@@ -74,11 +85,18 @@ impl Worker {
     }
 }
 
+/// What a worker is told, and the datagrams that others have for it.
+struct Inboxes {
+    commands: mpsc::Receiver<Command>,
+    strays: mpsc::Receiver<Stray>,
+}
+
 /// Dropping a `LocalSet` drops its tasks, and with them the sockets.
-async fn run(mut inbox: mpsc::Receiver<Command>, renewal: HintRenewal) {
+async fn run(number: usize, renewal: HintRenewal, homes: Homes, mut inboxes: Inboxes) {
     loop {
         let tasks = LocalSet::new();
-        match tasks.run_until(serve(&mut inbox, renewal)).await {
+        let flows = Rc::new(Flows::new(number, homes.clone()));
+        match tasks.run_until(serve(&mut inboxes, renewal, flows)).await {
             Some(done) => {
                 drop(tasks);
                 done.send(()).ok();
@@ -90,23 +108,38 @@ async fn run(mut inbox: mpsc::Receiver<Command>, renewal: HintRenewal) {
 
 /// Serves until everything is to be closed (gives who waits for it), or the handle is gone.
 async fn serve(
-    inbox: &mut mpsc::Receiver<Command>,
+    inboxes: &mut Inboxes,
     renewal: HintRenewal,
+    flows: Rc<Flows>,
 ) -> Option<oneshot::Sender<()>> {
     let clients = Rc::new(Clients::new(renewal));
     // Ends with the other tasks.
-    drop(tokio::task::spawn_local(client::sweep(clients.clone())));
-    let mut listeners: BTreeMap<SocketAddr, AbortHandle> = BTreeMap::new();
+    drop(spawn_local(client::sweep(clients.clone())));
+    let mut listeners: BTreeMap<Endpoint, AbortHandle> = BTreeMap::new();
     loop {
-        match inbox.recv().await? {
-            Command::Listen(addr, listener, service, done) => {
-                let task =
-                    tokio::task::spawn_local(listener::accept(listener, service, clients.clone()));
-                listeners.insert(addr, task.abort_handle());
+        // Cancel-safe: what is not received stays in its queue.
+        let command = tokio::select! {
+            command = inboxes.commands.recv() => command?,
+            Some(stray) = inboxes.strays.recv() => {
+                flows.take_stray(&stray);
+                continue;
+            }
+        };
+        match command {
+            Command::Listen(endpoint, listener, service, done) => {
+                let task = match listener {
+                    Listener::Tcp(listener) => {
+                        spawn_local(listener::accept(listener, service, clients.clone()))
+                    }
+                    Listener::Udp(socket) => {
+                        spawn_local(udp::receive(socket, endpoint.1, service, flows.clone()))
+                    }
+                };
+                listeners.insert(endpoint, task.abort_handle());
                 done.send(()).ok();
             }
-            Command::Close(addr, done) => {
-                if let Some(task) = listeners.remove(&addr) {
+            Command::Close(endpoint, done) => {
+                if let Some(task) = listeners.remove(&endpoint) {
                     close(&task).await;
                 }
                 done.send(()).ok();

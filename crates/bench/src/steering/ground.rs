@@ -247,6 +247,7 @@ fn service(address: SocketAddr) -> Service {
         group: 0,
         hints: true,
         probes: true,
+        udp_ask_until: None,
     }
 }
 

@@ -44,6 +44,21 @@ fn virtual_services_show_what_is_assigned_and_what_was_asked_for() {
 }
 
 #[test]
+fn a_udp_port_and_an_engine_that_takes_no_more_flows_are_named() {
+    let mut item = vs_inventory();
+    item["runtime"]["service_protocols"] = json!(["udp", "tcp"]);
+    item["runtime"]["vip_summary"][0]["service_engine"][0]["udp"] =
+        json!({"flows": 16384, "full": 7});
+    let rows = virtualservice::rows(&[item], &[pool_inventory()]);
+    let table = render(&rows, Format::Table, None);
+    assert!(table.contains("80/udp 8000-8010 "), "{table}");
+    let full = "se-1: 7 datagrams of new UDP clients dropped, for want of room";
+    assert!(table.contains(full), "{table}");
+    let value = serde_json::to_value(&rows).unwrap();
+    assert_eq!(value[0]["service_engines"][0]["udp"]["flows"], 16384);
+}
+
+#[test]
 fn an_engine_that_was_scaled_in_shows_what_it_has_left() {
     let mut item = vs_inventory();
     item["runtime"]["vip_summary"][0]["lingering_service_engine"] = json!([{"name": "se-3", "flows": 312,

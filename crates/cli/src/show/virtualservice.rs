@@ -12,7 +12,7 @@ pub(crate) struct VirtualServiceRow {
     pub(crate) uuid: String,
     /// Addresses of its VIPs.
     vips: Vec<String>,
-    /// `80` or `8000-8010`.
+    /// `80`, `53/udp` or `8000-8010`.
     ports: Vec<String>,
     enabled: bool,
     state: String,
@@ -37,6 +37,8 @@ struct EngineOfVs {
     reason: String,
     /// Engines that it has no tunnel to, in words.
     member_problems: Vec<String>,
+    /// UDP flows and datagrams; nothing where no port is UDP's.
+    udp: Option<Value>,
 }
 
 /// An engine that was scaled in.
@@ -71,7 +73,7 @@ impl Row for VirtualServiceRow {
 }
 
 impl VirtualServiceRow {
-    /// Why it is as it is, what engines that were scaled in have left, and who cannot reach whom.
+    /// Why it is as it is, what engines that were scaled in have left, who cannot reach whom, and who is full.
     fn reasons(&self) -> String {
         let left = self
             .lingering
@@ -82,9 +84,17 @@ impl VirtualServiceRow {
             let each = se.member_problems.iter();
             each.map(move |problem| format!("{}: {problem}", se.name))
         });
+        let full = self.service_engines.iter().filter_map(|se| {
+            let full = number(se.udp.as_ref()?, "/full").filter(|full| *full > 0)?;
+            let name = &se.name;
+            Some(format!(
+                "{name}: {full} datagrams of new UDP clients dropped, for want of room"
+            ))
+        });
         let all = std::iter::once(self.reason.clone())
             .chain(left)
-            .chain(problems);
+            .chain(problems)
+            .chain(full);
         let all = all.filter(|text| !text.is_empty());
         all.collect::<Vec<_>>().join("; ")
     }
@@ -133,7 +143,7 @@ fn row(item: &Value, pools: &[Value]) -> VirtualServiceRow {
         name: text(item, "/config/name").into(),
         uuid: text(item, "/config/uuid").into(),
         vips: addresses(item),
-        ports: items(item, "/config/services").iter().map(ports).collect(),
+        ports: ports(item),
         enabled: item
             .pointer("/config/enabled")
             .and_then(Value::as_bool)
@@ -174,7 +184,18 @@ fn addresses(item: &Value) -> Vec<String> {
         .collect()
 }
 
-fn ports(service: &Value) -> String {
+fn ports(item: &Value) -> Vec<String> {
+    let services = items(item, "/config/services").iter();
+    let protocols = items(item, "/runtime/service_protocols").iter();
+    let protocols = protocols.chain(std::iter::repeat(&Value::Null));
+    let port = |(service, protocol): (&Value, &Value)| match protocol.as_str() {
+        Some("udp") => format!("{}/udp", range(service)),
+        _ => range(service),
+    };
+    services.zip(protocols).map(port).collect()
+}
+
+fn range(service: &Value) -> String {
     let first = number(service, "/port").unwrap_or_default();
     match number(service, "/port_range_end") {
         Some(last) if last > first => format!("{first}-{last}"),
@@ -192,6 +213,7 @@ fn engine(se: &Value) -> EngineOfVs {
             .iter()
             .map(|problem| text(problem, "/reason").into())
             .collect(),
+        udp: se.get("udp").filter(|udp| !udp.is_null()).cloned(),
     }
 }
 

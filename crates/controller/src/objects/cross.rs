@@ -1,6 +1,6 @@
 //! Rules across objects: what one object alone cannot get wrong.
 
-use super::Snapshot;
+use super::{Snapshot, transport};
 use crate::error::ApiError;
 use model::object::{FieldError, Object};
 use model::view::{Pool, Ref, Vip, VirtualService, VsVip};
@@ -18,6 +18,7 @@ pub(super) fn check(snapshot: &Snapshot, path: &str, uuid: &str) -> Result<(), A
         }
         "virtualservice" => check_virtual_service(snapshot, uuid, &mut errors),
         "pool" => check_pool_users(snapshot, uuid, &mut errors),
+        "networkprofile" => check_profile_users(snapshot, uuid, &mut errors),
         _ => {}
     }
     if errors.is_empty() {
@@ -75,6 +76,7 @@ fn check_virtual_service(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<Field
         return;
     };
     check_shared_ports(snapshot, &ours, errors);
+    transport::check(snapshot, &ours, errors);
     let vsvip = ours
         .vsvip_ref
         .as_ref()
@@ -101,7 +103,7 @@ fn check_virtual_service(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<Field
     }
 }
 
-/// Virtual services that share a VsVip use different ports, and engines of one group: they are placed together.
+/// Virtual services that share a VsVip use different ports of a protocol, and engines of one group: they are placed together.
 fn check_shared_ports(snapshot: &Snapshot, ours: &VirtualService, errors: &mut Vec<FieldError>) {
     let Some(vsvip) = &ours.vsvip_ref else { return };
     let sharing: Vec<VirtualService> =
@@ -113,10 +115,11 @@ fn check_shared_ports(snapshot: &Snapshot, ours: &VirtualService, errors: &mut V
             errors.push(FieldError::new("se_group_ref", problem, hint));
         }
         for (i, service) in ours.services.iter().enumerate() {
-            let (first, last) = service.ports();
-            let overlaps = |s: &&model::view::Service| s.ports().0 <= last && first <= s.ports().1;
-            if other.services.iter().find(overlaps).is_some() {
-                let problem = format!("port {first} is used by {} on the same VIP", other.name);
+            let ours = (ours, service);
+            let mut theirs = other.services.iter();
+            if theirs.any(|s| transport::collide(snapshot, ours, (other, s))) {
+                let port = service.port;
+                let problem = format!("port {port} is used by {} on the same VIP", other.name);
                 let hint = "use another port or another VIP";
                 errors.push(FieldError::new(
                     format!("services[{i}].port"),
@@ -148,7 +151,7 @@ fn check_vsvip_users(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldErro
     }
 }
 
-/// A pool that changes its VRF must still fit its virtual services.
+/// A pool that changes its VRF or its monitors must still fit its virtual services.
 fn check_pool_users(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldError>) {
     let Some(pool) = snapshot.view::<Pool>("pool", uuid) else {
         return;
@@ -156,6 +159,7 @@ fn check_pool_users(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldError
     let here = Ref::to("pool", uuid);
     let users: Vec<VirtualService> = snapshot.views_referring("virtualservice", "pool_ref", &here);
     for user in users {
+        transport::check_pool(snapshot, &user, &pool, errors);
         if user.vrf_context_ref != pool.vrf_ref {
             let problem = format!(
                 "virtual service {} uses this pool in another VRF",
@@ -167,5 +171,22 @@ fn check_pool_users(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldError
                 "give both the same VRF",
             ));
         }
+    }
+}
+
+/// Another protocol, or what engines cannot do, must not come to virtual services by their profile.
+fn check_profile_users(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldError>) {
+    let here = Ref::to("networkprofile", uuid);
+    let all: Vec<VirtualService> = snapshot.views("virtualservice");
+    for user in all.iter().filter(|vs| transport::uses(vs, &here)) {
+        let mut own = Vec::new();
+        check_shared_ports(snapshot, user, &mut own);
+        transport::check(snapshot, user, &mut own);
+        let name = &user.name;
+        let of_user = |error: FieldError| {
+            let problem = format!("virtual service {name}: {}: {}", error.path, error.problem);
+            FieldError::new("profile", problem, error.hint)
+        };
+        errors.extend(own.into_iter().map(of_user));
     }
 }

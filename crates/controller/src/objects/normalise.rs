@@ -1,7 +1,7 @@
 //! From what a client wrote to what is stored: references canonical, server-owned fields out, the references and
 //! side effects that the contract promises filled in (avi-api 5.2 and section 6).
 
-use super::{Author, Draft, refs};
+use super::{Author, Draft, refs, transport};
 use crate::error::ApiError;
 use model::object::{self, FieldError, Object};
 use model::schema::{ObjectType, object_type};
@@ -185,7 +185,8 @@ fn fill_references(draft: &Draft, ty: &ObjectType, object: &mut Object, author: 
     let group = || in_cloud("serviceenginegroup", "Default-Group");
     match ty.name.as_str() {
         "VirtualService" => {
-            let application = shared("applicationprofile", "System-HTTP");
+            let application = transport::default_application(snapshot, object);
+            let application = shared("applicationprofile", application);
             let network = shared("networkprofile", "System-TCP-Proxy");
             fill(ty, object, "se_group_ref", group());
             fill(ty, object, "vrf_context_ref", vrf());

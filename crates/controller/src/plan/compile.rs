@@ -6,10 +6,10 @@ mod flow;
 use super::join::Joining;
 use super::keys::Keys;
 use super::{Assignment, Resets, situation};
-use crate::objects::{Snapshot, Unreadable};
+use crate::objects::{Snapshot, Unreadable, transport};
 use model::view::{
-    self, BfdProfile, BgpPeer, BgpProfile, BgpRoutingOptions, IpCommunity, MADE_FOR_VS, Prefix,
-    ServiceEngine, VirtualService, VrfContext, VsVip,
+    self, BfdProfile, BgpPeer, BgpProfile, BgpRoutingOptions, IpCommunity, MADE_FOR_VS,
+    NetworkProfileUnion, Prefix, ServiceEngine, Transport, VirtualService, VrfContext, VsVip,
 };
 use proto::v1;
 use std::collections::{BTreeMap, BTreeSet};
@@ -275,10 +275,7 @@ fn virtual_service(
     snapshot: &Snapshot,
     vs: &VirtualService,
 ) -> Result<v1::VirtualService, Unreadable> {
-    let range = |s: &view::Service| v1::PortRange {
-        first: s.ports().0.into(),
-        last: s.ports().1.into(),
-    };
+    let carried = carried(snapshot, vs)?;
     Ok(v1::VirtualService {
         uuid: vs.uuid.clone(),
         name: vs.name.clone(),
@@ -287,7 +284,10 @@ fn virtual_service(
             .as_ref()
             .map(|r| r.uuid().to_owned())
             .unwrap_or_default(),
-        ports: vs.services.iter().map(range).collect(),
+        ports: carried
+            .iter()
+            .map(|(s, p)| port_range(s, p.as_ref()))
+            .collect(),
         pool_uuid: vs
             .pool_ref
             .as_ref()
@@ -295,21 +295,59 @@ fn virtual_service(
             .unwrap_or_default(),
         enabled: vs.enabled && vs.traffic_enabled,
         enable_rhi: vs.enable_rhi,
-        idle_timeout_s: idle_timeout_s(snapshot, vs)?,
+        idle_timeout_s: idle_timeout_s(&carried),
+        udp_idle_timeout_s: udp_idle_timeout_s(&carried),
         advertise_down_vs: vs.advertise_down_vs,
         flow_hints: vs.flow_hints,
         flow_probes: flow::probes(snapshot, vs)?,
     })
 }
 
-/// From the network profile of the TCP proxy.
-fn idle_timeout_s(snapshot: &Snapshot, vs: &VirtualService) -> Result<u32, Unreadable> {
+/// A service and its network profile.
+type Carried<'a> = (&'a view::Service, Option<NetworkProfileUnion>);
+
+fn carried<'a>(
+    snapshot: &Snapshot,
+    vs: &'a VirtualService,
+) -> Result<Vec<Carried<'a>>, Unreadable> {
+    let with_profile = |service| {
+        let profile = transport::profile_of(snapshot, vs, service)?;
+        Ok((service, profile.map(|p| p.profile)))
+    };
+    vs.services.iter().map(with_profile).collect()
+}
+
+fn is_udp(profile: Option<&NetworkProfileUnion>) -> bool {
+    profile.and_then(NetworkProfileUnion::transport) == Some(Transport::Udp)
+}
+
+fn port_range(service: &view::Service, profile: Option<&NetworkProfileUnion>) -> v1::PortRange {
+    let (first, last) = service.ports();
+    let protocol = match is_udp(profile) {
+        true => v1::Protocol::Udp,
+        false => v1::Protocol::Tcp,
+    };
+    v1::PortRange {
+        first: first.into(),
+        last: last.into(),
+        protocol: protocol.into(),
+    }
+}
+
+/// From the network profile of the TCP proxy; the first of several.
+fn idle_timeout_s(carried: &[Carried<'_>]) -> u32 {
     const DEFAULT_S: u32 = 600;
-    let uuid = vs.network_profile_ref.as_ref().map_or("", view::Ref::uuid);
-    let profile = snapshot.try_view::<view::NetworkProfile>("networkprofile", uuid)?;
-    Ok(profile
-        .and_then(|p| p.profile.tcp_proxy_profile)
-        .map_or(DEFAULT_S, |t| t.idle_connection_timeout))
+    let profiles = carried.iter().filter_map(|(_, profile)| profile.as_ref());
+    let mut tcp = profiles.filter(|p| !is_udp(Some(*p)));
+    tcp.find_map(|p| p.tcp_proxy_profile.as_ref())
+        .map_or(DEFAULT_S, |t| t.idle_connection_timeout)
+}
+
+/// The longest of several; 0 without UDP.
+fn udp_idle_timeout_s(carried: &[Carried<'_>]) -> u32 {
+    let profiles = carried.iter().filter_map(|(_, profile)| profile.as_ref());
+    let udp = profiles.filter(|p| is_udp(Some(*p)));
+    udp.map(|p| p.udp().session_idle_timeout).max().unwrap_or(0)
 }
 
 fn pools(snapshot: &Snapshot, services: &[VirtualService]) -> Result<Vec<v1::Pool>, Unreadable> {
@@ -375,12 +413,6 @@ fn health_monitors(
 }
 
 fn health_monitor(monitor: &view::HealthMonitor) -> v1::HealthMonitor {
-    let tcp = monitor.tcp_monitor.clone().unwrap_or_default();
-    // Other types are checked by a TCP connect until their probes exist.
-    let tcp = v1::TcpMonitor {
-        request: tcp.tcp_request.unwrap_or_default(),
-        response: tcp.tcp_response.unwrap_or_default(),
-    };
     v1::HealthMonitor {
         uuid: monitor.uuid.clone(),
         name: monitor.name.clone(),
@@ -389,8 +421,24 @@ fn health_monitor(monitor: &view::HealthMonitor) -> v1::HealthMonitor {
         successful_checks: monitor.successful_checks,
         failed_checks: monitor.failed_checks,
         monitor_port: monitor.monitor_port.unwrap_or(0).into(),
-        kind: Some(v1::health_monitor::Kind::Tcp(tcp)),
+        kind: Some(monitor_kind(monitor)),
     }
+}
+
+fn monitor_kind(monitor: &view::HealthMonitor) -> v1::health_monitor::Kind {
+    if monitor.kind == "HEALTH_MONITOR_UDP" {
+        let udp = monitor.udp_monitor.clone().unwrap_or_default();
+        return v1::health_monitor::Kind::Udp(v1::UdpMonitor {
+            request: udp.udp_request.unwrap_or_default(),
+            response: udp.udp_response.unwrap_or_default(),
+        });
+    }
+    // Other types are checked by a TCP connect until their probes exist.
+    let tcp = monitor.tcp_monitor.clone().unwrap_or_default();
+    v1::health_monitor::Kind::Tcp(v1::TcpMonitor {
+        request: tcp.tcp_request.unwrap_or_default(),
+        response: tcp.tcp_response.unwrap_or_default(),
+    })
 }
 
 #[cfg(test)]

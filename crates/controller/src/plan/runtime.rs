@@ -8,12 +8,14 @@ use crate::api::Context;
 use crate::engines::Registry;
 use crate::engines::registry::EngineState;
 use crate::error::ApiError;
-use crate::objects::Snapshot;
+use crate::objects::{Snapshot, transport};
 use model::object;
 use model::reason::Reason;
 use model::schema::object_type;
 use model::view::{Pool, Ref, ServiceEngineGroup, Vip, VirtualService, VsVip};
-use proto::v1::{BgpSession, BgpState, OperState, PoolStatus, ServerStatus, VirtualServiceStatus};
+use proto::v1::{
+    BgpSession, BgpState, OperState, PoolStatus, ServerStatus, UdpStatus, VirtualServiceStatus,
+};
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -124,6 +126,7 @@ impl Observer<'_> {
                 "scaleout_in_progress": holding.contains(se),
                 "member_id": group.member(se).map(|m| m.id),
                 "member_problems": self.member_problems(vsvip, &state),
+                "udp": reported(&state, vs).and_then(|report| report.udp).map(udp_status),
             })
         });
         each.collect()
@@ -257,6 +260,7 @@ impl Observer<'_> {
         let mut runtime = self.summary(&vs, &vsvip);
         let summary = runtime.clone();
         runtime["vip_summary"] = json!([summary]);
+        runtime["service_protocols"] = json!(transport::words(self.snapshot, &vs));
         runtime["type"] = json!("VS_TYPE_NORMAL");
         Some(runtime)
     }
@@ -524,6 +528,24 @@ fn pool_status(pool: &Pool, reports: &[(String, PoolStatus)], up: usize) -> Valu
     } else {
         status("OPER_DOWN", "pool_down", "no server is up")
     }
+}
+
+/// UDP flows of a virtual service on an engine, since it is there.
+fn udp_status(status: UdpStatus) -> Value {
+    let UdpStatus {
+        flows,
+        full,
+        dropped,
+        moved,
+        dispatched_again,
+    } = status;
+    json!({
+        "flows": flows,
+        "full": full,
+        "dropped": dropped,
+        "moved": moved,
+        "dispatched_again": dispatched_again,
+    })
 }
 
 fn server(se: &str, server: &ServerStatus) -> Value {

@@ -7,3 +7,4 @@ mod http;
 mod objects;
 mod routing;
 mod sessions;
+mod udp;

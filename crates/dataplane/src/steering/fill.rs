@@ -8,9 +8,11 @@ use super::raw;
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use aya::{Ebpf, Pod};
 use flow::{Config, Group, Link, Peer, Service, Settings};
+use nix::time::{ClockId, clock_gettime};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 const NANOS: u64 = 1_000_000_000;
 
@@ -264,7 +266,7 @@ fn services(config: &Config, places: &Places) -> Vec<(raw::ServiceKey, raw::Serv
             group: u32::try_from(places.groups[group]).unwrap_or(0),
             flags: flag(service.hints, raw::SERVICE_HINTS)
                 | flag(service.probes, raw::SERVICE_PROBES),
-            udp_ask_until_ns: 0,
+            udp_ask_until_ns: service.udp_ask_until.map_or(0, clock),
         };
         (key, value)
     };
@@ -273,6 +275,18 @@ fn services(config: &Config, places: &Places) -> Vec<(raw::ServiceKey, raw::Serv
     all.sort_by_key(|(key, _)| *key);
     all.dedup_by_key(|(key, _)| *key);
     all
+}
+
+/// As the programs read it (`CLOCK_MONOTONIC`, as [`Instant`] does); 0 for what is past, or where there is no such clock.
+fn clock(until: Instant) -> u64 {
+    let left = until.saturating_duration_since(Instant::now());
+    let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC) else {
+        return 0;
+    };
+    match left.is_zero() {
+        true => 0,
+        false => u64::try_from((Duration::from(now) + left).as_nanos()).unwrap_or(u64::MAX),
+    }
 }
 
 fn map_error(name: &'static str) -> impl FnOnce(MapError) -> Error {

@@ -41,7 +41,7 @@ fn config(engine: &str, members: &[&str]) -> Config {
         takes_new: true,
     };
     Config {
-        services: VIPS.iter().map(service).collect(),
+        services: VIPS.iter().flat_map(services).collect(),
         groups: vec![Group {
             vsvip_uuid: "vsvip-1".into(),
             generation: 1,
@@ -62,15 +62,16 @@ fn config(engine: &str, members: &[&str]) -> Config {
     }
 }
 
-fn service(vip: &IpAddr) -> Service {
-    Service {
+fn services(vip: &IpAddr) -> [Service; 2] {
+    [Protocol::Tcp, Protocol::Udp].map(|protocol| Service {
         address: SocketAddr::new(*vip, PORT),
-        protocol: Protocol::Tcp,
+        protocol,
         group: 0,
         // Servers here do not stamp: a client's own clock would point at some member by chance.
         hints: false,
         probes: true,
-    }
+        udp_ask_until: None,
+    })
 }
 
 /// An engine: its steering, and an echo server at each VIP.

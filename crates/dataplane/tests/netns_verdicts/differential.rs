@@ -53,8 +53,15 @@ pub fn random_config(dice: &mut Dice) -> Config {
             service.address.set_port(SILENT);
             service
         }));
+        let udp: Vec<Service> = c.services.clone();
+        c.services.extend(udp.into_iter().map(|mut service| {
+            service.protocol = Protocol::Udp;
+            service
+        }));
+        let ask = Some(Instant::now() + Duration::from_secs(3600));
         for service in &mut c.services {
             (service.hints, service.probes) = (!dice.one_in(4), !dice.one_in(5));
+            service.udp_ask_until = dice.of(&[None, ask, ask]);
         }
         c.groups[0].drains = dice.one_in(2);
         c.groups[0]
@@ -83,6 +90,7 @@ struct Pair<'a> {
     model: flow::Steering,
     family: &'a Family,
     connection: &'a Connection,
+    udp: &'a Datagrams,
 }
 
 impl Pair<'_> {
@@ -134,7 +142,32 @@ impl Pair<'_> {
         }
     }
 
+    /// A datagram of the client whose socket is connected here, of others, and to a port without a socket.
+    fn datagram(&self, dice: &mut Dice) -> (Packet, Ip, Socket) {
+        let connected = self.udp.client;
+        let other = SocketAddr::new(self.family.client, 1 + dice.below(4) as u16);
+        let flow = Flow {
+            protocol: Protocol::Udp,
+            client: dice.of(&[connected, other]),
+            service: (self.family.vip, dice.of(&[PORT, PORT, PORT, SILENT])).into(),
+        };
+        let socket = match (flow.client == connected, flow.service.port()) {
+            (_, SILENT) => Socket::None,
+            (true, _) => Socket::Connected,
+            (false, _) => Socket::Listener {
+                cookie_valid: false,
+            },
+        };
+        let ports = (flow.client.port(), flow.service.port());
+        let datagram = datagram(ports, b"some words");
+        let ip = Ip::new(flow.client.ip(), flow.service.ip(), 17, datagram);
+        (Packet::udp(flow), ip, socket)
+    }
+
     fn packet(&self, dice: &mut Dice) -> (Packet, Ip, Socket) {
+        if dice.one_in(3) {
+            return self.datagram(dice);
+        }
         let segment = self.segment(dice);
         let flow = Flow {
             protocol: Protocol::Tcp,
@@ -173,9 +206,7 @@ impl Pair<'_> {
             0..=2 => (Event::Outside(packet, ip), socket),
             3 => {
                 let source = dice.of(&[a, c, c, us, self.family.stranger]);
-                let check = packet
-                    .flow()
-                    .map_or(0, |f| mark(f.client, f.service).check());
+                let check = packet.flow().map_or(0, |f| Mark::of(KEY, &f).check());
                 let value = dice.of(&[check, check, 5]);
                 let word = dice.of(&[0, DATA, DATA, PROBE, RETURN, RETURN]) | value;
                 let outer = Outer {
@@ -252,11 +283,46 @@ impl Pair<'_> {
     }
 }
 
-pub fn udp(payload: &[u8]) -> Vec<u8> {
-    let len = u16::try_from(8 + payload.len()).unwrap().to_be_bytes();
-    let mut udp = vec![6, 14, 6, 14, len[0], len[1], 0, 0];
-    udp.extend(payload);
-    udp
+/// Source and destination of messages.
+const MESSAGES: (u16, u16) = (1550, 1550);
+
+/// As members send it.
+pub fn udp(message: &[u8]) -> Vec<u8> {
+    datagram(MESSAGES, message)
+}
+
+fn datagram((source, destination): (u16, u16), payload: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(8 + payload.len()).unwrap();
+    let header = [source, destination, len, 0].map(u16::to_be_bytes);
+    [&header.concat(), payload].concat()
+}
+
+/// A socket for a client, beside the one that takes from everybody.
+struct Datagrams {
+    _listener: socket2::Socket,
+    _socket: socket2::Socket,
+    client: SocketAddr,
+}
+
+impl Datagrams {
+    fn new(family: &Family) -> Self {
+        let vip = SocketAddr::new(family.vip, PORT);
+        let bind = || {
+            let (domain, kind) = (socket2::Domain::for_address(vip), socket2::Type::DGRAM);
+            let socket = socket2::Socket::new(domain, kind, None).unwrap();
+            socket.set_reuse_port(true).unwrap();
+            socket.bind(&vip.into()).unwrap();
+            socket
+        };
+        let (listener, socket) = (bind(), bind());
+        let client = SocketAddr::new(family.client, 5000);
+        socket.connect(&client.into()).unwrap();
+        Self {
+            _listener: listener,
+            _socket: socket,
+            client,
+        }
+    }
 }
 
 fn of_model(segment: &Segment) -> flow::packet::Segment {
@@ -309,7 +375,7 @@ fn the_program_decides_as_the_model_does() {
     for run in 1..=RUNS {
         on_ground(|ground, family| {
             let mut dice = Dice::new(run);
-            let connection = connection(family);
+            let (connection, udp) = (connection(family), Datagrams::new(family));
             let config = random_config(&mut dice);
             ground.steering.apply(&config).unwrap();
             let mut model = flow::Steering::new(Limits::default());
@@ -319,6 +385,7 @@ fn the_program_decides_as_the_model_does() {
                 model,
                 family,
                 connection: &connection,
+                udp: &udp,
             };
             for number in 0..PACKETS {
                 let same = pair.happens(&mut dice);

@@ -143,6 +143,7 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
                 group: 0,
                 hints: true,
                 probes: true,
+                udp_ask_until: None,
             })
             .collect(),
         groups: vec![Group {

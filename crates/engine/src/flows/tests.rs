@@ -25,6 +25,7 @@ fn config() -> Config {
             group: 0,
             hints: true,
             probes: true,
+            udp_ask_until: None,
         }],
         groups: vec![Group {
             vsvip_uuid: "v".into(),

@@ -77,6 +77,7 @@ fn desired() -> DesiredState {
             ports: vec![PortRange {
                 first: 80,
                 last: 81,
+                ..PortRange::default()
             }],
             flow_hints: true,
             flow_probes: true,
@@ -125,6 +126,7 @@ fn a_desired_state_becomes_what_the_programs_are_told() {
         group: 0,
         hints: true,
         probes: true,
+        udp_ask_until: None,
     };
     assert_eq!(config.services, [service(80), service(81)]);
     let member = Member {
@@ -152,6 +154,27 @@ fn a_desired_state_becomes_what_the_programs_are_told() {
         config.settings.hint_key,
         HintKey([0x0101_0101_0101_0101; 2])
     );
+}
+
+#[test]
+fn a_udp_port_is_steered_beside_the_same_port_of_tcp_and_without_hints() {
+    let mut both = desired();
+    both.virtual_services[0].ports.push(PortRange {
+        first: 80,
+        last: 80,
+        protocol: v1::Protocol::Udp.into(),
+    });
+    let services = plan(&both, &ours()).config.services;
+    let seen: Vec<_> = services
+        .iter()
+        .map(|s| (s.protocol, s.address.port(), s.hints, s.probes))
+        .collect();
+    let expected = [
+        (Protocol::Tcp, 80, true, true),
+        (Protocol::Tcp, 81, true, true),
+        (Protocol::Udp, 80, false, true),
+    ];
+    assert_eq!(seen, expected);
 }
 
 #[test]
@@ -307,11 +330,12 @@ async fn the_plan_follows_desired_state_and_interfaces() {
     let (interfaces_in, interfaces_out) = watch::channel(Vec::new());
     let (plans, mut planned) = watch::channel(Arc::default());
     let (_takes, taken) = watch::channel(true);
-    let task = tokio::spawn(run(
-        inputs(desired_out, interfaces_out),
-        plans,
-        Taker(taken),
-    ));
+    let (sessions_in, sessions_out) = watch::channel(Arc::default());
+    let inputs = Inputs {
+        bgp: sessions_out,
+        ..inputs(desired_out, interfaces_out)
+    };
+    let task = tokio::spawn(run(inputs, plans, Taker(taken)));
     desired_in.send_replace(Arc::new(desired()));
     let seen = planned.wait_for(|p| p.generation == 9).await.expect("runs");
     assert_eq!(seen.problems.len(), 1, "no interface yet");
@@ -323,7 +347,7 @@ async fn the_plan_follows_desired_state_and_interfaces() {
         .expect("runs");
     assert_eq!(seen.config.peers[0].links.len(), 1);
     drop(seen);
-    drop((desired_in, interfaces_in));
+    drop((desired_in, interfaces_in, sessions_in));
     task.await.expect("it ends with what it follows");
 }
 

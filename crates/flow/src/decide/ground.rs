@@ -6,6 +6,7 @@ use crate::key::{Flow, Protocol};
 use crate::mark::Mark;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 
 /// A set of member ids, 0 to 63.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,6 +64,8 @@ pub(super) struct Ground {
     pub hints: bool,
     /// Members may be asked.
     pub probes: bool,
+    /// Datagrams are asked about until then.
+    pub udp_ask_until: Option<Instant>,
     /// We take no new flows.
     pub drains: bool,
     /// Others that are alive.
@@ -140,6 +143,7 @@ impl Map {
             group: service.group,
             hints: service.hints,
             probes: service.probes,
+            udp_ask_until: service.udp_ask_until,
             drains: group.drains,
             live: Members::of(live().map(|member| member.id)),
             takes_new: Members::of(live().filter(|m| m.takes_new).map(|m| m.id)),

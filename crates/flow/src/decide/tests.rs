@@ -8,6 +8,7 @@ use crate::packet::Flags;
 use crate::stamp::next_clock;
 use crate::wire::{Envelope, Message, MessageKind};
 use proptest::prelude::*;
+use std::net::SocketAddr;
 
 mod learning;
 mod rules;
@@ -78,6 +79,7 @@ fn config() -> Config {
         group: 0,
         hints: true,
         probes: true,
+        udp_ask_until: None,
     };
     Config {
         services: vec![service(443, Protocol::Tcp), service(53, Protocol::Udp)],
@@ -158,6 +160,10 @@ impl Scene {
     fn change(&mut self, change: impl FnOnce(&mut Config)) {
         change(&mut self.config);
         self.steering.set_config(self.config.clone());
+    }
+
+    fn asks_about_udp(&mut self, until: Instant) {
+        self.change(|config| config.services[1].udp_ask_until = Some(until));
     }
 
     fn pass(&mut self, time: Duration) {

@@ -233,6 +233,7 @@ impl World {
                 group: 0,
                 hints: self.hints,
                 probes: true,
+                udp_ask_until: None,
             }],
             groups: vec![group],
             peers: peers.collect(),

@@ -212,6 +212,10 @@ fn ports_of_a_virtual_service_do_not_overlap() {
         json!({"name": "v", "services": [{"port": 80, "port_range_end": 79}]}),
     );
     assert!(error.starts_with("services[0].port_range_end"), "{error}");
+    // TCP and UDP, perhaps: whoever knows the profiles decides.
+    let both = json!([{"port": 53}, {"port": 53, "override_network_profile_ref": "/api/networkprofile/u"}]);
+    let vs = json!({"name": "v", "services": both});
+    assert_eq!(first_error("virtualservice", vs), "");
 }
 
 #[test]

@@ -119,6 +119,7 @@ fn spec(listen: SocketAddr, server: SocketAddr) -> VirtualServiceSpec {
         uuid: "vs".into(),
         name: "vs".into(),
         listen: vec![listen],
+        udp: None,
         accept: true,
         idle_timeout: None,
         pool: PoolSpec {

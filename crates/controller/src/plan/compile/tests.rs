@@ -366,3 +366,65 @@ async fn an_engine_that_is_disabled_is_told_to_drain() {
         assert_eq!(fixture.told().draining, draining, "{state}");
     }
 }
+
+fn reference(fixture: &Fixture, path: &str, name: &str) -> Value {
+    json!(format!("/api/{path}/{}", fixture.uuid(path, name)))
+}
+
+/// Ports with their protocols, and the idle timeouts of TCP and UDP.
+fn carried(told: &v1::DesiredState) -> (Vec<(u32, v1::Protocol)>, u32, u32) {
+    let vs = &told.virtual_services[0];
+    let ports = vs.ports.iter().map(|p| (p.first, p.protocol()));
+    (ports.collect(), vs.idle_timeout_s, vs.udp_idle_timeout_s)
+}
+
+#[tokio::test]
+async fn network_profiles_say_which_ports_are_udp_and_when_flows_are_idle() {
+    use v1::Protocol::{Tcp, Udp};
+    let fixture = Fixture::new().await;
+    let vs = fixture.uuid("virtualservice", "vs-1");
+    assert_eq!(carried(&fixture.told()), (vec![(80, Tcp)], 600, 0));
+    let slow = json!({"type": "PROTOCOL_TYPE_UDP_PROXY", "udp_proxy_profile": {"session_idle_timeout": 60}});
+    let slow = fixture
+        .create("networkprofile", json!({"name": "slow", "profile": slow}))
+        .await;
+    let udp = |o: &mut Object| {
+        let l4 = reference(&fixture, "applicationprofile", "System-L4-Application");
+        o.insert("application_profile_ref".into(), l4);
+        let udp = reference(&fixture, "networkprofile", "System-UDP-Fast-Path");
+        o.insert("network_profile_ref".into(), udp);
+    };
+    fixture.update("virtualservice", &vs, udp).await;
+    assert_eq!(carried(&fixture.told()), (vec![(80, Udp)], 600, 10));
+    let slow = format!("/api/networkprofile/{slow}");
+    let tcp = reference(&fixture, "networkprofile", "System-TCP-Proxy");
+    let services = json!([{"port": 80}, {"port": 80, "override_network_profile_ref": tcp},
+        {"port": 81, "override_network_profile_ref": slow}]);
+    fixture
+        .update("virtualservice", &vs, set("services", services))
+        .await;
+    let ports = vec![(80, Udp), (80, Tcp), (81, Udp)];
+    assert_eq!(carried(&fixture.told()), (ports, 600, 60));
+}
+
+#[tokio::test]
+async fn a_udp_monitor_reaches_the_engine_as_one() {
+    let fixture = Fixture::new().await;
+    let udp = json!({"udp_request": "ping", "udp_response": "pong"});
+    let monitor = json!({"name": "m", "type": "HEALTH_MONITOR_UDP", "udp_monitor": udp});
+    let monitor = fixture.create("healthmonitor", monitor).await;
+    let monitor = format!("/api/healthmonitor/{monitor}");
+    let pool = json!({"name": "p", "health_monitor_refs": [monitor]});
+    let pool = fixture.create("pool", pool).await;
+    let vs = fixture.uuid("virtualservice", "vs-1");
+    let pool = json!(format!("/api/pool/{pool}"));
+    fixture
+        .update("virtualservice", &vs, set("pool_ref", pool))
+        .await;
+    let expected = v1::UdpMonitor {
+        request: "ping".into(),
+        response: "pong".into(),
+    };
+    let kind = fixture.told().health_monitors[0].kind.clone();
+    assert_eq!(kind, Some(v1::health_monitor::Kind::Udp(expected)));
+}

@@ -308,7 +308,7 @@ fn a_connected_udp_socket_owns_its_flow_and_others_are_new() {
 fn udp_is_asked_about_for_a_while_after_a_change_and_is_new_when_all_deny() {
     let mut scene = Scene::new();
     let until = scene.now + Duration::from_secs(1);
-    scene.steering.ask_about_udp(vip(53), until);
+    scene.asks_about_udp(until);
     let packet = Packet::udp(udp_flow(5));
     let (members, number) = probe_of(&scene.packet(&packet, LISTENER));
     assert_eq!(members, [1, 2, 3]);
@@ -325,9 +325,7 @@ fn udp_is_asked_about_for_a_while_after_a_change_and_is_new_when_all_deny() {
 #[test]
 fn udp_without_an_answer_is_new_after_the_last_retry() {
     let mut scene = Scene::new();
-    scene
-        .steering
-        .ask_about_udp(vip(53), scene.now + Duration::from_secs(1));
+    scene.asks_about_udp(scene.now + Duration::from_secs(1));
     let packet = Packet::udp(udp_flow(5));
     for _ in 0..3 {
         assert_eq!(scene.packet(&packet, LISTENER).verdict, Verdict::Probe);
