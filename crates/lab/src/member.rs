@@ -21,7 +21,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// `evenkeel lab member …`
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// A server: says its name and whom it sees, then echoes checked frames.
+    /// A server: says its name and whom it sees, then echoes checked frames; and datagrams.
     Echo(echo::Args),
     /// A server of large bodies of known content.
     Http(http::Args),

@@ -2,6 +2,7 @@
 
 use super::frame::Frame;
 use anyhow::{Context, Result};
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,7 +21,7 @@ pub struct Args {
     /// Name that it introduces itself with.
     #[arg(long)]
     name: String,
-    /// Address and port to listen on.
+    /// Address and port to listen on, for TCP and UDP.
     #[arg(long)]
     listen: SocketAddr,
 }
@@ -47,7 +48,7 @@ async fn serve(args: Args) -> Result<()> {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let banner = format!("{} {}\n", args.name, peer.ip());
+                let banner = format!("{name} {}\n", peer.ip());
                 // Nobody waits for it: it ends with its connection, and all end with the process.
                 tokio::spawn(async move { converse(stream, &banner).await.ok() });
             }
