@@ -2,7 +2,6 @@
 
 use super::frame::Frame;
 use anyhow::{Context, Result};
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -48,7 +47,7 @@ async fn serve(args: Args) -> Result<()> {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let banner = format!("{name} {}\n", peer.ip());
+                let banner = format!("{} {}\n", args.name, peer.ip());
                 // Nobody waits for it: it ends with its connection, and all end with the process.
                 tokio::spawn(async move { converse(stream, &banner).await.ok() });
             }
