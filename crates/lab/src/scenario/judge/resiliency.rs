@@ -43,7 +43,7 @@ pub struct Rules {
     pub found_by: Option<Vec<Way>>,
 }
 
-/// Where moved flows ended, and how their owner was found there.
+/// Where moved flows that live ended, and how their owner was found there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Found {
     /// At their owner.
@@ -56,12 +56,13 @@ pub struct Found {
     pub probe: usize,
 }
 
-/// Of the flows that the router moved, where they ended.
+/// Of the flows that the router moved and that live, where they ended.
 pub(super) fn found(seen: &Observation) -> Found {
     let mut found = Found::default();
+    let broken = broken(seen);
     let moved = seen.owners.iter().filter_map(|(port, owner)| {
         let flow = seen.flows.get(port).filter(|f| f.moves > 0)?;
-        Some((port, owner, flow))
+        (!broken.contains(port)).then_some((port, owner, flow))
     });
     for (port, owner, flow) in moved {
         *place(seen, &mut found, *port, owner, flow) += 1;
@@ -134,9 +135,12 @@ fn living_of_the_dead(seen: &Observation) -> Option<String> {
     if flows.is_empty() {
         return Some(format!("invalid: {dead} had no flow when it died"));
     }
-    let broken: BTreeSet<u16> = seen.report.broken.iter().map(|f| f.port).collect();
-    let living = flows.difference(&broken).count();
+    let living = flows.difference(&broken(seen)).count();
     (living > 0).then(|| format!("{living} flow(s) of {dead} go on, although it is dead"))
+}
+
+fn broken(seen: &Observation) -> BTreeSet<u16> {
+    seen.report.broken.iter().map(|f| f.port).collect()
 }
 
 /// True for a flow of the SE that dies in this step: where the client knows no SE yet, the router had sent it there.

@@ -314,6 +314,8 @@ fn moved_flows_are_counted_by_how_their_owner_was_found() {
     assert_eq!(found(asked_before), counts(0, 1, 1, 0));
     let came_home = |seen: &mut Observation| _ = seen.owners.insert(51, "se-2".into());
     assert_eq!(found(came_home), counts(1, 1, 0, 0));
+    let broke = |seen: &mut Observation| seen.report.broken.push(failure(1));
+    assert_eq!(found(broke), counts(0, 0, 0, 1));
     let asked_for_both = |seen: &mut Observation| {
         seen.known.entry("se-2".into()).or_default().insert(1);
     };
