@@ -1,6 +1,7 @@
 //! Steering in the kernel, with real sockets over real links in network namespaces.
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::disallowed_macros)] // a test fails by panicking
 
+mod datagrams;
 mod net;
 
 use evenkeel_dataplane::steering::{Counters, Steering, detach};
