@@ -145,6 +145,7 @@ async fn obey(
                 let report = reports.lock().unwrap_or_else(PoisonError::into_inner);
                 let status = Status {
                     report: report.sequence,
+                    copies_per_s: report.steering.as_ref().map_or(0, |s| s.probe_copies_per_s),
                     bfd_downs: report.bfd_sessions.iter().map(|s| s.times_down).sum(),
                     ..Status::of(report.bgp_sessions.first().cloned())
                 };

@@ -26,6 +26,8 @@ pub(crate) struct Status {
     pub(crate) times_established: u64,
     /// Of all BFD sessions of an engine.
     pub(crate) bfd_downs: u64,
+    /// Copies of probes that an engine's budget allows.
+    pub(crate) copies_per_s: u32,
     /// Number of the engine's report that says it.
     pub(crate) report: u64,
 }
@@ -41,6 +43,7 @@ impl Status {
             routes_sent: session.routes.iter().filter(|r| r.sent).count(),
             times_established: session.times_established,
             bfd_downs: 0,
+            copies_per_s: 0,
             report: 0,
         }
     }

@@ -10,6 +10,7 @@ pub(crate) mod group;
 mod site;
 mod watch;
 
+use crate::member::Status;
 use crate::report::{Bar, Figures, Measured, tell};
 use anyhow::Result;
 use client::{Client, Seen};
@@ -168,6 +169,14 @@ fn forged(site: &mut Site, load: Load, size: Size, calm: u64) -> Result<Vec<Meas
         claims,
         Bar::max(0.0).in_short_runs(),
     ));
+    let copies = during.watched.copies as f64 / sent.packets.max(1) as f64;
+    rows.push(one(
+        format!("{what}: copies for each, those of genuine packets included"),
+        "copies",
+        copies,
+        Bar::max(1.0),
+    ));
+    rows.extend(during.verdicts(what, "questions"));
     rows.extend(after.rows("after forged ACKs", "questions", size, Some(calm)));
     Ok(rows)
 }
@@ -177,22 +186,35 @@ struct Stage {
     seen: Seen,
     watched: Watched,
     flaps: u64,
+    /// Of each engine at the end, in copies per second.
+    budgets: Vec<f64>,
     route_changes: usize,
     retransmissions: u64,
 }
 
+/// BGP and BFD sessions that went down since the engines' start.
+fn flaps(statuses: &[Status]) -> u64 {
+    let of = |status: &Status| {
+        let bgp = status.times_established.saturating_sub(1);
+        status.bfd_downs + bgp.max(u64::from(!status.established))
+    };
+    statuses.iter().map(of).sum()
+}
+
 /// Until every flow that is not broken has been answered, and for this time at least.
 fn stage(site: &mut Site, least: Duration) -> Result<Stage> {
-    let (flaps, repeated) = (site.flaps()?, site.retransmissions()?);
+    let (before, repeated) = (flaps(&site.statuses()?), site.retransmissions()?);
     site.route_changes();
     site.mark()?;
     let mut watch = Watch::start(&site.engines)?;
     follow(site, least, &mut watch)?;
     let watched = watch.end(&site.engines)?;
+    let statuses = site.statuses()?;
     Ok(Stage {
         seen: site.seen(Client::report)?,
         watched,
-        flaps: site.flaps()? - flaps,
+        flaps: flaps(&statuses).saturating_sub(before),
+        budgets: statuses.iter().map(|s| s.copies_per_s.into()).collect(),
         route_changes: site.route_changes(),
         retransmissions: site.retransmissions()? - repeated,
     })
@@ -228,62 +250,58 @@ impl Stage {
             .saturating_sub(self.seen.answered + self.seen.broken());
         let flaps = calm.map_or(Bar::NONE, |calm| Bar::max(calm as f64));
         let watched = &self.watched;
-        let mut rows = vec![
-            one(
-                name("flows broken"),
-                "flows",
-                self.seen.broken() as f64,
-                none,
-            ),
-            one(
-                name("flows without an answer"),
-                "flows",
-                silent as f64,
-                none,
-            ),
-            one(
-                name("BGP and BFD sessions down"),
+        let table = [
+            ("flows broken", "flows", self.seen.broken() as f64, none),
+            ("flows without an answer", "flows", silent as f64, none),
+            (
+                "BGP and BFD sessions down",
                 "flaps",
                 self.flaps as f64,
                 flaps,
             ),
-            one(
-                name("changes of the route at the router"),
+            (
+                "changes of the route at the router",
                 "messages",
                 self.route_changes as f64,
                 Bar::NONE,
             ),
-            one(
-                name("copies of a second, most of one engine"),
+            (
+                "copies of a second, most of one engine",
                 "copies/s",
                 watched.peak_per_s,
                 Bar::NONE,
             ),
-            one(
-                name("copies of an engine against its budget, most"),
+            (
+                "copies of an engine against the ceiling of its budget, most",
                 "%",
-                watched.budget_percent,
+                watched.ceiling_percent,
                 Bar::max(100.0).in_short_runs(),
             ),
-            one(
-                name("segments repeated by clients"),
+            (
+                "segments repeated by clients",
                 "segments",
                 self.retransmissions as f64,
                 Bar::NONE,
             ),
-            one(
-                name("CPU of the engines' processes"),
+            (
+                "CPU of the engines' processes",
                 "cores",
                 watched.engine_cores,
                 Bar::NONE,
             ),
-            one(
-                name("CPU of the machine"),
-                "cores",
-                watched.busy_cores,
-                Bar::NONE,
-            ),
+            ("CPU of the machine", "cores", watched.busy_cores, Bar::NONE),
         ];
+        let row = |(what, unit, value, bar)| one(name(what), unit, value, bar);
+        let mut rows: Vec<Measured> = table.into_iter().map(row).collect();
+        rows.push(Measured {
+            evenkeel: Figures::new(self.budgets.clone()),
+            ..one(
+                name("budget of an engine at the end"),
+                "copies/s",
+                0.0,
+                Bar::NONE,
+            )
+        });
         rows.extend(delays(&name("message to answer"), &self.seen.delays_us));
         rows
     }
@@ -300,7 +318,7 @@ impl Stage {
         } else {
             Bar::NONE
         };
-        let mut rows = vec![
+        let rows = vec![
             one(
                 name("packets that did not move"),
                 "%",
@@ -320,10 +338,19 @@ impl Stage {
                 Bar::NONE,
             ),
         ];
-        for (verdict, packets) in watched.packets.iter().filter(|(_, packets)| **packets > 0) {
-            rows.push(one(name(verdict), "packets", *packets as f64, Bar::NONE));
-        }
-        rows
+        rows.into_iter()
+            .chain(self.verdicts("all move at once", way))
+            .collect()
+    }
+
+    /// Those that there were.
+    fn verdicts(&self, what: &str, way: &str) -> Vec<Measured> {
+        let packets = self.watched.packets.iter();
+        let there = packets.filter(|(_, packets)| **packets > 0);
+        let name = |verdict| format!("{what}, {way}: {verdict}");
+        there
+            .map(|(verdict, packets)| one(name(verdict), "packets", *packets as f64, Bar::NONE))
+            .collect()
     }
 }
 

@@ -163,26 +163,16 @@ impl Site {
         self.fib.changes(*VIP.ip())
     }
 
-    /// BGP and BFD sessions that went down since the engines' start, as reports say that are younger than this call.
-    pub(crate) fn flaps(&mut self) -> Result<u64> {
+    /// Of every engine, as a report says that is younger than this call.
+    pub(crate) fn statuses(&mut self) -> Result<Vec<Status>> {
         let mut before = Vec::new();
         for engine in &mut self.engines {
             before.push(engine.speaker.status()?.report);
         }
-        let mut flaps = 0;
-        for (engine, before) in self.engines.iter_mut().zip(before) {
-            let mut status: Option<Status> = None;
-            wait_for("a report of an engine", || {
-                let now = engine.speaker.status()?;
-                let young = now.report > before;
-                status = Some(now);
-                Ok(young)
-            })?;
-            let status = status.context("a status")?;
-            let bgp = status.times_established.saturating_sub(1);
-            flaps += status.bfd_downs + bgp.max(u64::from(!status.established));
-        }
-        Ok(flaps)
+        let engines = self.engines.iter_mut().zip(before);
+        engines
+            .map(|(engine, before)| younger(&mut engine.speaker, before))
+            .collect()
     }
 
     /// Forged packets straight to the first engine.
@@ -207,6 +197,15 @@ impl Site {
             .context("RetransSegs")?;
         value.parse().context("RetransSegs")
     }
+}
+
+fn younger(speaker: &mut Speaker, report: u64) -> Result<Status> {
+    let mut status: Option<Status> = None;
+    wait_for("a report of an engine", || {
+        let now = status.insert(speaker.status()?);
+        Ok(now.report > report)
+    })?;
+    status.context("a status")
 }
 
 /// Clients and forger, and who routes where.

@@ -2,7 +2,8 @@
 
 use super::site::Engine;
 use anyhow::{Context, Result};
-use flow::Settings;
+use flow::budget::Rate;
+use flow::pace::Pace;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -44,8 +45,8 @@ pub(crate) struct Watched {
     pub(crate) packets: Verdicts,
     /// Copies that all engines sent.
     pub(crate) copies: u64,
-    /// Most copies of one engine against what its budget allows in that time, in percent.
-    pub(crate) budget_percent: f64,
+    /// Most copies of one engine against the most that its budget may allow in that time, in percent.
+    pub(crate) ceiling_percent: f64,
     /// Most copies of one engine in about a second.
     pub(crate) peak_per_s: f64,
     /// Of all engines' processes, in cores.
@@ -90,12 +91,12 @@ impl Watch {
                 *packets.entry(verdict).or_default() += count - before[verdict];
             }
         }
-        let spans = || spans(&self.looks, others);
+        let (spans, ceiling) = (|| spans(&self.looks, others), ceiling(others));
         Ok(Watched {
             packets,
             copies,
-            budget_percent: spans()
-                .map(|s| s.copies as f64 / s.allowed() * 100.0)
+            ceiling_percent: spans()
+                .map(|s| s.copies as f64 / s.allowed(ceiling) * 100.0)
                 .fold(0.0, f64::max),
             peak_per_s: spans()
                 .filter(|s| s.looks == LOOKS)
@@ -111,6 +112,13 @@ fn cpu(engines: &[Engine]) -> Result<Duration> {
     engines.iter().map(|engine| engine.speaker.cpu()).sum()
 }
 
+/// The most that a budget ever allows; an engine's own follows what happens, and is mostly far below.
+fn ceiling(others: usize) -> Rate {
+    let (mut pace, now) = (Pace::new(), Instant::now());
+    pace.on_event(now);
+    pace.rate(now, others)
+}
+
 /// Copies of one engine between two looks.
 struct Span {
     looks: usize,
@@ -120,9 +128,8 @@ struct Span {
 
 impl Span {
     /// The burst, and what has come in meanwhile.
-    fn allowed(&self) -> f64 {
-        let settings = Settings::default();
-        f64::from(settings.copies_burst) + f64::from(settings.copies_per_s) * self.seconds
+    fn allowed(&self, rate: Rate) -> f64 {
+        f64::from(rate.burst) + f64::from(rate.copies_per_s) * self.seconds
     }
 
     fn per_s(&self) -> f64 {
