@@ -12,7 +12,7 @@ pub(crate) mod watch;
 
 use crate::member::Status;
 use crate::report::{Bar, Figures, Measured, tell};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use client::{Client, Seen};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use site::{Site, Size};
@@ -130,10 +130,9 @@ fn storm(load: Load, size: Size, timestamps: bool) -> Result<Vec<Measured>> {
     );
     let mut rows = tell(memory(&site, way, before)?);
 
-    let calm = stage(&mut site, load.stage())?;
+    let calm = stage(&mut site, load.stage(), |_| Ok(()))?;
     rows.extend(tell(calm.rows("nothing moves", way, size, None)));
-    site.rehash()?;
-    let moved = stage(&mut site, load.stage())?;
+    let moved = stage(&mut site, load.stage(), |site| site.rehash())?;
     rows.extend(tell(moved.rows(
         "all move at once",
         way,
@@ -149,10 +148,14 @@ fn storm(load: Load, size: Size, timestamps: bool) -> Result<Vec<Measured>> {
 
 fn forged(site: &mut Site, load: Load, size: Size, calm: u64) -> Result<Vec<Measured>> {
     let (per_second, seconds) = load.forged();
-    let flood = site.forge(per_second, seconds)?;
-    let during = stage(site, Duration::from_secs(u64::from(seconds) + 1))?;
-    let sent = flood.sent()?;
-    let after = stage(site, load.stage())?;
+    let least = Duration::from_secs(u64::from(seconds) + 1);
+    let mut flood = None;
+    let during = stage(site, least, |site| {
+        flood = Some(site.forge(per_second, seconds)?);
+        Ok(())
+    })?;
+    let sent = flood.context("the flood")?.sent()?;
+    let after = stage(site, load.stage(), |_| Ok(()))?;
     let what = "forged ACKs";
     let mut rows = during.rows(what, "questions", size, Some(calm));
     let missing = 100.0 - sent.packets as f64 / f64::from(per_second) / sent.seconds * 100.0;
@@ -201,12 +204,17 @@ fn flaps(statuses: &[Status]) -> u64 {
     statuses.iter().map(of).sum()
 }
 
-/// Until every flow that is not broken has been answered, and for this time at least.
-fn stage(site: &mut Site, least: Duration) -> Result<Stage> {
+/// From an event until every flow that is not broken has been answered, and for this time at least.
+fn stage(
+    site: &mut Site,
+    least: Duration,
+    event: impl FnOnce(&mut Site) -> Result<()>,
+) -> Result<Stage> {
     let (before, repeated) = (flaps(&site.statuses()?), site.retransmissions()?);
     site.route_changes();
-    site.mark()?;
     let mut watch = Watch::start(&site.engines)?;
+    event(site)?;
+    site.mark()?;
     follow(site, least, &mut watch)?;
     let watched = watch.end(&site.engines)?;
     let statuses = site.statuses()?;

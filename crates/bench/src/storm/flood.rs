@@ -77,8 +77,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     while start.elapsed() < time {
         let due = (start.elapsed().as_secs_f64() * f64::from(args.per_second)) as u64;
         while packets < due && start.elapsed() < time {
-            // A queue that is full loses it, as a network would.
-            let _ = socket.send_to(&forged(args.vip, &mut random), &to);
+            socket.send_to(&forged(args.vip, &mut random), &to)?;
             packets += 1;
         }
         std::thread::sleep(PAUSE);
