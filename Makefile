@@ -58,7 +58,7 @@ bench-steering: ## The steering program, ns per packet with 1 to 512k flows, bes
 	cargo build --release --locked --workspace --bins
 	target/release/evenkeel-bench steering
 
-bench-storm: ## FLOWS (100000) flows sent to other engines at once, with hints and without, then forged ACKs; about 8 minutes (needs root)
+bench-storm: ## FLOWS (100000) flows sent to other engines at once, with hints and without, then forged ACKs; about 5 minutes (needs root)
 	@scripts/install-deps.sh test
 	cargo build --release --locked --workspace --bins
 	target/release/evenkeel-bench storm --flows $(FLOWS)

@@ -65,7 +65,7 @@ pub(crate) struct Load {
     /// Engines [default: 4, or as many as the limit of open files asks for].
     #[arg(long)]
     engines: Option<usize>,
-    /// Two minutes instead of eight, and a smaller flood; only what does not depend on time must hold.
+    /// Two minutes instead of five, and a smaller flood; only what does not depend on time must hold.
     #[arg(long)]
     pub(crate) short: bool,
 }
