@@ -5,6 +5,7 @@
 //! ```
 
 use anyhow::{Context, Result, bail};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,6 +15,9 @@ pub(crate) struct Network {
     namespaces: Vec<String>,
     dir: tempfile::TempDir,
 }
+
+/// Where engines pin, below the network's folder.
+const PINS: &str = "bpf";
 
 /// Runs a command; an error holds what it said.
 pub(crate) fn run(command: &[&str]) -> Result<String> {
@@ -33,6 +37,7 @@ impl Network {
         let prefix = format!("ekm{}", std::process::id());
         let dir = tempfile::Builder::new().prefix(&prefix).tempdir()?;
         run(&["chmod", "755", &dir.path().display().to_string()])?;
+        mount_bpf(&dir.path().join(PINS))?;
         let mut network = Self {
             prefix,
             namespaces: Vec::new(),
@@ -90,6 +95,12 @@ impl Network {
         self.namespace("rt")
     }
 
+    /// Where an engine pins its steering programs. It stays when the engine ends, as on a host: on a file system of the
+    /// engine's own, which `ip netns exec` would make it, the end of the process would have to wait for their removal.
+    pub(crate) fn pins(&self, engine: usize) -> PathBuf {
+        self.dir.path().join(PINS).join(format!("se{engine}"))
+    }
+
     /// A folder of the measurement; daemons of other users may enter it.
     pub(crate) fn folder(&self, name: &str) -> Result<PathBuf> {
         let path = self.dir.path().join(name);
@@ -119,7 +130,15 @@ impl Drop for Network {
             // What is gone already needs no removal.
             let _ = run(&["ip", "netns", "del", namespace]);
         }
+        // Programs and maps go with it.
+        let _ = umount2(&self.dir.path().join(PINS), MntFlags::MNT_DETACH);
     }
+}
+
+fn mount_bpf(dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir)?;
+    let mode = Some("mode=0700");
+    mount(Some("bpf"), dir, Some("bpf"), MsFlags::empty(), mode).context("mount a BPF file system")
 }
 
 /// From 10.10.0.11 on.

@@ -99,23 +99,14 @@ pub(crate) struct Spec<'a> {
     /// The first block is announced from the start.
     pub(crate) at_once: bool,
     /// An engine of a group, which steers.
-    pub(crate) group: Option<Group<'a>>,
+    pub(crate) group: Option<Group>,
 }
 
 /// What an engine needs to steer the flows of its first VIP.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Group<'a> {
+pub(crate) struct Group {
     /// Engines 1 to this one are its members.
     pub(crate) members: usize,
-    /// Where the engines pin their programs, a folder each.
-    pub(crate) pins: &'a Path,
-}
-
-impl Group<'_> {
-    /// The folder of an engine.
-    pub(crate) fn pins_of(&self, engine: usize) -> PathBuf {
-        self.pins.join(format!("se{engine}"))
-    }
 }
 
 /// Consecutive VIPs that are announced together.
@@ -338,9 +329,7 @@ fn start_engine(network: &Network, spec: Spec<'_>, dir: &Path) -> Result<Child> 
     let log = File::create(dir.join("engine.log"))?;
     let mut command = in_namespace(network, spec.engine);
     command.args(control::engine_command(spec.engine, dir)?);
-    if let Some(group) = spec.group {
-        command.arg("--bpf-dir").arg(group.pins_of(spec.engine));
-    }
+    command.arg("--bpf-dir").arg(network.pins(spec.engine));
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -14,11 +14,9 @@ use crate::router::{self, Router};
 use crate::speaker::{Block, Group, Kind, Speaker, Spec};
 use anyhow::{Context, Result};
 use dataplane::steering::Steering;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns};
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -48,7 +46,6 @@ pub(crate) struct Site {
     pub(crate) engines: Vec<Engine>,
     fib: Fib,
     _router: Router,
-    _pins: Pins,
     network: Network,
 }
 
@@ -58,37 +55,16 @@ pub(crate) struct Engine {
     pub(crate) steering: Steering,
 }
 
-/// A BPF file system: one that an engine mounts is seen by nobody else.
-struct Pins(PathBuf);
-
-impl Pins {
-    fn mount(network: &Network) -> Result<Self> {
-        let dir = network.folder("bpf")?;
-        let mode = Some("mode=0700");
-        mount(Some("bpf"), &dir, Some("bpf"), MsFlags::empty(), mode)
-            .context("mount a BPF file system")?;
-        Ok(Self(dir))
-    }
-}
-
-impl Drop for Pins {
-    fn drop(&mut self) {
-        // Programs and maps go with it.
-        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
-    }
-}
-
 impl Site {
     /// Every engine announces the VIP, and no flow is there yet.
     pub(crate) fn build(size: Size, timestamps: bool) -> Result<Self> {
         let mut network = Network::new(size.engines)?;
         wire(&mut network, size, timestamps)?;
-        let pins = Pins::mount(&network)?;
         let router = Router::start(router::Kind::Frr, &network, Some(BFD_MS))?;
         let fib = Fib::watch(&network.router())?;
         let mut engines = Vec::new();
         for engine in 1..=size.engines {
-            engines.push(start_engine(&network, &pins, engine, size)?);
+            engines.push(start_engine(&network, engine, size)?);
         }
         for engine in &mut engines {
             engine.speaker.await_ready(Some(BFD_MS))?;
@@ -100,7 +76,6 @@ impl Site {
             engines,
             fib,
             _router: router,
-            _pins: pins,
             network,
         })
     }
@@ -283,10 +258,9 @@ fn set(namespace: &str, name: &str, value: &str) -> Result<()> {
     run(&["ip", "netns", "exec", namespace, "sysctl", "-qw", &setting]).map(drop)
 }
 
-fn start_engine(network: &Network, pins: &Pins, engine: usize, size: Size) -> Result<Engine> {
+fn start_engine(network: &Network, engine: usize, size: Size) -> Result<Engine> {
     let group = Group {
         members: size.engines,
-        pins: &pins.0,
     };
     let spec = Spec {
         engine,
@@ -296,7 +270,7 @@ fn start_engine(network: &Network, pins: &Pins, engine: usize, size: Size) -> Re
         group: Some(group),
     };
     // First: the engine adopts the maps that are there. Both at once would make them twice.
-    let steering = Steering::open(&group.pins_of(engine))?;
+    let steering = Steering::open(&network.pins(engine))?;
     let speaker = Speaker::start(Kind::Engine, network, spec)?;
     Ok(Engine { speaker, steering })
 }
