@@ -12,7 +12,7 @@ RUNS ?= 20
 FLOWS ?= 100000
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help demo build test fuzz fuzz-steering bench-bgp bench-failover bench-steering bench-storm bench-price lint fmt deps down clean
+.PHONY: help demo build test fuzz fuzz-steering bench-bgp bench-failover bench-steering bench-storm lint fmt deps down clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,11 +62,6 @@ bench-storm: ## FLOWS (100000) flows sent to other engines at once, with hints a
 	@scripts/install-deps.sh test
 	cargo build --release --locked --workspace --bins
 	target/release/evenkeel-bench storm --flows $(FLOWS)
-
-bench-price: ## CPU time of local traffic with steering and without, in turns; about 10 minutes (needs root)
-	@scripts/install-deps.sh test
-	cargo build --release --locked --workspace --bins
-	target/release/evenkeel-bench price
 
 lint: ## The quick part of it: format, lints, docs, dependencies
 	@scripts/test.sh lint

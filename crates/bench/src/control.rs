@@ -31,7 +31,7 @@ const SERVER: (&str, u16) = ("0.0.0.0", 8080);
 /// Where a pool looks for it; members of a group use all of them, so that there are source ports for many connections.
 const SERVERS: [&str; 4] = ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"];
 /// What the server reads at once.
-const MESSAGE_MAX: usize = 64 << 10;
+const MESSAGE_MAX: usize = 2048;
 const PORT: u32 = 80;
 
 /// What the engine wants to find in the controller's certificate.

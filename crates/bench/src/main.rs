@@ -10,7 +10,6 @@ mod failover;
 mod fib;
 mod member;
 mod net;
-mod price;
 mod report;
 mod router;
 mod speaker;
@@ -44,8 +43,6 @@ enum Command {
     Steering(steering::Args),
     /// Every flow of a VIP arrives at another engine at once; then a flood of forged packets.
     Storm(storm::Load),
-    /// What steering costs flows that have not moved, beside the same engines without it.
-    Price(price::Amount),
     /// One speaker in this namespace, driven by lines on standard input.
     #[command(hide = true)]
     Member(member::Args),
@@ -61,9 +58,6 @@ enum Command {
     /// Forged packets from this namespace.
     #[command(hide = true)]
     StormFlood(storm::flood::Args),
-    /// A fixed amount of work for engines, from this namespace.
-    #[command(hide = true)]
-    PriceLoad(price::LoadArgs),
 }
 
 /// How much to measure.
@@ -112,13 +106,11 @@ fn main() -> ExitCode {
         Command::Bfd(amount) => measure(bfd_load::run(amount), amount.short, args.output),
         Command::Storm(load) => measure(storm::run(load), load.short, args.output),
         Command::Steering(how) => steering::run(how, args.output),
-        Command::Price(amount) => measure(price::run(amount), amount.short, args.output),
         Command::Member(args) => member::run(&args),
         Command::Control(args) => control::run(&args),
         Command::BfdEnd(args) => bfd_load::run_end(&args),
         Command::StormClient(args) => storm::client::run(&args),
         Command::StormFlood(args) => storm::flood::run(&args),
-        Command::PriceLoad(args) => price::run_load(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,8 +7,8 @@
 pub(crate) mod client;
 pub(crate) mod flood;
 pub(crate) mod group;
-pub(crate) mod site;
-pub(crate) mod watch;
+mod site;
+mod watch;
 
 use crate::member::Status;
 use crate::report::{Bar, Figures, Measured, tell};

@@ -14,10 +14,7 @@ use crate::router::{self, Router};
 use crate::speaker::{Block, Group, Kind, Speaker, Spec};
 use anyhow::{Context, Result};
 use dataplane::steering::Steering;
-use nix::sched::{CloneFlags, setns};
-use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::thread;
 use std::time::{Duration, Instant};
 
 pub(crate) const VIP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 99, 0, 1), 80);
@@ -163,29 +160,6 @@ impl Site {
         Flood::start(&self.network.namespace("at"), &args)
     }
 
-    /// Attaches the steering program to the engines' uplinks, or takes it away.
-    pub(crate) fn steer(&mut self, on: bool) -> Result<()> {
-        for (number, engine) in (1..).zip(&mut self.engines) {
-            let namespace = self.network.namespace(&format!("se{number}"));
-            attach(&namespace, &mut engine.steering, on)?;
-        }
-        Ok(())
-    }
-
-    /// Packets that engines found to be of flows of their own.
-    pub(crate) fn local_packets(&self) -> Result<u64> {
-        let mut packets = 0;
-        for engine in &self.engines {
-            packets += engine.steering.counters()?.verdicts["local_socket"];
-        }
-        Ok(packets)
-    }
-
-    /// Where the clients are.
-    pub(crate) fn clients_namespace(&self) -> String {
-        self.network.namespace("cl")
-    }
-
     /// Segments that the clients have sent again.
     pub(crate) fn retransmissions(&self) -> Result<u64> {
         let namespace = self.network.namespace("cl");
@@ -273,19 +247,6 @@ fn start_engine(network: &Network, engine: usize, size: Size) -> Result<Engine> 
     let steering = Steering::open(&network.pins(engine))?;
     let speaker = Speaker::start(Kind::Engine, network, spec)?;
     Ok(Engine { speaker, steering })
-}
-
-fn attach(namespace: &str, steering: &mut Steering, on: bool) -> Result<()> {
-    let handle = File::open(format!("/run/netns/{namespace}"))?;
-    let interface = on.then_some("eth0");
-    let attach = || -> Result<()> {
-        setns(handle, CloneFlags::CLONE_NEWNET)?;
-        let failed = steering.attach(interface).into_iter().next();
-        failed.map_or(Ok(()), |(_, error)| Err(error.into()))
-    };
-    // A thread of its own, which never leaves that namespace again.
-    let done = thread::scope(|scope| scope.spawn(attach).join());
-    done.ok().context("attaching has ended")?
 }
 
 /// Gateways of the route, in the order of their buckets.

@@ -160,12 +160,12 @@ fn sent(before: &Verdicts, after: &Verdicts, others: usize) -> u64 {
 }
 
 /// What the machine's cores have done, in ticks.
-pub(crate) struct Machine {
+struct Machine {
     busy: f64,
 }
 
 impl Machine {
-    pub(crate) fn now() -> Result<Self> {
+    fn now() -> Result<Self> {
         let stat = std::fs::read_to_string("/proc/stat")?;
         let line = stat.lines().next().context("a line of all cores")?;
         let fields = line.split_whitespace().skip(1).map(str::parse);
@@ -178,7 +178,7 @@ impl Machine {
     }
 
     /// In seconds of a core.
-    pub(crate) fn since(&self, before: &Self) -> f64 {
+    fn since(&self, before: &Self) -> f64 {
         (self.busy - before.busy) / TICKS_PER_S
     }
 }
