@@ -57,8 +57,17 @@ fn client(vip: IpAddr) -> UdpSocket {
     socket
 }
 
+/// Takes what has come late or twice, as datagrams may.
+fn forget_the_past(client: &UdpSocket) {
+    client.set_nonblocking(true).unwrap();
+    let mut bytes = [0; 2048];
+    while client.recv(&mut bytes).is_ok() {}
+    client.set_nonblocking(false).unwrap();
+}
+
 /// Who answers, and to which attempt.
 fn ask(client: &UdpSocket) -> (String, usize) {
+    forget_the_past(client);
     let mut bytes = [0; 2048];
     for attempt in 1..=TIMES {
         client.send(b"who are you?").unwrap();
