@@ -64,8 +64,7 @@ impl Flows {
     }
 
     async fn local(&self, filter: Filter, limit: usize) -> FlowAnswer {
-        let wanted = move |vs: &str, client: SocketAddr, service: SocketAddr| {
-            let protocol = Protocol::Tcp;
+        let wanted = move |vs: &str, protocol, client, service| {
             let flow = Flow {
                 protocol,
                 client,
@@ -83,7 +82,7 @@ impl Flows {
 
     fn local_row(&self, open: &OpenFlow) -> FlowRow {
         let flow = Flow {
-            protocol: Protocol::Tcp,
+            protocol: open.protocol,
             client: open.client,
             service: open.vip,
         };

@@ -5,7 +5,7 @@
 
 use crate::hint::{HintRenewal, Stamping, Warned};
 use crate::shared::Service;
-use crate::{OpenFlow, OpenFlows, WantedFlow};
+use crate::{OpenFlow, OpenFlows, Protocol, WantedFlow};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -70,6 +70,7 @@ impl Client {
     fn flow(&self) -> OpenFlow {
         OpenFlow {
             vs_uuid: self.service.uuid.clone(),
+            protocol: Protocol::Tcp,
             client: self.peer,
             vip: self.vip,
             server: self.traffic.server.get(),
@@ -122,12 +123,9 @@ impl Clients {
         let mut found = OpenFlows::default();
         let live = self.live.borrow();
         for client in live.values().filter_map(Weak::upgrade) {
-            if !wanted(&client.service.uuid, client.peer, client.vip) {
-                continue;
-            }
-            found.matched += 1;
-            if found.flows.len() < most {
-                found.flows.push(client.flow());
+            let (vs, peer, vip) = (&client.service.uuid, client.peer, client.vip);
+            if wanted(vs, Protocol::Tcp, peer, vip) {
+                found.add(most, || client.flow());
             }
         }
         found

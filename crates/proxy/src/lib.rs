@@ -131,18 +131,20 @@ pub struct ListenerStatus {
     pub error: Option<String>,
 }
 
-/// A connection that is open now.
+/// A connection or UDP flow that is open now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenFlow {
     /// uuid of the virtual service.
     pub vs_uuid: String,
+    /// Transport.
+    pub protocol: Protocol,
     /// The client.
     pub client: SocketAddr,
     /// The VIP and its port.
     pub vip: SocketAddr,
     /// The server; `None` while none has taken it.
     pub server: Option<SocketAddr>,
-    /// Since it was accepted.
+    /// Since it was accepted, or its first datagram.
     pub age: Duration,
     /// Bytes from the client.
     pub bytes_in: u64,
@@ -152,7 +154,7 @@ pub struct OpenFlow {
     pub hinted: bool,
 }
 
-/// Some of the connections, and how many there are.
+/// Some of the connections and UDP flows, and how many there are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OpenFlows {
     /// As many as were wanted.
@@ -161,8 +163,25 @@ pub struct OpenFlows {
     pub matched: u64,
 }
 
-/// Says of a connection (uuid of the virtual service, client, VIP) whether it is wanted.
-pub type WantedFlow = dyn Fn(&str, SocketAddr, SocketAddr) -> bool + Send + Sync;
+impl OpenFlows {
+    /// One more that fits; it is looked at only where there is room for it.
+    pub(crate) fn add(&mut self, most: usize, flow: impl FnOnce() -> OpenFlow) {
+        self.matched += 1;
+        if self.flows.len() < most {
+            self.flows.push(flow());
+        }
+    }
+
+    /// Those of another table, as far as there is room.
+    pub(crate) fn append(&mut self, most: usize, others: Self) {
+        self.matched += others.matched;
+        let room = most.saturating_sub(self.flows.len());
+        self.flows.extend(others.flows.into_iter().take(room));
+    }
+}
+
+/// Says of a flow (uuid of the virtual service, transport, client, VIP) whether it is wanted.
+pub type WantedFlow = dyn Fn(&str, Protocol, SocketAddr, SocketAddr) -> bool + Send + Sync;
 
 /// Starts proxies.
 pub struct Proxy;
@@ -285,14 +304,12 @@ impl ProxyHandle {
         self.inner.shared.stats()
     }
 
-    /// The connections that are wanted, `most` at most.
+    /// The connections and UDP flows that are wanted, `most` at most.
     pub async fn flows(&self, wanted: Arc<WantedFlow>, most: usize) -> OpenFlows {
         let mut all = OpenFlows::default();
         for worker in &self.inner.workers {
-            let room = most - all.flows.len();
-            let some = worker.flows(&wanted, room).await;
-            all.matched += some.matched;
-            all.flows.extend(some.flows);
+            let some = worker.flows(&wanted, most - all.flows.len()).await;
+            all.append(most, some);
         }
         all
     }

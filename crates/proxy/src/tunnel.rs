@@ -44,10 +44,10 @@ impl Drop for Buffer {
 }
 
 /// Bytes of one direction: of the virtual service, and of this connection.
-struct Count<'a>(&'a AtomicU64, &'a Cell<u64>);
+pub(crate) struct Count<'a>(pub &'a AtomicU64, pub &'a Cell<u64>);
 
 impl Count<'_> {
-    fn add(&self, bytes: u64) {
+    pub(crate) fn add(&self, bytes: u64) {
         self.0.fetch_add(bytes, Relaxed);
         self.1.set(self.1.get() + bytes);
     }

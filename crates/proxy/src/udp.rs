@@ -21,6 +21,7 @@ mod flow;
 
 use self::flow::Flow;
 use crate::shared::Service;
+use crate::{OpenFlows, WantedFlow};
 use dataplane::datagram::{BATCH_LEN, Batch};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::cell::{Cell, RefCell};
@@ -120,6 +121,18 @@ impl Flows {
         if self.homes.inboxes[home].try_send(stray).is_err() {
             service.counters.udp.dropped.fetch_add(1, Relaxed);
         }
+    }
+
+    /// Those that are wanted, `most` at most.
+    pub(crate) fn open(&self, wanted: &WantedFlow, most: usize) -> OpenFlows {
+        let mut found = OpenFlows::default();
+        for ((vip, client), flow) in &*self.live.borrow() {
+            let Some(flow) = flow.upgrade() else { continue };
+            if wanted(&flow.service().uuid, crate::Protocol::Udp, *client, *vip) {
+                found.add(most, || flow.seen());
+            }
+        }
+        found
     }
 
     /// A datagram of a client whose home is here.

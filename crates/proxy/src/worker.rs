@@ -72,7 +72,7 @@ impl Worker {
         self.ask(|done| Command::Close(endpoint, done)).await;
     }
 
-    /// Its connections that are wanted, `most` at most.
+    /// Its connections and UDP flows that are wanted, `most` at most.
     pub(crate) async fn flows(&self, wanted: &Arc<WantedFlow>, most: usize) -> OpenFlows {
         let (done, answer) = oneshot::channel();
         let command = Command::Flows(wanted.clone(), most, done);
@@ -146,7 +146,9 @@ async fn serve(
             }
             Command::CloseAll(done) => return Some(done),
             Command::Flows(wanted, most, done) => {
-                done.send(clients.flows(&*wanted, most)).ok();
+                let mut all = clients.flows(&*wanted, most);
+                all.append(most, flows.open(&*wanted, most));
+                done.send(all).ok();
             }
         }
     }

@@ -1,17 +1,18 @@
 //! One flow: a client, a server, and what passes between them.
 
 use super::{Flows, Refusal, read, ready};
+use crate::OpenFlow;
 use crate::connection::Open;
 use crate::shared::{Counted, Service};
-use crate::tunnel::{Activity, idle};
+use crate::tunnel::{Activity, Count, idle};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 use tokio::net::UdpSocket;
 use tokio::sync::Notify;
 
@@ -31,6 +32,9 @@ pub(super) struct Flow {
     /// State of the pool that the choice of the server rests on.
     pool_seen: Cell<u64>,
     activity: Activity,
+    bytes_in: Cell<u64>,
+    bytes_out: Cell<u64>,
+    began: Instant,
     open: Open,
     _place: Place,
     flows: Rc<Flows>,
@@ -84,14 +88,32 @@ impl Flow {
             ended: Cell::new(false),
             pool_seen,
             activity: Activity::begin(),
+            bytes_in: Cell::default(),
+            bytes_out: Cell::default(),
+            began: Instant::now(),
             open: Open::new(service.clone()),
             _place: place,
             flows: flows.clone(),
         })
     }
 
-    fn service(&self) -> &Arc<Service> {
+    pub(super) fn service(&self) -> &Arc<Service> {
         &self.open.service
+    }
+
+    /// As of now.
+    pub(super) fn seen(&self) -> OpenFlow {
+        OpenFlow {
+            vs_uuid: self.service().uuid.clone(),
+            protocol: crate::Protocol::Udp,
+            client: self.client,
+            vip: self.vip,
+            server: Some(self.server.borrow().addr),
+            age: self.began.elapsed(),
+            bytes_in: self.bytes_in.get(),
+            bytes_out: self.bytes_out.get(),
+            hinted: false,
+        }
     }
 
     /// Passes datagrams on until the flow ends.
@@ -152,7 +174,10 @@ impl Flow {
         loop {
             let server = self.server.borrow().clone();
             match send(&server.socket, bytes) {
-                Ok(()) => return count(&self.service().counters.bytes_in, bytes),
+                Ok(()) => {
+                    let all = &self.service().counters.bytes_in;
+                    return Count(all, &self.bytes_in).add(bytes.len() as u64);
+                }
                 Err(error) if is_gone(&error) => {
                     tried.push(server.addr);
                     if !self.change_server(&mut tried) {
@@ -168,7 +193,10 @@ impl Flow {
     fn to_client(&self, bytes: &[u8]) {
         self.activity.touch();
         match send(&self.socket, bytes) {
-            Ok(()) => count(&self.service().counters.bytes_out, bytes),
+            Ok(()) => {
+                let all = &self.service().counters.bytes_out;
+                Count(all, &self.bytes_out).add(bytes.len() as u64);
+            }
             Err(error) => {
                 self.drop_datagram();
                 if is_gone(&error) {
@@ -267,10 +295,6 @@ fn to_server(addr: SocketAddr) -> io::Result<UdpSocket> {
 /// Past the runtime, which does not know yet that a new socket can be written to.
 fn send(socket: &UdpSocket, bytes: &[u8]) -> io::Result<()> {
     SockRef::from(socket).send(bytes).map(drop)
-}
-
-fn count(counter: &AtomicU64, bytes: &[u8]) {
-    counter.fetch_add(bytes.len() as u64, Relaxed);
 }
 
 /// An ICMP error has come back for what was sent.

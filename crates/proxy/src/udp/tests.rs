@@ -434,3 +434,48 @@ async fn closing_everything_ends_flows() {
     client.send(b"x").await.expect("sent");
     assert!(receive(&client).await.is_err());
 }
+
+/// Of every worker, both transports.
+#[tokio::test]
+async fn open_flows_are_listed_with_their_servers_and_bytes_as_far_as_they_are_wanted() {
+    use crate::Protocol::{Tcp, Udp};
+    let server = Server::says("yes ").await;
+    let tcp = tokio::net::TcpListener::bind(server.addr)
+        .await
+        .expect("listens");
+    let mut fixture = Fixture::new(&[server.addr]).await;
+    let addr = fixture.addr;
+    fixture.apply(|s| s.listen.push(addr)).await;
+    let (one, other) = (fixture.client().await, fixture.client().await);
+    for client in [&one, &other] {
+        assert_eq!(ask(client, b"x").await, b"yes x");
+    }
+    let connection = tokio::net::TcpStream::connect(addr)
+        .await
+        .expect("connects");
+    let _accepted = tcp.accept().await.expect("the proxy has connected");
+
+    let all = fixture.proxy.flows(Arc::new(|_, _, _, _| true), 10).await;
+    let count = |protocol| all.flows.iter().filter(|f| f.protocol == protocol).count();
+    assert_eq!((all.matched, count(Udp), count(Tcp)), (3, 2, 1));
+    let client = connection.local_addr().expect("addr");
+    assert!(
+        all.flows
+            .iter()
+            .any(|f| f.protocol == Tcp && f.client == client)
+    );
+
+    let wanted = one.local_addr().expect("addr");
+    let fits = move |_: &str, protocol, client, _| (protocol, client) == (Udp, wanted);
+    let [flow] = &fixture.proxy.flows(Arc::new(fits), 10).await.flows[..] else {
+        panic!("one flow")
+    };
+    assert_eq!((flow.vip, flow.server), (addr, Some(server.addr)));
+    assert_eq!(
+        (flow.bytes_in, flow.bytes_out, flow.vs_uuid.as_str()),
+        (1, 5, "vs")
+    );
+
+    let some = fixture.proxy.flows(Arc::new(|_, _, _, _| true), 1).await;
+    assert_eq!((some.matched, some.flows.len()), (3, 1));
+}
