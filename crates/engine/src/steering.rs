@@ -20,8 +20,7 @@ use flow::key::Protocol;
 use flow::mark::HintKey;
 use ipnet::IpNet;
 use model::reason::Reason;
-use proto::v1::{self, BgpSession, BgpState, DesiredState, Interface, MemberProblem};
-use std::collections::BTreeSet;
+use proto::v1::{self, BgpSession, DesiredState, Interface, MemberProblem};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,7 +45,7 @@ const RETRY: Duration = Duration::from_secs(2);
 pub(crate) struct Inputs {
     pub desired: watch::Receiver<Arc<DesiredState>>,
     pub interfaces: watch::Receiver<Vec<Interface>>,
-    /// A router that comes or goes moves flows.
+    /// A router that gets or loses our routes moves flows.
     pub bgp: watch::Receiver<Arc<Vec<BgpSession>>>,
 }
 
@@ -92,7 +91,6 @@ async fn between_plans(
 ) -> bool {
     let mut tick = tokio::time::interval(flow::pace::TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut up = established(&inputs.bgp.borrow_and_update());
     let mut told = false;
     loop {
         tokio::select! {
@@ -100,13 +98,8 @@ async fn between_plans(
             changed = inputs.desired.changed() => return changed.is_ok(),
             Ok(()) = inputs.interfaces.changed() => return true,
             Ok(()) = inputs.bgp.changed() => {
-                let sessions = inputs.bgp.borrow_and_update().clone();
-                let now = established(&sessions);
-                if now != up {
+                if asking::routes(&inputs.bgp.borrow_and_update()) != *routes {
                     kernel.on_event();
-                    up = now;
-                }
-                if asking::routes(&sessions) != *routes {
                     return true;
                 }
             }
@@ -122,13 +115,6 @@ async fn between_plans(
             }
         }
     }
-}
-
-/// The routers that we have a session with.
-fn established(sessions: &[BgpSession]) -> BTreeSet<String> {
-    let up = |s: &&BgpSession| s.state == i32::from(BgpState::Established);
-    let sessions = sessions.iter().filter(up);
-    sessions.map(|s| s.peer.clone()).collect()
 }
 
 /// What acts on a plan; the kernel, except in tests of the plan.

@@ -10,7 +10,18 @@ fn plan(desired: &DesiredState, interfaces: &[Interface]) -> Plan {
 }
 
 /// A kernel that takes everything, until it is told not to.
-struct Taker(watch::Receiver<bool>);
+struct Taker {
+    takes: watch::Receiver<bool>,
+    /// How often flows were said to be on the move.
+    events: watch::Sender<u32>,
+}
+
+impl Taker {
+    fn new(takes: watch::Receiver<bool>) -> Self {
+        let events = watch::Sender::default();
+        Self { takes, events }
+    }
+}
 
 impl Steers for Taker {
     fn index_of(&self, _: &str) -> u32 {
@@ -18,11 +29,13 @@ impl Steers for Taker {
     }
 
     fn steer(&mut self, _: &Config, _: &[Interface]) -> Result<(), String> {
-        let takes = *self.0.borrow();
+        let takes = *self.takes.borrow();
         takes.then_some(()).ok_or_else(|| "no program".into())
     }
 
-    fn on_event(&mut self) {}
+    fn on_event(&mut self) {
+        self.events.send_modify(|n| *n += 1);
+    }
 
     fn keep_house(&mut self) -> Result<(), String> {
         Ok(())
@@ -335,7 +348,7 @@ async fn the_plan_follows_desired_state_and_interfaces() {
         bgp: sessions_out,
         ..inputs(desired_out, interfaces_out)
     };
-    let task = tokio::spawn(run(inputs, plans, Taker(taken)));
+    let task = tokio::spawn(run(inputs, plans, Taker::new(taken)));
     desired_in.send_replace(Arc::new(desired()));
     let seen = planned.wait_for(|p| p.generation == 9).await.expect("runs");
     assert_eq!(seen.problems.len(), 1, "no interface yet");
@@ -360,7 +373,7 @@ async fn a_kernel_that_refuses_is_named_for_every_member_and_asked_again() {
     let task = tokio::spawn(run(
         inputs(desired_out, interfaces_out),
         plans,
-        Taker(taken),
+        Taker::new(taken),
     ));
     let seen = planned.wait_for(|p| p.generation == 9).await.expect("runs");
     let [problem] = &seen.problems[..] else {
@@ -375,5 +388,38 @@ async fn a_kernel_that_refuses_is_named_for_every_member_and_asked_again() {
     takes.send_replace(true);
     let mended = planned.wait_for(|p| p.problems.is_empty()).await;
     assert_eq!(mended.expect("runs").generation, 9);
+    task.abort();
+}
+
+/// Of sessions only the routes matter that peers have: each change of those opens the budget of questions.
+#[tokio::test]
+async fn a_route_that_a_peer_gets_or_loses_is_an_event() {
+    let (_desired, desired_out) = watch::channel(Arc::new(desired()));
+    let (_interfaces, interfaces_out) = watch::channel(ours());
+    let (plans, mut planned) = watch::channel(Arc::<Plan>::default());
+    let (_takes, taken) = watch::channel(true);
+    let (sessions, sessions_out) = watch::channel(Arc::default());
+    let inputs = Inputs {
+        bgp: sessions_out,
+        ..inputs(desired_out, interfaces_out)
+    };
+    let taker = Taker::new(taken);
+    let mut events = taker.events.subscribe();
+    let task = tokio::spawn(run(inputs, plans, taker));
+    planned.wait_for(|p| p.generation == 9).await.expect("runs");
+    let session = |messages_in, sent| BgpSession {
+        messages_in,
+        routes: vec![v1::BgpRoute {
+            prefix: "10.100.0.1/32".into(),
+            sent,
+            ..v1::BgpRoute::default()
+        }],
+        ..BgpSession::default()
+    };
+    for (messages_in, sent, expected) in [(1, true, 1), (2, true, 1), (3, false, 2)] {
+        sessions.send_replace(Arc::new(vec![session(messages_in, sent)]));
+        let seen = events.wait_for(|n| *n >= expected).await.expect("runs");
+        assert_eq!(*seen, expected);
+    }
     task.abort();
 }
