@@ -57,13 +57,18 @@ fn report_of(kind: Server, enough: fn(&Report) -> bool) -> Report {
         spawn_local(serve(listener, kind));
         let books = Books::new(args_for(target, 3));
         open_missing(&books).await;
-        let until = Instant::now() + Duration::from_secs(20);
-        while !enough(&books.borrow().report) {
-            assert!(Instant::now() < until, "{:?}", books.borrow().now());
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        books.borrow().now()
+        report_once(&books, enough).await
     })
+}
+
+/// What is reported as soon as it is enough.
+async fn report_once(books: &Shared, enough: impl Fn(&Report) -> bool) -> Report {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !enough(&books.borrow().report) {
+        assert!(Instant::now() < until, "{:?}", books.borrow().now());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    books.borrow().now()
 }
 
 fn reasons(report: &Report) -> Vec<&str> {
@@ -136,12 +141,7 @@ fn downloads_of(damaged: Option<usize>, enough: fn(&Report) -> bool) -> Report {
         };
         let books = Books::new(args);
         download::start(&books);
-        let until = Instant::now() + Duration::from_secs(20);
-        while !enough(&books.borrow().report) {
-            assert!(Instant::now() < until, "{:?}", books.borrow().now());
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        books.borrow().now()
+        report_once(&books, enough).await
     })
 }
 
@@ -212,12 +212,7 @@ fn datagrams_of(moves_at: u64, enough: fn(&Report) -> bool) -> Report {
         };
         let books = Books::new(args);
         datagram::open_missing(&books).await;
-        let until = Instant::now() + Duration::from_secs(20);
-        while !enough(&books.borrow().report) {
-            assert!(Instant::now() < until, "{:?}", books.borrow().now());
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        books.borrow().now()
+        report_once(&books, enough).await
     })
 }
 
