@@ -111,6 +111,7 @@ impl Path {
 struct Subject {
     address: IpAddr,
     vsvip: VsVip,
+    /// By name.
     services: Vec<VirtualService>,
     engines: Vec<String>,
 }
@@ -165,9 +166,11 @@ impl Observer<'_> {
             );
             ApiError::new(StatusCode::NOT_FOUND, text)
         })?;
+        let mut services = situation::services_of(self.snapshot, &vsvip.uuid);
+        services.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Subject {
             address,
-            services: situation::services_of(self.snapshot, &vsvip.uuid),
+            services,
             engines: self.planner.assignment(&vsvip.uuid).engines,
             vsvip,
         })

@@ -341,6 +341,17 @@ fn a_step_that_moves_too_few_is_invalid() {
 }
 
 #[test]
+fn the_flows_of_an_engine_that_dies_count_as_moved() {
+    let dies = |seen: &mut Observation| {
+        seen.rules.dies = Some("se-2".into());
+        let its = seen.owners.iter().filter(|(_, owner)| *owner == "se-2");
+        seen.report.broken = its.map(|(port, _)| failure(*port)).collect();
+        seen.rules.moved_min_percent = 100;
+    };
+    assert_eq!(rehash_violations(dies), Vec::<String>::new());
+}
+
+#[test]
 fn calls_that_are_too_far_apart_are_invalid() {
     let slow = |seen: &mut Observation| seen.calls_took_s = 1.0;
     one(&rehash_violations(slow), "the calls took 1.000 s");
