@@ -35,12 +35,6 @@ static __always_inline void udp_to(struct udp_header *udp)
 	udp->check = 0;
 }
 
-static __always_inline __u16 folded16(__u32 sum)
-{
-	sum = (sum & 0xffff) + (sum >> 16);
-	return (sum & 0xffff) + (sum >> 16);
-}
-
 static __always_inline int answer_v4(struct __sk_buff *skb, const struct packet *outer, const struct packet *inner,
 				     const struct place *at, __u32 what)
 {
@@ -98,14 +92,21 @@ static __always_inline int take_away(struct __sk_buff *skb, __u32 len)
 	return 0;
 }
 
+/* IP without options and extension headers, as members send it. */
+static __always_inline bool is_plain(const struct packet *outer)
+{
+	__u32 fixed = outer->family == 4 ? sizeof(struct ipv4_header) : sizeof(struct ipv6_header);
+
+	return outer->l4 == ETH_LEN + fixed;
+}
+
 /* `what`: the kind of the message, and the number of the question. A frame of its own on the small stack. */
 static __noinline int answer(struct __sk_buff *skb, const struct packet *outer, const struct packet *inner,
 			     const struct place *at, __u32 what)
 {
-	__u32 fixed = outer->family == 4 ? sizeof(struct ipv4_header) : sizeof(struct ipv6_header);
 	__u32 rest = skb->len - outer->l4;
 
-	if (outer->l4 != ETH_LEN + fixed || skb->len < outer->l4)
+	if (!is_plain(outer) || skb->len < outer->l4)
 		return drop(V_DROP_ROOM);
 	if (rest > ANSWER_REST_MAX && take_away(skb, rest))
 		return drop(V_DROP_ROOM);
@@ -116,5 +117,42 @@ static __noinline int answer(struct __sk_buff *skb, const struct packet *outer, 
 	if (swap_macs(skb))
 		return drop(V_DROP_ROOM);
 	skb->mark = 0;
+	return bpf_redirect(skb->ifindex, 0);
+}
+
+/* RFC 8200 section 8.1: UDP over IPv6 has a checksum; of a message between these addresses, in whichever direction. */
+static __always_inline __u16 udp_check(const struct packet *p, struct udp_header *udp, union message_words *w)
+{
+	__u32 sum = bpf_csum_diff(NULL, 0, (__be32 *)&p->flow, 2 * sizeof(struct address), bpf_htons(PROTO_UDP));
+
+	sum = bpf_csum_diff(NULL, 0, (__be32 *)udp, sizeof(*udp), sum);
+	sum = bpf_csum_diff(NULL, 0, (__be32 *)w, MESSAGE_LEN, sum);
+	return ~folded16(folded16(sum) + udp->len) ?: 0xffff;
+}
+
+static __always_inline int swap_addresses(struct __sk_buff *skb, const struct packet *p)
+{
+	struct address v6[2] = { p->flow.vip, p->flow.client };
+	__be32 v4[2] = { v4_of(&p->flow.vip), v4_of(&p->flow.client) };
+
+	return p->family == 4 ? bpf_skb_store_bytes(skb, ETH_LEN + 12, v4, sizeof(v4), 0)
+			      : bpf_skb_store_bytes(skb, ETH_LEN + 8, v6, sizeof(v6), 0);
+}
+
+/* A HELLO, `w`, becomes HEARD, and goes back to whoever has sent it. */
+static __always_inline int greet(struct __sk_buff *skb, const struct packet *p, union message_words *w,
+				 const struct place *at)
+{
+	struct udp_header udp;
+
+	if (!is_plain(p))
+		return drop(V_DROP_ROOM);
+	sign(w, MESSAGE_HEARD, at->group, at->settings);
+	udp_to(&udp);
+	if (p->family == 6)
+		udp.check = udp_check(p, &udp, w);
+	if (bpf_skb_store_bytes(skb, p->l4, &udp, sizeof(udp), 0) ||
+	    bpf_skb_store_bytes(skb, p->l4 + sizeof(udp), w, MESSAGE_LEN, 0) || swap_addresses(skb, p) || swap_macs(skb))
+		return drop(V_DROP_ROOM);
 	return bpf_redirect(skb->ifindex, 0);
 }

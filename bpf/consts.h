@@ -38,11 +38,13 @@
 #define EXTENSIONS_MAX 6
 
 /* A copy that comes in again, to become a probe or an answer:
- * magic (8 bits), what it becomes (2), member id (6), number of the question (14), 2 unused. */
+ * magic (8 bits), what it becomes (2), member id (6), number of the question (14), COPY_TELLS (1), 1 unused. */
 #define COPY_MAGIC 0xE7
 #define COPY_PROBE 0
 #define COPY_CLAIM 1
-#define COPY_DENY 2
+#define COPY_RELEASE 2
+/* Of the copies of a probe, the one that tells the client what keeps them from going. */
+#define COPY_TELLS 2
 
 #define ETH_LEN 14
 #define ETH_P_IPV4 0x0800
@@ -58,7 +60,10 @@
 #define AF_INET_ 2
 #define AF_INET6_ 10
 
-#define STATE_SYN_RECV 3
+#define STATE_FIN_WAIT1 4
+#define STATE_FIN_WAIT2 5
 #define STATE_TIME_WAIT 6
+#define STATE_LAST_ACK 9
 #define STATE_LISTEN 10
+#define STATE_CLOSING 11
 #define STATE_NEW_SYN_RECV 12

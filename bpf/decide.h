@@ -50,10 +50,8 @@ static __always_inline struct service *find_service(const struct flow_key *flow,
 {
 	struct service_key key = { .vip = flow->vip };
 
-	if (!whole_vip) {
-		key.port = flow->vip_port;
-		key.protocol = flow->protocol;
-	}
+	if (!whole_vip)
+		key.end = SERVICE_END(flow->vip_port, flow->protocol);
 	return bpf_map_lookup_elem(&services, &key);
 }
 
@@ -153,7 +151,7 @@ static __always_inline bool may_copy(const struct packet *p, __u32 group, const 
 		burst /= 2;
 	if (!tat || !take_share(p, group, now, cost * 8, burst))
 		return false;
-	return take(tat, now, cost, burst);
+	return take(tat, now, cost * (p->segments + 1), burst);
 }
 
 static __always_inline __u32 bits(__u64 x)
@@ -205,11 +203,23 @@ static __noinline int ask(const struct packet *p, const struct place *at, __u8 r
 	next.denied = denied;
 	if (open)
 		next.probes += q->probes;
+	if (q && g->live & ~q->denied)
+		count(V_PROBE_TIMEOUT);
 	bpf_map_update_elem(&questions, &p->flow, &next, BPF_ANY);
 	d->copies = g->live & ~denied;
 	d->number = next.number;
 	tell(now, &p->flow, s->group, V_PROBE, next.probes, next.number);
 	return V_PROBE;
+}
+
+/* A flow is at that peer. */
+static __always_inline void count_flow(__u16 peer)
+{
+	__u32 key = peer;
+	struct peer_counters *n = bpf_map_lookup_elem(&tunnelled, &key);
+
+	if (n)
+		n->flows += 1;
 }
 
 static __always_inline enum verdict to_member(const struct group *g, __u8 id, enum verdict v, struct decision *d)
@@ -280,6 +290,7 @@ static __always_inline enum verdict new_flow(const struct packet *p, const struc
 		return V_LOCAL_NEW;
 	entry.id = id;
 	bpf_map_update_elem(&cache, &p->flow, &entry, BPF_ANY);
+	count_flow(g->peers[id & 63]);
 	return to_member(g, id, V_TUNNEL_NEW, d);
 }
 

@@ -1,14 +1,20 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
- * CLAIM, DENY and RELEASE: docs/dev/steering.md, section 4. */
+ * CLAIM, DENY, RELEASE, HELLO and HEARD: docs/dev/steering.md, section 4. */
 #pragma once
 
-enum message_kind { MESSAGE_CLAIM = 1, MESSAGE_DENY = 2, MESSAGE_RELEASE = 3 };
+enum message_kind {
+	MESSAGE_CLAIM = 1,
+	MESSAGE_DENY = 2,
+	MESSAGE_RELEASE = 3,
+	MESSAGE_HELLO = 4,
+	MESSAGE_HEARD = 5,
+};
 
 struct message {
 	__u8 version, kind, member, protocol;
 	__be32 key_id;
 	__be16 unsigned_; /* counts as 0 */
-	__be16 number;
+	__be16 number; /* of the question, or of the hello */
 	__be32 generation;
 	struct address client, vip;
 	__be16 client_port, vip_port;
@@ -27,22 +33,29 @@ static __always_inline __be64 mac_of(const struct message_secret *key, union mes
 	return bpf_cpu_to_be64(siphash(key, w->words, MESSAGE_MAC_OFF / 8));
 }
 
+/* What says who we are. */
+static __always_inline void sign(union message_words *w, enum message_kind kind, const struct group *g,
+				 const struct settings *set)
+{
+	w->m.kind = kind;
+	w->m.member = g->us;
+	w->m.key_id = bpf_htonl(set->secrets[0].id);
+	w->m.generation = bpf_htonl((__u32)g->generation);
+	w->m.mac = mac_of(&set->secrets[0], w);
+}
+
 static __always_inline void write_message(union message_words *w, enum message_kind kind, const struct flow_key *flow,
 					  const struct group *g, const struct settings *set, __u16 number)
 {
 	__builtin_memset(w, 0, sizeof(*w));
 	w->m.version = MESSAGE_VERSION;
-	w->m.kind = kind;
-	w->m.member = g->us;
 	w->m.protocol = flow->protocol;
-	w->m.key_id = bpf_htonl(set->secrets[0].id);
 	w->m.number = bpf_htons(number);
-	w->m.generation = bpf_htonl((__u32)g->generation);
 	w->m.client = flow->client;
 	w->m.vip = flow->vip;
 	w->m.client_port = flow->client_port;
 	w->m.vip_port = flow->vip_port;
-	w->m.mac = mac_of(&set->secrets[0], w);
+	sign(w, kind, g, set);
 }
 
 static __always_inline void flow_of(const struct message *m, struct flow_key *flow)
@@ -93,6 +106,7 @@ static __always_inline enum verdict take_claim(const struct message *m, const st
 		return V_DROP_QUESTION;
 	bpf_map_update_elem(&cache, flow, &entry, BPF_ANY);
 	bpf_map_delete_elem(&questions, flow);
+	count_flow(from->peer);
 	return V_CLAIM_TAKEN;
 }
 

@@ -12,6 +12,7 @@ struct packet {
 	__u32 seq, ack, tsecr, fragment_id;
 	__u16 l3, l4;   /* offsets from the frame's start */
 	__u16 payload;  /* of UDP */
+	__u16 segments; /* that the kernel has made one packet of (GRO), less one; not parsed */
 	__u8 family;    /* 4 or 6 */
 	__u8 tcp_flags;
 	__u8 has_tsecr; /* an option with a value other than 0 */
@@ -54,7 +55,9 @@ struct ipv6_header {
 	__be16 payload_len;
 	__u8 next, hop_limit;
 	struct address source, destination;
-} __attribute__((packed));
+};
+
+_Static_assert(sizeof(struct ipv6_header) == 40, "no gaps");
 
 struct tcp_header {
 	__be16 source, destination;
@@ -120,8 +123,7 @@ static __always_inline enum parsed parse_tcp(CTX *ctx, void *data, void *end, st
 
 	if ((void *)(tcp + 1) > end)
 		return PARSED_NOT_IP;
-	p->flow.client_port = tcp->source;
-	p->flow.vip_port = tcp->destination;
+	p->flow.end = FLOW_END(tcp->source, tcp->destination, PROTO_TCP);
 	p->seq = bpf_ntohl(tcp->seq);
 	p->ack = bpf_ntohl(tcp->ack);
 	p->tcp_flags = tcp->flags;

@@ -105,10 +105,22 @@ static __always_inline void tuple6_of(const struct packet *p, struct tuple6 *t)
 		_sk;                                                                                \
 	})
 
-static __always_inline enum found fit_tcp(struct bpf_sock *sk, const struct packet *p)
+/* The flow is over once its socket has got this packet. */
+static __always_inline bool ends_established(struct tcp_sock *tp, __u32 state, const struct packet *p)
+{
+	if (state == STATE_FIN_WAIT1 || state == STATE_FIN_WAIT2)
+		return p->tcp_flags & TCP_FIN;
+	if (state == STATE_LAST_ACK || state == STATE_CLOSING)
+		return p->tcp_flags & TCP_ACK && p->ack == tp->write_seq;
+	return false;
+}
+
+static __always_inline enum found fit_tcp(struct bpf_sock *sk, const struct packet *p, bool *ends)
 {
 	__u32 state = sk->state;
 	bool fits = false;
+
+	*ends = p->tcp_flags & TCP_RST || state == STATE_TIME_WAIT;
 
 	if (state == STATE_LISTEN)
 		return SOCKET_LISTENER;
@@ -124,20 +136,30 @@ static __always_inline enum found fit_tcp(struct bpf_sock *sk, const struct pack
 	} else {
 		struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 		fits = tp && fits_established(tp, p);
+		*ends = *ends || (tp && ends_established(tp, state, p));
 	}
 	return fits ? SOCKET_FITS : SOCKET_UNFIT;
 }
 
-static __noinline enum found find_tcp(CTX *ctx, const struct packet *p)
+/* `ends`: that of a packet which fits. */
+static __noinline enum found find_tcp_end(CTX *ctx, const struct packet *p, bool *ends)
 {
 	struct bpf_sock *sk = LOOK_UP(bpf_skc_lookup_tcp, ctx, p);
 	enum found found;
 
+	*ends = false;
 	if (!sk)
 		return SOCKET_NONE;
-	found = fit_tcp(sk, p);
+	found = fit_tcp(sk, p, ends);
 	bpf_sk_release(sk);
 	return found;
+}
+
+static __always_inline enum found find_tcp(CTX *ctx, const struct packet *p)
+{
+	bool ends;
+
+	return find_tcp_end(ctx, p, &ends);
 }
 
 /* What the helper looks at of the headers; those of the packet are parsed already. */

@@ -18,6 +18,7 @@
 #include "socket.h"
 #include "decide.h"
 #include "message.h"
+#include "too_big.h"
 #include "tunnel.h"
 #include "answer.h"
 
@@ -29,9 +30,9 @@ static __always_inline struct member *find_member(const struct address *a, __u32
 }
 
 /* A copy of the packet comes in again, see COPY_MAGIC. */
-static __always_inline void copy_as(struct __sk_buff *skb, __u8 what, __u8 id, __u16 number)
+static __always_inline void copy_as(struct __sk_buff *skb, __u8 what, __u8 id, __u16 number, __u32 tells)
 {
-	skb->mark = (__u32)COPY_MAGIC << 24 | (__u32)what << 22 | (__u32)id << 16 | (__u32)(number & 0x3fff) << 2;
+	skb->mark = (__u32)COPY_MAGIC << 24 | (__u32)what << 22 | (__u32)id << 16 | (__u32)(number & 0x3fff) << 2 | tells;
 	bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS);
 	skb->mark = 0;
 }
@@ -44,8 +45,11 @@ struct spread {
 
 static long spread_one(__u32 id, struct spread *s)
 {
-	if (s->copies >> (id & 63) & 1)
-		copy_as(s->skb, COPY_PROBE, id, s->number);
+	__u64 bit = 1ULL << (id & 63);
+	bool first = !(s->copies & (bit - 1));
+
+	if (s->copies & bit)
+		copy_as(s->skb, COPY_PROBE, id, s->number, first ? COPY_TELLS : 0);
 	return 0;
 }
 
@@ -65,7 +69,7 @@ static __always_inline int act(struct __sk_buff *skb, const struct packet *p, co
 	case V_TUNNEL_NEW:
 	case V_TUNNEL_HINT:
 	case V_TUNNEL_CACHE:
-		return counted(tunnel(skb, p, d->peer, word_of(KIND_DATA, d->check)), d->verdict);
+		return counted(tunnel(skb, p, d->peer, word_of(KIND_DATA, d->check), true), d->verdict);
 	}
 	count(d->verdict);
 	switch (d->verdict) {
@@ -153,15 +157,33 @@ static __always_inline int probed(struct __sk_buff *skb, const struct packet *ou
 		trace(at, &inner->flow, V_DENY, at->group->us);
 		return counted(answer(skb, outer, inner, at, MESSAGE_DENY << 16 | number), V_DENY);
 	}
-	copy_as(skb, COPY_CLAIM, 0, number);
+	copy_as(skb, COPY_CLAIM, 0, number, 0);
 	return deliver(skb, outer, V_DELIVER_CLAIM);
+}
+
+/* Section 2, DATA. */
+static __always_inline int sent_here(struct __sk_buff *skb, const struct packet *outer, const struct packet *inner,
+				     const struct place *at, const struct member *from, __u16 value)
+{
+	bool ends = false;
+	enum found found = inner->protocol == PROTO_TCP ? find_tcp_end(skb, inner, &ends) : find_udp(skb, inner);
+
+	if (found != SOCKET_FITS && !is_syn(inner) && !answers_cookie(skb, inner, found)) {
+		trace(at, &inner->flow, V_RETURN, from->id);
+		return give_back(skb, outer, value);
+	}
+	trace(at, &inner->flow, V_DELIVER_DATA, from->id);
+	if (found == SOCKET_FITS && ends && !is_syn(inner)) {
+		count(V_RELEASE);
+		copy_as(skb, COPY_RELEASE, 0, 0, 0);
+	}
+	return deliver(skb, outer, V_DELIVER_DATA);
 }
 
 static __always_inline int by_kind(struct __sk_buff *skb, const struct packet *outer, const struct packet *inner,
 				   const struct place *at, const struct member *from, __u16 word)
 {
 	__u16 value = word & 0x3fff;
-	enum found found;
 
 	if (inner->fragment == FRAGMENT_LATER)
 		return deliver(skb, outer, V_DELIVER_DATA);
@@ -169,17 +191,11 @@ static __always_inline int by_kind(struct __sk_buff *skb, const struct packet *o
 		return find_socket(skb, inner) == SOCKET_FITS ? deliver(skb, outer, V_DELIVER_DATA) : drop(V_DROP_ERROR);
 	if (word >> 14 == KIND_RETURN)
 		return returned(skb, outer, inner, at, from, value);
-	found = find_socket(skb, inner);
 	if (word >> 14 == KIND_PROBE)
-		return probed(skb, outer, inner, at, found, value);
-	if (word >> 14 != KIND_DATA)
-		return drop(V_DROP_KIND);
-	if (found == SOCKET_FITS || is_syn(inner) || answers_cookie(skb, inner, found)) {
-		trace(at, &inner->flow, V_DELIVER_DATA, from->id);
-		return deliver(skb, outer, V_DELIVER_DATA);
-	}
-	trace(at, &inner->flow, V_RETURN, from->id);
-	return give_back(skb, outer, value);
+		return probed(skb, outer, inner, at, find_socket(skb, inner), value);
+	if (word >> 14 == KIND_DATA)
+		return sent_here(skb, outer, inner, at, from, value);
+	return drop(V_DROP_KIND);
 }
 
 static __always_inline __u16 word_at(const struct packet *outer, void *data, void *end)
@@ -190,6 +206,12 @@ static __always_inline __u16 word_at(const struct packet *outer, void *data, voi
 	}
 	struct ipv6_header *ip = data + ETH_LEN;
 	return (void *)(ip + 1) > end ? 0 : bpf_ntohl(ip->version_class_label) >> 4 & 0xffff;
+}
+
+/* What leaves as several packets is as many copies each. */
+static __always_inline __u16 segments_of(const struct __sk_buff *skb)
+{
+	return skb->gso_segs > 1 ? skb->gso_segs - 1 : 0;
 }
 
 /* The inner packet and its place; false: none of our business. */
@@ -203,6 +225,7 @@ static __always_inline bool look_inside(struct __sk_buff *skb, const struct pack
 		return false;
 	*word = word_at(outer, data, end);
 	parsed = parse(skb, inner, outer->l4, outer->family == 6);
+	inner->segments = segments_of(skb);
 	return (parsed == PARSED_FLOW || inner->fragment == FRAGMENT_LATER) && find_place(inner, at);
 }
 
@@ -234,17 +257,19 @@ static __always_inline int copied(struct __sk_buff *skb, const struct packet *p)
 	__u16 number = mark >> 2 & 0x3fff, word;
 	struct packet inner;
 	struct place at;
+	enum message_kind kind = what == COPY_CLAIM ? MESSAGE_CLAIM : MESSAGE_RELEASE;
 
 	skb->mark = 0;
 	if (what == COPY_PROBE) {
 		if (!find_place(p, &at))
 			return TC_ACT_SHOT;
-		return tunnel(skb, p, at.group->peers[id], word_of(KIND_PROBE, number));
+		return tunnel(skb, p, at.group->peers[id], word_of(KIND_PROBE, number), mark & COPY_TELLS);
 	}
 	if (!look_inside(skb, p, &inner, &at, &word))
 		return TC_ACT_SHOT;
-	tell(bpf_ktime_get_ns(), &inner.flow, at.service->group, V_DELIVER_CLAIM, at.group->us, number);
-	return answer(skb, p, &inner, &at, MESSAGE_CLAIM << 16 | number);
+	tell(bpf_ktime_get_ns(), &inner.flow, at.service->group, what == COPY_CLAIM ? V_DELIVER_CLAIM : V_RELEASE,
+	     at.group->us, number);
+	return answer(skb, p, &inner, &at, kind << 16 | number);
 }
 
 /* UDP to our port; it may be somebody else's, who serves no VIP of ours. */
@@ -269,7 +294,14 @@ static __noinline int message(struct __sk_buff *skb, const struct packet *p)
 	if (!from || from->id != w.m.member)
 		return drop(V_DROP_STRANGER);
 	v = verify(&w, at.settings);
-	return drop(v == V_PASS ? take_message(&w.m, &flow, at.service->group, from) : v);
+	if (v != V_PASS)
+		return drop(v);
+	if (w.m.kind == MESSAGE_HELLO)
+		return counted(greet(skb, p, &w, &at), V_HELLO_ANSWERED);
+	/* For the process that has sent the hello. */
+	if (w.m.kind == MESSAGE_HEARD)
+		return counted(TC_ACT_UNSPEC, V_HELLO_HEARD);
+	return drop(take_message(&w.m, &flow, at.service->group, from));
 }
 
 /* More headers before the transport than are walked: dropped where it is for a VIP. */
@@ -290,7 +322,7 @@ static __always_inline bool glance(struct __sk_buff *skb, bool v6, struct servic
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct ipv4_header *ip4 = data + ETH_LEN;
 	struct ipv6_header *ip6 = data + ETH_LEN;
-	struct service_key key = { .protocol = PROTO_TCP };
+	struct service_key key;
 	__be16 *ports = v6 ? (void *)(ip6 + 1) : (void *)(ip4 + 1);
 
 	if ((void *)(ports + 2) > end)
@@ -304,7 +336,7 @@ static __always_inline bool glance(struct __sk_buff *skb, bool v6, struct servic
 			return true;
 		map_v4(&key.vip, ip4->destination);
 	}
-	key.port = ports[1];
+	key.end = SERVICE_END(ports[1], PROTO_TCP);
 	*s = bpf_map_lookup_elem(&services, &key);
 	return *s;
 }
@@ -325,6 +357,7 @@ int steer(struct __sk_buff *skb)
 	if ((void *)(long)skb->data + need > (void *)(long)skb->data_end)
 		bpf_skb_pull_data(skb, need);
 	parsed = parse(skb, &p, ETH_LEN, v6);
+	p.segments = segments_of(skb);
 	if (skb->mark >> 24 == COPY_MAGIC)
 		return copied(skb, &p);
 	if (parsed == PARSED_FLOW && p.protocol == PROTO_UDP && p.flow.vip_port == bpf_htons(MESSAGE_PORT))

@@ -7,19 +7,41 @@ struct address {
 	__u64 high, low; /* big endian */
 };
 
+/* The end of a key is written as one word where it counts: hashing reads it in larger pieces than its fields, and what was just
+ * written in smaller ones comes to it late. */
 struct flow_key {
 	struct address client, vip;
-	__be16 client_port, vip_port;
-	__u8 protocol;
-	__u8 zero[3];
+	union {
+		struct {
+			__be16 client_port, vip_port;
+			__u8 protocol;
+			__u8 zero[3];
+		};
+		__u64 end;
+	};
 };
 
 struct service_key {
 	struct address vip;
-	__be16 port;
-	__u8 protocol;
-	__u8 zero[5];
+	union {
+		struct {
+			__be16 port;
+			__u8 protocol;
+			__u8 zero[5];
+		};
+		__u64 end;
+	};
 };
+
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define FLOW_END(client_port, vip_port, protocol) \
+	((__u64)(client_port) | (__u64)(vip_port) << 16 | (__u64)(protocol) << 32)
+#define SERVICE_END(port, protocol) ((__u64)(port) | (__u64)(protocol) << 16)
+#else
+#define FLOW_END(client_port, vip_port, protocol) \
+	((__u64)(client_port) << 48 | (__u64)(vip_port) << 32 | (__u64)(protocol) << 24)
+#define SERVICE_END(port, protocol) ((__u64)(port) << 48 | (__u64)(protocol) << 40)
+#endif
 
 #define SERVICE_HINTS 1
 #define SERVICE_PROBES 2
@@ -108,6 +130,8 @@ struct fragment_way {
 
 struct peer_counters {
 	__u64 packets, bytes;
+	/* Found there by a claim, or sent there while we drain. */
+	__u64 flows;
 };
 
 struct event {
@@ -132,6 +156,7 @@ enum verdict {
 	V_TUNNEL_HINT,
 	V_TUNNEL_CACHE,
 	V_PROBE,
+	V_PROBE_TIMEOUT,
 	V_PROBE_ERROR,
 	V_PROBE_FRAGMENT,
 	V_DELIVER_DATA,
@@ -141,7 +166,10 @@ enum verdict {
 	V_RETURNED,
 	V_CLAIM_TAKEN,
 	V_DENY_TAKEN,
+	V_RELEASE,
 	V_RELEASE_TAKEN,
+	V_HELLO_ANSWERED,
+	V_HELLO_HEARD,
 	V_DROP_BUDGET,
 	V_DROP_ASKED,
 	V_DROP_ERROR,
@@ -157,6 +185,7 @@ enum verdict {
 	V_DROP_QUESTION,
 	V_DROP_FAMILY,
 	V_DROP_ROOM,
+	V_DROP_MTU,
 	V_COUNT,
 };
 

@@ -92,7 +92,8 @@ static __always_inline int drop(enum verdict why)
 	return TC_ACT_SHOT;
 }
 
-static __noinline int tunnel(struct __sk_buff *skb, const struct packet *p, __u16 peer, __u16 word)
+/* `tells`: the client hears of it when the packet is too big. */
+static __noinline int tunnel(struct __sk_buff *skb, const struct packet *p, __u16 peer, __u16 word, bool tells)
 {
 	__u32 key = peer, len = skb->len;
 	struct peer *to = bpf_map_lookup_elem(&peers, &key);
@@ -100,6 +101,11 @@ static __noinline int tunnel(struct __sk_buff *skb, const struct packet *p, __u1
 
 	if (!to || !(p->family == 4 ? to->ifindex4 : to->ifindex6))
 		return drop(V_DROP_FAMILY);
+	if (is_too_big(skb, p, to)) {
+		if (tells)
+			tell_too_big(skb, p, to);
+		return drop(V_DROP_MTU);
+	}
 	if (encap(skb, p, to, word))
 		return drop(V_DROP_ROOM);
 	n = bpf_map_lookup_elem(&tunnelled, &key);
@@ -120,17 +126,6 @@ static __always_inline int decap(struct __sk_buff *skb, const struct packet *out
 	if ((outer->tos & ECN_CE) == ECN_CE)
 		bpf_skb_ecn_set_ce(skb);
 	return 0;
-}
-
-static __always_inline int swap_macs(struct __sk_buff *skb)
-{
-	__u8 macs[12], swapped[12];
-
-	if (bpf_skb_load_bytes(skb, 0, macs, 12))
-		return -1;
-	__builtin_memcpy(swapped, macs + 6, 6);
-	__builtin_memcpy(swapped + 6, macs, 6);
-	return bpf_skb_store_bytes(skb, 0, swapped, 12, 0);
 }
 
 static __always_inline int swap_v4(struct __sk_buff *skb, __u16 value)

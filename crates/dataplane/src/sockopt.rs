@@ -204,6 +204,34 @@ pub fn set_tos(socket: &impl AsFd, peer: IpAddr, tos: u8) -> Result<(), SockoptE
     }
 }
 
+/// Sends UDP without a checksum (RFC 768; RFC 6935 for IPv6), so that nothing is left for a device to write into datagrams
+/// that a program on the way turns into other ones.
+///
+/// # Errors
+///
+/// The kernel refused.
+pub fn set_no_checksum(socket: &impl AsFd, local: IpAddr) -> Result<(), SockoptError> {
+    /// `linux/udp.h`
+    const UDP_NO_CHECK6_TX: libc::c_int = 101;
+    let on: libc::c_int = 1;
+    match local {
+        IpAddr::V4(_) => set(
+            socket,
+            libc::SOL_SOCKET,
+            libc::SO_NO_CHECK,
+            "SO_NO_CHECK",
+            &on,
+        ),
+        IpAddr::V6(_) => set(
+            socket,
+            libc::IPPROTO_UDP,
+            UDP_NO_CHECK6_TX,
+            "UDP_NO_CHECK6_TX",
+            &on,
+        ),
+    }
+}
+
 pub(crate) fn refused(option: &'static str) -> impl FnOnce(io::Error) -> SockoptError {
     move |source| SockoptError::Refused { option, source }
 }
@@ -280,6 +308,14 @@ mod tests {
             set_min_ttl(&socket, peer, 255).unwrap();
             set_tos(&socket, peer, TOS_CS6).unwrap();
             set_tcp_md5_key(&socket, peer, &[b'k'; MD5_KEY_LEN_MAX]).unwrap();
+        }
+    }
+
+    #[test]
+    fn datagrams_go_without_a_checksum_in_both_families() {
+        for (domain, local) in [(Domain::IPV4, "127.0.0.1"), (Domain::IPV6, "::1")] {
+            let socket = Socket::new(domain, Type::DGRAM, None).unwrap();
+            set_no_checksum(&socket, local.parse().unwrap()).unwrap();
         }
     }
 

@@ -102,11 +102,14 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let (report, reports) = watch::channel(Report::default());
     let (plans, steering) = watch::channel(Arc::default());
     let watch = steering::Watch::default();
+    let (heard, liveness) = watch::channel(flow::hello::Liveness::new());
+    let _hellos = Task(tokio::spawn(steering::hello::run(steering.clone(), heard)));
     let observer = Observer::new(&actors, outcomes, steering.clone(), watch.clone());
     let inputs = steering::Inputs {
         desired: desired.subscribe(),
         interfaces: net.interfaces(),
         bgp: actors.bgp.status(),
+        liveness,
     };
     let flows = flows::Flows {
         proxy: actors.proxy.clone(),

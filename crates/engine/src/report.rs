@@ -119,6 +119,7 @@ fn steering(watch: &Watch) -> Option<Steering> {
         se_uuid: se_uuid.clone(),
         packets: to.packets,
         bytes: to.bytes,
+        flows: to.flows,
     });
     Some(Steering {
         verdicts: verdicts.collect(),

@@ -1,11 +1,13 @@
 //! From the desired state and our interfaces to what the steering programs are told (docs/dev/steering.md).
 //!
 //! [`plan`] is pure. [`run`] is one task, owned and aborted by [`crate::run`]: it follows desired state and interfaces,
-//! has the [`kernel`] steer accordingly, publishes the plan that is in force, and keeps [`house`] between changes. It is apart from the reconciler, whose rounds wait for withdrawals: a new
+//! has the [`kernel`] steer accordingly, publishes the plan that is in force, and keeps [`house`] between changes; [`hello`] says which
+//! members answer. It is apart from the reconciler, whose rounds wait for withdrawals: a new
 //! member is to be known within milliseconds, and the acknowledgement of a desired state waits for it
 //! ([`crate::session`]).
 
 mod asking;
+pub(crate) mod hello;
 mod house;
 mod kernel;
 mod seen;
@@ -16,6 +18,7 @@ pub(crate) use seen::Watch;
 use crate::decide::endpoints;
 use asking::Asking;
 use flow::config::{Config, Group, Link, Member, MessageKey, Peer, Service, Settings};
+use flow::hello::{Liveness, Way};
 use flow::key::Protocol;
 use flow::mark::HintKey;
 use ipnet::IpNet;
@@ -47,6 +50,8 @@ pub(crate) struct Inputs {
     pub interfaces: watch::Receiver<Vec<Interface>>,
     /// A router that gets or loses our routes moves flows.
     pub bgp: watch::Receiver<Arc<Vec<BgpSession>>>,
+    /// Which members answer, and on which ways.
+    pub liveness: watch::Receiver<Liveness>,
 }
 
 /// Follows desired state, interfaces and our routes at the peers; what `plans` holds is in force, as far as its problems do not say otherwise.
@@ -63,6 +68,9 @@ pub(crate) async fn run(
         let mut new = plan(&inputs.desired.borrow_and_update(), &links, &|name| {
             kernel.index_of(name)
         });
+        let liveness = inputs.liveness.borrow_and_update().clone();
+        flow::hello::judge(&mut new.config, &liveness);
+        new.problems.extend(silent(&new.config, &liveness));
         let routes = asking::routes(&inputs.bgp.borrow_and_update());
         asking.update(&mut new.config, &routes, Instant::now());
         let refused = kernel.steer(&new.config, &links).err();
@@ -97,6 +105,7 @@ async fn between_plans(
             biased;
             changed = inputs.desired.changed() => return changed.is_ok(),
             Ok(()) = inputs.interfaces.changed() => return true,
+            Ok(()) = inputs.liveness.changed() => return true,
             Ok(()) = inputs.bgp.changed() => {
                 if asking::routes(&inputs.bgp.borrow_and_update()) != *routes {
                     kernel.on_event();
@@ -130,6 +139,40 @@ pub(crate) trait Steers: Send {
 
     /// What is to be done every [`flow::pace::TICK`]; an error says in words why it could not be.
     fn keep_house(&mut self) -> Result<(), String>;
+}
+
+/// Members that were heard once and answer on no way any more.
+fn silent(config: &Config, liveness: &Liveness) -> Vec<MemberProblem> {
+    let is_silent = |peer: &Peer| {
+        let way = |l: &Link| Way {
+            local: l.local,
+            remote: l.remote,
+        };
+        let mut states = peer.links.iter().filter_map(|l| liveness.get(&way(l)));
+        !peer.alive && states.next().is_some()
+    };
+    let mut problems = Vec::new();
+    for service in &config.services {
+        let vip = service.address.ip();
+        let peers = config.groups[service.group].members.iter();
+        let peers = peers.map(|m| &config.peers[m.peer]);
+        problems.extend(peers.filter(|p| is_silent(p)).map(|p| silence(vip, p)));
+    }
+    problems.sort_by(|a, b| (&a.vip, &a.se_uuid).cmp(&(&b.vip, &b.se_uuid)));
+    problems.dedup();
+    problems
+}
+
+fn silence(vip: IpAddr, peer: &Peer) -> MemberProblem {
+    MemberProblem {
+        vip: vip.to_string(),
+        se_uuid: peer.se_uuid.clone(),
+        reason_code: Reason::MemberSilent.code().into(),
+        reason: format!(
+            "{} answers no hello: flows to {vip} that live there and come here are reset; see whether its host is up and UDP port 1550 between the engines is open",
+            peer.name
+        ),
+    }
 }
 
 /// Without programs no member is reached.

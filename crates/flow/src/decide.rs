@@ -108,6 +108,8 @@ pub struct Decision {
     pub verdict: Verdict,
     /// It had come back from a member: [`Verdict::Returned`] is counted too.
     pub returned: bool,
+    /// The last probe about the flow was not answered: [`Verdict::ProbeTimeout`] is counted too.
+    pub timed_out: bool,
     /// What.
     pub fate: Fate,
     /// And this message is sent back the way the tunnel packet came.
@@ -119,8 +121,16 @@ impl Decision {
         Self {
             verdict,
             returned: false,
+            timed_out: false,
             fate,
             reply: None,
+        }
+    }
+
+    fn probe(fate: Fate, timed_out: bool) -> Self {
+        Self {
+            timed_out,
+            ..Self::new(Verdict::Probe, fate)
         }
     }
 
@@ -300,7 +310,7 @@ impl Steering {
             Asked::Denied => Decision::stack(Verdict::LocalDenied),
             Asked::OverBudget => Decision::drop(Verdict::DropBudget),
             Asked::Waiting | Asked::Silence => Decision::drop(Verdict::DropAsked),
-            Asked::Probe(fate) => Decision::new(Verdict::Probe, fate),
+            Asked::Probe { fate, timed_out } => Decision::probe(fate, timed_out),
         }
     }
 
@@ -357,7 +367,7 @@ impl Steering {
             }
             Asked::OverBudget => Decision::drop(Verdict::DropBudget),
             Asked::Waiting => Decision::drop(Verdict::DropAsked),
-            Asked::Probe(fate) => Decision::new(Verdict::Probe, fate),
+            Asked::Probe { fate, timed_out } => Decision::probe(fate, timed_out),
         }
     }
 

@@ -30,6 +30,7 @@ pub fn fits(segment: &Segment, socket: Socket) -> bool {
             rcv_wnd,
             snd_una,
             snd_nxt,
+            ..
         } => {
             let ahead = rcv_wnd.max(WINDOW_LEAST);
             is_near(segment.seq, rcv_nxt, ahead) && acknowledges(segment, snd_una, snd_nxt)
@@ -38,6 +39,26 @@ pub fn fits(segment: &Segment, socket: Socket) -> bool {
             is_near(segment.seq, rcv_nxt, WINDOW_LEAST) && acknowledges(segment, snd_nxt, snd_nxt)
         }
     }
+}
+
+/// The flow is over once its socket has got this segment, which fits it: RST, the client's FIN after ours, the
+/// acknowledgment of ours after the client's, and whatever comes in TIME_WAIT.
+#[must_use]
+pub fn ends(segment: &Segment, socket: Socket) -> bool {
+    let last = match socket {
+        Socket::Established {
+            fin_sent: true,
+            fin_received: true,
+            snd_nxt,
+            ..
+        } => segment.flags.ack && segment.ack == snd_nxt,
+        Socket::Established { fin_sent, .. } => fin_sent && segment.flags.fin,
+        Socket::TimeWait { .. } => true,
+        Socket::NewSynRecv { .. } | Socket::None | Socket::Listener { .. } | Socket::Connected => {
+            false
+        }
+    };
+    fits(segment, socket) && (last || segment.flags.rst)
 }
 
 /// What follows the SYN: the window in a SYN-ACK is never scaled (RFC 7323 section 2.2).

@@ -8,12 +8,14 @@
 //!   tunnel packet, the same ────▶ decide::Steering::on_tunnelled ─┼─▶ Decision: verdict, fate, reply
 //!   datagram of a member ───────▶ decide::Steering::on_message ───┘
 //!   counters, once a tick ──────▶ pace::Pace::tick ──▶ budget::Rate ──▶ Steering::set_rate
+//!   answers of members, ticks ──▶ hello::Hellos ──▶ Liveness ──▶ hello::judge: who is alive, by which way
 //! ```
 
 pub mod budget;
 pub mod config;
 pub mod decide;
 pub mod fit;
+pub mod hello;
 pub mod key;
 mod lru;
 pub mod mark;

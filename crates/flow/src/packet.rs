@@ -180,6 +180,10 @@ pub enum Socket {
         /// End of what the client may acknowledge. The kernel's `snd_nxt` may lag behind an answer that comes at once, so
         /// the program takes `write_seq` here.
         snd_nxt: u32,
+        /// Our FIN is sent: FIN_WAIT_1, FIN_WAIT_2, CLOSING, LAST_ACK.
+        fin_sent: bool,
+        /// The client's FIN is here: CLOSE_WAIT, CLOSING, LAST_ACK.
+        fin_received: bool,
     },
     /// TIME_WAIT, and FIN_WAIT_2 without a process.
     TimeWait {

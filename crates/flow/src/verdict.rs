@@ -49,6 +49,8 @@ verdicts! {
     TunnelCache = "tunnel_cache",
     /// Cloned to the members that may own the flow.
     Probe = "probe",
+    /// The last probe about the flow had no claim and not all denials; counted beside the next `probe`.
+    ProbeTimeout = "probe_timeout",
     /// An ICMP error whose owner is unknown, cloned to all members.
     ProbeError = "probe_error",
     /// A fragment before its first, cloned to all members and delivered here.
@@ -67,8 +69,14 @@ verdicts! {
     ClaimTaken = "claim_taken",
     /// A denial was noted.
     DenyTaken = "deny_taken",
+    /// A flow ends here with this packet, and the member that has sent it is told; counted beside `deliver_data`.
+    Release = "release",
     /// A flow has ended at its owner.
     ReleaseTaken = "release_taken",
+    /// A member asked whether we are there, and was answered.
+    HelloAnswered = "hello_answered",
+    /// A member is there: its answer, for the process.
+    HelloHeard = "hello_heard",
     /// Would have been cloned, but the budget is spent.
     DropBudget = "drop_budget",
     /// A question is open and waits for its answers.
@@ -99,6 +107,8 @@ verdicts! {
     DropFamily = "drop_family",
     /// The program could not make room for a header.
     DropRoom = "drop_room",
+    /// Too big for the tunnel; the client is told what fits.
+    DropMtu = "drop_mtu",
 }
 
 impl Verdict {

@@ -95,6 +95,10 @@ pub enum MessageKind {
     Deny = 2,
     /// The flow has ended at the sender.
     Release = 3,
+    /// Are you there? About a service of the group; there is no client.
+    Hello = 4,
+    /// I am: answers HELLO, with its number.
+    Heard = 5,
 }
 
 impl MessageKind {
@@ -103,6 +107,8 @@ impl MessageKind {
             1 => Some(Self::Claim),
             2 => Some(Self::Deny),
             3 => Some(Self::Release),
+            4 => Some(Self::Hello),
+            5 => Some(Self::Heard),
             _ => None,
         }
     }
@@ -115,7 +121,7 @@ pub struct Message {
     pub kind: MessageKind,
     /// Member id of the sender, in the group of the flow's service.
     pub sender: u8,
-    /// Number of the question, 14 bits; 0 in RELEASE.
+    /// Number of the question or of the hello, 14 bits; 0 in RELEASE.
     pub number: u16,
     /// Membership generation of the sender, lower 32 bits.
     pub generation: u32,

@@ -37,6 +37,8 @@ pub enum Reason {
     Lingering,
     /// Two engines of a group have no addresses of one family for a tunnel.
     NoTunnelPath,
+    /// An engine of the group has answered nothing for a while.
+    MemberSilent,
     /// The kernel does not take the steering programs, or not on every interface.
     SteeringFailed,
 }
@@ -61,6 +63,7 @@ impl Reason {
             Self::Joining => "joining",
             Self::Lingering => "lingering",
             Self::NoTunnelPath => "no_tunnel_path",
+            Self::MemberSilent => "member_silent",
             Self::SteeringFailed => "steering_failed",
         }
     }
@@ -91,6 +94,9 @@ impl Reason {
             }
             Self::NoTunnelPath => {
                 "There is no address of the VIP's family on both sides for a tunnel between the engines."
+            }
+            Self::MemberSilent => {
+                "Another engine of the VIP answers no hello; its flows that come to this one are reset."
             }
             Self::SteeringFailed => "The kernel of the engine does not steer packets.",
         }

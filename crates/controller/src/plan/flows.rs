@@ -244,7 +244,8 @@ impl Observer<'_> {
             .map(|v| (v.verdict.clone(), json!(v.packets)))
             .collect();
         let tunnelled = steering.tunnelled.iter().map(|t| {
-            json!({"se_uuid": t.se_uuid, "se_name": self.name(&t.se_uuid), "packets": t.packets, "bytes": t.bytes})
+            let name = self.name(&t.se_uuid);
+            json!({"se_uuid": t.se_uuid, "se_name": name, "flows": t.flows, "packets": t.packets, "bytes": t.bytes})
         });
         let hints = report.virtual_services.iter().filter_map(|vs| {
             let hints = vs.hints.as_ref()?;

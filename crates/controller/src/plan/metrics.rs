@@ -8,6 +8,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use proto::v1::UdpStatus;
 
 type Labels = Vec<(&'static str, String)>;
 
@@ -17,7 +18,10 @@ struct Metrics {
     bgp_up: Family<Labels, Gauge>,
     bfd_up: Family<Labels, Gauge>,
     connections: Family<Labels, Gauge>,
+    datagram_flows: Family<Labels, Gauge>,
+    datagram_events: Family<Labels, Counter>,
     packets: Family<Labels, Counter>,
+    tunnelled_flows: Family<Labels, Counter>,
     tunnelled_packets: Family<Labels, Counter>,
     tunnelled_bytes: Family<Labels, Counter>,
     budget: Family<Labels, Gauge>,
@@ -54,6 +58,9 @@ impl Observer<'_> {
             let of = |more: Labels| labels(seen, [vec![("vs", name.to_owned())], more].concat());
             let open = i64::try_from(vs.open_connections).unwrap_or(i64::MAX);
             metrics.connections.get_or_create(&of(vec![])).set(open);
+            if let Some(udp) = &vs.udp {
+                metrics.datagrams(udp, of);
+            }
             let hints = vs.hints.unwrap_or_default();
             let results = [
                 ("stamped", hints.stamped),
@@ -79,6 +86,8 @@ impl Observer<'_> {
         for to in &steering.tunnelled {
             let labels = labels(seen, vec![("peer", self.name(&to.se_uuid))]);
             let (packets, bytes) = (&metrics.tunnelled_packets, &metrics.tunnelled_bytes);
+            let flows = metrics.tunnelled_flows.get_or_create(&labels).clone();
+            flows.inc_by(to.flows);
             packets.get_or_create(&labels).inc_by(to.packets);
             bytes.get_or_create(&labels).inc_by(to.bytes);
         }
@@ -88,6 +97,21 @@ impl Observer<'_> {
 }
 
 impl Metrics {
+    /// Of a virtual service's UDP flows; the words are those of the API.
+    fn datagrams(&self, udp: &UdpStatus, of: impl Fn(Labels) -> Labels) {
+        let flows = i64::try_from(udp.flows).unwrap_or(i64::MAX);
+        self.datagram_flows.get_or_create(&of(vec![])).set(flows);
+        for (event, count) in [
+            ("full", udp.full),
+            ("dropped", udp.dropped),
+            ("moved", udp.moved),
+            ("dispatched_again", udp.dispatched_again),
+        ] {
+            let labels = of(vec![("event", event.to_owned())]);
+            self.datagram_events.get_or_create(&labels).inc_by(count);
+        }
+    }
+
     fn routing(&self, seen: &Seen) {
         for session in &seen.report.bgp_sessions {
             let labels = labels(seen, vec![("peer", session.peer.clone())]);
@@ -120,9 +144,24 @@ impl Metrics {
             self.connections,
         );
         all.register(
+            "vs_udp_flows",
+            "UDP flows of a virtual service at the engine",
+            self.datagram_flows,
+        );
+        all.register(
+            "vs_udp_events",
+            "Datagrams dropped (full: as many flows as may be; dropped: a buffer was full, or no server was left) or dispatched again, and flows moved to another server",
+            self.datagram_events,
+        );
+        all.register(
             "flow_packets",
             "Packets to VIPs and between engines, by what steering did with them",
             self.packets,
+        );
+        all.register(
+            "flow_tunnelled_flows",
+            "Flows that a question has found at another engine, or that went there because this one drains; hints leave no trace of theirs",
+            self.tunnelled_flows,
         );
         all.register(
             "flow_tunnelled_packets",

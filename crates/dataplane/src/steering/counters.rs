@@ -24,6 +24,8 @@ pub struct Tunnelled {
     pub packets: u64,
     /// Bytes of them, without the outer header.
     pub bytes: u64,
+    /// Flows that were found there by a question, or sent there because we drain. Hints leave no trace of theirs.
+    pub flows: u64,
 }
 
 impl Counters {
@@ -49,6 +51,7 @@ pub(super) fn read(ebpf: &Ebpf, places: &Places) -> Result<Counters, Error> {
         let tunnelled = Tunnelled {
             packets: sum(|c| c.packets),
             bytes: sum(|c| c.bytes),
+            flows: sum(|c| c.flows),
         };
         counters.tunnelled.insert(uuid.clone(), tunnelled);
     }

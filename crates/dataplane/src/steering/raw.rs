@@ -115,9 +115,10 @@ plain! {
         verdict: u8,
         member: u8,
     }
-    struct PeerCounters: 16 {
+    struct PeerCounters: 24 {
         packets: u64,
         bytes: u64,
+        flows: u64,
     }
 }
 

@@ -78,12 +78,59 @@ fn ask(client: &UdpSocket) -> (String, usize) {
     panic!("nobody answers")
 }
 
+/// A datagram that fills a packet of 1500 bytes: who answers. The client cuts it smaller once it was told to.
+fn ask_at_length(client: &UdpSocket) -> String {
+    let header = if client.local_addr().unwrap().is_ipv4() {
+        20
+    } else {
+        40
+    };
+    let question = vec![7; 1500 - header - 8];
+    let mut bytes = [0; 2048];
+    for _ in 0..TIMES {
+        // The kernel may say here that the last one was too big.
+        let _ = client.send(&question);
+        if let Ok(len) = client.recv(&mut bytes) {
+            return String::from_utf8_lossy(&bytes[..len]).into();
+        }
+    }
+    panic!("nobody answers")
+}
+
 fn open_window(steering: &mut Steering, net: &Net, engine: &str, members: &[&str]) {
     let mut config = inside(&net.ns(engine), || config(engine, members));
     let until = Some(Instant::now() + ASK_FOR);
     let services = config.services.iter_mut();
     services.for_each(|service| service.udp_ask_until = until);
     steering.apply(&config).unwrap();
+}
+
+#[test]
+fn a_datagram_that_is_too_big_for_the_tunnel_comes_smaller_after_an_icmp_error() {
+    if !can_run() {
+        return;
+    }
+    let net = Net::new();
+    let members = ["a", "b", "c"];
+    let [_a, mut b, _c] = members.map(|engine| start(&net, engine, &members));
+    members.into_iter().for_each(|engine| serve(&net, engine));
+    open_window(&mut b, &net, "b", &members);
+    net.route_to("a");
+    let who = inside(&net.ns("client"), || {
+        let clients = VIPS.map(client);
+        for client in &clients {
+            assert_eq!(ask(client).0, "a");
+        }
+        net.route_to("b");
+        clients.each_ref().map(|client| {
+            forget_the_past(client);
+            ask_at_length(client)
+        })
+    });
+    let counters = b.counters().unwrap();
+    let shown = nonzero(&counters);
+    assert_eq!(who, ["a", "a"], "{shown:?}");
+    assert!(count(&counters, "drop_mtu") >= 2, "{shown:?}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::disallowed_macros)] // a test fails by panicking
 
 mod datagrams;
+mod messages;
 mod net;
 
 use evenkeel_dataplane::steering::{Counters, Steering, detach};

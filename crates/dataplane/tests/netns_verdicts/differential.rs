@@ -7,7 +7,7 @@ use super::frame::{ACK, Ip, SYN, Segment, error, outer};
 use super::*;
 use flow::decide::{Decision, Fate, Limits, Outer};
 use flow::packet::{Flags, Packet, Socket};
-use flow::wire::{Message, MessageKind, Word};
+use flow::wire::{MESSAGE_LEN, Message, MessageKind, Word};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -132,6 +132,8 @@ impl Pair<'_> {
                 rcv_wnd: 0,
                 snd_una: fits.ack,
                 snd_nxt: fits.ack,
+                fin_sent: false,
+                fin_received: false,
             };
         }
         match segment.vip.port() {
@@ -228,7 +230,13 @@ impl Pair<'_> {
         let keys = [(7, [1, 2]), (7, [1, 3]), (8, [1, 2])];
         let (id, secret) = dice.of(&keys);
         let message = Message {
-            kind: dice.of(&[MessageKind::Claim, MessageKind::Deny, MessageKind::Release]),
+            kind: dice.of(&[
+                MessageKind::Claim,
+                MessageKind::Deny,
+                MessageKind::Release,
+                MessageKind::Hello,
+                MessageKind::Heard,
+            ]),
             sender: dice.of(&[0, 2, 2, 1, 9]),
             number: 0,
             generation: 1,
@@ -346,8 +354,17 @@ pub fn expected(decision: &Decision) -> Vec<&'static str> {
     let mut all = vec![decision.verdict.code()];
     all.retain(|code| *code != "pass");
     all.extend(decision.returned.then_some("returned"));
+    all.extend(decision.timed_out.then_some("probe_timeout"));
+    let releases = decision.verdict == flow::Verdict::DeliverData && decision.reply.is_some();
+    all.extend(releases.then_some("release"));
     all.sort_unstable();
     all
+}
+
+/// A message in a frame; bytes 8 and 9 are nobody's.
+fn contains(frame: &[u8], message: &[u8; MESSAGE_LEN]) -> bool {
+    let same = |seen: &[u8]| seen[..8] == message[..8] && seen[10..] == message[10..];
+    frame.windows(MESSAGE_LEN).any(same)
 }
 
 pub fn same_fate(decision: &Decision, tried: &Tried) -> bool {
@@ -363,6 +380,13 @@ pub fn same_fate(decision: &Decision, tried: &Tried) -> bool {
         }
         Fate::Back { .. } => REDIRECT,
         Fate::Clone { and_stack, .. } => [SHOT, NEXT][usize::from(*and_stack)],
+        Fate::Drop
+            if decision
+                .reply
+                .is_some_and(|reply| !contains(&tried.frame, &reply)) =>
+        {
+            return false;
+        }
         Fate::Drop if decision.reply.is_some() => REDIRECT,
         Fate::Drop => SHOT,
     };

@@ -23,9 +23,14 @@ enum Left {
     Back(u16),
     /// A message of this kind in its place.
     Message(MessageKind),
+    /// An ICMP error that says what fits into a link of [`LINK_MTU`].
+    TooBig,
     /// Nobody sees it.
     Gone,
 }
+
+/// Of the loopback interface, over which all links of these configurations go.
+const LINK_MTU: u16 = 1500;
 
 /// What comes in, what the kernel is told to do, and what goes out.
 type Fixture = (Vec<u8>, i32, Left);
@@ -83,6 +88,11 @@ impl Scene<'_> {
                 (stranger.ip().frame(), REDIRECT, Left::Wrapped(2))
             }
             Verdict::Probe => (stranger.ip().frame(), SHOT, Left::Gone),
+            Verdict::ProbeTimeout => {
+                self.apply(|c| c.settings.probe_retry_timer = Duration::ZERO);
+                self.ask();
+                (stranger.ip().frame(), SHOT, Left::Gone)
+            }
             Verdict::ProbeError => {
                 let about = error(self.family.stranger, stranger);
                 (about.frame(), SHOT, Left::Gone)
@@ -109,6 +119,21 @@ impl Scene<'_> {
             Verdict::DenyTaken => {
                 self.ask();
                 self.said(0, &self.answer(MessageKind::Deny, 0))
+            }
+            Verdict::Release => {
+                let last = Segment {
+                    flags: RST,
+                    ..self.connection.fits
+                };
+                (self.sent_by_peer(&last.ip(), DATA), NEXT, Left::Inside)
+            }
+            Verdict::HelloAnswered => {
+                let hello = self.datagram(0, &self.message(MessageKind::Hello, 0, 9));
+                (hello.frame(), REDIRECT, Left::Message(MessageKind::Heard))
+            }
+            Verdict::HelloHeard => {
+                let heard = self.datagram(0, &self.message(MessageKind::Heard, 0, 9));
+                (heard.frame(), NEXT, Left::Same)
             }
             Verdict::ReleaseTaken => self.said(0, &self.message(MessageKind::Release, 0, 0)),
             Verdict::DropBudget => {
@@ -178,6 +203,11 @@ impl Scene<'_> {
                 (self.hinted(2).frame(), SHOT, Left::Gone)
             }
             Verdict::DropRoom => (self.dressed_probe(), SHOT, Left::Gone),
+            Verdict::DropMtu => {
+                let mut large = self.hinted(2);
+                large.payload.resize(usize::from(LINK_MTU) - 30, 7);
+                (large.frame(), SHOT, Left::TooBig)
+            }
         })
     }
 
@@ -216,7 +246,7 @@ impl Scene<'_> {
         key[32..34].copy_from_slice(&segment.client.port().to_be_bytes());
         key[34..36].copy_from_slice(&segment.vip.port().to_be_bytes());
         key[36] = 6;
-        let pin = self.ground.pins.0.path().join("v1/questions");
+        let pin = self.ground.pins.0.path().join("v2/questions");
         let map = Map::from_map_data(MapData::from_pin(pin).unwrap()).unwrap();
         let questions: HashMap<MapData, [u8; 40], [u8; 32]> = map.try_into().unwrap();
         let question = questions.get(&key, 0).expect("it was asked");
@@ -405,15 +435,57 @@ impl Left {
                 assert_eq!(udp[..6], [6, 14, 6, 14, 0, 72]);
                 assert_eq!(udp[9], *kind as u8);
             }
+            Self::TooBig => is_told(family, before, after),
             Self::Gone => {}
         }
     }
+}
+
+/// RFC 1191 section 4, RFC 4443 section 3.2: what fits beside a tunnel header, and the beginning of the packet.
+fn is_told(family: &Family, before: &[u8], after: &[u8]) {
+    let (source, to, protocol, _, icmp) = outer(after);
+    assert_eq!((source, to), (family.vip, family.client));
+    assert_eq!((&after[..6], &after[6..12]), (&before[6..12], &before[..6]));
+    let number = |at: usize| u16::from_be_bytes([icmp[at], icmp[at + 1]]);
+    let (header, quoted) = (if source.is_ipv4() { 20 } else { 40 }, icmp.len() - 8);
+    let (expected, kind): (_, [u8; 2]) = match source.is_ipv4() {
+        true => (1, [3, 4]),
+        false => (58, [2, 0]),
+    };
+    assert_eq!(
+        (protocol, &icmp[..2], number(6)),
+        (expected, &kind[..], LINK_MTU - header)
+    );
+    assert_eq!(icmp[8..], before[14..14 + quoted]);
+    let pseudo = |ip: IpAddr| match ip {
+        IpAddr::V4(_) => vec![],
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    let mut summed = [pseudo(source), pseudo(to)].concat();
+    if source.is_ipv6() {
+        summed.extend([0, 0, 0, icmp.len() as u8, 0, 0, 0, 58]);
+    }
+    summed.extend(icmp);
+    let words = summed.chunks_exact(2);
+    let sum: u32 = words
+        .map(|w| u32::from(u16::from_be_bytes([w[0], w[1]])))
+        .sum();
+    assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff, "{icmp:02x?}");
+}
+
+fn set_mtu() {
+    let mtu = LINK_MTU.to_string();
+    let status = Command::new("ip")
+        .args(["link", "set", "lo", "mtu", &mtu])
+        .status();
+    assert!(status.unwrap().success());
 }
 
 #[test]
 fn every_verdict_has_a_frame_that_gets_it() {
     let met = std::sync::Mutex::new(BTreeSet::new());
     on_ground(|ground, family| {
+        set_mtu();
         let connection = connection(family);
         let mut scene = Scene {
             ground,
@@ -441,6 +513,8 @@ fn every_verdict_has_a_frame_that_gets_it() {
                 Verdict::Pass => counted.is_empty(),
                 // What it becomes then is counted too.
                 Verdict::Returned => counted == ["probe", "returned"],
+                Verdict::ProbeTimeout => counted == ["probe", "probe_timeout"],
+                Verdict::Release => counted == ["deliver_data", "release"],
                 _ => counted == [verdict.code()],
             };
             assert!(is_right, "{verdict}: counted {counted:?}");

@@ -162,9 +162,13 @@ impl Weaver<'_> {
     fn message(&mut self) -> Ip {
         let about = self.tcp_or_other();
         let message = Message {
-            kind: self
-                .dice
-                .of(&[MessageKind::Claim, MessageKind::Deny, MessageKind::Release]),
+            kind: self.dice.of(&[
+                MessageKind::Claim,
+                MessageKind::Deny,
+                MessageKind::Release,
+                MessageKind::Hello,
+                MessageKind::Heard,
+            ]),
             sender: self.dice.of(&[0, 2, 1, 9]),
             number: 0,
             generation: 1,
@@ -303,6 +307,8 @@ impl Trial<'_> {
                 rcv_wnd: 0,
                 snd_una: self.tcp.ack,
                 snd_nxt: self.tcp.ack,
+                fin_sent: false,
+                fin_received: false,
             },
             Protocol::Udp if at_home && flow.client == self.udp => Socket::Connected,
             Protocol::Tcp | Protocol::Udp if at_home => listener,
@@ -316,6 +322,7 @@ impl Trial<'_> {
             Seen::Nothing => Decision {
                 verdict: flow::Verdict::Pass,
                 returned: false,
+                timed_out: false,
                 fate: Fate::Stack,
                 reply: None,
             },
@@ -339,9 +346,13 @@ impl Trial<'_> {
         }
         let seen = read(frame);
         let mut decision = self.decide(&seen, draw);
-        if let Seen::Tunnelled(Tunnelled { dressed: true, .. }) = seen
-            && decision.verdict == flow::Verdict::Deny
-        {
+        let is_answer = match seen {
+            Seen::Tunnelled(Tunnelled { dressed, .. }) => {
+                dressed && decision.verdict == flow::Verdict::Deny
+            }
+            _ => decision.verdict == flow::Verdict::HelloAnswered && is_dressed(frame),
+        };
+        if is_answer {
             // An answer takes the place of a bare outer header, and of no other.
             decision.verdict = flow::Verdict::DropRoom;
             decision.reply = None;
@@ -382,6 +393,14 @@ fn is_too_short(frame: &[u8]) -> bool {
         _ => 1,
     };
     frame.len() < ETHERNET + header
+}
+
+/// With options, or extension headers before UDP.
+fn is_dressed(frame: &[u8]) -> bool {
+    match frame[ETHERNET] >> 4 {
+        4 => frame[ETHERNET] != 0x45,
+        _ => frame[ETHERNET + 6] != 17,
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -50,6 +50,7 @@ fn inputs(
         desired,
         interfaces,
         bgp: watch::channel(Arc::default()).1,
+        liveness: watch::channel(Liveness::new()).1,
     }
 }
 
@@ -388,6 +389,40 @@ async fn a_kernel_that_refuses_is_named_for_every_member_and_asked_again() {
     takes.send_replace(true);
     let mended = planned.wait_for(|p| p.problems.is_empty()).await;
     assert_eq!(mended.expect("runs").generation, 9);
+    task.abort();
+}
+
+#[tokio::test]
+async fn a_member_that_falls_silent_is_neither_asked_nor_sent_to_and_is_named() {
+    use flow::hello::State;
+    let (_desired, desired_out) = watch::channel(Arc::new(desired()));
+    let (_interfaces, interfaces_out) = watch::channel(ours());
+    let (plans, mut planned) = watch::channel(Arc::<Plan>::default());
+    let (_takes, taken) = watch::channel(true);
+    let (heard, liveness) = watch::channel(Liveness::new());
+    let inputs = Inputs {
+        liveness,
+        ..inputs(desired_out, interfaces_out)
+    };
+    let task = tokio::spawn(run(inputs, plans, Taker::new(taken)));
+    planned.wait_for(|p| p.generation == 9).await.expect("runs");
+    let way = Way {
+        local: "10.10.10.11".parse().expect("ip"),
+        remote: "10.10.10.12".parse().expect("ip"),
+    };
+    for (state, alive) in [
+        (State::Up, true),
+        (State::Dead, false),
+        (State::Up, true),
+        (State::Down, true),
+    ] {
+        heard.send_replace(Liveness::from([(way, state)]));
+        let is_said = |p: &Arc<Plan>| p.config.peers[0].alive == alive;
+        let seen = planned.wait_for(is_said).await.expect("runs");
+        let reasons = seen.problems.iter().map(|p| p.reason_code.as_str());
+        let expected: &[&str] = if alive { &[] } else { &["member_silent"] };
+        assert_eq!(reasons.collect::<Vec<_>>(), expected);
+    }
     task.abort();
 }
 

@@ -2,20 +2,37 @@
 
 use super::{Decision, Members, Steering};
 use crate::verdict::Verdict;
-use crate::wire::{Envelope, Message, MessageKind, Refusal};
+use crate::wire::{Envelope, MESSAGE_LEN, Message, MessageKind, Refusal};
 use std::net::IpAddr;
 use std::time::Instant;
 
 impl Steering {
-    /// A datagram to the message port, from this address. It is dropped, whatever it says, unless it is somebody else's.
+    /// A datagram to the message port, from this address. It is dropped, whatever it says, unless it is somebody else's,
+    /// or the answer that our process waits for.
     pub fn on_message(&mut self, now: Instant, from: IpAddr, datagram: &[u8]) -> Decision {
-        let taken = self
-            .checked(from, datagram)
-            .and_then(|message| self.take(now, &message));
+        let message = self.checked(from, datagram);
+        let taken = message.and_then(|message| self.take(now, &message));
         match taken.unwrap_or_else(Refusal::verdict) {
-            Verdict::Pass => Decision::stack(Verdict::Pass),
+            verdict @ (Verdict::Pass | Verdict::HelloHeard) => Decision::stack(verdict),
+            Verdict::HelloAnswered => Decision {
+                reply: message.ok().and_then(|message| self.heard(&message)),
+                ..Decision::drop(Verdict::HelloAnswered)
+            },
             verdict => Decision::drop(verdict),
         }
+    }
+
+    /// The answer to a hello.
+    fn heard(&self, hello: &Message) -> Option<[u8; MESSAGE_LEN]> {
+        let (sender, generation) = self.map.us(&self.map.ground(&hello.flow)?);
+        let answer = Message {
+            kind: MessageKind::Heard,
+            sender,
+            generation,
+            ..*hello
+        };
+        let key = self.map.config().settings.message_keys.first()?;
+        Some(answer.sign(key))
     }
 
     fn checked(&self, from: IpAddr, datagram: &[u8]) -> Result<Message, Refusal> {
@@ -38,6 +55,8 @@ impl Steering {
                 self.forget_owner(&message.flow, message.sender);
                 Ok(Verdict::ReleaseTaken)
             }
+            MessageKind::Hello => Ok(Verdict::HelloAnswered),
+            MessageKind::Heard => Ok(Verdict::HelloHeard),
         }
     }
 

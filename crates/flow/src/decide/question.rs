@@ -56,7 +56,12 @@ pub(super) enum Asked {
     /// Not answered, and asked as often as is allowed.
     Silence,
     /// Cloned to the members that have not denied.
-    Probe(Fate),
+    Probe {
+        /// To whom.
+        fate: Fate,
+        /// The last probe about the flow was not answered.
+        timed_out: bool,
+    },
 }
 
 impl Steering {
@@ -100,7 +105,11 @@ impl Steering {
             probes: open.map_or(0, |open| open.probes).saturating_add(1),
             denied,
         };
-        Asked::Probe(self.probe(case, question, asked))
+        let before = self.questions.peek(&case.flow);
+        Asked::Probe {
+            timed_out: before.is_some_and(|q| !live.without(q.denied).is_empty()),
+            fate: self.probe(case, question, asked),
+        }
     }
 
     fn probe(&mut self, case: &Case, question: Question, asked: Members) -> Fate {

@@ -136,6 +136,8 @@ fn established(rcv_nxt: u32) -> Socket {
         rcv_wnd: 65535,
         snd_una: 500,
         snd_nxt: 500,
+        fin_sent: false,
+        fin_received: false,
     }
 }
 
@@ -191,6 +193,10 @@ impl Scene {
     }
 
     fn message(&mut self, kind: MessageKind, sender: u8, number: u16, flow: Flow) -> Verdict {
+        self.said(kind, sender, number, flow).verdict
+    }
+
+    fn said(&mut self, kind: MessageKind, sender: u8, number: u16, flow: Flow) -> Decision {
         let message = Message {
             kind,
             sender,
@@ -201,7 +207,6 @@ impl Scene {
         let bytes = message.sign(&KEY);
         self.steering
             .on_message(self.now, member_address(sender), &bytes)
-            .verdict
     }
 
     /// Asks about a segment; the number of the question.

@@ -1,11 +1,11 @@
 //! Packets that a member has sent us (`docs/dev/steering.md`, section 2).
 
 use super::{Case, Decision, Fate, Ground, Steering};
-use crate::fit::fits;
+use crate::fit::{ends, fits};
 use crate::key::Flow;
 use crate::packet::{Content, Packet, Segment, Socket};
 use crate::verdict::Verdict;
-use crate::wire::{Message, MessageKind, TunnelKind, Word};
+use crate::wire::{MESSAGE_LEN, Message, MessageKind, TunnelKind, Word};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -86,7 +86,7 @@ impl Steering {
                 Decision::stack(Verdict::DeliverData)
             }
             (Content::Error(_), _) => Decision::drop(Verdict::DropError),
-            (content, TunnelKind::Data) => data(arrival, &content),
+            (content, TunnelKind::Data) => self.data_arrived(arrival, &content),
             (Content::Tcp(flow, _) | Content::Udp(flow), TunnelKind::Probe) => {
                 self.asked(arrival, flow, is_ours(&packet.content, arrival.socket))
             }
@@ -106,16 +106,44 @@ impl Steering {
         } else {
             (MessageKind::Deny, Decision::drop(Verdict::Deny))
         };
+        decision.reply = self.message(arrival, kind, arrival.outer.word.value, flow);
+        decision
+    }
+
+    /// To the member that has sent the packet; none while there is no key.
+    fn message(
+        &self,
+        arrival: &Arrival,
+        kind: MessageKind,
+        number: u16,
+        flow: Flow,
+    ) -> Option<[u8; MESSAGE_LEN]> {
         let (sender, generation) = self.map.us(&arrival.ground);
         let message = Message {
             kind,
             sender,
-            number: arrival.outer.word.value,
+            number,
             generation,
             flow,
         };
         let key = self.map.config().settings.message_keys.first();
-        decision.reply = key.map(|key| message.sign(key));
+        key.map(|key| message.sign(key))
+    }
+
+    /// DATA: ours, or a new flow, or it goes back whole. The sender may forget a flow that ends.
+    fn data_arrived(&self, arrival: &Arrival, content: &Content) -> Decision {
+        let opens = matches!(content, Content::Tcp(_, segment) if segment.flags.opens());
+        if !opens && !is_ours(content, arrival.socket) {
+            let word = Word::new(TunnelKind::Return, arrival.outer.word.value);
+            return Decision::new(Verdict::Return, Fate::Back { word });
+        }
+        let mut decision = Decision::stack(Verdict::DeliverData);
+        match content {
+            Content::Tcp(flow, segment) if !opens && ends(segment, arrival.socket) => {
+                decision.reply = self.message(arrival, MessageKind::Release, 0, *flow);
+            }
+            _ => {}
+        }
         decision
     }
 
@@ -158,16 +186,6 @@ fn is_made_by_us(content: &Content) -> bool {
         Content::Tcp(..) | Content::Udp(_) | Content::Error(_) | Content::LaterFragment => true,
         Content::Other | Content::TooManyHeaders => false,
     }
-}
-
-/// DATA: ours, or a new flow, or it goes back whole.
-fn data(arrival: &Arrival, content: &Content) -> Decision {
-    let opens = matches!(content, Content::Tcp(_, segment) if segment.flags.opens());
-    if opens || is_ours(content, arrival.socket) {
-        return Decision::stack(Verdict::DeliverData);
-    }
-    let word = Word::new(TunnelKind::Return, arrival.outer.word.value);
-    Decision::new(Verdict::Return, Fate::Back { word })
 }
 
 /// A socket that it fits, or a listener for which it is a valid answer to a SYN cookie.

@@ -19,6 +19,8 @@ fn established(rcv_nxt: u32, snd_una: u32, in_flight: u32) -> Socket {
         rcv_wnd: 100_000,
         snd_una,
         snd_nxt: snd_una.wrapping_add(in_flight),
+        fin_sent: false,
+        fin_received: false,
     }
 }
 
@@ -67,6 +69,8 @@ fn a_small_window_still_takes_65535_octets_ahead() {
         rcv_wnd: 0,
         snd_una: 0,
         snd_nxt: 0,
+        fin_sent: false,
+        fin_received: false,
     };
     assert!(fits(&ack(65535, 0), socket));
     assert!(!fits(&ack(65536, 0), socket));
@@ -97,6 +101,46 @@ fn time_wait_looks_at_the_acknowledgment_too() {
         socket
     ));
     assert!(!fits(&ack(66_536, 2000), socket));
+}
+
+#[test]
+fn a_flow_ends_with_the_last_segment_that_its_socket_needs() {
+    let state = |sent: bool, received: bool| Socket::Established {
+        rcv_nxt: 10,
+        rcv_wnd: 100,
+        snd_una: 500,
+        snd_nxt: 501,
+        fin_sent: sent,
+        fin_received: received,
+    };
+    let with = |flags: Flags, acked: u32| Segment {
+        flags,
+        ..ack(10, acked)
+    };
+    let fin = Flags {
+        fin: true,
+        ..Flags::ACK
+    };
+    let rst = Flags {
+        rst: true,
+        ..Flags::NONE
+    };
+    assert!(!ends(&with(fin, 500), state(false, false)), "we go on");
+    assert!(ends(&with(fin, 500), state(true, false)));
+    assert!(!ends(&with(Flags::ACK, 501), state(true, false)));
+    assert!(!ends(&with(Flags::ACK, 500), state(true, true)));
+    assert!(ends(&with(Flags::ACK, 501), state(true, true)));
+    assert!(ends(&with(rst, 0), state(false, false)));
+    let forged = Segment {
+        flags: rst,
+        ..ack(1 << 30, 0)
+    };
+    assert!(!ends(&forged, state(false, false)), "it does not fit");
+    let time_wait = Socket::TimeWait {
+        rcv_nxt: 10,
+        snd_nxt: 501,
+    };
+    assert!(ends(&with(fin, 501), time_wait));
 }
 
 proptest! {

@@ -120,7 +120,7 @@ fn what_a_device_writes_where_it_completes_checksums_does_not_matter() {
 #[test]
 fn a_signed_message_of_an_unknown_kind_is_refused_for_its_kind() {
     let mut bytes = claim().sign(&KEY);
-    bytes[1] = 4;
+    bytes[1] = 6;
     let tag = siphash24(KEY.secret, &bytes[..56]).to_be_bytes();
     bytes[56..].copy_from_slice(&tag);
     let envelope = Envelope::read(&bytes).unwrap();

@@ -76,6 +76,8 @@ impl Stack {
                 rcv_wnd: 65535,
                 snd_una: open.snd_una,
                 snd_nxt: open.snd_nxt,
+                fin_sent: false,
+                fin_received: false,
             },
         }
     }

@@ -2,7 +2,7 @@
 
 use super::super::fixture::Fixture;
 use super::*;
-use proto::v1::{HintStats, Steering, TunnelledTo, VerdictCount, VirtualServiceStatus};
+use proto::v1::{HintStats, Steering, TunnelledTo, UdpStatus, VerdictCount, VirtualServiceStatus};
 use std::collections::BTreeMap;
 
 fn lookup(pairs: &[(&str, &str)]) -> impl Fn(&str) -> Option<String> + use<> {
@@ -183,6 +183,7 @@ async fn counters_have_one_name_in_api_and_metrics() {
                 se_uuid: fixture.engine.clone(),
                 packets: 12,
                 bytes: 3400,
+                flows: 5,
             }],
             probe_copies_per_s: 100,
         }),
@@ -192,6 +193,11 @@ async fn counters_have_one_name_in_api_and_metrics() {
             hints: Some(HintStats {
                 stamped: 3,
                 ..HintStats::default()
+            }),
+            udp: Some(UdpStatus {
+                flows: 2,
+                full: 9,
+                ..UdpStatus::default()
             }),
             ..VirtualServiceStatus::default()
         }],
@@ -204,12 +210,16 @@ async fn counters_have_one_name_in_api_and_metrics() {
     let rows = observer.steering();
     assert_eq!(rows[0]["verdicts"]["tunnel_hint"], 12);
     assert_eq!(rows[0]["tunnelled"][0]["se_name"], "se-1");
+    assert_eq!(rows[0]["tunnelled"][0]["flows"], 5);
     let metrics = observer.metrics();
     for line in [
         "evenkeel_se_connected{se=\"se-1\"} 1",
         "evenkeel_flow_packets_total{se=\"se-1\",verdict=\"tunnel_hint\"} 12",
+        "evenkeel_flow_tunnelled_flows_total{se=\"se-1\",peer=\"se-1\"} 5",
         "evenkeel_flow_tunnelled_bytes_total{se=\"se-1\",peer=\"se-1\"} 3400",
         "evenkeel_flow_hint_stamps_total{se=\"se-1\",vs=\"vs-1\",result=\"stamped\"} 3",
+        "evenkeel_vs_udp_flows{se=\"se-1\",vs=\"vs-1\"} 2",
+        "evenkeel_vs_udp_events_total{se=\"se-1\",vs=\"vs-1\",event=\"full\"} 9",
         "evenkeel_vs_open_connections{se=\"se-1\",vs=\"vs-1\"} 4",
         "# EOF",
     ] {

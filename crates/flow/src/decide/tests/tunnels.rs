@@ -325,3 +325,54 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_last_packet_of_a_flow_releases_it_at_the_sender() {
+    let mut scene = Scene::new();
+    let data_word = word(TunnelKind::Data, check());
+    let rst = Flags {
+        rst: true,
+        ..Flags::ACK
+    };
+    let last = Packet::tcp(flow(1000), segment(rst, 100, 500));
+    let decision = scene.tunnelled(1, data_word, &last, established(100));
+    assert_eq!(decision.verdict, Verdict::DeliverData);
+    assert_eq!(decision.fate, Fate::Stack);
+    let release = reply_of(&decision);
+    let expected = (MessageKind::Release, 0, flow(1000));
+    assert_eq!((release.kind, release.number, release.flow), expected);
+    let unfit = scene.tunnelled(1, data_word, &last, established(1 << 30));
+    assert_eq!((unfit.verdict, unfit.reply), (Verdict::Return, None));
+}
+
+#[test]
+fn a_hello_is_answered_and_the_answer_goes_to_the_process() {
+    let mut scene = Scene::new();
+    let hello = scene.said(MessageKind::Hello, 2, 99, flow(0));
+    assert_eq!(
+        (hello.verdict, &hello.fate),
+        (Verdict::HelloAnswered, &Fate::Drop)
+    );
+    let heard = reply_of(&hello);
+    assert_eq!(
+        (heard.kind, heard.number, heard.sender),
+        (MessageKind::Heard, 99, 0)
+    );
+    let heard = scene.said(MessageKind::Heard, 2, 99, flow(0));
+    assert_eq!(heard, Decision::stack(Verdict::HelloHeard));
+}
+
+#[test]
+fn a_question_without_an_answer_is_counted_when_it_is_asked_again() {
+    let mut scene = Scene::new();
+    let probe = scene.tcp(data(100), LISTENER);
+    assert!(!probe.timed_out);
+    scene.pass(QUESTION_TTL);
+    let again = scene.tcp(data(100), LISTENER);
+    assert_eq!((again.verdict, again.timed_out), (Verdict::Probe, true));
+    let number = probe_of(&again).1;
+    scene.denied_by(&[1, 2, 3], number);
+    scene.pass(QUESTION_TTL);
+    let other = scene.tcp(data(200), LISTENER);
+    assert_eq!((other.verdict, other.timed_out), (Verdict::Probe, false));
+}

@@ -1,0 +1,141 @@
+//! Which members are there (`docs/dev/steering.md`, section 8): a hello on every way each [`TICK`], answered by the other
+//! engine's program. A process that hangs there keeps nobody from answering, and one that hangs here sends none and
+//! judges nobody: what counts is hellos without an answer, not time.
+
+use crate::config::{Config, Link, Peer};
+use crate::wire::VALUE_MASK;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Between two hellos on a way.
+pub const TICK: Duration = Duration::from_millis(100);
+
+/// So many hellos without an answer: another way is better.
+pub const DOWN_AFTER: u32 = 3;
+
+/// So many, 5 s, on every way: the member is dead, and its flows are reset. A reset cannot be taken back, and until then a
+/// packet for a flow of that member is in nobody's way: so this is longer than networks take to heal.
+pub const DEAD_AFTER: u32 = 50;
+
+/// From one of our tunnel addresses to one of a peer's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Way {
+    /// Ours.
+    pub local: IpAddr,
+    /// The peer's.
+    pub remote: IpAddr,
+}
+
+/// What is known of a way on which an answer has ever come; better ones first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    /// It answers.
+    Up,
+    /// It has missed [`DOWN_AFTER`] hellos.
+    Down,
+    /// It has missed [`DEAD_AFTER`].
+    Dead,
+}
+
+/// Of all ways on which an answer has ever come.
+pub type Liveness = BTreeMap<Way, State>;
+
+/// Hellos that were sent since the last answer; none while there was no answer ever.
+type Missed = Option<u32>;
+
+/// The hellos of one engine.
+#[derive(Debug, Clone, Default)]
+pub struct Hellos {
+    ways: BTreeMap<Way, Missed>,
+    /// Of the last hellos; 14 bits, not 0 once there were any.
+    number: u16,
+}
+
+impl Hellos {
+    /// From now on these ways; what is known of those that stay is kept.
+    pub fn follow(&mut self, ways: &BTreeSet<Way>) {
+        self.ways.retain(|way, _| ways.contains(way));
+        for way in ways {
+            self.ways.entry(*way).or_default();
+        }
+    }
+
+    /// A tick: the number of the hello to be sent on each of these ways now.
+    pub fn tick(&mut self) -> (u16, Vec<Way>) {
+        self.number = self.number % VALUE_MASK + 1;
+        for missed in self.ways.values_mut().flatten() {
+            *missed = missed.saturating_add(1);
+        }
+        (self.number, self.ways.keys().copied().collect())
+    }
+
+    /// An answer came on this way; one to a hello of long ago says nothing.
+    pub fn heard(&mut self, way: Way, number: u16) {
+        let age = (self.number + VALUE_MASK - number % VALUE_MASK) % VALUE_MASK;
+        if let Some(missed) = self.ways.get_mut(&way)
+            && u32::from(age) < DOWN_AFTER
+        {
+            *missed = Some(age.into());
+        }
+    }
+
+    /// What is known now.
+    #[must_use]
+    pub fn liveness(&self) -> Liveness {
+        let known = self.ways.iter();
+        known
+            .filter_map(|(way, missed)| Some((*way, state((*missed)?))))
+            .collect()
+    }
+}
+
+fn state(missed: u32) -> State {
+    match missed {
+        0..=DOWN_AFTER => State::Up,
+        missed if missed <= DEAD_AFTER => State::Down,
+        _ => State::Dead,
+    }
+}
+
+/// Puts the ways that answer first, and says who is alive: whoever answered within [`DEAD_AFTER`] hellos, unless the
+/// controller holds it for dead and nothing answers. Of a peer that was never heard, the controller's word stands. New
+/// flows are sent to nobody who does not answer now.
+pub fn judge(config: &mut Config, liveness: &Liveness) {
+    let best = |peer: &Peer| {
+        let states = peer.links.iter().map(|link| known(liveness, link));
+        states.flatten().min()
+    };
+    for group in &mut config.groups {
+        for member in &mut group.members {
+            let answers = best(&config.peers[member.peer]).is_none_or(|s| s == State::Up);
+            member.takes_new &= answers;
+        }
+    }
+    for peer in &mut config.peers {
+        peer.alive = match best(peer) {
+            None | Some(State::Down) => peer.alive,
+            Some(State::Up) => true,
+            Some(State::Dead) => false,
+        };
+        peer.links.sort_by_key(|link| rank(known(liveness, link)));
+    }
+}
+
+fn known(liveness: &Liveness, link: &Link) -> Option<State> {
+    let (local, remote) = (link.local, link.remote);
+    liveness.get(&Way { local, remote }).copied()
+}
+
+/// A way that was never heard may be good; one that is down is not.
+fn rank(state: Option<State>) -> u8 {
+    match state {
+        Some(State::Up) => 0,
+        None => 1,
+        Some(State::Down) => 2,
+        Some(State::Dead) => 3,
+    }
+}
+
+#[cfg(test)]
+mod tests;
