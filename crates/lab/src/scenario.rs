@@ -2,10 +2,10 @@
 //! observed from outside (the router's kernel, the client's own checks) and judged against what must hold.
 
 pub mod fib;
+pub mod helper;
 pub mod judge;
 pub mod run;
 
-mod helper;
 mod table;
 
 use crate::topology::Params;

@@ -29,8 +29,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 mod datagram;
 mod download;
+mod histogram;
 mod report;
 
+use histogram::Histogram;
 pub use report::{EngineShare, Failure, Report};
 
 /// Between two reports.
@@ -92,6 +94,8 @@ struct Books {
     args: Args,
     next_port: u16,
     report: Report,
+    /// Times between a message and its answer.
+    times: Histogram,
     /// Living long-lived connections: source port and the SE that the server saw.
     flows: BTreeMap<u64, (u16, Option<IpAddr>)>,
     /// Source ports of downloads under way.
@@ -353,6 +357,7 @@ impl Books {
             next_port: rand::random_range(args.first_port..args.end_port),
             args,
             report: Report::default(),
+            times: Histogram::default(),
             flows: BTreeMap::new(),
             downloading: BTreeSet::new(),
             datagrams: BTreeMap::new(),
@@ -407,6 +412,7 @@ impl Books {
 
     fn count_exchange(&mut self, took: Duration) {
         self.report.exchanges += 1;
+        self.times.add(took);
         self.count_gap(took);
     }
 
@@ -445,12 +451,15 @@ impl Books {
             download_ports: self.downloading.clone(),
             ..Report::default()
         };
+        self.times = Histogram::default();
     }
 
     fn now(&self) -> Report {
         Report {
             t_us: now_us(),
             alive: self.flows.len(),
+            p50_us: self.times.quantile_us(0.5),
+            p99_us: self.times.quantile_us(0.99),
             datagram_flows: self.datagrams.len(),
             ..self.report.clone()
         }

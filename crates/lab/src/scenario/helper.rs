@@ -15,7 +15,7 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(15);
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A helper process; it ends with this value.
-pub(crate) struct Helper {
+pub struct Helper {
     name: String,
     child: Child,
     stdin: Option<ChildStdin>,
@@ -24,8 +24,12 @@ pub(crate) struct Helper {
 }
 
 impl Helper {
-    /// Starts `evenkeel lab member …` in a namespace and waits until it says that it is ready.
-    pub(crate) fn start(namespace: &str, exe: &str, arguments: &[String]) -> Result<Self> {
+    /// Starts `evenkeel lab member …` in a namespace and waits until it says that it is ready. `exe` is the path of
+    /// `evenkeel`, `arguments` begin with the member's name.
+    ///
+    /// # Errors
+    /// It cannot be started, or does not get ready.
+    pub fn start(namespace: &str, exe: &str, arguments: &[String]) -> Result<Self> {
         let mut command = vec![exe.to_owned(), "lab".to_owned(), "member".to_owned()];
         command.extend_from_slice(arguments);
         let mut child = in_namespace(namespace, &command)
@@ -56,7 +60,10 @@ impl Helper {
     }
 
     /// Gives an order and waits for its reply.
-    pub(crate) fn order(&mut self, verb: &str) -> Result<Value> {
+    ///
+    /// # Errors
+    /// It is gone, does not answer in time or does not know the order.
+    pub fn order(&mut self, verb: &str) -> Result<Value> {
         self.next_id += 1;
         let id = self.next_id;
         let stdin = self.stdin.as_mut().context("the helper was ended")?;

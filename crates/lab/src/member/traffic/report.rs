@@ -17,6 +17,10 @@ pub struct Report {
     pub broken: Vec<Failure>,
     /// Longest time that a flow waited: between a message and its answer, or for more of a download. Milliseconds.
     pub longest_gap_ms: u64,
+    /// Median of the times between a message and its answer, microseconds; of the slowest client.
+    pub p50_us: u64,
+    /// What 99 of 100 of them do not exceed, microseconds; of the slowest client.
+    pub p99_us: u64,
     /// Short connections that did all they should.
     pub short_ok: u64,
     /// Short connections that failed.
@@ -72,6 +76,8 @@ impl Report {
             exchanges,
             broken,
             longest_gap_ms,
+            p50_us,
+            p99_us,
             short_ok,
             short_failed,
             short_failures,
@@ -89,6 +95,8 @@ impl Report {
         self.exchanges += exchanges;
         self.broken.extend(broken);
         self.longest_gap_ms = self.longest_gap_ms.max(longest_gap_ms);
+        self.p50_us = self.p50_us.max(p50_us);
+        self.p99_us = self.p99_us.max(p99_us);
         self.short_ok += short_ok;
         self.short_failed += short_failed;
         self.short_failures.extend(short_failures);
