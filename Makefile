@@ -12,10 +12,10 @@ RUNS ?= 20
 FLOWS ?= 100000
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help demo build test fuzz fuzz-steering bench-bgp bench-failover bench-steering bench-storm lint fmt deps down clean
+.PHONY: help demo build test fuzz fuzz-steering bench-bgp bench-failover bench-steering bench-storm bench-resiliency lint fmt deps down clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## Install what is missing, build, bring up the lab, run scale-out, then flow-resiliency (needs root)
 	@scripts/install-deps.sh demo
@@ -62,6 +62,13 @@ bench-storm: ## FLOWS (100000) flows sent to other engines at once, with hints a
 	@scripts/install-deps.sh test
 	cargo build --release --locked --workspace --bins
 	target/release/evenkeel-bench storm --flows $(FLOWS)
+
+# A round takes longer than one of the other benches.
+bench-resiliency: RUNS := $(if $(filter file,$(origin RUNS)),5,$(RUNS))
+bench-resiliency: ## Flows while nodes come, go and die, beside HAProxy + BIRD with plain ECMP (needs root; RUNS=5)
+	@scripts/install-deps.sh test
+	cargo build --release --locked --workspace --bins
+	target/release/evenkeel-bench resiliency --runs $(RUNS)
 
 lint: ## The quick part of it: format, lints, docs, dependencies
 	@scripts/test.sh lint

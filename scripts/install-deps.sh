@@ -19,9 +19,9 @@ packages=(
     curl=curl
     frr=/usr/lib/frr/bgpd
 )
-# Other routers to test against, what blocks and loses packets there, and the fuzzer's C++ runtime.
+# Other routers and a load balancer to test against, what blocks and loses packets there, and the fuzzer's C++ runtime.
 if [ "${1:-demo}" = test ]; then
-    packages+=(bird2=/usr/sbin/bird gobgpd=/usr/bin/gobgpd openbgpd=/usr/sbin/bgpctl nftables=nft g++=c++)
+    packages+=(bird2=/usr/sbin/bird gobgpd=/usr/bin/gobgpd openbgpd=/usr/sbin/bgpctl haproxy=/usr/sbin/haproxy nftables=nft g++=c++)
 fi
 
 say() { printf '%s\n' "$*"; }
@@ -50,11 +50,11 @@ say "deps: missing: ${missing[*]}"
 command -v apt-get >/dev/null || fail "no apt-get here: install these by the means of this system, then repeat"
 [ "$(id -u)" -eq 0 ] || fail "only root may install: sudo apt-get install --no-install-recommends ${missing[*]}"
 
-# Debian's router packages would start daemons on this host. Labs and tests run their own, in namespaces.
+# Debian's packages of these would start daemons on this host. Labs and tests run their own, in namespaces.
 daemons=()
 for package in "${missing[@]}"; do
     case $package in
-        frr | gobgpd | openbgpd) daemons+=("$package") ;;
+        frr | gobgpd | openbgpd | haproxy) daemons+=("$package") ;;
         bird2) daemons+=(bird) ;;
     esac
 done

@@ -58,7 +58,7 @@ stage "fuzz, short" scripts/fuzz.sh 10
 benches() {
     [ "$(id -u)" -eq 0 ] || { echo "not root: the benches need network namespaces: NOT RUN" >&2; [ -z "${CI:-}" ]; return; }
     cargo build --release --locked --workspace --bins
-    for bench in bgp failover steering storm; do target/release/evenkeel-bench "$bench" --short; done
+    for bench in bgp failover steering storm resiliency; do target/release/evenkeel-bench "$bench" --short; done
 }
 stage "benches, short" benches
 [ "$(id -u)" -eq 0 ] || echo "not root: tests that build network namespaces will skip, saying so" >&2

@@ -88,7 +88,6 @@ fn start_both(network: &Network, own: &[Vec<Block>; 2]) -> Result<Vec<Speaker>> 
             bfd: None,
             vips: &own[index],
             at_once: false,
-            group: None,
         };
         let mut speaker = Speaker::start(kind, network, spec)?;
         speaker.await_ready(None)?;
@@ -152,7 +151,6 @@ fn bulk_once(network: &Network, fib: &Fib, index: usize, count: u32) -> Result<B
         bfd: None,
         vips: &[vips],
         at_once: false,
-        group: None,
     };
     let kind = Kind::SPEAKER_AND_BIRD[index];
     let mut speaker = Speaker::start(kind, network, spec)?;
@@ -267,7 +265,6 @@ fn many_of(
             bfd: None,
             vips: &vips,
             at_once: false,
-            group: None,
         };
         speakers.push(Speaker::start(kind, &network, spec)?);
     }

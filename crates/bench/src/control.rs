@@ -2,10 +2,11 @@
 //! hears its reports. Driven by lines on standard input like [`crate::member`]; the pool's servers listen here too.
 //!
 //! Each VIP is a virtual service with a pool, a server and a TCP health monitor, as an operator would have it. One more,
-//! outside of what is measured, is there all the time: without any, an engine has no session.
+//! outside of what is measured, is there all the time: without any, an engine has no session. A [`Placement`] is a VIP
+//! that several engines hold, with servers of its own.
 
 use crate::member::{self, Input, Status};
-use crate::storm::group;
+use crate::placement::{Placement, se_uuid, server, vsvip};
 use anyhow::{Context, Result};
 use proto::v1::engine_control_server::{EngineControl, EngineControlServer};
 use proto::v1::{
@@ -14,9 +15,9 @@ use proto::v1::{
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use std::io::ErrorKind;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -26,10 +27,10 @@ use tonic::{Request, Response, Streaming};
 /// Where the engine dials.
 pub(crate) const ADDRESS: &str = "127.0.0.1:8443";
 
-/// The server of every pool, behind all of its addresses.
-const SERVER: (&str, u16) = ("0.0.0.0", 8080);
-/// Where a pool looks for it; members of a group use all of them, so that there are source ports for many connections.
-const SERVERS: [&str; 4] = ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"];
+/// Of the server that listens here, behind all addresses.
+pub(crate) const SERVER_PORT: u16 = 8080;
+/// Where the pool of announced VIPs looks for it.
+const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, SERVER_PORT);
 /// What the server reads at once.
 const MESSAGE_MAX: usize = 2048;
 const PORT: u32 = 80;
@@ -37,6 +38,8 @@ const PORT: u32 = 80;
 /// What the engine wants to find in the controller's certificate.
 const SERVER_NAME: &str = "controller.evenkeel.internal";
 const POOL: &str = "pool-1";
+/// Of a [`Placement`].
+const PLACED_POOL: &str = "pool-2";
 const MONITOR: &str = "healthmonitor-1";
 
 #[derive(Debug, clap::Args)]
@@ -51,9 +54,6 @@ pub(crate) struct Args {
     /// Announce these from the start.
     #[arg(long, num_args = 2, value_names = ["FIRST", "COUNT"])]
     announce: Vec<String>,
-    /// Engines 1 to this one are a group for the first VIP announced, and steer its flows.
-    #[arg(long, requires = "announce")]
-    members: Option<usize>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -62,22 +62,17 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 async fn serve(args: &Args) -> Result<()> {
     let listener = TcpListener::bind(ADDRESS).await?;
-    let server = TcpListener::bind(SERVER).await?;
-    let tls = credentials(&args.state_dir)?;
+    let server = TcpListener::bind((Ipv4Addr::UNSPECIFIED, SERVER_PORT)).await?;
+    let tls = credentials(&args.state_dir, &se_uuid(args.engine))?;
     let mut state = State::new(args);
     if let [first, count] = args.announce.as_slice() {
-        let vips = member::addresses(first, count)?;
-        state.announce(&vips);
-        if let Some((members, vip)) = args.members.zip(vips.first()) {
-            group::join(&mut state.desired, args.engine, members, &vsvip(vip));
-            state.desired.pools = vec![pool(&SERVERS)];
-        }
+        state.announce(&member::addresses(first, count)?);
     }
     let (desired, receiver) = watch::channel(state.desired.clone());
-    let reports = Arc::new(Mutex::new(Report::default()));
+    let heard = Arc::new(Mutex::new(Heard::default()));
     let control = Control {
         desired: receiver,
-        reports: reports.clone(),
+        heard: heard.clone(),
     };
     let serving = Server::builder()
         .tcp_nodelay(true)
@@ -88,7 +83,7 @@ async fn serve(args: &Args) -> Result<()> {
     tokio::select! {
         ended = serving => ended.context("the stand-in controller"),
         ended = answer(server) => ended,
-        ended = obey(state, &desired, &reports) => ended,
+        ended = obey(state, &desired, &heard) => ended,
     }
 }
 
@@ -134,22 +129,21 @@ async fn say(stream: &TcpStream, mut words: &[u8]) -> std::io::Result<()> {
 async fn obey(
     mut state: State,
     desired: &watch::Sender<DesiredState>,
-    reports: &Mutex<Report>,
+    heard: &Mutex<Heard>,
 ) -> Result<()> {
     let mut lines = member::input();
     while let Some(line) = lines.recv().await {
         match Input::parse(&line)? {
             Input::Announce(vips) => state.announce(&vips),
             Input::Withdraw => state.announce(&[]),
+            Input::Place(placement) => state.place(&placement),
             Input::Status => {
-                let report = reports.lock().unwrap_or_else(PoisonError::into_inner);
-                let status = Status {
-                    report: report.sequence,
-                    copies_per_s: report.steering.as_ref().map_or(0, |s| s.probe_copies_per_s),
-                    bfd_downs: report.bfd_sessions.iter().map(|s| s.times_down).sum(),
-                    ..Status::of(report.bgp_sessions.first().cloned())
-                };
-                cli::out!("{}", serde_json::to_string(&status)?);
+                cli::out!("{}", serde_json::to_string(&lock(heard).status())?);
+                continue;
+            }
+            Input::InForce => {
+                let in_force = lock(heard).acknowledged >= state.desired.generation;
+                cli::out!("{in_force}");
                 continue;
             }
         }
@@ -160,6 +154,7 @@ async fn obey(
 
 /// What the engine shall do, generation by generation.
 struct State {
+    engine: usize,
     resident: Ipv4Addr,
     desired: DesiredState,
 }
@@ -168,17 +163,32 @@ impl State {
     fn new(args: &Args) -> Self {
         let engine = u8::try_from(args.engine).expect("a network has fewer than 256 engines");
         let mut state = Self {
+            engine: args.engine,
             resident: Ipv4Addr::new(10, 98, engine, 1),
             desired: DesiredState {
                 se_name: format!("se-{engine}"),
+                se_uuid: se_uuid(args.engine),
                 vrf: Some(vrf(args.bfd)),
-                pools: vec![pool(&SERVERS[..1])],
+                pools: vec![pool(POOL, &[SERVER])],
                 health_monitors: vec![monitor()],
                 ..DesiredState::default()
             },
         };
         state.announce(&[]);
         state
+    }
+
+    /// The VIP instead of those before, with its group and its servers.
+    fn place(&mut self, placement: &Placement) {
+        self.announce(&[placement.vip]);
+        let vsvip = vsvip(placement.vip);
+        let services = self.desired.virtual_services.iter_mut();
+        for service in services.filter(|service| service.vsvip_uuid == vsvip) {
+            PLACED_POOL.clone_into(&mut service.pool_uuid);
+        }
+        let placed = pool(PLACED_POOL, &placement.servers);
+        self.desired.pools = vec![pool(POOL, &[SERVER]), placed];
+        placement.steer(self.engine, &mut self.desired);
     }
 
     fn announce(&mut self, vips: &[Ipv4Addr]) {
@@ -201,7 +211,7 @@ fn vrf(bfd: Option<u32>) -> v1::Vrf {
 
 fn vip(address: &Ipv4Addr) -> v1::Vip {
     v1::Vip {
-        vsvip_uuid: vsvip(address),
+        vsvip_uuid: vsvip(*address),
         vip_id: "1".to_owned(),
         address: address.to_string(),
         ..v1::Vip::default()
@@ -212,7 +222,7 @@ fn service(address: &Ipv4Addr) -> v1::VirtualService {
     v1::VirtualService {
         uuid: format!("virtualservice-{address}"),
         name: format!("vs-{address}"),
-        vsvip_uuid: vsvip(address),
+        vsvip_uuid: vsvip(*address),
         ports: vec![v1::PortRange {
             first: PORT,
             last: PORT,
@@ -227,27 +237,15 @@ fn service(address: &Ipv4Addr) -> v1::VirtualService {
     }
 }
 
-fn vsvip(address: &Ipv4Addr) -> String {
-    format!("vsvip-{address}")
-}
-
-fn pool(servers: &[&str]) -> v1::Pool {
+fn pool(uuid: &str, servers: &[SocketAddrV4]) -> v1::Pool {
     v1::Pool {
-        uuid: POOL.to_owned(),
-        name: "pool".to_owned(),
-        servers: servers.iter().map(|address| server(address)).collect(),
+        uuid: uuid.to_owned(),
+        name: uuid.to_owned(),
+        servers: servers.iter().copied().map(server).collect(),
+        lb_algorithm: v1::LbAlgorithm::LeastConnections.into(),
         health_monitor_uuids: vec![MONITOR.to_owned()],
         enabled: true,
         ..v1::Pool::default()
-    }
-}
-
-fn server(address: &str) -> v1::Server {
-    v1::Server {
-        address: address.to_owned(),
-        port: SERVER.1.into(),
-        enabled: true,
-        ratio: 1,
     }
 }
 
@@ -267,14 +265,32 @@ fn monitor() -> v1::HealthMonitor {
 /// The controller's side of the stream.
 struct Control {
     desired: watch::Receiver<DesiredState>,
-    /// The newest report of the engine that is connected.
-    reports: Arc<Mutex<Report>>,
+    heard: Arc<Mutex<Heard>>,
 }
 
-impl Control {
-    fn take(reports: &Mutex<Report>, report: Report) {
-        *reports.lock().unwrap_or_else(PoisonError::into_inner) = report;
+/// Of the engine that is connected.
+#[derive(Debug, Default)]
+struct Heard {
+    /// The newest one.
+    report: Report,
+    /// Generation of the desired state that is in force.
+    acknowledged: u64,
+}
+
+impl Heard {
+    fn status(&self) -> Status {
+        let report = &self.report;
+        Status {
+            report: report.sequence,
+            copies_per_s: report.steering.as_ref().map_or(0, |s| s.probe_copies_per_s),
+            bfd_downs: report.bfd_sessions.iter().map(|s| s.times_down).sum(),
+            ..Status::of(report.bgp_sessions.first().cloned())
+        }
     }
+}
+
+fn lock(heard: &Mutex<Heard>) -> MutexGuard<'_, Heard> {
+    heard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[tonic::async_trait]
@@ -290,18 +306,19 @@ impl EngineControl for Control {
         request: Request<Streaming<EngineMessage>>,
     ) -> tonic::Result<Response<Self::SessionStream>> {
         let (outbox, messages) = mpsc::channel(1);
-        Self::take(&self.reports, Report::default());
-        tokio::spawn(hear(request.into_inner(), self.reports.clone()));
+        *lock(&self.heard) = Heard::default();
+        tokio::spawn(hear(request.into_inner(), self.heard.clone()));
         tokio::spawn(tell(self.desired.clone(), outbox));
         Ok(Response::new(ReceiverStream::new(messages)))
     }
 }
 
 /// Ends with the engine's session.
-async fn hear(mut inbox: Streaming<EngineMessage>, reports: Arc<Mutex<Report>>) {
+async fn hear(mut inbox: Streaming<EngineMessage>, heard: Arc<Mutex<Heard>>) {
     while let Ok(Some(message)) = inbox.message().await {
         match message.body {
-            Some(engine_message::Body::Report(report)) => Control::take(&reports, report),
+            Some(engine_message::Body::Report(report)) => lock(&heard).report = report,
+            Some(engine_message::Body::Ack(ack)) => lock(&heard).acknowledged = ack.generation,
             Some(engine_message::Body::Nack(nack)) => {
                 cli::note!("refused: {}: {}", nack.field, nack.reason);
             }
@@ -326,7 +343,7 @@ async fn tell(
 }
 
 /// Gives the engine an identity, as if it had joined, and makes our own.
-fn credentials(state_dir: &Path) -> Result<ServerTlsConfig> {
+fn credentials(state_dir: &Path, se_uuid: &str) -> Result<ServerTlsConfig> {
     let ca_key = KeyPair::generate()?;
     let mut ca = certificate("ca")?;
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -337,12 +354,12 @@ fn credentials(state_dir: &Path) -> Result<ServerTlsConfig> {
         let signed = certificate(name)?.signed_by(&key, &issuer)?;
         Ok((signed.pem(), key.serialize_pem()))
     };
-    let (engine, engine_key) = signed("serviceengine-1")?;
+    let (engine, engine_key) = signed(se_uuid)?;
     for (name, text) in [
         ("ca.pem", ca_pem.as_str()),
         ("cert.pem", &engine),
         ("key.pem", &engine_key),
-        ("se-uuid", "serviceengine-1"),
+        ("se-uuid", se_uuid),
     ] {
         std::fs::write(state_dir.join(name), text)?;
     }
@@ -361,16 +378,21 @@ fn certificate(name: &str) -> Result<CertificateParams> {
     Ok(params)
 }
 
-/// How an engine is started that shall be told by this controller.
-pub(crate) fn engine_command(engine: usize, state_dir: &Path) -> Result<Vec<String>> {
+/// The path of `evenkeel`, which is built beside this program.
+pub(crate) fn product() -> Result<String> {
     let program = std::env::current_exe()?.with_file_name("evenkeel");
     anyhow::ensure!(
         program.exists(),
         "{} is not there: run `make build`",
         program.display()
     );
+    Ok(program.display().to_string())
+}
+
+/// How an engine is started that shall be told by this controller.
+pub(crate) fn engine_command(engine: usize, state_dir: &Path) -> Result<Vec<String>> {
     let words = [
-        &program.display().to_string(),
+        &product()?,
         "engine",
         "--controllers",
         ADDRESS,

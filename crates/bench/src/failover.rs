@@ -181,7 +181,6 @@ fn spec(engine: usize, vips: &Block) -> Spec<'_> {
         bfd: Some(BFD_MS),
         vips: std::slice::from_ref(vips),
         at_once: true,
-        group: None,
     }
 }
 

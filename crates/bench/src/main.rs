@@ -1,5 +1,5 @@
 //! Measurements behind every number that the project claims: each beside a peer or a bare program, in the same run, interleaved.
-//! `make bench-bgp`, `make bench-failover`, `make bench-steering`.
+//! Each is a target `bench-…` of the Makefile.
 //!
 //! Everything happens in network namespaces that are removed at the end, also after a failure.
 
@@ -10,7 +10,9 @@ mod failover;
 mod fib;
 mod member;
 mod net;
+mod placement;
 mod report;
+mod resiliency;
 mod router;
 mod speaker;
 mod steering;
@@ -21,7 +23,7 @@ use std::process::ExitCode;
 
 #[derive(Debug, Parser)]
 #[command(
-    about = "Measure the engine: routing beside BIRD in its place, steering beside bare programs"
+    about = "Measure the engine: routing beside BIRD in its place, steering beside bare programs, flows beside HAProxy"
 )]
 struct Args {
     #[command(subcommand)]
@@ -43,6 +45,8 @@ enum Command {
     Steering(steering::Args),
     /// Every flow of a VIP arrives at another engine at once; then a flood of forged packets.
     Storm(storm::Load),
+    /// Flows while nodes come, go and die: engines beside HAProxy with BIRD.
+    Resiliency(resiliency::Args),
     /// One speaker in this namespace, driven by lines on standard input.
     #[command(hide = true)]
     Member(member::Args),
@@ -106,6 +110,7 @@ fn main() -> ExitCode {
         Command::Bfd(amount) => measure(bfd_load::run(amount), amount.short, args.output),
         Command::Storm(load) => measure(storm::run(load), load.short, args.output),
         Command::Steering(how) => steering::run(how, args.output),
+        Command::Resiliency(how) => resiliency::show(how, args.output),
         Command::Member(args) => member::run(&args),
         Command::Control(args) => control::run(&args),
         Command::BfdEnd(args) => bfd_load::run_end(&args),

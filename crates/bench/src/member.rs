@@ -1,6 +1,7 @@
 //! The product's speaker alone, without listeners and pools, as a process of its own. It is driven by lines on standard
 //! input: `announce FIRST COUNT`, `withdraw`, `status`; SIGTERM ends it gracefully.
 
+use crate::placement::Placement;
 use anyhow::{Context, Result, bail};
 use engine::bgp::{Announcement, BgpDesired, Speaker, SpeakerHandle};
 use proto::v1;
@@ -56,6 +57,10 @@ pub(crate) enum Input {
     Announce(Vec<Ipv4Addr>),
     Withdraw,
     Status,
+    /// A VIP with its group; for engines only.
+    Place(Placement),
+    /// Whether what was told last is in force; for engines only.
+    InForce,
 }
 
 impl Input {
@@ -64,6 +69,8 @@ impl Input {
             ["announce", first, count] => Ok(Self::Announce(addresses(first, count)?)),
             ["withdraw"] => Ok(Self::Withdraw),
             ["status"] => Ok(Self::Status),
+            ["place", placement] => Ok(Self::Place(serde_json::from_str(placement)?)),
+            ["in-force"] => Ok(Self::InForce),
             other => bail!("unknown command {other:?}"),
         }
     }
@@ -100,6 +107,7 @@ async fn serve(args: &Args) -> Result<()> {
                 let session = speaker.status().borrow().first().cloned();
                 cli::out!("{}", serde_json::to_string(&Status::of(session))?);
             }
+            Input::Place(_) | Input::InForce => bail!("a speaker alone has no group"),
         }
     }
     speaker.shutdown("bench", Duration::from_secs(5)).await;

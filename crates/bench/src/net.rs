@@ -3,11 +3,29 @@
 //! ```text
 //!   router 10.10.0.1/16 ── switch ── se 1 10.10.0.11, se 2 10.10.0.12, …
 //! ```
+//!
+//! [`Network::with_clients`] puts clients behind the router, [`Network::with_traffic`] servers on the switch too.
 
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// Where a client's connections come from.
+const CLIENT: &str = "10.20.0.2/16";
+
+/// Of the servers; all in one namespace.
+pub(crate) const SERVERS: [Ipv4Addr; 2] =
+    [Ipv4Addr::new(10, 10, 100, 1), Ipv4Addr::new(10, 10, 100, 2)];
+
+/// Hash policy 3 with these fields (addresses, protocol, ports) is the 5-tuple. Policy 1 would take the hash of the
+/// sending socket where a packet comes by veth, which a retransmission timeout changes: no router sees that one.
+const FORWARDING: [&str; 3] = [
+    "net.ipv4.ip_forward=1",
+    "net.ipv4.fib_multipath_hash_policy=3",
+    "net.ipv4.fib_multipath_hash_fields=0x37",
+];
 
 /// Gone when it is dropped, with everything that runs in it.
 pub(crate) struct Network {
@@ -59,6 +77,73 @@ impl Network {
         Ok(network)
     }
 
+    /// The router forwards, by the 5-tuple, between the engines and the node `cl`, where clients are; it has a link of
+    /// its own, with no address yet.
+    pub(crate) fn with_clients(engines: usize) -> Result<Self> {
+        let mut network = Self::new(engines)?;
+        for setting in FORWARDING {
+            network.set("rt", setting)?;
+        }
+        for number in 1..=engines {
+            network.add_route(&format!("se{number}"), "default", "10.10.0.1")?;
+        }
+        network.add_namespace("cl")?;
+        let (client, router) = (network.namespace("cl"), network.router());
+        run(&[
+            "ip", "-n", &client, "link", "add", "eth0", "type", "veth", "peer", "name", "eth1",
+            "netns", &router,
+        ])?;
+        run(&["ip", "-n", &client, "link", "set", "eth0", "up"])?;
+        run(&["ip", "-n", &router, "link", "set", "eth1", "up"])?;
+        network.add_address("rt", "eth1", "10.20.0.1/16")?;
+        Ok(network)
+    }
+
+    /// One client, and servers that the engines reach directly.
+    pub(crate) fn with_traffic(engines: usize) -> Result<Self> {
+        let mut network = Self::with_clients(engines)?;
+        network.add_address("cl", "eth0", CLIENT)?;
+        network.add_route("cl", "default", "10.20.0.1")?;
+        network.add_namespace("sv")?;
+        network.attach("sv", "ps", &format!("{}/16", SERVERS[0]))?;
+        network.add_address("sv", "eth0", &format!("{}/16", SERVERS[1]))?;
+        Ok(network)
+    }
+
+    /// A route of a node by a gateway.
+    pub(crate) fn add_route(&self, name: &str, to: &str, via: &str) -> Result<()> {
+        let namespace = self.namespace(name);
+        run(&["ip", "-n", &namespace, "route", "add", to, "via", via]).map(drop)
+    }
+
+    /// An address more on an interface of a node.
+    pub(crate) fn add_address(&self, name: &str, interface: &str, address: &str) -> Result<()> {
+        let namespace = self.namespace(name);
+        run(&[
+            "ip", "-n", &namespace, "address", "add", address, "dev", interface,
+        ])
+        .map(drop)
+    }
+
+    /// Sets `NAME=VALUE` of sysctl in a node.
+    pub(crate) fn set(&self, name: &str, setting: &str) -> Result<()> {
+        let namespace = self.namespace(name);
+        run(&["ip", "netns", "exec", &namespace, "sysctl", "-qw", setting]).map(drop)
+    }
+
+    /// A counter of TCP of a node, as /proc/net/snmp names it.
+    pub(crate) fn tcp_counter(&self, name: &str, counter: &str) -> Result<u64> {
+        let namespace = self.namespace(name);
+        let text = run(&["ip", "netns", "exec", &namespace, "cat", "/proc/net/snmp"])?;
+        let mut lines = text.lines().filter(|line| line.starts_with("Tcp:"));
+        let (names, values) = lines.next().zip(lines.next()).context("two lines of TCP")?;
+        let mut pairs = names.split_whitespace().zip(values.split_whitespace());
+        let (_, value) = pairs
+            .find(|(name, _)| *name == counter)
+            .with_context(|| format!("{counter} in /proc/net/snmp"))?;
+        value.parse().context("a counter of TCP")
+    }
+
     /// With nothing in it but `lo`.
     pub(crate) fn add_namespace(&mut self, name: &str) -> Result<()> {
         let namespace = self.namespace(name);
@@ -83,7 +168,7 @@ impl Network {
         run(&[
             "ip", "-n", &switch, "link", "set", port, "master", "br0", "up",
         ])?;
-        run(&["ip", "-n", &node, "address", "add", address, "dev", "eth0"])?;
+        self.add_address(name, "eth0", address)?;
         run(&["ip", "-n", &node, "link", "set", "eth0", "up"]).map(drop)
     }
 

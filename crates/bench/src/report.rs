@@ -19,11 +19,38 @@ pub(crate) struct Measured {
     pub(crate) bar: Bar,
 }
 
-impl Measured {
+/// A row with a bar.
+pub(crate) trait Judged {
+    fn name(&self) -> String;
+
+    fn bar(&self) -> Bar;
+
     /// Whether the bar holds; `None` where there is none.
+    fn holds(&self) -> Option<bool>;
+}
+
+impl Judged for Measured {
+    fn name(&self) -> String {
+        format!("{} ({})", self.what, self.router)
+    }
+
+    fn bar(&self) -> Bar {
+        self.bar
+    }
+
     fn holds(&self) -> Option<bool> {
         self.bar.holds(&self.evenkeel, self.bird.as_ref())
     }
+}
+
+/// In the last column.
+pub(crate) fn verdict(holds: Option<bool>) -> String {
+    let word = match holds {
+        None => "-",
+        Some(true) => "yes",
+        Some(false) => "NO",
+    };
+    word.to_owned()
 }
 
 /// Upper bounds; those that are set must all hold.
@@ -74,7 +101,7 @@ impl Bar {
         }
     }
 
-    fn holds(self, ours: &Figures, bird: Option<&Figures>) -> Option<bool> {
+    pub(crate) fn holds(self, ours: &Figures, bird: Option<&Figures>) -> Option<bool> {
         let beside = self.above_bird_percent.zip(bird);
         let bounds = [
             self.median.map(|bound| ours.median <= bound),
@@ -129,7 +156,7 @@ impl Figures {
         Self::new(times.iter().map(|t| t.as_secs_f64() * 1000.0).collect())
     }
 
-    fn show(&self) -> String {
+    pub(crate) fn show(&self) -> String {
         match self.samples.len() {
             1 => format!("{:.1}", self.median),
             _ => format!("{:.1} / {:.1}", self.median, self.max),
@@ -148,11 +175,7 @@ impl Row for Measured {
         }),
         Column::new("N", |r| r.evenkeel.samples.len().to_string()),
         Column::new("BAR", |r| r.bar.to_string()),
-        Column::new("HOLDS", |r| match r.holds() {
-            None => "-".to_owned(),
-            Some(true) => "yes".to_owned(),
-            Some(false) => "NO".to_owned(),
-        }),
+        Column::new("HOLDS", |r| verdict(r.holds())),
     ];
 }
 
@@ -166,21 +189,21 @@ pub(crate) fn tell(rows: Vec<Measured>) -> Vec<Measured> {
     rows
 }
 
-pub(crate) fn print(rows: &[Measured], format: Format) {
+pub(crate) fn print<R: Row>(rows: &[R], format: Format) {
     table::print(rows, format);
 }
 
 /// # Errors
 ///
 /// Bars that do not hold, by name; of a short run those that must hold there too.
-pub(crate) fn judge(rows: &[Measured], short: bool) -> anyhow::Result<()> {
-    let counts = |row: &&Measured| !short || row.bar.in_short_runs;
+pub(crate) fn judge<R: Judged>(rows: &[R], short: bool) -> anyhow::Result<()> {
+    let counts = |row: &&R| !short || row.bar().in_short_runs;
     let missed = rows
         .iter()
         .filter(counts)
         .filter(|row| row.holds() == Some(false));
     let names: Vec<String> = missed
-        .map(|row| format!("{} ({}): {}", row.what, row.router, row.bar))
+        .map(|row| format!("{}: {}", row.name(), row.bar()))
         .collect();
     anyhow::ensure!(
         names.is_empty(),

@@ -4,6 +4,7 @@ use crate::control;
 use crate::fib::wait_for;
 use crate::member::Status;
 use crate::net::{Network, engine_address};
+use crate::placement::Placement;
 use crate::router::{Bfd, bird_bfd, start_bird};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -98,15 +99,6 @@ pub(crate) struct Spec<'a> {
     pub(crate) vips: &'a [Block],
     /// The first block is announced from the start.
     pub(crate) at_once: bool,
-    /// An engine of a group, which steers.
-    pub(crate) group: Option<Group>,
-}
-
-/// What an engine needs to steer the flows of its first VIP.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Group {
-    /// Engines 1 to this one are its members.
-    pub(crate) members: usize,
 }
 
 /// Consecutive VIPs that are announced together.
@@ -183,6 +175,19 @@ impl Speaker {
             Kind::Engine | Kind::Speaker => self.say("withdraw"),
             Kind::Bird => self.tell(&format!("disable {}", vips.protocol())),
         }
+    }
+
+    /// Tells an engine of a VIP that it holds with others.
+    pub(crate) fn place(&mut self, placement: &Placement) -> Result<()> {
+        self.say(&format!("place {}", serde_json::to_string(placement)?))
+    }
+
+    /// Until an engine has acknowledged what it was told last.
+    pub(crate) fn await_in_force(&mut self) -> Result<()> {
+        wait_for("an engine to acknowledge its state", || {
+            self.say("in-force")?;
+            Ok(self.told()?.line()? == "true\n")
+        })
     }
 
     /// A command to BIRD, whose answer matters not.
@@ -367,9 +372,6 @@ fn start_controller(network: &Network, spec: Spec<'_>, dir: &Path) -> Result<Tol
     if spec.at_once {
         let Block { first, count } = spec.vips[0];
         command.args(["--announce", &first.to_string(), &count.to_string()]);
-    }
-    if let Some(group) = spec.group {
-        command.args(["--members", &group.members.to_string()]);
     }
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().context("start a controller")?;

@@ -6,7 +6,6 @@
 
 pub(crate) mod client;
 pub(crate) mod flood;
-pub(crate) mod group;
 mod site;
 mod watch;
 

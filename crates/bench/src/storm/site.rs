@@ -7,11 +7,13 @@
 
 use super::client::{self, Client};
 use super::flood::{self, Flood};
+use crate::control::SERVER_PORT;
 use crate::fib::{Fib, wait_for};
 use crate::member::Status;
 use crate::net::{Network, engine_address, run};
+use crate::placement::Placement;
 use crate::router::{self, Router};
-use crate::speaker::{Block, Group, Kind, Speaker, Spec};
+use crate::speaker::{Block, Kind, Speaker, Spec};
 use anyhow::{Context, Result};
 use dataplane::steering::Steering;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -24,6 +26,15 @@ const BFD_MS: u64 = 100;
 
 /// New flows per second, of all clients together: less than two cores can bear with everything else on them.
 const SET_UP_PER_S: usize = 2500;
+
+/// Where the engines look for the server beside them: several addresses, so that there are source ports for many
+/// connections.
+const SERVERS: [Ipv4Addr; 4] = [
+    Ipv4Addr::new(127, 0, 0, 1),
+    Ipv4Addr::new(127, 0, 0, 2),
+    Ipv4Addr::new(127, 0, 0, 3),
+    Ipv4Addr::new(127, 0, 0, 4),
+];
 
 /// Where the router looks for the VIP once the flows shall move, before its own table.
 const TABLE: &str = "100";
@@ -55,8 +66,7 @@ pub(crate) struct Engine {
 impl Site {
     /// Every engine announces the VIP, and no flow is there yet.
     pub(crate) fn build(size: Size, timestamps: bool) -> Result<Self> {
-        let mut network = Network::new(size.engines)?;
-        wire(&mut network, size, timestamps)?;
+        let network = wire(size, timestamps)?;
         let router = Router::start(router::Kind::Frr, &network, Some(BFD_MS))?;
         let fib = Fib::watch(&network.router())?;
         let mut engines = Vec::new();
@@ -65,6 +75,7 @@ impl Site {
         }
         for engine in &mut engines {
             engine.speaker.await_ready(Some(BFD_MS))?;
+            engine.speaker.await_in_force()?;
         }
         fib.await_state(Block::one(*VIP.ip()), size.engines)?;
         Ok(Self {
@@ -162,15 +173,7 @@ impl Site {
 
     /// Segments that the clients have sent again.
     pub(crate) fn retransmissions(&self) -> Result<u64> {
-        let namespace = self.network.namespace("cl");
-        let text = run(&["ip", "netns", "exec", &namespace, "cat", "/proc/net/snmp"])?;
-        let mut lines = text.lines().filter(|line| line.starts_with("Tcp:"));
-        let (names, values) = lines.next().zip(lines.next()).context("two lines of TCP")?;
-        let mut pairs = names.split_whitespace().zip(values.split_whitespace());
-        let (_, value) = pairs
-            .find(|(name, _)| *name == "RetransSegs")
-            .context("RetransSegs")?;
-        value.parse().context("RetransSegs")
+        self.network.tcp_counter("cl", "RetransSegs")
     }
 }
 
@@ -184,68 +187,37 @@ fn younger(speaker: &mut Speaker, report: u64) -> Result<Status> {
 }
 
 /// Clients and forger, and who routes where.
-fn wire(network: &mut Network, size: Size, timestamps: bool) -> Result<()> {
-    network.add_namespace("cl")?;
+fn wire(size: Size, timestamps: bool) -> Result<Network> {
+    let mut network = Network::with_clients(size.engines)?;
+    let mut addresses = (0..size.clients).flat_map(client::addresses);
+    addresses.try_for_each(|a| network.add_address("cl", "eth0", &format!("{a}/16")))?;
+    network.add_route("cl", "default", "10.20.0.1")?;
     network.add_namespace("at")?;
     network.attach("at", "pat", "10.10.200.1/16")?;
-    link_clients(network, size.clients)?;
-    routes(network, size.engines)?;
-    // Policy 3: by the packet's own addresses and ports, whatever hash its sender's socket has.
-    let (router, client) = (network.router(), network.namespace("cl"));
-    set(&router, "net.ipv4.ip_forward", "1")?;
-    set(&router, "net.ipv4.fib_multipath_hash_policy", "3")?;
-    set(&router, "net.ipv4.fib_multipath_hash_fields", "0x37")?;
-    let on = if timestamps { "1" } else { "0" };
-    set(&client, "net.ipv4.tcp_timestamps", on)
-}
-
-/// Clients have the router on a link of their own.
-fn link_clients(network: &Network, clients: usize) -> Result<()> {
-    let (router, client) = (network.router(), network.namespace("cl"));
-    run(&[
-        "ip", "-n", &client, "link", "add", "eth0", "type", "veth", "peer", "name", "eth1",
-        "netns", &router,
-    ])?;
-    let add = |namespace: &str, address: &str, device: &str| {
-        run(&[
-            "ip", "-n", namespace, "address", "add", address, "dev", device,
-        ])?;
-        run(&["ip", "-n", namespace, "link", "set", device, "up"]).map(drop)
-    };
-    add(&router, "10.20.0.1/16", "eth1")?;
-    let mut addresses = (0..clients).flat_map(client::addresses);
-    addresses.try_for_each(|address| add(&client, &format!("{address}/16"), "eth0"))
-}
-
-fn routes(network: &Network, engines: usize) -> Result<()> {
-    let add = |name: &str, to: &str, via: &str| {
-        let namespace = network.namespace(name);
-        run(&["ip", "-n", &namespace, "route", "add", to, "via", via]).map(drop)
-    };
-    add("cl", "default", "10.20.0.1")?;
-    add("at", &VIP.ip().to_string(), &engine_address(1))?;
-    (1..=engines).try_for_each(|engine| add(&format!("se{engine}"), "default", "10.10.0.1"))
-}
-
-fn set(namespace: &str, name: &str, value: &str) -> Result<()> {
-    let setting = format!("{name}={value}");
-    run(&["ip", "netns", "exec", namespace, "sysctl", "-qw", &setting]).map(drop)
+    network.add_route("at", &VIP.ip().to_string(), &engine_address(1))?;
+    let on = u8::from(timestamps);
+    network.set("cl", &format!("net.ipv4.tcp_timestamps={on}"))?;
+    Ok(network)
 }
 
 fn start_engine(network: &Network, engine: usize, size: Size) -> Result<Engine> {
-    let group = Group {
-        members: size.engines,
-    };
+    let vip = *VIP.ip();
     let spec = Spec {
         engine,
         bfd: Some(BFD_MS),
-        vips: &[Block::one(*VIP.ip())],
-        at_once: true,
-        group: Some(group),
+        vips: &[Block::one(vip)],
+        at_once: false,
     };
     // First: the engine adopts the maps that are there. Both at once would make them twice.
     let steering = Steering::open(&network.pins(engine))?;
-    let speaker = Speaker::start(Kind::Engine, network, spec)?;
+    let mut speaker = Speaker::start(Kind::Engine, network, spec)?;
+    let servers = SERVERS.map(|address| SocketAddrV4::new(address, SERVER_PORT));
+    speaker.place(&Placement::among(
+        size.engines,
+        engine,
+        vip,
+        servers.into(),
+    ))?;
     Ok(Engine { speaker, steering })
 }
 
