@@ -185,6 +185,11 @@ fn rows(step: Step, rounds: &[Vec<Round>; 2]) -> Vec<Compared> {
     let none = Bar::max(0.0).in_short_runs();
     let kill = step == Step::Kill;
     let mut figures = vec![
+        Figure::flows(
+            "not opened at the first try",
+            |o| o.unopened as f64,
+            Bar::NONE,
+        ),
         Figure::flows("moved by the router", |o| o.moved as f64, Bar::NONE),
         Figure::flows(
             "broken",
