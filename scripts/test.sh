@@ -8,6 +8,7 @@ export PATH=$PATH:/usr/sbin:/sbin:$HOME/.cargo/bin
 export CARGO_TERM_PROGRESS_WHEN=${CARGO_TERM_PROGRESS_WHEN:-never}
 scope=${1:-all}
 
+# What is run here is a condition of `if`, where bash does not end at a failure: functions must return it.
 stage() {
     local name=$1 start=$SECONDS
     shift
@@ -39,7 +40,7 @@ tests() {
         return
     fi
     echo "cargo-nextest is neither here nor to be had: using cargo test, namespace tests one at a time" >&2
-    cargo test --release --locked --workspace --lib --bins
+    cargo test --release --locked --workspace --lib --bins || return
     cargo test --release --locked --workspace --test '*' -- --test-threads=1
 }
 
@@ -57,8 +58,10 @@ clean_labs() { cargo build --release --locked --bin evenkeel && target/release/e
 stage "fuzz, short" scripts/fuzz.sh 10
 benches() {
     [ "$(id -u)" -eq 0 ] || { echo "not root: the benches need network namespaces: NOT RUN" >&2; [ -z "${CI:-}" ]; return; }
-    cargo build --release --locked --workspace --bins
-    for bench in bgp failover steering storm resiliency; do target/release/evenkeel-bench "$bench" --short; done
+    cargo build --release --locked --workspace --bins || return
+    for bench in bgp failover steering storm resiliency; do
+        target/release/evenkeel-bench "$bench" --short || return
+    done
 }
 stage "benches, short" benches
 [ "$(id -u)" -eq 0 ] || echo "not root: tests that build network namespaces will skip, saying so" >&2
