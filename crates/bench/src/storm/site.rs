@@ -212,12 +212,7 @@ fn start_engine(network: &Network, engine: usize, size: Size) -> Result<Engine> 
     let steering = Steering::open(&network.pins(engine))?;
     let mut speaker = Speaker::start(Kind::Engine, network, spec)?;
     let servers = SERVERS.map(|address| SocketAddrV4::new(address, SERVER_PORT));
-    speaker.place(&Placement::among(
-        size.engines,
-        engine,
-        vip,
-        servers.into(),
-    ))?;
+    speaker.place(&Placement::among(size.engines, engine, vip, servers.into()))?;
     Ok(Engine { speaker, steering })
 }
 

@@ -6,10 +6,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
 /// Pause after a failed accept (no file descriptors left), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Connections that may wait to be accepted (the kernel caps it at net.core.somaxconn): more than a client opens at once.
+/// Where they found no room, the kernel would answer with SYN cookies and drop what completes the handshake, and a proxy
+/// would wait for the banner of a connection that the server has never heard of.
+const BACKLOG: u32 = 4096;
 
 /// Longest datagram that is answered; the clients' have 84 bytes.
 const DATAGRAM_LEN_MAX: usize = 2048;
@@ -36,9 +41,7 @@ pub(super) fn run(args: Args) -> Result<()> {
 }
 
 async fn serve(args: Args) -> Result<()> {
-    let listener = TcpListener::bind(args.listen)
-        .await
-        .with_context(|| format!("listen on {}", args.listen))?;
+    let listener = listen(args.listen).with_context(|| format!("listen on {}", args.listen))?;
     let datagrams = UdpSocket::bind(args.listen)
         .await
         .with_context(|| format!("bind UDP {}", args.listen))?;
@@ -54,6 +57,17 @@ async fn serve(args: Args) -> Result<()> {
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
     }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// A datagram comes back behind a line that says who answers, and which socket it sees: it tells who serves the flow.
@@ -77,4 +91,26 @@ async fn converse(mut stream: TcpStream, banner: &str) -> io::Result<()> {
         stream.write_all(frame.bytes()).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hundreds_of_connections_wait_for_a_busy_server() {
+        super::super::raise_descriptors();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let _entered = runtime.enter();
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let patience = Duration::from_secs(20);
+        // Nobody accepts: the last ones would be dropped, again and again.
+        let connect = |_| std::net::TcpStream::connect_timeout(&address, patience).unwrap();
+        let waiting: Vec<_> = (0..500).map(connect).collect();
+        assert_eq!(waiting.len(), 500);
+    }
 }
