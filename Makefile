@@ -12,7 +12,7 @@ RUNS ?= 20
 FLOWS ?= 100000
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help demo build test fuzz fuzz-steering bench-bgp bench-failover bench-steering bench-storm bench-resiliency lint fmt deps down clean
+.PHONY: help demo build test fuzz fuzz-steering bench-bgp bench-failover bench-steering bench-storm bench-resiliency bench-price lint fmt deps down clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,11 @@ bench-resiliency: ## Flows while nodes come, go and die, beside HAProxy + BIRD w
 	@scripts/install-deps.sh test
 	cargo build --release --locked --workspace --bins
 	target/release/evenkeel-bench resiliency --runs $(RUNS)
+
+bench-price: ## What steering costs flows that stay (CPU time, 20 pairs) and flows that move (delay, 10 runs) (needs root)
+	@scripts/install-deps.sh test
+	cargo build --release --locked --workspace --bins
+	target/release/evenkeel-bench price
 
 lint: ## The quick part of it: format, lints, docs, dependencies
 	@scripts/test.sh lint

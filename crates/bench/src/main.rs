@@ -11,6 +11,7 @@ mod fib;
 mod member;
 mod net;
 mod placement;
+mod price;
 mod report;
 mod resiliency;
 mod router;
@@ -47,6 +48,8 @@ enum Command {
     Storm(storm::Load),
     /// Flows while nodes come, go and die: engines beside HAProxy with BIRD.
     Resiliency(resiliency::Args),
+    /// What steering costs flows that stay, beside the same traffic without it, and flows that move, beside those that stay.
+    Price(price::Args),
     /// One speaker in this namespace, driven by lines on standard input.
     #[command(hide = true)]
     Member(member::Args),
@@ -111,6 +114,7 @@ fn main() -> ExitCode {
         Command::Storm(load) => measure(storm::run(load), load.short, args.output),
         Command::Steering(how) => steering::run(how, args.output),
         Command::Resiliency(how) => resiliency::show(how, args.output),
+        Command::Price(how) => price::show(how, args.output),
         Command::Member(args) => member::run(&args),
         Command::Control(args) => control::run(&args),
         Command::BfdEnd(args) => bfd_load::run_end(&args),

@@ -8,9 +8,12 @@
 
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns};
+use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
 /// Where a client's connections come from.
 const CLIENT: &str = "10.20.0.2/16";
@@ -218,6 +221,21 @@ impl Drop for Network {
         // Programs and maps go with it.
         let _ = umount2(&self.dir.path().join(PINS), MntFlags::MNT_DETACH);
     }
+}
+
+/// Does it on a thread of its own, which is in that namespace and never leaves it.
+pub(crate) fn within<T: Send>(
+    namespace: &str,
+    act: impl FnOnce() -> Result<T> + Send,
+) -> Result<T> {
+    let handle = File::open(format!("/run/netns/{namespace}"))
+        .with_context(|| format!("open namespace {namespace}"))?;
+    let entered = move || {
+        setns(handle, CloneFlags::CLONE_NEWNET).context("enter a namespace; this needs root")?;
+        act()
+    };
+    let done = thread::scope(|scope| scope.spawn(entered).join());
+    done.ok().context("a thread in a namespace has panicked")?
 }
 
 fn mount_bpf(dir: &Path) -> Result<()> {

@@ -1,20 +1,20 @@
 //! Flows while nodes come, go and die: our engines beside HAProxy with BIRD on each node and plain ECMP, with the same
 //! client, servers and router. Each round builds the network anew; the systems take turns.
 
-mod pool;
-mod scene;
+pub(crate) mod pool;
+pub(crate) mod scene;
 
 use crate::report::{self, Bar, Figures, Judged, verdict};
 use anyhow::{Result, ensure};
 use cli::output::Format;
 use cli::output::table::{Column, Row};
 use pool::System;
-use scene::Observed;
+use scene::{Observed, Setting};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// From 4 to 5 next hops a router moves about half of the flows; a run that moved fewer than this proves nothing.
-const MOVED_PERCENT_MIN: usize = 20;
+pub(crate) const MOVED_PERCENT_MIN: usize = 20;
 
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Args {
@@ -85,7 +85,11 @@ fn run(args: Args) -> Result<Vec<Compared>> {
 }
 
 fn play(system: System, flows: usize) -> Result<Round> {
-    let mut scene = scene::Scene::build(system, flows)?;
+    let mut scene = scene::Scene::build(Setting {
+        system,
+        flows,
+        keep_exchanges: false,
+    })?;
     let mut round = Round::new();
     for step in Step::ALL {
         let observed = scene.step(step)?;
@@ -157,7 +161,7 @@ impl Figure {
         }
     }
 
-    fn time(what: &'static str, unit: &'static str, of: fn(&Observed) -> f64) -> Self {
+    fn plain(what: &'static str, unit: &'static str, of: fn(&Observed) -> f64) -> Self {
         Self {
             what,
             unit,
@@ -208,11 +212,12 @@ fn rows(step: Step, rounds: &[Vec<Round>; 2]) -> Vec<Compared> {
         ]);
     }
     figures.extend([
-        Figure::time("longest gap of a surviving flow", "ms", |o| {
+        Figure::plain("longest gap of a surviving flow", "ms", |o| {
             o.longest_gap_ms
         }),
-        Figure::time("message and answer, median", "µs", |o| o.p50_us),
-        Figure::time("message and answer, p99", "µs", |o| o.p99_us),
+        Figure::plain("message and answer, median", "µs", |o| o.p50_us),
+        Figure::plain("message and answer, p99", "µs", |o| o.p99_us),
+        Figure::plain("repeated by the client", "segments", |o| o.repeated as f64),
     ]);
     figures
         .into_iter()

@@ -10,6 +10,7 @@ use crate::net::{Network, SERVERS, file, run};
 use crate::placement::{Other, Placement};
 use crate::speaker::{Block, Kind, Speaker, Spec};
 use anyhow::{Context, Result};
+use dataplane::steering::Steering;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::{BTreeMap, BTreeSet};
@@ -137,6 +138,17 @@ impl Pool {
         Ok(client_ports(&shown))
     }
 
+    /// Packets by what the programs of all engines have done with them.
+    pub(crate) fn verdicts(&self) -> Result<BTreeMap<&'static str, u64>> {
+        let mut sum = BTreeMap::new();
+        for steering in self.nodes.values().filter_map(|n| n.steering.as_ref()) {
+            for (verdict, packets) in steering.counters()?.verdicts {
+                *sum.entry(verdict).or_default() += packets;
+            }
+        }
+        Ok(sum)
+    }
+
     fn node(&mut self, number: usize) -> &mut Node {
         self.nodes.get_mut(&number).expect("all nodes were started")
     }
@@ -194,13 +206,19 @@ struct Node {
     /// BIRD or the engine.
     speaker: Speaker,
     haproxy: Option<Daemon>,
+    /// The engine's, for its counters.
+    steering: Option<Steering>,
 }
 
 impl Node {
     fn start(system: System, network: &Network, number: usize) -> Result<Self> {
-        let (kind, haproxy) = match system {
-            System::Evenkeel => (Kind::Engine, None),
-            System::Haproxy => (Kind::Bird, Some(start_haproxy(network, number)?)),
+        let (kind, haproxy, steering) = match system {
+            // Before the engine, which adopts the maps that are there: both at once would make them twice.
+            System::Evenkeel => {
+                let steering = Steering::open(&network.pins(number))?;
+                (Kind::Engine, None, Some(steering))
+            }
+            System::Haproxy => (Kind::Bird, Some(start_haproxy(network, number)?), None),
         };
         let spec = Spec {
             engine: number,
@@ -209,7 +227,11 @@ impl Node {
             at_once: false,
         };
         let speaker = Speaker::start(kind, network, spec)?;
-        Ok(Self { speaker, haproxy })
+        Ok(Self {
+            speaker,
+            haproxy,
+            steering,
+        })
     }
 }
 

@@ -14,7 +14,9 @@ use crate::net::{Network, SERVERS};
 use crate::router::{self, Router};
 use crate::speaker::Block;
 use anyhow::{Context, Result, ensure};
-use lab::member::traffic::Report;
+use flow::verdict::Verdict;
+use lab::member::capture::Move;
+use lab::member::traffic::{Exchange, Report};
 use lab::scenario::helper::Helper;
 use serde::Deserialize;
 use serde_json::Value;
@@ -40,8 +42,20 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// Traffic after a step: longer than what the client waits for an answer, so that a flow which is dead is known to be.
 const OBSERVED: Duration = Duration::from_secs(5);
 
+/// And after an engine has joined, at least: every flow speaks some times.
+const FOLLOWED: Duration = Duration::from_millis(1200);
+
 /// Of so many connections that are opened at once some may wait longer for their first answer than the client does.
 const OPENING_TRIES: usize = 4;
+
+/// What a scene consists of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setting {
+    pub(crate) system: System,
+    pub(crate) flows: usize,
+    /// The client keeps every exchange.
+    pub(crate) keep_exchanges: bool,
+}
 
 /// What a step did to the flows.
 #[derive(Debug, Clone, Default)]
@@ -58,6 +72,8 @@ pub(crate) struct Observed {
     pub(crate) longest_gap_ms: f64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
+    /// Segments that the client has sent again.
+    pub(crate) repeated: u64,
     /// How the client saw flows break, with their number.
     pub(crate) reasons: BTreeMap<String, usize>,
 }
@@ -93,18 +109,18 @@ pub(crate) struct Scene {
 
 impl Scene {
     /// Four nodes serve, and the router's kernel knows it.
-    pub(crate) fn build(system: System, flows: usize) -> Result<Self> {
+    pub(crate) fn build(setting: Setting) -> Result<Self> {
         let network = Network::with_traffic(JOINS)?;
         let servers = start_servers(&network)?;
         let router = Router::start(router::Kind::Frr, &network, None)?;
         let fib = Fib::watch(&network.router())?;
-        let mut pool = Pool::start(system, &network, JOINS)?;
+        let mut pool = Pool::start(setting.system, &network, JOINS)?;
         pool.begin(SERVING)?;
         fib.await_state(Block::one(VIP), SERVING.count())?;
         let exe = control::product()?;
         let capture = Helper::start(&network.router(), &exe, &capture_arguments())?;
         let client = network.namespace("cl");
-        let traffic = Helper::start(&client, &exe, &traffic_arguments(flows))?;
+        let traffic = Helper::start(&client, &exe, &traffic_arguments(setting))?;
         Ok(Self {
             traffic,
             capture,
@@ -113,8 +129,15 @@ impl Scene {
             _router: router,
             _servers: servers,
             network,
-            flows,
+            flows: setting.flows,
         })
+    }
+
+    /// Of connections that the client opens from now on: without timestamps there are no hints.
+    pub(crate) fn set_timestamps(&self, on: bool) -> Result<()> {
+        let value = u8::from(on);
+        self.network
+            .set("cl", &format!("net.ipv4.tcp_timestamps={value}"))
     }
 
     /// From new flows to the end of the traffic after the step.
@@ -127,12 +150,66 @@ impl Scene {
             Step::Kill => &self.pool.flows_at(&self.network, KILLED)? & &ports,
             Step::Hold | Step::Join | Step::Leave => BTreeSet::new(),
         };
+        let repeated = self.repeated()?;
         self.act(step)?;
         self.let_pass(OBSERVED)?;
+        let repeated = self.repeated()? - repeated;
         let report = self.client("report")?;
-        let flows = self.capture.order("snapshot")?["flows"].take();
-        let seen = observed(report, moved(flows, &(&ports - &own))?, &own)?;
-        Ok(Observed { unopened, ..seen })
+        let flows = self.captured(&(&ports - &own))?;
+        let moved = flows.values().filter(|flow| flow.moved()).count();
+        let seen = observed(report, moved, &own)?;
+        Ok(Observed {
+            unopened,
+            repeated,
+            ..seen
+        })
+    }
+
+    /// New flows, so long without a change, and as long while an engine joins; which leaves again. For engines.
+    pub(crate) fn join_beside_calm(&mut self, window: Duration) -> Result<Joined> {
+        self.open_flows()?;
+        let repeated_calm = self.repeated_while(window, |_| Ok(()))?;
+        self.capture.order("mark")?;
+        let ports = ports(self.traffic.order("mark")?["flows"].take())?;
+        let before = self.pool.verdicts()?;
+        let repeated = self.repeated_while(window, |scene| scene.act(Step::Join))?;
+        let after = self.pool.verdicts()?;
+        let more = |verdict: Verdict| after[verdict.code()] - before[verdict.code()];
+        let joined = Joined {
+            flows: self.captured(&ports)?,
+            exchanges: serde_json::from_value(
+                self.traffic.order("exchanges")?["exchanges"].take(),
+            )?,
+            broken: self.client("report")?.broken.len(),
+            by_hint: more(Verdict::TunnelHint),
+            asked: more(Verdict::Probe),
+            repeated,
+            repeated_calm,
+        };
+        self.pool.leave(JOINS)?;
+        self.fib.await_state(Block::one(VIP), SERVING.count())?;
+        Ok(joined)
+    }
+
+    /// Segments that the client sends again from an event on, until the time is over.
+    fn repeated_while(
+        &mut self,
+        window: Duration,
+        event: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<u64> {
+        let (since, before) = (Instant::now(), self.repeated()?);
+        event(self)?;
+        self.let_pass(window.saturating_sub(since.elapsed()).max(FOLLOWED))?;
+        Ok(self.repeated()? - before)
+    }
+
+    fn repeated(&self) -> Result<u64> {
+        self.network.tcp_counter("cl", "RetransSegs")
+    }
+
+    /// What the router's frames say of these flows.
+    fn captured(&mut self, ports: &BTreeSet<u16>) -> Result<BTreeMap<u16, Captured>> {
+        captured(self.capture.order("snapshot")?["flows"].take(), ports)
     }
 
     /// All of them new, and all of them work in the end. How many did not at the first try.
@@ -200,14 +277,18 @@ fn capture_arguments() -> Vec<String> {
         .into()
 }
 
-fn traffic_arguments(flows: usize) -> Vec<String> {
-    vec![
+fn traffic_arguments(setting: Setting) -> Vec<String> {
+    let mut arguments = vec![
         "traffic".to_owned(),
         format!("--target={VIP}:{PORT}"),
-        format!("--connections={flows}"),
+        format!("--connections={}", setting.flows),
         format!("--interval-ms={}", INTERVAL.as_millis()),
         "--short-per-s=0".to_owned(),
-    ]
+    ];
+    if setting.keep_exchanges {
+        arguments.push("--keep-exchanges".to_owned());
+    }
+    arguments
 }
 
 /// Of the client's living flows, which it names with the engine that the server sees.
@@ -219,19 +300,42 @@ fn ports(flows: Value) -> Result<BTreeSet<u16>> {
 
 /// A flow as the capture reports it.
 #[derive(Debug, Deserialize)]
-struct Flow {
-    from: String,
-    to: String,
+pub(crate) struct Captured {
+    pub(crate) from: String,
+    pub(crate) to: String,
+    pub(crate) first_move: Option<Move>,
 }
 
-/// How many of the client's flows with these ports go to another next hop than at the mark.
-fn moved(flows: Value, ports: &BTreeSet<u16>) -> Result<usize> {
-    let flows: BTreeMap<SocketAddrV4, Flow> =
+impl Captured {
+    /// It goes to another next hop than at the mark.
+    pub(crate) fn moved(&self) -> bool {
+        self.from != self.to
+    }
+}
+
+/// The client's flows with these ports.
+fn captured(flows: Value, ports: &BTreeSet<u16>) -> Result<BTreeMap<u16, Captured>> {
+    let flows: BTreeMap<SocketAddrV4, Captured> =
         serde_json::from_value(flows).context("the capture's flows")?;
-    let ours = flows
-        .iter()
-        .filter(|(source, _)| ports.contains(&source.port()));
-    Ok(ours.filter(|(_, flow)| flow.from != flow.to).count())
+    let by_port = flows
+        .into_iter()
+        .map(|(source, flow)| (source.port(), flow));
+    Ok(by_port.filter(|(port, _)| ports.contains(port)).collect())
+}
+
+/// What clients and router have seen while an engine joined.
+pub(crate) struct Joined {
+    /// By the client's port.
+    pub(crate) flows: BTreeMap<u16, Captured>,
+    pub(crate) exchanges: Vec<Exchange>,
+    pub(crate) broken: usize,
+    /// Packets that were sent on to the owner that the client's timestamp names.
+    pub(crate) by_hint: u64,
+    /// Packets whose owner was asked for.
+    pub(crate) asked: u64,
+    /// Segments that the client has sent again, and how many before in the same time.
+    pub(crate) repeated: u64,
+    pub(crate) repeated_calm: u64,
 }
 
 fn observed(report: Report, moved: usize, own: &BTreeSet<u16>) -> Result<Observed> {
@@ -250,6 +354,7 @@ fn observed(report: Report, moved: usize, own: &BTreeSet<u16>) -> Result<Observe
         longest_gap_ms: report.longest_gap_ms as f64,
         p50_us: report.p50_us as f64,
         p99_us: report.p99_us as f64,
+        repeated: 0,
         reasons,
     })
 }
@@ -262,13 +367,15 @@ mod tests {
 
     #[test]
     fn only_flows_of_this_step_count_as_moved() {
-        let flow = |from: &str, to: &str| json!({ "from": from, "to": to, "moves": 1 });
+        let flow = |from: &str, to: &str| json!({ "from": from, "to": to, "first_move": null });
         let flows = json!({
             "10.20.0.2:1": flow("a", "b"),
             "10.20.0.2:2": flow("a", "a"),
             "10.20.0.2:3": flow("a", "b"),
         });
-        assert_eq!(moved(flows, &BTreeSet::from([1, 2])).unwrap(), 1);
+        let captured = captured(flows, &BTreeSet::from([1, 2])).unwrap();
+        let moved: Vec<bool> = captured.values().map(Captured::moved).collect();
+        assert_eq!(moved, [true, false]);
     }
 
     #[test]

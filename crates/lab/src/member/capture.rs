@@ -4,9 +4,9 @@
 //! out by the named interfaces. The destination MAC address is the next hop: what the FIB did, not what
 //! `ip route get` would predict. A SYN begins a flow anew. One thread reads packets, the main thread orders.
 
-use super::{Order, orders, say};
+use super::{Order, now_us, orders, say};
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use std::collections::BTreeMap;
@@ -47,8 +47,19 @@ pub struct Flow {
     pub to: String,
     /// How often the next hop changed.
     pub moves: u32,
+    /// The first packet that went to another one.
+    pub first_move: Option<Move>,
     #[serde(skip)]
     last_seen: Instant,
+}
+
+/// A packet that went to another next hop than the one before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// When it was read, wall clock in microseconds; it was sent before that.
+    pub t_us: u64,
+    /// It carries data: it is no mere acknowledgment.
+    pub data: bool,
 }
 
 type Flows = BTreeMap<SocketAddr, Flow>;
@@ -158,17 +169,20 @@ struct Packet {
     next_hop: [u8; 6],
     source: SocketAddr,
     is_syn: bool,
+    has_data: bool,
 }
 
 impl Packet {
     fn parse(frame: &[u8]) -> Option<Self> {
         let ip = frame.get(14..)?;
-        let (protocol, header_len, address) = if ip.first()? >> 4 == 4 {
+        let (protocol, header_len, ip_len, address) = if ip.first()? >> 4 == 4 {
             let address: [u8; 4] = ip.get(12..16)?.try_into().ok()?;
-            (ip[9], usize::from(ip[0] & 0x0f) * 4, IpAddr::from(address))
+            let header_len = usize::from(ip[0] & 0x0f) * 4;
+            (ip[9], header_len, length(ip, 2)?, IpAddr::from(address))
         } else {
             let address: [u8; 16] = ip.get(8..24)?.try_into().ok()?;
-            (ip[6], 40, Ipv6Addr::from(address).into())
+            let ip_len = 40 + length(ip, 4)?;
+            (ip[6], 40, ip_len, Ipv6Addr::from(address).into())
         };
         let transport = ip.get(header_len..)?;
         let port = u16::from_be_bytes(transport.get(..2)?.try_into().ok()?);
@@ -176,6 +190,8 @@ impl Packet {
             next_hop: frame.get(..6)?.try_into().ok()?,
             source: SocketAddr::new(address, port),
             is_syn: protocol == TCP && transport.get(13)? & 0x12 == 0x02,
+            has_data: protocol == UDP
+                || ip_len > header_len + usize::from(transport.get(12)? >> 4) * 4,
         })
     }
 
@@ -185,6 +201,7 @@ impl Packet {
             from: next_hop.clone(),
             to: next_hop.clone(),
             moves: 0,
+            first_move: None,
             last_seen: Instant::now(),
         };
         let flow = flows.entry(self.source).or_insert_with(|| begun.clone());
@@ -196,8 +213,18 @@ impl Packet {
         if flow.to != next_hop {
             flow.to = next_hop;
             flow.moves += 1;
+            flow.first_move.get_or_insert_with(|| Move {
+                t_us: now_us(),
+                data: self.has_data,
+            });
         }
     }
+}
+
+/// A length of 16 bits.
+fn length(header: &[u8], at: usize) -> Option<usize> {
+    let bytes = header.get(at..at + 2)?.try_into().ok()?;
+    Some(u16::from_be_bytes(bytes).into())
 }
 
 fn mac_text(mac: [u8; 6]) -> String {
@@ -228,6 +255,7 @@ fn mark(flows: &mut Flows) {
     for flow in flows.values_mut() {
         flow.from.clone_from(&flow.to);
         flow.moves = 0;
+        flow.first_move = None;
     }
 }
 
@@ -268,6 +296,23 @@ mod tests {
             (flows[&CLIENT].moves, flows[&CLIENT].from.as_str()),
             (0, "00:00:00:00:00:03")
         );
+    }
+
+    #[test]
+    fn the_first_packet_that_moved_is_known_by_its_data() {
+        let mut flows = Flows::new();
+        see(&mut flows, 1, 0x10);
+        let mut message = frame(2, 0x18);
+        message[17] = 20 + 20 + 5; // IP's length
+        message[46] = 5 << 4; // TCP's header
+        Packet::parse(&message).unwrap().record(&mut flows);
+        see(&mut flows, 3, 0x10);
+        let first = flows[&CLIENT].first_move.unwrap();
+        assert!(first.data && first.t_us <= now_us());
+        mark(&mut flows);
+        message[17] = 20 + 20;
+        Packet::parse(&message).unwrap().record(&mut flows);
+        assert!(!flows[&CLIENT].first_move.unwrap().data);
     }
 
     #[test]

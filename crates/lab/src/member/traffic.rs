@@ -33,7 +33,7 @@ mod histogram;
 mod report;
 
 use histogram::Histogram;
-pub use report::{EngineShare, Failure, Report};
+pub use report::{EngineShare, Exchange, Failure, Report};
 
 /// Between two reports.
 const REPORT_INTERVAL: Duration = Duration::from_millis(200);
@@ -60,6 +60,9 @@ pub struct Args {
     /// Milliseconds between two messages of a long-lived connection.
     #[arg(long, default_value_t = 100)]
     interval_ms: u64,
+    /// Keep every exchange of the long-lived connections for the order `exchanges`.
+    #[arg(long)]
+    keep_exchanges: bool,
     /// Short connections per second; 0 for none.
     #[arg(long, default_value_t = 200)]
     short_per_s: u32,
@@ -96,6 +99,8 @@ struct Books {
     report: Report,
     /// Times between a message and its answer.
     times: Histogram,
+    /// All of them since the last mark, where they are kept.
+    exchanges: Vec<Exchange>,
     /// Living long-lived connections: source port and the SE that the server saw.
     flows: BTreeMap<u64, (u16, Option<IpAddr>)>,
     /// Source ports of downloads under way.
@@ -170,6 +175,10 @@ async fn obey(books: &Shared, order: &Order) -> Result<()> {
             datagram::open_missing(books).await;
         }
         "report" => settle(books).await,
+        "exchanges" => {
+            let exchanges = &books.borrow().exchanges;
+            return say(&json!({ "reply": order.id, "exchanges": exchanges }));
+        }
         other => {
             return say(&json!({ "reply": order.id, "error": format!("unknown order {other}") }));
         }
@@ -292,7 +301,7 @@ impl Connection {
         for sequence in 0.. {
             sleep_until(next).await;
             match self.exchange(flow, sequence).await {
-                Ok(took) => books.borrow_mut().count_exchange(took),
+                Ok(took) => books.borrow_mut().count_exchange(self.port, took),
                 Err(error) => return self.failure(&error),
             }
             next = (next + pause).max(Instant::now());
@@ -358,6 +367,7 @@ impl Books {
             args,
             report: Report::default(),
             times: Histogram::default(),
+            exchanges: Vec::new(),
             flows: BTreeMap::new(),
             downloading: BTreeSet::new(),
             datagrams: BTreeMap::new(),
@@ -410,8 +420,11 @@ impl Books {
         }
     }
 
-    fn count_exchange(&mut self, took: Duration) {
+    fn count_exchange(&mut self, port: u16, took: Duration) {
         self.report.exchanges += 1;
+        if self.args.keep_exchanges {
+            self.exchanges.push(Exchange::just_now(port, took));
+        }
         self.times.add(took);
         self.count_gap(took);
     }
@@ -452,6 +465,7 @@ impl Books {
             ..Report::default()
         };
         self.times = Histogram::default();
+        self.exchanges.clear();
     }
 
     fn now(&self) -> Report {

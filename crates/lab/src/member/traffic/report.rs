@@ -1,8 +1,10 @@
 //! What a client says of its flows.
 
+use crate::member::now_us;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// A report: what happened since the last mark, except what is now.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -65,6 +67,29 @@ pub struct Failure {
     pub engine: Option<IpAddr>,
     /// When, wall clock in microseconds.
     pub t_us: u64,
+}
+
+/// A message and its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exchange {
+    /// Source port of the flow.
+    pub port: u16,
+    /// When the message was sent, wall clock in microseconds.
+    pub sent_us: u64,
+    /// Until its answer was there, microseconds.
+    pub took_us: u64,
+}
+
+impl Exchange {
+    /// One that ends now.
+    pub(super) fn just_now(port: u16, took: Duration) -> Self {
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        Self {
+            port,
+            sent_us: now_us().saturating_sub(took_us),
+            took_us,
+        }
+    }
 }
 
 impl Report {

@@ -33,6 +33,7 @@ fn args_for(target: SocketAddr, connections: usize) -> Args {
         target,
         connections,
         interval_ms: 1,
+        keep_exchanges: false,
         short_per_s: 0,
         first_port: PORTS.start,
         end_port: PORTS.end,
@@ -80,6 +81,20 @@ fn intact_answers_count_and_nothing_breaks() {
     let report = report_of(Server::Echoes, |r| r.exchanges >= 30);
     assert_eq!((report.alive, reasons(&report)), (3, vec![]));
     assert!(report.engines[&"10.20.20.11".parse().unwrap()].first_us > 0);
+}
+
+#[test]
+fn exchanges_are_kept_with_their_flow_until_the_next_mark() {
+    let mut args = args_for("127.0.0.1:1".parse().unwrap(), 0);
+    args.keep_exchanges = true;
+    let books = Books::new(args);
+    let (before, took) = (now_us(), Duration::from_micros(700));
+    books.borrow_mut().count_exchange(40_000, took);
+    let kept = books.borrow().exchanges[0];
+    assert_eq!((kept.port, kept.took_us), (40_000, 700));
+    assert!((before..=now_us()).contains(&(kept.sent_us + 700)));
+    books.borrow_mut().mark();
+    assert!(books.borrow().exchanges.is_empty());
 }
 
 #[test]
