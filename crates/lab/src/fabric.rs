@@ -1,13 +1,14 @@
 //! Namespaces, bridges, links, addresses, routes and kernel settings of a topology.
 
 use crate::command::{ip_batch, run};
-use crate::process::wait_for;
+use crate::process::{self, wait_for};
 use crate::record::{Record, id_of_namespace};
 use crate::router;
 use crate::topology::{Node, Segment, SegmentKind, Topology, member_name, port_name};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 /// Node name of the namespace that holds the bridges of segments without an owner.
@@ -49,15 +50,80 @@ pub fn build(record: &Record, topology: &Topology) -> Result<()> {
     for node in &nodes {
         set_sysctls(record, topology, node)?;
     }
-    let plan = Plan::of(record, topology)?;
-    ip_batch(None, &plan.cables)?;
-    for (namespace, lines) in &plan.inside {
-        ip_batch(Some(namespace), lines)?;
-    }
+    Plan::of(record, topology)?.carry_out()?;
     for node in &topology.nodes {
         checksums_in_software(record, topology, node)?;
     }
     Ok(())
+}
+
+/// Takes a node out of the network as a power failure does: its links first, so that nothing that ends then is heard of.
+pub fn destroy(record: &Record, topology: &Topology, node: &Node) -> Result<()> {
+    let on_cables = node.links.iter().map(|l| topology.segment(&l.segment));
+    for segment in on_cables {
+        let segment = segment?;
+        ensure!(
+            segment.kind == SegmentKind::Bridge && !segment.is_owned_by(&node.name),
+            "{} has a link to segment {}, whose other end would go with it: only a node on switches can die",
+            node.name,
+            segment.name
+        );
+    }
+    let namespaces = [record.namespace(&node.name)];
+    let mut lines = Vec::new();
+    // They are deleted too: connections that have not ended keep a namespace without a name, and what is in it.
+    for verb in ["set down dev", "delete dev"] {
+        for link in &node.links {
+            lines.push(format!("link {verb} {}", topology.interface(node, link)?));
+        }
+    }
+    ip_batch(Some(&namespaces[0]), &lines)?;
+    process::kill(&process::inside(&namespaces));
+    remove(&namespaces)
+}
+
+/// Builds a node anew that was destroyed.
+pub fn rebuild(record: &Record, topology: &Topology, node: &Node) -> Result<()> {
+    let namespace = record.namespace(&node.name);
+    ip_batch(None, &[format!("netns add {namespace}")])?;
+    set_sysctls(record, topology, &node.name)?;
+    let mut plan = Plan::default();
+    plan.add_links(record, topology, node)?;
+    plan.add_routes(record, node);
+    plan.carry_out()?;
+    checksums_in_software(record, topology, node)
+}
+
+/// Sets a node's link up or down. A silent loss is one of the switch, where the interface keeps its carrier.
+pub fn set_link(
+    record: &Record,
+    topology: &Topology,
+    (node, segment): (&Node, &Segment),
+    carries: bool,
+    silent: bool,
+) -> Result<()> {
+    let index = node.links.iter().position(|l| l.segment == segment.name);
+    let index =
+        index.with_context(|| format!("{} has no link to segment {}", node.name, segment.name))?;
+    let (namespace, line) = if silent {
+        ensure!(
+            segment.kind == SegmentKind::Bridge,
+            "segment {} has no switch that could lose a link silently",
+            segment.name
+        );
+        // A port that is no bridge's takes what comes, and has no use for it: the other end keeps its carrier.
+        let port = port_name(&node.name, index);
+        let line = match carries {
+            true => format!("link set {port} master {}", segment.bridge()),
+            false => format!("link set {port} nomaster"),
+        };
+        (segment.switch(), line)
+    } else {
+        let interface = topology.interface(node, &node.links[index])?;
+        let state = if carries { "up" } else { "down" };
+        (node.name.as_str(), format!("link set {interface} {state}"))
+    };
+    ip_batch(Some(&record.namespace(namespace)), &[line])
 }
 
 fn needs_switch(segment: &Segment) -> bool {
@@ -84,23 +150,36 @@ impl Plan {
         }
         // Routes last: their gateways must be on a link by then.
         for node in &topology.nodes {
-            let lines = plan.inside.entry(record.namespace(&node.name)).or_default();
-            lines.extend(
-                node.routes
-                    .iter()
-                    .map(|r| format!("route add {} via {}", r.to, r.via)),
-            );
+            plan.add_routes(record, node);
         }
         Ok(plan)
+    }
+
+    fn carry_out(&self) -> Result<()> {
+        ip_batch(None, &self.cables)?;
+        for (namespace, lines) in &self.inside {
+            ip_batch(Some(namespace), lines)?;
+        }
+        Ok(())
+    }
+
+    fn add_routes(&mut self, record: &Record, node: &Node) {
+        let lines = self.inside.entry(record.namespace(&node.name)).or_default();
+        let routes = node.routes.iter();
+        lines.extend(routes.map(|r| format!("route add {} via {}", r.to, r.via)));
     }
 
     fn add_bridges(&mut self, record: &Record, topology: &Topology) {
         let bridges = topology.segments.iter();
         for segment in bridges.filter(|s| s.kind == SegmentKind::Bridge) {
-            let namespace = record.namespace(segment.node.as_deref().unwrap_or(SWITCHES));
+            let namespace = record.namespace(segment.switch());
             let bridge = segment.bridge();
             let lines = self.inside.entry(namespace).or_default();
-            lines.push(format!("link add {bridge} type bridge mcast_snooping 0"));
+            // Without an address of its own a bridge takes a port's, and another one when that port goes.
+            lines.push(format!(
+                "link add {bridge} address {} type bridge mcast_snooping 0",
+                mac(&record.namespace(segment.switch()), bridge)
+            ));
             lines.push(format!("link set {bridge} up"));
         }
     }
@@ -161,9 +240,10 @@ impl Plan {
             let segment = topology.segment(&link.segment)?;
             let interface = topology.interface(node, link)?;
             if segment.kind == SegmentKind::Bridge && !segment.is_owned_by(&node.name) {
-                let switch = record.namespace(segment.node.as_deref().unwrap_or(SWITCHES));
+                let switch = record.namespace(segment.switch());
                 let port = port_name(&node.name, index);
-                self.cables.push(format!("link add {interface} netns {namespace} type veth peer name {port} netns {switch}"));
+                let mac = mac(&namespace, &interface);
+                self.cables.push(format!("link add {interface} address {mac} netns {namespace} type veth peer name {port} netns {switch}"));
                 let lines = self.inside.entry(switch).or_default();
                 lines.push(format!("link set {port} master {} up", segment.bridge()));
             }
@@ -174,6 +254,16 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// The address of an interface, of those that everybody may use (IEEE 802, the bit "locally administered"): the same
+/// when its node is built anew, as a host has the same one after a reboot.
+fn mac(namespace: &str, interface: &str) -> String {
+    let mut hash = DefaultHasher::new();
+    (namespace, interface).hash(&mut hash);
+    let bytes = hash.finish().to_be_bytes();
+    let others = bytes[..5].iter().map(|b| format!(":{b:02x}"));
+    format!("02{}", others.collect::<String>())
 }
 
 /// Packets that are tunnelled or proxied in software need finished checksums.

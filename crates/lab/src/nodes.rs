@@ -129,6 +129,19 @@ pub(crate) fn restart(record: &mut Record, node: &str) -> Result<Identity> {
     start(record, node, &member.name, member.command)
 }
 
+/// Starts programs of a node again, in the order of the topology, each when the one before it is ready.
+pub(crate) fn start_again(record: &mut Record, node: &Node, programs: &[&Process]) -> Result<()> {
+    let dir = record.node_dir(&node.name).display().to_string();
+    for program in programs {
+        // One that ended may have left it behind.
+        if let Some(file) = &program.ready_file {
+            fs::remove_file(file.replace("{dir}", &dir)).ok();
+        }
+        start_program(record, node, program).with_context(|| program.name.clone())?;
+    }
+    Ok(())
+}
+
 fn wait_until_ready(
     record: &Record,
     node: &str,

@@ -1,7 +1,7 @@
 //! Processes that a lab started: found again by pid **and** start time, so that a recycled pid is never hit.
 
 use anyhow::{Context, Result};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -60,7 +60,7 @@ impl Identity {
 
     /// Sends a signal, if this very process still runs.
     pub fn signal(self, signal: Signal) -> bool {
-        self.is_alive() && kill(Pid::from_raw(self.pid), signal).is_ok()
+        self.is_alive() && signal::kill(Pid::from_raw(self.pid), signal).is_ok()
     }
 
     /// Resident memory in bytes.
@@ -82,6 +82,12 @@ pub fn stop(processes: &BTreeSet<Identity>) {
         processes.iter().for_each(|p| _ = p.signal(Signal::SIGKILL));
         wait_for(STOP_TIMEOUT, all_gone);
     }
+}
+
+/// Ends processes at once, and waits until they are gone.
+pub fn kill(processes: &BTreeSet<Identity>) {
+    processes.iter().for_each(|p| _ = p.signal(Signal::SIGKILL));
+    wait_for(STOP_TIMEOUT, || processes.iter().all(|p| !p.is_alive()));
 }
 
 /// Waits for a condition; false when it did not come true in time.

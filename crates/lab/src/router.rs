@@ -141,6 +141,15 @@ fn bird(file: String) -> Process {
     }
 }
 
+/// Names of the programs that make a router, or of the one that speaks BGP; BIRD is a single one.
+pub(crate) fn programs(kind: RouterKind, bgp_alone: bool) -> &'static [&'static str] {
+    match kind {
+        RouterKind::Frr if bgp_alone => &["bgpd"],
+        RouterKind::Frr => FRR_DAEMONS,
+        RouterKind::Bird => &["bird"],
+    }
+}
+
 /// A BGP session as the router shows it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Session {

@@ -8,7 +8,8 @@ pub mod run;
 
 mod table;
 
-use crate::topology::Params;
+use crate::member::traffic::ANSWER_TIMEOUT_MS;
+use crate::topology::{Params, one_or_several};
 use anyhow::{Result, bail};
 use serde::Deserialize;
 use std::net::IpAddr;
@@ -32,8 +33,9 @@ pub struct Scenario {
     pub vip: IpAddr,
     /// Node whose kernel routes to the SEs.
     pub router: String,
-    /// Segment between router and SEs.
-    pub segment: String,
+    /// Segment between router and SEs, or a list of them where SEs have several links.
+    #[serde(rename = "segment", deserialize_with = "one_or_several")]
+    pub segments: Vec<String>,
     /// Node that the traffic comes from, unless the mode names others.
     pub client: String,
     /// SEs that have the virtual service when the steps begin; none: one, whichever it is.
@@ -128,6 +130,9 @@ pub struct Traffic {
     pub connections: usize,
     /// Milliseconds between two messages of one.
     pub interval_ms: u64,
+    /// A flow that has no answer for so many seconds is broken.
+    #[serde(default = "answer_timeout_s")]
+    pub answer_timeout_s: u64,
     /// Short connections per second.
     pub short_per_s: u32,
     /// Each step begins with new long-lived connections instead of replacing the broken ones. Where flows break with
@@ -135,7 +140,9 @@ pub struct Traffic {
     #[serde(default)]
     pub fresh_each_step: bool,
     /// Downloads of bodies of known content, all the time.
-    pub downloads: Option<Downloads>,
+    pub downloads: Option<Transfers>,
+    /// Uploads whose checksum the server sends back, all the time.
+    pub uploads: Option<Transfers>,
     /// UDP flows.
     pub datagrams: Option<Datagrams>,
 }
@@ -150,10 +157,14 @@ pub struct Datagrams {
     pub flows: usize,
 }
 
-/// Downloads from `lab member http` through the VIP.
+fn answer_timeout_s() -> u64 {
+    ANSWER_TIMEOUT_MS / 1000
+}
+
+/// Downloads from `lab member http` through the VIP, or uploads to it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Downloads {
+pub struct Transfers {
     /// Port at the VIP.
     pub port: u16,
     /// Under way at any time.
@@ -189,12 +200,22 @@ pub struct Step {
     pub action: Action,
     /// Seconds of traffic after the routes have settled.
     pub observe_s: u64,
+    /// The step begins with new long-lived connections, which the router spreads over the SEs that there are by now.
+    #[serde(default)]
+    pub fresh: bool,
     /// The router that the traffic goes over must not notice the step: it keeps every session and the route as they
     /// are, no flow moves or breaks, no short connection fails.
     #[serde(default)]
     pub undisturbed: bool,
-    /// The SE that dies in the step: the flows that it had break, all of them, and nothing else.
+    /// The SE that dies in the step: the flows that it had break, all of them, and nothing else. The step lasts until they
+    /// have.
     pub dies: Option<String>,
+    /// UDP flows may break, and are counted: SEs are not told of this change of routes, and ask about datagrams after those
+    /// that they know of.
+    #[serde(default)]
+    pub datagrams_may_break: bool,
+    /// The SEs may have sent at most so many packets to each other.
+    pub tunnelled_max: Option<u64>,
     /// The router must have moved at least this share of the flows, else the step proves nothing.
     #[serde(default)]
     pub moved_min_percent: usize,
@@ -251,6 +272,46 @@ pub enum Action {
         /// The node.
         node: String,
     },
+    /// The scenario's router is told to stop and started again: sessions and routes go, and must all come back.
+    RestartRouter {
+        /// Only its BGP daemon, where that is a program of its own (FRR).
+        #[serde(default)]
+        bgp_alone: bool,
+        /// KILL or TERM.
+        signal: SignalName,
+    },
+    /// A whole SE is gone at once: all its links, its process, its namespace. Nothing answers for it.
+    HostDies {
+        /// The node.
+        node: String,
+        /// Its routes must be gone from the FIB within so many seconds.
+        gone_within_s: f64,
+    },
+    /// A host comes back as after a reboot: a new namespace, nothing pinned, what is on disk is there. Its routes must come
+    /// back.
+    HostReturns {
+        /// The node.
+        node: String,
+    },
+    /// An SE loses a link: its next hop must go from the FIB.
+    LinkDown {
+        /// The SE.
+        node: String,
+        /// The link's segment.
+        segment: String,
+        /// The SE's interface keeps its carrier; the switch carries nothing.
+        #[serde(default)]
+        silent: bool,
+        /// The next hop must be gone within so many seconds.
+        gone_within_s: f64,
+    },
+    /// The link is back, however it was lost: its next hop must come back.
+    LinkUp {
+        /// The SE.
+        node: String,
+        /// The link's segment.
+        segment: String,
+    },
     /// Disables an SE through the API: its route must go, its flows stay.
     Drain {
         /// The SE.
@@ -263,6 +324,27 @@ pub enum Action {
     },
     /// A change of an object through the API, and what must follow.
     Edit(Edit),
+}
+
+impl Action {
+    /// True for what befalls hosts, links and the router, in whose table other things count.
+    fn is_event(&self) -> bool {
+        match self {
+            Self::RestartRouter { .. }
+            | Self::HostDies { .. }
+            | Self::HostReturns { .. }
+            | Self::LinkDown { .. }
+            | Self::LinkUp { .. } => true,
+            Self::Hold
+            | Self::ScaleOut { .. }
+            | Self::ScaleIn { .. }
+            | Self::Signal { .. }
+            | Self::Start { .. }
+            | Self::Drain { .. }
+            | Self::Undrain { .. }
+            | Self::Edit(_) => false,
+        }
+    }
 }
 
 /// A change of an object.
@@ -332,6 +414,13 @@ pub enum SignalName {
 }
 
 impl SignalName {
+    fn ends(self) -> bool {
+        match self {
+            Self::Kill | Self::Term => true,
+            Self::Stop | Self::Cont => false,
+        }
+    }
+
     fn signal(self) -> nix::sys::signal::Signal {
         use nix::sys::signal::Signal;
         match self {
@@ -373,6 +462,17 @@ mod tests {
         clients = ["plain", "client"]
         vip = "fd00:100::1"
         found_by = ["hint", "probe"]"#;
+
+    #[test]
+    fn one_segment_or_several_may_be_named() {
+        assert_eq!(scenario("").segments, ["se"]);
+        let text = r#"kind = "link_down"
+            node = "se-1"
+            segment = "se-a"
+            gone_within_s = 1.0"#;
+        let action: Action = toml::from_str(text).unwrap();
+        assert!(action.is_event() && !Action::Hold.is_event());
+    }
 
     #[test]
     fn a_scenario_without_modes_is_run_as_it_is() {

@@ -13,8 +13,8 @@ use std::{fs, iter};
 
 mod link;
 
-pub(crate) use link::member_name;
 pub use link::{Link, Route, Segment, SegmentKind};
+pub(crate) use link::{member_name, one_or_several};
 
 mod embedded {
     include!(concat!(env!("OUT_DIR"), "/topologies.rs"));

@@ -1,11 +1,13 @@
 //! `lab member http`: a server of large bodies of known content, and what its clients have to know of it.
 //!
 //! `GET /SEED/BYTES` answers with so many bytes that follow from the seed. The client makes the same bytes and compares:
-//! one that is wrong, missing or of another download is noticed where it stands. One task per connection, ended by it.
+//! one that is wrong, missing or of another download is noticed where it stands. `PUT /BYTES` takes so many bytes, and
+//! answers twice: with 100 before the first byte, so that the client knows which SE the server sees, and with 200 and the
+//! checksum of what came after the last one. One task per connection, ended by it.
 
 use anyhow::{Context, Result};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -18,6 +20,8 @@ const HEAD_LEN_MAX: usize = 2048;
 const CHUNK_LEN: usize = 64 << 10;
 /// The header in which the server says whom it sees: the SE.
 const SEEN: &str = "X-Seen";
+/// The header with the checksum of an upload.
+const CHECKSUM: &str = "X-Checksum";
 
 /// Arguments of `lab member http`.
 #[derive(Debug, clap::Args)]
@@ -54,11 +58,14 @@ pub(super) async fn serve(listener: TcpListener) -> Result<()> {
 
 async fn answer(mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
     let head = read_head(&mut stream).await?;
+    let seen = peer.ip().to_canonical();
+    if let Some(length) = offered(&head) {
+        return take(stream, seen, length).await;
+    }
     let Some((seed, length)) = requested(&head) else {
         let refusal = "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
         return stream.write_all(refusal.as_bytes()).await;
     };
-    let seen = peer.ip().to_canonical();
     let head = format!(
         "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n{SEEN}: {seen}\r\nConnection: close\r\n\r\n"
     );
@@ -73,6 +80,82 @@ async fn answer(mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
         left -= part as u64;
     }
     stream.shutdown().await
+}
+
+/// Takes an upload, and says what came of it.
+async fn take(mut stream: TcpStream, seen: IpAddr, length: u64) -> io::Result<()> {
+    let head = format!("HTTP/1.1 100 Continue\r\n{SEEN}: {seen}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await?;
+    let mut checksum = Checksum::new();
+    let mut chunk = vec![0; CHUNK_LEN];
+    let mut left = length;
+    while left > 0 {
+        let most = usize::try_from(left).unwrap_or(CHUNK_LEN).min(CHUNK_LEN);
+        let count = stream.read(&mut chunk[..most]).await?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        checksum.add(&chunk[..count]);
+        left -= count as u64;
+    }
+    let checksum = checksum.value();
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{CHECKSUM}: {checksum:016x}\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+/// What a client writes before an upload of so many bytes.
+pub(super) fn offer(length: u64) -> String {
+    format!(
+        "PUT /{length} HTTP/1.1\r\nHost: lab\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
+    )
+}
+
+/// Length in the first line of an upload.
+fn offered(head: &str) -> Option<u64> {
+    let path = head.strip_prefix("PUT /")?.split(' ').next()?;
+    path.parse().ok()
+}
+
+/// What the server says before an upload: whom it sees. Nothing, unless it wants the bytes.
+pub(super) fn invited(head: &str) -> Option<&str> {
+    head.starts_with("HTTP/1.1 100 ")
+        .then(|| header(head, SEEN))?
+}
+
+/// What the server says after an upload: the checksum of what came.
+pub(super) fn confirmed(head: &str) -> Option<u64> {
+    let said = head
+        .starts_with("HTTP/1.1 200 ")
+        .then(|| header(head, CHECKSUM))?;
+    u64::from_str_radix(said?, 16).ok()
+}
+
+fn header<'a>(head: &'a str, wanted: &str) -> Option<&'a str> {
+    let headers = head.lines().skip(1).filter_map(|l| l.split_once(": "));
+    let mut found = headers.filter(|(name, _)| name.eq_ignore_ascii_case(wanted));
+    found.next().map(|(_, value)| value)
+}
+
+/// FNV-1a, 64 bits.
+pub(super) struct Checksum(u64);
+
+impl Checksum {
+    pub(super) fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    pub(super) fn add(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    pub(super) fn value(&self) -> u64 {
+        self.0
+    }
 }
 
 /// What a client writes for so many bytes from a seed.
@@ -111,12 +194,9 @@ pub(super) struct Answer {
 impl Answer {
     /// Nothing, unless it is one that brings a body.
     pub(super) fn parse(head: &str) -> Option<Self> {
-        let mut lines = head.lines();
-        let ok = lines.next()?.split(' ').nth(1) == Some("200");
-        let headers: Vec<_> = lines.filter_map(|l| l.split_once(": ")).collect();
-        let header = |name: &str| headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
-        let length = header("Content-Length")?.1.parse().ok()?;
-        let seen = header(SEEN)?.1.to_owned();
+        let ok = head.lines().next()?.split(' ').nth(1) == Some("200");
+        let length = header(head, "Content-Length")?.parse().ok()?;
+        let seen = header(head, SEEN)?.to_owned();
         ok.then_some(Self { length, seen })
     }
 }
@@ -186,6 +266,30 @@ mod tests {
         assert_eq!(requested(&request(7, 4096)), Some((7, 4096)));
         assert_eq!(requested("GET /7 HTTP/1.1\r\n\r\n"), None);
         assert_eq!(requested("POST /7/1 HTTP/1.1\r\n\r\n"), None);
+    }
+
+    #[test]
+    fn an_upload_is_offered_invited_and_confirmed_in_words_of_their_own() {
+        assert_eq!(offered(&offer(4096)), Some(4096));
+        assert_eq!(offered(&request(7, 4096)), None);
+        let invitation = "HTTP/1.1 100 Continue\r\nX-Seen: 10.20.20.11\r\n\r\n";
+        assert_eq!(invited(invitation), Some("10.20.20.11"));
+        let end = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Checksum: 00000000000000ff\r\n\r\n";
+        assert_eq!(confirmed(end), Some(255));
+        let refusal = end.replace("200 OK", "400 Bad Request");
+        assert_eq!((invited(end), confirmed(&refusal)), (None, None));
+    }
+
+    #[test]
+    fn a_checksum_is_of_the_bytes_and_their_order_and_not_of_the_pieces() {
+        let of = |pieces: &[&[u8]]| {
+            let mut checksum = Checksum::new();
+            pieces.iter().for_each(|p| checksum.add(p));
+            checksum.value()
+        };
+        assert_eq!(of(&[b"abc"]), of(&[b"a", b"bc"]));
+        assert_ne!(of(&[b"abc"]), of(&[b"acb"]));
+        assert_ne!(of(&[b"abc"]), of(&[b"ab"]));
     }
 
     #[test]

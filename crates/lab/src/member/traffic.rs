@@ -4,11 +4,11 @@
 //!  stdin ─thread─▶ orders ─▶ main task ──▶ stdout: a report each 200 ms, a reply per order
 //!                              │ owns
 //!            ┌─────────────────┼───────────────┬───────────────┐
-//!      long-lived × N     short × R/s     downloads × M     pacer (starts the short ones)
+//!      long-lived × N     short × R/s   down- and uploads × M   pacer (starts the short ones)
 //!            └───── all share Books, on one thread ────────────┘
 //! ```
 //! All tasks live on one thread and share the books; each short one ends with its connection or its deadline,
-//! a long-lived one when its flow breaks, a download follows the one before it. All end with the process. Source
+//! a long-lived one when its flow breaks, a download or upload follows the one before it. All end with the process. Source
 //! ports are handed out in sequence from a random start, so no flow of a run has the 4-tuple of an earlier one.
 
 use super::frame::{Frame, read_banner};
@@ -31,14 +31,16 @@ mod datagram;
 mod download;
 mod histogram;
 mod report;
+mod upload;
 
 use histogram::Histogram;
 pub use report::{EngineShare, Exchange, Failure, Report};
 
 /// Between two reports.
 const REPORT_INTERVAL: Duration = Duration::from_millis(200);
-/// A flow without an answer for so long is broken: longer than any retransmission of a live one in the lab.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// A flow without an answer for so many milliseconds is broken: longer than any retransmission of a live one in the lab,
+/// while the router has a route.
+pub const ANSWER_TIMEOUT_MS: u64 = 3000;
 /// Orders waiting; the scenario waits for each answer, so one is usual.
 const ORDERS_MAX: usize = 16;
 /// Source ports handed out; below are well-known services, above nothing.
@@ -60,6 +62,9 @@ pub struct Args {
     /// Milliseconds between two messages of a long-lived connection.
     #[arg(long, default_value_t = 100)]
     interval_ms: u64,
+    /// A flow without an answer for so long is broken.
+    #[arg(long, default_value_t = ANSWER_TIMEOUT_MS)]
+    answer_timeout_ms: u64,
     /// Keep every exchange of the long-lived connections for the order `exchanges`.
     #[arg(long)]
     keep_exchanges: bool,
@@ -84,6 +89,18 @@ pub struct Args {
     /// Its pace.
     #[arg(long, default_value_t = 2 << 20)]
     download_bytes_per_s: u64,
+    /// Where `lab member http` takes uploads.
+    #[arg(long)]
+    upload_to: Option<SocketAddr>,
+    /// Uploads under way at any time.
+    #[arg(long, default_value_t = 0)]
+    uploads: usize,
+    /// Bytes of each.
+    #[arg(long, default_value_t = 8 << 20)]
+    upload_bytes: u64,
+    /// Its pace.
+    #[arg(long, default_value_t = 2 << 20)]
+    upload_bytes_per_s: u64,
     /// Where `lab member echo` is reached by UDP.
     #[arg(long)]
     datagrams_to: Option<SocketAddr>,
@@ -103,10 +120,11 @@ struct Books {
     exchanges: Vec<Exchange>,
     /// Living long-lived connections: source port and the SE that the server saw.
     flows: BTreeMap<u64, (u16, Option<IpAddr>)>,
-    /// Source ports of downloads under way.
-    downloading: BTreeSet<u16>,
-    /// Source ports of living UDP flows.
-    datagrams: BTreeMap<u64, u16>,
+    /// Downloads and uploads under way: source port, and the SE that the server saw, once it has said so.
+    downloading: BTreeMap<u16, Option<IpAddr>>,
+    uploading: BTreeMap<u16, Option<IpAddr>>,
+    /// Living UDP flows: source port and the SE that the server saw.
+    datagrams: BTreeMap<u64, (u16, Option<IpAddr>)>,
     /// Long-lived connections and UDP flows that are being opened.
     opening: usize,
     /// Ends the long-lived connections, living or not.
@@ -143,6 +161,7 @@ async fn attend(books: Shared, mut orders: mpsc::Receiver<Order>) -> Result<()> 
         spawn_local(pace(Rc::clone(&books)));
     }
     download::start(&books);
+    upload::start(&books);
     let mut reports = interval(REPORT_INTERVAL);
     loop {
         // Cancel safe: both lose nothing when the other is ready first.
@@ -175,6 +194,7 @@ async fn obey(books: &Shared, order: &Order) -> Result<()> {
             datagram::open_missing(books).await;
         }
         "report" => settle(books).await,
+        "flows" => (),
         "exchanges" => {
             let exchanges = &books.borrow().exchanges;
             return say(&json!({ "reply": order.id, "exchanges": exchanges }));
@@ -183,12 +203,9 @@ async fn obey(books: &Shared, order: &Order) -> Result<()> {
             return say(&json!({ "reply": order.id, "error": format!("unknown order {other}") }));
         }
     }
-    let (report, flows) = {
-        let books = books.borrow();
-        let flows: BTreeMap<u16, Option<IpAddr>> = books.flows.values().copied().collect();
-        (books.now(), flows)
-    };
-    say(&json!({ "reply": order.id, "report": report, "flows": flows }))
+    let books = books.borrow();
+    let (report, flows, others) = (books.now(), books.long_lived(), books.others());
+    say(&json!({ "reply": order.id, "report": report, "flows": flows, "others": others }))
 }
 
 /// Opens long-lived connections until there are as many as there should be, and waits until each works or failed.
@@ -208,7 +225,7 @@ async fn open_missing(books: &Shared) {
 /// Waits for the short connections that are under way, so that each is counted where it began.
 async fn settle(books: &Shared) {
     let last = books.borrow().next_flow;
-    let until = Instant::now() + 2 * ANSWER_TIMEOUT;
+    let until = Instant::now() + 2 * books.borrow().patience();
     let under_way = || books.borrow().visits.first().is_some_and(|v| *v <= last);
     while under_way() && Instant::now() < until {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -264,6 +281,8 @@ async fn visit(books: Shared) {
 
 struct Connection {
     stream: TcpStream,
+    /// How long it waits for an answer.
+    patience: Duration,
     port: u16,
     engine: Option<IpAddr>,
 }
@@ -271,10 +290,13 @@ struct Connection {
 impl Connection {
     /// Connects and reads the banner.
     async fn open(books: &Shared) -> Result<Self, Failure> {
-        let target = books.borrow().args.target;
+        let (target, patience) = {
+            let books = books.borrow();
+            (books.args.target, books.patience())
+        };
         let socket = books.borrow_mut().socket(target);
         let (socket, port) = socket.map_err(|e| failure_of(0, None, &e))?;
-        let opened = within(async {
+        let opened = within(patience, async {
             let mut stream = socket.connect(target).await?;
             stream.set_nodelay(true)?;
             let banner = read_banner(&mut stream).await?;
@@ -288,6 +310,7 @@ impl Connection {
         books.borrow_mut().meet(engine);
         Ok(Self {
             stream,
+            patience,
             port,
             engine,
         })
@@ -314,7 +337,7 @@ impl Connection {
         let sent = Instant::now();
         let frame = Frame::new(flow, sequence);
         let stream = &mut self.stream;
-        let answer = within(async {
+        let answer = within(self.patience, async {
             stream.write_all(frame.bytes()).await?;
             Frame::read(stream).await
         });
@@ -331,8 +354,8 @@ impl Connection {
 }
 
 /// Bounds a step of a connection. Cancel safe: a connection is given up after a timeout.
-async fn within<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    timeout(ANSWER_TIMEOUT, step)
+async fn within<T>(patience: Duration, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(patience, step)
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
@@ -346,6 +369,9 @@ fn failure_of(port: u16, engine: Option<IpAddr>, error: &io::Error) -> Failure {
     }
 }
 
+/// The word for what no router had a way for.
+pub const UNREACHABLE: &str = "unreachable";
+
 /// A word for what ended a flow.
 fn reason(error: &io::Error) -> String {
     let word = match error.kind() {
@@ -354,7 +380,7 @@ fn reason(error: &io::Error) -> String {
         io::ErrorKind::UnexpectedEof => "closed",
         io::ErrorKind::TimedOut => "timeout",
         io::ErrorKind::InvalidData => "corrupt",
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "unreachable",
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => UNREACHABLE,
         _ => return error.to_string(),
     };
     word.to_owned()
@@ -369,13 +395,30 @@ impl Books {
             times: Histogram::default(),
             exchanges: Vec::new(),
             flows: BTreeMap::new(),
-            downloading: BTreeSet::new(),
+            downloading: BTreeMap::new(),
+            uploading: BTreeMap::new(),
             datagrams: BTreeMap::new(),
             opening: 0,
             tasks: Vec::new(),
             visits: BTreeSet::new(),
             next_flow: 0,
         }))
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_millis(self.args.answer_timeout_ms)
+    }
+
+    /// Living long-lived connections with the SE of each.
+    fn long_lived(&self) -> BTreeMap<u16, Option<IpAddr>> {
+        self.flows.values().copied().collect()
+    }
+
+    /// The same of UDP flows, downloads and uploads.
+    fn others(&self) -> BTreeMap<u16, Option<IpAddr>> {
+        let transfers = self.downloading.iter().chain(&self.uploading);
+        let transfers = transfers.map(|(port, engine)| (*port, *engine));
+        self.datagrams.values().copied().chain(transfers).collect()
     }
 
     fn new_flow(&mut self) -> u64 {
@@ -461,7 +504,8 @@ impl Books {
     /// From here on everything is counted anew.
     fn mark(&mut self) {
         self.report = Report {
-            download_ports: self.downloading.clone(),
+            download_ports: self.downloading.keys().copied().collect(),
+            upload_ports: self.uploading.keys().copied().collect(),
             ..Report::default()
         };
         self.times = Histogram::default();

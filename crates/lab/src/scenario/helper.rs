@@ -8,8 +8,9 @@ use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-/// The longest that an order may take: opening all connections anew waits for timeouts.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(15);
+/// The longest that an order may take: opening all connections anew waits for timeouts, and so does a report for short
+/// connections under way.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a helper may take to end by itself.
 const END_TIMEOUT: Duration = Duration::from_secs(2);

@@ -52,6 +52,10 @@ pub struct Observation {
     pub lost: BTreeSet<String>,
     /// SEs in the router's kernel FIB at the end.
     pub fib: BTreeSet<String>,
+    /// Next hops there.
+    pub hops: usize,
+    /// Next hops that should be there and are not: links of SEs that announce.
+    pub hops_missing: BTreeSet<IpAddr>,
     /// SEs that were not in the FIB before the step.
     pub new: BTreeSet<String>,
     /// Seconds from each call to its change of the FIB; `None`: it did not happen.
@@ -80,6 +84,10 @@ pub struct Observation {
     pub known: Known,
     /// Packets by verdict in this step, of all SEs.
     pub packets: BTreeMap<String, u64>,
+    /// When the step's action began, wall clock in microseconds.
+    pub began_us: u64,
+    /// How long the router had no route, where it was restarted.
+    pub routeless_s: Option<f64>,
     /// Seconds from the first call to the last.
     pub calls_took_s: f64,
     /// What the step demands of its own.
@@ -101,6 +109,8 @@ pub struct StepResult {
     pub engines: Vec<String>,
     /// SEs that are next hops in the router's kernel.
     pub next_hops: Vec<String>,
+    /// Next hops there: links of those SEs.
+    pub hops: usize,
     /// Share of new connections by SE, 0 to 1.
     pub share: BTreeMap<String, f64>,
     /// The slowest call's seconds from the API to the FIB.
@@ -115,16 +125,28 @@ pub struct StepResult {
     pub found: Found,
     /// Packets by verdict, of all SEs.
     pub packets: BTreeMap<String, u64>,
+    /// Those that went from SE to SE in a tunnel because the owner was known.
+    pub tunnelled: u64,
     /// Those that broke, by the client's check.
     pub flows_broken: usize,
     /// Flows of the SE that died, where one did.
     pub died_with: Option<usize>,
+    /// Seconds until the last of them had ended.
+    pub dead_ended_s: Option<f64>,
+    /// Seconds that the router had no route, where it was restarted.
+    pub routeless_s: Option<f64>,
     /// Downloads that came whole and right.
     pub downloads_ok: u64,
     /// Downloads under way whose packets the router sent to another next hop.
     pub downloads_moved: usize,
     /// Downloads that failed.
     pub downloads_failed: usize,
+    /// Uploads of which the server got every byte.
+    pub uploads_ok: u64,
+    /// Uploads under way whose packets the router sent to another next hop.
+    pub uploads_moved: usize,
+    /// Uploads that failed.
+    pub uploads_failed: usize,
     /// UDP flows at the end of the step.
     pub datagram_flows: usize,
     /// UDP flows that broke.
@@ -175,6 +197,7 @@ fn measure(seen: &Observation) -> StepResult {
         step: seen.step.clone(),
         engines: seen.assigned.difference(&seen.lost).cloned().collect(),
         next_hops: seen.fib.iter().cloned().collect(),
+        hops: seen.hops,
         share: seen
             .share
             .iter()
@@ -186,11 +209,17 @@ fn measure(seen: &Observation) -> StepResult {
         flows_moved: seen.moved(seen.owners.keys()),
         found: resiliency::found(seen),
         packets: seen.packets.clone(),
+        tunnelled: resiliency::tunnelled(seen),
         flows_broken: seen.report.broken.len(),
         died_with: resiliency::died_with(seen).map(|flows| flows.len()),
+        dead_ended_s: resiliency::dead_ended_s(seen),
+        routeless_s: seen.routeless_s,
         downloads_ok: seen.report.downloads_ok,
         downloads_moved: seen.moved(&seen.report.download_ports),
         downloads_failed: seen.report.downloads_failed.len(),
+        uploads_ok: seen.report.uploads_ok,
+        uploads_moved: seen.moved(&seen.report.upload_ports),
+        uploads_failed: seen.report.uploads_failed.len(),
         datagram_flows: seen.report.datagram_flows,
         datagrams_broken: seen.report.datagrams_broken.len(),
         broken_reasons,
@@ -224,6 +253,10 @@ fn route_violations(seen: &Observation, bars: &Bars) -> Vec<String> {
             set(&seen.fib),
             set(&expected)
         ));
+    }
+    if expected == seen.fib && !seen.hops_missing.is_empty() {
+        let missing: Vec<_> = seen.hops_missing.iter().map(IpAddr::to_string).collect();
+        violations.push(format!("the FIB has no next hop {}", missing.join(", ")));
     }
     for (index, took) in seen.api_to_fib_s.iter().enumerate() {
         match took {
@@ -285,10 +318,15 @@ fn flow_violations(seen: &Observation, none_breaks: bool) -> Vec<String> {
     if seen.report.exchanges == 0 && seen.connections > 0 {
         violations.push("no message was exchanged".to_owned());
     }
+    let datagrams_broken = match seen.rules.datagrams_may_break {
+        true => &Vec::new(),
+        false => &seen.report.datagrams_broken,
+    };
     for (kind, failures) in [
         ("flow", &seen.report.broken),
         ("download", &seen.report.downloads_failed),
-        ("UDP flow", &seen.report.datagrams_broken),
+        ("upload", &seen.report.uploads_failed),
+        ("UDP flow", datagrams_broken),
         ("short connection", &seen.report.short_failures),
     ] {
         let why = if none_breaks {
@@ -297,7 +335,7 @@ fn flow_violations(seen: &Observation, none_breaks: bool) -> Vec<String> {
             "although the router moved nothing"
         };
         let excused = |f: &&Failure| match none_breaks {
-            true => resiliency::is_of_the_dead(seen, f),
+            true => resiliency::is_of_the_dead(seen, f) || resiliency::has_no_route(seen, f),
             false => is_explained(seen, f),
         };
         let unexplained: Vec<_> = failures.iter().filter(|f| !excused(f)).collect();

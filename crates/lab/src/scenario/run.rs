@@ -3,7 +3,7 @@
 use super::fib::{NextHops, Watch};
 use super::helper::Helper;
 use super::judge::{Calm, Flow, Observation, Rules, StepResult, judge};
-use super::table::FlowRow;
+use super::table::{EventRow, FlowRow};
 use super::{Action, Direction, LogLine, Scenario, Step};
 use crate::control::{Control, VirtualService};
 use crate::lifecycle::{self, UpOptions};
@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 mod clients;
 mod drain;
 mod edit;
+mod events;
 mod ways;
 
 use clients::{Clients, Lives};
@@ -76,6 +77,9 @@ pub struct Outcome {
     pub engine_idle_rss_mib: Option<f64>,
     /// The bar for it.
     pub engine_idle_rss_bar_mib: Option<u64>,
+    /// True where the steps are about hosts, links and the router: the table shows what counts there.
+    #[serde(skip)]
+    events: bool,
     /// Steps.
     pub steps: Vec<StepResult>,
     /// True when everything held.
@@ -163,12 +167,13 @@ fn show(outcomes: &[Outcome]) {
 fn show_one(outcome: &Outcome) {
     let format = cli::output::format();
     let steps = &outcome.steps;
+    if let Some(mode) = &outcome.mode {
+        cli::out!("{}, mode {mode}:", outcome.scenario);
+    }
+    let rows = steps.iter().cloned();
     match &outcome.mode {
-        Some(mode) => {
-            cli::out!("{}, mode {mode}:", outcome.scenario);
-            let rows: Vec<_> = steps.iter().cloned().map(FlowRow).collect();
-            table::print(&rows, format);
-        }
+        _ if outcome.events => table::print(&rows.map(EventRow).collect::<Vec<_>>(), format),
+        Some(_) => table::print(&rows.map(FlowRow).collect::<Vec<_>>(), format),
         None => table::print(steps, format),
     }
     if let (Some(rss), Some(bar)) = (outcome.engine_idle_rss_mib, outcome.engine_idle_rss_bar_mib) {
@@ -203,6 +208,9 @@ struct Runner<'a> {
     engines: BTreeMap<IpAddr, String>,
     engines_by_mac: BTreeMap<String, String>,
     lost: BTreeSet<String>,
+    /// Next hops whose link is lost, and those of them that are lost at the switch.
+    lost_hops: NextHops,
+    silent_losses: NextHops,
     /// SEs that the controller has assigned, as it said last.
     assigned: BTreeSet<String>,
 }
@@ -214,6 +222,8 @@ struct Done {
     called_us: u64,
     /// From the first call to the last.
     calls_took_s: f64,
+    /// How long the router had no route, where it was restarted.
+    routeless_s: Option<f64>,
     violations: Vec<String>,
 }
 
@@ -227,8 +237,8 @@ impl<'a> Runner<'a> {
             .context("the topology names no virtual service")?;
         let service = control.virtual_service(service)?;
         let fib = Watch::start(&record.namespace(&scenario.router), scenario.vip)?;
-        let engines = topology.engines_on(|segment| segment == scenario.segment);
-        let engines_by_mac = macs(record, &topology, &scenario.segment)?;
+        let engines = topology.engines_on(|segment| scenario.segments.iter().any(|s| s == segment));
+        let engines_by_mac = macs(record, &topology, &scenario.segments)?;
         Ok(Self {
             record,
             topology,
@@ -242,6 +252,8 @@ impl<'a> Runner<'a> {
             engines,
             engines_by_mac,
             lost: BTreeSet::new(),
+            lost_hops: NextHops::new(),
+            silent_losses: NextHops::new(),
             assigned: BTreeSet::new(),
         })
     }
@@ -271,6 +283,7 @@ impl<'a> Runner<'a> {
             lab: self.record.id.clone(),
             engine_idle_rss_mib: rss,
             engine_idle_rss_bar_mib: bar,
+            events: self.scenario.steps.iter().any(|s| s.action.is_event()),
             steps,
             passed,
         })
@@ -278,7 +291,7 @@ impl<'a> Runner<'a> {
 
     /// Scales out and in until the virtual service is where the steps begin, whatever the lab did before, and waits
     /// until the routes stand.
-    fn go_to_start(&self) -> Result<()> {
+    fn go_to_start(&mut self) -> Result<()> {
         let placed = self.control.placement(&self.service)?.assigned;
         ensure!(!placed.is_empty(), "the virtual service is placed on no SE");
         let start: BTreeSet<String> = match self.scenario.start.as_slice() {
@@ -296,9 +309,10 @@ impl<'a> Runner<'a> {
             self.control
                 .scale(&self.service, Direction::In, Some(name))?;
         }
-        let settled = self.fib.wait(Instant::now(), SETTLE_TIMEOUT, |hops| {
-            self.names(hops) == start
-        });
+        let wanted = self.hops_of(&start);
+        let settled = self
+            .fib
+            .wait(Instant::now(), SETTLE_TIMEOUT, |hops| *hops == wanted);
         ensure!(
             settled.is_some(),
             "next hops in the FIB are {:?}, the SEs are {start:?}",
@@ -308,6 +322,7 @@ impl<'a> Runner<'a> {
             "the virtual service is on {}",
             start.iter().cloned().collect::<Vec<_>>().join(" ")
         );
+        self.assigned = start;
         Ok(())
     }
 
@@ -328,7 +343,7 @@ impl<'a> Runner<'a> {
         let links = router
             .links
             .iter()
-            .filter(|l| l.segment == self.scenario.segment);
+            .filter(|l| self.scenario.segments.contains(&l.segment));
         let interfaces: Result<Vec<_>> =
             links.map(|l| self.topology.interface(router, l)).collect();
         let exe = nodes::own_binary()?;
@@ -367,7 +382,7 @@ impl<'a> Runner<'a> {
 
     fn step(&mut self, step: &Step) -> Result<StepResult> {
         note!("step {} …", step.name);
-        let fresh = self.scenario.traffic.fresh_each_step;
+        let fresh = step.fresh || self.scenario.traffic.fresh_each_step;
         self.clients()?
             .order(if fresh { "renew" } else { "reopen" })?;
         self.capture("mark")?;
@@ -376,11 +391,17 @@ impl<'a> Runner<'a> {
         let ways = self.ways()?;
         let calm = self.calm_before(step)?;
         let began = Instant::now();
-        let done = self.act(&step.action)?;
+        let mut done = self.act(&step.action)?;
+        self.await_all_hops()?;
         self.clients()?.order("share")?;
         traffic_for(Duration::from_secs(step.observe_s));
+        if let Some(dead) = &step.dies {
+            done.violations.extend(self.await_end_of(dead)?);
+        }
         let mut seen = self.observe(step, &before)?;
         seen.owners = self.owners(&lives);
+        seen.began_us = done.called_us;
+        seen.routeless_s = done.routeless_s;
         seen.first_connection_s = self.first_connections(&seen, done.called_us);
         seen.api_to_fib_s = done.api_to_fib_s;
         seen.calls_took_s = done.calls_took_s;
@@ -390,6 +411,31 @@ impl<'a> Runner<'a> {
         seen.packets = ways_after.packets_since(&ways);
         (seen.known_before, seen.known) = (ways.known, ways_after.known);
         Ok(judge(&seen, &self.scenario.bars))
+    }
+
+    /// Waits until the router has the route over every link that is there. It is no error when it does not: what was seen at
+    /// the end of the step is judged.
+    fn await_all_hops(&mut self) -> Result<()> {
+        let wanted = self.all_hops()?;
+        let now = Instant::now();
+        self.fib.wait(now, SETTLE_TIMEOUT, |hops| *hops == wanted);
+        Ok(())
+    }
+
+    /// The next hops that the router should have now.
+    fn all_hops(&mut self) -> Result<NextHops> {
+        let announcing = &self.ask_placement()? - &self.lost;
+        Ok(&self.hops_of(&announcing) - &self.lost_hops)
+    }
+
+    /// The next hops that SEs make, each by all of its links.
+    fn hops_of(&self, names: &BTreeSet<String>) -> NextHops {
+        let of_family = |a: &&IpAddr| a.is_ipv4() == self.scenario.vip.is_ipv4();
+        let named = self
+            .engines
+            .iter()
+            .filter(|(_, name)| names.contains(*name));
+        named.map(|(a, _)| a).filter(of_family).copied().collect()
     }
 
     /// What steering has done so far, in a scenario that is about it.
@@ -447,13 +493,17 @@ impl<'a> Runner<'a> {
         let datagrams = self.scenario.traffic.datagrams.clone();
         let flows: BTreeMap<SocketAddr, Flow> =
             serde_json::from_value(self.capture("snapshot")?["flows"].take())?;
-        let fib = self.names(&self.fib.now());
+        let hops = self.fib.now();
+        let fib = self.names(&hops);
+        let hops_missing = &self.all_hops()? - &hops;
         Ok(Observation {
             step: step.name.clone(),
             assigned: self.ask_placement()?,
             lost: self.lost.clone(),
             new: fib.difference(before).cloned().collect(),
             fib,
+            hops: hops.len(),
+            hops_missing,
             share: self.by_name(&report, |e| e.share),
             connections: self.scenario.traffic.connections,
             datagram_flows: datagrams.as_ref().map_or(0, |d| d.flows),
@@ -468,6 +518,8 @@ impl<'a> Runner<'a> {
                 dies: step.dies.clone(),
                 moved_min_percent: step.moved_min_percent,
                 calls_within_s: step.calls_within_s,
+                datagrams_may_break: step.datagrams_may_break,
+                tunnelled_max: step.tunnelled_max,
                 found_by: self.scenario.mode.as_ref().map(|m| m.found_by.clone()),
             },
             report,
@@ -540,12 +592,25 @@ impl<'a> Runner<'a> {
             Action::Drain { node } => self.drain(node),
             Action::Undrain { node } => self.undrain(node),
             Action::Edit(edit) => self.edit(edit),
+            Action::RestartRouter { bgp_alone, signal } => self.restart_router(*bgp_alone, *signal),
+            Action::HostDies {
+                node,
+                gone_within_s,
+            } => self.host_dies(node, *gone_within_s),
+            Action::HostReturns { node } => self.host_returns(node),
+            Action::LinkDown {
+                node,
+                segment,
+                silent,
+                gone_within_s,
+            } => self.link_down((node.as_str(), segment.as_str()), *silent, *gone_within_s),
+            Action::LinkUp { node, segment } => self.link_up(node, segment),
         }
     }
 
     /// Makes the calls one right after the other, then waits for each one's change of the FIB.
     fn scale(&mut self, direction: Direction, times: usize, named: &[String]) -> Result<Done> {
-        let before = self.fib.now().len();
+        let before = self.names(&self.fib.now()).len();
         let choices: Vec<Option<&str>> = if named.is_empty() {
             vec![None; times]
         } else {
@@ -559,8 +624,8 @@ impl<'a> Runner<'a> {
         let called_us = wall_us(*first);
         let api_to_fib_s = (1..).zip(&called).map(|(count, at)| {
             let reached = self.fib.wait(*at, SETTLE_TIMEOUT, |hops| match direction {
-                Direction::Out => hops.len() >= before + count,
-                Direction::In => hops.len() + count <= before,
+                Direction::Out => self.names(hops).len() >= before + count,
+                Direction::In => self.names(hops).len() + count <= before,
             });
             reached.map(|r| (r - *at).as_secs_f64())
         });
@@ -588,12 +653,19 @@ impl<'a> Runner<'a> {
         };
         let log_from = log.as_ref().map(|l| self.log_text(l).len());
         let member = self.record.processes.iter().rev().find(|p| &p.node == node);
-        let member = member.with_context(|| format!("nothing runs in {node}"))?;
+        let process = member
+            .with_context(|| format!("nothing runs in {node}"))?
+            .identity;
         let at = Instant::now();
         ensure!(
-            member.identity.signal(signal.signal()),
+            process.signal(signal.signal()),
             "the process in {node} is gone already"
         );
+        if self.topology.node(node)?.controller.is_some() && signal.ends() {
+            // It is asked no more from here on, and may not be asked while it ends.
+            let ended = wait_for(SETTLE_TIMEOUT, || !process.is_alive());
+            ensure!(ended, "the controller in {node} does not end");
+        }
         let mut done = Done {
             called_us: wall_us(at),
             ..Done::default()
@@ -753,6 +825,17 @@ fn tell(result: &StepResult) {
         result.short_failed,
         result.short_ok + result.short_failed
     );
+    if let (Some(dead), Some(took_s)) = (result.died_with, result.dead_ended_s) {
+        let reasons: Vec<_> = result
+            .broken_reasons
+            .iter()
+            .map(|(w, n)| format!("{n} {w}"))
+            .collect();
+        note!(
+            "  the {dead} flows of the dead SE ended by themselves ({}), the last one after {took_s:.1} s",
+            reasons.join(", ")
+        );
+    }
     for violation in &result.violations {
         note!("  {violation}");
     }
@@ -763,11 +846,15 @@ fn wall_us(at: Instant) -> u64 {
     now_us() - u64::try_from(at.elapsed().as_micros()).unwrap_or(0)
 }
 
-/// SEs by the MAC address of their interface on the segment.
-fn macs(record: &Record, topology: &Topology, segment: &str) -> Result<BTreeMap<String, String>> {
+/// SEs by the MAC addresses of their interfaces on the segments.
+fn macs(
+    record: &Record,
+    topology: &Topology,
+    segments: &[String],
+) -> Result<BTreeMap<String, String>> {
     let mut macs = BTreeMap::new();
     for node in topology.nodes.iter().filter(|n| n.engine.is_some()) {
-        for link in node.links.iter().filter(|l| l.segment == segment) {
+        for link in node.links.iter().filter(|l| segments.contains(&l.segment)) {
             let interface = topology.interface(node, link)?;
             let shown = crate::command::run(
                 "ip",

@@ -55,13 +55,64 @@ impl Row for FlowRow {
         }),
         Column::wide("API→FIB s", |r| seconds(r.0.api_to_fib_s)),
         Column::wide("REASONS", |r| counts(&r.0.broken_reasons)),
-        Column::wide("PACKETS", |r| {
-            let some = r.0.packets.iter().filter(|(_, count)| **count > 0);
-            let cells: Vec<_> = some.map(|(verdict, n)| format!("{n} {verdict}")).collect();
-            cells.join(", ")
-        }),
+        Column::wide("PACKETS", |r| packets(&r.0)),
         Column::new("HOLDS", |r| holds(&r.0)),
     ];
+}
+
+/// A step of a scenario about hosts, links and the router.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub(super) struct EventRow(pub(super) StepResult);
+
+impl Row for EventRow {
+    const COLUMNS: &'static [Column<Self>] = &[
+        Column::new("STEP", |r| r.0.step.clone()),
+        Column::new("NEXT HOPS", |r| links(&r.0)),
+        Column::new("MOVED", |r| format!("{}/{}", r.0.flows_moved, r.0.flows)),
+        Column::new("HOME", |r| r.0.found.home.to_string()),
+        Column::new("HINT/CACHE/PROBE", |r| {
+            let found = &r.0.found;
+            format!("{}/{}/{}", found.hint, found.cache, found.probe)
+        }),
+        Column::new("TUNNELLED", |r| r.0.tunnelled.to_string()),
+        Column::new("BROKEN", |r| broken(&r.0)),
+        Column::new("NO ROUTE s", |r| seconds(r.0.routeless_s)),
+        Column::new("GAP ms", |r| r.0.longest_gap_ms.to_string()),
+        Column::new("DOWN OK/MOVED/FAILED", |r| {
+            let (ok, moved, failed) = (r.0.downloads_ok, r.0.downloads_moved, r.0.downloads_failed);
+            format!("{ok}/{moved}/{failed}")
+        }),
+        Column::new("UP OK/MOVED/FAILED", |r| {
+            let (ok, moved, failed) = (r.0.uploads_ok, r.0.uploads_moved, r.0.uploads_failed);
+            format!("{ok}/{moved}/{failed}")
+        }),
+        Column::new("SHORT OK/FAILED", |r| {
+            format!("{}/{}", r.0.short_ok, r.0.short_failed)
+        }),
+        Column::new("UDP/BROKEN", |r| {
+            format!("{}/{}", r.0.datagram_flows, r.0.datagrams_broken)
+        }),
+        Column::wide("REASONS", |r| counts(&r.0.broken_reasons)),
+        Column::wide("THE DEAD'S ENDED s", |r| seconds(r.0.dead_ended_s)),
+        Column::wide("PACKETS", |r| packets(&r.0)),
+        Column::new("HOLDS", |r| holds(&r.0)),
+    ];
+}
+
+/// SEs that are next hops, and where they are more than one each, how many next hops that makes.
+fn links(result: &StepResult) -> String {
+    let names = shorten(&result.next_hops);
+    match result.hops == result.next_hops.len() {
+        true => names,
+        false => format!("{names} ({})", result.hops),
+    }
+}
+
+fn packets(result: &StepResult) -> String {
+    let some = result.packets.iter().filter(|(_, count)| **count > 0);
+    let cells: Vec<_> = some.map(|(verdict, n)| format!("{n} {verdict}")).collect();
+    cells.join(", ")
 }
 
 /// Where an SE died, also how many flows it had.

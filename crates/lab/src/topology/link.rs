@@ -49,6 +49,11 @@ impl Segment {
         self.bridge.as_deref().unwrap_or(&self.name)
     }
 
+    /// The node whose namespace a bridge is in.
+    pub fn switch(&self) -> &str {
+        self.node.as_deref().unwrap_or(crate::fabric::SWITCHES)
+    }
+
     /// Number of cables of a port channel.
     pub fn channel_links(&self) -> usize {
         self.links.unwrap_or(CHANNEL_LINKS_DEFAULT)
@@ -159,14 +164,17 @@ impl Route {
     }
 }
 
-fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+/// A text or a list of them.
+pub(crate) fn one_or_several<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<String>, D::Error> {
     struct OneOrSeveral;
 
     impl<'de> Visitor<'de> for OneOrSeveral {
         type Value = Vec<String>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an address with prefix length, or a list of them")
+            f.write_str("a text, or a list of them")
         }
 
         fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {

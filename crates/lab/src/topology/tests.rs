@@ -29,9 +29,22 @@ fn every_embedded_topology_loads_with_its_scenarios_and_objects() {
 
 #[test]
 fn a_scenario_that_is_named_alone_is_looked_for_in_every_topology() {
-    let named = ["scale-out", "peer-changes", "flow-resiliency", "nonsense"];
+    let named = [
+        "scale-out",
+        "peer-changes",
+        "any-order",
+        "link-loss",
+        "nonsense",
+    ];
     let found = named.map(|s| of_scenario(s, "ecmp-5se"));
-    assert_eq!(found, ["ecmp-5se", "two-routers", "ecmp-8se", "ecmp-5se"]);
+    let expected = [
+        "ecmp-5se",
+        "two-routers",
+        "ecmp-8se",
+        "dual-homed",
+        "ecmp-5se",
+    ];
+    assert_eq!(found, expected);
 }
 
 #[test]
@@ -208,7 +221,7 @@ fn a_broken_link_or_route_is_refused_with_its_node_and_the_reason() {
         ),
         broken(
             r#"{ segment = "s", interface = "eth0", address = 7 }"#,
-            &["an address with prefix length, or a list"],
+            &["a text, or a list of them"],
         ),
         broken(
             r#"{ segment = "s", interface = "a-very-long-name" }"#,

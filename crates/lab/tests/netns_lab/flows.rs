@@ -68,6 +68,11 @@ fn a_moved_flow_is_seen_where_it_lives_and_followed_through_both_engines() {
             _ => Ok(()),
         }
     });
+    let steering = json(&id, &["show", "steering", "se-2"]);
+    let attached = &steering[0]["attachments"][0];
+    assert_eq!(attached["hook"], "tc", "{attached}");
+    let reason = attached["reason"].as_str().unwrap();
+    assert!(reason.starts_with("a veth:"), "{reason}");
     let mut next = flows.iter().cycle();
     let trace = wait_for("a flow that was moved", || {
         let flow = next.next().unwrap();

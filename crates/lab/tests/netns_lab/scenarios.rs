@@ -65,6 +65,60 @@ fn peers_come_change_and_go_and_the_traffic_of_another_router_does_not_notice() 
     }
 }
 
+/// A step of a result by its name.
+fn step<'a>(result: &'a Value, name: &str) -> &'a Value {
+    let steps = result["steps"].as_array().unwrap();
+    steps.iter().find(|s| s["step"] == name).expect(name)
+}
+
+/// What the scenario judges is not judged again here, but that the events took place.
+#[test]
+fn no_flow_breaks_when_the_router_restarts_and_only_its_own_when_a_host_dies_without_a_controller()
+{
+    if !can_run() {
+        return;
+    }
+    let result = run("any-order-short", &Lab::new("tany"));
+    let restarted = step(&result, "router restarted");
+    assert!(
+        restarted["routeless_s"].as_f64().unwrap() > 0.0,
+        "{restarted}"
+    );
+    let dead = step(&result, "the host se-5 dies");
+    let number = |field: &str| dead[field].as_u64().unwrap();
+    assert!(number("died_with") > 0, "{dead}");
+    assert_eq!(number("flows_broken"), number("died_with"), "{dead}");
+    for step in result["steps"].as_array().unwrap() {
+        assert_eq!(step["flows"], 200, "{step}");
+    }
+}
+
+/// Alone no packet is tunnelled, which the scenario judges; beside another engine some are, and it is said how many.
+#[test]
+fn flows_of_an_engine_that_loses_a_link_go_on_over_its_other_one() {
+    if !can_run() {
+        return;
+    }
+    let result = run("link-loss-short", &Lab::new("tlnk"));
+    let steps = result["steps"].as_array().unwrap();
+    let hops: Vec<_> = steps.iter().map(|s| s["hops"].as_u64().unwrap()).collect();
+    assert_eq!(hops, [1, 2, 4, 3, 4]);
+    for step in steps {
+        let number = |field: &str| step[field].as_u64().unwrap();
+        assert_eq!(
+            (number("flows"), number("flows_broken")),
+            (200, 0),
+            "{step}"
+        );
+        assert!(
+            number("flows_moved") > 0 && number("uploads_ok") > 0,
+            "{step}"
+        );
+    }
+    assert_eq!(steps[0]["tunnelled"], 0);
+    assert!(steps[3]["tunnelled"].as_u64().unwrap() > 0, "{}", steps[3]);
+}
+
 /// With and without timestamps, in both families; what the scenario judges is not judged again here.
 #[test]
 fn no_flow_breaks_when_engines_come_and_go_and_only_its_own_when_one_dies() {

@@ -1,22 +1,20 @@
 //! UDP flows: each sends a numbered message at its interval, and asks who answered.
 //!
 //! The server says which socket it saw. When that changes, another SE serves the flow, or the same one anew: it is broken,
-//! although every datagram is answered. A datagram may be lost; one that is lost several times in a row is a broken flow.
+//! although every datagram is answered. A datagram may be lost; one that is lost again and again, for as long as a flow waits for an answer, is a broken flow.
 
 use super::super::frame::Frame;
 use super::{Books, Failure, Shared, failure_of};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::task::spawn_local;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// A datagram without an answer for so long is sent again.
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
-/// Sent so often before the flow counts as broken.
-const ATTEMPTS_MAX: u32 = 3;
 /// Longest answer: who was seen, and the message.
 const ANSWER_LEN_MAX: usize = 512;
 
@@ -44,7 +42,8 @@ async fn live(books: Shared, target: SocketAddr) {
     books.borrow_mut().opening -= 1;
     let failure = match opened {
         Ok(opened) => {
-            books.borrow_mut().datagrams.insert(flow, opened.port);
+            let lives = (opened.port, opened.engine());
+            books.borrow_mut().datagrams.insert(flow, lives);
             let failure = opened.converse(&books, flow).await;
             books.borrow_mut().datagrams.remove(&flow);
             failure
@@ -101,16 +100,27 @@ impl Flow {
     async fn ask(&self, books: &Shared, flow: u64, sequence: u64) -> io::Result<String> {
         let frame = Frame::new(flow, sequence);
         let began = Instant::now();
-        for attempt in 0..ATTEMPTS_MAX {
-            books.borrow_mut().report.datagrams_repeated += u64::from(attempt > 0);
-            self.socket.send(frame.bytes()).await?;
-            if let Ok(answer) = timeout(REPEAT_AFTER, self.answer(&frame)).await {
-                let seen = answer?;
-                books.borrow_mut().count_datagram(began.elapsed());
-                return Ok(seen);
+        let until = began + books.borrow().patience();
+        let mut next = began;
+        while next < until {
+            books.borrow_mut().report.datagrams_repeated += u64::from(next > began);
+            next += REPEAT_AFTER;
+            match timeout_at(next, self.try_once(&frame)).await {
+                Ok(Ok(seen)) => {
+                    books.borrow_mut().count_datagram(began.elapsed());
+                    return Ok(seen);
+                }
+                Ok(Err(error)) if is_loss(&error) => sleep_until(next).await,
+                Ok(Err(error)) => return Err(error),
+                Err(_) => (),
             }
         }
         Err(io::ErrorKind::TimedOut.into())
+    }
+
+    async fn try_once(&self, frame: &Frame) -> io::Result<String> {
+        self.socket.send(frame.bytes()).await?;
+        self.answer(frame).await
     }
 
     /// Waits for the answer to this message; late ones to earlier messages are passed over.
@@ -129,11 +139,21 @@ impl Flow {
         }
     }
 
-    fn failure(&self, error: &io::Error) -> Failure {
-        let address = self.seen.rsplit(' ').next();
-        let socket: Option<SocketAddr> = address.and_then(|a| a.parse().ok());
-        failure_of(self.port, socket.map(|s| s.ip().to_canonical()), error)
+    /// The SE whose socket the server saw.
+    fn engine(&self) -> Option<IpAddr> {
+        let socket: SocketAddr = self.seen.rsplit(' ').next()?.parse().ok()?;
+        Some(socket.ip().to_canonical())
     }
+
+    fn failure(&self, error: &io::Error) -> Failure {
+        failure_of(self.port, self.engine(), error)
+    }
+}
+
+/// True for what a router says while it has no route: the datagram is lost, and the flow is not.
+fn is_loss(error: &io::Error) -> bool {
+    use io::ErrorKind::{HostUnreachable, NetworkUnreachable};
+    matches!(error.kind(), HostUnreachable | NetworkUnreachable)
 }
 
 impl Books {

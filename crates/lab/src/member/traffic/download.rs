@@ -46,25 +46,31 @@ async fn one(books: &Shared, target: SocketAddr, seed: u64) -> Result<u16, Failu
     let socket = books.borrow_mut().socket(target);
     let (socket, port) = socket.map_err(|e| failure_of(0, None, &e))?;
     books.borrow_mut().begin_download(port);
-    let mut engine = None;
+    let patience = books.borrow().patience();
     let outcome = async {
         socket.set_recv_buffer_size(RECEIVE_BUFFER_LEN)?;
-        let mut stream = within(socket.connect(target)).await?;
+        let mut stream = within(patience, socket.connect(target)).await?;
         let length = books.borrow().args.download_bytes;
-        within(stream.write_all(request(seed, length).as_bytes())).await?;
-        engine = head(&mut stream, length).await?;
+        let request = request(seed, length);
+        within(patience, stream.write_all(request.as_bytes())).await?;
+        let engine = head(patience, &mut stream, length).await?;
+        books.borrow_mut().downloading.insert(port, engine);
         body(books, &mut stream, seed, length).await
     };
     let result = outcome.await;
-    books.borrow_mut().end_download(port);
+    let engine = books.borrow_mut().downloading.remove(&port).flatten();
     result
         .map(|()| port)
         .map_err(|e| failure_of(port, engine, &e))
 }
 
 /// Reads the head; the SE that the server sees.
-async fn head(stream: &mut TcpStream, length: u64) -> io::Result<Option<IpAddr>> {
-    let head = within(read_head(stream)).await?;
+async fn head(
+    patience: Duration,
+    stream: &mut TcpStream,
+    length: u64,
+) -> io::Result<Option<IpAddr>> {
+    let head = within(patience, read_head(stream)).await?;
     match Answer::parse(&head) {
         Some(answer) if answer.length == length => Ok(answer.seen.parse().ok()),
         _ => Err(io::ErrorKind::InvalidData.into()),
@@ -73,7 +79,10 @@ async fn head(stream: &mut TcpStream, length: u64) -> io::Result<Option<IpAddr>>
 
 /// Reads the body at its pace and compares it.
 async fn body(books: &Shared, stream: &mut TcpStream, seed: u64, length: u64) -> io::Result<()> {
-    let per_s = books.borrow().args.download_bytes_per_s;
+    let (per_s, patience) = {
+        let books = books.borrow();
+        (books.args.download_bytes_per_s, books.patience())
+    };
     let began = Instant::now();
     let mut content = Content::new(seed);
     let (mut read, mut expected) = (vec![0; CHUNK_LEN], vec![0; CHUNK_LEN]);
@@ -81,7 +90,7 @@ async fn body(books: &Shared, stream: &mut TcpStream, seed: u64, length: u64) ->
     while done < length {
         sleep_until(began + Duration::from_secs_f64(done as f64 / per_s as f64)).await;
         let asked = Instant::now();
-        let count = within(stream.read(&mut read)).await?;
+        let count = within(patience, stream.read(&mut read)).await?;
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -97,12 +106,8 @@ async fn body(books: &Shared, stream: &mut TcpStream, seed: u64, length: u64) ->
 
 impl Books {
     fn begin_download(&mut self, port: u16) {
-        self.downloading.insert(port);
+        self.downloading.insert(port, None);
         self.report.download_ports.insert(port);
-    }
-
-    fn end_download(&mut self, port: u16) {
-        self.downloading.remove(&port);
     }
 
     fn count_download(&mut self, result: Result<u16, Failure>) {

@@ -17,7 +17,8 @@ pub struct Report {
     pub exchanges: u64,
     /// Long-lived connections that broke.
     pub broken: Vec<Failure>,
-    /// Longest time that a flow waited: between a message and its answer, or for more of a download. Milliseconds.
+    /// Longest time that a flow waited: between a message and its answer, for more of a download, or until more of an upload was
+    /// taken. Milliseconds.
     pub longest_gap_ms: u64,
     /// Median of the times between a message and its answer, microseconds; of the slowest client.
     pub p50_us: u64,
@@ -37,6 +38,12 @@ pub struct Report {
     pub downloads_failed: Vec<Failure>,
     /// Source ports of downloads that were under way at some time.
     pub download_ports: BTreeSet<u16>,
+    /// Uploads of which the server has got every byte, by its checksum.
+    pub uploads_ok: u64,
+    /// Uploads that failed.
+    pub uploads_failed: Vec<Failure>,
+    /// Source ports of uploads that were under way at some time.
+    pub upload_ports: BTreeSet<u16>,
     /// UDP flows that work, now.
     pub datagram_flows: usize,
     /// Datagrams answered, rightly and by the same socket as before.
@@ -110,6 +117,9 @@ impl Report {
             downloads_ok,
             downloads_failed,
             download_ports,
+            uploads_ok,
+            uploads_failed,
+            upload_ports,
             datagram_flows,
             datagrams,
             datagrams_repeated,
@@ -131,6 +141,9 @@ impl Report {
         self.downloads_ok += downloads_ok;
         self.downloads_failed.extend(downloads_failed);
         self.download_ports.extend(download_ports);
+        self.uploads_ok += uploads_ok;
+        self.uploads_failed.extend(uploads_failed);
+        self.upload_ports.extend(upload_ports);
         self.datagram_flows += datagram_flows;
         self.datagrams += datagrams;
         self.datagrams_repeated += datagrams_repeated;

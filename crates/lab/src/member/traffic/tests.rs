@@ -33,6 +33,7 @@ fn args_for(target: SocketAddr, connections: usize) -> Args {
         target,
         connections,
         interval_ms: 1,
+        answer_timeout_ms: ANSWER_TIMEOUT_MS,
         keep_exchanges: false,
         short_per_s: 0,
         first_port: PORTS.start,
@@ -41,6 +42,10 @@ fn args_for(target: SocketAddr, connections: usize) -> Args {
         downloads: 0,
         download_bytes: 300_000,
         download_bytes_per_s: u64::MAX,
+        upload_to: None,
+        uploads: 0,
+        upload_bytes: 300_000,
+        upload_bytes_per_s: u64::MAX,
         datagrams_to: None,
         datagram_flows: 0,
     }
@@ -196,6 +201,66 @@ fn a_damaged_byte_or_an_early_end_fails_a_download_and_names_the_engine() {
         assert_eq!(failure.engine, Some("127.0.0.1".parse().unwrap()));
         assert!(report.download_ports.contains(&failure.port));
     }
+}
+
+/// One upload at a time over a relay that changes a byte of each body if `damage` says so, until `enough`; the report then.
+fn uploads_of(damage: bool, enough: fn(&Report) -> bool) -> Report {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    LocalSet::new().block_on(&runtime, async move {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = listener.local_addr().unwrap();
+        spawn_local(super::super::http::serve(listener));
+        let between = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = between.local_addr().unwrap();
+        spawn_local(relay_upload(between, server, damage));
+        let args = Args {
+            upload_to: Some(target),
+            uploads: 1,
+            ..args_for(target, 0)
+        };
+        let books = Books::new(args);
+        upload::start(&books);
+        report_once(&books, enough).await
+    })
+}
+
+/// Passes uploads on, byte by byte or with one that is another.
+async fn relay_upload(listener: TcpListener, server: SocketAddr, damage: bool) {
+    use super::super::http::read_head;
+    use tokio::io::AsyncReadExt;
+    while let Ok((mut client, _)) = listener.accept().await {
+        spawn_local(async move {
+            let mut upstream = TcpStream::connect(server).await.unwrap();
+            let offer = read_head(&mut client).await.unwrap();
+            upstream.write_all(offer.as_bytes()).await.unwrap();
+            let invitation = read_head(&mut upstream).await.unwrap();
+            client.write_all(invitation.as_bytes()).await.unwrap();
+            let mut body = vec![0; 300_000];
+            client.read_exact(&mut body).await.unwrap();
+            body[200_000] ^= u8::from(damage);
+            upstream.write_all(&body).await.unwrap();
+            let end = read_head(&mut upstream).await.unwrap();
+            client.write_all(end.as_bytes()).await.ok();
+        });
+    }
+}
+
+#[test]
+fn an_upload_that_came_whole_and_right_counts_with_its_port() {
+    let report = uploads_of(false, |r| r.uploads_ok >= 2);
+    assert_eq!(report.uploads_failed, vec![]);
+    assert!(report.upload_ports.len() >= 2, "{report:?}");
+}
+
+#[test]
+fn a_damaged_byte_fails_an_upload_and_names_the_engine() {
+    let report = uploads_of(true, |r| !r.uploads_failed.is_empty());
+    let failure = &report.uploads_failed[0];
+    assert_eq!((failure.reason.as_str(), report.uploads_ok), ("corrupt", 0));
+    assert_eq!(failure.engine, Some("127.0.0.1".parse().unwrap()));
 }
 
 /// Three UDP flows to an echo server that says it is on another socket from message `moves_at` on, until `enough`.

@@ -1,6 +1,7 @@
 //! What is demanded of flows that the router moves: how their owners were found, and which may break.
 
 use super::{Failure, Flow, Observation, StepResult, Way};
+use crate::member::traffic::UNREACHABLE;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -39,6 +40,10 @@ pub struct Rules {
     pub moved_min_percent: usize,
     /// The calls must have been made within this time.
     pub calls_within_s: Option<f64>,
+    /// UDP flows may break.
+    pub datagrams_may_break: bool,
+    /// SEs may have sent at most so many packets to each other.
+    pub tunnelled_max: Option<u64>,
     /// How owners must be found, and not otherwise; `None`: in whatever way.
     pub found_by: Option<Vec<Way>>,
 }
@@ -118,6 +123,14 @@ pub(super) fn violations(seen: &Observation, result: &StepResult) -> Vec<String>
             seen.calls_took_s
         ));
     }
+    if let Some(most) = rules.tunnelled_max
+        && result.tunnelled > most
+    {
+        violations.push(format!(
+            "{} packet(s) went from SE to SE, at most {most} may",
+            result.tunnelled
+        ));
+    }
     violations.extend(living_of_the_dead(seen));
     violations.extend(wrong_ways(seen, &result.found));
     violations
@@ -152,16 +165,52 @@ fn broken(seen: &Observation) -> BTreeSet<u16> {
     seen.report.broken.iter().map(|f| f.port).collect()
 }
 
-/// True for a flow of the SE that dies in this step: where the client knows no SE yet, the router had sent it there.
-pub(super) fn is_of_the_dead(seen: &Observation, failure: &Failure) -> bool {
-    seen.rules.dies.is_some() && home(seen, failure) == seen.rules.dies.as_ref()
+/// Verdicts of packets that leave for another SE in a tunnel.
+const TUNNEL: &str = "tunnel_";
+
+/// Packets that SEs have sent to each other because they knew the owner.
+pub(super) fn tunnelled(seen: &Observation) -> u64 {
+    let tunnelled = seen.packets.iter().filter(|(v, _)| v.starts_with(TUNNEL));
+    tunnelled.map(|(_, count)| count).sum()
 }
 
-/// The SE that a failed flow lived on.
-fn home<'a>(seen: &'a Observation, failure: &Failure) -> Option<&'a String> {
+/// True for a flow of the SE that dies in this step: where the client knows no SE yet, the router had sent it there at first
+/// or at last.
+pub(super) fn is_of_the_dead(seen: &Observation, failure: &Failure) -> bool {
+    let Some(dead) = &seen.rules.dies else {
+        return false;
+    };
+    if let Some(home) = known_home(seen, failure) {
+        return home == dead;
+    }
+    let flow = seen.flows.get(&failure.port);
+    let at_dead = |mac: &String| seen.engines_by_mac.get(mac) == Some(dead);
+    flow.is_some_and(|f| at_dead(&f.from) || at_dead(&f.to))
+}
+
+/// True for what cannot begin while the router has no route, and says so. What lives hears that too, and goes on.
+pub(super) fn has_no_route(seen: &Observation, failure: &Failure) -> bool {
+    let began = known_home(seen, failure).is_some();
+    seen.routeless_s.is_some() && failure.reason == UNREACHABLE && !began
+}
+
+/// Seconds until the last flow of the SE that died had ended, as its client saw it.
+pub(super) fn dead_ended_s(seen: &Observation) -> Option<f64> {
+    let dead = died_with(seen)?;
+    let its = seen.report.broken.iter().filter(|f| dead.contains(&f.port));
+    let last_us = its.map(|f| f.t_us).max()?;
+    Some(last_us.saturating_sub(seen.began_us) as f64 / 1e6)
+}
+
+/// The SE that a failed flow lived on, if its client had heard of it.
+fn known_home<'a>(seen: &'a Observation, failure: &Failure) -> Option<&'a String> {
     let named = failure.engine.and_then(|a| seen.engines_by_address.get(&a));
-    let owner = named.or_else(|| seen.owners.get(&failure.port));
-    owner.or_else(|| {
+    named.or_else(|| seen.owners.get(&failure.port))
+}
+
+/// The same, or where the router sent it last.
+fn home<'a>(seen: &'a Observation, failure: &Failure) -> Option<&'a String> {
+    known_home(seen, failure).or_else(|| {
         let flow = seen.flows.get(&failure.port)?;
         seen.engines_by_mac.get(&flow.to)
     })

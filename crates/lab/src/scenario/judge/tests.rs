@@ -1,5 +1,5 @@
 use super::*;
-use crate::member::traffic::EngineShare;
+use crate::member::traffic::{EngineShare, UNREACHABLE};
 
 const BARS: Bars = Bars {
     fib_s: 1.0,
@@ -277,7 +277,7 @@ fn rehashed() -> Observation {
             moved_min_percent: 20,
             calls_within_s: Some(1.0),
             found_by: Some(vec![Way::Hint, Way::Probe]),
-            dies: None,
+            ..Rules::default()
         },
         ..scaled_out()
     }
@@ -510,4 +510,102 @@ fn udp_flows_that_break_or_are_missing_are_violations() {
         &udp(1, vec![failure(60)]),
         "1 UDP flow(s) failed and none may",
     );
+    let where_they_may = rehash_violations(|seen| {
+        seen.rules.datagrams_may_break = true;
+        seen.report.datagrams_broken = vec![failure(60)];
+    });
+    assert_eq!(where_they_may, Vec::<String>::new());
+}
+
+#[test]
+fn a_link_that_is_missing_in_the_fib_is_a_violation_although_its_se_is_there() {
+    let missing = |seen: &mut Observation| _ = seen.hops_missing.insert([10, 12, 0, 11].into());
+    one(
+        &rehash_violations(missing),
+        "the FIB has no next hop 10.12.0.11",
+    );
+}
+
+#[test]
+fn packets_from_se_to_se_are_counted_and_bounded_where_a_step_says_so() {
+    let packets = BTreeMap::from([
+        ("tunnel_hint", 9),
+        ("tunnel_cache", 2),
+        ("local_socket", 50),
+    ]);
+    let counted = |most| {
+        rehash_violations(|seen| {
+            seen.packets = packets.iter().map(|(v, n)| ((*v).to_owned(), *n)).collect();
+            seen.rules.tunnelled_max = most;
+        })
+    };
+    assert_eq!(counted(None), Vec::<String>::new());
+    assert_eq!(counted(Some(11)), Vec::<String>::new());
+    one(
+        &counted(Some(10)),
+        "11 packet(s) went from SE to SE, at most 10 may",
+    );
+}
+
+#[test]
+fn an_upload_that_fails_is_a_violation() {
+    let fails = |seen: &mut Observation| seen.report.uploads_failed.push(failure(60));
+    one(&rehash_violations(fails), "1 upload(s) failed and none may");
+}
+
+#[test]
+fn what_cannot_begin_while_the_router_has_no_route_is_excused_and_what_lives_is_not() {
+    let unreachable = |port| Failure {
+        reason: UNREACHABLE.into(),
+        ..failure(port)
+    };
+    let fails = |routeless_s, failure: Failure| {
+        rehash_violations(|seen| {
+            seen.routeless_s = routeless_s;
+            seen.report.short_failures.push(failure);
+        })
+    };
+    assert_eq!(fails(Some(1.0), unreachable(60)), Vec::<String>::new());
+    one(
+        &fails(None, unreachable(60)),
+        "1 short connection(s) failed",
+    );
+    one(
+        &fails(Some(1.0), failure(60)),
+        "1 short connection(s) failed",
+    );
+    one(
+        &fails(Some(1.0), unreachable(51)),
+        "1 short connection(s) failed",
+    );
+}
+
+/// A client that gets no answer sends again, and the router sends that to another SE.
+#[test]
+fn what_began_at_the_se_that_dies_is_its_own_wherever_it_was_sent_last() {
+    let dies = |began: &'static str| {
+        rehash_violations(|seen| {
+            seen.rules.dies = Some("se-1".into());
+            seen.report.broken = vec![failure(1), failure(51)];
+            let mut flow = seen.flows[&1].clone();
+            began.clone_into(&mut flow.from);
+            seen.flows.insert(60, flow);
+            seen.report.short_failures.push(failure(60));
+        })
+    };
+    assert_eq!(dies("a"), Vec::<String>::new());
+    one(&dies("b"), "1 short connection(s) failed");
+}
+
+#[test]
+fn it_is_said_when_the_last_flow_of_the_dead_ended() {
+    let mut seen = rehashed();
+    seen.began_us = 1_000_000;
+    seen.rules.dies = Some("se-1".into());
+    let at = |port, t_us| Failure {
+        t_us,
+        ..failure(port)
+    };
+    seen.report.broken = vec![at(1, 1_200_000), at(51, 16_000_000)];
+    assert_eq!(judge(&seen, &STRICT).dead_ended_s, Some(15.0));
 }

@@ -59,6 +59,18 @@ impl Clients {
         Ok(lives)
     }
 
+    /// True while a flow, a download or an upload lives on this SE, or begins and nobody knows where.
+    pub(super) fn have_any_on(&mut self, is_it: impl Fn(IpAddr) -> bool) -> Result<bool> {
+        let mut any = false;
+        for mut reply in self.order("flows")? {
+            for kind in ["flows", "others"] {
+                let lives: Lives = serde_json::from_value(reply[kind].take())?;
+                any |= lives.values().any(|engine| engine.is_none_or(&is_it));
+            }
+        }
+        Ok(any)
+    }
+
     /// What they have counted since, together.
     pub(super) fn report(&mut self) -> Result<Report> {
         let mut all = Report::default();
@@ -87,8 +99,10 @@ fn arguments(scenario: &Scenario, ports: &Range<u16>, index: usize, of: usize) -
         connections,
         interval_ms,
         short_per_s,
+        answer_timeout_s,
         fresh_each_step: _,
         downloads,
+        uploads,
         datagrams,
     } = &scenario.traffic;
     let at_vip = |port: u16| SocketAddr::new(scenario.vip, port);
@@ -99,6 +113,7 @@ fn arguments(scenario: &Scenario, ports: &Range<u16>, index: usize, of: usize) -
         format!("--target={}", at_vip(*port)),
         format!("--connections={connections}"),
         format!("--interval-ms={interval_ms}"),
+        format!("--answer-timeout-ms={}", answer_timeout_s * 1000),
         format!("--short-per-s={short}"),
         format!("--first-port={}", ports.start),
         format!("--end-port={}", ports.end),
@@ -110,6 +125,15 @@ fn arguments(scenario: &Scenario, ports: &Range<u16>, index: usize, of: usize) -
             format!("--downloads={concurrent}"),
             format!("--download-bytes={}", downloads.bytes),
             format!("--download-bytes-per-s={}", downloads.bytes_per_s),
+        ]);
+    }
+    if let Some(uploads) = uploads {
+        let concurrent = part_of(0..uploads.concurrent, index, of).len();
+        arguments.extend([
+            format!("--upload-to={}", at_vip(uploads.port)),
+            format!("--uploads={concurrent}"),
+            format!("--upload-bytes={}", uploads.bytes),
+            format!("--upload-bytes-per-s={}", uploads.bytes_per_s),
         ]);
     }
     if let Some(datagrams) = datagrams {

@@ -13,8 +13,8 @@ use std::net::IpAddr;
 /// What the programs of all SEs say at a moment.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Ways {
-    /// Packets by verdict, of all of them.
-    packets: BTreeMap<&'static str, u64>,
+    /// Packets by SE and verdict.
+    packets: BTreeMap<(String, &'static str), u64>,
     /// Owners that were found by asking.
     pub(super) known: Known,
 }
@@ -31,7 +31,7 @@ impl Ways {
             let tables = FlowTables::open(&record.bpf_dir().join(name));
             let tables = tables.with_context(|| format!("tables of {name}"))?;
             for (verdict, count) in tables.verdicts()? {
-                *ways.packets.entry(verdict).or_default() += count;
+                ways.packets.insert((name.clone(), verdict), count);
             }
             let found = tables.remote(&|flow| flow.service.ip() == vip, usize::MAX);
             let ports = found.flows.iter().map(|f| f.flow.client.port()).collect();
@@ -40,14 +40,20 @@ impl Ways {
         Ok(ways)
     }
 
-    /// Packets by verdict since an earlier look.
+    /// Packets by verdict since an earlier look, of all SEs.
     pub(super) fn packets_since(&self, before: &Self) -> BTreeMap<String, u64> {
-        let since = |verdict: &&'static str, count: u64| {
-            count.saturating_sub(before.packets.get(verdict).copied().unwrap_or_default())
-        };
-        let all = self.packets.iter();
-        all.map(|(verdict, count)| ((*verdict).to_owned(), since(verdict, *count)))
-            .collect()
+        let mut since: BTreeMap<String, u64> = BTreeMap::new();
+        for (counter, count) in &self.packets {
+            let before = before.packets.get(counter).copied().unwrap_or_default();
+            // A host that came back counts from zero.
+            let more = if *count < before {
+                *count
+            } else {
+                *count - before
+            };
+            *since.entry(counter.1.to_owned()).or_default() += more;
+        }
+        since
     }
 }
 
@@ -56,8 +62,9 @@ mod tests {
     use super::*;
 
     fn ways(probes: u64) -> Ways {
+        let of = |name: &str, count| ((name.to_owned(), "probe"), count);
         Ways {
-            packets: BTreeMap::from([("probe", probes)]),
+            packets: BTreeMap::from([of("se-1", probes), of("se-2", 2)]),
             ..Ways::default()
         }
     }
@@ -65,6 +72,7 @@ mod tests {
     #[test]
     fn packets_of_a_step_are_the_difference() {
         assert_eq!(ways(7).packets_since(&ways(3))["probe"], 4);
-        assert_eq!(ways(7).packets_since(&Ways::default())["probe"], 7);
+        assert_eq!(ways(7).packets_since(&Ways::default())["probe"], 9);
+        assert_eq!(ways(1).packets_since(&ways(7))["probe"], 1, "it came back");
     }
 }
