@@ -122,17 +122,33 @@ static __always_inline bool take(__u64 *tat, __u64 now, __u64 cost, __u64 burst)
 	return false;
 }
 
+/* What `take` refuses. */
+static __always_inline bool is_spent(const __u64 *tat, __u64 now, __u64 burst)
+{
+	__u64 full = *tat;
+
+	return full > now && full - now > burst;
+}
+
+static __always_inline void share_of(const struct packet *p, __u32 group, struct share_key *key)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	key->group = group;
+	key->network = p->flow.client;
+	if (p->family == 4)
+		key->network.low &= bpf_cpu_to_be64(~0xffULL);
+	else {
+		key->network.high &= bpf_cpu_to_be64(~0xffULL);
+		key->network.low = 0;
+	}
+}
+
 static __always_inline bool take_share(const struct packet *p, __u32 group, __u64 now, __u64 cost, __u64 burst)
 {
-	struct share_key key = { .group = group, .network = p->flow.client };
+	struct share_key key;
 	__u64 *tat, fresh = now + cost;
 
-	if (p->family == 4)
-		key.network.low &= bpf_cpu_to_be64(~0xffULL);
-	else {
-		key.network.high &= bpf_cpu_to_be64(~0xffULL);
-		key.network.low = 0;
-	}
+	share_of(p, group, &key);
 	tat = bpf_map_lookup_elem(&shares, &key);
 	if (tat)
 		return take(tat, now, cost, burst);
@@ -140,18 +156,50 @@ static __always_inline bool take_share(const struct packet *p, __u32 group, __u6
 	return true;
 }
 
+static __always_inline __u64 *find_budget(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&budget, &zero);
+}
+
+/* How much of the budget a packet may draw on. */
+static __always_inline __u64 burst_for(const struct packet *p, const struct settings *set)
+{
+	bool last = p->tcp_flags & (TCP_RST | TCP_FIN) || p->error || p->fragment == FRAGMENT_LATER;
+
+	return last ? set->burst_ns / 2 : set->burst_ns;
+}
+
 /* So many copies within the budget? An eighth of it is the most that one network may have of a group. */
 static __always_inline bool may_copy(const struct packet *p, __u32 group, const struct settings *set, __u64 now, __u32 copies)
 {
-	__u32 zero = 0;
-	__u64 *tat = bpf_map_lookup_elem(&budget, &zero);
-	__u64 cost = set->copy_ns * copies, burst = set->burst_ns;
+	__u64 *tat = find_budget();
+	__u64 cost = set->copy_ns * copies, burst = burst_for(p, set);
 
-	if (p->tcp_flags & (TCP_RST | TCP_FIN) || p->error || p->fragment == FRAGMENT_LATER)
-		burst /= 2;
 	if (!tat || !take_share(p, group, now, cost * 8, burst))
 		return false;
 	return take(tat, now, cost * (p->segments + 1), burst);
+}
+
+/* Whether `may_copy` would say no. If it would say yes, nothing is taken; if no, the network pays what it would pay there:
+ * its share, also where nothing is left for anybody. */
+static __always_inline bool may_not_copy(const struct packet *p, __u32 group, const struct settings *set, __u64 now,
+					 __u32 copies)
+{
+	__u64 *tat = find_budget(), *share;
+	__u64 burst = burst_for(p, set);
+	struct share_key key;
+
+	if (!tat)
+		return false;
+	if (is_spent(tat, now, burst)) {
+		take_share(p, group, now, set->copy_ns * copies * 8, burst);
+		return true;
+	}
+	share_of(p, group, &key);
+	share = bpf_map_lookup_elem(&shares, &key);
+	return share && is_spent(share, now, burst);
 }
 
 static __always_inline __u32 bits(__u64 x)
@@ -175,6 +223,39 @@ static __always_inline bool is_about(const struct question *q, const struct pack
 	return q->seq == p->seq && q->ack == p->ack && age < ttl;
 }
 
+/* What is known of the question about a packet. */
+struct asked {
+	struct question *question;
+	__u64 denied, age;
+	bool same, open;
+};
+
+static __always_inline void find_question(const struct packet *p, __u64 now, struct asked *a)
+{
+	struct question *q = bpf_map_lookup_elem(&questions, &p->flow);
+
+	a->question = q;
+	a->age = q ? now - q->last_ns : 0;
+	a->same = q && is_about(q, p, a->age);
+	a->open = q && a->age < QUESTION_TTL_NS;
+	a->denied = a->same ? q->denied : 0;
+}
+
+/* V_PROBE: it may be asked now, if the budget allows it. */
+static __always_inline enum verdict unasked(const struct packet *p, const struct place *at, const struct asked *a)
+{
+	const struct settings *set = at->settings;
+	const struct group *g = at->group;
+
+	if (!(at->service->flags & SERVICE_PROBES) || !g->live)
+		return V_LOCAL_NONE;
+	if (!(g->live & ~a->denied))
+		return V_LOCAL_DENIED;
+	if (a->open && a->question && (a->age < set->retry_ns || a->question->probes > set->retries))
+		return a->age < set->retry_ns || p->flow.protocol == PROTO_TCP ? V_DROP_ASKED : V_LOCAL_NEW;
+	return V_PROBE;
+}
+
 /* Section 1, step 8. `returner`: the member that has returned the packet, plus one. */
 static __noinline int ask(const struct packet *p, const struct place *at, __u8 returner, struct decision *d)
 {
@@ -182,31 +263,29 @@ static __noinline int ask(const struct packet *p, const struct place *at, __u8 r
 	const struct settings *set = at->settings;
 	const struct group *g = at->group;
 	__u64 now = bpf_ktime_get_ns();
-	struct question *q = bpf_map_lookup_elem(&questions, &p->flow);
 	struct question next = { .last_ns = now, .seq = p->seq, .ack = p->ack, .probes = 1 };
-	__u64 denied = returner ? bit(returner - 1) : 0, age = q ? now - q->last_ns : 0;
-	bool same = q && is_about(q, p, age), open = q && age < QUESTION_TTL_NS;
+	struct asked a;
+	enum verdict v;
 
-	if (same) {
-		__sync_fetch_and_or(&q->denied, denied);
-		denied |= q->denied;
+	find_question(p, now, &a);
+	if (returner) {
+		a.denied |= bit(returner - 1);
+		if (a.same && a.question)
+			__sync_fetch_and_or(&a.question->denied, bit(returner - 1));
 	}
-	if (!(s->flags & SERVICE_PROBES) || !g->live)
-		return V_LOCAL_NONE;
-	if (!(g->live & ~denied))
-		return V_LOCAL_DENIED;
-	if (open && (age < set->retry_ns || q->probes > set->retries))
-		return age < set->retry_ns || p->flow.protocol == PROTO_TCP ? V_DROP_ASKED : V_LOCAL_NEW;
-	if (!may_copy(p, s->group, set, now, bits(g->live & ~denied)))
+	v = unasked(p, at, &a);
+	if (v != V_PROBE)
+		return v;
+	if (!may_copy(p, s->group, set, now, bits(g->live & ~a.denied)))
 		return V_DROP_BUDGET;
-	next.number = same ? q->number : bpf_get_prandom_u32() % 0x3fff + 1;
-	next.denied = denied;
-	if (open)
-		next.probes += q->probes;
-	if (q && g->live & ~q->denied)
+	next.number = a.same && a.question ? a.question->number : bpf_get_prandom_u32() % 0x3fff + 1;
+	next.denied = a.denied;
+	if (a.open && a.question)
+		next.probes += a.question->probes;
+	if (a.question && g->live & ~a.question->denied)
 		count(V_PROBE_TIMEOUT);
 	bpf_map_update_elem(&questions, &p->flow, &next, BPF_ANY);
-	d->copies = g->live & ~denied;
+	d->copies = g->live & ~a.denied;
 	d->number = next.number;
 	tell(now, &p->flow, s->group, V_PROBE, next.probes, next.number);
 	return V_PROBE;
@@ -220,6 +299,22 @@ static __always_inline void count_flow(__u16 peer)
 
 	if (n)
 		n->flows += 1;
+}
+
+/* Whether `ask` would have the packet dropped, without asking; V_PASS: it would not. */
+static __always_inline enum verdict refused(const struct packet *p, const struct place *at)
+{
+	__u64 now = bpf_ktime_get_ns();
+	struct asked a;
+	enum verdict v;
+
+	find_question(p, now, &a);
+	v = unasked(p, at, &a);
+	if (v == V_DROP_ASKED)
+		return v;
+	if (v == V_PROBE && may_not_copy(p, at->service->group, at->settings, now, bits(at->group->live & ~a.denied)))
+		return V_DROP_BUDGET;
+	return V_PASS;
 }
 
 static __always_inline enum verdict to_member(const struct group *g, __u8 id, enum verdict v, struct decision *d)
@@ -316,27 +411,32 @@ static __always_inline bool remembered(const struct packet *p, const struct grou
 	return true;
 }
 
+/* Section 1, steps 4 and 5; V_PASS: nobody is named. */
+static __always_inline enum verdict named(const struct packet *p, const struct place *at, struct decision *d)
+{
+	__u64 mark = mark_of(at->settings, &p->flow);
+
+	d->check = mark_check(mark);
+	if (hinted(p, at->service, at->group, mark, d))
+		return V_TUNNEL_HINT;
+	return remembered(p, at->group, d) ? V_TUNNEL_CACHE : V_PASS;
+}
+
 /* Section 1, steps 3 to 8. */
 static __noinline int going_on(CTX *ctx, const struct packet *p, const struct place *at, __u8 returner,
 			       struct decision *d)
 {
-	const struct service *s = at->service;
-	const struct settings *set = at->settings;
-	const struct group *g = at->group;
 	enum found found = find_tcp(ctx, p);
-	__u64 mark;
+	enum verdict v;
 
 	if (found == SOCKET_FITS)
 		return V_LOCAL_SOCKET;
-	mark = mark_of(set, &p->flow);
-	d->check = mark_check(mark);
-	if (hinted(p, s, g, mark, d))
-		return V_TUNNEL_HINT;
-	if (remembered(p, g, d))
-		return V_TUNNEL_CACHE;
+	v = named(p, at, d);
+	if (v != V_PASS)
+		return v;
 	if (answers_cookie(ctx, p, found))
 		return V_LOCAL_COOKIE;
-	if (found == SOCKET_NONE && !g->live)
+	if (found == SOCKET_NONE && !at->group->live)
 		return V_LOCAL_NONE;
 	return ask(p, at, returner, d);
 }

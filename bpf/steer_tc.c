@@ -16,6 +16,7 @@
 #include "parse.h"
 #include "mark.h"
 #include "socket.h"
+#include "glance.h"
 #include "decide.h"
 #include "message.h"
 #include "too_big.h"
@@ -313,32 +314,6 @@ static __always_inline int chain(const struct packet *p)
 		return TC_ACT_UNSPEC;
 	remember_fragment(p, V_DROP_HEADERS, 0);
 	return drop(V_DROP_HEADERS);
-}
-
-/* The service of a TCP packet without options and extension headers, before it is read in full: most packets have none.
- * False: it has none. A glance that tells nothing leaves `s` alone. */
-static __always_inline bool glance(struct __sk_buff *skb, bool v6, struct service **s)
-{
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	struct ipv4_header *ip4 = data + ETH_LEN;
-	struct ipv6_header *ip6 = data + ETH_LEN;
-	struct service_key key;
-	__be16 *ports = v6 ? (void *)(ip6 + 1) : (void *)(ip4 + 1);
-
-	if ((void *)(ports + 2) > end)
-		return true;
-	if (v6) {
-		if (ip6->next != PROTO_TCP)
-			return true;
-		key.vip = ip6->destination;
-	} else {
-		if (ip4->version_ihl != 0x45 || ip4->protocol != PROTO_TCP || ip4->frag_off & bpf_htons(0x3fff))
-			return true;
-		map_v4(&key.vip, ip4->destination);
-	}
-	key.end = SERVICE_END(ports[1], PROTO_TCP);
-	*s = bpf_map_lookup_elem(&services, &key);
-	return *s;
 }
 
 SEC("classifier")

@@ -2,49 +2,7 @@
  * Tunnel packets on a socket buffer: docs/dev/steering.md, section 3. */
 #pragma once
 
-enum kind { KIND_DATA = 1, KIND_PROBE = 2, KIND_RETURN = 3 };
-
-static __always_inline __u16 word_of(enum kind kind, __u16 value)
-{
-	return kind << 14 | (value & 0x3fff);
-}
-
-/* DSCP and ECN are those of the packet inside (RFC 6040 section 4.1, normal mode). */
-static __always_inline void outer_v4(struct ipv4_header *ip, const struct peer *to, __u8 tos, __u16 len, __u16 word)
-{
-	/* In numbers, as their sum is of numbers (RFC 1071): all words but its own. */
-	__u32 from = bpf_ntohl(to->local4), dest = bpf_ntohl(to->remote4);
-	__u32 sum = (0x4500 | tos) + len + word + 0x4000 + (TUNNEL_TTL << 8 | PROTO_IPIP) + (from >> 16) +
-		    (from & 0xffff) + (dest >> 16) + (dest & 0xffff);
-
-	ip->version_ihl = 0x45;
-	ip->tos = tos;
-	ip->total_len = bpf_htons(len);
-	ip->id = bpf_htons(word);
-	ip->frag_off = bpf_htons(0x4000);
-	ip->ttl = TUNNEL_TTL;
-	ip->protocol = PROTO_IPIP;
-	ip->source = to->local4;
-	ip->destination = to->remote4;
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	ip->check = bpf_htons(~sum);
-}
-
-static __always_inline void outer_v6(struct ipv6_header *ip, const struct peer *to, __u8 tos, __u16 len, __u16 word)
-{
-	ip->version_class_label = bpf_htonl(6U << 28 | (__u32)tos << 20 | (__u32)word << 4);
-	ip->payload_len = bpf_htons(len);
-	ip->next = PROTO_IP6IP6;
-	ip->hop_limit = TUNNEL_TTL;
-	ip->source = to->local6;
-	ip->destination = to->remote6;
-}
-
-static __always_inline __u16 capped(__u32 len)
-{
-	return len > 65535 ? 65535 : len;
-}
+#include "outer.h"
 
 /* Only what is to be segmented on its way out needs to be marked as encapsulated. */
 static __always_inline __u64 room_flags(const struct __sk_buff *skb, __u64 encapsulated)
@@ -97,7 +55,6 @@ static __noinline int tunnel(struct __sk_buff *skb, const struct packet *p, __u1
 {
 	__u32 key = peer, len = skb->len;
 	struct peer *to = bpf_map_lookup_elem(&peers, &key);
-	struct peer_counters *n;
 
 	if (!to || !(p->family == 4 ? to->ifindex4 : to->ifindex6))
 		return drop(V_DROP_FAMILY);
@@ -108,11 +65,7 @@ static __noinline int tunnel(struct __sk_buff *skb, const struct packet *p, __u1
 	}
 	if (encap(skb, p, to, word))
 		return drop(V_DROP_ROOM);
-	n = bpf_map_lookup_elem(&tunnelled, &key);
-	if (n) {
-		n->packets += 1;
-		n->bytes += len;
-	}
+	count_tunnelled(key, len);
 	skb->mark = 0;
 	return send_to(to, p->family);
 }

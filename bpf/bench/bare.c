@@ -83,9 +83,8 @@ static __always_inline int put_back(struct __sk_buff *skb, const struct control 
 	return skb->len > c->len ? take_off(skb) : put_on(skb, &c->outer);
 }
 
-static __always_inline int write_at(struct __sk_buff *skb, const struct control *c, const struct flow *f, __u32 at)
+static __always_inline int write_into(void *data, void *end, const struct control *c, const struct flow *f, __u32 at)
 {
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct iphdr *ip = data + at;
 	struct tcphdr *tcp = (void *)(ip + 1);
 	__be32 *options = (void *)(tcp + 1);
@@ -96,6 +95,11 @@ static __always_inline int write_at(struct __sk_buff *skb, const struct control 
 	tcp->source = f->port;
 	options[2] = f->tsecr & c->tsecr_mask;
 	return 0;
+}
+
+static __always_inline int write_at(struct __sk_buff *skb, const struct control *c, const struct flow *f, __u32 at)
+{
+	return write_into((void *)(long)skb->data, (void *)(long)skb->data_end, c, f, at);
 }
 
 SEC("classifier")
@@ -353,6 +357,78 @@ SEC("xdp")
 int xdp_nothing(struct xdp_md *ctx __attribute__((unused)))
 {
 	return XDP_PASS;
+}
+
+/* The same driver for a program of native XDP, which takes no tail calls from one that knows no fragments. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 8);
+	__uint(key_size, 4);
+	__uint(value_size, 4);
+} front_targets SEC(".maps");
+
+/* The outer header goes; the Ethernet header was in front of it. */
+static __always_inline int front_off(struct xdp_md *ctx)
+{
+	void *data, *end;
+	struct ethhdr *eth;
+
+	if (bpf_xdp_adjust_head(ctx, OUTER_LEN))
+		return -1;
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	eth = data;
+	if ((void *)(eth + 1) > end)
+		return -1;
+	__builtin_memset(eth, 0, 2 * ETH_ALEN);
+	eth->h_proto = bpf_htons(ETH_P_IP);
+	return 0;
+}
+
+SEC("xdp.frags")
+int front_driver(struct xdp_md *ctx)
+{
+	__u32 zero = 0, at;
+	struct control *c = bpf_map_lookup_elem(&control, &zero);
+	struct flow *f;
+
+	if (!c || (bpf_xdp_get_buff_len(ctx) != c->len && front_off(ctx)))
+		return XDP_ABORTED;
+	at = c->next++ & c->mask;
+	f = bpf_map_lookup_elem(&flows, &at);
+	if (!f || write_into((void *)(long)ctx->data, (void *)(long)ctx->data_end, c, f, ETH_HLEN))
+		return XDP_ABORTED;
+	bpf_tail_call(ctx, &front_targets, c->target);
+	return XDP_ABORTED;
+}
+
+SEC("xdp.frags")
+int front_nothing(struct xdp_md *ctx __attribute__((unused)))
+{
+	return XDP_PASS;
+}
+
+static __always_inline int front_times(struct xdp_md *ctx, int times)
+{
+	if (bpf_xdp_adjust_head(ctx, -(TIMES * (int)OUTER_LEN)) ||
+	    bpf_xdp_adjust_head(ctx, (TIMES - times) * (int)OUTER_LEN))
+		return XDP_ABORTED;
+	for (int i = 0; i < times; i++)
+		if (front_off(ctx))
+			return XDP_ABORTED;
+	return XDP_PASS;
+}
+
+SEC("xdp.frags")
+int front_off_once(struct xdp_md *ctx)
+{
+	return front_times(ctx, 1);
+}
+
+SEC("xdp.frags")
+int front_off_often(struct xdp_md *ctx)
+{
+	return front_times(ctx, TIMES);
 }
 
 /* Helpers that only GPL programs may call. */

@@ -11,4 +11,5 @@ mod bpf;
 
 fn main() {
     bpf::compile("steer_tc");
+    bpf::compile("steer_xdp");
 }

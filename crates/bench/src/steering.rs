@@ -12,7 +12,7 @@ mod table;
 
 use anyhow::{Result, ensure};
 use cli::output::Format;
-use driver::{Driver, FLOWS_MAX, Packets, Target};
+use driver::{Driver, FLOWS_MAX, Front, Packets, Target};
 use ground::Ground;
 use std::collections::BTreeMap;
 
@@ -56,6 +56,10 @@ enum Case {
     Cache,
     Decapsulate,
     Forged,
+    FrontNotOurs,
+    FrontHint,
+    FrontCache,
+    FrontForged,
     Xdp,
     Vip,
     Socket,
@@ -77,7 +81,7 @@ struct Recipe {
 }
 
 impl Case {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 19] = [
         Self::NotOurs,
         Self::Established,
         Self::Hint,
@@ -85,6 +89,10 @@ impl Case {
         Self::Cache,
         Self::Decapsulate,
         Self::Forged,
+        Self::FrontNotOurs,
+        Self::FrontHint,
+        Self::FrontCache,
+        Self::FrontForged,
         Self::Vip,
         Self::Socket,
         Self::Encap,
@@ -104,6 +112,10 @@ impl Case {
             Self::Cache => "cache -> tunnel",
             Self::Decapsulate => "decapsulate, local",
             Self::Forged => "forged ACK, over budget",
+            Self::FrontNotOurs => "native XDP: not ours at all",
+            Self::FrontHint => "native XDP: hint -> tunnel",
+            Self::FrontCache => "native XDP: cache -> tunnel",
+            Self::FrontForged => "native XDP: forged ACK, over budget",
             Self::Vip => "bare: parse + VIP lookup",
             Self::Socket => "bare: socket lookup, established",
             Self::Encap => "bare: encapsulation",
@@ -136,6 +148,7 @@ impl Case {
             Self::SocketEncap => bare(Target::SocketEncap, Packets::Hinted, false),
             Self::SocketEncapBeside => bare(Target::SocketEncap, Packets::Hinted, true),
             Self::LruEncap => bare(Target::LruEncap, Packets::Cached, false),
+            Self::FrontNotOurs | Self::FrontHint | Self::FrontCache | Self::FrontForged => None,
             Self::Xdp | Self::Driver => None,
         }?;
         Some(Recipe {
@@ -145,6 +158,16 @@ impl Case {
             beside,
         })
     }
+}
+
+impl Case {
+    /// Of native XDP: what it is shown, and the counter that counts each packet.
+    const FRONT: [(Self, Packets, Option<&'static str>); 4] = [
+        (Self::FrontNotOurs, Packets::Foreign, None),
+        (Self::FrontHint, Packets::Hinted, Some("tunnel_hint")),
+        (Self::FrontCache, Packets::Cached, Some("tunnel_cache")),
+        (Self::FrontForged, Packets::Forged, Some("drop_budget")),
+    ];
 }
 
 /// Nanoseconds by case and number of flows, one per round.
@@ -184,8 +207,9 @@ struct Bench {
 
 impl Bench {
     fn new() -> Result<Self> {
-        let ground = Ground::new(CACHE)?;
-        let driver = Driver::new(ground.steering.program()?)?;
+        let mut ground = Ground::new(CACHE)?;
+        let front = ground.steering.program_in_front()?.try_clone()?;
+        let driver = Driver::new(ground.steering.program()?, &front)?;
         Ok(Self {
             ground,
             driver,
@@ -255,6 +279,7 @@ impl Bench {
         if !beside {
             costs.push((Case::Driver, driver));
             costs.push((Case::Xdp, self.driver.xdp_tx(repeat)?));
+            costs.extend(self.front(repeat)?);
         }
         for case in Case::ALL {
             let Some(recipe) = case.recipe().filter(|r| r.beside == beside) else {
@@ -267,6 +292,36 @@ impl Bench {
                 _ => put_back.on,
             };
             costs.push((case, took.ns - driver - back));
+        }
+        Ok(costs)
+    }
+
+    /// Native XDP, less what its own driver costs, and putting back where the frame has grown.
+    fn front(&mut self, repeat: u32) -> Result<Vec<(Case, f64)>> {
+        let least = repeat.min(u32::try_from(PACKETS_LEAST)?);
+        let mut bare = |target, repeat| self.driver.run_front(target, Packets::Hinted, repeat);
+        let driver = bare(Front::Nothing, repeat)?;
+        let off = bare(Front::OffOften, least)? - bare(Front::OffOnce, least)?;
+        let off = off / TIMES_MORE;
+        let mut costs = Vec::new();
+        for (case, packets, verdict) in Case::FRONT {
+            if case == Case::FrontForged {
+                self.spend_budget()?;
+            }
+            let before = self.ground.steering.counters()?.verdicts;
+            let ns = self.driver.run_front(Front::Steer, packets, repeat)?;
+            let after = self.ground.steering.counters()?.verdicts;
+            let counted = verdict.map_or(0, |v| after[v] - before[v]);
+            let wanted = verdict.map_or(0, |_| u64::from(repeat));
+            let all: u64 = after.values().sum::<u64>() - before.values().sum::<u64>();
+            ensure!(
+                // Some are left to tc: one per second and member, and what is asked about.
+                all <= wanted && counted * 100 >= wanted * 98,
+                "{}: {counted} of {repeat} packets were counted as {verdict:?}, {all} in all",
+                case.words()
+            );
+            let grown = matches!(verdict, Some("tunnel_hint" | "tunnel_cache"));
+            costs.push((case, ns - driver - if grown { off } else { 0.0 }));
         }
         Ok(costs)
     }

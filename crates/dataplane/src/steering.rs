@@ -1,18 +1,23 @@
 //! Steering in the kernel: loads the programs of `bpf/`, attaches them to uplinks, and keeps their maps as the
 //! configuration says (docs/dev/steering.md).
 //!
+//! The program at tc ingress does all of it. Native XDP may stand in front, and ends what it can at less cost.
+//!
 //! Programs, maps and links are pinned in a folder on a BPF file system, so that steering goes on without this process.
 //! One that starts again adopts the maps and replaces the program in the links without a gap; [`detach`] removes all.
 
 mod counters;
+mod driver;
 mod fill;
 mod flows;
+mod front;
 mod load;
 mod raw;
 mod watch;
 
 pub use counters::{Counters, Tunnelled};
 pub use flows::{FlowTables, Question, RemoteFlow, RemoteFlows};
+pub use front::{Attach, Attachment, Hook, LOOPBACK_SETTINGS};
 pub use load::{Error, Tried, detach};
 pub use watch::{Event, WATCHED_MAX};
 
@@ -28,6 +33,7 @@ pub struct Steering {
     ebpf: Ebpf,
     dir: PathBuf,
     attached: BTreeSet<String>,
+    front: front::Front,
     places: fill::Places,
     events: watch::Events,
     watching: bool,
@@ -56,7 +62,8 @@ impl Steering {
         Ok(Self {
             events: watch::Events::take(&mut ebpf)?,
             watching: false,
-            attached: load::links(&dir),
+            attached: load::links(&dir, load::TC_PREFIX),
+            front: front::Front::new(&dir, cache),
             ebpf,
             dir,
             places,
@@ -73,7 +80,8 @@ impl Steering {
     ) -> Vec<(String, Error)> {
         let wanted: BTreeSet<String> = interfaces.into_iter().map(str::to_owned).collect();
         for gone in &self.attached - &wanted {
-            load::unlink(&self.dir, &gone);
+            self.front.detach(&self.dir, &gone);
+            load::unlink(&self.dir, load::TC_PREFIX, &gone);
         }
         let mut failed = Vec::new();
         let mut attached = BTreeSet::new();
@@ -85,6 +93,14 @@ impl Steering {
         }
         self.attached = attached;
         failed
+    }
+
+    /// Native XDP in front of the program at tc, on those interfaces where that is attached. It changes what packets cost
+    /// and nothing else; where it may not or cannot be, the reason is said. It needs [`LOOPBACK_SETTINGS`].
+    pub fn attach_in_front(&mut self, wanted: Attach) -> Vec<Attachment> {
+        let interfaces = self.attached.iter();
+        let attach = |interface: &String| self.front.attach(&self.dir, wanted, interface);
+        interfaces.map(attach).collect()
     }
 
     /// Puts a configuration in force. What is new comes before what goes, so that no packet in between meets less than both say.
@@ -133,6 +149,22 @@ impl Steering {
     /// The kernel refuses.
     pub fn try_out(&mut self, frame: &[u8], repeat: u32) -> Result<Tried, Error> {
         load::try_out(&mut self.ebpf, frame, repeat)
+    }
+
+    /// What native XDP would do with this frame if it came in by the interface with this index; as [`Self::try_out`].
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn try_out_in_front(&mut self, frame: &[u8], from: u32) -> Result<Tried, Error> {
+        self.front.try_out(&self.dir, frame, from)
+    }
+
+    /// The program of native XDP, for a driver that calls it. For measurements.
+    ///
+    /// # Errors
+    /// The kernel does not take it.
+    pub fn program_in_front(&mut self) -> Result<&ProgramFd, Error> {
+        self.front.handle(&self.dir)
     }
 
     /// The program itself, for a driver that calls it. For measurements.

@@ -1,6 +1,7 @@
 //! Settings of the process: flags, and a TOML file with the same names; flags win.
 
 use anyhow::{Context as _, bail};
+use dataplane::steering::Attach;
 use proto::join_token::JoinToken;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -48,9 +49,32 @@ pub struct Args {
     /// mounted on it where it is on none [default: /run/evenkeel/bpf]
     #[arg(long, value_name = "DIR")]
     bpf_dir: Option<PathBuf>,
+    /// Where packets meet steering: native XDP where the driver has it and the interface is no veth, else tc (auto); tc
+    /// alone (tc); native XDP wherever it can be, with the reason where it cannot (xdp) [default: auto]
+    #[arg(long, value_name = "HOOK")]
+    steering_attach: Option<SteeringAttach>,
     #[command(subcommand)]
     #[serde(skip)]
     action: Option<Action>,
+}
+
+/// Words of `steering_attach`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum SteeringAttach {
+    Auto,
+    Tc,
+    Xdp,
+}
+
+impl From<SteeringAttach> for Attach {
+    fn from(word: SteeringAttach) -> Self {
+        match word {
+            SteeringAttach::Auto => Self::Auto,
+            SteeringAttach::Tc => Self::Tc,
+            SteeringAttach::Xdp => Self::Xdp,
+        }
+    }
 }
 
 /// What to do instead of running.
@@ -58,6 +82,15 @@ pub struct Args {
 pub(crate) enum Action {
     /// Remove the steering programs that an engine has left in the kernel; connections that were moved to this host break
     Detach,
+}
+
+/// Where an engine leaves something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Folders {
+    /// Pinned programs.
+    pub bpf: PathBuf,
+    /// What it has changed on the host, among other things.
+    pub state: PathBuf,
 }
 
 /// Settings in force.
@@ -72,6 +105,8 @@ pub(crate) struct Settings {
     pub stop_drain: Duration,
     /// Where steering programs are pinned.
     pub bpf_dir: PathBuf,
+    /// And attached.
+    pub steering_attach: Attach,
     join_token_file: Option<PathBuf>,
 }
 
@@ -103,10 +138,7 @@ impl Args {
         Ok(Settings {
             controllers: controllers.into_iter().map(with_port).collect(),
             name,
-            state_dir: self
-                .state_dir
-                .or(file.state_dir)
-                .unwrap_or_else(|| STATE_DIR.into()),
+            state_dir: state_dir(self.state_dir, file.state_dir),
             interfaces: InterfaceFilter {
                 data: list(self.data_interface, file.data_interface),
                 mgmt: list(self.mgmt_interface, file.mgmt_interface),
@@ -117,17 +149,23 @@ impl Args {
                     .unwrap_or(STOP_DRAIN_S),
             ),
             bpf_dir: bpf_dir(self.bpf_dir, file.bpf_dir),
+            steering_attach: (self.steering_attach.or(file.steering_attach))
+                .map_or_else(Attach::default, Into::into),
             join_token_file: self.join_token_file.or(file.join_token_file),
         })
     }
 
-    /// What to do instead of running, and where steering programs are pinned.
-    pub(crate) fn action(&self) -> anyhow::Result<Option<(Action, PathBuf)>> {
+    /// What to do instead of running, and where an engine leaves something.
+    pub(crate) fn action(&self) -> anyhow::Result<Option<(Action, Folders)>> {
         let Some(action) = self.action else {
             return Ok(None);
         };
-        let dir = bpf_dir(self.bpf_dir.clone(), self.file()?.bpf_dir);
-        Ok(Some((action, dir)))
+        let file = self.file()?;
+        let folders = Folders {
+            bpf: bpf_dir(self.bpf_dir.clone(), file.bpf_dir),
+            state: state_dir(self.state_dir.clone(), file.state_dir),
+        };
+        Ok(Some((action, folders)))
     }
 
     fn file(&self) -> anyhow::Result<Self> {
@@ -153,6 +191,10 @@ impl Settings {
         };
         Ok(JoinToken::decode(&text)?)
     }
+}
+
+fn state_dir(flag: Option<PathBuf>, file: Option<PathBuf>) -> PathBuf {
+    flag.or(file).unwrap_or_else(|| STATE_DIR.into())
 }
 
 fn bpf_dir(flag: Option<PathBuf>, file: Option<PathBuf>) -> PathBuf {
@@ -212,5 +254,21 @@ mod tests {
             .expect_err("refused")
             .to_string();
         assert!(error.contains("controller"), "{error}");
+    }
+
+    #[test]
+    fn where_steering_is_attached_is_one_of_three_words() {
+        for (text, expected) in [
+            ("", Attach::Auto),
+            ("steering_attach = \"auto\"", Attach::Auto),
+            ("steering_attach = \"tc\"", Attach::Tc),
+            ("steering_attach = \"xdp\"", Attach::Xdp),
+        ] {
+            let args: Args = toml::from_str(text).expect("one of them");
+            let word = args.steering_attach;
+            assert_eq!(word.map_or_else(Attach::default, Into::into), expected);
+        }
+        let error = toml::from_str::<Args>("steering_attach = \"generic\"").expect_err("refused");
+        assert!(error.to_string().contains("generic"), "{error}");
     }
 }

@@ -38,16 +38,16 @@ mod validate;
 pub use args::Args;
 
 use anyhow::{Context as _, bail};
-use args::{Action, Settings};
+use args::{Action, Folders, Settings};
 use identity::Credentials;
 use last_state::LastState;
 use net::Net;
 use proto::v1::{DesiredState, Report};
 use reconcile::{Actors, Outcome, Stop};
 use report::Observer;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use sysctl::Sysctls;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -63,8 +63,8 @@ const RUNTIME_STOP: Duration = Duration::from_millis(100);
 /// # Errors
 /// It cannot start: a setting, a right or the join is at fault; or it was told to stop a second time.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    if let Some((Action::Detach, dir)) = args.action()? {
-        return detach(&dir);
+    if let Some((Action::Detach, dirs)) = args.action()? {
+        return detach(&dirs);
     }
     let settings = args.settle()?;
     limits::raise_descriptors();
@@ -77,8 +77,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     result
 }
 
-/// Removes what an engine has pinned.
-fn detach(dir: &Path) -> anyhow::Result<()> {
+/// Removes what an engine has pinned, and what it has set for that; what it has set for its traffic is its own to restore.
+fn detach(Folders { bpf: dir, state }: &Folders) -> anyhow::Result<()> {
+    drop(Sysctls::of_loopback(state));
     let was_there = dataplane::steering::detach(dir)
         .with_context(|| format!("cannot remove the steering programs in {}", dir.display()))?;
     tracing::info!(dir = %dir.display(), was_there, "steering programs removed");
@@ -100,27 +101,16 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         Actors::start(net.clone(), &settings.state_dir).context("cannot start the proxy")?;
     let (outcome, outcomes) = watch::channel(Outcome::default());
     let (report, reports) = watch::channel(Report::default());
-    let (plans, steering) = watch::channel(Arc::default());
     let watch = steering::Watch::default();
-    let (heard, liveness) = watch::channel(flow::hello::Liveness::new());
-    let _hellos = Task(tokio::spawn(steering::hello::run(steering.clone(), heard)));
+    let (steering, _steering_tasks) = steer(&settings, &desired, &net, &actors, &watch);
     let observer = Observer::new(&actors, outcomes, steering.clone(), watch.clone());
-    let inputs = steering::Inputs {
-        desired: desired.subscribe(),
-        interfaces: net.interfaces(),
-        bgp: actors.bgp.status(),
-        liveness,
-    };
     let flows = flows::Flows {
         proxy: actors.proxy.clone(),
         plans: steering.clone(),
-        watch: watch.clone(),
+        watch,
         bpf_dir: settings.bpf_dir.clone(),
         se_uuid: String::new(),
     };
-    let kernel = steering::Kernel::new(settings.bpf_dir.clone(), watch);
-    let steering_task = steering::run(inputs, plans, kernel);
-    let _steering_task = Task(tokio::spawn(steering_task));
     let static_routes = static_routes::Inputs {
         desired: desired.subscribe(),
         interfaces: net.interfaces(),
@@ -134,8 +124,13 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         token: token.clone(),
         drain: settings.stop_drain,
     };
+    let nothing_pinned = dataplane::steering::FlowTables::open(&settings.bpf_dir).is_err();
+    let steered = steering::in_force(steering.clone(), generation, nothing_pinned);
     let reconciler = reconcile::run(actors, desired.subscribe(), outcome, stop);
-    let mut reconciler = Task(tokio::spawn(reconciler));
+    let mut reconciler = Task(tokio::spawn(async {
+        steered.await;
+        reconciler.await;
+    }));
     let _observer = Task(tokio::spawn(observer.run(net.clone(), report)));
     let channels = Channels {
         desired,
@@ -162,6 +157,34 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     (&mut static_routes.0).await?;
     tracing::info!("stopped");
     result
+}
+
+/// Steering and the hellos that it follows; the plan that is in force, and the tasks.
+fn steer(
+    settings: &Settings,
+    desired: &watch::Sender<Arc<DesiredState>>,
+    net: &Net,
+    actors: &Actors,
+    watch: &steering::Watch,
+) -> (watch::Receiver<Arc<steering::Plan>>, [Task<()>; 2]) {
+    let (plans, planned) = watch::channel(Arc::default());
+    let (heard, liveness) = watch::channel(flow::hello::Liveness::new());
+    let hellos = steering::hello::run(planned.clone(), heard);
+    let inputs = steering::Inputs {
+        desired: desired.subscribe(),
+        interfaces: net.interfaces(),
+        bgp: actors.bgp.status(),
+        liveness,
+    };
+    let kernel = steering::Kernel::new(
+        settings.bpf_dir.clone(),
+        settings.steering_attach,
+        &settings.state_dir,
+        watch.clone(),
+    );
+    let steering = steering::run(inputs, plans, kernel);
+    let tasks = [Task(tokio::spawn(hellos)), Task(tokio::spawn(steering))];
+    (planned, tasks)
 }
 
 /// What the agent shares with the tasks that act and observe.

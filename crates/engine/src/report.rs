@@ -10,8 +10,8 @@ use crate::steering::{Plan, Watch};
 use flow::Verdict;
 use model::reason::Reason;
 use proto::v1::{
-    BgpSession, EngineStats, HintStats, LearnedRoute, OperState, Pool, PoolStatus, Protocol,
-    Report, ServerStatus, Steering, TunnelledTo, UdpStatus, VerdictCount, Vip, VipStatus,
+    Attachment, BgpSession, EngineStats, HintStats, LearnedRoute, OperState, Pool, PoolStatus,
+    Protocol, Report, ServerStatus, Steering, TunnelledTo, UdpStatus, VerdictCount, Vip, VipStatus,
     VirtualService, VirtualServiceStatus,
 };
 use proxy::{ProxyHandle, Stats, UdpStats};
@@ -121,7 +121,13 @@ fn steering(watch: &Watch) -> Option<Steering> {
         bytes: to.bytes,
         flows: to.flows,
     });
+    let attached = seen.attached.iter().map(|a| Attachment {
+        interface: a.interface.clone(),
+        hook: a.hook.code().into(),
+        reason: a.reason.clone(),
+    });
     Some(Steering {
+        attachments: attached.collect(),
         verdicts: verdicts.collect(),
         tunnelled: tunnelled.collect(),
         probe_copies_per_s: seen.rate.map_or(0, |rate| rate.copies_per_s),

@@ -44,6 +44,26 @@ pub(crate) struct Plan {
 /// After the kernel has refused something.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// Longest wait for the programs of a host that has none; the kernel takes a fifth of a second for them.
+const FIRST_WAIT: Duration = Duration::from_secs(5);
+
+/// Waits, on a host that has just come up and is to serve at once what it has served before, until packets are steered or it
+/// is known why not. Before that, a packet of another engine's flow that the router sends here would be answered with
+/// RST. Where an earlier process has left its programs there is nothing to wait for.
+pub(crate) async fn in_force(
+    mut plans: watch::Receiver<Arc<Plan>>,
+    generation: u64,
+    nothing_pinned: bool,
+) {
+    if !nothing_pinned {
+        return;
+    }
+    let steered = plans.wait_for(|plan| plan.generation >= generation);
+    if tokio::time::timeout(FIRST_WAIT, steered).await.is_err() {
+        tracing::warn!(generation, "steering takes long to begin; not waiting");
+    }
+}
+
 /// What [`run`] follows.
 pub(crate) struct Inputs {
     pub desired: watch::Receiver<Arc<DesiredState>>,
@@ -72,7 +92,7 @@ pub(crate) async fn run(
         flow::hello::judge(&mut new.config, &liveness);
         new.problems.extend(silent(&new.config, &liveness));
         let routes = asking::routes(&inputs.bgp.borrow_and_update());
-        asking.update(&mut new.config, &routes, Instant::now());
+        asking.update(&mut new.config, &routes, &liveness, Instant::now());
         let refused = kernel.steer(&new.config, &links).err();
         if let Some(why) = &refused {
             if told.as_ref() != Some(why) {
@@ -105,7 +125,10 @@ async fn between_plans(
             biased;
             changed = inputs.desired.changed() => return changed.is_ok(),
             Ok(()) = inputs.interfaces.changed() => return true,
-            Ok(()) = inputs.liveness.changed() => return true,
+            Ok(()) = inputs.liveness.changed() => {
+                kernel.on_event();
+                return true;
+            }
             Ok(()) = inputs.bgp.changed() => {
                 if asking::routes(&inputs.bgp.borrow_and_update()) != *routes {
                     kernel.on_event();

@@ -13,6 +13,10 @@ const WANTED: [(&str, &str); 3] = [("arp_ignore", "1"), ("arp_announce", "2"), L
 /// Loose reverse path check (RFC 3704 section 2.4). The kernel uses the larger of "all" and the interface's own, so
 /// 0 here would not help against 1 there, and 0 in both is loose enough.
 const LOOSE: (&str, &str) = ("rp_filter", "2");
+/// What is kept of the settings of data interfaces, in the state folder.
+const INTERFACES: &str = "sysctls.json";
+/// And of those of the loopback interface.
+const LOOPBACK: &str = "sysctls-loopback.json";
 const BOOT_ID: &str = "kernel/random/boot_id";
 
 /// The settings that we changed, by path below /proc/sys, with their value before.
@@ -33,13 +37,17 @@ pub(crate) struct Sysctls {
 impl Sysctls {
     /// Nothing is changed yet; takes over what an engine that was killed had changed since the host booted.
     pub(crate) fn open(state_dir: &Path) -> Self {
-        Self::below(Path::new("/proc/sys"), state_dir)
+        Self::below(Path::new("/proc/sys"), &state_dir.join(INTERFACES))
     }
 
-    fn below(root: &Path, state_dir: &Path) -> Self {
-        let file = state_dir.join("sysctls.json");
+    /// The same for what [`Self::put`] is told of the loopback interface, by another owner.
+    pub(crate) fn of_loopback(state_dir: &Path) -> Self {
+        Self::below(Path::new("/proc/sys"), &state_dir.join(LOOPBACK))
+    }
+
+    fn below(root: &Path, file: &Path) -> Self {
         let boot_id = read(&root.join(BOOT_ID)).unwrap_or_default();
-        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let text = std::fs::read_to_string(file).unwrap_or_default();
         let left: Option<Saved> = serde_json::from_str(&text).ok();
         let saved = left
             .filter(|s| s.boot_id == boot_id)
@@ -49,7 +57,7 @@ impl Sysctls {
             });
         Self {
             root: root.to_owned(),
-            file,
+            file: file.to_owned(),
             saved,
         }
     }
@@ -66,18 +74,30 @@ impl Sysctls {
     fn set(&mut self, interface: &str, name: &str, wanted: &str) {
         let setting = format!("net/ipv4/conf/{interface}/{name}");
         // A dot is part of an interface's name (eth0.10), a slash cannot be.
-        let path = self.root.join(&setting);
-        let Some(before) = read(&path) else { return };
-        if before == wanted || (name == LOOSE.0 && before == "0" && !self.strict_everywhere()) {
+        let before = read(&self.root.join(&setting));
+        if name == LOOSE.0 && before.as_deref() == Some("0") && !self.strict_everywhere() {
             return;
         }
+        self.put(
+            &setting,
+            wanted,
+            "routers may see ARP for the VIP, or clients get no answer",
+        );
+    }
+
+    /// Sets what is below /proc/sys, where it is there and not so; `else_`: what may come of it if that fails.
+    pub(crate) fn put(&mut self, setting: &str, wanted: &str, else_: &str) {
+        let path = self.root.join(setting);
+        let Some(before) = read(&path).filter(|before| before != wanted) else {
+            return;
+        };
         let result = self
-            .keep(setting, before)
+            .keep(setting.to_owned(), before)
             .and_then(|()| Ok(std::fs::write(&path, wanted)?));
         if let Err(error) = result {
             let path = path.display();
             let error = format!("{error:#}");
-            tracing::warn!(%path, wanted, error, "cannot set; routers may see ARP for the VIP, or clients get no answer");
+            tracing::warn!(%path, wanted, error, "cannot set; {else_}");
         }
     }
 
@@ -140,7 +160,7 @@ mod tests {
     #[test]
     fn settings_are_in_force_while_the_engine_runs_and_restored_after() {
         let (root, state) = host("0");
-        let mut sysctls = Sysctls::below(root.path(), state.path());
+        let mut sysctls = Sysctls::below(root.path(), &state.path().join(INTERFACES));
         sysctls.cover(["eth0", "gone"].into_iter());
         assert_eq!(eth0(root.path()), ["1", "2", "0"]);
         drop(sysctls);
@@ -150,7 +170,7 @@ mod tests {
     #[test]
     fn a_strict_check_for_all_interfaces_is_loosened_on_ours() {
         let (root, state) = host("1");
-        let mut sysctls = Sysctls::below(root.path(), state.path());
+        let mut sysctls = Sysctls::below(root.path(), &state.path().join(INTERFACES));
         sysctls.cover(["eth0"].into_iter());
         assert_eq!(eth0(root.path()), ["1", "2", "2"]);
     }
@@ -158,10 +178,10 @@ mod tests {
     #[test]
     fn an_engine_after_one_that_was_killed_restores_what_was_before_both() {
         let (root, state) = host("1");
-        let mut killed = Sysctls::below(root.path(), state.path());
+        let mut killed = Sysctls::below(root.path(), &state.path().join(INTERFACES));
         killed.cover(["eth0"].into_iter());
         std::mem::forget(killed);
-        let mut next = Sysctls::below(root.path(), state.path());
+        let mut next = Sysctls::below(root.path(), &state.path().join(INTERFACES));
         next.cover(["eth0"].into_iter());
         drop(next);
         assert_eq!(eth0(root.path()), ["0", "0", "0"]);
@@ -170,11 +190,27 @@ mod tests {
     #[test]
     fn what_was_kept_before_a_reboot_is_forgotten() {
         let (root, state) = host("0");
-        let mut killed = Sysctls::below(root.path(), state.path());
+        let mut killed = Sysctls::below(root.path(), &state.path().join(INTERFACES));
         killed.cover(["eth0"].into_iter());
         std::mem::forget(killed);
         put(root.path(), BOOT_ID, "boot-2\n");
-        let next = Sysctls::below(root.path(), state.path());
+        let next = Sysctls::below(root.path(), &state.path().join(INTERFACES));
         assert_eq!(next.saved.values, BTreeMap::new());
+    }
+
+    #[test]
+    fn what_was_set_on_the_loopback_interface_is_restored_by_whoever_opens_it_next() {
+        let (root, state) = host("0");
+        let setting = "net/ipv4/conf/lo/forwarding";
+        put(root.path(), setting, "0\n");
+        let file = state.path().join(LOOPBACK);
+        let mut killed = Sysctls::below(root.path(), &file);
+        killed.put(setting, "1", "nothing");
+        killed.put("net/ipv6/conf/lo/forwarding", "1", "there is no IPv6");
+        assert_eq!(read(&root.path().join(setting)).as_deref(), Some("1"));
+        std::mem::forget(killed);
+        drop(Sysctls::below(root.path(), &file));
+        assert_eq!(read(&root.path().join(setting)).as_deref(), Some("0"));
+        assert!(!file.exists());
     }
 }

@@ -1,4 +1,4 @@
-//! Which members are there (`docs/dev/steering.md`, section 8): a hello on every way each [`TICK`], answered by the other
+//! Which members are there (`docs/dev/steering.md`, section 9): a hello on every way each [`TICK`], answered by the other
 //! engine's program. A process that hangs there keeps nobody from answering, and one that hangs here sends none and
 //! judges nobody: what counts is hellos without an answer, not time.
 
@@ -14,7 +14,7 @@ pub const TICK: Duration = Duration::from_millis(100);
 /// So many hellos without an answer: another way is better.
 pub const DOWN_AFTER: u32 = 3;
 
-/// So many, 5 s, on every way: the member is dead, and its flows are reset. A reset cannot be taken back, and until then a
+/// So many, 5 s, on every way, while somebody else answers: the member is dead, and its flows are reset. A reset cannot be taken back, and until then a
 /// packet for a flow of that member is in nobody's way: so this is longer than networks take to heal.
 pub const DEAD_AFTER: u32 = 50;
 
@@ -61,11 +61,16 @@ impl Hellos {
         }
     }
 
-    /// A tick: the number of the hello to be sent on each of these ways now.
+    /// A tick: the number of the hello to be sent on each of these ways now. Where nobody answers, it is we who are cut
+    /// off: nobody gets any deader, and when we are back nobody's flows are reset.
     pub fn tick(&mut self) -> (u16, Vec<Way>) {
         self.number = self.number % VALUE_MASK + 1;
+        let mut states = self.ways.values().flatten().map(|missed| state(*missed));
+        let is_cut_off = !states.any(|state| state == State::Up);
         for missed in self.ways.values_mut().flatten() {
-            *missed = missed.saturating_add(1);
+            if state(*missed) == State::Up || !is_cut_off {
+                *missed = missed.saturating_add(1);
+            }
         }
         (self.number, self.ways.keys().copied().collect())
     }

@@ -302,8 +302,10 @@ async fn an_address_that_is_taken_is_reported_and_tried_again() {
 async fn cut_connections_are_reset_and_the_listener_goes_on() {
     let fixture = Fixture::new(&[echo().await]).await;
     let mut idle = fixture.connect().await;
-    wait_until("the connection is counted", || fixture.vs().open == 1).await;
-    assert!(fixture.vs().oldest.is_some());
+    wait_until("the connection is counted", || {
+        fixture.vs().open == 1 && fixture.vs().oldest.is_some()
+    })
+    .await;
     // Until it reaches the server it does not wait for the command yet.
     idle.write_all(b"x").await.expect("written");
     idle.read_exact(&mut [0]).await.expect("echoed");

@@ -13,6 +13,8 @@ const OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bare.o")
 
 /// `TC_ACT_*`: what the driver answers when it fails itself.
 const STOLEN: u32 = 4;
+/// `enum xdp_action`: the same of the other one.
+const ABORTED: u32 = 0;
 const OUTER_LEN: usize = 20;
 /// Of the client's address in a frame.
 pub(super) const CLIENT_AT: usize = 14 + 12;
@@ -50,6 +52,24 @@ impl Target {
         (Self::OffOften, "off_often"),
         (Self::OnOnce, "on_once"),
         (Self::OnOften, "on_often"),
+    ];
+}
+
+/// A program of native XDP, by its place in that driver's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Front {
+    Nothing,
+    Steer,
+    OffOnce,
+    OffOften,
+}
+
+impl Front {
+    /// Those of the object; [`Self::Steer`] is not.
+    const BARE: [(Self, &'static str); 3] = [
+        (Self::Nothing, "front_nothing"),
+        (Self::OffOnce, "front_off_once"),
+        (Self::OffOften, "front_off_often"),
     ];
 }
 
@@ -141,6 +161,7 @@ pub(super) struct Took {
 pub(super) struct Driver {
     ebpf: Ebpf,
     targets: ProgramArray<MapData>,
+    front_targets: ProgramArray<MapData>,
     flows: Array<MapData, [u32; 4]>,
     control: Array<MapData, [u32; CONTROL_WORDS]>,
     /// How many there are, a power of two.
@@ -149,10 +170,11 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(steer: &ProgramFd) -> Result<Self> {
+    pub(super) fn new(steer: &ProgramFd, front: &ProgramFd) -> Result<Self> {
         let mut ebpf = EbpfLoader::new().load(OBJECT)?;
         let mut driver = Self {
             targets: take(&mut ebpf, "targets")?.try_into()?,
+            front_targets: take(&mut ebpf, "front_targets")?.try_into()?,
             flows: take(&mut ebpf, "flows")?.try_into()?,
             control: take(&mut ebpf, "control")?.try_into()?,
             ebpf,
@@ -166,10 +188,14 @@ impl Driver {
             let program = driver.program(name)?.fd()?.try_clone()?;
             driver.targets.set(target as u32, &program, 0)?;
         }
-        for name in ["xdp_tx", "xdp_nothing"] {
-            let program = driver.ebpf.program_mut(name).context("a program")?;
-            let program: &mut Xdp = program.try_into()?;
-            program.load()?;
+        for name in ["xdp_tx", "xdp_nothing", "front_driver"] {
+            driver.front(name)?.load()?;
+        }
+        driver.front_targets.set(Front::Steer as u32, front, 0)?;
+        for (target, name) in Front::BARE {
+            driver.front(name)?.load()?;
+            let program = driver.program(name)?.fd()?.try_clone()?;
+            driver.front_targets.set(target as u32, &program, 0)?;
         }
         driver.fill_vips()?;
         Ok(driver)
@@ -180,6 +206,11 @@ impl Driver {
     }
 
     fn classifier(&mut self, name: &str) -> Result<&mut SchedClassifier> {
+        let program = self.ebpf.program_mut(name);
+        Ok(program.with_context(|| name.to_owned())?.try_into()?)
+    }
+
+    fn front(&mut self, name: &str) -> Result<&mut Xdp> {
         let program = self.ebpf.program_mut(name);
         Ok(program.with_context(|| name.to_owned())?.try_into()?)
     }
@@ -216,7 +247,7 @@ impl Driver {
     /// So many packets, beginning where the last run ended.
     pub(super) fn run(&mut self, target: Target, packets: Packets, repeat: u32) -> Result<Took> {
         let frame = packets.frame();
-        self.control.set(0, self.words(target, packets), 0)?;
+        self.control.set(0, self.words(target as u32, packets), 0)?;
         self.next = self.next.wrapping_add(repeat);
         let program: &SchedClassifier = self.program("driver")?.try_into()?;
         let mut after = [0; 256];
@@ -239,13 +270,42 @@ impl Driver {
         })
     }
 
-    fn words(&self, target: Target, packets: Packets) -> [u32; CONTROL_WORDS] {
+    /// The same with a program of native XDP.
+    pub(super) fn run_front(
+        &mut self,
+        target: Front,
+        packets: Packets,
+        repeat: u32,
+    ) -> Result<f64> {
+        let frame = packets.frame();
+        self.control.set(0, self.words(target as u32, packets), 0)?;
+        self.next = self.next.wrapping_add(repeat);
+        let program: &Xdp = self.program("front_driver")?.try_into()?;
+        let (mut after, context) = ([0; 256], context(frame.len()));
+        let options = TestRunOptions {
+            data_in: Some(&frame),
+            data_out: Some(&mut after),
+            ctx_in: Some(&context),
+            repeat,
+            ..TestRunOptions::default()
+        };
+        let start = cpu_time()?;
+        let done = program.test_run(options)?;
+        let took = cpu_time()?.saturating_sub(start);
+        ensure!(
+            done.return_value != ABORTED,
+            "the driver of bpf/bench/bare.c failed on {target:?} in front"
+        );
+        Ok(took.as_secs_f64() * 1e9 / f64::from(repeat))
+    }
+
+    fn words(&self, target: u32, packets: Packets) -> [u32; CONTROL_WORDS] {
         let frame = packets.frame();
         let mut words = [0; CONTROL_WORDS];
         words[..7].copy_from_slice(&[
             self.next,
             u32::try_from(self.number - 1).expect("at most FLOWS_MAX"),
-            target as u32,
+            target,
             u32::try_from(frame.len()).expect("a short frame"),
             (packets == Packets::Tunnelled).into(),
             (packets == Packets::Forged).into(),
@@ -282,6 +342,15 @@ impl Driver {
         let took = cpu_time()?.saturating_sub(start);
         Ok(took.as_secs_f64() * 1e9 / f64::from(repeat))
     }
+}
+
+/// `struct xdp_md`: the end of the frame, and the interface that it comes from.
+fn context(len: usize) -> [u8; 24] {
+    let mut context = [0; 24];
+    let len = u32::try_from(len).expect("a short frame");
+    context[4..8].copy_from_slice(&len.to_ne_bytes());
+    context[12..16].copy_from_slice(&ground::UPLINK.to_ne_bytes());
+    context
 }
 
 /// What the kernel's scheduler has given to us: another process in between does not count.

@@ -2,7 +2,7 @@
 
 use crate::net::run;
 use anyhow::{Context, Result, bail, ensure};
-use dataplane::steering::Steering;
+use dataplane::steering::{LOOPBACK_SETTINGS, Steering};
 use flow::config::MessageKey;
 use flow::key::Protocol;
 use flow::mark::{HintKey, Mark};
@@ -35,6 +35,8 @@ pub(super) const FORGED: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 4);
 const VIPS: [Ipv4Addr; 4] = [LOCAL, HINTED, CACHED, FORGED];
 /// More VIPs that nothing is sent to: an engine has some hundreds of them.
 const OTHER_VIPS: u8 = 250;
+/// Index of the interface that the members are behind; native XDP sends back only by the one that a frame came from.
+pub(super) const UPLINK: u32 = 77;
 /// A full group; we are one of them.
 const MEMBERS: u8 = 32;
 const OUR_ID: u8 = 1;
@@ -152,13 +154,29 @@ fn stay_on_one_cpu() -> Result<()> {
     sched_setaffinity(Pid::from_raw(0), &cpus).context("cannot stay on one processor")
 }
 
-/// Everything is at home on the loopback interface: test-run sends nothing.
+/// Everything is at home on the loopback interface but the members: test-run sends nothing.
 fn links() -> Result<()> {
     run(&["ip", "link", "set", "lo", "up"])?;
     for address in VIPS.iter().chain([&US]) {
         run(&["ip", "address", "add", &address.to_string(), "dev", "lo"])?;
     }
-    run(&["ip", "route", "add", "default", "dev", "lo"]).map(drop)
+    run(&["ip", "route", "add", "default", "dev", "lo"])?;
+    let index = UPLINK.to_string();
+    let link = ["ip", "link", "add", "uplink", "index", &index, "type"];
+    run(&[&link[..], &["veth", "peer", "name", "uplink-end"]].concat())?;
+    for end in ["uplink", "uplink-end"] {
+        run(&["ip", "link", "set", end, "up"])?;
+    }
+    run(&["ip", "route", "add", "10.2.0.0/24", "dev", "uplink"])?;
+    for peer in others().map(|id| address(id).to_string()) {
+        let mac = ["lladdr", "02:00:00:00:00:01", "nud", "permanent"];
+        let neighbor = ["ip", "neigh", "add", &peer, "dev", "uplink"];
+        run(&[&neighbor[..], &mac].concat())?;
+    }
+    for (setting, value) in LOOPBACK_SETTINGS {
+        std::fs::write(format!("/proc/sys/{setting}"), value).context(setting)?;
+    }
+    Ok(())
 }
 
 /// Memory for so many more connections.
@@ -263,8 +281,12 @@ fn member(peer: usize, id: u8) -> Member {
     }
 }
 
+fn address(id: u8) -> IpAddr {
+    Ipv4Addr::new(10, 2, 0, 11 + id).into()
+}
+
 fn peer(id: u8) -> Peer {
-    let address = IpAddr::from(Ipv4Addr::new(10, 2, 0, 11 + id));
+    let address = address(id);
     Peer {
         se_uuid: format!("se-{id}"),
         name: format!("se-{id}"),
@@ -272,7 +294,7 @@ fn peer(id: u8) -> Peer {
         links: vec![Link {
             local: US.into(),
             remote: address,
-            ifindex: 1,
+            ifindex: UPLINK,
             next_hop: Some(address),
         }],
         alive: true,

@@ -8,6 +8,7 @@ use crate::output::{Format, table};
 use client::Client;
 use serde::Serialize;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
@@ -203,6 +204,29 @@ impl SteeringRow {
         each.join(" ")
     }
 
+    /// Each interface with its hook.
+    fn attached(&self) -> String {
+        let all = items(&self.0, "/attachments").iter();
+        let each: Vec<String> = all
+            .map(|a| format!("{} {}", text(a, "/interface"), text(a, "/hook")))
+            .collect();
+        each.join(", ")
+    }
+
+    /// The reasons, each with the interfaces that it holds for.
+    fn attached_why(&self) -> String {
+        let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for a in items(&self.0, "/attachments") {
+            let interfaces = by_reason.entry(text(a, "/reason")).or_default();
+            interfaces.push(text(a, "/interface"));
+        }
+        let each = by_reason.iter();
+        let each: Vec<String> = each
+            .map(|(reason, interfaces)| format!("{}: {reason}", interfaces.join(", ")))
+            .collect();
+        each.join("; ")
+    }
+
     fn tunnelled(&self) -> String {
         let to = items(&self.0, "/tunnelled").iter();
         let to = to.filter(|t| number(t, "/packets") != Some(0));
@@ -229,11 +253,13 @@ impl Row for SteeringRow {
         Column::new("RESET", |r| r.sum(&["local_denied", "local_none"])),
         Column::new("DROPPED", Self::dropped),
         Column::new("TUNNELLED TO", Self::tunnelled),
+        Column::new("ATTACHED", Self::attached),
         Column::wide("COPIES/S", |r| {
             number(&r.0, "/probe_copies_per_s")
                 .unwrap_or_default()
                 .to_string()
         }),
+        Column::wide("ATTACHED SO BECAUSE", Self::attached_why),
         Column::wide("VERDICTS", Self::verdicts),
     ];
 }
@@ -331,11 +357,13 @@ mod tests {
     fn counters_are_summed_by_what_they_mean() {
         let row = json!({"se_name": "se-1", "probe_copies_per_s": 400, "verdicts": {"local_new": 3, "local_socket": 50,
             "local_cookie": 1, "tunnel_hint": 7, "drop_mac": 2, "drop_asked": 5, "deny": 0},
+            "attachments": [{"interface": "eth0", "hook": "xdp", "reason": "good"},
+                {"interface": "eth1", "hook": "tc", "reason": "a veth"}],
             "tunnelled": [{"se_name": "se-2", "packets": 7, "bytes": 2048}, {"se_name": "se-3", "packets": 0, "bytes": 0}]});
         let rows = steering(vec![row]);
         let table = render(&rows, Format::Wide, None);
         let cells: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
-        let expected = "se-1 3 51 7 0 0 0 0 0 7 se-2 2 KiB 400 \
+        let expected = "se-1 3 51 7 0 0 0 0 0 7 se-2 2 KiB eth0 xdp, eth1 tc 400 eth1: a veth; eth0: good \
                         local_new=3 local_socket=50 local_cookie=1 tunnel_hint=7 drop_mac=2 drop_asked=5";
         assert_eq!(cells.join(" "), expected);
     }

@@ -247,6 +247,10 @@ impl Observer<'_> {
             let name = self.name(&t.se_uuid);
             json!({"se_uuid": t.se_uuid, "se_name": name, "flows": t.flows, "packets": t.packets, "bytes": t.bytes})
         });
+        let attachments = steering
+            .attachments
+            .iter()
+            .map(|a| json!({"interface": a.interface, "hook": a.hook, "reason": a.reason}));
         let hints = report.virtual_services.iter().filter_map(|vs| {
             let hints = vs.hints.as_ref()?;
             let name = self.snapshot.name_of("virtualservice", &vs.uuid)?;
@@ -257,6 +261,7 @@ impl Observer<'_> {
         });
         Some(json!({
             "se_uuid": se, "se_name": self.name(se),
+            "attachments": attachments.collect::<Vec<_>>(),
             "verdicts": verdicts,
             "tunnelled": tunnelled.collect::<Vec<_>>(),
             "probe_copies_per_s": steering.probe_copies_per_s,

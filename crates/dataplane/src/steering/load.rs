@@ -2,7 +2,9 @@
 
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{SchedClassifier, TcAttachOptions, TcAttachType};
-use aya::programs::{LinkOrder, ProgramError, ProgramFd, TestRun as _, TestRunOptions};
+use aya::programs::{
+    LinkOrder, ProgramError, ProgramFd, TestRun as _, TestRunOptions, TestRunResult,
+};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -19,7 +21,10 @@ const PROGRAM: &str = "steer";
 /// Layout of the maps; another one is another folder, so that nothing is misread.
 const LAYOUT: &str = "v2";
 
-const LINK_PREFIX: &str = "link-";
+/// Of pinned links at tc.
+pub(super) const TC_PREFIX: &str = "link-";
+/// And of those of native XDP.
+pub(super) const XDP_PREFIX: &str = "xdp-";
 
 /// What can go wrong with programs and maps.
 #[derive(Debug, thiserror::Error)]
@@ -72,21 +77,26 @@ pub(super) fn open(dir: &Path, cache: Option<u32>) -> Result<(Ebpf, PathBuf), Er
         path: dir.to_owned(),
         source,
     })?;
-    let mut loader = EbpfLoader::new();
-    loader.default_map_pin_directory(&dir);
-    if let Some(flows) = cache {
-        loader.map_max_entries("cache", flows);
-    }
-    let mut ebpf = loader.load(STEER_TC)?;
+    let mut ebpf = load(STEER_TC, &dir, cache)?;
     program(&mut ebpf)?.load()?;
     give_back_memory();
     Ok((ebpf, dir))
 }
 
+/// Maps that are pinned in the folder are adopted, the others are pinned there.
+pub(super) fn load(object: &[u8], dir: &Path, cache: Option<u32>) -> Result<Ebpf, Error> {
+    let mut loader = EbpfLoader::new();
+    loader.default_map_pin_directory(dir);
+    if let Some(flows) = cache {
+        loader.map_max_entries("cache", flows);
+    }
+    Ok(loader.load(object)?)
+}
+
 /// To relate the program to this kernel all types of the kernel (BTF) were read: tens of megabytes in small pieces, which
 /// the allocator would keep. They would have to be unmapped when the process ends, before its sockets are closed.
 #[allow(unsafe_code)]
-fn give_back_memory() {
+pub(super) fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it takes no pointer and touches only what is free.
     unsafe {
@@ -129,32 +139,32 @@ pub(super) fn handle(ebpf: &Ebpf) -> Result<&ProgramFd, Error> {
     Ok(program.fd()?)
 }
 
-fn pin_of(dir: &Path, interface: &str) -> PathBuf {
+pub(super) fn pin_of(dir: &Path, prefix: &str, interface: &str) -> PathBuf {
     // A file on a BPF file system has no dots in its name; an interface may have some.
-    dir.join(format!("{LINK_PREFIX}{}", interface.replace('.', "%")))
+    dir.join(format!("{prefix}{}", interface.replace('.', "%")))
 }
 
 /// Interfaces with a pinned link.
-pub(super) fn links(dir: &Path) -> BTreeSet<String> {
+pub(super) fn links(dir: &Path, prefix: &str) -> BTreeSet<String> {
     let Ok(entries) = std::fs::read_dir(dir) else {
         return BTreeSet::new();
     };
     let name = |entry: std::fs::DirEntry| entry.file_name().into_string().ok();
     let names = entries.flatten().filter_map(name);
     names
-        .filter_map(|n| Some(n.strip_prefix(LINK_PREFIX)?.replace('%', ".")))
+        .filter_map(|n| Some(n.strip_prefix(prefix)?.replace('%', ".")))
         .collect()
 }
 
 /// Removing the pin detaches: nothing else holds the link.
-pub(super) fn unlink(dir: &Path, interface: &str) {
+pub(super) fn unlink(dir: &Path, prefix: &str, interface: &str) {
     // It may be gone with its interface.
-    let _ = std::fs::remove_file(pin_of(dir, interface));
+    let _ = std::fs::remove_file(pin_of(dir, prefix, interface));
 }
 
 /// In the link that is pinned, or by a new one.
 pub(super) fn attach(ebpf: &mut Ebpf, dir: &Path, interface: &str) -> Result<(), Error> {
-    let pin = pin_of(dir, interface);
+    let pin = pin_of(dir, TC_PREFIX, interface);
     let program = program(ebpf)?;
     if let Ok(old) = PinnedLink::from_pin(&pin) {
         let id = program.attach_to_link(FdLink::from(old).try_into()?);
@@ -162,7 +172,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, dir: &Path, interface: &str) -> Result<(),
             // The pin stays; dropping our handle of the link does not detach.
             Ok(id) => return program.take_link(id).map(drop).map_err(Into::into),
             // Its interface was removed, and is back under the same name.
-            Err(_) => unlink(dir, interface),
+            Err(_) => unlink(dir, TC_PREFIX, interface),
         }
     }
     let first = TcAttachOptions::TcxOrder(LinkOrder::first());
@@ -175,7 +185,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, dir: &Path, interface: &str) -> Result<(),
 /// What became of a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tried {
-    /// `TC_ACT_*` of `linux/pkt_cls.h`; -1 = to the next program, or the stack.
+    /// `TC_ACT_*` of `linux/pkt_cls.h`; -1 = to the next program, or the stack. Of XDP: `enum xdp_action` of `linux/bpf.h`.
     pub action: i32,
     /// The frame afterwards.
     pub frame: Vec<u8>,
@@ -184,7 +194,7 @@ pub struct Tried {
 }
 
 /// More than any frame that is tried out, with what is put around it.
-const FRAME_MAX: usize = 4096;
+pub(super) const FRAME_MAX: usize = 4096;
 
 pub(super) fn try_out(ebpf: &mut Ebpf, frame: &[u8], repeat: u32) -> Result<Tried, Error> {
     let mut after = vec![0; FRAME_MAX];
@@ -194,12 +204,16 @@ pub(super) fn try_out(ebpf: &mut Ebpf, frame: &[u8], repeat: u32) -> Result<Trie
         repeat,
         ..TestRunOptions::default()
     })?;
+    Ok(tried(&done, after))
+}
+
+pub(super) fn tried(done: &TestRunResult, mut after: Vec<u8>) -> Tried {
     after.truncate(done.data_size_out as usize);
-    Ok(Tried {
+    Tried {
         action: done.return_value.cast_signed(),
         frame: after,
         duration: done.duration,
-    })
+    }
 }
 
 /// Detaches everywhere and removes programs and maps that are pinned in the folder; true when there were any.
@@ -212,15 +226,21 @@ pub fn detach(dir: &Path) -> std::io::Result<bool> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         entries => entries?,
     };
-    // Links first: a program does without a map that is unpinned, but there is no need.
     let mut paths: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
-    paths.sort_by_key(|p| {
-        !p.file_name()
-            .is_some_and(|n| n.to_string_lossy().starts_with(LINK_PREFIX))
-    });
+    paths.sort_by_key(|path| rank(path));
     for path in &paths {
         std::fs::remove_file(path)?;
     }
     std::fs::remove_dir(&dir)?;
     Ok(true)
+}
+
+/// In which order pins go: what stands in front first, maps last. A program does without a map that is unpinned, but there is no need.
+fn rank(pin: &Path) -> u8 {
+    let name = pin.file_name().unwrap_or_default().to_string_lossy();
+    match () {
+        () if name.starts_with(XDP_PREFIX) => 0,
+        () if name.starts_with(TC_PREFIX) => 1,
+        () => 2,
+    }
 }

@@ -3,6 +3,7 @@
 
 mod datagrams;
 mod messages;
+mod native;
 mod net;
 
 use evenkeel_dataplane::steering::{Counters, Steering, detach};
@@ -78,6 +79,15 @@ fn services(vip: &IpAddr) -> [Service; 2] {
 
 /// An engine: its steering, and an echo server at each VIP.
 fn start(net: &Net, engine: &str, members: &[&str]) -> Steering {
+    start_with(net, engine, &config_in(net, engine, members), |_| {})
+}
+
+fn config_in(net: &Net, engine: &str, members: &[&str]) -> Config {
+    inside(&net.ns(engine), || config(engine, members))
+}
+
+/// The same; the server does this with each connection first.
+fn start_with(net: &Net, engine: &str, config: &Config, greet: fn(&TcpStream)) -> Steering {
     inside(&net.ns(engine), || {
         for vip in VIPS {
             let listener = TcpListener::bind((vip, PORT)).unwrap();
@@ -86,12 +96,13 @@ fn start(net: &Net, engine: &str, members: &[&str]) -> Steering {
             set_tcp(&listener, libc::TCP_MAXSEG, segment);
             std::thread::spawn(move || {
                 for client in listener.incoming().flatten() {
+                    greet(&client);
                     std::thread::spawn(move || echo(client));
                 }
             });
         }
         let mut steering = Steering::open(&net.pins(engine)).unwrap();
-        steering.apply(&config(engine, members)).unwrap();
+        steering.apply(config).unwrap();
         let failed = steering.attach(["eth0"]);
         assert!(failed.is_empty(), "{failed:?}");
         steering

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use evenkeel_dataplane::steering::LOOPBACK_SETTINGS;
 use nix::sched::{CloneFlags, setns};
 
 /// Engines by the last part of their addresses.
@@ -130,6 +131,58 @@ impl Net {
             let ns = self.ns(name);
             run(&format!("ip -n {ns} link set dev eth0 gso_max_segs 1"));
         }
+    }
+
+    /// The other ends of the engines' links take what native XDP sends, and engines can find out where to.
+    pub fn take_from_xdp(&self) {
+        for engine in ENGINES {
+            self.set_offload("router", &format!("port-{engine}"), "gro on");
+            inside(&self.ns(engine), || {
+                for (setting, value) in LOOPBACK_SETTINGS {
+                    std::fs::write(format!("/proc/sys/{setting}"), value).expect(setting);
+                }
+            });
+        }
+    }
+
+    /// ethtool(8), -K.
+    pub fn set_offload(&self, name: &str, link: &str, what: &str) {
+        let ns = self.ns(name);
+        run(&format!("ip netns exec {ns} ethtool -K {link} {what}"));
+    }
+
+    /// What the driver of an engine's link says of all its queues under this name.
+    pub fn driver_count(&self, engine: &str, name: &str) -> u64 {
+        let ns = self.ns(engine);
+        let command = format!("netns exec {ns} ethtool -S eth0");
+        let output = Command::new("ip").args(command.split(' ')).output();
+        let text = String::from_utf8(output.expect("ip runs").stdout).expect("text");
+        let end = format!("_{name}");
+        let of = |line: &str| {
+            let (key, value) = line.split_once(": ")?;
+            key.ends_with(&end)
+                .then(|| value.trim().parse::<u64>().ok())?
+        };
+        text.lines().filter_map(of).sum()
+    }
+
+    /// What has come to the router from an engine, and what of that it has dropped.
+    pub fn packets_from(&self, engine: &str) -> [u64; 2] {
+        inside(&self.ns("router"), || {
+            let text = std::fs::read_to_string("/proc/thread-self/net/dev").expect("text");
+            let link = format!("port-{engine}:");
+            let line = text.lines().find_map(|l| l.trim().strip_prefix(&link));
+            let columns = line.expect("the port").split_whitespace();
+            let numbers: Vec<u64> = columns.filter_map(|n| n.parse().ok()).collect();
+            [numbers[1], numbers[3]]
+        })
+    }
+
+    /// As iproute2 shows an engine's link.
+    pub fn link_of(&self, engine: &str) -> String {
+        let command = format!("-n {} -d link show eth0", self.ns(engine));
+        let output = Command::new("ip").args(command.split(' ')).output();
+        String::from_utf8(output.expect("ip runs").stdout).expect("text")
     }
 
     /// The router sends what is for the VIPs to this engine from now on.

@@ -502,8 +502,12 @@ fn every_verdict_has_a_frame_that_gets_it() {
             let Some((frame, action, left)) = scene.fixture(*verdict) else {
                 continue;
             };
+            let front = scene.ground.expect_in_front(*verdict, &frame);
             let before = scene.ground.steering.counters().unwrap().verdicts;
             let tried = scene.ground.steering.try_out(&frame, 1).unwrap();
+            if let Some(front) = front.filter(|f| f.action == REDIRECT) {
+                assert_eq!(front.frame, tried.frame, "{verdict}: byte by byte");
+            }
             let after = scene.ground.steering.counters().unwrap().verdicts;
             let counted: Vec<&str> = (after.iter())
                 .filter(|(v, n)| before[*v] < **n)

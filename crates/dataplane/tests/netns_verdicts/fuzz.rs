@@ -6,7 +6,7 @@
 //!
 //! `EVENKEEL_FUZZ_RUNS` and `EVENKEEL_FUZZ_SEED` make it longer and other (`make fuzz-steering`).
 
-use super::differential::{Dice, expected, random_config, same_fate};
+use super::differential::{Dice, expected, is_in_front, random_config, same_fate};
 use super::frame::{ACK, Ip, SYN, Segment, error, outer};
 use super::reading::{ETHERNET, Seen, Tunnelled, read};
 use super::*;
@@ -358,7 +358,7 @@ impl Trial<'_> {
             decision.reply = None;
         }
         let before = self.ground.steering.counters().unwrap();
-        let tried = self.ground.steering.try_out(frame, 1).unwrap();
+        let tried = self.ground.meet(frame);
         let after = self.ground.steering.counters().unwrap();
         let counted: Vec<&str> = (after.verdicts.iter())
             .filter(|(v, n)| before.verdicts[*v] < **n)
@@ -484,6 +484,7 @@ fn trial(ground: &mut Ground, family: &Family, seed: u64) -> Result<Vec<&'static
         config.peers[0].links.clear();
     }
     ground.steering.apply(&config).unwrap();
+    ground.front = is_in_front(seed);
     let mut model = flow::Steering::new(Limits::default());
     model.set_config(config);
     let mut weaver = Weaver {

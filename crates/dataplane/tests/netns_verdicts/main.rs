@@ -5,6 +5,7 @@
 mod differential;
 mod every;
 mod frame;
+mod front;
 mod fuzz;
 mod reading;
 mod seen;
@@ -59,6 +60,8 @@ fn families() -> [Family; 2] {
 struct Ground {
     steering: Steering,
     pins: Pins,
+    /// Native XDP sees frames before tc does; those that it ended.
+    front: Option<u64>,
 }
 
 /// A folder that a BPF file system may be mounted on.
@@ -88,9 +91,14 @@ impl Ground {
                 ip(&format!("address add {address} dev lo"));
             }
         }
+        front::make_ways(ip);
         let mut steering = Steering::open(pins.0.path()).unwrap();
         steering.apply(&config(|_| {})).unwrap();
-        Self { steering, pins }
+        Self {
+            steering,
+            pins,
+            front: None,
+        }
     }
 
     fn count(&self, verdict: &str) -> u64 {
@@ -123,7 +131,7 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
             .map(|f| Link {
                 local: f.engines[1],
                 remote: f.engines[n],
-                ifindex: 1,
+                ifindex: front::UPLINK,
                 next_hop: None,
             })
             .collect(),

@@ -2,9 +2,10 @@
 //!
 //! A datagram does not say whether it is the first of its flow, and asking about each new flow would delay it and make
 //! copies for nothing. So members are asked only while flows may be on the move: for some seconds after the members of a VIP's
-//! group, their liveness, or our routes to the VIP have changed (DESIGN 6.8).
+//! group, their liveness, whether they answer hellos, or our routes to the VIP have changed (DESIGN 6.8).
 
 use flow::config::{Config, Group, Peer};
+use flow::hello::{Liveness, State, Way};
 use flow::key::Protocol;
 use ipnet::IpNet;
 use proto::v1::BgpSession;
@@ -43,15 +44,23 @@ pub(super) struct Asking {
 struct Situation {
     group: Group,
     members: Vec<Peer>,
+    /// Of the members' ways, those on which they have ever answered.
+    ways: Vec<(Way, State)>,
     routes: Routes,
 }
 
 impl Asking {
     /// Looks for changes, and writes into the UDP services until when is asked.
-    pub(super) fn update(&mut self, config: &mut Config, routes: &Routes, now: Instant) {
+    pub(super) fn update(
+        &mut self,
+        config: &mut Config,
+        routes: &Routes,
+        liveness: &Liveness,
+        now: Instant,
+    ) {
         let mut groups = BTreeMap::new();
         for index in 0..config.groups.len() {
-            let situation = situation(config, index, routes);
+            let situation = situation(config, index, routes, liveness);
             let uuid = situation.group.vsvip_uuid.clone();
             let before = self.groups.remove(&uuid);
             let same = before.filter(|(old, _)| *old == situation);
@@ -66,18 +75,24 @@ impl Asking {
     }
 }
 
-fn situation(config: &Config, index: usize, routes: &Routes) -> Situation {
+fn situation(config: &Config, index: usize, routes: &Routes, liveness: &Liveness) -> Situation {
     let group = &config.groups[index];
     let services = config.services.iter().filter(|s| s.group == index);
     let vips: BTreeSet<IpAddr> = services.map(|s| s.address.ip()).collect();
     // Indexes of peers change with engines that are in other groups only.
     let members = group.members.iter().map(|m| config.peers[m.peer].clone());
     let mut group = group.clone();
-    let members = members.collect();
+    let members: Vec<Peer> = members.collect();
+    let links = members.iter().flat_map(|peer| &peer.links);
+    let way = |local, remote| Way { local, remote };
+    let ways = links.filter_map(|l| liveness.get_key_value(&way(l.local, l.remote)));
+    let mut ways: Vec<(Way, State)> = ways.map(|(way, state)| (*way, *state)).collect();
+    ways.sort_unstable();
     group.members.iter_mut().for_each(|m| m.peer = 0);
     Situation {
         group,
         members,
+        ways,
         routes: routes
             .iter()
             .filter(|(_, _, address)| vips.contains(address))
@@ -89,7 +104,7 @@ fn situation(config: &Config, index: usize, routes: &Routes) -> Situation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flow::config::{Member, Service};
+    use flow::config::{Link, Member, Service};
     use proto::v1::BgpRoute;
     use std::net::SocketAddr;
 
@@ -160,14 +175,14 @@ mod tests {
     fn a_new_group_is_asked_about_for_a_while_and_only_its_udp() {
         let (mut asking, at) = (Asking::default(), Instant::now());
         let mut first = config();
-        asking.update(&mut first, &Routes::new(), at);
+        asking.update(&mut first, &Routes::new(), &Liveness::new(), at);
         let end = Some(at + ASK_FOR);
         assert_eq!(until(&first), [None, end, end]);
         let mut same = config();
-        asking.update(&mut same, &Routes::new(), at + SECOND);
+        asking.update(&mut same, &Routes::new(), &Liveness::new(), at + SECOND);
         assert_eq!(same, first, "nothing has changed, and nothing is written");
         let mut later = config();
-        asking.update(&mut later, &Routes::new(), at + ASK_FOR);
+        asking.update(&mut later, &Routes::new(), &Liveness::new(), at + ASK_FOR);
         assert_eq!(until(&later), [None; 3]);
     }
 
@@ -200,20 +215,51 @@ mod tests {
         ];
         for (number, change) in changes.into_iter().enumerate() {
             let (mut asking, at) = (Asking::default(), Instant::now());
-            asking.update(&mut config(), &Routes::new(), at);
+            asking.update(&mut config(), &Routes::new(), &Liveness::new(), at);
             let mut changed = config();
             let routes = change(&mut changed);
             let now = at + 10 * SECOND;
-            asking.update(&mut changed, &routes, now);
+            asking.update(&mut changed, &routes, &Liveness::new(), now);
             let expected = [None, None, Some(now + ASK_FOR)];
             assert_eq!(until(&changed), expected, "change {number}");
         }
     }
 
     #[test]
+    fn a_member_that_answers_hellos_no_more_or_again_is_a_change() {
+        let ip = |text: &str| text.parse::<IpAddr>().expect("ip");
+        let (local, remote) = (ip("10.10.10.11"), ip("10.10.10.12"));
+        let with_way = || {
+            let mut config = config();
+            config.peers[0].links = vec![Link {
+                local,
+                remote,
+                ifindex: 1,
+                next_hop: None,
+            }];
+            config
+        };
+        let heard = |state| Liveness::from([(Way { local, remote }, state)]);
+        let (mut asking, mut now) = (Asking::default(), Instant::now());
+        asking.update(&mut with_way(), &Routes::new(), &heard(State::Up), now);
+        for (state, is_news) in [
+            (State::Up, false),
+            (State::Down, true),
+            (State::Down, false),
+            (State::Up, true),
+        ] {
+            now += 10 * SECOND;
+            let mut config = with_way();
+            asking.update(&mut config, &Routes::new(), &heard(state), now);
+            let asks = until(&config).into_iter().flatten().next();
+            assert_eq!(asks, is_news.then_some(now + ASK_FOR), "{state:?}");
+        }
+    }
+
+    #[test]
     fn a_peer_of_another_group_and_a_route_that_was_not_sent_change_nothing() {
         let (mut asking, at) = (Asking::default(), Instant::now());
-        asking.update(&mut config(), &Routes::new(), at);
+        asking.update(&mut config(), &Routes::new(), &Liveness::new(), at);
         let mut other = config();
         other.peers.insert(0, other.peers[0].clone());
         other.peers[0].alive = false;
@@ -221,7 +267,12 @@ mod tests {
             group.members[0].peer = 1;
         }
         let now = at + 10 * SECOND;
-        asking.update(&mut other, &sent("10.100.0.1/32", false), now);
+        asking.update(
+            &mut other,
+            &sent("10.100.0.1/32", false),
+            &Liveness::new(),
+            now,
+        );
         assert_eq!(until(&other), [None; 3]);
     }
 }

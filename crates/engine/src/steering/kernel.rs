@@ -3,16 +3,20 @@
 use super::Steers;
 use super::house::House;
 use super::seen::Watch;
-use dataplane::steering::{Error, Steering};
+use crate::sysctl::Sysctls;
+use dataplane::steering::{Attach, Attachment, Error, Hook, LOOPBACK_SETTINGS, Steering};
 use flow::Config;
 use nix::net::if_::if_nametoindex;
 use proto::v1::Interface;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// The shell around [`Steering`].
 pub(crate) struct Kernel {
     dir: PathBuf,
+    attach: Attach,
+    /// Restored with the process; steering without it goes on at tc alone.
+    loopback: Sysctls,
     steering: Option<Steering>,
     in_force: Option<Config>,
     house: House,
@@ -21,15 +25,54 @@ pub(crate) struct Kernel {
 
 impl Kernel {
     /// Nothing is loaded yet; what an earlier process has left in the folder goes on.
-    pub(crate) fn new(dir: PathBuf, watch: Watch) -> Self {
+    pub(crate) fn new(dir: PathBuf, attach: Attach, state_dir: &Path, watch: Watch) -> Self {
         Self {
             dir,
+            attach,
+            loopback: Sysctls::of_loopback(state_dir),
             steering: None,
             in_force: None,
             house: House::default(),
             watch,
         }
     }
+}
+
+/// Sets what native XDP needs, and tells what is new; `wanted`: what the operator wants.
+fn settle(
+    now: Vec<Attachment>,
+    wanted: Attach,
+    loopback: &mut Sysctls,
+    before: &mut Vec<Attachment>,
+) {
+    if now.iter().any(|a| a.hook == Hook::Xdp) {
+        for (setting, value) in LOOPBACK_SETTINGS {
+            loopback.put(
+                setting,
+                value,
+                "native XDP leaves to tc what is to be tunnelled",
+            );
+        }
+    }
+    for Attachment {
+        interface,
+        hook,
+        reason,
+    } in now.iter().filter(|a| !before.contains(a))
+    {
+        let hook = hook.code();
+        if wanted == Attach::Xdp && hook != Hook::Xdp.code() {
+            tracing::warn!(
+                interface,
+                hook,
+                reason,
+                "no native XDP; steering goes on at tc"
+            );
+        } else {
+            tracing::info!(interface, hook, reason, "steering attached");
+        }
+    }
+    *before = now;
 }
 
 fn refused(what: &str, error: Error) -> String {
@@ -59,6 +102,9 @@ impl Steers for Kernel {
             self.in_force = Some(config.clone());
         }
         let failed = steering.attach(interfaces.iter().map(|i| i.name.as_str()));
+        let attached = steering.attach_in_front(self.attach);
+        let before = &mut self.watch.lock().attached;
+        settle(attached, self.attach, &mut self.loopback, before);
         let first = failed.into_iter().next();
         first.map_or(Ok(()), |(name, error)| {
             Err(refused(

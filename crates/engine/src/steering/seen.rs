@@ -2,7 +2,7 @@
 //!
 //! The steering task writes it at every tick; reports and questions about flows ([`crate::flows`]) read it.
 
-use dataplane::steering::{Counters, Event, WATCHED_MAX};
+use dataplane::steering::{Attachment, Counters, Event, WATCHED_MAX};
 use flow::Flow;
 use flow::budget::Rate;
 use std::collections::{BTreeMap, VecDeque};
@@ -21,6 +21,8 @@ pub(crate) struct Watch(Arc<Mutex<Seen>>);
 pub(crate) struct Seen {
     /// Since the maps were made; none while nothing is loaded.
     pub counters: Option<Counters>,
+    /// Where the programs are attached, and why so.
+    pub attached: Vec<Attachment>,
     /// Budget of probes in force.
     pub rate: Option<Rate>,
     /// Oldest first.

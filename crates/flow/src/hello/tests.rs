@@ -31,9 +31,18 @@ fn state_of(hellos: &Hellos) -> Option<State> {
     hellos.liveness().values().next().copied()
 }
 
+/// So many ticks, answered by the first way's peer alone.
+fn ticks_of_the_second(hellos: &mut Hellos, silent: u32) {
+    for _ in 0..silent {
+        let (number, ways) = hellos.tick();
+        hellos.heard(ways[0], number);
+    }
+}
+
 #[test]
 fn a_way_goes_down_and_the_member_is_dead_long_after() {
-    let mut hellos = followed(&[way(1, 1)]);
+    let mut hellos = followed(&[way(1, 1), way(2, 2)]);
+    let state_of = |hellos: &Hellos| hellos.liveness().get(&way(2, 2)).copied();
     assert_eq!(state_of(&hellos), None);
     ticks(&mut hellos, 0, 2 * DEAD_AFTER);
     assert_eq!(state_of(&hellos), None, "it was never heard");
@@ -43,11 +52,24 @@ fn a_way_goes_down_and_the_member_is_dead_long_after() {
         (DEAD_AFTER, State::Down),
         (DEAD_AFTER + 1, State::Dead),
     ] {
-        ticks(&mut hellos, 1, silent);
+        ticks(&mut hellos, 1, 0);
+        ticks_of_the_second(&mut hellos, silent);
         assert_eq!(state_of(&hellos), Some(state), "{silent} ticks");
     }
     ticks(&mut hellos, 1, 0);
     assert_eq!(state_of(&hellos), Some(State::Up), "and it is back");
+}
+
+#[test]
+fn whoever_hears_nobody_is_cut_off_and_holds_nobody_for_dead() {
+    let mut hellos = followed(&[way(1, 1), way(2, 2)]);
+    ticks(&mut hellos, 1, 10 * DEAD_AFTER);
+    let states: Vec<State> = hellos.liveness().into_values().collect();
+    assert_eq!(states, [State::Down, State::Down]);
+    // One of them is back before the other.
+    ticks_of_the_second(&mut hellos, DEAD_AFTER - DOWN_AFTER - 1);
+    let states: Vec<State> = hellos.liveness().into_values().collect();
+    assert_eq!(states, [State::Up, State::Down]);
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use super::super::fixture::Fixture;
 use super::*;
-use proto::v1::{HintStats, Steering, TunnelledTo, UdpStatus, VerdictCount, VirtualServiceStatus};
+use proto::v1::{
+    Attachment, HintStats, Steering, TunnelledTo, UdpStatus, VerdictCount, VirtualServiceStatus,
+};
 use std::collections::BTreeMap;
 
 fn lookup(pairs: &[(&str, &str)]) -> impl Fn(&str) -> Option<String> + use<> {
@@ -186,6 +188,11 @@ async fn counters_have_one_name_in_api_and_metrics() {
                 flows: 5,
             }],
             probe_copies_per_s: 100,
+            attachments: vec![Attachment {
+                interface: "eth0".into(),
+                hook: "xdp".into(),
+                reason: "its driver has native XDP".into(),
+            }],
         }),
         virtual_services: vec![VirtualServiceStatus {
             uuid: vs.into(),
@@ -211,6 +218,12 @@ async fn counters_have_one_name_in_api_and_metrics() {
     assert_eq!(rows[0]["verdicts"]["tunnel_hint"], 12);
     assert_eq!(rows[0]["tunnelled"][0]["se_name"], "se-1");
     assert_eq!(rows[0]["tunnelled"][0]["flows"], 5);
+    let attached = &rows[0]["attachments"][0];
+    assert_eq!(
+        (&attached["interface"], &attached["hook"]),
+        (&json!("eth0"), &json!("xdp"))
+    );
+    assert_eq!(attached["reason"], "its driver has native XDP");
     let metrics = observer.metrics();
     for line in [
         "evenkeel_se_connected{se=\"se-1\"} 1",
