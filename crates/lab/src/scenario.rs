@@ -266,6 +266,8 @@ pub enum Action {
         /// The routes come back by the end of the step.
         #[serde(default)]
         back: bool,
+        /// It comes in the middle of a scale-out to this SE: right after the call, while the members are being told.
+        amid_scale_out: Option<String>,
     },
     /// Starts a node's last process again as it was started before; its route must come back.
     Start {

@@ -647,6 +647,7 @@ impl<'a> Runner<'a> {
             down,
             log,
             back,
+            amid_scale_out,
         } = action
         else {
             bail!("not a signal");
@@ -656,7 +657,10 @@ impl<'a> Runner<'a> {
         let process = member
             .with_context(|| format!("nothing runs in {node}"))?
             .identity;
-        let at = Instant::now();
+        let (at, new) = (Instant::now(), amid_scale_out.as_deref());
+        if new.is_some() {
+            self.control.scale(&self.service, Direction::Out, new)?;
+        }
         ensure!(
             process.signal(signal.signal()),
             "the process in {node} is gone already"
@@ -674,6 +678,9 @@ impl<'a> Runner<'a> {
             done.violations
                 .extend(self.await_gone(node, at, *gone_after_s, *within_s));
             self.lost.insert(node.clone());
+        }
+        if let Some(new) = new {
+            done.api_to_fib_s.push(self.await_route(new, at));
         }
         if *back {
             self.lost.remove(node);
@@ -747,12 +754,17 @@ impl<'a> Runner<'a> {
 
     /// Seconds from the cause until the router has the route of the SE again.
     fn await_back(&self, node: &str, since: Instant) -> Option<f64> {
-        let back = self
-            .fib
-            .wait(since, BACK_TIMEOUT, |hops| self.names(hops).contains(node));
-        let took = (back? - since).as_secs_f64();
+        let took = self.await_route(node, since)?;
         note!("  the route of {node} is back after {took:.3} s");
         Some(took)
+    }
+
+    /// Seconds from the cause until the router has the route of the SE.
+    fn await_route(&self, node: &str, since: Instant) -> Option<f64> {
+        let there = self
+            .fib
+            .wait(since, BACK_TIMEOUT, |hops| self.names(hops).contains(node));
+        Some((there? - since).as_secs_f64())
     }
 
     /// The controller must show the SE down and say why.
