@@ -10,7 +10,7 @@ mod driver;
 mod ground;
 mod table;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use cli::output::Format;
 use driver::{Driver, FLOWS_MAX, Front, Packets, Target};
 use ground::Ground;
@@ -305,25 +305,42 @@ impl Bench {
         let off = off / TIMES_MORE;
         let mut costs = Vec::new();
         for (case, packets, verdict) in Case::FRONT {
+            let ns = self.front_case(case, packets, verdict, repeat)?;
+            let grown = matches!(verdict, Some("tunnel_hint" | "tunnel_cache"));
+            costs.push((case, ns - driver - if grown { off } else { 0.0 }));
+        }
+        Ok(costs)
+    }
+
+    /// What it takes, with the driver. XDP spends nothing: where the budget is full again in the middle, the rest goes on to tc, and
+    /// the run is made again.
+    fn front_case(
+        &mut self,
+        case: Case,
+        packets: Packets,
+        verdict: Option<&'static str>,
+        repeat: u32,
+    ) -> Result<f64> {
+        let wanted = verdict.map_or(0, |_| u64::from(repeat));
+        let (mut counted, mut all) = (0, 0);
+        for _ in 0..ATTEMPTS {
             if case == Case::FrontForged {
                 self.spend_budget()?;
             }
             let before = self.ground.steering.counters()?.verdicts;
             let ns = self.driver.run_front(Front::Steer, packets, repeat)?;
             let after = self.ground.steering.counters()?.verdicts;
-            let counted = verdict.map_or(0, |v| after[v] - before[v]);
-            let wanted = verdict.map_or(0, |_| u64::from(repeat));
-            let all: u64 = after.values().sum::<u64>() - before.values().sum::<u64>();
-            ensure!(
-                // Some are left to tc: one per second and member, and what is asked about.
-                all <= wanted && counted * 100 >= wanted * 98,
-                "{}: {counted} of {repeat} packets were counted as {verdict:?}, {all} in all",
-                case.words()
-            );
-            let grown = matches!(verdict, Some("tunnel_hint" | "tunnel_cache"));
-            costs.push((case, ns - driver - if grown { off } else { 0.0 }));
+            counted = verdict.map_or(0, |v| after[v] - before[v]);
+            all = after.values().sum::<u64>() - before.values().sum::<u64>();
+            // Some are left to tc: one per second and member, and what is asked about.
+            if all <= wanted && counted * 100 >= wanted * 98 {
+                return Ok(ns);
+            }
         }
-        Ok(costs)
+        bail!(
+            "{}: {counted} of {repeat} packets were counted as {verdict:?}, {all} in all",
+            case.words()
+        )
     }
 
     /// What the driver does to a frame that has grown or shrunk: eight calls less one.
@@ -373,6 +390,9 @@ impl Bench {
         Ok(self.ground.steering.counters()?.verdicts[verdict])
     }
 }
+
+/// Runs of a case in native XDP before it is given up.
+const ATTEMPTS: usize = 3;
 
 /// Nanoseconds.
 struct PutBack {
