@@ -18,7 +18,7 @@ pub(crate) use seen::Watch;
 use crate::decide::endpoints;
 use asking::Asking;
 use flow::config::{Config, Group, Link, Member, MessageKey, Peer, Service, Settings};
-use flow::hello::{Liveness, Way};
+use flow::hello::Liveness;
 use flow::key::Protocol;
 use flow::mark::HintKey;
 use ipnet::IpNet;
@@ -167,12 +167,8 @@ pub(crate) trait Steers: Send {
 /// Members that were heard once and answer on no way any more.
 fn silent(config: &Config, liveness: &Liveness) -> Vec<MemberProblem> {
     let is_silent = |peer: &Peer| {
-        let way = |l: &Link| Way {
-            local: l.local,
-            remote: l.remote,
-        };
-        let mut states = peer.links.iter().filter_map(|l| liveness.get(&way(l)));
-        !peer.alive && states.next().is_some()
+        let was_heard = |link: &Link| liveness.contains_key(&link.into());
+        !peer.alive && peer.links.iter().any(was_heard)
     };
     let mut problems = Vec::new();
     for service in &config.services {

@@ -27,6 +27,15 @@ pub struct Way {
     pub remote: IpAddr,
 }
 
+impl From<&Link> for Way {
+    fn from(link: &Link) -> Self {
+        Self {
+            local: link.local,
+            remote: link.remote,
+        }
+    }
+}
+
 /// What is known of a way on which an answer has ever come; better ones first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
@@ -128,8 +137,7 @@ pub fn judge(config: &mut Config, liveness: &Liveness) {
 }
 
 fn known(liveness: &Liveness, link: &Link) -> Option<State> {
-    let (local, remote) = (link.local, link.remote);
-    liveness.get(&Way { local, remote }).copied()
+    liveness.get(&link.into()).copied()
 }
 
 /// A way that was never heard may be good; one that is down is not.

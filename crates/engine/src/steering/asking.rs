@@ -84,8 +84,7 @@ fn situation(config: &Config, index: usize, routes: &Routes, liveness: &Liveness
     let mut group = group.clone();
     let members: Vec<Peer> = members.collect();
     let links = members.iter().flat_map(|peer| &peer.links);
-    let way = |local, remote| Way { local, remote };
-    let ways = links.filter_map(|l| liveness.get_key_value(&way(l.local, l.remote)));
+    let ways = links.filter_map(|link| liveness.get_key_value(&link.into()));
     let mut ways: Vec<(Way, State)> = ways.map(|(way, state)| (*way, *state)).collect();
     ways.sort_unstable();
     group.members.iter_mut().for_each(|m| m.peer = 0);

@@ -131,8 +131,7 @@ fn letters(config: &Config) -> Letters {
             .iter()
             .flat_map(|m| &config.peers[m.peer].links);
         for link in links {
-            let (local, remote) = (link.local, link.remote);
-            letters.entry(Way { local, remote }).or_insert(hello);
+            letters.entry(link.into()).or_insert(hello);
         }
     }
     letters

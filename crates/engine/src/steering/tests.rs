@@ -392,9 +392,26 @@ async fn a_kernel_that_refuses_is_named_for_every_member_and_asked_again() {
     task.abort();
 }
 
+/// The order of coming up on a host that has just started: programs, then routes.
+#[tokio::test]
+async fn a_host_without_programs_waits_until_they_are_in_force_and_no_other_does() {
+    use futures_util::FutureExt;
+    let (plans, planned) = watch::channel(Arc::<Plan>::default());
+    let wait = |nothing_pinned| in_force(planned.clone(), 9, nothing_pinned);
+    assert_eq!(wait(false).now_or_never(), Some(()));
+    let waiting = tokio::spawn(wait(true));
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished(), "no plan is in force yet");
+    plans.send_replace(Arc::new(Plan {
+        generation: 9,
+        ..Plan::default()
+    }));
+    waiting.await.expect("it waits no more");
+}
+
 #[tokio::test]
 async fn a_member_that_falls_silent_is_neither_asked_nor_sent_to_and_is_named() {
-    use flow::hello::State;
+    use flow::hello::{State, Way};
     let (_desired, desired_out) = watch::channel(Arc::new(desired()));
     let (_interfaces, interfaces_out) = watch::channel(ours());
     let (plans, mut planned) = watch::channel(Arc::<Plan>::default());

@@ -31,6 +31,7 @@ mod datagram;
 mod download;
 mod histogram;
 mod report;
+mod transfer;
 mod upload;
 
 use histogram::Histogram;

@@ -1,22 +1,17 @@
 //! Downloads: so many are under way at any time, each at an even pace, so that it lasts longer than a change of routes.
 
 use super::super::http::{Answer, Content, read_head, request};
+use super::transfer::{CHUNK_LEN, keep_under_way};
 use super::{Books, Failure, Shared, failure_of, within};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::spawn_local;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
-/// Read at a time.
-const CHUNK_LEN: usize = 64 << 10;
 /// Receive buffer: with a large one the whole body would wait at the client, and the network would be done with it.
 const RECEIVE_BUFFER_LEN: u32 = 128 << 10;
-/// After a failure, so that a service that is away is not asked all the time.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Starts them; each follows the one before it until the process ends.
 pub(super) fn start(books: &Shared) {
@@ -24,21 +19,12 @@ pub(super) fn start(books: &Shared) {
         return;
     };
     let count = books.borrow().args.downloads;
-    for _ in 0..count {
-        spawn_local(repeat(Rc::clone(books), target));
-    }
-}
-
-async fn repeat(books: Shared, target: SocketAddr) {
-    loop {
-        let seed = books.borrow_mut().new_flow();
-        let result = one(&books, target, seed).await;
-        let failed = result.is_err();
+    keep_under_way(books, count, async move |books, seed| {
+        let result = one(books, target, seed).await;
+        let succeeded = result.is_ok();
         books.borrow_mut().count_download(result);
-        if failed {
-            sleep(PAUSE).await;
-        }
-    }
+        succeeded
+    });
 }
 
 /// One download from connect to its last byte.

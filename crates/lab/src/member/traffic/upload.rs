@@ -3,22 +3,17 @@
 //! Here it is the client that has data under way: what a change of routes loses the client has to send again.
 
 use super::super::http::{Checksum, Content, confirmed, invited, offer, read_head};
+use super::transfer::{CHUNK_LEN, keep_under_way};
 use super::{Books, Failure, Shared, failure_of, within};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::task::spawn_local;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
-/// Written at a time.
-const CHUNK_LEN: usize = 64 << 10;
 /// Send buffer: with a large one the client would be done with the body before the network is.
 const SEND_BUFFER_LEN: u32 = 128 << 10;
-/// After a failure, so that a service that is away is not asked all the time.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Starts them; each follows the one before it until the process ends.
 pub(super) fn start(books: &Shared) {
@@ -26,21 +21,12 @@ pub(super) fn start(books: &Shared) {
         return;
     };
     let count = books.borrow().args.uploads;
-    for _ in 0..count {
-        spawn_local(repeat(Rc::clone(books), target));
-    }
-}
-
-async fn repeat(books: Shared, target: SocketAddr) {
-    loop {
-        let seed = books.borrow_mut().new_flow();
-        let result = one(&books, target, seed).await;
-        let failed = result.is_err();
+    keep_under_way(books, count, async move |books, seed| {
+        let result = one(books, target, seed).await;
+        let succeeded = result.is_ok();
         books.borrow_mut().count_upload(result);
-        if failed {
-            sleep(PAUSE).await;
-        }
-    }
+        succeeded
+    });
 }
 
 /// One upload from connect to the server's checksum.
