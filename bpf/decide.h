@@ -291,11 +291,17 @@ static __noinline int ask(const struct packet *p, const struct place *at, __u8 r
 	return V_PROBE;
 }
 
+static __always_inline struct peer_counters *counters_of(__u16 peer)
+{
+	__u32 key = peer;
+
+	return bpf_map_lookup_elem(&tunnelled, &key);
+}
+
 /* A flow is at that peer. */
 static __always_inline void count_flow(__u16 peer)
 {
-	__u32 key = peer;
-	struct peer_counters *n = bpf_map_lookup_elem(&tunnelled, &key);
+	struct peer_counters *n = counters_of(peer);
 
 	if (n)
 		n->flows += 1;

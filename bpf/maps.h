@@ -122,7 +122,7 @@ struct {
 	__type(value, __u64);
 } verdicts SEC(".maps");
 
-/* Programs: what was tunnelled to each peer. */
+/* Programs: what was tunnelled to each peer, and its hellos. */
 struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -90,6 +90,14 @@ static __always_inline struct question *answered(const struct message *m, const 
 	return q;
 }
 
+static __always_inline void count_hello(__u16 peer)
+{
+	struct peer_counters *n = counters_of(peer);
+
+	if (n)
+		n->hellos += 1;
+}
+
 static __always_inline bool names(const struct flow_key *flow, __u8 member)
 {
 	struct cached *c = bpf_map_lookup_elem(&cache, flow);

@@ -297,8 +297,10 @@ static __noinline int message(struct __sk_buff *skb, const struct packet *p)
 	v = verify(&w, at.settings);
 	if (v != V_PASS)
 		return drop(v);
-	if (w.m.kind == MESSAGE_HELLO)
+	if (w.m.kind == MESSAGE_HELLO) {
+		count_hello(from->peer);
 		return counted(greet(skb, p, &w, &at), V_HELLO_ANSWERED);
+	}
 	/* For the process that has sent the hello. */
 	if (w.m.kind == MESSAGE_HEARD)
 		return counted(TC_ACT_UNSPEC, V_HELLO_HEARD);

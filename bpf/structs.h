@@ -132,6 +132,8 @@ struct peer_counters {
 	__u64 packets, bytes;
 	/* Found there by a claim, or sent there while we drain. */
 	__u64 flows;
+	/* That its process has said. */
+	__u64 hellos;
 };
 
 struct event {

@@ -124,8 +124,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         token: token.clone(),
         drain: settings.stop_drain,
     };
-    let nothing_pinned = dataplane::steering::FlowTables::open(&settings.bpf_dir).is_err();
-    let steered = steering::in_force(steering.clone(), generation, nothing_pinned);
+    let steered = steering::in_force(steering.clone(), generation);
     let reconciler = reconcile::run(actors, desired.subscribe(), outcome, stop);
     let mut reconciler = Task(tokio::spawn(async {
         steered.await;
@@ -159,22 +158,25 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     result
 }
 
-/// Steering and the hellos that it follows; the plan that is in force, and the tasks.
+/// Steering, and the hellos and lines that it follows; the plan that is in force, and the tasks.
 fn steer(
     settings: &Settings,
     desired: &watch::Sender<Arc<DesiredState>>,
     net: &Net,
     actors: &Actors,
     watch: &steering::Watch,
-) -> (watch::Receiver<Arc<steering::Plan>>, [Task<()>; 2]) {
+) -> (watch::Receiver<Arc<steering::Plan>>, [Task<()>; 3]) {
     let (plans, planned) = watch::channel(Arc::default());
     let (heard, liveness) = watch::channel(flow::hello::Liveness::new());
     let hellos = steering::hello::run(planned.clone(), heard);
+    let (held, lines) = watch::channel(steering::line::Lines::new());
+    let held = steering::line::run(planned.clone(), held);
     let inputs = steering::Inputs {
         desired: desired.subscribe(),
         interfaces: net.interfaces(),
         bgp: actors.bgp.status(),
         liveness,
+        lines,
     };
     let kernel = steering::Kernel::new(
         settings.bpf_dir.clone(),
@@ -183,7 +185,11 @@ fn steer(
         watch.clone(),
     );
     let steering = steering::run(inputs, plans, kernel);
-    let tasks = [Task(tokio::spawn(hellos)), Task(tokio::spawn(steering))];
+    let tasks = [
+        Task(tokio::spawn(hellos)),
+        Task(tokio::spawn(held)),
+        Task(tokio::spawn(steering)),
+    ];
     (planned, tasks)
 }
 

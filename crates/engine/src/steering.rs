@@ -2,7 +2,7 @@
 //!
 //! [`plan`] is pure. [`run`] is one task, owned and aborted by [`crate::run`]: it follows desired state and interfaces,
 //! has the [`kernel`] steer accordingly, publishes the plan that is in force, and keeps [`house`] between changes; [`hello`] says which
-//! members answer. It is apart from the reconciler, whose rounds wait for withdrawals: a new
+//! members answer, [`line`] which processes come and go, [`voices`] which of them speak. It is apart from the reconciler, whose rounds wait for withdrawals: a new
 //! member is to be known within milliseconds, and the acknowledgement of a desired state waits for it
 //! ([`crate::session`]).
 
@@ -10,18 +10,21 @@ mod asking;
 pub(crate) mod hello;
 mod house;
 mod kernel;
+pub(crate) mod line;
 mod seen;
+mod voices;
 
 pub(crate) use kernel::Kernel;
 pub(crate) use seen::Watch;
 
 use crate::decide::endpoints;
-use asking::Asking;
+use asking::{Asking, Signs};
 use flow::config::{Config, Group, Link, Member, MessageKey, Peer, Service, Settings};
 use flow::hello::Liveness;
 use flow::key::Protocol;
 use flow::mark::HintKey;
 use ipnet::IpNet;
+use line::Lines;
 use model::reason::Reason;
 use proto::v1::{self, BgpSession, DesiredState, Interface, MemberProblem};
 use std::net::IpAddr;
@@ -29,6 +32,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
+use voices::Turns;
 
 /// What the steering programs are told, and what keeps them from doing all of it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -47,17 +51,10 @@ const RETRY: Duration = Duration::from_secs(2);
 /// Longest wait for the programs of a host that has none; the kernel takes a fifth of a second for them.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 
-/// Waits, on a host that has just come up and is to serve at once what it has served before, until packets are steered or it
-/// is known why not. Before that, a packet of another engine's flow that the router sends here would be answered with
-/// RST. Where an earlier process has left its programs there is nothing to wait for.
-pub(crate) async fn in_force(
-    mut plans: watch::Receiver<Arc<Plan>>,
-    generation: u64,
-    nothing_pinned: bool,
-) {
-    if !nothing_pinned {
-        return;
-    }
+/// Waits, where an engine starts that is to serve at once what it has served before, until packets are steered or it is known
+/// why not. Before that, a packet of another engine's flow that the router sends here would be answered with RST; and where
+/// an earlier process has left its programs, a datagram would begin a new flow, as nobody is asked.
+pub(crate) async fn in_force(mut plans: watch::Receiver<Arc<Plan>>, generation: u64) {
     let steered = plans.wait_for(|plan| plan.generation >= generation);
     if tokio::time::timeout(FIRST_WAIT, steered).await.is_err() {
         tracing::warn!(generation, "steering takes long to begin; not waiting");
@@ -72,6 +69,8 @@ pub(crate) struct Inputs {
     pub bgp: watch::Receiver<Arc<Vec<BgpSession>>>,
     /// Which members answer, and on which ways.
     pub liveness: watch::Receiver<Liveness>,
+    /// Which processes are there.
+    pub lines: watch::Receiver<Lines>,
 }
 
 /// Follows desired state, interfaces and our routes at the peers; what `plans` holds is in force, as far as its problems do not say otherwise.
@@ -88,11 +87,10 @@ pub(crate) async fn run(
         let mut new = plan(&inputs.desired.borrow_and_update(), &links, &|name| {
             kernel.index_of(name)
         });
-        let liveness = inputs.liveness.borrow_and_update().clone();
-        flow::hello::judge(&mut new.config, &liveness);
-        new.problems.extend(silent(&new.config, &liveness));
-        let routes = asking::routes(&inputs.bgp.borrow_and_update());
-        asking.update(&mut new.config, &routes, &liveness, Instant::now());
+        let signs = inputs.signs(&kernel);
+        flow::hello::judge(&mut new.config, &signs.liveness);
+        new.problems.extend(silent(&new.config, &signs.liveness));
+        asking.update(&mut new.config, &signs, Instant::now());
         let refused = kernel.steer(&new.config, &links).err();
         if let Some(why) = &refused {
             if told.as_ref() != Some(why) {
@@ -104,8 +102,19 @@ pub(crate) async fn run(
         tell(&plans.borrow().problems, &new.problems);
         plans.send_replace(Arc::new(new));
         let again = refused.is_some().then(|| Instant::now() + RETRY);
-        if !between_plans(&mut inputs, &mut kernel, &routes, again).await {
+        if !between_plans(&mut inputs, &mut kernel, &signs, again).await {
             return;
+        }
+    }
+}
+
+impl Inputs {
+    fn signs(&mut self, kernel: &impl Steers) -> Signs {
+        Signs {
+            routes: asking::routes(&self.bgp.borrow_and_update()),
+            liveness: self.liveness.borrow_and_update().clone(),
+            lines: self.lines.borrow_and_update().clone(),
+            turns: kernel.turns(),
         }
     }
 }
@@ -114,7 +123,7 @@ pub(crate) async fn run(
 async fn between_plans(
     inputs: &mut Inputs,
     kernel: &mut impl Steers,
-    routes: &asking::Routes,
+    signs: &Signs,
     again: Option<Instant>,
 ) -> bool {
     let mut tick = tokio::time::interval(flow::pace::TICK);
@@ -129,8 +138,12 @@ async fn between_plans(
                 kernel.on_event();
                 return true;
             }
+            Ok(()) = inputs.lines.changed() => {
+                kernel.on_event();
+                return true;
+            }
             Ok(()) = inputs.bgp.changed() => {
-                if asking::routes(&inputs.bgp.borrow_and_update()) != *routes {
+                if asking::routes(&inputs.bgp.borrow_and_update()) != signs.routes {
                     kernel.on_event();
                     return true;
                 }
@@ -140,6 +153,10 @@ async fn between_plans(
                 if let Some(why) = failed {
                     tracing::error!(reason = %Reason::SteeringFailed, "{why}");
                     told = true;
+                }
+                if kernel.turns() != signs.turns {
+                    kernel.on_event();
+                    return true;
                 }
                 if again.is_some_and(|at| at <= Instant::now()) {
                     return true;
@@ -159,6 +176,9 @@ pub(crate) trait Steers: Send {
 
     /// Something has happened that moves flows.
     fn on_event(&mut self);
+
+    /// How often the members' processes have fallen silent, or begun to speak.
+    fn turns(&self) -> Turns;
 
     /// What is to be done every [`flow::pace::TICK`]; an error says in words why it could not be.
     fn keep_house(&mut self) -> Result<(), String>;

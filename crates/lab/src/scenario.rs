@@ -210,10 +210,6 @@ pub struct Step {
     /// The SE that dies in the step: the flows that it had break, all of them, and nothing else. The step lasts until they
     /// have.
     pub dies: Option<String>,
-    /// UDP flows may break, and are counted: SEs are not told of this change of routes, and ask about datagrams after those
-    /// that they know of.
-    #[serde(default)]
-    pub datagrams_may_break: bool,
     /// The SEs may have sent at most so many packets to each other.
     pub tunnelled_max: Option<u64>,
     /// The router must have moved at least this share of the flows, else the step proves nothing.
@@ -268,6 +264,13 @@ pub enum Action {
         back: bool,
         /// It comes in the middle of a scale-out to this SE: right after the call, while the members are being told.
         amid_scale_out: Option<String>,
+    },
+    /// An engine's process is stopped until its route is gone and the controller shows it down, then goes on; its route must come back.
+    Hangs {
+        /// The node.
+        node: String,
+        /// Its route must be gone from the FIB within so many seconds.
+        gone_within_s: f64,
     },
     /// Starts a node's last process again as it was started before; its route must come back.
     Start {
@@ -341,6 +344,7 @@ impl Action {
             | Self::ScaleOut { .. }
             | Self::ScaleIn { .. }
             | Self::Signal { .. }
+            | Self::Hangs { .. }
             | Self::Start { .. }
             | Self::Drain { .. }
             | Self::Undrain { .. }

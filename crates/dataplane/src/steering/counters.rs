@@ -15,6 +15,8 @@ pub struct Counters {
     pub verdicts: BTreeMap<&'static str, u64>,
     /// What was tunnelled, by uuid of the peer.
     pub tunnelled: BTreeMap<String, Tunnelled>,
+    /// HELLOs that each peer's process has said, by uuid of the peer.
+    pub hellos: BTreeMap<String, u64>,
 }
 
 /// To one peer.
@@ -54,6 +56,7 @@ pub(super) fn read(ebpf: &Ebpf, places: &Places) -> Result<Counters, Error> {
             flows: sum(|c| c.flows),
         };
         counters.tunnelled.insert(uuid.clone(), tunnelled);
+        counters.hellos.insert(uuid.clone(), sum(|c| c.hellos));
     }
     Ok(counters)
 }

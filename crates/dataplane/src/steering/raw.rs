@@ -115,10 +115,11 @@ plain! {
         verdict: u8,
         member: u8,
     }
-    struct PeerCounters: 24 {
+    struct PeerCounters: 32 {
         packets: u64,
         bytes: u64,
         flows: u64,
+        hellos: u64,
     }
 }
 

@@ -2,10 +2,13 @@
 //!
 //! A datagram does not say whether it is the first of its flow, and asking about each new flow would delay it and make
 //! copies for nothing. So members are asked only while flows may be on the move: for some seconds after the members of a VIP's
-//! group, their liveness, whether they answer hellos, or our routes to the VIP have changed (DESIGN 6.8).
+//! group, their liveness, whether they answer hellos, whether their processes are there and speak, or our routes to the VIP have
+//! changed (DESIGN 6.8).
 
+use super::line::Lines;
+use super::voices::Turns;
 use flow::config::{Config, Group, Peer};
-use flow::hello::{Liveness, State, Way};
+use flow::hello::{Liveness, Way};
 use flow::key::Protocol;
 use ipnet::IpNet;
 use proto::v1::BgpSession;
@@ -32,6 +35,15 @@ pub(super) fn routes(sessions: &[BgpSession]) -> Routes {
     sessions.iter().flat_map(sent).collect()
 }
 
+/// From what a change is seen, besides the plan.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Signs {
+    pub routes: Routes,
+    pub liveness: Liveness,
+    pub lines: Lines,
+    pub turns: Turns,
+}
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Asking {
@@ -45,22 +57,19 @@ struct Situation {
     group: Group,
     members: Vec<Peer>,
     /// Of the members' ways, those on which they have ever answered.
-    ways: Vec<(Way, State)>,
+    ways: Liveness,
+    /// Lines of the members' processes.
+    lines: Lines,
+    turns: Turns,
     routes: Routes,
 }
 
 impl Asking {
     /// Looks for changes, and writes into the UDP services until when is asked.
-    pub(super) fn update(
-        &mut self,
-        config: &mut Config,
-        routes: &Routes,
-        liveness: &Liveness,
-        now: Instant,
-    ) {
+    pub(super) fn update(&mut self, config: &mut Config, signs: &Signs, now: Instant) {
         let mut groups = BTreeMap::new();
         for index in 0..config.groups.len() {
-            let situation = situation(config, index, routes, liveness);
+            let situation = situation(config, index, signs);
             let uuid = situation.group.vsvip_uuid.clone();
             let before = self.groups.remove(&uuid);
             let same = before.filter(|(old, _)| *old == situation);
@@ -75,35 +84,42 @@ impl Asking {
     }
 }
 
-fn situation(config: &Config, index: usize, routes: &Routes, liveness: &Liveness) -> Situation {
-    let group = &config.groups[index];
+fn situation(config: &Config, index: usize, signs: &Signs) -> Situation {
     let services = config.services.iter().filter(|s| s.group == index);
     let vips: BTreeSet<IpAddr> = services.map(|s| s.address.ip()).collect();
-    // Indexes of peers change with engines that are in other groups only.
+    let mut group = config.groups[index].clone();
     let members = group.members.iter().map(|m| config.peers[m.peer].clone());
-    let mut group = group.clone();
     let members: Vec<Peer> = members.collect();
-    let links = members.iter().flat_map(|peer| &peer.links);
-    let ways = links.filter_map(|link| liveness.get_key_value(&link.into()));
-    let mut ways: Vec<(Way, State)> = ways.map(|(way, state)| (*way, *state)).collect();
-    ways.sort_unstable();
+    // Indexes of peers change with engines that are in other groups only.
     group.members.iter_mut().for_each(|m| m.peer = 0);
+    let links = || members.iter().flat_map(|peer| &peer.links);
+    let uuids = members.iter().map(|peer| &peer.se_uuid);
     Situation {
-        group,
-        members,
-        ways,
-        routes: routes
+        ways: of(&signs.liveness, links().map(Way::from)),
+        lines: of(&signs.lines, links().map(Way::from)),
+        turns: of(&signs.turns, uuids.cloned()),
+        routes: signs
+            .routes
             .iter()
             .filter(|(_, _, address)| vips.contains(address))
             .cloned()
             .collect(),
+        group,
+        members,
     }
+}
+
+/// What is known of these.
+fn of<K: Ord, V: Clone>(known: &BTreeMap<K, V>, these: impl Iterator<Item = K>) -> BTreeMap<K, V> {
+    let found = these.filter_map(|key| known.get(&key).cloned().map(|value| (key, value)));
+    found.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use flow::config::{Link, Member, Service};
+    use flow::hello::State;
     use proto::v1::BgpRoute;
     use std::net::SocketAddr;
 
@@ -158,48 +174,52 @@ mod tests {
         config.services.iter().map(|s| s.udp_ask_until).collect()
     }
 
-    fn sent(prefix: &str, sent: bool) -> Routes {
+    fn sent(prefix: &str, sent: bool) -> Signs {
         let route = BgpRoute {
             prefix: prefix.into(),
             sent,
             ..BgpRoute::default()
         };
-        routes(&[BgpSession {
+        let session = BgpSession {
             routes: vec![route],
             ..BgpSession::default()
-        }])
+        };
+        Signs {
+            routes: routes(&[session]),
+            ..Signs::default()
+        }
     }
 
     #[test]
     fn a_new_group_is_asked_about_for_a_while_and_only_its_udp() {
         let (mut asking, at) = (Asking::default(), Instant::now());
         let mut first = config();
-        asking.update(&mut first, &Routes::new(), &Liveness::new(), at);
+        asking.update(&mut first, &Signs::default(), at);
         let end = Some(at + ASK_FOR);
         assert_eq!(until(&first), [None, end, end]);
         let mut same = config();
-        asking.update(&mut same, &Routes::new(), &Liveness::new(), at + SECOND);
+        asking.update(&mut same, &Signs::default(), at + SECOND);
         assert_eq!(same, first, "nothing has changed, and nothing is written");
         let mut later = config();
-        asking.update(&mut later, &Routes::new(), &Liveness::new(), at + ASK_FOR);
+        asking.update(&mut later, &Signs::default(), at + ASK_FOR);
         assert_eq!(until(&later), [None; 3]);
     }
 
     #[test]
     fn members_liveness_and_routes_of_a_vip_open_the_window_of_that_vip_alone() {
-        type Change = fn(&mut Config) -> Routes;
+        type Change = fn(&mut Config) -> Signs;
         let changes: [Change; 5] = [
             |c| {
                 c.groups[1].generation = 2;
-                Routes::new()
+                Signs::default()
             },
             |c| {
                 c.groups[1].members.clear();
-                Routes::new()
+                Signs::default()
             },
             |c| {
                 c.groups[1].drains = true;
-                Routes::new()
+                Signs::default()
             },
             |_| sent("10.100.0.2/32", true),
             |c| {
@@ -209,38 +229,43 @@ mod tests {
                 };
                 c.peers.push(dead);
                 c.groups[1].members[0].peer = 1;
-                Routes::new()
+                Signs::default()
             },
         ];
         for (number, change) in changes.into_iter().enumerate() {
             let (mut asking, at) = (Asking::default(), Instant::now());
-            asking.update(&mut config(), &Routes::new(), &Liveness::new(), at);
+            asking.update(&mut config(), &Signs::default(), at);
             let mut changed = config();
-            let routes = change(&mut changed);
+            let signs = change(&mut changed);
             let now = at + 10 * SECOND;
-            asking.update(&mut changed, &routes, &Liveness::new(), now);
+            asking.update(&mut changed, &signs, now);
             let expected = [None, None, Some(now + ASK_FOR)];
             assert_eq!(until(&changed), expected, "change {number}");
         }
+    }
+
+    /// Group `v` has a member at 10.10.10.12.
+    fn with_way() -> Config {
+        let mut config = config();
+        config.peers[0].links = vec![Link {
+            local: "10.10.10.11".parse().expect("ip"),
+            remote: "10.10.10.12".parse().expect("ip"),
+            ifindex: 1,
+            next_hop: None,
+        }];
+        config
     }
 
     #[test]
     fn a_member_that_answers_hellos_no_more_or_again_is_a_change() {
         let ip = |text: &str| text.parse::<IpAddr>().expect("ip");
         let (local, remote) = (ip("10.10.10.11"), ip("10.10.10.12"));
-        let with_way = || {
-            let mut config = config();
-            config.peers[0].links = vec![Link {
-                local,
-                remote,
-                ifindex: 1,
-                next_hop: None,
-            }];
-            config
+        let heard = |state| Signs {
+            liveness: Liveness::from([(Way { local, remote }, state)]),
+            ..Signs::default()
         };
-        let heard = |state| Liveness::from([(Way { local, remote }, state)]);
         let (mut asking, mut now) = (Asking::default(), Instant::now());
-        asking.update(&mut with_way(), &Routes::new(), &heard(State::Up), now);
+        asking.update(&mut with_way(), &heard(State::Up), now);
         for (state, is_news) in [
             (State::Up, false),
             (State::Down, true),
@@ -249,16 +274,50 @@ mod tests {
         ] {
             now += 10 * SECOND;
             let mut config = with_way();
-            asking.update(&mut config, &Routes::new(), &heard(state), now);
+            asking.update(&mut config, &heard(state), now);
             let asks = until(&config).into_iter().flatten().next();
             assert_eq!(asks, is_news.then_some(now + ASK_FOR), "{state:?}");
         }
     }
 
     #[test]
+    fn a_line_that_ends_or_is_another_one_is_a_change_and_so_is_a_turn() {
+        let way = |remote: &str| Way {
+            local: "10.10.10.11".parse().expect("ip"),
+            remote: remote.parse().expect("ip"),
+        };
+        let start = Instant::now();
+        let held = |remote: &str, since| Signs {
+            lines: Lines::from([(way(remote), since)]),
+            ..Signs::default()
+        };
+        let turn = |uuid: &str| Signs {
+            turns: Turns::from([(uuid.into(), 1)]),
+            ..Signs::default()
+        };
+        let (mut asking, mut now) = (Asking::default(), start);
+        asking.update(&mut with_way(), &held("10.10.10.12", start), now);
+        for (signs, is_news) in [
+            (held("10.10.10.12", start), false),
+            (held("10.10.10.12", start + SECOND), true),
+            (Signs::default(), true),
+            (held("10.10.10.13", start), false),
+            (turn("2"), true),
+            (turn("3"), true),
+            (turn("3"), false),
+        ] {
+            now += 10 * SECOND;
+            let mut config = with_way();
+            asking.update(&mut config, &signs, now);
+            let asks = until(&config).into_iter().flatten().next();
+            assert_eq!(asks, is_news.then_some(now + ASK_FOR), "{signs:?}");
+        }
+    }
+
+    #[test]
     fn a_peer_of_another_group_and_a_route_that_was_not_sent_change_nothing() {
         let (mut asking, at) = (Asking::default(), Instant::now());
-        asking.update(&mut config(), &Routes::new(), &Liveness::new(), at);
+        asking.update(&mut config(), &Signs::default(), at);
         let mut other = config();
         other.peers.insert(0, other.peers[0].clone());
         other.peers[0].alive = false;
@@ -266,12 +325,7 @@ mod tests {
             group.members[0].peer = 1;
         }
         let now = at + 10 * SECOND;
-        asking.update(
-            &mut other,
-            &sent("10.100.0.1/32", false),
-            &Liveness::new(),
-            now,
-        );
+        asking.update(&mut other, &sent("10.100.0.1/32", false), now);
         assert_eq!(until(&other), [None; 3]);
     }
 }

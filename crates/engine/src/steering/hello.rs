@@ -39,7 +39,7 @@ pub(crate) async fn run(mut plans: watch::Receiver<Arc<Plan>>, liveness: watch::
 }
 
 /// What is said on which way.
-type Letters = BTreeMap<Way, Message>;
+pub(super) type Letters = BTreeMap<Way, Message>;
 
 #[derive(Default)]
 struct Round {
@@ -107,7 +107,7 @@ impl Round {
 }
 
 /// For each way to a member, a hello about a service that both hold.
-fn letters(config: &Config) -> Letters {
+pub(super) fn letters(config: &Config) -> Letters {
     let mut letters = Letters::new();
     for service in &config.services {
         let group = &config.groups[service.group];
@@ -176,7 +176,7 @@ fn answer(datagram: &[u8], keys: &[MessageKey]) -> Option<u16> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use flow::config::{Group, Link, Member, Peer, Service, Settings};
     use flow::hello::State;
@@ -187,7 +187,7 @@ mod tests {
         secret: [1, 2],
     };
 
-    fn config(local: &str, remote: &str) -> Config {
+    pub(crate) fn config(local: &str, remote: &str) -> Config {
         let ip = |text: &str| text.parse().expect("ip");
         Config {
             services: vec![Service {

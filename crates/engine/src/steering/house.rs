@@ -1,7 +1,9 @@
 //! Housekeeping of the kernel's steering, every [`flow::pace::TICK`]: the budget of probes follows what happens, hints
-//! are believed again after a minute, events are fetched, and traced flows are made known.
+//! are believed again after a minute, events are fetched, traced flows are made known, and it is watched whose process
+//! speaks.
 
 use super::seen::Watch;
+use super::voices::{Turns, Voices};
 use dataplane::steering::{Counters, Error, Steering};
 use flow::budget::Rate;
 use flow::pace::{Pace, Tally};
@@ -24,6 +26,7 @@ pub(super) struct House {
     watched: BTreeMap<Flow, Instant>,
     /// In force in the kernel.
     rate: Option<Rate>,
+    voices: Voices,
 }
 
 impl House {
@@ -39,6 +42,10 @@ impl House {
         self.pace.on_event(now);
     }
 
+    pub(super) fn turns(&self) -> Turns {
+        self.voices.turns()
+    }
+
     pub(super) fn tick(
         &mut self,
         now: Instant,
@@ -47,6 +54,7 @@ impl House {
         watch: &Watch,
     ) -> Result<(), Error> {
         let counters = steering.counters()?;
+        self.voices.tick(&counters.hellos);
         let rate = self.next_rate(now, others(config), &counters);
         let watched = watch.lock().watched(now);
         let news = watched != self.watched;

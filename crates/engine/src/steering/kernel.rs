@@ -3,6 +3,7 @@
 use super::Steers;
 use super::house::House;
 use super::seen::Watch;
+use super::voices::Turns;
 use crate::sysctl::Sysctls;
 use dataplane::steering::{Attach, Attachment, Error, Hook, LOOPBACK_SETTINGS, Steering};
 use flow::Config;
@@ -116,6 +117,10 @@ impl Steers for Kernel {
 
     fn on_event(&mut self) {
         self.house.on_event(Instant::now());
+    }
+
+    fn turns(&self) -> Turns {
+        self.house.turns()
     }
 
     fn keep_house(&mut self) -> Result<(), String> {

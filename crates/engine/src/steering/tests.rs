@@ -14,12 +14,18 @@ struct Taker {
     takes: watch::Receiver<bool>,
     /// How often flows were said to be on the move.
     events: watch::Sender<u32>,
+    turns: watch::Receiver<Turns>,
 }
 
 impl Taker {
     fn new(takes: watch::Receiver<bool>) -> Self {
         let events = watch::Sender::default();
-        Self { takes, events }
+        let turns = watch::channel(Turns::new()).1;
+        Self {
+            takes,
+            events,
+            turns,
+        }
     }
 }
 
@@ -37,6 +43,10 @@ impl Steers for Taker {
         self.events.send_modify(|n| *n += 1);
     }
 
+    fn turns(&self) -> Turns {
+        self.turns.borrow().clone()
+    }
+
     fn keep_house(&mut self) -> Result<(), String> {
         Ok(())
     }
@@ -51,6 +61,7 @@ fn inputs(
         interfaces,
         bgp: watch::channel(Arc::default()).1,
         liveness: watch::channel(Liveness::new()).1,
+        lines: watch::channel(Lines::new()).1,
     }
 }
 
@@ -392,14 +403,14 @@ async fn a_kernel_that_refuses_is_named_for_every_member_and_asked_again() {
     task.abort();
 }
 
-/// The order of coming up on a host that has just started: programs, then routes.
+/// The order of coming up: programs, then routes.
 #[tokio::test]
-async fn a_host_without_programs_waits_until_they_are_in_force_and_no_other_does() {
+async fn an_engine_that_has_served_before_waits_until_its_plan_is_in_force() {
     use futures_util::FutureExt;
     let (plans, planned) = watch::channel(Arc::<Plan>::default());
-    let wait = |nothing_pinned| in_force(planned.clone(), 9, nothing_pinned);
-    assert_eq!(wait(false).now_or_never(), Some(()));
-    let waiting = tokio::spawn(wait(true));
+    let wait = |generation| in_force(planned.clone(), generation);
+    assert_eq!(wait(0).now_or_never(), Some(()), "it has not");
+    let waiting = tokio::spawn(wait(9));
     tokio::task::yield_now().await;
     assert!(!waiting.is_finished(), "no plan is in force yet");
     plans.send_replace(Arc::new(Plan {
@@ -473,5 +484,38 @@ async fn a_route_that_a_peer_gets_or_loses_is_an_event() {
         let seen = events.wait_for(|n| *n >= expected).await.expect("runs");
         assert_eq!(*seen, expected);
     }
+    task.abort();
+}
+
+/// Of processes each that comes, goes, falls silent or speaks again.
+#[tokio::test]
+async fn a_process_that_comes_goes_or_falls_silent_is_an_event() {
+    let (_desired, desired_out) = watch::channel(Arc::new(desired()));
+    let (_interfaces, interfaces_out) = watch::channel(ours());
+    let (plans, mut planned) = watch::channel(Arc::<Plan>::default());
+    let (_takes, taken) = watch::channel(true);
+    let (lines, held) = watch::channel(Lines::new());
+    let (turns, counted) = watch::channel(Turns::new());
+    let inputs = Inputs {
+        lines: held,
+        ..inputs(desired_out, interfaces_out)
+    };
+    let taker = Taker {
+        turns: counted,
+        ..Taker::new(taken)
+    };
+    let mut events = taker.events.subscribe();
+    let task = tokio::spawn(run(inputs, plans, taker));
+    planned.wait_for(|p| p.generation == 9).await.expect("runs");
+    let way = flow::hello::Way {
+        local: "10.10.10.11".parse().expect("ip"),
+        remote: "10.10.10.12".parse().expect("ip"),
+    };
+    lines.send_replace(Lines::from([(way, Instant::now())]));
+    events.wait_for(|n| *n == 1).await.expect("a line");
+    lines.send_replace(Lines::new());
+    events.wait_for(|n| *n == 2).await.expect("its end");
+    turns.send_replace(Turns::from([("se-2".into(), 1)]));
+    events.wait_for(|n| *n == 3).await.expect("a turn");
     task.abort();
 }

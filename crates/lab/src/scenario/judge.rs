@@ -318,15 +318,11 @@ fn flow_violations(seen: &Observation, none_breaks: bool) -> Vec<String> {
     if seen.report.exchanges == 0 && seen.connections > 0 {
         violations.push("no message was exchanged".to_owned());
     }
-    let datagrams_broken = match seen.rules.datagrams_may_break {
-        true => &Vec::new(),
-        false => &seen.report.datagrams_broken,
-    };
     for (kind, failures) in [
         ("flow", &seen.report.broken),
         ("download", &seen.report.downloads_failed),
         ("upload", &seen.report.uploads_failed),
-        ("UDP flow", datagrams_broken),
+        ("UDP flow", &seen.report.datagrams_broken),
         ("short connection", &seen.report.short_failures),
     ] {
         let why = if none_breaks {

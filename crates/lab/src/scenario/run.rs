@@ -10,13 +10,14 @@ use crate::lifecycle::{self, UpOptions};
 use crate::member::now_us;
 use crate::member::traffic::Report;
 use crate::nodes;
-use crate::process::wait_for;
+use crate::process::{Identity, wait_for};
 use crate::record::Record;
 use crate::router::{self, Session};
 use crate::topology::{Folder, Params, Topology};
 use anyhow::{Context, Result, bail, ensure};
 use cli::note;
 use cli::output::table;
+use nix::sys::signal::Signal;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -518,7 +519,6 @@ impl<'a> Runner<'a> {
                 dies: step.dies.clone(),
                 moved_min_percent: step.moved_min_percent,
                 calls_within_s: step.calls_within_s,
-                datagrams_may_break: step.datagrams_may_break,
                 tunnelled_max: step.tunnelled_max,
                 found_by: self.scenario.mode.as_ref().map(|m| m.found_by.clone()),
             },
@@ -588,6 +588,10 @@ impl<'a> Runner<'a> {
             Action::ScaleOut { times, to } => self.scale(Direction::Out, *times, to),
             Action::ScaleIn { times, from } => self.scale(Direction::In, *times, from),
             Action::Signal { .. } => self.signal(action),
+            Action::Hangs {
+                node,
+                gone_within_s,
+            } => self.hangs(node, *gone_within_s),
             Action::Start { node } => self.start_again(node),
             Action::Drain { node } => self.drain(node),
             Action::Undrain { node } => self.undrain(node),
@@ -653,10 +657,7 @@ impl<'a> Runner<'a> {
             bail!("not a signal");
         };
         let log_from = log.as_ref().map(|l| self.log_text(l).len());
-        let member = self.record.processes.iter().rev().find(|p| &p.node == node);
-        let process = member
-            .with_context(|| format!("nothing runs in {node}"))?
-            .identity;
+        let process = self.process(node)?;
         let (at, new) = (Instant::now(), amid_scale_out.as_deref());
         if new.is_some() {
             self.control.scale(&self.service, Direction::Out, new)?;
@@ -684,10 +685,7 @@ impl<'a> Runner<'a> {
         }
         if *back {
             self.lost.remove(node);
-            if self.await_back(node, at).is_none() {
-                let text = format!("the route of {node} did not come back");
-                done.violations.push(text);
-            }
+            done.violations.extend(self.not_back(node, at));
         }
         if *down {
             done.violations.extend(self.await_down(node));
@@ -696,6 +694,34 @@ impl<'a> Runner<'a> {
             done.violations.extend(self.await_log(log, from));
         }
         Ok(done)
+    }
+
+    /// The last process of a node.
+    fn process(&self, node: &str) -> Result<Identity> {
+        let member = self.record.processes.iter().rev().find(|p| p.node == node);
+        let member = member.with_context(|| format!("nothing runs in {node}"))?;
+        Ok(member.identity)
+    }
+
+    fn not_back(&self, node: &str, since: Instant) -> Option<String> {
+        let back = self.await_back(node, since);
+        back.is_none()
+            .then(|| format!("the route of {node} did not come back"))
+    }
+
+    fn hangs(&mut self, node: &str, gone_within_s: f64) -> Result<Done> {
+        let (process, at) = (self.process(node)?, Instant::now());
+        ensure!(process.signal(Signal::SIGSTOP), "nothing runs in {node}");
+        let mut violations = Vec::from_iter(self.await_gone(node, at, 0.0, gone_within_s));
+        violations.extend(self.await_down(node));
+        let goes_on = Instant::now();
+        ensure!(process.signal(Signal::SIGCONT), "nothing runs in {node}");
+        violations.extend(self.not_back(node, goes_on));
+        Ok(Done {
+            called_us: wall_us(at),
+            violations,
+            ..Done::default()
+        })
     }
 
     fn start_again(&mut self, node: &str) -> Result<Done> {

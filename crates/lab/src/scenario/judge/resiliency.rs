@@ -40,8 +40,6 @@ pub struct Rules {
     pub moved_min_percent: usize,
     /// The calls must have been made within this time.
     pub calls_within_s: Option<f64>,
-    /// UDP flows may break.
-    pub datagrams_may_break: bool,
     /// SEs may have sent at most so many packets to each other.
     pub tunnelled_max: Option<u64>,
     /// How owners must be found, and not otherwise; `None`: in whatever way.

@@ -1,0 +1,294 @@
+//! Lines to the other members' processes: a TCP connection for each way, on which nothing is said but a first HELLO. When a
+//! process is killed its kernel ends them at once, and when it comes up it opens them: both move flows, and a router
+//! acts on it sooner than a hello is missed ([`super::hello`]) or the controller tells.
+//!
+//! What counts are the lines that others have opened to us. Tasks: one per local address, that accepts; one per way, that
+//! keeps our own line open; one per line of others. All end with [`run`].
+
+use super::Plan;
+use super::hello::letters;
+use crate::Task;
+use dataplane::sockopt;
+use flow::config::MessageKey;
+use flow::hello::Way;
+use flow::wire::{Envelope, MESSAGE_LEN, MESSAGE_PORT, MessageKind};
+use socket2::{Domain, Socket, TcpKeepalive, Type};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+/// Lines that other members hold to us, and since when.
+pub(crate) type Lines = BTreeMap<Way, Instant>;
+
+/// Before a line that has ended, or could not be opened, is tried again; and before an address is.
+const RETRY: Duration = Duration::from_millis(300);
+
+/// Longest wait for a connection, and for its HELLO.
+const OPENING: Duration = Duration::from_secs(1);
+
+/// A host that has died says nothing: then a line ends after twice this.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// Of the kernel's queue; each way opens one.
+const BACKLOG: i32 = 64;
+
+/// Keeps lines on all ways of the plan, and publishes those that others keep to us. Cancel-safe: it waits for a newer plan.
+pub(crate) async fn run(mut plans: watch::Receiver<Arc<Plan>>, lines: watch::Sender<Lines>) {
+    let mut ours: BTreeMap<Way, Task<()>> = BTreeMap::new();
+    let mut doors: BTreeMap<IpAddr, Task<()>> = BTreeMap::new();
+    loop {
+        let ways: BTreeSet<Way> = letters(&plans.borrow_and_update().config)
+            .into_keys()
+            .collect();
+        ours.retain(|way, _| ways.contains(way));
+        doors.retain(|local, _| ways.iter().any(|way| way.local == *local));
+        for way in ways {
+            doors.entry(way.local).or_insert_with(|| {
+                Task(tokio::spawn(answer(
+                    way.local,
+                    plans.clone(),
+                    lines.clone(),
+                )))
+            });
+            ours.entry(way)
+                .or_insert_with(|| Task(tokio::spawn(keep(way, plans.clone()))));
+        }
+        if plans.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Keeps our line on this way.
+async fn keep(way: Way, plans: watch::Receiver<Arc<Plan>>) {
+    loop {
+        let first = hello(&way, &plans.borrow());
+        if let Some(first) = first
+            && let Ok(Ok(line)) = timeout(OPENING, open(&way, &first)).await
+        {
+            ended(line).await;
+        }
+        sleep(RETRY).await;
+    }
+}
+
+fn hello(way: &Way, plan: &Plan) -> Option<[u8; MESSAGE_LEN]> {
+    let key = plan.config.settings.message_keys.first()?;
+    Some(letters(&plan.config).get(way)?.sign(key))
+}
+
+async fn open(way: &Way, first: &[u8]) -> io::Result<TcpStream> {
+    let socket = socket(way.local, 0)?;
+    let socket = TcpSocket::from_std_stream(socket.into());
+    let remote = SocketAddr::new(way.remote, MESSAGE_PORT);
+    let mut line = socket.connect(remote).await?;
+    line.write_all(first).await?;
+    Ok(line)
+}
+
+/// Accepts the lines of members at this address of ours; of each way the newest.
+async fn answer(local: IpAddr, plans: watch::Receiver<Arc<Plan>>, lines: watch::Sender<Lines>) {
+    let door = door(local).await;
+    let mut held: BTreeMap<Way, Task<()>> = BTreeMap::new();
+    loop {
+        let Ok((line, from)) = door.accept().await else {
+            sleep(RETRY).await;
+            continue;
+        };
+        let remote = from.ip().to_canonical();
+        let way = Way { local, remote };
+        held.retain(|_, task| !task.0.is_finished());
+        if letters(&plans.borrow().config).contains_key(&way) {
+            let hold = hold(way, line, plans.clone(), lines.clone());
+            held.insert(way, Task(tokio::spawn(hold)));
+        }
+    }
+}
+
+/// Waits until the address is there.
+async fn door(local: IpAddr) -> TcpListener {
+    let mut told = false;
+    loop {
+        match listen(local) {
+            Ok(door) => return door,
+            Err(error) if !told => {
+                tracing::warn!(%local, "no lines of other engines here: {error}")
+            }
+            Err(_) => {}
+        }
+        told = true;
+        sleep(RETRY).await;
+    }
+}
+
+fn listen(local: IpAddr) -> io::Result<TcpListener> {
+    let socket = socket(local, MESSAGE_PORT)?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+fn socket(local: IpAddr, port: u16) -> io::Result<Socket> {
+    let address = SocketAddr::new(local, port);
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    socket.set_reuse_address(true)?;
+    sockopt::set_tos(&socket, local, sockopt::TOS_CS6).map_err(io::Error::other)?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
+    let keepalive = keepalive.with_interval(KEEPALIVE / 2).with_retries(2);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// A line that others hold: it counts from its HELLO to its end.
+async fn hold(
+    way: Way,
+    mut line: TcpStream,
+    plans: watch::Receiver<Arc<Plan>>,
+    lines: watch::Sender<Lines>,
+) {
+    let mut first = [0; MESSAGE_LEN];
+    if !matches!(
+        timeout(OPENING, line.read_exact(&mut first)).await,
+        Ok(Ok(_))
+    ) || !is_hello(&first, &plans.borrow().config.settings.message_keys)
+    {
+        return;
+    }
+    let _held = Held::new(way, lines);
+    ended(line).await;
+}
+
+fn is_hello(first: &[u8], keys: &[MessageKey]) -> bool {
+    let message = Envelope::read(first).and_then(|envelope| {
+        envelope.check()?;
+        envelope.open(keys)
+    });
+    message.is_ok_and(|message| message.kind == MessageKind::Hello)
+}
+
+/// Whoever says more is no member of ours.
+async fn ended(mut line: TcpStream) {
+    let end = line.read_u8().await;
+    tracing::trace!(?end, "a line has ended");
+}
+
+/// Published while it lives.
+struct Held {
+    way: Way,
+    since: Instant,
+    lines: watch::Sender<Lines>,
+}
+
+impl Held {
+    fn new(way: Way, lines: watch::Sender<Lines>) -> Self {
+        let since = Instant::now();
+        lines.send_modify(|lines| {
+            lines.insert(way, since);
+        });
+        Self { way, since, lines }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let Self { way, since, lines } = self;
+        lines.send_if_modified(|lines| {
+            let is_last = lines.get(way) == Some(since);
+            is_last && lines.remove(way).is_some()
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::hello::tests::config;
+    use super::*;
+
+    const A: &str = "127.0.92.1";
+    const B: &str = "127.0.92.2";
+    const A2: &str = "127.0.92.3";
+    const B2: &str = "127.0.92.4";
+    const C2: &str = "127.0.92.5";
+    const KEY: [u64; 2] = [1, 2];
+
+    struct Process {
+        lines: watch::Receiver<Lines>,
+        _plans: watch::Sender<Arc<Plan>>,
+        _task: Task<()>,
+    }
+
+    fn process(local: &str, remote: &str, secret: [u64; 2]) -> Process {
+        let mut config = config(local, remote);
+        config.settings.message_keys[0].secret = secret;
+        let plan = Plan {
+            config,
+            ..Plan::default()
+        };
+        let (plans, planned) = watch::channel(Arc::new(plan));
+        let (sender, lines) = watch::channel(Lines::new());
+        Process {
+            lines,
+            _plans: plans,
+            _task: Task(tokio::spawn(run(planned, sender))),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_begins_and_ends_with_the_process_that_holds_it() {
+        let mut a = process(A, B, KEY);
+        let b = process(B, A, KEY);
+        let way = Way {
+            local: A.parse().unwrap(),
+            remote: B.parse().unwrap(),
+        };
+        let held = a.lines.wait_for(|lines| !lines.is_empty()).await;
+        let first = held.unwrap()[&way];
+        drop(b);
+        a.lines.wait_for(Lines::is_empty).await.unwrap();
+        let _b = process(B, A, KEY);
+        let held = a.lines.wait_for(|lines| !lines.is_empty()).await;
+        assert!(held.unwrap()[&way] > first);
+    }
+
+    /// A line from there to `A2` that says this first is ended by the other side.
+    async fn is_refused(local: &str, first: &[u8]) {
+        let way = Way {
+            local: local.parse().unwrap(),
+            remote: A2.parse().unwrap(),
+        };
+        let line = loop {
+            match open(&way, first).await {
+                Ok(line) => break line,
+                Err(_) => sleep(Duration::from_millis(10)).await,
+            }
+        };
+        ended(line).await;
+    }
+
+    #[tokio::test]
+    async fn strangers_and_those_without_our_key_hold_no_line() {
+        let mut a = process(A2, B2, KEY);
+        let hello = |local: &str, secret| {
+            let mut config = config(local, A2);
+            config.settings.message_keys[0].secret = secret;
+            let plan = Plan {
+                config,
+                ..Plan::default()
+            };
+            let way = *letters(&plan.config).keys().next().unwrap();
+            hello(&way, &plan).unwrap()
+        };
+        is_refused(B2, &hello(B2, [1, 3])).await;
+        is_refused(C2, &hello(C2, KEY)).await;
+        assert!(!a.lines.has_changed().unwrap());
+        let _b = process(B2, A2, KEY);
+        a.lines.wait_for(|lines| lines.len() == 1).await.unwrap();
+    }
+}
