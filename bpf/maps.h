@@ -131,6 +131,19 @@ struct {
 	__type(value, struct peer_counters);
 } tunnelled SEC(".maps");
 
+/* Programs: checks of the flows that were tunnelled to each peer; user space counts and clears them. */
+struct seen_checks {
+	__u64 words[256];
+};
+
+struct {
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PEERS_MAX);
+	__type(key, __u32);
+	__type(value, struct seen_checks);
+} checks SEC(".maps");
+
 /* User space: flows of which every packet is an event, until this time. */
 struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);

@@ -46,13 +46,27 @@ static __always_inline __u16 capped(__u32 len)
 	return len > 65535 ? 65535 : len;
 }
 
+static __always_inline void note_check(struct seen_checks *seen, __u16 check)
+{
+	__u64 bit = 1ULL << (check & 63), *word = &seen->words[check >> 6 & 255];
+
+	if (!(*word & bit))
+		__sync_fetch_and_or(word, bit);
+}
+
 /* `len`: of the frame that came. */
-static __always_inline void count_tunnelled(__u32 peer, __u32 len)
+static __always_inline void count_tunnelled(__u32 peer, __u32 len, __u16 word)
 {
 	struct peer_counters *n = bpf_map_lookup_elem(&tunnelled, &peer);
+	struct seen_checks *seen;
 
 	if (n) {
 		n->packets += 1;
 		n->bytes += len;
 	}
+	if (word >> 14 != KIND_DATA)
+		return;
+	seen = bpf_map_lookup_elem(&checks, &peer);
+	if (seen)
+		note_check(seen, word & 0x3fff);
 }

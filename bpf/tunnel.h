@@ -65,7 +65,7 @@ static __noinline int tunnel(struct __sk_buff *skb, const struct packet *p, __u1
 	}
 	if (encap(skb, p, to, word))
 		return drop(V_DROP_ROOM);
-	count_tunnelled(key, len);
+	count_tunnelled(key, len, word);
 	skb->mark = 0;
 	return send_to(to, p->family);
 }

@@ -131,6 +131,6 @@ static __noinline int tunnel(struct xdp_md *ctx, const struct packet *p, __u16 p
 	/* There is room for it: the frame was parsed, and has grown. */
 	if (!put_outside(ctx, p, to, inner, word, &way))
 		return XDP_ABORTED;
-	count_tunnelled(key, len);
+	count_tunnelled(key, len, word);
 	return XDP_TX;
 }

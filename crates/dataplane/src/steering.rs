@@ -18,7 +18,7 @@ mod watch;
 pub use counters::{Counters, Tunnelled};
 pub use flows::{FlowTables, Question, RemoteFlow, RemoteFlows};
 pub use front::{Attach, Attachment, Hook, LOOPBACK_SETTINGS};
-pub use load::{Error, Tried, detach};
+pub use load::{Error, LAYOUT, Tried, detach};
 pub use watch::{Event, WATCHED_MAX};
 
 use aya::Ebpf;
@@ -125,6 +125,14 @@ impl Steering {
     /// The kernel refuses.
     pub fn trust_hints(&mut self) -> Result<(), Error> {
         fill::trust_hints(&mut self.ebpf)
+    }
+
+    /// Flows that were tunnelled to each peer since this was called last, about, by uuid of the peer.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn take_flows(&mut self) -> Result<BTreeMap<String, u64>, Error> {
+        counters::take_flows(&mut self.ebpf, &self.places)
     }
 
     /// Has every packet of these flows, and of no others, told as an event, each until its time. It holds with the

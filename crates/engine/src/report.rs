@@ -120,6 +120,7 @@ fn steering(watch: &Watch) -> Option<Steering> {
         packets: to.packets,
         bytes: to.bytes,
         flows: to.flows,
+        flows_now: seen.flows.get(se_uuid).copied().unwrap_or(0),
     });
     let attached = seen.attached.iter().map(|a| Attachment {
         interface: a.interface.clone(),

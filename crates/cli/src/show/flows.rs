@@ -233,7 +233,11 @@ impl SteeringRow {
         let each: Vec<String> = to
             .map(|t| {
                 let sent = bytes(number(t, "/bytes").unwrap_or_default());
-                format!("{} {sent}", text(t, "/se_name"))
+                let now = match number(t, "/flows_now") {
+                    None | Some(0) => String::new(),
+                    Some(flows) => format!(" (now {flows} flows)"),
+                };
+                format!("{} {sent}{now}", text(t, "/se_name"))
             })
             .collect();
         each.join(", ")
@@ -359,11 +363,11 @@ mod tests {
             "local_cookie": 1, "tunnel_hint": 7, "drop_mac": 2, "drop_asked": 5, "deny": 0},
             "attachments": [{"interface": "eth0", "hook": "xdp", "reason": "good"},
                 {"interface": "eth1", "hook": "tc", "reason": "a veth"}],
-            "tunnelled": [{"se_name": "se-2", "packets": 7, "bytes": 2048}, {"se_name": "se-3", "packets": 0, "bytes": 0}]});
+            "tunnelled": [{"se_name": "se-2", "packets": 7, "bytes": 2048, "flows_now": 5}, {"se_name": "se-3", "packets": 0, "bytes": 0}]});
         let rows = steering(vec![row]);
         let table = render(&rows, Format::Wide, None);
         let cells: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
-        let expected = "se-1 3 51 7 0 0 0 0 0 7 se-2 2 KiB eth0 xdp, eth1 tc 400 eth1: a veth; eth0: good \
+        let expected = "se-1 3 51 7 0 0 0 0 0 7 se-2 2 KiB (now 5 flows) eth0 xdp, eth1 tc 400 eth1: a veth; eth0: good \
                         local_new=3 local_socket=50 local_cookie=1 tunnel_hint=7 drop_mac=2 drop_asked=5";
         assert_eq!(cells.join(" "), expected);
     }

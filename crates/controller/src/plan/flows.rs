@@ -245,7 +245,10 @@ impl Observer<'_> {
             .collect();
         let tunnelled = steering.tunnelled.iter().map(|t| {
             let name = self.name(&t.se_uuid);
-            json!({"se_uuid": t.se_uuid, "se_name": name, "flows": t.flows, "packets": t.packets, "bytes": t.bytes})
+            json!({
+                "se_uuid": t.se_uuid, "se_name": name, "flows": t.flows, "flows_now": t.flows_now,
+                "packets": t.packets, "bytes": t.bytes,
+            })
         });
         let attachments = steering
             .attachments

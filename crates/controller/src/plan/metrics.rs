@@ -22,6 +22,7 @@ struct Metrics {
     datagram_events: Family<Labels, Counter>,
     packets: Family<Labels, Counter>,
     tunnelled_flows: Family<Labels, Counter>,
+    flows_now: Family<Labels, Gauge>,
     tunnelled_packets: Family<Labels, Counter>,
     tunnelled_bytes: Family<Labels, Counter>,
     budget: Family<Labels, Gauge>,
@@ -88,6 +89,8 @@ impl Observer<'_> {
             let (packets, bytes) = (&metrics.tunnelled_packets, &metrics.tunnelled_bytes);
             let flows = metrics.tunnelled_flows.get_or_create(&labels).clone();
             flows.inc_by(to.flows);
+            let now = metrics.flows_now.get_or_create(&labels).clone();
+            now.set(i64::try_from(to.flows_now).unwrap_or(i64::MAX));
             packets.get_or_create(&labels).inc_by(to.packets);
             bytes.get_or_create(&labels).inc_by(to.bytes);
         }
@@ -160,8 +163,13 @@ impl Metrics {
         );
         all.register(
             "flow_tunnelled_flows",
-            "Flows that a question has found at another engine, or that went there because this one drains; hints leave no trace of theirs",
+            "Flows that a question has found at another engine, or that went there because this one drains",
             self.tunnelled_flows,
+        );
+        all.register(
+            "flow_tunnelled_flows_now",
+            "Flows of which packets were sent to the engine that owns them within 10 s, about",
+            self.flows_now,
         );
         all.register(
             "flow_tunnelled_packets",

@@ -107,6 +107,9 @@ plain! {
     struct NoHintBits: 8192 {
         words: [u64; 1024],
     }
+    struct SeenChecks: 2048 {
+        words: [u64; 256],
+    }
     struct Event: 56 {
         at_ns: u64,
         flow: FlowKey,

@@ -1,7 +1,7 @@
 //! Messages between engines on real links: hellos, and that a flow has ended.
 
 use super::net::{ENGINES, Net, VIPS, addresses, can_run, inside};
-use super::{PORT, connect, count, exchange, nonzero, start};
+use super::{PORT, config_in, connect, count, exchange, nonzero, start};
 use evenkeel_dataplane::sockopt::set_no_checksum;
 use evenkeel_dataplane::steering::{Counters, Steering};
 use flow::Flow;
@@ -91,6 +91,13 @@ fn hellos_are_answered_by_the_program_also_when_its_process_is_gone() {
         }
     });
     assert_eq!(count(&b.counters().unwrap(), "hello_heard"), 6);
+    let config = config_in(&net, "a", &members);
+    let a = inside(&net.ns("a"), || {
+        let mut next = Steering::open(&net.pins("a")).unwrap();
+        next.apply(&config).unwrap();
+        next
+    });
+    assert_eq!(a.counters().unwrap().hellos["serviceengine-b"], 6);
 }
 
 #[test]
@@ -100,7 +107,7 @@ fn an_owner_says_that_a_flow_has_ended_and_who_has_sent_it_there_forgets() {
     }
     let net = Net::new();
     let members = ENGINES;
-    let [a, b, _c] = members.map(|engine| start(&net, engine, &members));
+    let [a, mut b, _c] = members.map(|engine| start(&net, engine, &members));
     net.route_to("a");
     inside(&net.ns("client"), || {
         let mut streams = VIPS.map(connect);
@@ -114,4 +121,8 @@ fn an_owner_says_that_a_flow_has_ended_and_who_has_sent_it_there_forgets() {
     let (at_a, at_b) = (a.counters().unwrap(), b.counters().unwrap());
     assert!(count(&at_a, "release") >= 2, "{:?}", nonzero(&at_a));
     assert_eq!(at_b.tunnelled["serviceengine-a"].flows, 2, "{at_b:?}");
+    let flows =
+        |now: u64| [("serviceengine-a", now), ("serviceengine-c", 0)].map(|(se, n)| (se.into(), n));
+    assert_eq!(b.take_flows().unwrap(), flows(2).into());
+    assert_eq!(b.take_flows().unwrap(), flows(0).into());
 }

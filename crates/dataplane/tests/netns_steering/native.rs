@@ -2,7 +2,7 @@
 
 use super::net::{ENGINES, Net, VIPS, can_run, inside};
 use super::{adopt, config_in, connect, count, exchange, nonzero, start, start_with};
-use evenkeel_dataplane::steering::{Attach, Attachment, Hook, Steering, detach};
+use evenkeel_dataplane::steering::{Attach, Attachment, Hook, LAYOUT, Steering, detach};
 use evenkeel_dataplane::timestamp::move_clock;
 use flow::key::Protocol;
 use flow::mark::{HintKey, Mark};
@@ -135,7 +135,7 @@ fn packets_whose_checksum_is_still_to_be_made_are_left_to_tc() {
 
 /// What the kernel has on an engine's link of ours, and what is pinned.
 fn traces(net: &Net, engine: &str) -> (bool, Vec<String>) {
-    let mut pins: Vec<String> = std::fs::read_dir(net.pins(engine).join("v2"))
+    let mut pins: Vec<String> = std::fs::read_dir(net.pins(engine).join(LAYOUT))
         .into_iter()
         .flatten()
         .flatten()
@@ -183,7 +183,7 @@ fn native_xdp_goes_on_without_its_process_is_adopted_and_leaves_nothing() {
         drop(next);
         assert!(detach(&net.pins("b")).unwrap(), "something was there");
         assert_eq!(traces(&net, "b"), (false, Vec::new()));
-        assert!(!net.pins("b").join("v2").exists());
+        assert!(!net.pins("b").join(LAYOUT).exists());
     });
 }
 

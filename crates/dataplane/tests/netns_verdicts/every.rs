@@ -3,6 +3,7 @@
 use super::frame::{ACK, Ip, SYN, Segment, error, outer};
 use super::*;
 use aya::maps::{HashMap, Map, MapData};
+use evenkeel_dataplane::steering::LAYOUT;
 use flow::Verdict;
 use flow::key::bytes16;
 use flow::wire::{MESSAGE_LEN, Message, MessageKind};
@@ -246,7 +247,7 @@ impl Scene<'_> {
         key[32..34].copy_from_slice(&segment.client.port().to_be_bytes());
         key[34..36].copy_from_slice(&segment.vip.port().to_be_bytes());
         key[36] = 6;
-        let pin = self.ground.pins.0.path().join("v2/questions");
+        let pin = self.ground.pins.0.path().join(LAYOUT).join("questions");
         let map = Map::from_map_data(MapData::from_pin(pin).unwrap()).unwrap();
         let questions: HashMap<MapData, [u8; 40], [u8; 32]> = map.try_into().unwrap();
         let question = questions.get(&key, 0).expect("it was asked");

@@ -1,7 +1,7 @@
 //! Native XDP in front of tc: what it ends it ends as tc does, and what it does not end is as it was.
 
 use super::*;
-use evenkeel_dataplane::steering::LOOPBACK_SETTINGS;
+use evenkeel_dataplane::steering::{LAYOUT, LOOPBACK_SETTINGS};
 use flow::Verdict;
 use flow::key::bytes16;
 use std::collections::BTreeMap;
@@ -339,7 +339,7 @@ fn networks_pay_for_what_native_xdp_drops_as_they_pay_at_tc() {
 /// `shares` of `bpf/maps.h`: what networks have used.
 fn shares(ground: &Ground) -> BTreeMap<[u8; 24], u64> {
     use aya::maps::{HashMap, Map, MapData};
-    let pin = ground.pins.0.path().join("v2/shares");
+    let pin = ground.pins.0.path().join(LAYOUT).join("shares");
     let map = Map::from_map_data(MapData::from_pin(pin).unwrap()).unwrap();
     let shares: HashMap<MapData, [u8; 24], u64> = map.try_into().unwrap();
     shares.iter().flatten().collect()

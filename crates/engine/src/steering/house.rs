@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 /// A flow of which one hint was wrong is believed again after this time at the latest (docs/dev/steering.md, section 5).
 const TRUST_HINTS: Duration = Duration::from_secs(60);
 
+/// For so long the flows are counted that are tunnelled: long enough for flows that speak every few seconds.
+const COUNT_FLOWS: Duration = Duration::from_secs(10);
+
 /// Events fetched per tick; the ring holds no more.
 const EVENTS_PER_TICK: usize = 8192;
 
@@ -22,7 +25,8 @@ const EVENTS_PER_TICK: usize = 8192;
 pub(super) struct House {
     pace: Pace,
     before: Option<Counters>,
-    trusted_at: Option<Instant>,
+    trusted: Every,
+    counted: Every,
     watched: BTreeMap<Flow, Instant>,
     /// In force in the kernel.
     rate: Option<Rate>,
@@ -65,8 +69,11 @@ impl House {
             steering.apply_settings(&with(&config.settings, rate))?;
             (self.rate, self.watched) = (Some(rate), watched);
         }
-        if self.is_trust_due(now) {
+        if self.trusted.is_due(now, TRUST_HINTS) {
             steering.trust_hints()?;
+        }
+        if self.counted.is_due(now, COUNT_FLOWS) {
+            watch.lock().flows = steering.take_flows()?;
         }
         let events = steering.events(EVENTS_PER_TICK);
         let mut seen = watch.lock();
@@ -83,12 +90,19 @@ impl House {
         self.before = Some(counters.clone());
         self.pace.tick(now, others, &tally)
     }
+}
 
-    fn is_trust_due(&mut self, now: Instant) -> bool {
-        let since = *self.trusted_at.get_or_insert(now);
-        let due = now.saturating_duration_since(since) >= TRUST_HINTS;
+/// When something was done last.
+#[derive(Debug, Default)]
+struct Every(Option<Instant>);
+
+impl Every {
+    /// Due when so much time has passed since it was last, or since the first question.
+    fn is_due(&mut self, now: Instant, every: Duration) -> bool {
+        let since = *self.0.get_or_insert(now);
+        let due = now.saturating_duration_since(since) >= every;
         if due {
-            self.trusted_at = Some(now);
+            self.0 = Some(now);
         }
         due
     }
@@ -184,10 +198,11 @@ mod tests {
     }
 
     #[test]
-    fn hints_are_believed_again_once_a_minute() {
-        let (mut house, start) = (House::default(), Instant::now());
+    fn what_is_done_every_minute_is_done_so() {
+        let (mut done, start) = (Every::default(), Instant::now());
+        let minute = Duration::from_secs(60);
         let due: Vec<u64> = (0..200)
-            .filter(|s| house.is_trust_due(start + Duration::from_secs(*s)))
+            .filter(|s| done.is_due(start + Duration::from_secs(*s), minute))
             .collect();
         assert_eq!(due, [60, 120, 180]);
     }

@@ -21,6 +21,8 @@ pub(crate) struct Watch(Arc<Mutex<Seen>>);
 pub(crate) struct Seen {
     /// Since the maps were made; none while nothing is loaded.
     pub counters: Option<Counters>,
+    /// Flows that were tunnelled to a peer lately, by its uuid.
+    pub flows: BTreeMap<String, u64>,
     /// Where the programs are attached, and why so.
     pub attached: Vec<Attachment>,
     /// Budget of probes in force.

@@ -186,6 +186,7 @@ async fn counters_have_one_name_in_api_and_metrics() {
                 packets: 12,
                 bytes: 3400,
                 flows: 5,
+                flows_now: 7,
             }],
             probe_copies_per_s: 100,
             attachments: vec![Attachment {
@@ -218,6 +219,7 @@ async fn counters_have_one_name_in_api_and_metrics() {
     assert_eq!(rows[0]["verdicts"]["tunnel_hint"], 12);
     assert_eq!(rows[0]["tunnelled"][0]["se_name"], "se-1");
     assert_eq!(rows[0]["tunnelled"][0]["flows"], 5);
+    assert_eq!(rows[0]["tunnelled"][0]["flows_now"], 7);
     let attached = &rows[0]["attachments"][0];
     assert_eq!(
         (&attached["interface"], &attached["hook"]),
@@ -229,6 +231,7 @@ async fn counters_have_one_name_in_api_and_metrics() {
         "evenkeel_se_connected{se=\"se-1\"} 1",
         "evenkeel_flow_packets_total{se=\"se-1\",verdict=\"tunnel_hint\"} 12",
         "evenkeel_flow_tunnelled_flows_total{se=\"se-1\",peer=\"se-1\"} 5",
+        "evenkeel_flow_tunnelled_flows_now{se=\"se-1\",peer=\"se-1\"} 7",
         "evenkeel_flow_tunnelled_bytes_total{se=\"se-1\",peer=\"se-1\"} 3400",
         "evenkeel_flow_hint_stamps_total{se=\"se-1\",vs=\"vs-1\",result=\"stamped\"} 3",
         "evenkeel_vs_udp_flows{se=\"se-1\",vs=\"vs-1\"} 2",

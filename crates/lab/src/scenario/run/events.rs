@@ -21,7 +21,8 @@ const END_GRACE: Duration = Duration::from_secs(10);
 const END_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Runner<'_> {
-    /// Ends the router's programs, waits until its kernel has no route, starts them again and waits for the route.
+    /// Ends the router's programs, waits until its kernel has no route, starts them again and waits for the route. What a
+    /// killed program has left in the kernel it removes only once it runs again.
     pub(super) fn restart_router(&mut self, bgp_alone: bool, signal: SignalName) -> Result<Done> {
         let node = self.topology.node(&self.scenario.router)?.clone();
         let programs = routing_programs(&node, bgp_alone)?;
@@ -32,8 +33,15 @@ impl Runner<'_> {
             called_us: wall_us(at),
             ..Done::default()
         };
+        let leaves_routes =
+            signal == SignalName::Kill && programs.len() == routing_programs(&node, false)?.len();
+        if leaves_routes {
+            nodes::start_again(self.record, &node, &programs)?;
+        }
         let gone = self.fib.wait(at, SETTLE_TIMEOUT, NextHops::is_empty);
-        nodes::start_again(self.record, &node, &programs)?;
+        if !leaves_routes {
+            nodes::start_again(self.record, &node, &programs)?;
+        }
         let Some(gone) = gone else {
             let text = format!("invalid: {} kept its route without its daemons", node.name);
             done.violations.push(text);
