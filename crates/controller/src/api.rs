@@ -15,6 +15,7 @@ mod routes;
 mod session;
 pub mod singleton;
 pub mod tls;
+mod users;
 
 use crate::auth::Auth;
 use crate::error::ApiError;
@@ -107,13 +108,10 @@ async fn answer(
         let body = read(body.take(), PUBLIC_BODY_LEN_MAX).await?;
         return run(app, &context, parts, body, found, last).await;
     }
-    let ticket = session::check(app, peer, parts).await?;
+    let (ticket, access) = session::check(app, peer, parts).await?;
     let mut response = async {
-        if !operation.permission.allows(&ticket) {
-            let text = format!("{} may not {}", ticket.user, operation.name());
-            return Err(ApiError::new(StatusCode::FORBIDDEN, text));
-        }
-        let context = Context::new(app, peer, parts, &ticket)?;
+        let context = Context::new(app, peer, parts, access)?;
+        operation.check(app, &context, found)?;
         let body = read(body.take(), BODY_LEN_MAX).await?;
         run(app, &context, parts, body, found, last).await
     }

@@ -1,6 +1,8 @@
 //! Who may use the API: passwords, sessions, and the brake on guessing (avi-api section 2).
 
+use crate::access::Access;
 use crate::error::ApiError;
+use crate::objects::Objects;
 use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
 use axum::http::StatusCode;
@@ -10,11 +12,12 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use store::{Expect, Meta, Op, Store};
 use tokio::sync::Semaphore;
 
 /// The user that exists from the first start on, and may do everything.
 pub const ADMIN: &str = "admin";
+/// His uuid (avi-api section 5).
+pub const ADMIN_UUID: &str = "user-1";
 /// A session that nobody uses ends after this (avi-api 2.2, `api_idle_timeout`).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// Password hashes computed at the same time: each takes 19 MiB and a core.
@@ -47,8 +50,6 @@ pub struct Ticket {
     pub csrf: String,
     /// Name of the user.
     pub user: String,
-    /// May do everything.
-    pub superuser: bool,
 }
 
 impl Ticket {
@@ -57,7 +58,6 @@ impl Ticket {
             id,
             csrf,
             user: user.to_owned(),
-            superuser: user == ADMIN,
         }
     }
 }
@@ -69,55 +69,35 @@ struct Session {
 
 /// Passwords and sessions of one controller.
 pub struct Auth {
-    store: Arc<dyn Store>,
+    objects: Arc<Objects>,
     sessions: Mutex<HashMap<String, Session>>,
     failures: Mutex<HashMap<IpAddr, (u32, Instant)>>,
     hashing: Semaphore,
 }
 
 impl Auth {
-    /// Over this store; no session is known yet.
-    pub fn new(store: Arc<dyn Store>) -> Self {
+    /// Over these users; no session is known yet.
+    pub fn new(objects: Arc<Objects>) -> Self {
         Self {
-            store,
+            objects,
             sessions: Mutex::default(),
             failures: Mutex::default(),
             hashing: Semaphore::new(HASHES_MAX),
         }
     }
 
-    /// The store that holds the passwords, for the rest of the controller.
-    pub fn store(&self) -> Arc<dyn Store> {
-        self.store.clone()
-    }
-
-    /// True when the user has a password.
+    /// A password as it is stored.
     ///
     /// # Errors
-    /// The store refuses.
-    pub async fn has_password(&self, user: &str) -> Result<bool, ApiError> {
-        Ok(self.store.get(&key(user)).await?.is_some())
-    }
-
-    /// Sets a user's password.
-    ///
-    /// # Errors
-    /// Too long, or the store refuses.
-    pub async fn set_password(&self, user: &str, password: Password) -> Result<(), ApiError> {
+    /// It is empty or too long.
+    pub async fn hash(&self, password: Password) -> Result<String, ApiError> {
         if password.0.is_empty() || password.0.len() > PASSWORD_LEN_MAX {
             let text =
                 format!("password: must have 1 to {PASSWORD_LEN_MAX} bytes; choose another one");
             return Err(ApiError::bad_request(text));
         }
         let _permit = self.hashing.acquire().await;
-        let hash = blocking(move || hash(&password)).await??;
-        let op = Op::put(key(user), hash, Expect::Any);
-        let meta = Meta {
-            who: "system:auth".into(),
-            message: format!("password of {user}"),
-        };
-        self.store.commit(vec![op], meta).await?;
-        Ok(())
+        blocking(move || hash(&password)).await?
     }
 
     /// Opens a session.
@@ -150,7 +130,16 @@ impl Auth {
         Ok(Ticket::new(user, "None".into(), String::new()))
     }
 
-    async fn check(&self, user: &str, password: Password, from: IpAddr) -> Result<(), ApiError> {
+    /// Whether it is this user's password; guessing is braked by address.
+    ///
+    /// # Errors
+    /// As [`Auth::login`].
+    pub async fn check(
+        &self,
+        user: &str,
+        password: Password,
+        from: IpAddr,
+    ) -> Result<(), ApiError> {
         // Those who waited here while others failed are refused without a hash.
         let _permit = self.hashing.acquire().await;
         self.check_brake(from)?;
@@ -204,17 +193,32 @@ impl Auth {
         lock(&self.sessions).remove(id);
     }
 
+    /// Ends all sessions of a user, but for one.
+    pub fn end_sessions(&self, user: &str, but: Option<&str>) {
+        let stays = |id: &str, session: &Session| session.ticket.user != user || but == Some(id);
+        lock(&self.sessions).retain(|id, session| stays(id, session));
+    }
+
     async fn verify(&self, user: &str, password: Password) -> Result<bool, ApiError> {
         if password.0.len() > PASSWORD_LEN_MAX {
             return Ok(false);
         }
-        let stored = self.store.get(&key(user)).await?;
+        let stored = self.stored_hash(user);
         // An unknown user costs as much time as a wrong password.
         blocking(move || match stored {
             None => hash(&password).map(|_| false),
-            Some(entry) => matches(&password, &entry.value),
+            Some(stored) => matches(&password, &stored),
         })
         .await?
+    }
+
+    /// None for a user who may not log in.
+    fn stored_hash(&self, user: &str) -> Option<String> {
+        let snapshot = self.objects.snapshot();
+        let access = Access::of(&snapshot, user)?;
+        let stored = snapshot.get("user", &access.uuid)?;
+        let hash = stored.object.get("password")?.as_str();
+        hash.map(str::to_owned)
     }
 
     fn check_brake(&self, from: IpAddr) -> Result<(), ApiError> {
@@ -247,10 +251,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn key(user: &str) -> String {
-    format!("/auth/password/{user}")
-}
-
 /// Compares in a time that does not depend on where the difference is.
 pub fn same_bytes(a: &[u8], b: &[u8]) -> bool {
     let differences = a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b));
@@ -276,10 +276,9 @@ fn hash(password: &Password) -> Result<String, ApiError> {
         .map_err(|e| ApiError::internal("hashing a password", &e))
 }
 
-fn matches(password: &Password, stored: &[u8]) -> Result<bool, ApiError> {
-    let text = std::str::from_utf8(stored).unwrap_or_default();
+fn matches(password: &Password, stored: &str) -> Result<bool, ApiError> {
     let hash =
-        PasswordHash::new(text).map_err(|e| ApiError::internal("reading a password hash", &e))?;
+        PasswordHash::new(stored).map_err(|e| ApiError::internal("reading a password hash", &e))?;
     Ok(argon()
         .verify_password(password.0.as_bytes(), &hash)
         .is_ok())

@@ -1,5 +1,7 @@
 //! The objects that exist at start (avi-api section 13); made once, found again at every start.
 
+pub mod access;
+
 use crate::api::singleton;
 use crate::error::ApiError;
 use crate::objects::{Author, Draft, Objects};
@@ -34,6 +36,9 @@ pub async fn ensure(objects: &Objects) -> Result<(), ApiError> {
                 ensure_cloud_parts(draft, &author, uuid)?;
             }
             add_settings(draft, &author)?;
+            for (ty, body) in access::roles() {
+                add(draft, &author, ty, None, body)?;
+            }
             profiles()
                 .into_iter()
                 .try_for_each(|(ty, body)| add(draft, &author, ty, None, body))

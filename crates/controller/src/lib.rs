@@ -4,6 +4,7 @@
 //! (answers what it has begun), the reconciler (finishes its round), the one that waits for joins, the engines' listener. Engines go on without
 //! us. A SIGKILL at any moment loses nothing that was acknowledged: the store is durable before an answer leaves.
 
+mod access;
 mod api;
 mod args;
 mod auth;
@@ -80,10 +81,10 @@ impl Controller {
         files::private_folder(&settings.data_dir)?;
         let store = store::Sqlite::open(&settings.data_dir.join("evenkeel.db"))?;
         let ca = Arc::new(Ca::open(&settings.data_dir)?);
-        let auth = Arc::new(Auth::new(Arc::new(store)));
-        let objects = Arc::new(Objects::open(auth.store()).await?);
+        let objects = Arc::new(Objects::open(Arc::new(store)).await?);
+        let auth = Arc::new(Auth::new(objects.clone()));
         bootstrap::ensure(&objects).await?;
-        ensure_admin(&auth, &settings).await?;
+        ensure_admin(&objects, &auth, &settings).await?;
         let registry = Arc::new(Registry::default());
         let planner = Arc::new(Planner::open(objects.clone(), registry.clone()).await?);
         let backend = Backend::new(
@@ -193,16 +194,19 @@ fn serve_api(settings: &Settings, app: api::App) -> anyhow::Result<Api> {
 }
 
 /// The admin user exists from the first start on; a password that we made up is said once.
-async fn ensure_admin(auth: &Auth, settings: &Settings) -> anyhow::Result<()> {
-    if auth.has_password(auth::ADMIN).await? {
+async fn ensure_admin(objects: &Objects, auth: &Auth, settings: &Settings) -> anyhow::Result<()> {
+    if !bootstrap::access::lacks_admin(objects) {
         return Ok(());
+    }
+    if let Some(hash) = bootstrap::access::old_hash(objects).await? {
+        return Ok(bootstrap::access::make_admin(objects, hash).await?);
     }
     let (password, made_up) = match settings.admin_password()? {
         Some(password) => (password, false),
         None => (auth::random_token()[..MADE_UP_LEN].to_owned(), true),
     };
-    auth.set_password(auth::ADMIN, Password::new(password.clone()))
-        .await?;
+    let secret = Password::new(password.clone());
+    bootstrap::access::make_admin(objects, auth.hash(secret).await?).await?;
     if made_up {
         // On stderr and not in the log, whose lines are collected and kept. Without a stderr nobody can read it.
         let text = format!("password of admin, made up and not shown again: {password}\n");

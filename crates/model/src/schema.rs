@@ -10,6 +10,8 @@ const AVI: &str = concat!(
     "\n",
     include_str!("../schema/system.txt"),
     "\n",
+    include_str!("../schema/access.txt"),
+    "\n",
     include_str!("../schema/evenkeel.txt")
 );
 

@@ -1,20 +1,19 @@
 //! What of a request matters to every handler.
 
 use super::App;
-use crate::auth::Ticket;
+use crate::access::{self, ADMIN_TENANT, Access, Level};
 use crate::error::ApiError;
-use crate::objects::{Author, refs};
+use crate::objects::{Author, Stored, refs};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use std::net::{IpAddr, SocketAddr};
-
-/// uuid of the tenant that always exists, and whose objects all tenants see.
-const ADMIN_TENANT: &str = "admin";
 
 /// See the module's documentation.
 pub struct Context {
     /// `https://host[:port]` as the client wrote it: URLs in answers start with it.
     pub origin: String,
+    /// Who calls, and what he may.
+    pub access: Access,
     /// Who writes.
     pub author: Author,
     /// Where the call comes from.
@@ -32,15 +31,16 @@ impl Context {
         app: &App,
         peer: SocketAddr,
         parts: &Parts,
-        ticket: &Ticket,
+        access: Access,
     ) -> Result<Self, ApiError> {
         check_version(&parts.headers)?;
-        let (tenant, every_tenant) = tenant(app, &parts.method, &parts.headers)?;
+        let (tenant, every_tenant) = tenant(app, &access, &parts.method, &parts.headers)?;
         Ok(Self {
             author: Author {
-                who: format!("{} from {}", ticket.user, peer.ip()),
+                who: format!("{} from {}", access.user, peer.ip()),
                 tenant,
             },
+            access,
             every_tenant,
             slug: slug(&parts.headers)?,
             ..Self::anonymous(peer, parts)
@@ -53,6 +53,7 @@ impl Context {
         let host = host.and_then(|v| v.to_str().ok()).or(parts.uri.host());
         Self {
             origin: format!("https://{}", host.unwrap_or("localhost")),
+            access: Access::default(),
             author: Author {
                 who: format!("nobody from {}", peer.ip()),
                 tenant: ADMIN_TENANT.into(),
@@ -64,11 +65,20 @@ impl Context {
         }
     }
 
-    /// True when an object with this `tenant_ref` belongs to what the caller looks at: his tenant's own objects and
-    /// those that tenant admin shares with all (avi-api 5).
-    pub(super) fn sees(&self, tenant_ref: Option<&str>) -> bool {
-        let tenant = tenant_ref.and_then(|r| r.rsplit('/').next());
-        self.every_tenant || tenant.is_none_or(|t| t == self.author.tenant || t == ADMIN_TENANT)
+    /// True when an object belongs to what the caller looks at: the objects of the tenant that he is in, or of all that he may
+    /// be in, and those that tenant admin shares with all (avi-api 5).
+    pub fn sees(&self, path: &str, uuid: &str, stored: &Stored) -> bool {
+        if path == "tenant" {
+            return self.access.enters(uuid);
+        }
+        let everywhere = self.every_tenant && self.access.enters(access::tenant_of(stored));
+        everywhere || access::is_seen_in(&self.author.tenant, path, stored)
+    }
+
+    /// True when the caller has a right where he looks.
+    pub(super) fn may(&self, level: Level, resource: &str) -> bool {
+        let somewhere = || self.access.may_somewhere(level, resource);
+        self.access.may(level, resource, &self.author.tenant) || self.every_tenant && somewhere()
     }
 
     /// The last value of a parameter.
@@ -134,30 +144,31 @@ fn check_version(headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 /// uuid of the tenant that new objects belong to, and whether the caller looks at all tenants.
-fn tenant(app: &App, method: &Method, headers: &HeaderMap) -> Result<(String, bool), ApiError> {
+fn tenant(
+    app: &App,
+    access: &Access,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<(String, bool), ApiError> {
     let value = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
     let snapshot = app.objects.snapshot();
-    let unknown = |name: &str| {
-        let text = format!("Tenant '{name}' does not exist!");
-        ApiError::new(StatusCode::FORBIDDEN, text)
+    // Whether it is there is not told to those who may not enter it.
+    let entered = |name: &str, uuid: Option<&str>| match uuid.filter(|uuid| access.enters(uuid)) {
+        Some(uuid) => Ok((uuid.to_owned(), false)),
+        None => {
+            let text = format!("Tenant '{name}' does not exist!");
+            Err(ApiError::new(StatusCode::FORBIDDEN, text))
+        }
     };
     if let Some(uuid) = value("X-Avi-Tenant-UUID") {
-        let found = snapshot.get("tenant", uuid);
-        return found
-            .map(|_| (uuid.to_owned(), false))
-            .ok_or_else(|| unknown(uuid));
+        return entered(uuid, snapshot.get("tenant", uuid).map(|_| uuid));
     }
     match value("X-Avi-Tenant") {
-        None | Some("") => Ok((ADMIN_TENANT.into(), false)),
-        Some("*") if *method == Method::GET => Ok((ADMIN_TENANT.into(), true)),
+        None | Some("") => Ok((access.home().to_owned(), false)),
+        Some("*") if *method == Method::GET => Ok((access.home().to_owned(), true)),
         Some("*") => Err(ApiError::bad_request(
             "X-Avi-Tenant: * is for reading; name the tenant to write in",
         )),
-        Some(name) => {
-            let found = snapshot.by_name("tenant", name);
-            found
-                .map(|(uuid, _)| (uuid.to_owned(), false))
-                .ok_or_else(|| unknown(name))
-        }
+        Some(name) => entered(name, snapshot.by_name("tenant", name).map(|(uuid, _)| uuid)),
     }
 }

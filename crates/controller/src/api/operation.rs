@@ -3,11 +3,12 @@
 //! change of what anybody may do is seen in review.
 
 use super::{App, Context};
-use crate::auth::Ticket;
+use crate::access::{self, Level};
 use crate::error::ApiError;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::future::BoxFuture;
+use model::schema::object_type;
 
 /// Who may call an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,11 +28,12 @@ pub(super) enum Permission {
 }
 
 impl Permission {
-    /// True when this user may. There are no roles yet: beyond seeing himself logged in, only a superuser may.
-    pub(super) fn allows(self, ticket: &Ticket) -> bool {
+    /// The right that it takes; none: to be logged in is enough.
+    fn level(self) -> Option<Level> {
         match self {
-            Self::Public | Self::LoggedIn => true,
-            Self::Read | Self::Write | Self::Operate | Self::Administer => ticket.superuser,
+            Self::Public | Self::LoggedIn => None,
+            Self::Read => Some(Level::Read),
+            Self::Write | Self::Operate | Self::Administer => Some(Level::Write),
         }
     }
 }
@@ -96,6 +98,61 @@ impl Operation {
             permission,
             audit,
             handler,
+        }
+    }
+
+    /// The caller may do this, to this object (avi-api section 12, `access` of a user).
+    ///
+    /// # Errors
+    /// 403; 404 for an object that he does not see.
+    pub(super) fn check(
+        &self,
+        app: &App,
+        context: &Context,
+        found: &Match<'_>,
+    ) -> Result<(), ApiError> {
+        let Some(level) = self.permission.level() else {
+            return Ok(());
+        };
+        let (path, caller) = (self.type_of(found), &context.access);
+        let resource = access::resource(path);
+        let allowed = match path {
+            "" | "user" | "role" | "tenant" => {
+                level == Level::Read && path == "tenant" || caller.may_everywhere(level, &resource)
+            }
+            _ if found.uuid.is_empty() => context.may(level, &resource),
+            _ => {
+                let snapshot = app.objects.snapshot();
+                let stored = snapshot.get(path, &found.uuid);
+                if let Some(stored) = stored.filter(|s| !context.sees(path, &found.uuid, s)) {
+                    return Err(not_seen(path, stored.name()));
+                }
+                let owner = stored.map_or(access::ADMIN_TENANT, |s| access::tenant_of(s));
+                caller.may(level, &resource, owner)
+                    || level == Level::Read && context.may(level, &resource)
+            }
+        };
+        allowed.then_some(()).ok_or_else(|| {
+            let text = format!(
+                "{} may not {}: {resource} is missing in his roles",
+                caller.user,
+                self.name()
+            );
+            ApiError::new(StatusCode::FORBIDDEN, text)
+        })
+    }
+
+    /// The type that the path is about; "" for what is about none.
+    fn type_of<'m>(&'m self, found: &'m Match<'_>) -> &'m str {
+        if !found.type_path.is_empty() {
+            return &found.type_path;
+        }
+        let mut parts = self.path.split('/').skip(1);
+        match (parts.next(), parts.next()) {
+            (Some("api"), Some(word)) if self.permission != Permission::Administer => {
+                object_type(word).map_or("", |ty| ty.path.as_str())
+            }
+            _ => "",
         }
     }
 
@@ -164,6 +221,12 @@ pub(super) fn find<'a>(
             uuid,
         })
         .ok_or_else(|| Box::new(not_allowed(method, same_path().map(|o| &o.method))))
+}
+
+/// As if it were not there.
+fn not_seen(path: &str, name: &str) -> ApiError {
+    tracing::debug!(path, name, "not seen from this tenant");
+    ApiError::not_found(object_type(path).map_or(path, |ty| ty.name.as_str()))
 }
 
 fn not_allowed<'a>(method: &Method, allowed: impl Iterator<Item = &'a Method>) -> Response {

@@ -37,8 +37,7 @@ pub(super) fn matches(
     stored: &Stored,
     context: &Context,
 ) -> bool {
-    let tenant = stored.object.get("tenant_ref").and_then(Value::as_str);
-    context.sees(tenant)
+    context.sees(&ty.path, uuid, stored)
         && context.query.iter().all(|(key, value)| match key.as_str() {
             "name" => stored.name() == value,
             "name.contains" => stored.name().contains(value.as_str()),

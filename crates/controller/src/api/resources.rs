@@ -2,7 +2,8 @@
 
 use super::operation::Call;
 use super::present::{Names, present};
-use super::{ok, parse, patch as patches, query};
+use super::{ok, parse, patch as patches, query, users};
+use crate::access::{self, Level};
 use crate::bootstrap;
 use crate::error::ApiError;
 use crate::objects::{Draft, Stored};
@@ -13,8 +14,10 @@ use model::schema::{ObjectType, object_type};
 use std::sync::Arc;
 
 /// The resources that the API has now; each is a type of the schema.
-pub(super) const RESOURCES: [&str; 12] = [
+pub(super) const RESOURCES: [&str; 14] = [
     "tenant",
+    "user",
+    "role",
     "cloud",
     "vrfcontext",
     "serviceenginegroup",
@@ -71,12 +74,15 @@ pub(super) fn read(call: &Call<'_>) -> Result<Response, ApiError> {
 /// `POST /api/TYPE`.
 pub(super) async fn create(call: &Call<'_>) -> Result<Response, ApiError> {
     let (ty, context) = (known(call.type_path)?, call.context);
-    let mut body = parse(&call.body)?;
+    let mut body = users::prepare(call, ty, parse(&call.body)?).await?;
     // The controller's word for its own objects.
     body.shift_remove("system_default");
     let author = &context.author;
     let make = |draft: &mut Draft| {
+        let before = draft.snapshot.clone();
         let uuid = draft.create(ty, body, context.slug.clone(), author)?;
+        users::check_grants(call, &before, draft, ty, &uuid)?;
+        check_owner(call, draft, ty, &uuid)?;
         if ty.path == "cloud" {
             bootstrap::ensure_cloud_parts(draft, author, &uuid)?;
         }
@@ -95,7 +101,7 @@ pub(super) async fn create(call: &Call<'_>) -> Result<Response, ApiError> {
 /// `PUT /api/TYPE/UUID`.
 pub(super) async fn put(call: &Call<'_>) -> Result<Response, ApiError> {
     let ty = known(call.type_path)?;
-    let body = parse(&call.body)?;
+    let body = users::prepare(call, ty, parse(&call.body)?).await?;
     change(call, ty, call.uuid, |_| Ok(body)).await?;
     shown(call, ty, call.uuid, StatusCode::OK)
 }
@@ -103,7 +109,7 @@ pub(super) async fn put(call: &Call<'_>) -> Result<Response, ApiError> {
 /// `PATCH /api/TYPE/UUID`.
 pub(super) async fn patch(call: &Call<'_>) -> Result<Response, ApiError> {
     let ty = known(call.type_path)?;
-    let body = parse(&call.body)?;
+    let body = users::prepare_patch(call, ty, parse(&call.body)?).await?;
     change(call, ty, call.uuid, |stored| {
         patches::apply(ty, stored, &body)
     })
@@ -123,19 +129,49 @@ pub(super) async fn change(
     let update = |draft: &mut Draft| {
         let stored = draft.snapshot.require(ty, uuid)?;
         let body = body(stored.object.clone())?;
-        draft.update(ty, uuid, body, author)
+        let before = draft.snapshot.clone();
+        draft.update(ty, uuid, body, author)?;
+        users::check_grants(call, &before, draft, ty, uuid)
     };
-    call.app.objects.change(author, &message, update).await
+    call.app.objects.change(author, &message, update).await?;
+    users::changed(call, ty, uuid);
+    Ok(())
 }
 
 /// `DELETE /api/TYPE/UUID`.
 pub(super) async fn delete(call: &Call<'_>) -> Result<Response, ApiError> {
     let (ty, uuid) = (known(call.type_path)?, call.uuid);
     let message = format!("delete {} {uuid}", ty.path);
-    let remove = |draft: &mut Draft| draft.delete(ty, uuid);
+    let remove = |draft: &mut Draft| {
+        let before = draft.snapshot.clone();
+        draft.delete(ty, uuid)?;
+        users::check_grants(call, &before, draft, ty, uuid)
+    };
     let author = &call.context.author;
     call.app.objects.change(author, &message, remove).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// A body may name another tenant than the header: then the right is needed there.
+fn check_owner(
+    call: &Call<'_>,
+    draft: &Draft,
+    ty: &ObjectType,
+    uuid: &str,
+) -> Result<(), ApiError> {
+    let (resource, stored) = (
+        access::resource(&ty.path),
+        draft.snapshot.require(ty, uuid)?,
+    );
+    let (caller, owner) = (&call.context.access, access::tenant_of(&stored));
+    if owner == call.context.author.tenant || caller.may(Level::Write, &resource, owner) {
+        return Ok(());
+    }
+    let text = format!(
+        "tenant_ref: {} may not make a {} there",
+        caller.user, ty.name
+    );
+    Err(ApiError::new(StatusCode::FORBIDDEN, text))
 }
 
 /// The object after a write, with names on every reference.

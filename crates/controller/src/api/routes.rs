@@ -1,7 +1,7 @@
 //! The table of operations. More literal paths stand before those with braces.
 
 use super::operation::{Audit, Call, Operation, Permission};
-use super::{cluster, ok, parse, query, resources, session, singleton};
+use super::{cluster, ok, parse, query, resources, session, singleton, users};
 use crate::error::ApiError;
 use crate::plan::RoutingText;
 use axum::http::{Method, StatusCode, header};
@@ -61,6 +61,16 @@ fn sessions_and_system() -> Vec<Operation> {
         get("/api/initial-data", Public, |_| {
             Box::pin(async { Ok(ok(cluster::initial_data())) })
         }),
+        get("/api/useraccount", LoggedIn, |c| {
+            Box::pin(async { users::own(c) })
+        }),
+        Operation::new(
+            Method::PUT,
+            "/api/useraccount",
+            LoggedIn,
+            Audit::Change,
+            |c| Box::pin(users::change_password(c)),
+        ),
         get("/api/cluster", LoggedIn, |c| {
             Box::pin(async { Ok(ok(cluster::cluster(c.context))) })
         }),

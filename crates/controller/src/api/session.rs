@@ -1,7 +1,8 @@
 //! Login, cookies and the guard against forged requests (avi-api section 2).
 
 use super::operation::Call;
-use super::{App, cluster, singleton};
+use super::{App, cluster, singleton, users};
+use crate::access::Access;
 use crate::auth::{Password, Ticket, same_bytes};
 use crate::error::{ApiError, CSRF_REFUSED};
 use crate::objects::refs;
@@ -25,7 +26,9 @@ pub(super) async fn login(call: &Call<'_>) -> Result<Response, ApiError> {
     let password = Password::new(password);
     let auth = &call.app.auth;
     let ticket = auth.login(&user, password, call.context.peer).await?;
-    let mut response = axum::Json(reply(call, &ticket.user)).into_response();
+    let snapshot = call.app.objects.snapshot();
+    let access = Access::of(&snapshot, &user).ok_or_else(|| unauthorized("Invalid credentials"))?;
+    let mut response = axum::Json(reply(call, &access)).into_response();
     let headers = response.headers_mut();
     set_cookie(headers, CSRF_COOKIE, &ticket.csrf, 31_449_600, false);
     refresh(&ticket, headers);
@@ -52,15 +55,19 @@ fn credentials(headers: &HeaderMap, body: &[u8]) -> Option<(String, String)> {
     Some((field("username")?, field("password")?))
 }
 
-fn reply(call: &Call<'_>, user: &str) -> Value {
-    let tenant = format!("{}/api/tenant/admin", call.context.origin);
+fn unauthorized(text: &str) -> ApiError {
+    ApiError::new(StatusCode::UNAUTHORIZED, text)
+}
+
+fn reply(call: &Call<'_>, access: &Access) -> Value {
+    let snapshot = call.app.objects.snapshot();
+    let (user, tenants) = users::who(&snapshot, access, &call.context.origin);
     let settings = singleton::show(call.app, call.context);
     json!({
         "user_initialized": true,
         "version": cluster::version(),
-        "user": {"name": user, "username": user, "full_name": user, "email": "", "uuid": "user-1", "local": true,
-                 "is_superuser": true, "default_tenant_ref": tenant, "ui_property": "{}"},
-        "tenants": [{"url": tenant, "uuid": "admin", "name": "admin", "local": true}],
+        "user": user,
+        "tenants": tenants,
         "system_config": settings.unwrap_or_default(),
         "controller": {"api_idle_timeout": 15},
         "session_cookie_name": SESSION_COOKIE,
@@ -78,15 +85,31 @@ pub(super) fn logout(call: &Call<'_>) -> Response {
 /// Who calls: by his session, or by name and password with each call where the settings allow that.
 ///
 /// # Errors
-/// 401: nobody, an unknown session, or a write without the CSRF token.
-pub(super) async fn check(app: &App, peer: SocketAddr, parts: &Parts) -> Result<Ticket, ApiError> {
+/// 401: nobody, an unknown session, a user who is gone, or a write without the CSRF token.
+pub(super) async fn check(
+    app: &App,
+    peer: SocketAddr,
+    parts: &Parts,
+) -> Result<(Ticket, Access), ApiError> {
+    let ticket = check_ticket(app, peer, parts).await?;
+    match Access::of(&app.objects.snapshot(), &ticket.user) {
+        Some(access) => Ok((ticket, access)),
+        None => {
+            app.auth.end_sessions(&ticket.user, None);
+            Err(unauthorized(
+                "the user is gone, or not active; log in as another one",
+            ))
+        }
+    }
+}
+
+async fn check_ticket(app: &App, peer: SocketAddr, parts: &Parts) -> Result<Ticket, ApiError> {
     let basic = basic_credentials(&parts.headers);
     if let Some((user, password)) = basic
         && singleton::allows_basic(&app.objects.snapshot())
     {
         return app.auth.once(&user, password, peer.ip()).await;
     }
-    let unauthorized = |text: &str| ApiError::new(StatusCode::UNAUTHORIZED, text);
     let id = session_id(&parts.headers).ok_or_else(|| {
         unauthorized("Authentication credentials were not provided; POST /login first")
     })?;
@@ -130,7 +153,7 @@ fn same_origin(headers: &HeaderMap) -> bool {
 }
 
 /// Cookies may stand in the header twice; the last one is the newest (avi-api 2.2).
-fn session_id(headers: &HeaderMap) -> Option<String> {
+pub(super) fn session_id(headers: &HeaderMap) -> Option<String> {
     let cookie = |name: &str| {
         let all = headers
             .get_all(header::COOKIE)

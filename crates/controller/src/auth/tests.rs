@@ -1,4 +1,5 @@
 use super::*;
+use crate::bootstrap::access::make_admin;
 use store::Memory;
 
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
@@ -9,9 +10,14 @@ fn run<F: Future>(future: F) -> F::Output {
 }
 
 fn with_admin() -> Auth {
-    let auth = Auth::new(Arc::new(Memory::default()));
-    run(auth.set_password(ADMIN, Password::new("right"))).unwrap();
-    auth
+    run(async {
+        let objects = Arc::new(Objects::open(Arc::new(Memory::default())).await.unwrap());
+        crate::bootstrap::ensure(&objects).await.unwrap();
+        let auth = Auth::new(objects.clone());
+        let hash = auth.hash(Password::new("right")).await.unwrap();
+        make_admin(&objects, hash).await.unwrap();
+        auth
+    })
 }
 
 fn login(auth: &Auth, user: &str, password: &str, from: IpAddr) -> Result<Ticket, u16> {
@@ -59,10 +65,20 @@ fn guessing_brakes_one_source_and_a_success_forgets_its_failures() {
 }
 
 #[test]
+fn all_sessions_of_a_user_end_but_the_one_that_stays() {
+    let auth = with_admin();
+    let [one, two] = [(); 2].map(|()| login(&auth, ADMIN, "right", HERE).unwrap());
+    auth.end_sessions("somebody else", None);
+    auth.end_sessions(ADMIN, Some(&one.id));
+    assert!(auth.session(&one.id).is_some() && auth.session(&two.id).is_none());
+    auth.end_sessions(ADMIN, None);
+    assert!(auth.session(&one.id).is_none());
+}
+
+#[test]
 fn a_password_is_stored_as_argon2id_alone() {
     let auth = with_admin();
-    let entry = run(auth.store.get(&key(ADMIN))).unwrap().unwrap();
-    let text = String::from_utf8(entry.value).unwrap();
+    let text = auth.stored_hash(ADMIN).unwrap();
     assert!(
         text.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
         "{text}"

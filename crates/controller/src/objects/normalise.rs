@@ -49,6 +49,9 @@ pub(super) fn for_update(
     }
     side_effects(ty, &mut object);
     restore_secrets(stored, &mut object);
+    if let Some(password) = stored.get("password") {
+        object.entry("password").or_insert_with(|| password.clone());
+    }
     Ok(object)
 }
 

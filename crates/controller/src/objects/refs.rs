@@ -1,6 +1,7 @@
 //! References in every form that clients write (avi-api 5.1), and their canonical form `/api/TYPE/UUID`.
 
-use super::Snapshot;
+use super::{Snapshot, Stored};
+use crate::access::{ADMIN_TENANT, is_seen_in};
 use model::schema::object_type;
 use serde_json::Value;
 
@@ -25,10 +26,11 @@ pub fn resolve_for(
 ) -> Result<String, String> {
     let type_name = object_type(target).map_or(target, |t| t.name.as_str());
     let missing = || format!("{type_name} object not found! ({text})");
+    let is_seen = |stored: &Stored| tenant == ADMIN_TENANT || is_seen_in(tenant, target, stored);
     let Some(start) = text.find("/api/") else {
         let uuid = text.split('#').next().unwrap_or(text);
-        let found = snapshot.get(target, uuid).map(|_| uuid.to_owned());
-        return found.ok_or_else(missing);
+        let found = snapshot.get(target, uuid).filter(|s| is_seen(s));
+        return found.map(|_| uuid.to_owned()).ok_or_else(missing);
     };
     let written = &text[start + 5..];
     let (path, query) = match written.split_once('?') {
@@ -42,7 +44,9 @@ pub fn resolve_for(
         return Err(format!("{text} refers to {kind:?}, a {target} is needed"));
     }
     match (parts.next(), query) {
-        (Some(uuid), _) if snapshot.get(target, uuid).is_some() => Ok(uuid.to_owned()),
+        (Some(uuid), _) if snapshot.get(target, uuid).is_some_and(|s| is_seen(s)) => {
+            Ok(uuid.to_owned())
+        }
         (None, Some(query)) => by_query(snapshot, tenant, target, query).ok_or_else(missing),
         _ => Err(missing()),
     }
@@ -64,11 +68,11 @@ fn by_query(snapshot: &Snapshot, tenant: &str, target: &str, query: &str) -> Opt
         pairs.find(|(k, _)| *k == key).map(|(_, v)| decode(v))
     };
     let (name, cloud, owner) = (value("name")?, value("cloud"), value("tenant"));
-    let uuid_in = |stored: &super::Stored, field: &str| {
+    let uuid_in = |stored: &Stored, field: &str| {
         let text = stored.object.get(field).and_then(Value::as_str);
         text.and_then(|r| r.rsplit('/').next()).map(str::to_owned)
     };
-    let fits = |stored: &super::Stored, field: &str, path: &str, wanted: &Option<String>| {
+    let fits = |stored: &Stored, field: &str, path: &str, wanted: &Option<String>| {
         let (Some(wanted), Some(uuid)) = (wanted, uuid_in(stored, field)) else {
             return true;
         };
@@ -76,10 +80,11 @@ fn by_query(snapshot: &Snapshot, tenant: &str, target: &str, query: &str) -> Opt
     };
     let found = snapshot.all(target).filter(|(_, s)| {
         s.name() == name
+            && (tenant == ADMIN_TENANT || is_seen_in(tenant, target, s))
             && fits(s, "cloud_ref", "cloud", &cloud)
             && fits(s, "tenant_ref", "tenant", &owner)
     });
-    let rank = |stored: &super::Stored| match uuid_in(stored, "tenant_ref") {
+    let rank = |stored: &Stored| match uuid_in(stored, "tenant_ref") {
         Some(t) if t == tenant => 0,
         Some(t) if t != "admin" => 2,
         _ => 1,

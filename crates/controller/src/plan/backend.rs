@@ -262,6 +262,7 @@ impl Backend {
         let wanted = context.get("name");
         let all = snapshot
             .all(kind)
+            .filter(|(uuid, s)| context.sees(kind, uuid, s))
             .filter(|(_, s)| wanted.is_none_or(|n| s.name() == n));
         let uuids: Vec<&str> = all.map(|(uuid, _)| uuid).collect();
         let observer = self.observer(&snapshot);

@@ -144,7 +144,11 @@ impl Http {
     }
 
     pub fn log_in(&mut self, password: &str) -> Reply {
-        let body = json!({"username": "admin", "password": password}).to_string();
+        self.log_in_as("admin", password)
+    }
+
+    pub fn log_in_as(&mut self, user: &str, password: &str) -> Reply {
+        let body = json!({"username": user, "password": password}).to_string();
         let reply = self
             .with("Content-Type", "application/json")
             .text("POST", "/login", &body);
