@@ -1,8 +1,11 @@
 //! Validation, defaults and references of a JSON object, driven by the schema.
 
-use crate::schema::{Field, Kind, ObjectType, Range, message};
+use crate::schema::{Field, Kind, ObjectType, Range, Secret, message};
 use serde_json::{Map, Value};
 use std::fmt;
+
+/// What a secret looks like on read; writing it back keeps the value.
+pub const MASK: &str = "<sensitive>";
 
 /// A configuration object as it travels and is stored: fields by name, unknown ones included.
 pub type Object = Map<String, Value>;
@@ -239,6 +242,74 @@ pub fn strip_server_owned(ty: &ObjectType, object: &mut Object) {
         }
         o.retain(|_, value| !value.is_null());
     });
+}
+
+/// The object as it may be shown: secrets masked or left out, at every depth.
+pub fn hide_secrets(ty: &ObjectType, object: &mut Object) {
+    walk(ty, object, &mut |ty, o| {
+        for field in &ty.fields {
+            match field.secret {
+                Some(Secret::Masked) if o.contains_key(&field.name) => {
+                    o.insert(field.name.clone(), MASK.into());
+                }
+                Some(Secret::Hidden) => drop(o.shift_remove(&field.name)),
+                Some(Secret::Masked) | None => {}
+            }
+        }
+    });
+}
+
+/// A secret that is masked or absent keeps the stored value, an empty one is taken away, at every depth. Items of a
+/// list are known by its keys.
+pub fn keep_secrets(ty: &ObjectType, stored: &Object, object: &mut Object) {
+    for field in &ty.fields {
+        if field.secret.is_some() {
+            keep_secret(&field.name, stored, object);
+            continue;
+        }
+        let (Kind::Message(name), Some(value)) = (&field.kind, object.get_mut(&field.name)) else {
+            continue;
+        };
+        if let Some(inner) = message(name) {
+            keep_inner_secrets(field, inner, stored.get(&field.name), value);
+        }
+    }
+}
+
+fn keep_inner_secrets(field: &Field, ty: &ObjectType, stored: Option<&Value>, value: &mut Value) {
+    let none = Object::new();
+    match value {
+        Value::Object(o) => {
+            let before = stored.and_then(Value::as_object);
+            keep_secrets(ty, before.unwrap_or(&none), o);
+        }
+        Value::Array(items) => {
+            let before = stored
+                .and_then(Value::as_array)
+                .map_or(&[][..], Vec::as_slice);
+            for item in items {
+                let same = before.iter().find(|b| field.same_item(b, item));
+                let same = same.and_then(Value::as_object);
+                if let Value::Object(o) = item {
+                    keep_secrets(ty, same.unwrap_or(&none), o);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn keep_secret(name: &str, stored: &Object, object: &mut Object) {
+    match object.get(name) {
+        Some(Value::String(text)) if text.is_empty() => drop(object.shift_remove(name)),
+        Some(Value::String(text)) if text != MASK => {}
+        Some(Value::String(_)) | None => {
+            object.shift_remove(name);
+            object.extend(stored.get(name).map(|v| (name.to_owned(), v.clone())));
+        }
+        // What is no text is refused with its path by the check that follows.
+        Some(_) => {}
+    }
 }
 
 /// Calls `visit` for the object and every nested structure that the schema knows, inner ones first.

@@ -29,6 +29,7 @@ pub fn check(ty: &ObjectType, object: &Object) -> Vec<FieldError> {
         "VsVip" => check_vips(object, &mut errors),
         "VirtualService" => check_virtual_service(object, &mut errors),
         "HealthMonitor" => check_health_monitor(object, &mut errors),
+        "PoolGroup" => check_pool_group(object, &mut errors),
         _ => {}
     }
     errors
@@ -670,6 +671,35 @@ fn check_health_monitor(object: &Object, errors: &mut Vec<FieldError>) {
             problem,
             "lower it or raise send_interval",
         ));
+    }
+}
+
+/// Members with equal labels share by ratio, and the higher label comes first (avi-api section 12, poolgroup): labels
+/// are numbers unless an object orders them.
+fn check_pool_group(object: &Object, errors: &mut Vec<FieldError>) {
+    let ordered = object.contains_key("priority_labels_ref");
+    let members = object.get("members").and_then(Value::as_array);
+    let mut pools: BTreeMap<&str, usize> = BTreeMap::new();
+    for (i, member) in members.into_iter().flatten().enumerate() {
+        let text = |name: &str| member.get(name).and_then(Value::as_str);
+        let label = text("priority_label").filter(|_| !ordered);
+        if let Some(label) = label.filter(|l| l.parse::<u64>().is_err()) {
+            errors.push(FieldError::new(
+                format!("members[{i}].priority_label"),
+                format!("{label:?} is not a number"),
+                "write a whole number, of which the higher comes first, or order the labels by priority_labels_ref",
+            ));
+        }
+        let Some(pool) = text("pool_ref") else {
+            continue;
+        };
+        if let Some(first) = pools.insert(pool, i) {
+            errors.push(FieldError::new(
+                format!("members[{i}].pool_ref"),
+                format!("is the same pool as members[{first}]"),
+                "remove one of them",
+            ));
+        }
     }
 }
 

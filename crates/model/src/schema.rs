@@ -11,6 +11,9 @@ const AVI: &str = concat!(
     include_str!("../schema/system.txt"),
     "\n",
     include_str!("../schema/access.txt"),
+    include_str!("../schema/generic.txt"),
+    "\n",
+    include_str!("../schema/properties.txt"),
     "\n",
     include_str!("../schema/evenkeel.txt")
 );
@@ -57,6 +60,15 @@ pub enum Range {
     Set(Vec<i64>),
 }
 
+/// How a secret looks to whoever reads the object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secret {
+    /// It is seen that there is one, and a write of the mask keeps it.
+    Masked,
+    /// Left out.
+    Hidden,
+}
+
 /// One field of an object type.
 #[derive(Debug, Clone)]
 pub struct Field {
@@ -82,12 +94,26 @@ pub struct Field {
     pub max_items: Option<usize>,
     /// Unit of a number, when the name does not say it.
     pub unit: Option<String>,
+    /// Never shown, and kept by a write without it.
+    pub secret: Option<Secret>,
+    /// What identifies an item of a list (avi-api section 6); empty = its whole value.
+    pub item_keys: Vec<String>,
 }
 
 impl Field {
     /// True when the server alone writes this field.
     pub fn is_server_owned(&self) -> bool {
         self.class == Class::ServerOwned
+    }
+
+    /// True when both are the same item of this list: by its keys, or by value where they have none of them.
+    pub fn same_item(&self, a: &Value, b: &Value) -> bool {
+        let has_key = |item: &Value| self.item_keys.iter().any(|k| item.get(k).is_some());
+        if has_key(a) && has_key(b) {
+            self.item_keys.iter().all(|k| a.get(k) == b.get(k))
+        } else {
+            a == b
+        }
     }
 }
 
@@ -193,6 +219,8 @@ fn parse_field(line: &str) -> Result<Field, String> {
         words: Vec::new(),
         max_items: None,
         unit: None,
+        secret: None,
+        item_keys: Vec::new(),
     };
     while let Some(word) = words.next() {
         match word {
@@ -239,6 +267,12 @@ fn parse_modifier(field: &mut Field, word: &str) -> Result<(), String> {
         .and_then(|w| w.strip_suffix(')'))
     {
         field.special = inner.split(',').filter_map(special_value).collect();
+    } else if let Some(inner) = word.strip_prefix("key(").and_then(|w| w.strip_suffix(')')) {
+        field.item_keys = inner.split(',').map(str::to_owned).collect();
+    } else if word == "masked" {
+        field.secret = Some(Secret::Masked);
+    } else if word == "hidden" {
+        field.secret = Some(Secret::Hidden);
     } else if let Some(inner) = word.strip_prefix('{').and_then(|w| w.strip_suffix('}')) {
         field.words = inner.split('|').map(str::to_owned).collect();
     } else if let Some(n) = word.strip_prefix("max").and_then(|n| n.parse().ok()) {
@@ -298,6 +332,7 @@ fn default_of(kind: &Kind, text: &str) -> Result<Value, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn the_embedded_schema_parses_and_knows_the_resources() {
@@ -337,6 +372,53 @@ mod tests {
             (f.kind, f.list, f.max_items),
             (Kind::Message("BgpPeer".into()), true, Some(128))
         );
+        let f = parse_field("M servers [Server] key(ip,port)").expect("ok");
+        assert_eq!(f.item_keys, ["ip", "port"]);
+        let f = parse_field("M key str hidden").expect("ok");
+        assert_eq!(f.secret, Some(Secret::Hidden));
+    }
+
+    #[test]
+    fn an_item_is_known_by_its_keys_or_by_its_whole_value() {
+        let keyed = parse_field("M servers [Server] key(ip,port)").expect("ok");
+        let server = |ip: &str, more: u8| json!({"ip": ip, "ratio": more});
+        assert!(keyed.same_item(&server("a", 1), &server("a", 2)));
+        assert!(!keyed.same_item(&server("a", 1), &server("b", 1)));
+        assert!(
+            !keyed.same_item(&json!({"ratio": 1}), &json!({"ratio": 2})),
+            "neither has a key"
+        );
+        let words = parse_field("M community [str]").expect("ok");
+        assert!(words.same_item(&json!("1:2"), &json!("1:2")));
+        assert!(!words.same_item(&json!("1:2"), &json!("1:3")));
+    }
+
+    #[test]
+    fn every_key_of_a_list_is_a_field_of_its_items() {
+        for ty in object_types().chain(["BgpProfile"].iter().filter_map(|n| message(n))) {
+            for field in ty.fields.iter().filter(|f| !f.item_keys.is_empty()) {
+                let Kind::Message(name) = &field.kind else {
+                    panic!("{}.{} has keys and no items", ty.name, field.name);
+                };
+                let item = message(name).expect("known");
+                for key in &field.item_keys {
+                    assert!(item.field(key).is_some(), "{name}.{key}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_default_is_one_of_the_values_that_its_field_takes() {
+        for ty in REGISTRY.types.values() {
+            let one = crate::object::with_defaults(ty, &crate::object::Object::new());
+            let wrong = crate::object::validate(ty, &one).err().unwrap_or_default();
+            let wrong: Vec<_> = wrong
+                .iter()
+                .filter(|e| e.problem != "is required")
+                .collect();
+            assert!(wrong.is_empty(), "{}: {wrong:?}", ty.name);
+        }
     }
 
     #[test]

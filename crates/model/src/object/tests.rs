@@ -128,3 +128,44 @@ proptest! {
         prop_assert_eq!(with_defaults(ty, &full), full);
     }
 }
+
+#[test]
+fn a_secret_is_not_shown_and_stays_with_the_item_it_belongs_to() {
+    let ty = object_type("vrfcontext").expect("known");
+    let peer = |addr: &str, secret: Value| json!({"peer_ip": {"addr": addr, "type": "V4"}, "md5_secret": secret});
+    let vrf = |peers: Value| object(json!({"name": "v", "bgp_profile": {"peers": peers}}));
+    let secrets = |o: &Object| -> Vec<Value> {
+        let peers = o["bgp_profile"]["peers"].as_array().expect("a list");
+        peers.iter().map(|p| p["md5_secret"].clone()).collect()
+    };
+    let stored = vrf(json!([
+        peer("10.0.0.1", json!("one")),
+        peer("10.0.0.2", json!("two")),
+        peer("10.0.0.3", json!("three"))
+    ]));
+    let mut shown = stored.clone();
+    hide_secrets(ty, &mut shown);
+    assert_eq!(secrets(&shown), [MASK, MASK, MASK]);
+    let mut written = vrf(json!([
+        peer("10.0.0.2", json!(MASK)),
+        {"peer_ip": {"addr": "10.0.0.1", "type": "V4"}},
+        peer("10.0.0.3", json!("")),
+        peer("10.0.0.4", json!(MASK)),
+    ]));
+    keep_secrets(ty, &stored, &mut written);
+    assert_eq!(
+        secrets(&written),
+        [json!("two"), json!("one"), Value::Null, Value::Null]
+    );
+}
+
+#[test]
+fn a_hidden_secret_is_left_out_and_a_write_without_it_keeps_it() {
+    let ty = object_type("sslkeyandcertificate").expect("known");
+    let stored = object(json!({"name": "c", "key": "private"}));
+    let mut shown = stored.clone();
+    hide_secrets(ty, &mut shown);
+    assert_eq!(shown, object(json!({"name": "c"})));
+    keep_secrets(ty, &stored, &mut shown);
+    assert_eq!(shown, stored);
+}

@@ -231,6 +231,43 @@ fn a_health_monitors_timeout_is_below_its_interval() {
 }
 
 #[test]
+fn the_members_of_a_pool_group_are_pools_with_ratios_and_numbers_as_labels() {
+    let group = |members: Value| json!({"name": "g", "members": members});
+    let pool = |n: u8| format!("/api/pool/{n}");
+    for (members, expected) in [
+        (
+            json!([{"priority_label": "1"}]),
+            "members[0].pool_ref: is required",
+        ),
+        (
+            json!([{"pool_ref": pool(1), "ratio": 1001}]),
+            "members[0].ratio: 1001 is out of range",
+        ),
+        (
+            json!([{"pool_ref": pool(1), "priority_label": "high"}]),
+            "members[0].priority_label: \"high\" is not a number",
+        ),
+        (
+            json!([{"pool_ref": pool(1)}, {"pool_ref": pool(1)}]),
+            "members[1].pool_ref: is the same pool as members[0]",
+        ),
+        (
+            json!([{"pool_ref": pool(1), "ratio": 0, "priority_label": "10"}, {"pool_ref": pool(2), "ratio": 1000}]),
+            "",
+        ),
+    ] {
+        let error = first_error("poolgroup", group(members));
+        assert!(
+            error.starts_with(expected) && error.is_empty() == expected.is_empty(),
+            "{error}"
+        );
+    }
+    let mut ordered = group(json!([{"pool_ref": pool(1), "priority_label": "high"}]));
+    ordered["priority_labels_ref"] = json!("/api/prioritylabels/1");
+    assert_eq!(first_error("poolgroup", ordered), "");
+}
+
+#[test]
 fn communities_are_pairs_or_the_four_words() {
     let profile = |c: &str| json!({"name": "g", "bgp_profile": {"local_as": 1, "ibgp": true, "community": [c]}});
     assert_eq!(first_error("vrfcontext", profile("65000:100")), "");
