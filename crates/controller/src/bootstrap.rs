@@ -39,9 +39,12 @@ pub async fn ensure(objects: &Objects) -> Result<(), ApiError> {
             for (ty, body) in access::roles() {
                 add(draft, &author, ty, None, body)?;
             }
-            profiles()
-                .into_iter()
-                .try_for_each(|(ty, body)| add(draft, &author, ty, None, body))
+            for (ty, bodies) in profiles()? {
+                for body in bodies {
+                    add(draft, &author, &ty, None, body)?;
+                }
+            }
+            Ok(())
         })
         .await
 }
@@ -108,84 +111,28 @@ fn make(
 
 /// The system's settings, with nothing set (avi-api section 8).
 fn add_settings(draft: &mut Draft, author: &Author) -> Result<(), ApiError> {
-    let (path, uuid) = (singleton::PATH, singleton::UUID);
-    if draft.snapshot.get(path, uuid).is_some() {
-        return Ok(());
+    for (path, uuid) in singleton::ALL {
+        if draft.snapshot.get(path, uuid).is_some() {
+            continue;
+        }
+        let body = if (path, uuid) == singleton::SETTINGS {
+            json!({"portal_configuration": {"allow_basic_authentication": false}})
+        } else {
+            json!({})
+        };
+        make(draft, author, path, Some(uuid), body)?;
     }
-    let body = json!({"portal_configuration": {"allow_basic_authentication": false}});
-    make(draft, author, path, Some(uuid), body)
+    Ok(())
 }
 
-/// The profiles and monitors of the resources that exist now (avi-api section 13).
-fn profiles() -> Vec<(&'static str, Value)> {
-    let mut all = monitors();
-    all.extend(network_profiles());
-    all.extend(application_profiles());
-    all
-}
-
-fn monitors() -> Vec<(&'static str, Value)> {
-    let plain = |name: &str, kind: &str| {
-        let kind = format!("HEALTH_MONITOR_{kind}");
-        ("healthmonitor", json!({"name": name, "type": kind}))
-    };
-    let http = |name: &str, kind: &str, part: &str| {
-        let (ty, mut body) = plain(name, kind);
-        body[part] = json!({"http_request": "HEAD / HTTP/1.0", "http_response_code": ["HTTP_2XX", "HTTP_3XX"]});
-        (body["successful_checks"], body["failed_checks"]) = (json!(3), json!(3));
-        (ty, body)
-    };
-    vec![
-        plain("System-TCP", "TCP"),
-        plain("System-Ping", "PING"),
-        plain("System-UDP", "UDP"),
-        http("System-HTTP", "HTTP", "http_monitor"),
-        http("System-HTTPS", "HTTPS", "https_monitor"),
-    ]
-}
-
-fn network_profiles() -> Vec<(&'static str, Value)> {
-    let profile = |name: &str, kind: &str, part: &str, settings: Value| {
-        let kind = format!("PROTOCOL_TYPE_{kind}");
-        let body = json!({"name": name, "profile": {"type": kind, part: settings}});
-        ("networkprofile", body)
-    };
-    let udp = |name: &str, settings: Value| {
-        profile(name, "UDP_FAST_PATH", "udp_fast_path_profile", settings)
-    };
-    vec![
-        profile(
-            "System-TCP-Proxy",
-            "TCP_PROXY",
-            "tcp_proxy_profile",
-            json!({}),
-        ),
-        profile(
-            "System-TCP-Fast-Path",
-            "TCP_FAST_PATH",
-            "tcp_fast_path_profile",
-            json!({}),
-        ),
-        udp("System-UDP-Fast-Path", json!({})),
-        udp("System-UDP-Fast-Path-VDI", json!({})),
-        udp("System-UDP-Per-Pkt", json!({"per_pkt_loadbalance": true})),
-        udp("System-UDP-No-SNAT", json!({"snat": false})),
-    ]
-}
-
-fn application_profiles() -> Vec<(&'static str, Value)> {
-    let profile = |(name, kind): (&str, &str)| {
-        let kind = format!("APPLICATION_PROFILE_TYPE_{kind}");
-        ("applicationprofile", json!({"name": name, "type": kind}))
-    };
-    let all = [
-        ("System-L4-Application", "L4"),
-        ("System-HTTP", "HTTP"),
-        ("System-Secure-HTTP", "HTTP"),
-        ("System-Secure-HTTP-VDI", "HTTP"),
-        ("System-SSL-Application", "SSL"),
-        ("System-DNS", "DNS"),
-        ("System-Syslog", "SYSLOG"),
-    ];
-    all.map(profile).into()
+/// The profiles, monitors, certificates and alerts of avi-api section 13: bodies by type, in an order in which each
+/// refers only to those before it.
+fn profiles() -> Result<Vec<(String, Vec<Value>)>, ApiError> {
+    let damaged = |e: serde_json::Error| ApiError::internal("reading the objects of the start", &e);
+    let types: Object =
+        serde_json::from_str(include_str!("bootstrap/objects.json")).map_err(damaged)?;
+    let each = types
+        .into_iter()
+        .map(|(ty, bodies)| Ok((ty, serde_json::from_value(bodies)?)));
+    each.collect::<Result<_, _>>().map_err(damaged)
 }

@@ -5,14 +5,14 @@
 //! snapshot, which never changes under them. Objects are kept as written, references in the canonical form
 //! `/api/TYPE/UUID`; defaults are filled in on read.
 
+pub mod certificate;
 mod cross;
 mod normalise;
 pub mod refs;
 mod snapshot;
 pub mod transport;
 
-pub use normalise::mask_secrets;
-pub use snapshot::{Snapshot, Stored, Unreadable};
+pub use snapshot::{Referrers, Snapshot, Stored, Unreadable};
 
 use crate::error::ApiError;
 use axum::http::StatusCode;

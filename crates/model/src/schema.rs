@@ -11,6 +11,7 @@ const AVI: &str = concat!(
     include_str!("../schema/system.txt"),
     "\n",
     include_str!("../schema/access.txt"),
+    "\n",
     include_str!("../schema/generic.txt"),
     "\n",
     include_str!("../schema/properties.txt"),

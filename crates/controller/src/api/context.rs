@@ -75,6 +75,11 @@ impl Context {
         everywhere || access::is_seen_in(&self.author.tenant, path, stored)
     }
 
+    /// True when an object can be called by its uuid: it is seen, or the caller may enter its tenant, whichever he is in.
+    pub(super) fn reaches(&self, path: &str, uuid: &str, stored: &Stored) -> bool {
+        self.sees(path, uuid, stored) || self.access.enters(access::tenant_of(stored))
+    }
+
     /// True when the caller has a right where he looks.
     pub(super) fn may(&self, level: Level, resource: &str) -> bool {
         let somewhere = || self.access.may_somewhere(level, resource);
@@ -93,9 +98,9 @@ impl Context {
         value.is_some_and(|v| v.eq_ignore_ascii_case("true"))
     }
 
-    /// True when `include_name` is given; an empty value counts (avi-api 4.2).
-    pub fn include_name(&self) -> bool {
-        self.get("include_name")
+    /// True when this parameter is given; an empty value counts (avi-api 4.2).
+    pub fn asks(&self, name: &str) -> bool {
+        self.get(name)
             .is_some_and(|v| !v.eq_ignore_ascii_case("false"))
     }
 }

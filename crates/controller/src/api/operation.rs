@@ -124,7 +124,7 @@ impl Operation {
             _ => {
                 let snapshot = app.objects.snapshot();
                 let stored = snapshot.get(path, &found.uuid);
-                if let Some(stored) = stored.filter(|s| !context.sees(path, &found.uuid, s)) {
+                if let Some(stored) = stored.filter(|s| !context.reaches(path, &found.uuid, s)) {
                     return Err(not_seen(path, stored.name()));
                 }
                 let owner = stored.map_or(access::ADMIN_TENANT, |s| access::tenant_of(s));

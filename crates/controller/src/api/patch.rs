@@ -1,29 +1,18 @@
 //! PATCH: `add`, `replace`, `delete` of top-level fields, and `json_patch` (avi-api section 6).
 
 use crate::error::ApiError;
-use model::object::Object;
-use model::schema::ObjectType;
+use crate::objects::{Snapshot, refs};
+use model::object::{self, Object};
+use model::schema::{Field, ObjectType};
 use serde_json::Value;
 
-/// What identifies an item of a list field.
-fn keys(field: &str) -> &'static [&'static str] {
-    match field {
-        "servers" => &["ip", "port"],
-        "vip" => &["vip_id"],
-        "static_routes" => &["route_id"],
-        "services" => &["port"],
-        "members" => &["pool_ref"],
-        "peers" => &["peer_ip", "peer_ip6"],
-        "routing_options" => &["label"],
-        _ => &[],
-    }
-}
-
-/// The object with the patch applied.
+/// The object with the patch applied. References may be written in any form of avi-api 5.1, as seen from this tenant.
 ///
 /// # Errors
 /// The body has no operation, or one that cannot be done.
 pub(super) fn apply(
+    snapshot: &Snapshot,
+    tenant: &str,
     ty: &ObjectType,
     mut object: Object,
     body: &Object,
@@ -40,14 +29,18 @@ pub(super) fn apply(
             return Err(ApiError::bad_request(text));
         };
         known += 1;
+        let mut fields = fields.clone();
+        // What is stored is canonical, and items are compared with it.
+        refs::settle(snapshot, tenant, ty, &mut fields);
         for (name, value) in fields {
-            let list = ty.field(name).is_some_and(|f| f.list);
-            apply_field(&mut object, operation, name, value, list);
+            apply_field(ty, &mut object, operation, name, value);
         }
     }
     if let Some(steps) = body.get("json_patch") {
         known += 1;
-        object = apply_json_patch(object, steps)?;
+        // Paths lead through what the client has read, defaults included.
+        let patched = apply_json_patch(object::with_defaults(ty, &object), steps)?;
+        object = object::without_defaults(ty, &patched);
     }
     if known == 0 {
         return Err(ApiError::bad_request(
@@ -137,38 +130,43 @@ fn index(text: &str) -> Result<usize, &'static str> {
     text.parse().map_err(|_| "a list is indexed by a number")
 }
 
-fn apply_field(object: &mut Object, operation: &str, name: &str, value: &Value, list: bool) {
-    let Some(items) = value.as_array().filter(|_| list) else {
-        match operation {
-            "delete" => drop(object.shift_remove(name)),
-            _ => drop(object.insert(name.to_owned(), value.clone())),
+fn apply_field(ty: &ObjectType, object: &mut Object, operation: &str, name: String, value: Value) {
+    let field = ty.field(&name);
+    match value {
+        Value::Array(items) if field.is_none_or(|f| f.list) => {
+            let current = object.shift_remove(&name);
+            let changed = merge(field, operation, current, items);
+            if operation != "delete" || !changed.is_empty() {
+                object.insert(name, changed.into());
+            }
         }
-        return;
-    };
-    let current = object
-        .entry(name.to_owned())
-        .or_insert_with(|| Value::Array(Vec::new()));
-    let Some(current) = current.as_array_mut() else {
-        return;
-    };
-    if operation == "replace" && keys(name).is_empty() {
-        current.clone_from(items);
-        return;
-    }
-    for item in items {
-        let at = current.iter().position(|c| same(name, c, item));
-        match (operation, at) {
-            ("delete", Some(i)) => drop(current.remove(i)),
-            ("replace", Some(i)) => current[i] = item.clone(),
-            ("add" | "replace", None) => current.push(item.clone()),
-            _ => {}
-        }
+        _ if operation == "delete" => drop(object.shift_remove(&name)),
+        value => drop(object.insert(name, value)),
     }
 }
 
-fn same(field: &str, a: &Value, b: &Value) -> bool {
-    match keys(field) {
-        [] => a == b,
-        keys => keys.iter().all(|k| a.get(k) == b.get(k)),
+/// The list after the operation (avi-api section 6): items are known by the field's keys, or by value. A replace of a
+/// list without keys replaces it as a whole.
+fn merge(
+    field: Option<&Field>,
+    operation: &str,
+    current: Option<Value>,
+    items: Vec<Value>,
+) -> Vec<Value> {
+    let keyed = field.is_some_and(|f| !f.item_keys.is_empty());
+    let mut list = match current {
+        Some(Value::Array(list)) if operation != "replace" || keyed => list,
+        _ => Vec::new(),
+    };
+    let same = |a: &Value, b: &Value| field.map_or(a == b, |f| f.same_item(a, b));
+    for item in items {
+        let at = list.iter().position(|known| same(known, &item));
+        match (operation, at) {
+            ("delete", Some(i)) => drop(list.remove(i)),
+            ("replace", Some(i)) => list[i] = item,
+            ("add" | "replace", None) => list.push(item),
+            _ => {}
+        }
     }
+    list
 }

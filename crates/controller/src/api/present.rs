@@ -1,10 +1,13 @@
-//! How an object looks to a client (avi-api 5.1, 5.2): defaults filled in, references as URLs, secrets masked.
+//! How an object looks to a client (avi-api 5.1 to 5.3): defaults filled in, references as URLs, secrets hidden, and
+//! what was asked for beside it.
 
-use super::context::Context;
-use crate::objects::{Snapshot, Stored, mask_secrets};
+use super::{App, Context, singleton};
+use crate::objects::{Referrers, Snapshot, Stored, certificate};
 use model::object::{self, Object};
 use model::schema::ObjectType;
 use serde_json::Value;
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
 
 /// When `#name` is put on URLs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -15,40 +18,111 @@ pub(super) enum Names {
     Always,
 }
 
-/// The object as the client sees it.
-pub(super) fn present(
-    snapshot: &Snapshot,
-    ty: &ObjectType,
-    uuid: &str,
-    stored: &Stored,
-    context: &Context,
+/// Shows objects of one type.
+pub(super) struct Presenter<'a> {
+    app: &'a App,
+    context: &'a Context,
+    snapshot: &'a Snapshot,
+    ty: &'a ObjectType,
     names: Names,
-) -> Value {
-    let with_names = names == Names::Always || context.include_name();
-    let mut object = if context.skip_default() {
-        object::without_defaults(ty, &stored.object)
-    } else {
-        object::with_defaults(ty, &stored.object)
-    };
-    object::map_refs(ty, &mut object, &mut |reference| {
-        let target = reference.value.rsplit('/').next().unwrap_or("");
-        let name = snapshot
-            .name_of(reference.target, target)
-            .filter(|_| with_names);
-        url(context, &reference.value, name)
-    });
-    mask_secrets(&mut object);
-    let own = if ty.path == super::singleton::PATH {
-        format!("/api/{}", ty.path)
-    } else {
-        format!("/api/{}/{uuid}", ty.path)
-    };
-    let on_url = Some(stored.name()).filter(|n| names == Names::Always && !n.is_empty());
-    object.insert("url".into(), url(context, &own, on_url).into());
-    Value::Object(select(context, object))
+    /// By uuid of the target; computed when the first object asks, for all of them.
+    referrers: OnceCell<BTreeMap<String, Referrers>>,
 }
 
+impl<'a> Presenter<'a> {
+    pub(super) fn new(
+        app: &'a App,
+        context: &'a Context,
+        snapshot: &'a Snapshot,
+        ty: &'a ObjectType,
+        names: Names,
+    ) -> Self {
+        Self {
+            app,
+            context,
+            snapshot,
+            ty,
+            names,
+            referrers: OnceCell::new(),
+        }
+    }
+
+    /// The object as the client sees it.
+    pub(super) fn show(&self, uuid: &str, stored: &Stored) -> Value {
+        let (ty, context) = (self.ty, self.context);
+        let mut object = stored.object.clone();
+        if ty.name == "SSLKeyAndCertificate" {
+            certificate::describe(&mut object);
+        }
+        object = if context.skip_default() {
+            object::without_defaults(ty, &object)
+        } else {
+            object::with_defaults(ty, &object)
+        };
+        object::hide_secrets(ty, &mut object);
+        object::map_refs(ty, &mut object, &mut |reference| {
+            self.reference(reference.target, &reference.value)
+        });
+        let own = singleton::url(&ty.path).unwrap_or_else(|| format!("/api/{}/{uuid}", ty.path));
+        let on_url = Some(stored.name()).filter(|n| self.names == Names::Always && !n.is_empty());
+        object.insert("url".into(), url(context, &own, on_url).into());
+        if context.asks("include_refs") {
+            self.add_referrers(uuid, &mut object);
+        }
+        object = select(context, object);
+        self.join(uuid, &mut object);
+        Value::Object(object)
+    }
+
+    /// The URL of a referred object, with its name where names are shown.
+    fn reference(&self, target: &str, canonical: &str) -> String {
+        let uuid = canonical.rsplit('/').next().unwrap_or("");
+        let with_names = self.names == Names::Always || self.context.asks("include_name");
+        let name = self.snapshot.name_of(target, uuid).filter(|_| with_names);
+        url(self.context, canonical, name)
+    }
+
+    /// `include_refs`: `vs_refs` of a VsVip, and `TYPE_refs` of any other.
+    fn add_referrers(&self, uuid: &str, object: &mut Object) {
+        let all = self.referrers.get_or_init(|| {
+            let sees = |path: &str, uuid: &str, s: &Stored| self.context.sees(path, uuid, s);
+            self.snapshot.referrers_by_target(&self.ty.path, sees)
+        });
+        for (path, referrers) in all.get(uuid).into_iter().flatten() {
+            let field = match (self.ty.path.as_str(), path.as_str()) {
+                ("vsvip", "virtualservice") => "vs_refs".to_owned(),
+                _ => format!("{path}_refs"),
+            };
+            let urls = referrers.iter().map(|r| self.reference(path, r));
+            object
+                .entry(field)
+                .or_insert_with(|| urls.collect::<Vec<_>>().into());
+        }
+    }
+
+    /// `join_subresources=runtime`.
+    fn join(&self, uuid: &str, object: &mut Object) {
+        let wanted = self.context.get("join_subresources").unwrap_or("");
+        if !wanted.split(',').any(|w| w == "runtime") {
+            return;
+        }
+        let backend = &self.app.backend;
+        let runtime = match self.ty.path.as_str() {
+            "virtualservice" => backend.vs_runtime(uuid, self.context),
+            "pool" => backend.pool_runtime(uuid),
+            "serviceengine" => backend.se_runtime(uuid),
+            _ => return,
+        };
+        // An object that was deleted in between has none.
+        object.extend(runtime.ok().map(|r| ("runtime".to_owned(), r)));
+    }
+}
+
+/// A reference that is not canonical is shown as it was stored.
 fn url(context: &Context, canonical: &str, name: Option<&str>) -> String {
+    if !canonical.starts_with('/') {
+        return canonical.to_owned();
+    }
     let name = name.map(|n| format!("#{n}")).unwrap_or_default();
     format!("{}{canonical}{name}", context.origin)
 }

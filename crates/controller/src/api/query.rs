@@ -1,108 +1,182 @@
 //! Filters, order and pages of a collection (avi-api 5.3). Unknown parameters are ignored.
 
 use super::context::Context;
+use crate::error::ApiError;
 use crate::objects::{Snapshot, Stored};
-use model::schema::ObjectType;
+use model::object;
+use model::schema::{Kind, ObjectType, message, object_type};
+use model::view::Ref;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Parameters that are no field filters.
-const RESERVED: [&str; 17] = [
-    "name",
-    "uuid",
+const RESERVED: [&str; 13] = [
     "fields",
     "exclude",
     "include_name",
     "include_refs",
     "skip_default",
     "join_subresources",
-    "search",
-    "isearch",
     "sort",
     "page",
     "page_size",
     "limit_by",
-    "cloud_uuid",
-    "cloud",
     "include",
+    "refers_to",
+    "referred_by",
 ];
 const PAGE_SIZE: usize = 25;
 const PAGE_SIZE_MAX: usize = 200;
 
-/// True when the object passes every filter of the query.
-pub(super) fn matches(
-    snapshot: &Snapshot,
-    ty: &ObjectType,
-    uuid: &str,
-    stored: &Stored,
-    context: &Context,
-) -> bool {
-    context.sees(&ty.path, uuid, stored)
-        && context.query.iter().all(|(key, value)| match key.as_str() {
-            "name" => stored.name() == value,
-            "name.contains" => stored.name().contains(value.as_str()),
-            "name.icontains" | "isearch" => {
-                stored.name().to_lowercase().contains(&value.to_lowercase())
+/// What a query lets through of one type.
+pub(super) struct Filter<'a> {
+    snapshot: &'a Snapshot,
+    ty: &'a ObjectType,
+    context: &'a Context,
+    /// `refers_to`: canonical references that each must have.
+    refers_to: Vec<String>,
+    /// `referred_by`: what the named objects refer to, canonical.
+    referred_by: Vec<BTreeSet<String>>,
+}
+
+impl<'a> Filter<'a> {
+    /// # Errors
+    /// 400 for `refers_to` or `referred_by` that is no `TYPE:UUID`.
+    pub(super) fn new(
+        snapshot: &'a Snapshot,
+        ty: &'a ObjectType,
+        context: &'a Context,
+    ) -> Result<Self, ApiError> {
+        let refers_to = named(context, "refers_to")?;
+        let referred_by = named(context, "referred_by")?;
+        let targets = referred_by.iter().map(|(ty, uuid)| {
+            let stored = snapshot.get(&ty.path, uuid);
+            let all = stored.map(|s| object::references(ty, &s.object));
+            all.into_iter().flatten().map(|r| r.value).collect()
+        });
+        Ok(Self {
+            snapshot,
+            ty,
+            context,
+            refers_to: refers_to
+                .iter()
+                .map(|(ty, uuid)| Ref::to(&ty.path, uuid).0)
+                .collect(),
+            referred_by: targets.collect(),
+        })
+    }
+
+    /// True when the object passes every filter of the query.
+    pub(super) fn matches(&self, uuid: &str, stored: &Stored) -> bool {
+        let here = || Ref::to(&self.ty.path, uuid).0;
+        self.context.sees(&self.ty.path, uuid, stored)
+            && self.refers_to.iter().all(|r| stored.refers_to(self.ty, r))
+            && self.referred_by.iter().all(|all| all.contains(&here()))
+            && self
+                .context
+                .query
+                .iter()
+                .all(|(key, value)| self.parameter(uuid, stored, key, value))
+    }
+
+    fn parameter(&self, uuid: &str, stored: &Stored, key: &str, value: &str) -> bool {
+        let name = stored.name();
+        match key {
+            "name" => name == value,
+            "name.contains" => name.contains(value),
+            "name.icontains" => name.to_lowercase().contains(&value.to_lowercase()),
+            "name.in" => value.split(',').any(|n| n == name),
+            "search" => searched(stored, |text| text.contains(value)),
+            "isearch" => {
+                let value = value.to_lowercase();
+                searched(stored, |text| text.to_lowercase().contains(&value))
             }
-            "search" => stored.name().contains(value.as_str()),
-            "name.in" => value.split(',').any(|n| n == stored.name()),
             "uuid" => uuid == value,
             "uuid.in" => value.split(',').any(|u| u == uuid),
-            "cloud_uuid" => refers(snapshot, stored, "cloud_ref", "cloud", value, false),
-            "cloud" => refers(snapshot, stored, "cloud_ref", "cloud", value, true),
+            "cloud_uuid" => self.field(stored, "cloud_ref.uuid", value),
+            "cloud" => self.field(stored, "cloud_ref.name", value),
             key if RESERVED.contains(&key) => true,
-            key => field_matches(snapshot, ty, stored, key, value),
-        })
-}
+            key => self.field(stored, key, value),
+        }
+    }
 
-fn field_matches(
-    snapshot: &Snapshot,
-    ty: &ObjectType,
-    stored: &Stored,
-    key: &str,
-    value: &str,
-) -> bool {
-    let (field, part) = key.split_once('.').unwrap_or((key, ""));
-    let Some(known) = ty.field(field) else {
-        return true;
-    };
-    if let model::schema::Kind::Ref(target) = &known.kind {
-        let Some(target) = model::schema::message(target) else {
+    /// `FIELD=value`, `FIELD_ref.name=`, `FIELD_ref.uuid=`; a field that the type does not have is ignored.
+    fn field(&self, stored: &Stored, key: &str, value: &str) -> bool {
+        let (field, part) = key.split_once('.').unwrap_or((key, ""));
+        // What is not shown is not guessed either.
+        let Some(known) = self.ty.field(field).filter(|f| f.secret.is_none()) else {
             return true;
         };
-        return refers(snapshot, stored, field, &target.path, value, part == "name");
+        let actual = stored.object.get(field).or(known.default.as_ref());
+        let target = match &known.kind {
+            Kind::Ref(target) => message(target),
+            _ => None,
+        };
+        let is = |actual: &Value| match (target, actual) {
+            (Some(target), Value::String(r)) => {
+                self.refers(&target.path, &Ref(r.clone()), value, part == "name")
+            }
+            (_, Value::String(text)) => text == value,
+            // Python writes True.
+            (_, Value::Bool(flag)) => flag.to_string().eq_ignore_ascii_case(value),
+            // The parameter is text.
+            (_, Value::Number(number)) => number.to_string() == value,
+            _ => false,
+        };
+        match actual {
+            Some(Value::Array(items)) => items.iter().any(is),
+            Some(actual) => is(actual),
+            None => false,
+        }
     }
-    let actual = stored.object.get(field).or(known.default.as_ref());
-    match actual {
-        Some(Value::String(text)) => text == value,
-        // The parameter is text: a number or a truth value is compared by how JSON writes it.
-        Some(other) => format!("{other}").as_str() == value,
-        None => false,
+
+    /// The reference is to the object with this uuid, URL or name.
+    fn refers(&self, target: &str, reference: &Ref, value: &str, by_name: bool) -> bool {
+        if by_name {
+            return self.snapshot.name_of(target, reference.uuid()) == Some(value);
+        }
+        Ref(value.to_owned()).uuid() == reference.uuid()
     }
 }
 
-/// The field refers to the object with this uuid, URL or name.
-fn refers(
-    snapshot: &Snapshot,
-    stored: &Stored,
-    field: &str,
-    target: &str,
-    value: &str,
-    by_name: bool,
-) -> bool {
-    let Some(uuid) = stored
-        .object
-        .get(field)
-        .and_then(Value::as_str)
-        .and_then(|r| r.rsplit('/').next())
-    else {
-        return false;
+/// The objects that a parameter names as `TYPE:UUID`.
+fn named<'a>(
+    context: &'a Context,
+    name: &str,
+) -> Result<Vec<(&'static ObjectType, &'a str)>, ApiError> {
+    let values = context.query.iter().filter(|(key, _)| key == name);
+    let parse = |(_, value): &'a (String, String)| {
+        let (path, uuid) = value.split_once(':').unwrap_or((value, ""));
+        let ty = object_type(path).filter(|_| !uuid.is_empty());
+        let text =
+            format!("{name}: {value:?} names no object; write TYPE:UUID, such as pool:pool-1");
+        ty.map(|ty| (ty, uuid))
+            .ok_or_else(|| ApiError::bad_request(text))
     };
-    if by_name {
-        return snapshot.name_of(target, uuid) == Some(value);
+    values.map(parse).collect()
+}
+
+/// The text is in the name, or in an address of the object.
+fn searched(stored: &Stored, found: impl Fn(&str) -> bool) -> bool {
+    let mut values: Vec<&Value> = stored.object.values().collect();
+    if found(stored.name()) {
+        return true;
     }
-    let wanted = value.split('#').next().and_then(|v| v.rsplit('/').next());
-    wanted == Some(uuid)
+    while let Some(value) = values.pop() {
+        match value {
+            Value::Array(items) => values.extend(items),
+            Value::Object(fields) => {
+                let addr = fields.get("addr").and_then(Value::as_str);
+                if addr.is_some_and(&found) {
+                    return true;
+                }
+                values.extend(fields.values());
+            }
+            _ => {}
+        }
+    }
+    false
 }
 
 /// Sorts by `sort=field` or `sort=-field`; by name when nothing is asked, so that pages are stable.
@@ -114,12 +188,21 @@ pub(super) fn sort(context: &Context, ty: &ObjectType, found: &mut [(&str, &Arc<
     let default = ty.field(name).and_then(|f| f.default.as_ref());
     found.sort_by_cached_key(|(_, s)| match s.object.get(name).or(default) {
         Some(Value::String(text)) => text.clone(),
-        Some(other) => format!("{other:>24}"),
+        Some(Value::Number(number)) => ordered(number.as_f64().unwrap_or_default()),
+        Some(other) => format!("{other}"),
         None => String::new(),
     });
     if down {
         found.reverse();
     }
+}
+
+/// A text that sorts as the number does (IEEE 754 section 5.10, totalOrder).
+fn ordered(number: f64) -> String {
+    let bits = number.to_bits();
+    let negative = bits >> 63 == 1;
+    let key = if negative { !bits } else { bits | 1 << 63 };
+    format!("{key:020}")
 }
 
 /// One page of the results: `count` is the total, `next` only when more follow. Only the page's own results are
@@ -164,4 +247,16 @@ fn encode(text: &str) -> String {
         b => format!("%{b:02X}"),
     });
     each.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_sort_as_numbers() {
+        let sorted = [-10.0, -9.5, -1.0, 0.0, 0.5, 9.0, 10.0, 1e15];
+        let keys = sorted.map(ordered);
+        assert!(keys.is_sorted(), "{keys:?}");
+    }
 }

@@ -1,7 +1,7 @@
 //! Create, read, update and delete of every resource, the same code for all (avi-api sections 5 and 6).
 
 use super::operation::Call;
-use super::present::{Names, present};
+use super::present::{Names, Presenter};
 use super::{ok, parse, patch as patches, query, users};
 use crate::access::{self, Level};
 use crate::bootstrap;
@@ -14,7 +14,7 @@ use model::schema::{ObjectType, object_type};
 use std::sync::Arc;
 
 /// The resources that the API has now; each is a type of the schema.
-pub(super) const RESOURCES: [&str; 14] = [
+pub(super) const RESOURCES: [&str; 24] = [
     "tenant",
     "user",
     "role",
@@ -25,9 +25,19 @@ pub(super) const RESOURCES: [&str; 14] = [
     "network",
     "vsvip",
     "pool",
+    "poolgroup",
     "healthmonitor",
     "networkprofile",
     "applicationprofile",
+    "applicationpersistenceprofile",
+    "analyticsprofile",
+    "sslkeyandcertificate",
+    "sslprofile",
+    "ipamdnsproviderprofile",
+    "networkservice",
+    "alertconfig",
+    "actiongroupconfig",
+    "useraccountprofile",
     "virtualservice",
 ];
 
@@ -45,13 +55,12 @@ pub(super) fn known(path: &str) -> Result<&'static ObjectType, ApiError> {
 pub(super) fn list(call: &Call<'_>) -> Result<Response, ApiError> {
     let (ty, context) = (known(call.type_path)?, call.context);
     let snapshot = call.app.objects.snapshot();
+    let filter = query::Filter::new(&snapshot, ty, context)?;
     let all = snapshot.all(&ty.path);
-    let mut found: Vec<_> = all
-        .filter(|(uuid, s)| query::matches(&snapshot, ty, uuid, s, context))
-        .collect();
+    let mut found: Vec<_> = all.filter(|(uuid, s)| filter.matches(uuid, s)).collect();
     query::sort(context, ty, &mut found);
-    let show =
-        |(uuid, s): (&str, &Arc<Stored>)| present(&snapshot, ty, uuid, s, context, Names::AsAsked);
+    let presenter = Presenter::new(call.app, context, &snapshot, ty, Names::AsAsked);
+    let show = |(uuid, s): (&str, &Arc<Stored>)| presenter.show(uuid, s);
     Ok(ok(query::page(context, &ty.path, found, show)))
 }
 
@@ -60,15 +69,8 @@ pub(super) fn read(call: &Call<'_>) -> Result<Response, ApiError> {
     let ty = known(call.type_path)?;
     let snapshot = call.app.objects.snapshot();
     let stored = snapshot.require(ty, call.uuid)?;
-    let names = Names::AsAsked;
-    Ok(ok(present(
-        &snapshot,
-        ty,
-        call.uuid,
-        &stored,
-        call.context,
-        names,
-    )))
+    let presenter = Presenter::new(call.app, call.context, &snapshot, ty, Names::AsAsked);
+    Ok(ok(presenter.show(call.uuid, &stored)))
 }
 
 /// `POST /api/TYPE`.
@@ -102,7 +104,7 @@ pub(super) async fn create(call: &Call<'_>) -> Result<Response, ApiError> {
 pub(super) async fn put(call: &Call<'_>) -> Result<Response, ApiError> {
     let ty = known(call.type_path)?;
     let body = users::prepare(call, ty, parse(&call.body)?).await?;
-    change(call, ty, call.uuid, |_| Ok(body)).await?;
+    change(call, ty, call.uuid, |_, _| Ok(body)).await?;
     shown(call, ty, call.uuid, StatusCode::OK)
 }
 
@@ -110,8 +112,9 @@ pub(super) async fn put(call: &Call<'_>) -> Result<Response, ApiError> {
 pub(super) async fn patch(call: &Call<'_>) -> Result<Response, ApiError> {
     let ty = known(call.type_path)?;
     let body = users::prepare_patch(call, ty, parse(&call.body)?).await?;
-    change(call, ty, call.uuid, |stored| {
-        patches::apply(ty, stored, &body)
+    let tenant = &call.context.author.tenant;
+    change(call, ty, call.uuid, |draft, stored| {
+        patches::apply(&draft.snapshot, tenant, ty, stored, &body)
     })
     .await?;
     shown(call, ty, call.uuid, StatusCode::OK)
@@ -122,13 +125,13 @@ pub(super) async fn change(
     call: &Call<'_>,
     ty: &'static ObjectType,
     uuid: &str,
-    body: impl FnOnce(Object) -> Result<Object, ApiError>,
+    body: impl FnOnce(&Draft, Object) -> Result<Object, ApiError>,
 ) -> Result<(), ApiError> {
     let author = &call.context.author;
     let message = format!("update {} {uuid}", ty.path);
     let update = |draft: &mut Draft| {
         let stored = draft.snapshot.require(ty, uuid)?;
-        let body = body(stored.object.clone())?;
+        let body = body(draft, stored.object.clone())?;
         let before = draft.snapshot.clone();
         draft.update(ty, uuid, body, author)?;
         users::check_grants(call, &before, draft, ty, uuid)
@@ -183,6 +186,7 @@ pub(super) fn shown(
 ) -> Result<Response, ApiError> {
     let snapshot = call.app.objects.snapshot();
     let stored = snapshot.require(ty, uuid)?;
-    let value = present(&snapshot, ty, uuid, &stored, call.context, Names::Always);
+    let presenter = Presenter::new(call.app, call.context, &snapshot, ty, Names::Always);
+    let value = presenter.show(uuid, &stored);
     Ok((status, axum::Json(value)).into_response())
 }

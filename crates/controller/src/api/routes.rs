@@ -12,6 +12,7 @@ use std::sync::LazyLock;
 /// Every operation.
 pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
     let mut all = sessions_and_system();
+    all.extend(singleton::ALL.iter().flat_map(|(path, _)| settings(path)));
     all.extend(observed());
     all.extend(engine_routing());
     all.extend(ACTIONS.iter().flat_map(|(ty, action)| pending(ty, action)));
@@ -47,7 +48,6 @@ fn get(
 
 fn sessions_and_system() -> Vec<Operation> {
     use Permission::{Administer, LoggedIn, Public};
-    let settings = "/api/systemconfiguration";
     vec![
         Operation::new(Method::POST, "/login", Public, Audit::Session, |c| {
             Box::pin(session::login(c))
@@ -80,15 +80,6 @@ fn sessions_and_system() -> Vec<Operation> {
         get("/api/cluster/runtime", LoggedIn, |_| {
             Box::pin(async { Ok(ok(cluster::runtime())) })
         }),
-        get(settings, LoggedIn, |c| {
-            Box::pin(async { singleton::read(c) })
-        }),
-        Operation::new(Method::PUT, settings, Administer, Audit::Change, |c| {
-            Box::pin(singleton::put(c))
-        }),
-        Operation::new(Method::PATCH, settings, Administer, Audit::Change, |c| {
-            Box::pin(singleton::patch(c))
-        }),
         Operation::new(
             Method::POST,
             "/api/ek/jointoken",
@@ -96,6 +87,21 @@ fn sessions_and_system() -> Vec<Operation> {
             Audit::Action,
             |c| Box::pin(create_join_token(c)),
         ),
+    ]
+}
+
+/// An object of which there is one (avi-api section 8).
+fn settings(path: &str) -> [Operation; 3] {
+    use Permission::{Administer, LoggedIn};
+    let path = format!("/api/{path}");
+    [
+        get(&path, LoggedIn, |c| Box::pin(async { singleton::read(c) })),
+        Operation::new(Method::PUT, &path, Administer, Audit::Change, |c| {
+            Box::pin(singleton::put(c))
+        }),
+        Operation::new(Method::PATCH, &path, Administer, Audit::Change, |c| {
+            Box::pin(singleton::patch(c))
+        }),
     ]
 }
 

@@ -62,7 +62,7 @@ fn unauthorized(text: &str) -> ApiError {
 fn reply(call: &Call<'_>, access: &Access) -> Value {
     let snapshot = call.app.objects.snapshot();
     let (user, tenants) = users::who(&snapshot, access, &call.context.origin);
-    let settings = singleton::show(call.app, call.context);
+    let settings = singleton::show(call.app, call.context, singleton::SETTINGS);
     json!({
         "user_initialized": true,
         "version": cluster::version(),

@@ -77,6 +77,7 @@ fn check_virtual_service(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<Field
     };
     check_shared_ports(snapshot, &ours, errors);
     transport::check(snapshot, &ours, errors);
+    refuse_pool_group(snapshot, uuid, errors);
     let vsvip = ours
         .vsvip_ref
         .as_ref()
@@ -100,6 +101,16 @@ fn check_virtual_service(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<Field
             problem,
             "give both the same VRF",
         ));
+    }
+}
+
+/// Clients would be refused, and nobody would know why.
+fn refuse_pool_group(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldError>) {
+    let stored = snapshot.get("virtualservice", uuid);
+    if stored.is_some_and(|s| s.object.contains_key("pool_group_ref")) {
+        let problem = "engines do not serve pool groups yet";
+        let hint = "name one of its pools in pool_ref instead";
+        errors.push(FieldError::new("pool_group_ref", problem, hint));
     }
 }
 

@@ -1,16 +1,13 @@
 //! From what a client wrote to what is stored: references canonical, server-owned fields out, the references and
 //! side effects that the contract promises filled in (avi-api 5.2 and section 6).
 
-use super::{Author, Draft, refs, transport};
+use super::{Author, Draft, certificate, refs, transport};
 use crate::error::ApiError;
 use model::object::{self, FieldError, Object};
 use model::schema::{ObjectType, object_type};
 use model::view::{MADE_FOR_VS, Ref};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-
-/// What a secret looks like on read; writing it back keeps the value.
-pub const MASK: &str = "<sensitive>";
 
 /// Kept from the stored object when the body has none (avi-api section 6, PUT).
 const KEPT: [&str; 3] = ["tenant_ref", "cloud_ref", "created_by"];
@@ -27,8 +24,7 @@ pub(super) fn for_create(
         make_vsvip(draft, &mut object, author)?;
     }
     side_effects(ty, &mut object);
-    restore_secrets(&Object::new(), &mut object);
-    Ok(object)
+    finish(ty, &Object::new(), object)
 }
 
 pub(super) fn for_update(
@@ -48,9 +44,14 @@ pub(super) fn for_update(
         _ => {}
     }
     side_effects(ty, &mut object);
-    restore_secrets(stored, &mut object);
-    if let Some(password) = stored.get("password") {
-        object.entry("password").or_insert_with(|| password.clone());
+    finish(ty, stored, object)
+}
+
+/// What needs the secrets that the body left out.
+fn finish(ty: &ObjectType, stored: &Object, mut object: Object) -> Result<Object, ApiError> {
+    object::keep_secrets(ty, stored, &mut object);
+    if ty.name == "SSLKeyAndCertificate" {
+        failed(certificate::complete(stored, &mut object))?;
     }
     Ok(object)
 }
@@ -90,8 +91,15 @@ fn clean(ty: &ObjectType, mut object: Object) -> Object {
     for name in ["url", "uuid", "_last_modified"] {
         object.shift_remove(name);
     }
+    object.retain(|name, _| ty.field(name).is_some() || !is_shown_when_asked(name));
     object::strip_server_owned(ty, &mut object);
     object
+}
+
+/// Not of the object: `join_subresources` and `include_refs` put it into what is read (avi-api 5.3).
+fn is_shown_when_asked(name: &str) -> bool {
+    let referrer = |n: &str| n == "vs" || object_type(n).is_some();
+    name == "runtime" || name.strip_suffix("_refs").is_some_and(referrer)
 }
 
 /// `uuid`, `cloud_ref` and `tenant_ref` never change, nor does the name by which everybody knows a system object.
@@ -139,26 +147,35 @@ fn references(
 }
 
 /// `pool_name` in place of `pool_ref`, as older clients write it (avi-api 5.1).
+const NAMES: [(&str, &str); 5] = [
+    ("application_profile", "applicationprofile"),
+    ("network_profile", "networkprofile"),
+    ("pool", "pool"),
+    ("se_group", "serviceenginegroup"),
+    ("health_monitor", "healthmonitor"),
+];
+
 fn take_names(ty: &ObjectType, object: &mut Object) {
-    for (name, field, target) in [
-        (
-            "application_profile_name",
-            "application_profile_ref",
-            "applicationprofile",
-        ),
-        (
-            "network_profile_name",
-            "network_profile_ref",
-            "networkprofile",
-        ),
-        ("pool_name", "pool_ref", "pool"),
-        ("se_group_name", "se_group_ref", "serviceenginegroup"),
-    ] {
-        if ty.field(field).is_none() || ty.field(name).is_some() || object.contains_key(field) {
+    for (stem, target) in NAMES {
+        let (name, one, many) = (
+            format!("{stem}_name"),
+            format!("{stem}_ref"),
+            format!("{stem}_refs"),
+        );
+        let field = [one, many].into_iter().find(|f| ty.field(f).is_some());
+        let Some(field) = field.filter(|f| ty.field(&name).is_none() && !object.contains_key(f))
+        else {
             continue;
-        }
-        if let Some(Value::String(value)) = object.shift_remove(name) {
-            object.insert(field.into(), refs::by_name_form(target, &value).into());
+        };
+        if let Some(Value::String(value)) = object.shift_remove(&name) {
+            let reference = refs::by_name_form(target, &value);
+            let list = field.ends_with("_refs");
+            let value = if list {
+                json!([reference])
+            } else {
+                json!(reference)
+            };
+            object.insert(field, value);
         }
     }
 }
@@ -186,6 +203,7 @@ fn fill_references(draft: &Draft, ty: &ObjectType, object: &mut Object, author: 
     };
     let vrf = || in_cloud("vrfcontext", "global");
     let group = || in_cloud("serviceenginegroup", "Default-Group");
+    let analytics = || shared("analyticsprofile", "System-Analytics-Profile");
     match ty.name.as_str() {
         "VirtualService" => {
             let application = transport::default_application(snapshot, object);
@@ -195,9 +213,13 @@ fn fill_references(draft: &Draft, ty: &ObjectType, object: &mut Object, author: 
             fill(ty, object, "vrf_context_ref", vrf());
             fill(ty, object, "application_profile_ref", application);
             fill(ty, object, "network_profile_ref", network);
+            fill(ty, object, "analytics_profile_ref", analytics());
         }
         "VsVip" | "Network" => fill(ty, object, "vrf_context_ref", vrf()),
-        "Pool" => fill(ty, object, "vrf_ref", vrf()),
+        "Pool" => {
+            fill(ty, object, "vrf_ref", vrf());
+            fill(ty, object, "analytics_profile_ref", analytics());
+        }
         "ServiceEngine" => fill(ty, object, "se_group_ref", group()),
         _ => {}
     }
@@ -217,6 +239,13 @@ fn side_effects(ty: &'static ObjectType, object: &mut Object) {
             for service in items(object, "services") {
                 let port = service.get("port").cloned().unwrap_or_default();
                 service.entry("port_range_end").or_insert(port);
+            }
+        }
+        // Their defaults are seen although nothing is set.
+        "SeProperties" => {
+            let parts = ty.fields.iter().filter(|f| f.name.starts_with("se_"));
+            for part in parts {
+                object.entry(part.name.clone()).or_insert(json!({}));
             }
         }
         "Pool" => {
@@ -357,54 +386,4 @@ fn resolve(
         }
     });
     failed(errors)
-}
-
-/// A peer's MD5 secret that is masked or absent keeps its value, an empty one is taken away; peers are known by
-/// address (avi-api section 12).
-fn restore_secrets(stored: &Object, object: &mut Object) {
-    let old = peers(stored);
-    let list = object
-        .get_mut("bgp_profile")
-        .and_then(|p| p.get_mut("peers"))
-        .and_then(Value::as_array_mut);
-    for peer in list.into_iter().flatten().filter_map(Value::as_object_mut) {
-        match peer.get("md5_secret") {
-            Some(Value::String(text)) if text.is_empty() => drop(peer.shift_remove("md5_secret")),
-            Some(Value::String(text)) if text == MASK => restore_secret(&old, peer),
-            None => restore_secret(&old, peer),
-            // What is no text is refused with its path by the check that follows.
-            Some(_) => {}
-        }
-    }
-}
-
-fn restore_secret(old: &[Object], peer: &mut Object) {
-    peer.shift_remove("md5_secret");
-    let same = |o: &&Object| {
-        o.get("peer_ip") == peer.get("peer_ip") && o.get("peer_ip6") == peer.get("peer_ip6")
-    };
-    let secret = old.iter().find(same).and_then(|o| o.get("md5_secret"));
-    if let Some(secret) = secret.cloned() {
-        peer.insert("md5_secret".into(), secret);
-    }
-}
-
-fn peers(object: &Object) -> Vec<Object> {
-    let list = object.get("bgp_profile").and_then(|p| p.get("peers"));
-    let list = list.and_then(Value::as_array).into_iter().flatten();
-    list.filter_map(|p| p.as_object().cloned()).collect()
-}
-
-/// Hides secrets in an object that is about to be shown.
-pub fn mask_secrets(object: &mut Object) {
-    let list = object
-        .get_mut("bgp_profile")
-        .and_then(|p| p.get_mut("peers"))
-        .and_then(Value::as_array_mut);
-    for peer in list.into_iter().flatten().filter_map(Value::as_object_mut) {
-        if peer.contains_key("md5_secret") {
-            peer.insert("md5_secret".into(), json!(MASK));
-        }
-    }
-    object.shift_remove("password");
 }

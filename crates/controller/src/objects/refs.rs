@@ -2,7 +2,9 @@
 
 use super::{Snapshot, Stored};
 use crate::access::{ADMIN_TENANT, is_seen_in};
-use model::schema::object_type;
+use model::object::{self, Object};
+use model::schema::{ObjectType, object_type};
+use model::view::Ref;
 use serde_json::Value;
 
 /// Resolves a reference to an object of type `target`, as seen from tenant admin; gives its uuid.
@@ -50,6 +52,15 @@ pub fn resolve_for(
         (None, Some(query)) => by_query(snapshot, tenant, target, query).ok_or_else(missing),
         _ => Err(missing()),
     }
+}
+
+/// Makes every reference of the object canonical that leads somewhere; the others stay as written.
+pub fn settle(snapshot: &Snapshot, tenant: &str, ty: &ObjectType, object: &mut Object) {
+    object::map_refs(ty, object, &mut |reference| {
+        let target = reference.target;
+        let found = resolve_for(snapshot, tenant, target, &reference.value);
+        found.map_or_else(|_| reference.value.clone(), |uuid| Ref::to(target, &uuid).0)
+    });
 }
 
 /// The form of a reference that names its target: `/api/pool?name=web%20pool`.

@@ -32,6 +32,17 @@ impl Stored {
         self.object.get("system_default") == Some(&Value::Bool(true))
     }
 
+    /// True when a field of this object, of type `ty`, is this canonical reference.
+    pub fn refers_to(&self, ty: &ObjectType, canonical: &str) -> bool {
+        // The cheap question first: most objects do not have the text at all.
+        let mentions = self.object.values().any(|v| has_text(v, canonical));
+        let refers = || {
+            let all = object::references(ty, &self.object);
+            all.iter().any(|r| r.value == canonical)
+        };
+        mentions && refers()
+    }
+
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         Value::Object(self.object.clone()).to_string().into_bytes()
     }
@@ -45,6 +56,9 @@ pub struct Unreadable {
     name: String,
     why: String,
 }
+
+/// Canonical references of those that refer to an object, by their type.
+pub type Referrers = BTreeMap<String, Vec<String>>;
 
 type Table = BTreeMap<String, Arc<Stored>>;
 
@@ -212,14 +226,38 @@ impl Snapshot {
             };
             for (other_uuid, stored) in table.iter() {
                 let itself = *path == ty.path && other_uuid == uuid;
-                let refers = || {
-                    let all = object::references(other, &stored.object);
-                    all.iter().any(|r| r.value == canonical)
-                };
-                // The cheap question first: most objects do not have the text at all.
-                let mentions = stored.object.values().any(|v| has_text(v, &canonical));
-                if !itself && mentions && refers() {
+                if !itself && stored.refers_to(other, &canonical) {
                     found.push(format!("{} {}", other.name, stored.name()));
+                }
+            }
+        }
+        found
+    }
+
+    /// Who of those that `sees` lets through (type, uuid, object) refers to objects of this type, by their uuid.
+    pub fn referrers_by_target(
+        &self,
+        target: &str,
+        sees: impl Fn(&str, &str, &Stored) -> bool,
+    ) -> BTreeMap<String, Referrers> {
+        let mut found: BTreeMap<String, Referrers> = BTreeMap::new();
+        for (path, table) in &self.tables {
+            let Some(ty) = object_type(path) else {
+                continue;
+            };
+            for (uuid, stored) in table.iter().filter(|(uuid, s)| sees(path, uuid, s)) {
+                let here = view::Ref::to(path, uuid).0;
+                let all = object::references(ty, &stored.object);
+                for reference in all.into_iter().filter(|r| r.target == target) {
+                    let to = view::Ref(reference.value).uuid().to_owned();
+                    let list = found
+                        .entry(to)
+                        .or_default()
+                        .entry(path.clone())
+                        .or_default();
+                    if list.last() != Some(&here) {
+                        list.push(here.clone());
+                    }
                 }
             }
         }

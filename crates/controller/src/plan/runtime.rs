@@ -373,7 +373,7 @@ impl Observer<'_> {
         object::map_refs(ty, &mut config, &mut |r| {
             self.named(&r.value, r.target, context)
         });
-        crate::objects::mask_secrets(&mut config);
+        object::hide_secrets(ty, &mut config);
         config.insert(
             "url".into(),
             format!("{}/api/{kind}/{uuid}", context.origin).into(),

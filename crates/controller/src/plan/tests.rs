@@ -471,6 +471,12 @@ async fn the_settings_of_flow_resiliency_act_at_run_time() {
     fixture
         .group_setting("disable_flow_probes", json!(false))
         .await;
+    let everywhere = |off: bool| json!({"disable_flow_probes": off});
+    for off in [true, false] {
+        let set = set("se_runtime_properties", everywhere(off));
+        fixture.update("seproperties", "global", set).await;
+        assert_eq!(flow(&fixture.told()), (true, !off, 0, 20));
+    }
     fixture
         .update("virtualservice", &vs, set("scaleout_ecmp", json!(true)))
         .await;

@@ -4,9 +4,14 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod access;
+mod certificates;
 mod flows;
 mod http;
 mod objects;
+mod patch;
+mod query;
 mod routing;
 mod sessions;
+mod settings;
+mod types;
 mod udp;

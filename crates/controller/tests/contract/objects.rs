@@ -128,7 +128,7 @@ fn a_json_patch_changes_what_its_paths_name_or_nothing() {
     let patch = |steps: Value| http.patch(&path, &json!({"json_patch": steps}));
     let done = patch(json!([
         {"op": "add", "path": "/servers/-", "value": {"ip": v4("10.0.0.2")}},
-        {"op": "replace", "path": "/servers/0/enabled", "value": false},
+        {"op": "replace", "path": "/servers/0/no_such_field", "value": false},
         {"op": "remove", "path": "/servers/0/hostname"},
     ]));
     let text = done.refused(400);
@@ -142,7 +142,14 @@ fn a_json_patch_changes_what_its_paths_name_or_nothing() {
     );
     let done = patch(json!([
         {"op": "add", "path": "/servers/-", "value": {"ip": v4("10.0.0.2")}},
-        {"op": "add", "path": "/servers/0/enabled", "value": false},
+        // A default is there to be replaced, since it is read.
+        {"op": "replace", "path": "/servers/0/enabled", "value": false},
+        {"op": "test", "path": "/name", "value": "p"},
+    ]));
+    assert!(done.refused(400).contains("op is not known"));
+    let done = patch(json!([
+        {"op": "add", "path": "/servers/-", "value": {"ip": v4("10.0.0.2")}},
+        {"op": "replace", "path": "/servers/0/enabled", "value": false},
     ]))
     .good();
     assert_eq!(done["servers"][0]["enabled"], false);

@@ -1,10 +1,12 @@
 //! What an engine is told of its neighbours, for flow resiliency (docs/dev/steering.md).
 
 use super::Decided;
+use crate::api::singleton;
 use crate::objects::{Snapshot, Unreadable};
 use model::view::{Prefix, Ref, ServiceEngine, ServiceEngineGroup, VirtualService, Vnic};
 use placement::group::{Member, Role};
 use proto::v1;
+use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// The groups of these VsVips, as the engine sees them.
@@ -99,13 +101,22 @@ pub(super) fn settings(
 }
 
 /// Whether engines may ask each other about flows of this virtual service (avi-api section 12: `scaleout_ecmp` true →
-/// no flow probes for this VS; `disable_flow_probes` of its SE group: for none).
+/// no flow probes for this VS; `disable_flow_probes` of its SE group, or of all in `seproperties`: for none).
 ///
 /// # Errors
 /// The group's object cannot be read.
 pub(super) fn probes(snapshot: &Snapshot, vs: &VirtualService) -> Result<bool, Unreadable> {
     let group = se_group(snapshot, vs.se_group_ref.as_ref())?;
-    Ok(!vs.scaleout_ecmp && !group.is_some_and(|g| g.disable_flow_probes))
+    let disabled = group.is_some_and(|g| g.disable_flow_probes) || disabled_everywhere(snapshot);
+    Ok(!vs.scaleout_ecmp && !disabled)
+}
+
+/// The switch that SE groups have by now (avi-api section 8).
+fn disabled_everywhere(snapshot: &Snapshot) -> bool {
+    let (path, uuid) = singleton::SE_PROPERTIES;
+    let runtime = snapshot.get(path, uuid);
+    let runtime = runtime.and_then(|s| s.object.get("se_runtime_properties"));
+    runtime.and_then(|r| r.get("disable_flow_probes")) == Some(&Value::Bool(true))
 }
 
 fn se_group(
