@@ -12,7 +12,7 @@ RUNS ?= 20
 FLOWS ?= 100000
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help demo build test fuzz fuzz-steering bench-bgp bench-failover bench-steering bench-storm bench-resiliency bench-price lint fmt deps down clean
+.PHONY: help demo build test test-clients fuzz fuzz-steering bench-bgp bench-failover bench-steering bench-storm bench-resiliency bench-price soak lint fmt deps down clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ build: ## Build the binary, target/release/evenkeel
 
 test: ## Everything that CI runs: format, lints, docs, dependencies, all tests (needs root)
 	@scripts/test.sh
+
+test-clients: build ## The REST API with clients of others: avisdk, Ansible; with a lab if root (TESTS="-k vsvip")
+	@scripts/test-clients.sh $(TESTS)
 
 fuzz: ## Run every fuzz target for FUZZ_SECONDS (60) each
 	@scripts/fuzz.sh $(FUZZ_SECONDS)
@@ -74,6 +77,9 @@ bench-price: ## What steering costs flows that stay (CPU time, 20 pairs) and flo
 	@scripts/install-deps.sh test
 	cargo build --release --locked --workspace --bins
 	target/release/evenkeel-bench price
+
+soak: ## Kill a process amid its commits 100 times, and the other faults of the store (the full disk needs root)
+	EVENKEEL_KILLS=$${EVENKEEL_KILLS:-100} cargo test --release --locked -p evenkeel-store --test faults -- --nocapture
 
 lint: ## The quick part of it: format, lints, docs, dependencies
 	@scripts/test.sh lint

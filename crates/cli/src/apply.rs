@@ -13,10 +13,12 @@
 //! Three things may be written shorter than the API has them: a reference as the name of its
 //! target, an address as text, a prefix as `a.b.c.d/len`. Objects are written in the order in which they
 //! refer to each other, whatever their order in the file. The first error ends the work; what was written
-//! before it stays and is shown, and the next run finds it unchanged.
+//! before it stays and is shown, and the next run finds it unchanged. With `--confirm-within` all is one change, which
+//! is made or refused as a whole, and reverts itself unless it is confirmed.
 
 mod compare;
 mod shorthand;
+mod together;
 
 use crate::lookup::{self, text};
 use crate::output::table::{self, Column, Row};
@@ -52,6 +54,9 @@ pub struct Args {
     /// YAML or JSON with the objects; `-` reads standard input.
     #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
+    /// Make it one change that reverts itself unless `confirm` comes within this time: seconds, or with a unit (90s, 15m).
+    #[arg(long, value_name = "TIME", value_parser = crate::jointoken::duration_s)]
+    confirm_within: Option<u64>,
 }
 
 /// The objects of a file, in the order in which they can be written.
@@ -60,6 +65,8 @@ pub struct Manifest {
     /// The file's name as messages show it.
     file: String,
     objects: Vec<Wanted>,
+    /// Seconds.
+    confirm_within: Option<u64>,
 }
 
 /// One object of a file.
@@ -106,6 +113,9 @@ pub struct Applied {
     /// The first field that was different, where that was the reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub because: Option<String>,
+    /// The revision that is to be confirmed, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
 }
 
 impl Row for Applied {
@@ -123,6 +133,12 @@ impl Row for Applied {
 impl Manifest {
     /// Reads the file that the arguments name.
     pub fn read(args: &Args) -> anyhow::Result<Self> {
+        let mut manifest = Self::read_file(args)?;
+        manifest.confirm_within = args.confirm_within;
+        Ok(manifest)
+    }
+
+    fn read_file(args: &Args) -> anyhow::Result<Self> {
         if args.file == Path::new("-") {
             let mut text = String::new();
             std::io::stdin()
@@ -154,6 +170,7 @@ impl Manifest {
         Ok(Self {
             file: file.into(),
             objects,
+            confirm_within: None,
         })
     }
 
@@ -170,6 +187,9 @@ impl Manifest {
 }
 
 pub(crate) fn run(client: &Client, manifest: &Manifest, format: Format) -> anyhow::Result<()> {
+    if let Some(within_s) = manifest.confirm_within {
+        return together::run(client, manifest, within_s, format);
+    }
     let mut rows = Vec::new();
     let result = manifest.apply(client, |applied| rows.push(applied));
     if !rows.is_empty() || format.is_structured() {
@@ -257,15 +277,9 @@ impl Wanted {
             .get("uuid")
             .and_then(Value::as_str)
             .unwrap_or_default();
-        let mut body = self.object.clone();
-        for key in ["_last_modified", "uuid"] {
-            if let Some(value) = current.get(key) {
-                body.insert(key.into(), value.clone());
-            }
-        }
         let reply = client.put(
             &format!("/api/{}/{uuid}", self.object_type.path),
-            &Value::Object(body),
+            &Value::Object(self.body(current)),
         )?;
         // The controller has the last word: a write that changed nothing has not been one.
         let same = reply
@@ -279,6 +293,17 @@ impl Wanted {
         Ok(self.applied(result, &reply, (!same).then_some(because)))
     }
 
+    /// The object with what says which one it replaces, and in which state.
+    fn body(&self, current: &Object) -> Object {
+        let mut body = self.object.clone();
+        for key in ["_last_modified", "uuid"] {
+            if let Some(value) = current.get(key) {
+                body.insert(key.into(), value.clone());
+            }
+        }
+        body
+    }
+
     fn applied(&self, result: Change, object: &Value, because: Option<String>) -> Applied {
         let object_type = self.object_type.path.clone();
         Applied {
@@ -287,6 +312,7 @@ impl Wanted {
             uuid: text(object, "/uuid").into(),
             result,
             because,
+            revision: None,
         }
     }
 }

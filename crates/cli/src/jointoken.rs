@@ -48,7 +48,7 @@ fn body(create: &Create) -> Value {
 }
 
 /// Seconds, or a number with one unit.
-fn duration_s(text: &str) -> Result<u64, UsageError> {
+pub(crate) fn duration_s(text: &str) -> Result<u64, UsageError> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor = match &text[digits.len()..] {
         "" | "s" => 1,

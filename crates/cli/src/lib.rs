@@ -10,6 +10,7 @@ pub mod apply;
 mod clear;
 mod delete;
 mod explain;
+mod history;
 mod jointoken;
 pub mod lookup;
 pub mod output;
@@ -17,6 +18,7 @@ mod scale;
 pub mod settings;
 pub mod show;
 mod trace;
+mod whole;
 
 pub use settings::GlobalArgs;
 
@@ -49,6 +51,16 @@ pub enum Command {
     Apply(apply::Args),
     /// Delete an object by type and name.
     Delete(delete::Args),
+    /// Undo a change by its revision (`show audit` has it), or set one object back.
+    Revert(history::Revert),
+    /// Keep a change that would revert itself otherwise.
+    Confirm(history::Confirm),
+    /// Save everything that a new controller needs to be this one, secrets and keys included.
+    Backup(whole::Backup),
+    /// Write the configuration as one JSON file, secrets masked.
+    Export(whole::Export),
+    /// Bring in a file of `export` as one change.
+    Import(whole::Import),
     /// Tokens by which engines join.
     #[command(subcommand)]
     Jointoken(jointoken::Command),
@@ -66,7 +78,10 @@ pub fn run(command: Command, args: &GlobalArgs) -> ExitCode {
 fn execute(command: Command, args: &GlobalArgs) -> anyhow::Result<Outcome> {
     // A file is read before a connection is made: a typing error is found without a controller.
     let command = command.prepare()?;
-    let client = Settings::load(args)?.connect()?;
+    let mut client = Settings::load(args)?.connect()?;
+    if let Some(message) = &args.message {
+        client.set_message(message);
+    }
     let format = args.output;
     match command {
         Prepared::Show(show) => show::run(&client, &show, format)?,
@@ -77,6 +92,11 @@ fn execute(command: Command, args: &GlobalArgs) -> anyhow::Result<Outcome> {
         Prepared::Scalein(scalein) => scale::in_(&client, &scalein, format)?,
         Prepared::Apply(documents) => apply::run(&client, &documents, format)?,
         Prepared::Delete(args) => delete::run(&client, &args, format)?,
+        Prepared::Revert(args) => history::revert(&client, &args, format)?,
+        Prepared::Confirm(args) => history::confirm(&client, &args, format)?,
+        Prepared::Backup(args) => whole::backup(&client, &args, format)?,
+        Prepared::Export(args) => whole::export(&client, &args)?,
+        Prepared::Import(file) => whole::import(&client, &file, format)?,
         Prepared::Jointoken(command) => jointoken::run(&client, &command, format)?,
     }
     Ok(Outcome::Ok)
@@ -92,6 +112,11 @@ enum Prepared {
     Scalein(scale::Scalein),
     Apply(apply::Manifest),
     Delete(delete::Args),
+    Revert(history::Revert),
+    Confirm(history::Confirm),
+    Backup(whole::Backup),
+    Export(whole::Export),
+    Import(serde_json::Value),
     Jointoken(jointoken::Command),
 }
 
@@ -109,6 +134,14 @@ impl Command {
             Self::Scalein(scalein) => Prepared::Scalein(scalein),
             Self::Apply(args) => Prepared::Apply(apply::Manifest::read(&args)?),
             Self::Delete(args) => Prepared::Delete(args),
+            Self::Revert(args) => {
+                args.check()?;
+                Prepared::Revert(args)
+            }
+            Self::Confirm(args) => Prepared::Confirm(args),
+            Self::Backup(args) => Prepared::Backup(args),
+            Self::Export(args) => Prepared::Export(args),
+            Self::Import(args) => Prepared::Import(args.read()?),
             Self::Jointoken(command) => Prepared::Jointoken(command),
         })
     }

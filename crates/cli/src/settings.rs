@@ -37,6 +37,9 @@ pub struct GlobalArgs {
     /// Connect from this network namespace, a name under /run/netns; needs root [env: EVENKEEL_NETNS]
     #[arg(long, global = true, value_name = "NAME")]
     pub netns: Option<String>,
+    /// Why: kept in the audit log with what this command writes
+    #[arg(long, global = true, value_name = "TEXT")]
+    pub message: Option<String>,
     /// How to show the result, errors included
     #[arg(
         short,

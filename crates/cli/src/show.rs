@@ -1,5 +1,6 @@
 //! `show`: what is configured and what is observed, never one in place of the other.
 
+mod audit;
 mod bfd;
 mod bgp;
 pub(crate) mod flows;
@@ -35,6 +36,10 @@ pub enum Show {
     /// Tables of flows that live elsewhere.
     #[command(subcommand)]
     Flowtable(flows::FlowTable),
+    /// Who changed what, when and from where, newest first; every field with its old and new value.
+    Audit(audit::AuditFilter),
+    /// Changes that revert themselves unless they are confirmed.
+    Pending,
     /// What steering has counted at every engine: packets by verdict, probes and claims, what was tunnelled to whom.
     Steering(EngineFilter),
 }
@@ -116,6 +121,12 @@ pub(crate) fn run(client: &Client, show: &Show, format: Format) -> anyhow::Resul
                 format,
             );
         }
+        Show::Audit(filter) => audit::show(client, filter, format)?,
+        Show::Pending => print_named(
+            "change that waits for confirmation",
+            audit::pending(client.list("ek/pending")?, now_unix_ms()),
+            format,
+        ),
         Show::Bgp(args) => show_bgp(client, args, format)?,
         Show::Flows(filter) => flows::show(client, filter, "local", format)?,
         Show::Flowtable(table) => flows::show_table(client, table, format)?,

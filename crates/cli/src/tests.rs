@@ -37,6 +37,15 @@ fn abbreviations_and_short_names_are_understood() {
         "evenkeel delete vs vs-1",
         "evenkeel jointoken create --name se-1 --ttl 15m",
         "evenkeel apply -f -",
+        "evenkeel apply -f - --confirm-within 60s --message why",
+        "evenkeel show audit pool web --who admin --limit 5",
+        "evenkeel show pending",
+        "evenkeel revert 7",
+        "evenkeel revert 7 pool web",
+        "evenkeel confirm 7",
+        "evenkeel backup b",
+        "evenkeel export",
+        "evenkeel import -",
     ];
     for line in lines {
         parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));

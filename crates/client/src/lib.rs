@@ -44,6 +44,15 @@ const PAGE_SIZE: usize = 200;
 /// A bound for answers; an inventory of a thousand virtual services is about 2 MB.
 const ANSWER_LEN_MAX: u64 = 64 << 20;
 
+/// How long a file may take to come; a backup of years of changes is some GB.
+const FILE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// A word to the audit log about a write, percent-encoded.
+const MESSAGE: &str = "X-Evenkeel-Message";
+
+/// Headers of one call beside those of every call.
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 /// A password, which cannot be printed.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Password(String);
@@ -119,6 +128,8 @@ pub struct Client {
     config: ClientConfig,
     agent: ureq::Agent,
     session: Mutex<Session>,
+    /// Percent-encoded.
+    message: Option<String>,
 }
 
 impl fmt::Debug for Client {
@@ -141,9 +152,15 @@ impl Client {
             config,
             agent,
             session: Mutex::default(),
+            message: None,
         };
         client.login()?;
         Ok(client)
+    }
+
+    /// What the audit log shall say about the writes to come.
+    pub fn set_message(&mut self, text: &str) {
+        self.message = Some(percent_encode(text));
     }
 
     /// The controller's address as it is used: with scheme, without a slash at the end.
@@ -159,6 +176,25 @@ impl Client {
     /// POST of a body; an action without parameters takes `{}`.
     pub fn post(&self, path: &str, body: &Value) -> Result<Value> {
         self.call(&Method::POST, path, Some(body))
+    }
+
+    /// [`Client::post`] with headers of its own, such as `X-Evenkeel-Confirm-Within`.
+    pub fn post_with(&self, path: &str, body: &Value, headers: &[(&str, &str)]) -> Result<Value> {
+        self.call_with(&Method::POST, path, Some(body), headers)
+    }
+
+    /// POST whose answer is a file, to be read as it comes.
+    pub fn post_for_file(&self, path: &str) -> Result<impl std::io::Read + use<>> {
+        let (method, body) = (Method::POST, Value::Object(Map::new()));
+        let response = self.send(&method, path, Some(&body), &[], Some(FILE_TIMEOUT))?;
+        if response.status().is_success() {
+            self.lock().learn(response.headers());
+            return Ok(response.into_body().into_reader());
+        }
+        match self.read(&method, path, response) {
+            Err(error) => Err(error),
+            Ok(_) => unreachable!("a status that is no success is an error"),
+        }
     }
 
     /// PUT: replaces the object.
@@ -214,12 +250,22 @@ impl Client {
         self.get(&collection(object_type), &query)
     }
 
-    /// One call, with a new login and a second attempt when the session is unknown.
     fn call(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Value> {
-        match self.call_once(method, path, body) {
+        self.call_with(method, path, body, &[])
+    }
+
+    /// One call, with a new login and a second attempt when the session is unknown.
+    fn call_with(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<&Value>,
+        headers: Headers<'_>,
+    ) -> Result<Value> {
+        match self.call_once(method, path, body, headers) {
             Err(Error::Status { status: 401, .. }) => {
                 self.login()?;
-                self.call_once(method, path, body)
+                self.call_once(method, path, body, headers)
             }
             other => other,
         }
@@ -228,7 +274,7 @@ impl Client {
     fn login(&self) -> Result<()> {
         *self.lock() = Session::default();
         let body = json!({ "username": self.config.username, "password": self.config.password.0 });
-        match self.call_once(&Method::POST, "/login", Some(&body)) {
+        match self.call_once(&Method::POST, "/login", Some(&body), &[]) {
             Err(Error::Status {
                 status: 401 | 403,
                 message,
@@ -245,10 +291,16 @@ impl Client {
         }
     }
 
-    fn call_once(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Value> {
+    fn call_once(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<&Value>,
+        headers: Headers<'_>,
+    ) -> Result<Value> {
         let deadline = Instant::now() + self.config.retry_for;
         loop {
-            match self.send(method, path, body) {
+            match self.send(method, path, body, headers, None) {
                 Err(error) if error.is_unreachable() && Instant::now() < deadline => {
                     pause();
                 }
@@ -263,6 +315,8 @@ impl Client {
         method: &Method,
         path: &str,
         body: Option<&Value>,
+        headers: Headers<'_>,
+        timeout: Option<Duration>,
     ) -> Result<Response<ureq::Body>> {
         let url = &self.config.url;
         let mut request = Request::builder()
@@ -272,6 +326,10 @@ impl Client {
             .header(header::REFERER, format!("{url}/"))
             .header("X-Avi-Version", API_VERSION)
             .header("X-Avi-Tenant", &self.config.tenant);
+        let message = self.message.as_deref().map(|m| (MESSAGE, m));
+        for (name, value) in headers.iter().copied().chain(message) {
+            request = request.header(name, value);
+        }
         request = self.lock().sign(request);
         let sent = match body {
             None => request
@@ -280,10 +338,23 @@ impl Client {
                 .and_then(|r| self.agent.run(r)),
             Some(body) => {
                 let request = request.body(body.to_string()).map_err(ureq::Error::from);
-                request.and_then(|r| self.agent.run(r))
+                request.and_then(|r| self.run(r, timeout))
             }
         };
         sent.map_err(|cause| error::from_transport(url, cause))
+    }
+
+    fn run(
+        &self,
+        request: Request<String>,
+        timeout: Option<Duration>,
+    ) -> std::result::Result<Response<ureq::Body>, ureq::Error> {
+        let Some(timeout) = timeout else {
+            return self.agent.run(request);
+        };
+        let request = self.agent.configure_request(request);
+        self.agent
+            .run(request.timeout_global(Some(timeout)).build())
     }
 
     /// Keeps renewed cookies, then turns the answer into a value or an error.

@@ -4,8 +4,11 @@
 //! resource is a line in [`resources::RESOURCES`]; anything else is a line in [`routes`], whose constructor demands
 //! the permission and the audit class, so that no operation exists without them.
 
+mod audit;
+mod backup;
 mod cluster;
 mod context;
+mod history;
 mod operation;
 mod patch;
 mod present;
@@ -16,6 +19,7 @@ mod session;
 pub mod singleton;
 pub mod tls;
 mod users;
+mod whole;
 
 use crate::auth::Auth;
 use crate::error::ApiError;
@@ -26,6 +30,7 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderValue, StatusCode, header, request};
 use axum::response::{IntoResponse, Response};
+pub use backup::Backups;
 pub use context::Context;
 use futures_util::StreamExt as _;
 use model::object::Object;
@@ -49,6 +54,8 @@ pub struct App {
     pub auth: Arc<Auth>,
     /// Actions and what is observed.
     pub backend: Arc<Backend>,
+    /// Copies of the store.
+    pub backups: Backups,
 }
 
 /// The service for one listener.
@@ -112,8 +119,16 @@ async fn answer(
     let mut response = async {
         let context = Context::new(app, peer, parts, access)?;
         operation.check(app, &context, found)?;
+        if context.author.confirm_within_s.is_some() && operation.audit != Audit::Change {
+            let header = crate::objects::CONFIRM_WITHIN;
+            let text = format!(
+                "{header}: only a change of configuration can be confirmed; leave the header out"
+            );
+            return Err(ApiError::bad_request(text));
+        }
         let body = read(body.take(), BODY_LEN_MAX).await?;
-        run(app, &context, parts, body, found, last).await
+        let response = run(app, &context, parts, body, found, last).await;
+        response.map(|response| with_revision(response, &context))
     }
     .await
     .unwrap_or_else(IntoResponse::into_response);
@@ -124,6 +139,15 @@ async fn answer(
     }
     session::refresh(&ticket, response.headers_mut());
     Ok(response)
+}
+
+/// Says which revision a write has become.
+fn with_revision(mut response: Response, context: &Context) -> Response {
+    if let Some(revision) = context.author.written() {
+        let headers = response.headers_mut();
+        headers.insert("X-Evenkeel-Revision", HeaderValue::from(revision));
+    }
+    response
 }
 
 async fn run(

@@ -16,12 +16,16 @@ const PASSWORD_VARIABLE: &str = "EVENKEEL_ADMIN_PASSWORD";
 #[derive(Debug, Default, clap::Args, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Args {
+    /// Something else than serving.
+    #[command(subcommand)]
+    #[serde(skip)]
+    pub command: Option<Command>,
     /// TOML file with these settings [default: /etc/evenkeel/controller.toml if it exists]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     #[serde(skip)]
     pub config: Option<PathBuf>,
     /// Folder for the store, the CA and the certificates [default: /var/lib/evenkeel/controller]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     pub data_dir: Option<PathBuf>,
     /// Address of the REST API [default: 0.0.0.0:443]
     #[arg(long, value_name = "IP:PORT")]
@@ -38,6 +42,16 @@ pub struct Args {
     /// PEM key of the API's certificate
     #[arg(long, value_name = "FILE", requires = "api_cert")]
     pub api_key: Option<PathBuf>,
+}
+
+/// What a controller does that does not serve.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Make a new data folder from a backup (`evenkeel backup`): configuration, passwords, keys, the cluster's CA. The folder must be empty.
+    Restore {
+        /// The backup.
+        file: PathBuf,
+    },
 }
 
 /// Settings in force.

@@ -65,7 +65,18 @@ impl From<StoreError> for ApiError {
                 StatusCode::CONFLICT,
                 format!("{key} was changed at the same time; read it again and repeat"),
             ),
-            StoreError::NewerSchema { .. } | StoreError::Database { .. } | StoreError::Closed => {
+            StoreError::Full { .. } => {
+                tracing::error!(%error, "a write was refused");
+                Self::new(
+                    StatusCode::INSUFFICIENT_STORAGE,
+                    "the controller's disk is full: nothing was written; make room in its data folder and repeat",
+                )
+            }
+            StoreError::Compacted { .. } => Self::new(StatusCode::GONE, error.to_string()),
+            StoreError::NewerSchema { .. }
+            | StoreError::NoBackup { .. }
+            | StoreError::Database { .. }
+            | StoreError::Closed => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 Self::internal(&error.to_string(), &cause.unwrap_or_default())
             }

@@ -6,6 +6,9 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+/// The store's file in the data folder.
+pub const STORE: &str = "evenkeel.db";
+
 /// Makes the folder, mode 0700, with its parents.
 ///
 /// # Errors

@@ -1,7 +1,8 @@
 //! The controller: REST API, store, planner, and the sessions with the service engines.
 //!
 //! Tasks, all owned by [`Controller`], which ends them in this order when it is told to stop: the API's listener
-//! (answers what it has begun), the reconciler (finishes its round), the one that waits for joins, the engines' listener. Engines go on without
+//! (answers what it has begun), the reconciler (finishes its round), the one that waits for joins, the one that reverts
+//! what nobody confirmed, the one that compacts the log, the engines' listener. Engines go on without
 //! us. A SIGKILL at any moment loses nothing that was acknowledged: the store is durable before an answer leaves.
 
 mod access;
@@ -9,13 +10,16 @@ mod api;
 mod args;
 mod auth;
 mod bootstrap;
+mod compact;
+mod confirm;
 mod engines;
 mod error;
 mod files;
 mod objects;
 mod plan;
+mod restore;
 
-pub use args::Args;
+pub use args::{Args, Command};
 
 use anyhow::Context as _;
 use args::Settings;
@@ -41,7 +45,10 @@ const MADE_UP_LEN: usize = 20;
 ///
 /// # Errors
 /// It cannot start (the data folder, an address or a setting is at fault), or a listener ended.
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub fn run(mut args: Args) -> anyhow::Result<()> {
+    if let Some(command) = args.command.take() {
+        return restore::run(&command, &args.settle()?.data_dir);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -68,6 +75,8 @@ pub struct Controller {
     engines: JoinHandle<anyhow::Result<()>>,
     reconciler: JoinHandle<()>,
     joins: JoinHandle<()>,
+    unconfirmed: JoinHandle<()>,
+    compaction: JoinHandle<()>,
     stop: CancellationToken,
 }
 
@@ -79,9 +88,9 @@ impl Controller {
     pub async fn start(args: Args) -> anyhow::Result<Self> {
         let settings = args.settle()?;
         files::private_folder(&settings.data_dir)?;
-        let store = store::Sqlite::open(&settings.data_dir.join("evenkeel.db"))?;
+        let store = Arc::new(store::Sqlite::open(&settings.data_dir.join(files::STORE))?);
         let ca = Arc::new(Ca::open(&settings.data_dir)?);
-        let objects = Arc::new(Objects::open(Arc::new(store)).await?);
+        let objects = Arc::new(Objects::open(store.clone()).await?);
         let auth = Arc::new(Auth::new(objects.clone()));
         bootstrap::ensure(&objects).await?;
         ensure_admin(&objects, &auth, &settings).await?;
@@ -97,10 +106,13 @@ impl Controller {
             objects: objects.clone(),
             auth,
             backend: Arc::new(backend),
+            backups: api::Backups::new(store, &settings.data_dir),
         };
         let api = serve_api(&settings, app)?;
         let stop = CancellationToken::new();
         let told = stop.clone().cancelled_owned();
+        let unconfirmed = confirm::expire(objects.clone(), stop.clone());
+        let compaction = compact::run(objects.clone(), stop.clone());
         let engines = engines::serve(settings.listen_engines, ca, objects, registry, told);
         tracing::info!(api = %api.address, engines = %settings.listen_engines, "controller started");
         Ok(Self {
@@ -108,6 +120,8 @@ impl Controller {
             engines: tokio::spawn(engines),
             reconciler: tokio::spawn(plan::reconcile(planner.clone(), stop.clone())),
             joins: tokio::spawn(plan::finish_joins(planner, stop.clone())),
+            unconfirmed: tokio::spawn(unconfirmed),
+            compaction: tokio::spawn(compaction),
             stop,
         })
     }
@@ -138,6 +152,8 @@ impl Controller {
             engines,
             reconciler,
             joins,
+            unconfirmed,
+            compaction,
             stop,
         } = self;
         api.handle.graceful_shutdown(Some(GRACE));
@@ -145,6 +161,8 @@ impl Controller {
         stop.cancel();
         join("reconciler", reconciler).await;
         join("joins", joins).await;
+        join("unconfirmed", unconfirmed).await;
+        join("compaction", compaction).await;
         // Engine sessions are open for as long as engines live: their listener cannot be waited for.
         engines.abort();
         join("engines", engines).await;

@@ -5,13 +5,16 @@
 //! snapshot, which never changes under them. Objects are kept as written, references in the canonical form
 //! `/api/TYPE/UUID`; defaults are filled in on read.
 
+mod author;
 pub mod certificate;
 mod cross;
 mod normalise;
 pub mod refs;
+mod revert;
 mod snapshot;
 pub mod transport;
 
+pub use author::{Author, CONFIRM_WITHIN};
 pub use snapshot::{Referrers, Snapshot, Stored, Unreadable};
 
 use crate::error::ApiError;
@@ -21,30 +24,11 @@ use model::schema::ObjectType;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use store::{Expect, Meta, Op, Store};
+use store::{Expect, Op, Store};
 use tokio::sync::{Mutex, watch};
 
 /// Prefix of the objects' keys: `/object/TYPE/UUID`.
-const PREFIX: &str = "/object/";
-
-/// Who writes, in which tenant.
-#[derive(Debug, Clone)]
-pub struct Author {
-    /// User, or the part of the controller.
-    pub who: String,
-    /// uuid of the tenant for new objects.
-    pub tenant: String,
-}
-
-impl Author {
-    /// The controller itself, in tenant admin.
-    pub fn system(part: &str) -> Self {
-        Self {
-            who: format!("system:{part}"),
-            tenant: "admin".into(),
-        }
-    }
-}
+pub const PREFIX: &str = "/object/";
 
 /// See the module's documentation.
 pub struct Objects {
@@ -58,9 +42,16 @@ pub struct Draft {
     /// The objects as they would be.
     pub snapshot: Snapshot,
     touched: BTreeMap<(&'static str, String), Option<u64>>,
+    /// Writes of state that is no object, in the same transaction.
+    beside: Vec<Op>,
 }
 
 impl Draft {
+    /// Commits this write, too, if the change is committed: of state that is no object.
+    pub fn beside(&mut self, op: Op) {
+        self.beside.push(op);
+    }
+
     fn touch(&mut self, path: &'static str, uuid: &str) {
         let before = self.snapshot.get(path, uuid).map(|s| s.revision);
         self.touched
@@ -132,6 +123,7 @@ impl Draft {
         self.check_name(ty, uuid, object)?;
         object.insert("uuid".into(), uuid.into());
         object.insert("_last_modified".into(), self.snapshot.stamp().into());
+        check_password(ty, object)?;
         check_view(ty, object)
     }
 
@@ -228,6 +220,22 @@ impl Draft {
     }
 }
 
+/// Only the hash of a user's password is stored.
+fn check_password(ty: &ObjectType, object: &Object) -> Result<(), ApiError> {
+    let password = object.get("password").filter(|_| ty.name == "User");
+    let is_hash = |value: &Value| {
+        value
+            .as_str()
+            .is_some_and(|text| text.starts_with("$argon2"))
+    };
+    match password {
+        Some(value) if !is_hash(value) => Err(ApiError::bad_request(
+            "password: is set with POST and PUT of /api/user alone",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// What the product could not read must not be stored: it would be missing wherever it acts.
 fn check_view(ty: &ObjectType, object: &Object) -> Result<(), ApiError> {
     let full = object::with_defaults(ty, object);
@@ -295,9 +303,10 @@ impl Objects {
         let mut draft = Draft {
             snapshot: (*self.snapshot()).clone(),
             touched: BTreeMap::new(),
+            beside: Vec::new(),
         };
         let result = f(&mut draft)?;
-        if draft.touched.is_empty() {
+        if draft.touched.is_empty() && draft.beside.is_empty() {
             return Ok(result);
         }
         for (path, uuid) in draft.touched.keys() {
@@ -315,11 +324,10 @@ impl Objects {
             let value = draft.snapshot.get(path, uuid).map(|s| s.to_bytes());
             ops.push(Op { key, value, expect });
         }
-        let meta = Meta {
-            who: author.who.clone(),
-            message: message.to_owned(),
-        };
-        let revision = self.store.commit(ops, meta).await?;
+        ops.extend(author.to_confirm());
+        ops.extend(draft.beside);
+        let revision = self.store.commit(ops, author.meta(message)).await?;
+        author.has_written(revision);
         tracing::debug!(who = author.who, message, revision, "configuration changed");
         let mut snapshot = draft.snapshot;
         for (path, uuid) in draft.touched.keys() {

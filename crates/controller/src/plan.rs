@@ -253,6 +253,7 @@ impl Planner {
         let meta = Meta {
             who: "system:planner".into(),
             message,
+            ..Meta::default()
         };
         let revision = self.objects.store().commit(vec![op], meta).await?;
         let mut tables = self.write();

@@ -9,7 +9,7 @@ mod memory;
 mod sqlite;
 
 pub use memory::Memory;
-pub use sqlite::Sqlite;
+pub use sqlite::{Backup, Sqlite, restore};
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -82,6 +82,8 @@ impl Op {
 pub struct Meta {
     /// The user, or the part of the controller.
     pub who: String,
+    /// The address that the user came from; empty for a part of the controller.
+    pub from: String,
     /// What is done, for the audit trail.
     pub message: String,
 }
@@ -99,6 +101,43 @@ pub struct Change {
     pub meta: Meta,
     /// When, in microseconds since 1970.
     pub time_us: u64,
+}
+
+/// A commit without its values, as the log lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Its revision.
+    pub revision: u64,
+    /// Who and why.
+    pub meta: Meta,
+    /// When, in microseconds since 1970.
+    pub time_us: u64,
+    /// The keys that it wrote, of those that were asked for.
+    pub keys: Vec<String>,
+}
+
+/// One write of a commit with what it replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The key.
+    pub key: String,
+    /// The value until then; `None` when the key did not exist.
+    pub before: Option<Vec<u8>>,
+    /// The value from then on; `None` for a deletion.
+    pub after: Option<Vec<u8>>,
+}
+
+/// A commit as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    /// Its revision.
+    pub revision: u64,
+    /// Who and why.
+    pub meta: Meta,
+    /// When, in microseconds since 1970.
+    pub time_us: u64,
+    /// What it wrote, in order.
+    pub writes: Vec<Written>,
 }
 
 /// Why the store did not do what it was asked.
@@ -123,6 +162,30 @@ pub enum StoreError {
         found: i64,
         /// Ours.
         known: i64,
+    },
+    /// A file is to be restored that is no backup.
+    #[error("{path} is no backup of a controller: {why}")]
+    NoBackup {
+        /// The file.
+        path: PathBuf,
+        /// What tells.
+        why: String,
+    },
+    /// The log does not go back that far any more.
+    #[error(
+        "revision {asked} is no longer in the log, which begins at revision {oldest}: read the current values and go on from there"
+    )]
+    Compacted {
+        /// The revision that was asked for.
+        asked: u64,
+        /// The oldest commit that is kept.
+        oldest: u64,
+    },
+    /// There is no room for a write; nothing was written, and reads go on.
+    #[error("the disk is full: cannot {doing}; make room where the store's file is, and repeat")]
+    Full {
+        /// The operation.
+        doing: &'static str,
     },
     /// The database said no.
     #[error("the database refuses to {doing}")]
@@ -163,7 +226,7 @@ pub trait Store: Send + Sync + 'static {
     /// that the last one's revision is where to go on.
     ///
     /// # Errors
-    /// The database refuses, or the store is closed.
+    /// [`StoreError::Compacted`] when commits after `after` are gone; else the database refuses.
     async fn changes(&self, after: u64, limit: usize) -> Result<Vec<Change>, StoreError>;
 
     /// What was written to a key, newest first, at most `limit` times.
@@ -171,6 +234,32 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// The database refuses, or the store is closed.
     async fn history(&self, key: &str, limit: usize) -> Result<Vec<Change>, StoreError>;
+
+    /// The newest `limit` commits older than revision `below` that wrote a key under `prefix`, newest first, of those
+    /// that the log still has.
+    ///
+    /// # Errors
+    /// The database refuses, or the store is closed.
+    async fn log(&self, prefix: &str, below: u64, limit: usize) -> Result<Vec<Head>, StoreError>;
+
+    /// A commit with what it wrote and replaced; `None` when there was none of this revision.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] when the log does not go back that far; else the database refuses.
+    async fn read_commit(&self, revision: u64) -> Result<Option<Commit>, StoreError>;
+
+    /// The entry of a key as it was after `revision`.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] when the log does not go back that far; else the database refuses.
+    async fn get_at(&self, key: &str, revision: u64) -> Result<Option<Entry>, StoreError>;
+
+    /// Forgets the commits before `before`, but for the last value of every key then. The newest commit always stays.
+    /// Gives the oldest commit that is kept.
+    ///
+    /// # Errors
+    /// The database refuses, or the store is closed.
+    async fn compact(&self, before: u64) -> Result<u64, StoreError>;
 
     /// The current revision; changes when something is committed.
     fn revision(&self) -> watch::Receiver<u64>;
@@ -203,7 +292,7 @@ impl Watch {
     /// out is given out by the next call.
     ///
     /// # Errors
-    /// The database refuses, or the store is closed.
+    /// [`StoreError::Compacted`] when the watcher is so late that what it missed is gone; else the database refuses.
     pub async fn next(&mut self) -> Result<Vec<Change>, StoreError> {
         loop {
             let after = self.after;
@@ -222,6 +311,15 @@ impl Watch {
 fn now_us() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// An error unless the log has every commit after `after`.
+fn reaches(after: u64, oldest: u64) -> Result<(), StoreError> {
+    if after.saturating_add(1) >= oldest {
+        return Ok(());
+    }
+    let asked = after + 1;
+    Err(StoreError::Compacted { asked, oldest })
 }
 
 /// True when the key's revision (`None`: it does not exist) meets the expectation.

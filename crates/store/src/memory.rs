@@ -1,6 +1,9 @@
 //! The store in memory: for tests, and for a controller that may forget.
 
-use crate::{Change, Entry, Listing, Meta, Op, Store, StoreError, holds, now_us};
+use crate::{
+    Change, Commit, Entry, Head, Listing, Meta, Op, Store, StoreError, Written, holds, now_us,
+    reaches,
+};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 use tokio::sync::watch;
@@ -16,6 +19,8 @@ struct State {
     revision: u64,
     current: BTreeMap<String, Entry>,
     log: Vec<Change>,
+    /// The oldest commit that is kept whole.
+    oldest: u64,
 }
 
 impl Default for Memory {
@@ -47,6 +52,36 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// The last write of a key at or before a revision.
+    fn last(&self, key: &str, revision: u64) -> Option<&Change> {
+        let until = self.log.iter().rev().filter(|c| c.revision <= revision);
+        until.into_iter().find(|c| c.key == key)
+    }
+
+    fn head(&self, revision: u64, prefix: &str) -> Option<Head> {
+        let all = self.log.iter().filter(|c| c.revision == revision);
+        let ours: Vec<_> = all.filter(|c| c.key.starts_with(prefix)).collect();
+        let first = ours.first()?;
+        Some(Head {
+            revision,
+            meta: first.meta.clone(),
+            time_us: first.time_us,
+            keys: ours.iter().map(|c| c.key.clone()).collect(),
+        })
+    }
+
+    fn compact(&mut self, before: u64) {
+        self.oldest = self.oldest.max(before.min(self.revision));
+        let mut newest: BTreeMap<String, u64> = BTreeMap::new();
+        for change in self.log.iter().filter(|c| c.revision < self.oldest) {
+            newest.insert(change.key.clone(), change.revision);
+        }
+        self.log.retain(|c| {
+            let last = newest.get(&c.key) == Some(&c.revision);
+            c.revision >= self.oldest || (last && c.value.is_some())
+        });
     }
 
     fn write(&mut self, op: Op, meta: &Meta, time_us: u64) {
@@ -102,6 +137,7 @@ impl Store for Memory {
 
     async fn changes(&self, after: u64, limit: usize) -> Result<Vec<Change>, StoreError> {
         let state = self.state();
+        reaches(after, state.oldest)?;
         let newer: Vec<_> = state.log.iter().filter(|c| c.revision > after).collect();
         let last = newer
             .iter()
@@ -116,6 +152,54 @@ impl Store for Memory {
         let state = self.state();
         let of_key = state.log.iter().rev().filter(|c| c.key == key);
         Ok(of_key.take(limit).cloned().collect())
+    }
+
+    async fn log(&self, prefix: &str, below: u64, limit: usize) -> Result<Vec<Head>, StoreError> {
+        let state = self.state();
+        let revisions = (state.oldest..below.min(state.revision + 1)).rev();
+        let heads = revisions.filter_map(|r| state.head(r, prefix));
+        Ok(heads.take(limit).collect())
+    }
+
+    async fn read_commit(&self, revision: u64) -> Result<Option<Commit>, StoreError> {
+        let state = self.state();
+        reaches(revision.saturating_sub(1), state.oldest)?;
+        let Some(head) = state.head(revision, "") else {
+            return Ok(None);
+        };
+        let changes = state.log.iter().filter(|c| c.revision == revision);
+        let writes = changes.map(|c| Written {
+            key: c.key.clone(),
+            before: state
+                .last(&c.key, revision - 1)
+                .and_then(|b| b.value.clone()),
+            after: c.value.clone(),
+        });
+        Ok(Some(Commit {
+            revision,
+            meta: head.meta,
+            time_us: head.time_us,
+            writes: writes.collect(),
+        }))
+    }
+
+    async fn get_at(&self, key: &str, revision: u64) -> Result<Option<Entry>, StoreError> {
+        let state = self.state();
+        reaches(revision, state.oldest)?;
+        let last = state.last(key, revision);
+        Ok(last.and_then(|c| {
+            Some(Entry {
+                key: key.to_owned(),
+                value: c.value.clone()?,
+                revision: c.revision,
+            })
+        }))
+    }
+
+    async fn compact(&self, before: u64) -> Result<u64, StoreError> {
+        let mut state = self.state();
+        state.compact(before);
+        Ok(state.oldest)
     }
 
     fn revision(&self) -> watch::Receiver<u64> {

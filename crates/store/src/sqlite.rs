@@ -3,40 +3,23 @@
 //! One thread owns the connection. Commits that wait together become one transaction, each in a savepoint of
 //! its own, and are answered when that transaction is on disk. The thread ends when the last handle is dropped.
 
-use crate::{Change, Entry, Expect, Listing, Meta, Op, Store, StoreError, holds, now_us};
+mod backup;
+mod log;
+mod schema;
+
+pub use backup::{Backup, restore};
+
+use crate::{
+    Change, Commit, Entry, Expect, Head, Listing, Meta, Op, Store, StoreError, holds, now_us,
+};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use tokio::sync::{oneshot, watch};
 
-/// Version of the tables below; kept in `user_version`.
-const SCHEMA_VERSION: i64 = 1;
-
 /// Commits that share one transaction at most: bounds the time to the first answer.
 const GROUP_MAX: usize = 128;
-
-const TABLES: &str = "
-CREATE TABLE IF NOT EXISTS revision (
-    id      INTEGER PRIMARY KEY AUTOINCREMENT,
-    time_us INTEGER NOT NULL,
-    who     TEXT NOT NULL,
-    message TEXT NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS change (
-    revision INTEGER NOT NULL REFERENCES revision(id),
-    seq      INTEGER NOT NULL,
-    key      TEXT NOT NULL,
-    value    BLOB,
-    PRIMARY KEY (revision, seq)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS change_by_key ON change(key, revision);
-CREATE TABLE IF NOT EXISTS current (
-    key      TEXT PRIMARY KEY,
-    value    BLOB NOT NULL,
-    revision INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-";
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -45,11 +28,16 @@ enum Request {
     List(String, Reply<Listing>),
     Changes(u64, usize, Reply<Vec<Change>>),
     History(String, usize, Reply<Vec<Change>>),
+    Log(String, u64, usize, Reply<Vec<Head>>),
+    ReadCommit(u64, Reply<Option<Commit>>),
+    GetAt(String, u64, Reply<Option<Entry>>),
+    Compact(u64, Reply<u64>),
     Commit(Vec<Op>, Meta, Reply<u64>),
 }
 
 /// See the module's documentation.
 pub struct Sqlite {
+    path: PathBuf,
     requests: Option<mpsc::Sender<Request>>,
     revision: watch::Receiver<u64>,
     thread: Option<JoinHandle<()>>,
@@ -62,7 +50,7 @@ impl Sqlite {
     /// The file cannot be opened, or was written by a newer program.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         make_private(path);
-        let connection = connect(path)?;
+        let connection = schema::connect(path)?;
         let revision = current_revision(&connection).map_err(refused("read the revision"))?;
         let (publish, revision) = watch::channel(revision);
         let (requests, inbox) = mpsc::channel();
@@ -71,6 +59,7 @@ impl Sqlite {
             .spawn(move || serve(connection, &inbox, &publish))
             .map_err(|_| StoreError::Closed)?;
         Ok(Self {
+            path: path.to_owned(),
             requests: Some(requests),
             revision,
             thread: Some(thread),
@@ -122,13 +111,46 @@ impl Store for Sqlite {
             .await
     }
 
+    async fn log(&self, prefix: &str, below: u64, limit: usize) -> Result<Vec<Head>, StoreError> {
+        self.ask(|reply| Request::Log(prefix.to_owned(), below, limit, reply))
+            .await
+    }
+
+    async fn read_commit(&self, revision: u64) -> Result<Option<Commit>, StoreError> {
+        self.ask(|reply| Request::ReadCommit(revision, reply)).await
+    }
+
+    async fn get_at(&self, key: &str, revision: u64) -> Result<Option<Entry>, StoreError> {
+        self.ask(|reply| Request::GetAt(key.to_owned(), revision, reply))
+            .await
+    }
+
+    async fn compact(&self, before: u64) -> Result<u64, StoreError> {
+        self.ask(|reply| Request::Compact(before, reply)).await
+    }
+
     fn revision(&self) -> watch::Receiver<u64> {
         self.revision.clone()
     }
 }
 
 fn refused(doing: &'static str) -> impl Fn(rusqlite::Error) -> StoreError {
-    move |source| StoreError::Database { doing, source }
+    move |source| {
+        if is_full(&source) {
+            StoreError::Full { doing }
+        } else {
+            StoreError::Database { doing, source }
+        }
+    }
+}
+
+/// The second is what SQLite says when the index of its write-ahead log cannot grow.
+fn is_full(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error().map(|e| e.extended_code);
+    matches!(
+        code,
+        Some(rusqlite::ffi::SQLITE_FULL | rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
+    )
 }
 
 /// SQLite gives its journal files the mode of the database, so one private file is enough.
@@ -142,28 +164,6 @@ fn make_private(path: &Path) {
         .mode(0o600)
         .open(path)
         .ok();
-}
-
-fn connect(path: &Path) -> Result<Connection, StoreError> {
-    let connection = Connection::open(path).map_err(refused("open the file"))?;
-    let found: i64 = connection
-        .query_row("PRAGMA user_version", [], |row| row.get(0))
-        .map_err(refused("read the schema version"))?;
-    if found > SCHEMA_VERSION {
-        let path = PathBuf::from(path);
-        return Err(StoreError::NewerSchema {
-            path,
-            found,
-            known: SCHEMA_VERSION,
-        });
-    }
-    connection
-        .execute_batch(&format!(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;
-             BEGIN; {TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-        ))
-        .map_err(refused("make the tables"))?;
-    Ok(connection)
 }
 
 fn current_revision(connection: &Connection) -> rusqlite::Result<u64> {
@@ -186,7 +186,7 @@ fn serve(
                 // A read sees the commits that were asked for before it.
                 read => {
                     commit_group(&mut connection, std::mem::take(&mut commits), publish);
-                    answer(&connection, read);
+                    answer(&mut connection, read);
                 }
             }
         }
@@ -194,7 +194,7 @@ fn serve(
     }
 }
 
-fn answer(connection: &Connection, read: Request) {
+fn answer(connection: &mut Connection, read: Request) {
     // A caller that no longer waits needs no answer.
     match read {
         Request::Get(key, reply) => {
@@ -206,12 +206,25 @@ fn answer(connection: &Connection, read: Request) {
             reply.send(listing).ok();
         }
         Request::Changes(after, limit, reply) => {
-            let found = changes(connection, after, limit).map_err(refused("read the log"));
-            reply.send(found).ok();
+            reply.send(log::changes(connection, after, limit)).ok();
         }
         Request::History(key, limit, reply) => {
-            let found = history(connection, &key, limit).map_err(refused("read the log"));
+            let found = log::history(connection, &key, limit).map_err(refused("read the log"));
             reply.send(found).ok();
+        }
+        Request::Log(prefix, below, limit, reply) => {
+            let heads = log::heads(connection, &prefix, below, limit);
+            reply.send(heads.map_err(refused("read the log"))).ok();
+        }
+        Request::ReadCommit(revision, reply) => {
+            reply.send(log::read_commit(connection, revision)).ok();
+        }
+        Request::GetAt(key, revision, reply) => {
+            reply.send(log::get_at(connection, &key, revision)).ok();
+        }
+        Request::Compact(before, reply) => {
+            let oldest = log::compact(connection, before).map_err(refused("compact the log"));
+            reply.send(oldest).ok();
         }
         Request::Commit(..) => unreachable!("commits are grouped by the caller"),
     }
@@ -231,9 +244,13 @@ fn entry_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
     })
 }
 
+/// No key contains the last code point, so this is beyond every key with the prefix.
+fn end_of(prefix: &str) -> String {
+    format!("{prefix}\u{10FFFF}")
+}
+
 fn list(connection: &Connection, prefix: &str) -> rusqlite::Result<Listing> {
-    // No key contains the last code point, so this bounds every key with the prefix.
-    let end = format!("{prefix}\u{10FFFF}");
+    let end = end_of(prefix);
     let mut statement = connection.prepare_cached(
         "SELECT key, value, revision FROM current WHERE key >= ?1 AND key < ?2 ORDER BY key",
     )?;
@@ -244,42 +261,8 @@ fn list(connection: &Connection, prefix: &str) -> rusqlite::Result<Listing> {
     })
 }
 
-const CHANGE: &str = "SELECT c.revision, c.key, c.value, r.who, r.message, r.time_us
-                      FROM change c JOIN revision r ON r.id = c.revision";
-
-fn changes(connection: &Connection, after: u64, limit: usize) -> rusqlite::Result<Vec<Change>> {
-    let mut statement = connection.prepare_cached(&format!(
-        "{CHANGE} WHERE c.revision > ?1 AND c.revision <= (
-             SELECT MAX(revision) FROM (
-                 SELECT revision FROM change WHERE revision > ?1 ORDER BY revision LIMIT ?2))
-         ORDER BY c.revision, c.seq"
-    ))?;
-    let rows = statement.query_map(params![after, limit], change_of)?;
-    rows.collect()
-}
-
-fn history(connection: &Connection, key: &str, limit: usize) -> rusqlite::Result<Vec<Change>> {
-    let mut statement = connection.prepare_cached(&format!(
-        "{CHANGE} WHERE c.key = ?1 ORDER BY c.revision DESC, c.seq DESC LIMIT ?2"
-    ))?;
-    let rows = statement.query_map(params![key, limit], change_of)?;
-    rows.collect()
-}
-
-fn change_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Change> {
-    Ok(Change {
-        revision: row.get(0)?,
-        key: row.get(1)?,
-        value: row.get(2)?,
-        meta: Meta {
-            who: row.get(3)?,
-            message: row.get(4)?,
-        },
-        time_us: row.get(5)?,
-    })
-}
-
-/// One transaction for all; a commit whose precondition fails is rolled back alone.
+/// One transaction for all; a commit whose precondition fails is rolled back alone. Whatever else fails, fails all:
+/// after an error such as a full disk SQLite may have rolled back the whole transaction.
 fn commit_group(
     connection: &mut Connection,
     commits: Vec<(Vec<Op>, Meta, Reply<u64>)>,
@@ -288,40 +271,63 @@ fn commit_group(
     if commits.is_empty() {
         return;
     }
-    let mut replies = Vec::new();
-    let outcome = (|| {
-        let mut transaction = connection.transaction();
-        for (ops, meta, reply) in commits {
-            let result = match &mut transaction {
-                Ok(transaction) => commit_one(transaction, &ops, &meta),
-                // Every one of them is told why below.
-                Err(_) => Ok(0),
-            };
-            replies.push((reply, result));
-        }
-        transaction?.commit()
-    })();
-    finish_group(replies, outcome.err(), publish);
-}
-
-fn finish_group(
-    replies: Vec<(Reply<u64>, Result<u64, StoreError>)>,
-    failed: Option<rusqlite::Error>,
-    publish: &watch::Sender<u64>,
-) {
-    let text = failed.map(|e| e.to_string());
-    for (reply, result) in replies {
-        let result = match (&text, result) {
-            (Some(text), Ok(_)) => Err(StoreError::Database {
-                doing: "commit",
-                source: rusqlite::Error::ToSqlConversionFailure(text.clone().into()),
-            }),
-            (_, result) => result,
+    let (mut writes, mut replies) = (Vec::new(), Vec::new());
+    for (ops, meta, reply) in commits {
+        writes.push((ops, meta));
+        replies.push(reply);
+    }
+    let results = write_group(connection, &writes);
+    for (i, reply) in replies.into_iter().enumerate() {
+        let result = match &results {
+            Ok(results) => again(&results[i]),
+            Err(failed) => Err(same(failed)),
         };
         if let Ok(revision) = &result {
             publish.send_replace(*revision);
         }
         reply.send(result).ok();
+    }
+}
+
+type Outcome = Result<u64, StoreError>;
+
+/// Each commit's revision or conflict, once all of them are on disk.
+fn write_group(
+    connection: &mut Connection,
+    writes: &[(Vec<Op>, Meta)],
+) -> Result<Vec<Outcome>, StoreError> {
+    let mut transaction = connection.transaction().map_err(refused("begin"))?;
+    let mut results = Vec::new();
+    for (ops, meta) in writes {
+        match commit_one(&mut transaction, ops, meta) {
+            Err(failed) if !matches!(failed, StoreError::Conflict { .. }) => return Err(failed),
+            result => results.push(result),
+        }
+    }
+    transaction.commit().map_err(refused("commit"))?;
+    Ok(results)
+}
+
+fn again(outcome: &Outcome) -> Outcome {
+    outcome.as_ref().copied().map_err(same)
+}
+
+/// One error for each of those that share its cause.
+fn same(error: &StoreError) -> StoreError {
+    match error {
+        StoreError::Conflict { key, actual } => StoreError::Conflict {
+            key: key.clone(),
+            actual: *actual,
+        },
+        StoreError::Full { doing } => StoreError::Full { doing },
+        other => {
+            let cause = std::error::Error::source(other).map(ToString::to_string);
+            let text = cause.unwrap_or_else(|| other.to_string());
+            StoreError::Database {
+                doing: "commit",
+                source: rusqlite::Error::ToSqlConversionFailure(text.into()),
+            }
+        }
     }
 }
 
@@ -356,8 +362,10 @@ fn expect(connection: &Connection, op: &Op) -> Result<(), StoreError> {
 
 fn write(connection: &Connection, ops: &[Op], meta: &Meta) -> rusqlite::Result<u64> {
     connection
-        .prepare_cached("INSERT INTO revision (time_us, who, message) VALUES (?1, ?2, ?3)")?
-        .execute(params![now_us(), meta.who, meta.message])?;
+        .prepare_cached(
+            "INSERT INTO revision (time_us, who, origin, message) VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![now_us(), meta.who, meta.from, meta.message])?;
     let revision = connection.last_insert_rowid();
     for (seq, op) in ops.iter().enumerate() {
         connection

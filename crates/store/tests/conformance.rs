@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use evenkeel_store::{Change, Expect, Memory, Meta, Op, Sqlite, Store, StoreError, Watch};
+use evenkeel_store::{
+    Change, Expect, Memory, Meta, Op, Sqlite, Store, StoreError, Watch, Written, restore,
+};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -32,6 +34,7 @@ fn commit(store: &dyn Store, ops: Vec<Op>) -> Result<u64, StoreError> {
         ops,
         Meta {
             who: "t".into(),
+            from: "192.0.2.1".into(),
             message: "m".into(),
         },
     ))
@@ -94,10 +97,8 @@ fn the_log_has_every_change_with_who_and_why() {
             .map(|c: &Change| (c.revision, c.value.is_some()))
             .collect();
         assert_eq!(seen, [(first, true), (second, false)]);
-        assert_eq!(
-            (log[0].meta.who.as_str(), log[0].meta.message.as_str()),
-            ("t", "m")
-        );
+        let Meta { who, from, message } = &log[0].meta;
+        assert_eq!([who, from, message], ["t", "192.0.2.1", "m"]);
         assert_eq!(run(store.changes(first, 10)).unwrap().len(), 1);
         assert_eq!(run(store.changes(0, 1)).unwrap().len(), 1);
     });
@@ -133,6 +134,136 @@ fn the_history_of_a_key_is_newest_first() {
         };
         assert_eq!(values(9), [None, Some(b"2".to_vec()), Some(b"1".to_vec())]);
         assert_eq!(values(1), [None]);
+    });
+}
+
+#[test]
+fn a_commit_is_read_back_with_what_it_replaced() {
+    each(|store| {
+        commit(store, vec![Op::put("/a", "1", Expect::Any)]).unwrap();
+        let ops = vec![
+            Op::delete("/a", Expect::Any),
+            Op::put("/b", "2", Expect::Absent),
+        ];
+        let second = commit(store, ops).unwrap();
+        let found = run(store.read_commit(second)).unwrap().unwrap();
+        let writes: Vec<_> = found.writes.iter().map(text_of).collect();
+        assert_eq!(
+            writes,
+            [("/a", Some("1"), None), ("/b", None, Some("2"))],
+            "{found:?}"
+        );
+        assert_eq!((found.revision, found.meta.who.as_str()), (second, "t"));
+        assert_eq!(run(store.read_commit(second + 1)).unwrap(), None);
+        assert_eq!(run(store.read_commit(u64::MAX)).unwrap(), None);
+    });
+}
+
+fn text_of(write: &Written) -> (&str, Option<&str>, Option<&str>) {
+    fn text(value: &Option<Vec<u8>>) -> Option<&str> {
+        value.as_ref().map(|v| std::str::from_utf8(v).unwrap())
+    }
+    (&write.key, text(&write.before), text(&write.after))
+}
+
+#[test]
+fn a_key_can_be_read_as_it_was() {
+    each(|store| {
+        let first = commit(store, vec![Op::put("/a", "1", Expect::Any)]).unwrap();
+        let second = commit(store, vec![Op::put("/other", "x", Expect::Any)]).unwrap();
+        let third = commit(store, vec![Op::delete("/a", Expect::Any)]).unwrap();
+        let at = |revision| {
+            let found = run(store.get_at("/a", revision)).unwrap();
+            found.map(|e| (e.revision, e.value))
+        };
+        let one = Some((first, b"1".to_vec()));
+        assert_eq!(
+            [
+                at(first - 1),
+                at(first),
+                at(second),
+                at(third),
+                at(u64::MAX)
+            ],
+            [None, one.clone(), one, None, None]
+        );
+    });
+}
+
+#[test]
+fn the_log_lists_commits_under_a_prefix_newest_first_and_in_pages() {
+    each(|store| {
+        let put = |keys: &[&str]| {
+            let ops = keys.iter().map(|k| Op::put(*k, "x", Expect::Any));
+            commit(store, ops.collect()).unwrap()
+        };
+        let first = put(&["/a/1", "/b/1", "/a/2"]);
+        put(&["/b/1"]);
+        let third = put(&["/a/1"]);
+        let log = |below, limit| run(store.log("/a/", below, limit)).unwrap();
+        let all = log(u64::MAX, 10);
+        let seen: Vec<_> = all.iter().map(|h| (h.revision, h.keys.len())).collect();
+        assert_eq!(seen, [(third, 1), (first, 2)]);
+        assert_eq!(all[1].keys, ["/a/1", "/a/2"]);
+        assert_eq!(log(u64::MAX, 1), all[..1]);
+        assert_eq!(log(third, 1), all[1..]);
+        assert_eq!(log(first, 1), []);
+    });
+}
+
+#[test]
+fn a_compacted_log_keeps_current_values_and_later_history_and_says_what_is_gone() {
+    each_shared(|store| {
+        let put = |k: &str, v: &str| commit(&*store, vec![Op::put(k, v, Expect::Any)]).unwrap();
+        let first = put("/a", "1");
+        put("/a", "2");
+        put("/still", "here");
+        put("/gone", "x");
+        commit(&*store, vec![Op::delete("/gone", Expect::Any)]).unwrap();
+        let kept = put("/a", "3");
+        let last = put("/a", "4");
+        let listing = run(store.list("/")).unwrap();
+        assert_eq!(run(store.compact(kept)).unwrap(), kept);
+        assert_eq!(run(store.list("/")).unwrap(), listing);
+
+        let found = run(store.read_commit(kept)).unwrap().unwrap();
+        assert_eq!(text_of(&found.writes[0]), ("/a", Some("2"), Some("3")));
+        let revisions: Vec<_> = run(store.log("/", u64::MAX, 10)).unwrap();
+        let revisions: Vec<_> = revisions.iter().map(|h| h.revision).collect();
+        assert_eq!(revisions, [last, kept]);
+        assert_eq!(run(store.changes(kept - 1, 10)).unwrap().len(), 2);
+        assert_eq!(
+            run(store.get_at("/a", kept - 1)).unwrap().unwrap().value,
+            b"2"
+        );
+        assert_eq!(run(store.get_at("/gone", kept)).unwrap(), None);
+
+        let mut watch = Watch::new(store.clone(), "/", first);
+        for refused in [
+            run(watch.next()).err(),
+            run(store.changes(kept - 2, 1)).err(),
+            run(store.read_commit(kept - 1)).err(),
+            run(store.get_at("/a", kept - 2)).err(),
+        ] {
+            match refused {
+                Some(StoreError::Compacted { oldest, .. }) => assert_eq!(oldest, kept),
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn compacting_never_goes_back_nor_beyond_the_newest_commit() {
+    each(|store| {
+        let put = |v: &str| commit(store, vec![Op::put("/a", v, Expect::Any)]).unwrap();
+        put("1");
+        let last = put("2");
+        assert_eq!(run(store.compact(u64::MAX >> 1)).unwrap(), last);
+        assert_eq!(run(store.compact(1)).unwrap(), last);
+        assert!(run(store.read_commit(last)).unwrap().is_some());
+        assert!(put("3") > last, "revisions go on");
+        assert_eq!(run(store.changes(last, 9)).unwrap().len(), 1);
     });
 }
 
@@ -242,59 +373,109 @@ fn a_file_of_a_newer_program_is_refused_with_clear_words() {
     );
 }
 
-/// The parent kills this process in the middle of its commits; it prints each acknowledged number.
+/// The tables of version 1, as that program made them.
+const VERSION_1: &str = "
+CREATE TABLE revision (id INTEGER PRIMARY KEY AUTOINCREMENT, time_us INTEGER NOT NULL, who TEXT NOT NULL,
+    message TEXT NOT NULL) STRICT;
+CREATE TABLE change (revision INTEGER NOT NULL REFERENCES revision(id), seq INTEGER NOT NULL, key TEXT NOT NULL,
+    value BLOB, PRIMARY KEY (revision, seq)) STRICT, WITHOUT ROWID;
+CREATE INDEX change_by_key ON change(key, revision);
+CREATE TABLE current (key TEXT PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+INSERT INTO revision VALUES (1, 5, 'system:bootstrap', 'made'), (2, 6, 'admin from 10.0.0.1', 'create pool');
+INSERT INTO change VALUES (1, 0, '/a', x'31'), (2, 0, '/a', x'32');
+INSERT INTO current VALUES ('/a', x'32', 2);
+PRAGMA user_version = 1;";
+
 #[test]
-fn every_commit_acknowledged_before_a_sigkill_is_there_afterwards() {
-    const PATH: &str = "EVENKEEL_TEST_STORE_PATH";
-    const ACKNOWLEDGED: usize = 200;
-    if let Ok(path) = std::env::var(PATH) {
-        return write_until_killed(path.as_ref());
-    }
+fn a_file_of_version_1_is_upgraded_with_all_that_it_holds() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s.db");
-    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "every_commit_acknowledged_before_a_sigkill_is_there_afterwards",
-            "--nocapture",
-        ])
-        .env(PATH, &path)
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
-    let numbers = lines
-        .map_while(Result::ok)
-        .filter_map(|l| l.strip_prefix("ack ").map(str::to_owned));
-    let acknowledged: Vec<String> = numbers.take(ACKNOWLEDGED).collect();
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert_eq!(acknowledged.len(), ACKNOWLEDGED);
-    let store = Sqlite::open(&path).unwrap();
-    for n in acknowledged {
-        assert!(
-            value(&store, &format!("/a/{n}")).is_some(),
-            "{n} was acknowledged and is gone"
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.execute_batch(VERSION_1).unwrap();
+    drop(connection);
+    for _ in ["upgraded", "and opened again"] {
+        let store = Sqlite::open(&path).unwrap();
+        let log = run(store.changes(0, 10)).unwrap();
+        let metas: Vec<_> = log
+            .iter()
+            .map(|c| [&c.meta.who, &c.meta.from, &c.meta.message])
+            .collect();
+        assert_eq!(
+            metas,
+            [
+                ["system:bootstrap", "", "made"],
+                ["admin", "10.0.0.1", "create pool"]
+            ]
         );
-        assert!(
-            value(&store, &format!("/b/{n}")).is_some(),
-            "{n} is there by half"
-        );
+        assert_eq!(value(&store, "/a").as_deref(), Some(b"2".as_slice()));
     }
+    let store = Sqlite::open(&path).unwrap();
+    let next = commit(&store, vec![Op::put("/a", "3", Expect::Revision(2))]);
+    assert_eq!(next.unwrap(), 3);
 }
 
-#[allow(
-    clippy::print_stdout,
-    clippy::disallowed_macros,
-    reason = "the parent reads it"
-)]
-fn write_until_killed(path: &std::path::Path) {
-    let store = Sqlite::open(path).unwrap();
-    for n in 0.. {
-        let ops = ["a", "b"].map(|k| Op::put(format!("/{k}/{n}"), "x", Expect::Any));
-        commit(&store, ops.to_vec()).unwrap();
-        println!("ack {n}");
-    }
+#[test]
+fn a_backup_taken_amid_commits_is_one_revision_and_is_restored_with_its_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let store = Arc::new(Sqlite::open(&path("s.db")).unwrap());
+    let pair = |n: u32| ["/a", "/b"].map(|k| Op::put(k, n.to_string(), Expect::Any));
+    commit(&*store, pair(0).to_vec()).unwrap();
+    let (writer, stop) = (
+        store.clone(),
+        Arc::new(std::sync::atomic::AtomicBool::new(false)),
+    );
+    let told = stop.clone();
+    let writing = std::thread::spawn(move || {
+        let until = |_: &u32| !told.load(std::sync::atomic::Ordering::Relaxed);
+        for n in (1..).take_while(until) {
+            commit(&*writer, pair(n).to_vec()).unwrap();
+        }
+    });
+    let files = [("ca.key".to_owned(), b"secret".to_vec())];
+    store.backup(&path("backup"), &files).unwrap();
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    writing.join().unwrap();
+
+    let restored = restore(&path("backup"), &path("new.db")).unwrap();
+    assert_eq!(restored.files, files);
+    let copy = Sqlite::open(&path("new.db")).unwrap();
+    assert_eq!(*copy.revision().borrow(), restored.revision);
+    assert!(value(&copy, "/a").is_some());
+    assert_eq!(value(&copy, "/a"), value(&copy, "/b"), "one revision");
+    assert_eq!(
+        run(copy.changes(0, usize::MAX >> 1)).unwrap().len() as u64,
+        2 * restored.revision
+    );
+    assert!(commit(&copy, pair(9).to_vec()).unwrap() > restored.revision);
+}
+
+#[test]
+fn what_is_no_backup_or_a_newer_one_is_not_restored() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let refused = |name: &str| {
+        let text = restore(&path(name), &path("new.db"))
+            .unwrap_err()
+            .to_string();
+        assert!(!path("new.db").exists(), "{text}");
+        text
+    };
+    std::fs::write(
+        path("text"),
+        "no database at all, but long enough to be looked at",
+    )
+    .unwrap();
+    assert!(refused("text").contains("is no backup"));
+    assert!(refused("missing").contains("is no backup"));
+    let store = Sqlite::open(&path("s.db")).unwrap();
+    assert!(refused("s.db").contains("is no backup"));
+    store.backup(&path("newer"), &[]).unwrap();
+    let connection = rusqlite::Connection::open(path("newer")).unwrap();
+    connection
+        .execute_batch("PRAGMA user_version = 99")
+        .unwrap();
+    assert!(refused("newer").contains("newer program"));
 }
 
 proptest! {

@@ -6,6 +6,7 @@ use crate::error::ApiError;
 use crate::objects::{Author, Stored, refs};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
+use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
 
 /// See the module's documentation.
@@ -36,10 +37,7 @@ impl Context {
         check_version(&parts.headers)?;
         let (tenant, every_tenant) = tenant(app, &access, &parts.method, &parts.headers)?;
         Ok(Self {
-            author: Author {
-                who: format!("{} from {}", access.user, peer.ip()),
-                tenant,
-            },
+            author: Author::user(&access.user, peer.ip(), tenant).with_headers(&parts.headers)?,
             access,
             every_tenant,
             slug: slug(&parts.headers)?,
@@ -54,10 +52,7 @@ impl Context {
         Self {
             origin: format!("https://{}", host.unwrap_or("localhost")),
             access: Access::default(),
-            author: Author {
-                who: format!("nobody from {}", peer.ip()),
-                tenant: ADMIN_TENANT.into(),
-            },
+            author: Author::user("nobody", peer.ip(), ADMIN_TENANT.into()),
             peer: peer.ip(),
             every_tenant: false,
             query: parse_query(parts.uri.query().unwrap_or("")),
@@ -75,15 +70,22 @@ impl Context {
         everywhere || access::is_seen_in(&self.author.tenant, path, stored)
     }
 
-    /// True when an object can be called by its uuid: it is seen, or the caller may enter its tenant, whichever he is in.
+    /// True when an object can be called by its uuid: it is seen, or the caller is in tenant admin and may enter its tenant.
     pub(super) fn reaches(&self, path: &str, uuid: &str, stored: &Stored) -> bool {
-        self.sees(path, uuid, stored) || self.access.enters(access::tenant_of(stored))
+        let enters = || self.access.enters(access::tenant_of(stored));
+        self.sees(path, uuid, stored) || self.author.tenant == ADMIN_TENANT && enters()
     }
 
     /// True when the caller has a right where he looks.
     pub(super) fn may(&self, level: Level, resource: &str) -> bool {
         let somewhere = || self.access.may_somewhere(level, resource);
         self.access.may(level, resource, &self.author.tenant) || self.every_tenant && somewhere()
+    }
+
+    /// True when the object is of the tenant that the caller looks at.
+    pub(super) fn owns(&self, stored: &Stored) -> bool {
+        let tenant = stored.object.get("tenant_ref").and_then(Value::as_str);
+        tenant.and_then(|r| r.rsplit('/').next()) == Some(self.author.tenant.as_str())
     }
 
     /// The last value of a parameter.

@@ -104,8 +104,9 @@ impl<'a> Filter<'a> {
     /// `FIELD=value`, `FIELD_ref.name=`, `FIELD_ref.uuid=`; a field that the type does not have is ignored.
     fn field(&self, stored: &Stored, key: &str, value: &str) -> bool {
         let (field, part) = key.split_once('.').unwrap_or((key, ""));
-        // What is not shown is not guessed either.
-        let Some(known) = self.ty.field(field).filter(|f| f.secret.is_none()) else {
+        // A secret is not to be guessed by asking for it.
+        let known = self.ty.field(field).filter(|f| f.secret.is_none());
+        let Some(known) = known else {
             return true;
         };
         let actual = stored.object.get(field).or(known.default.as_ref());
@@ -185,7 +186,17 @@ pub(super) fn sort(context: &Context, ty: &ObjectType, found: &mut [(&str, &Arc<
     let (name, down) = field
         .strip_prefix('-')
         .map_or((field, false), |f| (f, true));
-    let default = ty.field(name).and_then(|f| f.default.as_ref());
+    let known = ty.field(name);
+    // Nor by where it stands among others.
+    let name = if known.is_some_and(|f| f.secret.is_some()) {
+        "name"
+    } else {
+        name
+    };
+    let default = known.and_then(|f| f.default.as_ref());
+    // The sort by value is stable: of equal objects, the caller's own come before those that tenant admin shares, also
+    // where it is reversed. Clients look a name up and take the first (avi-api 4.1).
+    found.sort_by_key(|(_, s)| context.owns(s) == down);
     found.sort_by_cached_key(|(_, s)| match s.object.get(name).or(default) {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Number(number)) => ordered(number.as_f64().unwrap_or_default()),
@@ -205,6 +216,22 @@ fn ordered(number: f64) -> String {
     format!("{key:020}")
 }
 
+/// Which of `count` results the page has that is asked for.
+pub(super) fn window(context: &Context, count: usize) -> std::ops::Range<usize> {
+    let (page, size) = page_and_size(context);
+    let start = (page - 1).saturating_mul(size).min(count);
+    start..start.saturating_add(size).min(count)
+}
+
+fn page_and_size(context: &Context) -> (usize, usize) {
+    let number = |name: &str| context.get(name).and_then(|v| v.parse::<usize>().ok());
+    let size = number("page_size")
+        .or(number("limit_by"))
+        .unwrap_or(PAGE_SIZE)
+        .clamp(1, PAGE_SIZE_MAX);
+    (number("page").unwrap_or(1).max(1), size)
+}
+
 /// One page of the results: `count` is the total, `next` only when more follow. Only the page's own results are
 /// made by `show`.
 pub(super) fn page<T>(
@@ -213,12 +240,7 @@ pub(super) fn page<T>(
     found: Vec<T>,
     show: impl FnMut(T) -> Value,
 ) -> Value {
-    let number = |name: &str| context.get(name).and_then(|v| v.parse::<usize>().ok());
-    let size = number("page_size")
-        .or(number("limit_by"))
-        .unwrap_or(PAGE_SIZE)
-        .clamp(1, PAGE_SIZE_MAX);
-    let page = number("page").unwrap_or(1).max(1);
+    let (page, size) = page_and_size(context);
     let count = found.len();
     let start = (page - 1).saturating_mul(size);
     let results: Vec<_> = found.into_iter().skip(start).take(size).map(show).collect();
@@ -240,7 +262,7 @@ fn next(context: &Context, path: &str, page: usize, size: usize) -> String {
 }
 
 /// RFC 3986 section 2.3: everything but unreserved characters is escaped.
-fn encode(text: &str) -> String {
+pub(super) fn encode(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
     let each = text.bytes().map(|b| match b {
         b if plain(b) => char::from(b).to_string(),

@@ -14,7 +14,7 @@ use model::schema::{ObjectType, object_type};
 use std::sync::Arc;
 
 /// The resources that the API has now; each is a type of the schema.
-pub(super) const RESOURCES: [&str; 24] = [
+pub(super) const RESOURCES: &[&str] = &[
     "tenant",
     "user",
     "role",
@@ -92,8 +92,10 @@ pub(super) async fn create(call: &Call<'_>) -> Result<Response, ApiError> {
     };
     let message = format!("create {}", ty.path);
     let uuid = call.app.objects.change(author, &message, make).await?;
+    let snapshot = call.app.objects.snapshot();
+    let name = query::encode(snapshot.name_of(&ty.path, &uuid).unwrap_or(""));
     let mut response = shown(call, ty, &uuid, StatusCode::CREATED)?;
-    let location = format!("{}/api/{}/{uuid}", context.origin, ty.path);
+    let location = format!("{}/api/{}/{uuid}#{name}", context.origin, ty.path);
     if let Ok(value) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, value);
     }

@@ -1,7 +1,9 @@
 //! The table of operations. More literal paths stand before those with braces.
 
 use super::operation::{Audit, Call, Operation, Permission};
-use super::{cluster, ok, parse, query, resources, session, singleton, users};
+use super::{
+    audit, backup, cluster, history, ok, parse, query, resources, session, singleton, users, whole,
+};
 use crate::error::ApiError;
 use crate::plan::RoutingText;
 use axum::http::{Method, StatusCode, header};
@@ -12,7 +14,8 @@ use std::sync::LazyLock;
 /// Every operation.
 pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
     let mut all = sessions_and_system();
-    all.extend(singleton::ALL.iter().flat_map(|(path, _)| settings(path)));
+    all.extend(settings());
+    all.extend(log_and_whole());
     all.extend(observed());
     all.extend(engine_routing());
     all.extend(ACTIONS.iter().flat_map(|(ty, action)| pending(ty, action)));
@@ -90,17 +93,63 @@ fn sessions_and_system() -> Vec<Operation> {
     ]
 }
 
-/// An object of which there is one (avi-api section 8).
-fn settings(path: &str) -> [Operation; 3] {
+/// Objects of which there is one (avi-api section 8), with and without their uuid in the path. None can be deleted.
+fn settings() -> Vec<Operation> {
     use Permission::{Administer, LoggedIn};
-    let path = format!("/api/{path}");
-    [
-        get(&path, LoggedIn, |c| Box::pin(async { singleton::read(c) })),
-        Operation::new(Method::PUT, &path, Administer, Audit::Change, |c| {
-            Box::pin(singleton::put(c))
+    macro_rules! one {
+        ($one:ident) => {
+            ["", "/{uuid}"].into_iter().flat_map(|end| {
+                let path = format!("/api/{}{end}", singleton::$one.0);
+                [
+                    get(&path, LoggedIn, |c| {
+                        Box::pin(async { singleton::read(c, singleton::$one) })
+                    }),
+                    Operation::new(Method::PUT, &path, Administer, Audit::Change, |c| {
+                        Box::pin(singleton::put(c, singleton::$one))
+                    }),
+                    Operation::new(Method::PATCH, &path, Administer, Audit::Change, |c| {
+                        Box::pin(singleton::patch(c, singleton::$one))
+                    }),
+                ]
+            })
+        };
+    }
+    one!(SETTINGS)
+        .chain(one!(SE_PROPERTIES))
+        .chain(one!(CONTROLLER_PROPERTIES))
+        .collect()
+}
+
+/// What was changed by whom, ways back, and the configuration as a whole.
+fn log_and_whole() -> Vec<Operation> {
+    use Permission::{Everything, LoggedIn};
+    let post = |path: &str, permission, audit, handler| {
+        Operation::new(Method::POST, path, permission, audit, handler)
+    };
+    vec![
+        get("/api/ek/audit", Everything, |c| Box::pin(audit::list(c))),
+        post("/api/ek/revert", Everything, Audit::Change, |c| {
+            Box::pin(history::revert(c))
         }),
-        Operation::new(Method::PATCH, &path, Administer, Audit::Change, |c| {
-            Box::pin(singleton::patch(c))
+        get("/api/ek/pending", LoggedIn, |c| {
+            Box::pin(history::pending(c))
+        }),
+        // Whoever made a change confirms it; the handler sees to that.
+        post("/api/ek/confirm", LoggedIn, Audit::Action, |c| {
+            Box::pin(history::confirm(c))
+        }),
+        post("/api/ek/change", Everything, Audit::Change, |c| {
+            Box::pin(whole::change(c))
+        }),
+        get("/api/ek/export", Everything, |c| {
+            Box::pin(async { Ok(ok(whole::export(c))) })
+        }),
+        post("/api/ek/import", Everything, Audit::Change, |c| {
+            Box::pin(whole::import(c))
+        }),
+        // No GET: it gives away the keys of the cluster, and the log shall say to whom.
+        post("/api/ek/backup", Everything, Audit::Action, |c| {
+            Box::pin(backup::take(c))
         }),
     ]
 }

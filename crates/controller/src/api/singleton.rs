@@ -13,28 +13,36 @@ use model::schema::{ObjectType, object_type};
 use serde_json::Value;
 
 /// Path name of the type, and uuid of the only one.
-type Singleton = (&'static str, &'static str);
+pub(crate) type Singleton = (&'static str, &'static str);
 
 /// The settings of the system.
 pub(crate) const SETTINGS: Singleton = ("systemconfiguration", "default");
 /// The settings of all engines.
 pub(crate) const SE_PROPERTIES: Singleton = ("seproperties", "global");
+/// The settings of the controller.
+pub(crate) const CONTROLLER_PROPERTIES: Singleton = ("controllerproperties", "global");
 /// All of them.
-pub(crate) const ALL: [Singleton; 3] =
-    [SETTINGS, SE_PROPERTIES, ("controllerproperties", "global")];
+pub(crate) const ALL: [Singleton; 3] = [SETTINGS, SE_PROPERTIES, CONTROLLER_PROPERTIES];
 
 fn ty(path: &str) -> &'static ObjectType {
     object_type(path).expect("in the schema")
 }
 
-/// The one that the call's path names.
+/// A client may write the uuid into the path, as for any other object.
 ///
 /// # Errors
-/// 404 for a path that is none.
-fn called(call: &Call<'_>) -> Result<Singleton, ApiError> {
-    let found = ALL.into_iter().find(|(path, _)| *path == call.last);
-    let text = format!("there is no /api/{}", call.last);
-    found.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, text))
+/// 404 for another uuid.
+fn check_uuid(call: &Call<'_>, (path, uuid): Singleton) -> Result<(), ApiError> {
+    match call.uuid {
+        "" => Ok(()),
+        written if written == uuid => Ok(()),
+        _ => Err(ApiError::not_found(&ty(path).name)),
+    }
+}
+
+/// The type of this path, if there is one object of it.
+pub(super) fn known(path: &str) -> Option<&'static ObjectType> {
+    ALL.iter().any(|(p, _)| *p == path).then(|| ty(path))
 }
 
 /// Its path, for a type of which there is one.
@@ -44,8 +52,9 @@ pub(super) fn url(path: &str) -> Option<String> {
 }
 
 /// `GET /api/systemconfiguration`, and the others.
-pub(super) fn read(call: &Call<'_>) -> Result<Response, ApiError> {
-    show(call.app, call.context, called(call)?).map(ok)
+pub(super) fn read(call: &Call<'_>, one: Singleton) -> Result<Response, ApiError> {
+    check_uuid(call, one)?;
+    show(call.app, call.context, one).map(ok)
 }
 
 /// The settings as a client sees them.
@@ -61,27 +70,28 @@ pub(super) fn show(
 }
 
 /// `PUT /api/systemconfiguration`, and the others.
-pub(super) async fn put(call: &Call<'_>) -> Result<Response, ApiError> {
+pub(super) async fn put(call: &Call<'_>, one: Singleton) -> Result<Response, ApiError> {
     let body = parse(&call.body)?;
-    update(call, |_, _| Ok(body)).await
+    update(call, one, |_, _| Ok(body)).await
 }
 
 /// `PATCH /api/systemconfiguration`, and the others.
-pub(super) async fn patch(call: &Call<'_>) -> Result<Response, ApiError> {
+pub(super) async fn patch(call: &Call<'_>, one: Singleton) -> Result<Response, ApiError> {
     let body = parse(&call.body)?;
-    let (path, _) = called(call)?;
     let tenant = &call.context.author.tenant;
-    update(call, |draft, stored| {
-        patches::apply(&draft.snapshot, tenant, ty(path), stored, &body)
+    update(call, one, |draft, stored| {
+        patches::apply(&draft.snapshot, tenant, ty(one.0), stored, &body)
     })
     .await
 }
 
 async fn update(
     call: &Call<'_>,
+    one: Singleton,
     body: impl FnOnce(&Draft, Object) -> Result<Object, ApiError>,
 ) -> Result<Response, ApiError> {
-    let (path, uuid) = called(call)?;
+    check_uuid(call, one)?;
+    let (path, uuid) = one;
     resources::change(call, ty(path), uuid, body).await?;
     resources::shown(call, ty(path), uuid, StatusCode::OK)
 }

@@ -63,6 +63,7 @@ pub async fn create(objects: &Objects, ca_pem: &str, body: &Object) -> Result<Va
     let meta = Meta {
         who: "system:join".into(),
         message: format!("join token {}", token.id),
+        ..Meta::default()
     };
     objects
         .store()
@@ -116,6 +117,7 @@ pub async fn redeem(objects: &Objects, request: &JoinRequest) -> Result<String, 
     let meta = Meta {
         who: "system:join".into(),
         message: format!("token used by {}", request.name),
+        ..Meta::default()
     };
     let delete = Op::delete(entry.key, Expect::Revision(entry.revision));
     objects.store().commit(vec![delete], meta).await?;

@@ -197,9 +197,11 @@ fn fill_references(draft: &Draft, ty: &ObjectType, object: &mut Object, author: 
         let found = all.find(|(_, s)| s.name() == name && here(&s.object));
         found.map(|(uuid, _)| Ref::to(path, uuid).0)
     };
+    // Of two with the name, the tenant's own, then that of tenant admin.
     let shared = |path: &str, name: &str| {
-        let found = snapshot.by_name(path, name);
-        found.map(|(uuid, _)| Ref::to(path, uuid).0)
+        let form = refs::by_name_form(path, name);
+        let found = refs::resolve_for(snapshot, &author.tenant, path, &form);
+        found.ok().map(|uuid| Ref::to(path, &uuid).0)
     };
     let vrf = || in_cloud("vrfcontext", "global");
     let group = || in_cloud("serviceenginegroup", "Default-Group");

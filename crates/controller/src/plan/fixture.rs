@@ -189,10 +189,7 @@ impl Fixture {
 }
 
 fn author() -> Author {
-    Author {
-        who: "test".into(),
-        tenant: "admin".into(),
-    }
+    Author::system("test")
 }
 
 pub(super) fn v4(addr: &str) -> Value {

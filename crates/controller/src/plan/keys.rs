@@ -246,6 +246,7 @@ async fn put(
     let meta = Meta {
         who: "system:planner".into(),
         message: format!("{step} ({group})"),
+        ..Meta::default()
     };
     let revision = planner.objects.store().commit(vec![op], meta).await?;
     tracing::info!(se_group = group, "{step}");

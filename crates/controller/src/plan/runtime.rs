@@ -359,7 +359,7 @@ impl Observer<'_> {
             "serviceengine" => Some(self.service_engine(uuid)),
             "pool" => self.pool(uuid),
             "vsvip" => Some(self.vsvip(uuid)),
-            "serviceenginegroup" | "network" | "cloud" => Some(json!({})),
+            "serviceenginegroup" | "network" | "cloud" | "poolgroup" => Some(json!({})),
             _ => {
                 return Err(ApiError::new(
                     axum::http::StatusCode::NOT_FOUND,

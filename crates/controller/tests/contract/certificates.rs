@@ -57,6 +57,19 @@ fn a_private_key_is_kept_and_never_read() {
         );
     }
     assert_eq!(read["certificate"]["certificate"], pem);
+    let all = http.count("/api/sslkeyandcertificate");
+    for guess in ["hunter2", "hunter3"] {
+        let found = http.count(&format!("/api/sslkeyandcertificate?key_passphrase={guess}"));
+        assert_eq!(found, all, "a secret is no filter");
+    }
+    let names = |sort: &str| {
+        let page = http
+            .get(&format!("/api/sslkeyandcertificate?sort={sort}"))
+            .good();
+        let results = page["results"].as_array().unwrap().iter();
+        results.map(|r| r["name"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names("key"), names("name"));
     assert_eq!(read["certificate"]["expiry_status"], "SSL_CERTIFICATE_GOOD");
     assert!(read["certificate"]["not_after"].is_string(), "{read}");
     let kept = || {

@@ -177,6 +177,23 @@ impl Http {
         }
     }
 
+    /// Status and body as they are, of a call with an empty body.
+    pub fn bytes(&self, method: &str, path: &str) -> (u16, Vec<u8>) {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.url));
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        let mut response = self
+            .agent
+            .run(request.body(String::new()).unwrap())
+            .unwrap();
+        let body = response.body_mut().with_config().limit(1 << 30);
+        let body = body.read_to_vec().unwrap();
+        (response.status().as_u16(), body)
+    }
+
     pub fn get(&self, path: &str) -> Reply {
         self.text("GET", path, "")
     }

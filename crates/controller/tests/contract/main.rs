@@ -4,8 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod access;
+mod audit;
 mod certificates;
 mod flows;
+mod full;
+mod history;
 mod http;
 mod objects;
 mod patch;
@@ -15,3 +18,4 @@ mod sessions;
 mod settings;
 mod types;
 mod udp;
+mod whole;

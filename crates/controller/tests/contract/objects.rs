@@ -22,15 +22,15 @@ fn a_new_object_gets_the_uuid_of_the_slug_and_says_where_it_is() {
     let http = server.logged_in();
     let reply = http
         .with("Slug", "pool-mine")
-        .post("/api/pool", &json!({"name": "p"}));
+        .post("/api/pool", &json!({"name": "my p"}));
     assert_eq!(reply.good()["uuid"], "pool-mine");
     assert_eq!(
         reply.header("location"),
-        format!("{}/api/pool/pool-mine", http.url)
+        format!("{}/api/pool/pool-mine#my%20p", http.url)
     );
     assert_eq!(
         reply.good()["url"],
-        format!("{}/api/pool/pool-mine#p", http.url)
+        format!("{}/api/pool/pool-mine#my p", http.url)
     );
     let twice = http
         .with("Slug", "pool-mine")
@@ -70,6 +70,31 @@ fn the_next_page_is_a_url_that_asks_the_same_question() {
         path = next.strip_prefix(&http.url).unwrap().to_owned();
     }
     assert_eq!(names, ["web 0", "web 1", "web 2", "web 3", "web 4"]);
+}
+
+/// Ansible and avisdk take the first of a name, and would change admin's object instead of the tenant's.
+#[test]
+fn a_name_finds_the_tenants_own_object_before_the_one_that_admin_shares() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let http = server.logged_in();
+    http.make("tenant", json!({"name": "blue"}));
+    let blue = http.with("X-Avi-Tenant", "blue");
+    // The order of those that are equal was one of random uuids: of eight, some would be wrong.
+    for i in 0..8 {
+        let name = format!("p{i}");
+        let body = json!({"name": name, "type": "HEALTH_MONITOR_TCP"});
+        http.make("healthmonitor", body.clone());
+        let (_, own) = blue.make("healthmonitor", body);
+        for order in ["name", "-name", "send_interval"] {
+            let path = format!("/api/healthmonitor?name={name}&sort={order}");
+            let found = blue.get(&path).good();
+            assert_eq!(found["results"][0]["uuid"], own["uuid"], "{path}");
+            assert_eq!(found["count"], 2);
+        }
+    }
+    let downwards = http.get("/api/healthmonitor?sort=-name").good();
+    assert_eq!(downwards["results"][0]["name"], "p7");
 }
 
 #[test]

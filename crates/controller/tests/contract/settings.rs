@@ -23,6 +23,17 @@ fn the_only_one_is_read_written_and_never_deleted() {
             http.delete(&path).refused(405),
             "Method 'DELETE' not allowed"
         );
+        let one = format!("{path}/{}", read["uuid"].as_str().unwrap());
+        assert_eq!(http.get(&one).good(), read, "its uuid may be in the path");
+        assert_eq!(
+            http.delete(&one).refused(405),
+            "Method 'DELETE' not allowed"
+        );
+        assert!(
+            http.put(&format!("{path}/other"), &json!({}))
+                .refused(404)
+                .contains(" object not found!")
+        );
         read["x_unknown"] = json!([2, 1]);
         http.put(&path, &read).good();
         let again = http.get(&path).good();

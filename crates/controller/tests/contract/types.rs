@@ -527,6 +527,37 @@ fn what_exists_at_start_is_seen_by_every_tenant_and_stays() {
 }
 
 #[test]
+fn a_namesake_of_another_tenant_is_not_taken_for_the_systems_own() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let http = server.logged_in();
+    http.make("tenant", json!({"name": "t1"}));
+    let theirs = http.with("X-Avi-Tenant", "t1");
+    // One of them comes first in any order.
+    let of = |http: &Http, profile: &str| {
+        let (path, pool) = http.make("pool", json!({"name": "p"}));
+        assert_eq!(http.delete(&path).status, 204);
+        let found = pool["analytics_profile_ref"]
+            .as_str()
+            .unwrap()
+            .contains(profile);
+        assert!(found, "{profile}: {pool}");
+    };
+    let system = http.get("/api/analyticsprofile").good()["results"][0].clone();
+    let system = system["uuid"].as_str().unwrap();
+    for slug in ["analyticsprofile-0", "analyticsprofile-z"] {
+        let body = json!({"name": "System-Analytics-Profile"});
+        let made = theirs
+            .with("Slug", slug)
+            .post("/api/analyticsprofile", &body)
+            .good();
+        of(&http, system);
+        of(&theirs, slug);
+        assert_eq!(http.delete(&own_path(&made)).status, 204);
+    }
+}
+
+#[test]
 fn names_of_older_clients_stand_for_references_of_five_kinds() {
     let folder = tempdir().unwrap();
     let server = Server::start(folder.path());

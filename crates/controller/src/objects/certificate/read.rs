@@ -28,6 +28,11 @@ pub(super) fn check_import(object: &Object, certificate: &Object) -> Result<(), 
     }
     let path = "certificate.certificate";
     let no = |problem: &str| FieldError::new(path, problem, "write the certificate as PEM");
+    if pem(certificate, object).is_some_and(|pem| pem.contains("PRIVATE KEY")) {
+        // Certificates are shown to whoever reads the object.
+        let hint = "write the key into key, and the certificate without it";
+        return Err(FieldError::new(path, "holds a private key", hint));
+    }
     let chain = chain(certificate, object).ok_or_else(|| no("is no PEM certificate"))?;
     let (_, first) =
         X509Certificate::from_der(&chain[0]).map_err(|_| no("is no X.509 certificate"))?;
@@ -39,12 +44,14 @@ pub(super) fn check_import(object: &Object, certificate: &Object) -> Result<(), 
 
 /// The certificates of the PEM text; `None` when it has none, or something else.
 fn chain(certificate: &Object, object: &Object) -> Option<Vec<CertificateDer<'static>>> {
-    let pem = decoded(
-        text(certificate, "certificate")?,
-        flag(object, "certificate_base64"),
-    )?;
+    let pem = pem(certificate, object)?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     chain.ok().filter(|chain| !chain.is_empty())
+}
+
+fn pem<'a>(certificate: &'a Object, object: &Object) -> Option<Cow<'a, str>> {
+    let written = text(certificate, "certificate")?;
+    decoded(written, flag(object, "certificate_base64"))
 }
 
 /// The key; what cannot be decoded is no PEM either.

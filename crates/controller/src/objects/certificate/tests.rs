@@ -52,6 +52,12 @@ fn a_pair_is_taken_and_what_does_not_fit_is_named() {
         let text = errors(&none, body);
         assert!(text.starts_with(expected), "{text}");
     }
+    let both = format!("{pem}{key}");
+    let text = errors(&none, body(&both, json!(key)));
+    assert!(
+        text.starts_with("certificate.certificate: holds a private key"),
+        "{text}"
+    );
     let authority = json!({"type": "SSL_CERTIFICATE_TYPE_CA", "certificate": {"certificate": pem}});
     assert_eq!(errors(&none, authority), "");
 }

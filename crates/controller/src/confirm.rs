@@ -1,0 +1,232 @@
+//! Confirmed commits: a change that reverts itself unless somebody confirms it in time.
+//!
+//! What waits is an entry `/pending/ID` in the store, written in the same transaction as the change, whose revision is
+//! therefore the entry's own. The deadline is wall time, so that it holds over a restart. The revert takes the entry
+//! out in its own transaction: it happens once, and a confirmation either comes before it or is refused.
+
+use crate::error::ApiError;
+use crate::objects::{Author, Objects};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use store::{Entry, Expect, Meta, Op};
+use tokio_util::sync::CancellationToken;
+
+/// Prefix of their keys.
+pub const PREFIX: &str = "/pending/";
+/// The longest sleep while something waits: the wall clock may be set.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A change that waits for its confirmation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    who: String,
+    within_s: u64,
+    deadline_us: u64,
+    /// Set when the revert failed, and the entry's own revision no longer is that of the change.
+    failed: Option<Failed>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Failed {
+    revision: u64,
+    why: String,
+}
+
+/// A change that waits, or that should have been reverted and could not be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pending {
+    key: String,
+    /// The revision of the entry.
+    entry: u64,
+    /// The revision of the change.
+    pub revision: u64,
+    /// Who made it.
+    pub who: String,
+    /// When it is reverted, in microseconds since 1970.
+    pub deadline_us: u64,
+    /// Within how many seconds it was to be confirmed.
+    pub within_s: u64,
+    /// Why the revert failed.
+    pub failed: Option<String>,
+}
+
+/// The write that goes with a change to be confirmed.
+pub fn ask(who: &str, within_s: u64) -> Op {
+    let record = Record {
+        who: who.to_owned(),
+        within_s,
+        deadline_us: now_us().saturating_add(within_s * 1_000_000),
+        failed: None,
+    };
+    let key = format!("{PREFIX}{}", uuid::Uuid::new_v4());
+    Op::put(key, bytes(&record), Expect::Absent)
+}
+
+fn bytes(record: &Record) -> Vec<u8> {
+    serde_json::to_vec(record).expect("a record has text keys and no failing serialiser")
+}
+
+fn now_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
+}
+
+impl Pending {
+    fn read(entry: Entry) -> Result<Self, ApiError> {
+        let unreadable = |e| ApiError::internal(&format!("reading {}", entry.key), &e);
+        let record: Record = serde_json::from_slice(&entry.value).map_err(unreadable)?;
+        let Record {
+            who,
+            within_s,
+            deadline_us,
+            failed,
+        } = record;
+        let (revision, failed) = match failed {
+            None => (entry.revision, None),
+            Some(Failed { revision, why }) => (revision, Some(why)),
+        };
+        Ok(Self {
+            entry: entry.revision,
+            key: entry.key,
+            revision,
+            who,
+            deadline_us,
+            within_s,
+            failed,
+        })
+    }
+
+    fn with_failure(&self, why: &str) -> Op {
+        let record = Record {
+            who: self.who.clone(),
+            within_s: self.within_s,
+            deadline_us: self.deadline_us,
+            failed: Some(Failed {
+                revision: self.revision,
+                why: why.to_owned(),
+            }),
+        };
+        Op::put(&self.key, bytes(&record), Expect::Revision(self.entry))
+    }
+
+    fn end(&self) -> Op {
+        Op::delete(&self.key, Expect::Revision(self.entry))
+    }
+}
+
+/// All that wait or failed, newest change first.
+///
+/// # Errors
+/// The store refuses.
+pub async fn pending(objects: &Objects) -> Result<Vec<Pending>, ApiError> {
+    let listing = objects.store().list(PREFIX).await?;
+    let all = listing.entries.into_iter().map(Pending::read);
+    let mut all: Vec<_> = all.collect::<Result<_, _>>()?;
+    all.sort_by_key(|p| std::cmp::Reverse(p.revision));
+    Ok(all)
+}
+
+/// Keeps a change. `may` says whether the caller may confirm what this user wrote.
+///
+/// # Errors
+/// 404 when it does not wait, or no longer; 403 when it is not for the caller to confirm.
+pub async fn confirm(
+    objects: &Objects,
+    author: &Author,
+    revision: u64,
+    may: impl Fn(&str) -> bool,
+) -> Result<(), ApiError> {
+    let gone = || {
+        let text = format!(
+            "revision {revision} waits for no confirmation: it never did, or was confirmed or reverted already"
+        );
+        ApiError::new(StatusCode::NOT_FOUND, text)
+    };
+    let all = pending(objects).await?;
+    let found = all.into_iter().find(|p| p.revision == revision);
+    let found = found.ok_or_else(gone)?;
+    if !may(&found.who) {
+        let text = format!("revision {revision} is for {} to confirm", found.who);
+        return Err(ApiError::new(StatusCode::FORBIDDEN, text));
+    }
+    let meta = Meta {
+        who: author.who.clone(),
+        from: author.from.clone(),
+        message: format!("confirmation of revision {revision}"),
+    };
+    match objects.store().commit(vec![found.end()], meta).await {
+        Err(store::StoreError::Conflict { .. }) => Err(gone()),
+        other => Ok(other.map(drop)?),
+    }
+}
+
+/// Reverts what is not confirmed in time, until it is told to stop. What was due while nobody ran is due at once.
+pub async fn expire(objects: Arc<Objects>, stop: CancellationToken) {
+    let mut changed = objects.changed();
+    loop {
+        changed.borrow_and_update();
+        let wait = revert_due(&objects).await;
+        // Cancelling any of these loses nothing: the state is in the store.
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = changed.changed(), if wait.is_none() => {}
+            () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+        }
+    }
+}
+
+/// Reverts what is due, the newest first, because it may rest on the older; says when to look again, if at all
+/// before the next change.
+async fn revert_due(objects: &Objects) -> Option<Duration> {
+    let all = match pending(objects).await {
+        Ok(all) => all,
+        Err(error) => {
+            tracing::error!(%error, "cannot read what waits for confirmation");
+            return Some(LOOK_AGAIN);
+        }
+    };
+    let waiting: Vec<_> = all.iter().filter(|p| p.failed.is_none()).collect();
+    let now = now_us();
+    for due in waiting.iter().filter(|p| p.deadline_us <= now) {
+        revert(objects, due).await;
+    }
+    let later = waiting.iter().map(|p| p.deadline_us.saturating_sub(now));
+    let next = later.min()?;
+    Some(Duration::from_micros(next.max(1000)).min(LOOK_AGAIN))
+}
+
+async fn revert(objects: &Objects, due: &Pending) {
+    let Pending {
+        revision, within_s, ..
+    } = due;
+    let message = format!("revert of revision {revision}: not confirmed within {within_s} s");
+    let author = Author::system("confirm");
+    let done = objects.revert(&author, &message, *revision, vec![due.end()]);
+    match done.await {
+        Ok(_) => tracing::warn!(revision, who = due.who, "{message}"),
+        // It is tried again: a disk has room some time.
+        Err(error) if error.status.is_server_error() => {
+            tracing::error!(revision, %error, "a change that nobody confirmed is not reverted yet");
+        }
+        Err(error) => fail(objects, due, &error).await,
+    }
+}
+
+/// Nothing was reverted. That is kept where it is seen until somebody confirms that he knows.
+async fn fail(objects: &Objects, due: &Pending, error: &ApiError) {
+    let revision = due.revision;
+    tracing::error!(revision, %error, "a change that nobody confirmed cannot be reverted");
+    let meta = Meta {
+        who: "system:confirm".into(),
+        message: format!("revert of revision {revision} failed"),
+        ..Meta::default()
+    };
+    let op = due.with_failure(&error.text);
+    match objects.store().commit(vec![op], meta).await {
+        // Confirmed in the meantime.
+        Ok(_) | Err(store::StoreError::Conflict { .. }) => {}
+        Err(error) => tracing::error!(revision, %error, "cannot write that a revert failed"),
+    }
+}

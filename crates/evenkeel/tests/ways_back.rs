@@ -1,0 +1,255 @@
+//! The commands around the log of changes, against a controller of the same binary on loopback.
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+use serde_json::Value;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const PASSWORD: &str = "for this test only";
+
+/// A controller process, killed when dropped.
+struct Controller {
+    child: Child,
+    api: String,
+}
+
+impl Controller {
+    fn start(data: &Path) -> Self {
+        let api = free_port();
+        let child = Command::new(env!("CARGO_BIN_EXE_evenkeel"))
+            .arg("controller")
+            .arg("--data-dir")
+            .arg(data)
+            .args(["--listen-api", &api, "--listen-engines", &free_port()])
+            .env("EVENKEEL_ADMIN_PASSWORD", PASSWORD)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let controller = Self { child, api };
+        controller.wait_for("an answer", &["show", "pool"], |o| o.status.success());
+        controller
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let url = format!("https://{}", self.api);
+        evenkeel(&[arguments, &["--insecure", "--controller", &url]].concat())
+    }
+
+    /// What the command prints, which must succeed.
+    fn good(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let said = text(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {said}");
+        text(&output.stdout)
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let printed = self.good(&[arguments, &["-o", "json"]].concat());
+        serde_json::from_str(&printed).unwrap()
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the pause inside a wait that has a deadline"
+    )]
+    fn wait_for(&self, what: &str, arguments: &[&str], is_so: impl Fn(&Output) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let output = self.run(arguments);
+            if is_so(&output) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{what}: {output:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+fn evenkeel(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_evenkeel"))
+        .args(arguments)
+        .env_clear()
+        .env("HOME", "/nonexistent")
+        .env("EVENKEEL_PASSWORD", PASSWORD)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn free_port() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Writes a file with a pool of this port and a virtual service that uses it.
+fn manifest(folder: &Path, port: u16) -> String {
+    let path = folder.join("objects.yaml");
+    let yaml = format!(
+        "virtualservice:\n- name: vs\n  services: [{{port: 80}}]\n  pool_ref: web\n\
+         pool:\n- name: web\n  default_server_port: {port}\n"
+    );
+    std::fs::write(&path, yaml).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// The newest change of the pool, as the log has it.
+fn newest(controller: &Controller) -> Value {
+    let log = controller.json(&["show", "audit", "pool", "web"]);
+    log[0].clone()
+}
+
+#[test]
+fn changes_are_shown_undone_and_confirmed() {
+    let folder = tempfile::tempdir().unwrap();
+    let controller = Controller::start(&folder.path().join("data"));
+    let apply = |port: u16, more: &[&str]| {
+        let file = manifest(folder.path(), port);
+        controller.json(&[&["apply", "-f", &file], more].concat())
+    };
+    apply(81, &[]);
+    apply(82, &["--message", "ticket 7: café"]);
+    let change = newest(&controller);
+    let message = change["message"].as_str().unwrap();
+    assert!(message.ends_with(": ticket 7: café"), "{message}");
+    let table = controller.good(&["show", "audit", "pool", "web"]);
+    assert!(
+        table.contains("update pool web") && table.contains("default_server_port: 81 -> 82"),
+        "{table}"
+    );
+    assert!(
+        controller
+            .good(&["show", "audit", "vs"])
+            .contains("create virtualservice vs")
+    );
+
+    let revision = change["revision"].to_string();
+    let said = controller.good(&["revert", &revision]);
+    assert!(said.contains("pool web restored"), "{said}");
+    let after = &newest(&controller)["objects"][0]["after"];
+    assert_eq!(after["default_server_port"], 81);
+    // The same change is not undone a second time.
+    assert_eq!(
+        controller.run(&["revert", &revision]).status.code(),
+        Some(4)
+    );
+    controller.good(&["revert", &revision, "pool", "web"]);
+    let after = &newest(&controller)["objects"][0]["after"];
+    assert_eq!(after["default_server_port"], 82);
+    assert_eq!(
+        controller.run(&["revert", &revision, "pool"]).status.code(),
+        Some(2)
+    );
+
+    let rows = apply(83, &["--confirm-within", "1h"]);
+    let changed = rows
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|r| r["result"] == "changed");
+    let revision = changed.unwrap()["revision"].to_string();
+    let pending = controller.json(&["show", "pending"]);
+    assert_eq!(pending[0]["revision"].to_string(), revision);
+    controller.good(&["confirm", &revision]);
+    assert_eq!(controller.json(&["show", "pending"]), serde_json::json!([]));
+
+    apply(84, &["--confirm-within", "1s"]);
+    let back = |o: &Output| text(&o.stdout).contains("default_server_port: 84 -> 83");
+    controller.wait_for("reverted", &["show", "audit", "pool", "web"], back);
+}
+
+#[test]
+fn what_nobody_confirms_is_reverted_although_the_controller_was_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let controller = Controller::start(&data);
+    let apply = |port: u16, more: &[&str]| {
+        let file = manifest(folder.path(), port);
+        controller.good(&[&["apply", "-f", &file], more].concat());
+    };
+    apply(81, &[]);
+    apply(82, &["--confirm-within", "1s"]);
+    // By SIGKILL, before the deadline or while it reverts.
+    drop(controller);
+    let controller = Controller::start(&data);
+    let back = |o: &Output| text(&o.stdout).contains("default_server_port: 82 -> 81");
+    controller.wait_for("reverted", &["show", "audit", "pool", "web"], back);
+    assert_eq!(controller.json(&["show", "pending"]), serde_json::json!([]));
+}
+
+#[test]
+fn all_objects_of_a_file_that_is_to_be_confirmed_are_one_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let controller = Controller::start(&folder.path().join("data"));
+    let file = manifest(folder.path(), 81);
+    let rows = controller.json(&["apply", "-f", &file, "--confirm-within", "3s"]);
+    let results: Vec<_> = rows
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| &r["result"])
+        .collect();
+    assert_eq!(results, ["created", "created"]);
+    assert_eq!(rows[0]["revision"], rows[1]["revision"]);
+    let gone = |o: &Output| text(&o.stdout).contains("delete virtualservice vs");
+    controller.wait_for("reverted", &["show", "audit", "vs"], gone);
+    assert_eq!(controller.json(&["show", "pool"]), serde_json::json!([]));
+}
+
+#[test]
+fn a_backup_is_restored_and_an_export_imported_by_the_commands() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let first = Controller::start(&folder.path().join("data"));
+    let file = manifest(folder.path(), 81);
+    first.good(&["apply", "-f", &file]);
+    first.good(&["backup", &path("backup")]);
+    first.good(&["export", &path("export.json")]);
+    let again = first.run(&["backup", &path("backup")]);
+    assert_eq!(again.status.code(), Some(1), "a file that is there stays");
+
+    let restore = ["controller", "restore", &path("backup"), "--data-dir"];
+    let refused = evenkeel(&[&restore[..], &[&path("data")]].concat());
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        text(&refused.stderr).contains("is not empty"),
+        "{refused:?}"
+    );
+    drop(first);
+    let restored = evenkeel(&[&restore[..], &[&path("restored")]].concat());
+    assert!(restored.status.success(), "{restored:?}");
+    let second = Controller::start(&folder.path().join("restored"));
+    assert_eq!(second.json(&["show", "pool"])[0]["name"], "web");
+    drop(second);
+
+    let third = Controller::start(&folder.path().join("third"));
+    third.good(&[
+        "import",
+        &path("export.json"),
+        "--message",
+        "from the first",
+    ]);
+    assert_eq!(third.json(&["show", "virtualservice"])[0]["name"], "vs");
+    let log = third.json(&["show", "audit", "pool"]);
+    assert!(
+        log[0]["message"]
+            .as_str()
+            .unwrap()
+            .ends_with("from the first"),
+        "{log}"
+    );
+    let said = third.good(&["import", &path("export.json")]);
+    assert!(said.contains("nothing to change"), "{said}");
+}
