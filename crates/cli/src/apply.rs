@@ -32,8 +32,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Types that refer to others come after them. A type that is not named here refers to little and comes first.
-const ORDER: [&str; 10] = [
+const ORDER: [&str; 12] = [
     "tenant",
+    "role",
+    "user",
     "cloud",
     "vrfcontext",
     "network",
