@@ -12,7 +12,7 @@ RUNS ?= 20
 FLOWS ?= 100000
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help demo build test test-clients fuzz fuzz-steering bench-bgp bench-failover bench-steering bench-storm bench-resiliency bench-price soak lint fmt deps down clean
+.PHONY: help demo build test test-clients openapi fuzz fuzz-steering bench-bgp bench-failover bench-steering bench-storm bench-resiliency bench-price soak lint fmt deps down clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ bench-price: ## What steering costs flows that stay (CPU time, 20 pairs) and flo
 	@scripts/install-deps.sh test
 	cargo build --release --locked --workspace --bins
 	target/release/evenkeel-bench price
+
+openapi: ## Write docs/api/openapi.json anew, after a change of the API
+	EVENKEEL_WRITE=1 cargo test --release --locked -p evenkeel-controller --lib openapi
 
 soak: ## Kill a process amid its commits 100 times, and the other faults of the store (the full disk needs root)
 	EVENKEEL_KILLS=$${EVENKEEL_KILLS:-100} cargo test --release --locked -p evenkeel-store --test faults -- --nocapture

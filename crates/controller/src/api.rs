@@ -9,6 +9,7 @@ mod backup;
 mod cluster;
 mod context;
 mod history;
+mod openapi;
 mod operation;
 mod patch;
 mod present;

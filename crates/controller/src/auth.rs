@@ -30,6 +30,10 @@ const FAILURES_FORGOTTEN: Duration = Duration::from_secs(60);
 const PASSWORD_LEN_MAX: usize = 512;
 /// Sessions kept at most; the least recently used goes first.
 const SESSIONS_MAX: usize = 10_000;
+/// The same of one user. Ansible opens one for every task and leaves it.
+const SESSIONS_PER_USER_MAX: usize = 500;
+/// Calls of a session: so many per second for long, and twice as many at once.
+const CALLS_PER_S: u32 = 1000;
 
 /// A password in clear; it can neither be printed nor serialised.
 pub struct Password(String);
@@ -65,6 +69,23 @@ impl Ticket {
 struct Session {
     ticket: Ticket,
     used: Instant,
+    /// Calls that may be made at once.
+    calls: f64,
+}
+
+impl Session {
+    /// A call now; false when there were too many.
+    fn call(&mut self, now: Instant) -> bool {
+        let rate = f64::from(CALLS_PER_S);
+        let earned = now.saturating_duration_since(self.used).as_secs_f64() * rate;
+        self.calls = (self.calls + earned).min(2.0 * rate);
+        self.used = self.used.max(now);
+        let may = self.calls >= 1.0;
+        if may {
+            self.calls -= 1.0;
+        }
+        may
+    }
 }
 
 /// Passwords and sessions of one controller.
@@ -157,35 +178,42 @@ impl Auth {
         let ticket = Ticket::new(user, random_token(), random_token());
         let mut sessions = lock(&self.sessions);
         sessions.retain(|_, s| s.used.elapsed() < IDLE_TIMEOUT);
-        if sessions.len() >= SESSIONS_MAX {
-            let oldest = sessions
-                .iter()
-                .min_by_key(|(_, s)| s.used)
-                .map(|(id, _)| id.clone());
-            oldest.map(|id| sessions.remove(&id));
-        }
+        make_room(&mut sessions, SESSIONS_MAX, |_| true);
+        make_room(&mut sessions, SESSIONS_PER_USER_MAX, |s| {
+            s.ticket.user == user
+        });
         let session = Session {
             ticket: ticket.clone(),
             used: Instant::now(),
+            calls: f64::from(2 * CALLS_PER_S),
         };
         sessions.insert(ticket.id.clone(), session);
         ticket
     }
 
-    /// The session with this id, whose idle time starts again.
-    pub fn session(&self, id: &str) -> Option<Ticket> {
+    /// The session with this id, whose idle time starts again; none when there is no such session.
+    ///
+    /// # Errors
+    /// 429 after too many calls.
+    pub fn session(&self, id: &str) -> Result<Option<Ticket>, ApiError> {
         self.session_at(id, Instant::now())
     }
 
-    fn session_at(&self, id: &str, now: Instant) -> Option<Ticket> {
+    fn session_at(&self, id: &str, now: Instant) -> Result<Option<Ticket>, ApiError> {
         let mut sessions = lock(&self.sessions);
-        let session = sessions.get_mut(id)?;
+        let Some(session) = sessions.get_mut(id) else {
+            return Ok(None);
+        };
         if now.saturating_duration_since(session.used) >= IDLE_TIMEOUT {
             sessions.remove(id);
-            return None;
+            return Ok(None);
         }
-        session.used = now;
-        Some(session.ticket.clone())
+        if !session.call(now) {
+            let text =
+                format!("more than {CALLS_PER_S} calls per second in this session; wait a second");
+            return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, text));
+        }
+        Ok(Some(session.ticket.clone()))
     }
 
     /// Ends a session.
@@ -237,6 +265,17 @@ impl Auth {
         let mut failures = lock(&self.failures);
         let entry = failures.entry(from).or_insert((0, Instant::now()));
         *entry = (entry.0 + 1, Instant::now());
+    }
+}
+
+/// Ends the sessions that were used longest ago, so that one more of these fits.
+fn make_room(sessions: &mut HashMap<String, Session>, max: usize, of: impl Fn(&Session) -> bool) {
+    while sessions.values().filter(|s| of(s)).count() >= max {
+        let these = sessions.iter().filter(|(_, s)| of(s));
+        let Some(oldest) = these.min_by_key(|(_, s)| s.used).map(|(id, _)| id.clone()) else {
+            return;
+        };
+        sessions.remove(&oldest);
     }
 }
 

@@ -146,6 +146,11 @@ pub fn message(name: &str) -> Option<&'static ObjectType> {
     REGISTRY.types.get(name)
 }
 
+/// All types by model name, resources and nested structures.
+pub fn messages() -> impl Iterator<Item = &'static ObjectType> {
+    REGISTRY.types.values()
+}
+
 /// The resource with this path name (`virtualservice`).
 pub fn object_type(path: &str) -> Option<&'static ObjectType> {
     let name = REGISTRY.by_path.get(path)?;

@@ -1,6 +1,8 @@
 //! The controller about itself (avi-api sections 2 and 8). One node for now.
 
-use super::{API_VERSION, Context};
+use super::{API_VERSION, App, Context};
+use crate::error::ApiError;
+use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 /// The `version` object of the login reply.
@@ -23,6 +25,27 @@ pub(super) fn status() -> Value {
 
 fn state() -> Value {
     json!({"state": "CLUSTER_UP_NO_HA", "reason": [], "progress": 100})
+}
+
+/// `GET /healthz`: the process answers.
+pub(super) fn health() -> Value {
+    json!({"status": "ok"})
+}
+
+/// `GET /readyz`: the store answers, so that reads and writes will.
+///
+/// # Errors
+/// 503.
+pub(super) async fn readiness(app: &App) -> Result<Value, ApiError> {
+    match app.objects.store().get("/object/tenant/admin").await {
+        Ok(Some(_)) => Ok(health()),
+        Ok(None) => Err(unready("the store has no tenant admin")),
+        Err(error) => Err(unready(&error.to_string())),
+    }
+}
+
+fn unready(why: &str) -> ApiError {
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, why)
 }
 
 /// `GET /api/initial-data`, also without a session; nothing secret.

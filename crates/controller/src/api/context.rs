@@ -66,14 +66,24 @@ impl Context {
         if path == "tenant" {
             return self.access.enters(uuid);
         }
-        let everywhere = self.every_tenant && self.access.enters(access::tenant_of(stored));
-        everywhere || access::is_seen_in(&self.author.tenant, path, stored)
+        let everywhere = self.every_tenant && self.may_read(path, stored);
+        everywhere || self.is_seen_here(path, stored)
     }
 
-    /// True when an object can be called by its uuid: it is seen, or the caller is in tenant admin and may enter its tenant.
+    /// True when an object can be called by its uuid: it is seen, or the caller is in tenant admin and may read it in its own.
     pub(super) fn reaches(&self, path: &str, uuid: &str, stored: &Stored) -> bool {
-        let enters = || self.access.enters(access::tenant_of(stored));
-        self.sees(path, uuid, stored) || self.author.tenant == ADMIN_TENANT && enters()
+        let may_read = || self.may_read(path, stored);
+        self.sees(path, uuid, stored) || self.author.tenant == ADMIN_TENANT && may_read()
+    }
+
+    fn may_read(&self, path: &str, stored: &Stored) -> bool {
+        let (resource, owner) = (access::resource(path), access::tenant_of(stored));
+        self.access.may(Level::Read, &resource, owner)
+    }
+
+    /// True when an object is the tenant's that the caller is in, or shared with it.
+    pub(super) fn is_seen_here(&self, path: &str, stored: &Stored) -> bool {
+        access::is_seen_in(&self.author.tenant, path, stored)
     }
 
     /// True when the caller has a right where he looks.

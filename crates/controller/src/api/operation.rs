@@ -120,29 +120,19 @@ impl Operation {
         let resource = access::resource(path);
         let allowed = match path {
             _ if self.permission == Permission::Everything => caller.superuser,
-            "" | "user" | "role" | "tenant" => {
-                level == Level::Read && path == "tenant" || caller.may_everywhere(level, &resource)
-            }
+            // Each sees the tenants that he may enter.
+            "tenant" if level == Level::Read && found.uuid.is_empty() => true,
+            "tenant" if level == Level::Read && caller.enters(&found.uuid) => true,
+            "" | "user" | "role" | "tenant" => caller.may_everywhere(level, &resource),
             _ if found.uuid.is_empty() => context.may(level, &resource),
-            _ => {
-                let snapshot = app.objects.snapshot();
-                let stored = snapshot.get(path, &found.uuid);
-                if let Some(stored) = stored.filter(|s| !context.reaches(path, &found.uuid, s)) {
-                    return Err(not_seen(path, stored.name()));
-                }
-                let owner = stored.map_or(access::ADMIN_TENANT, |s| access::tenant_of(s));
-                caller.may(level, &resource, owner)
-                    || level == Level::Read && context.may(level, &resource)
-            }
+            _ => may_object(app, context, level, (path, &found.uuid))?,
         };
-        allowed.then_some(()).ok_or_else(|| {
-            let text = format!(
-                "{} may not {}: {resource} is missing in his roles",
-                caller.user,
-                self.name()
-            );
+        let refused = || {
+            let (user, name) = (&caller.user, self.name());
+            let text = format!("{user} may not {name}: {resource} is missing in his roles");
             ApiError::new(StatusCode::FORBIDDEN, text)
-        })
+        };
+        allowed.then_some(()).ok_or_else(refused)
     }
 
     /// The type that the path is about; "" for what is about none.
@@ -162,6 +152,16 @@ impl Operation {
     /// Does it.
     pub(super) async fn run(&self, call: &Call<'_>) -> Result<Response, ApiError> {
         (self.handler)(call).await
+    }
+
+    /// `PUT`, in its own words.
+    pub(super) fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// `/api/{type}/{uuid}`.
+    pub(super) fn path(&self) -> &str {
+        &self.path
     }
 
     /// `PUT /api/{type}/{uuid}`.
@@ -224,6 +224,29 @@ pub(super) fn find<'a>(
             uuid,
         })
         .ok_or_else(|| Box::new(not_allowed(method, same_path().map(|o| &o.method))))
+}
+
+/// True when the caller has this right on an object: in its tenant, or, to read what is shared, where he is. What is not there
+/// is the handler's to say.
+///
+/// # Errors
+/// 404 for an object that he does not see.
+fn may_object(
+    app: &App,
+    context: &Context,
+    level: Level,
+    (path, uuid): (&str, &str),
+) -> Result<bool, ApiError> {
+    let (snapshot, resource) = (app.objects.snapshot(), access::resource(path));
+    let Some(stored) = snapshot.get(path, uuid) else {
+        return Ok(context.may(level, &resource));
+    };
+    if !context.reaches(path, uuid, stored) {
+        return Err(not_seen(path, stored.name()));
+    }
+    let shared = level == Level::Read && context.is_seen_here(path, stored);
+    let owner = access::tenant_of(stored);
+    Ok(context.access.may(level, &resource, owner) || shared && context.may(level, &resource))
 }
 
 /// As if it were not there.

@@ -2,7 +2,8 @@
 
 use super::operation::{Audit, Call, Operation, Permission};
 use super::{
-    audit, backup, cluster, history, ok, parse, query, resources, session, singleton, users, whole,
+    audit, backup, cluster, history, ok, openapi, parse, query, resources, session, singleton,
+    users, whole,
 };
 use crate::error::ApiError;
 use crate::plan::RoutingText;
@@ -63,6 +64,15 @@ fn sessions_and_system() -> Vec<Operation> {
         }),
         get("/api/initial-data", Public, |_| {
             Box::pin(async { Ok(ok(cluster::initial_data())) })
+        }),
+        get("/healthz", Public, |_| {
+            Box::pin(async { Ok(ok(cluster::health())) })
+        }),
+        get("/readyz", Public, |c| {
+            Box::pin(async { Ok(ok(cluster::readiness(c.app).await?)) })
+        }),
+        get("/api/ek/openapi", LoggedIn, |_| {
+            Box::pin(async { Ok(ok(openapi::document())) })
         }),
         get("/api/useraccount", LoggedIn, |c| {
             Box::pin(async { users::own(c) })

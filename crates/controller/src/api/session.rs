@@ -115,7 +115,7 @@ async fn check_ticket(app: &App, peer: SocketAddr, parts: &Parts) -> Result<Tick
     })?;
     let ticket = app
         .auth
-        .session(&id)
+        .session(&id)?
         .ok_or_else(|| unauthorized("the session is unknown or has expired; log in again"))?;
     let writes = !matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
     if writes && !(carries_token(&parts.headers, &ticket) && same_origin(&parts.headers)) {

@@ -30,14 +30,12 @@ fn a_session_lives_from_use_to_use_and_ends_when_idle() {
     let auth = with_admin();
     let ticket = login(&auth, ADMIN, "right", HERE).unwrap();
     let start = Instant::now();
+    let is_there = |now| auth.session_at(&ticket.id, now).unwrap().is_some();
     let after = |minutes: u64| start + Duration::from_secs(60 * minutes);
-    assert!(auth.session_at(&ticket.id, after(14)).is_some());
-    assert!(auth.session_at(&ticket.id, after(28)).is_some());
-    assert!(auth.session_at(&ticket.id, after(43)).is_none());
-    assert!(
-        auth.session_at(&ticket.id, after(28)).is_none(),
-        "ended is ended"
-    );
+    assert!(is_there(after(14)));
+    assert!(is_there(after(28)));
+    assert!(!is_there(after(43)));
+    assert!(!is_there(after(28)), "ended is ended");
 }
 
 #[test]
@@ -68,11 +66,48 @@ fn guessing_brakes_one_source_and_a_success_forgets_its_failures() {
 fn all_sessions_of_a_user_end_but_the_one_that_stays() {
     let auth = with_admin();
     let [one, two] = [(); 2].map(|()| login(&auth, ADMIN, "right", HERE).unwrap());
+    let is_there = |ticket: &Ticket| auth.session(&ticket.id).unwrap().is_some();
     auth.end_sessions("somebody else", None);
     auth.end_sessions(ADMIN, Some(&one.id));
-    assert!(auth.session(&one.id).is_some() && auth.session(&two.id).is_none());
+    assert!(is_there(&one) && !is_there(&two));
     auth.end_sessions(ADMIN, None);
-    assert!(auth.session(&one.id).is_none());
+    assert!(!is_there(&one));
+}
+
+#[test]
+fn a_session_that_calls_without_pause_is_braked_and_goes_on_later() {
+    let auth = with_admin();
+    let ticket = login(&auth, ADMIN, "right", HERE).unwrap();
+    let now = Instant::now();
+    let calls = |now: Instant| {
+        (0..5000)
+            .filter(|_| auth.session_at(&ticket.id, now).is_ok())
+            .count()
+    };
+    assert_eq!(calls(now), 2000, "as many at once as two seconds have");
+    assert_eq!(calls(now), 0);
+    assert_eq!(calls(now + Duration::from_secs(1)), 1000);
+    assert_eq!(
+        calls(now + Duration::from_secs(60)),
+        2000,
+        "no more is saved up"
+    );
+}
+
+#[test]
+fn a_user_has_so_many_sessions_and_the_oldest_goes() {
+    let auth = with_admin();
+    let tickets: Vec<Ticket> = (0..=SESSIONS_PER_USER_MAX)
+        .map(|_| auth.open(ADMIN))
+        .collect();
+    let other = auth.open("somebody else");
+    let is_there = |ticket: &Ticket| auth.session(&ticket.id).unwrap().is_some();
+    let left = tickets.iter().filter(|t| is_there(t)).count();
+    assert_eq!(
+        (left, is_there(&tickets[0])),
+        (SESSIONS_PER_USER_MAX, false)
+    );
+    assert!(is_there(&other));
 }
 
 #[test]

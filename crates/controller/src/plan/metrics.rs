@@ -200,3 +200,64 @@ fn labels(seen: &Seen, more: Labels) -> Labels {
     labels.extend(more);
     labels
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    /// As Prometheus sees them: a counter's samples end in `_total`.
+    fn names() -> BTreeSet<String> {
+        let metrics = Metrics::default();
+        let none = Labels::new();
+        for gauge in [
+            &metrics.connected,
+            &metrics.bgp_up,
+            &metrics.bfd_up,
+            &metrics.connections,
+            &metrics.datagram_flows,
+            &metrics.flows_now,
+            &metrics.budget,
+        ] {
+            drop(gauge.get_or_create(&none));
+        }
+        for counter in [
+            &metrics.datagram_events,
+            &metrics.packets,
+            &metrics.tunnelled_flows,
+            &metrics.tunnelled_packets,
+            &metrics.tunnelled_bytes,
+            &metrics.stamps,
+        ] {
+            drop(counter.get_or_create(&none));
+        }
+        let mut text = String::new();
+        text::encode(&mut text, &metrics.registry()).unwrap();
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let name = |line: &str| line.split(['{', ' ']).next().unwrap().to_owned();
+        samples.map(name).collect()
+    }
+
+    #[test]
+    fn dashboard_and_alerts_name_metrics_that_there_are() {
+        let names = names();
+        assert_eq!(names.len(), 13, "{names:?}");
+        for file in ["grafana/evenkeel.json", "prometheus/rules.yml"] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("../../packaging")
+                .join(file);
+            let text = std::fs::read_to_string(&path).unwrap();
+            let is_word = |c: char| c.is_ascii_lowercase() || c == '_';
+            let words = text.split(|c| !is_word(c));
+            let used: BTreeSet<&str> = words.filter(|w| w.starts_with("evenkeel_")).collect();
+            assert!(used.len() > 3, "{file}");
+            for name in used {
+                assert!(
+                    names.contains(name),
+                    "{file} names {name}, which nobody counts"
+                );
+            }
+        }
+    }
+}

@@ -208,6 +208,8 @@ fn no_tenant_is_entered_and_no_object_used_that_is_somebody_elses() {
         assert_eq!(text, format!("Tenant '{tenant}' does not exist!"));
     }
     assert_eq!(names(&anna, "tenant"), ["t1"]);
+    let t2 = own_path(&scene.admin.get("/api/tenant?name=t2").good()["results"][0]);
+    assert_eq!(anna.get(&t2).status, 403);
     let elsewhere = json!({"name": "p", "tenant_ref": "/api/tenant?name=t2"});
     let reply = anna.post("/api/pool", &elsewhere);
     assert_eq!(reply.status, 403, "{}", reply.text);
@@ -236,6 +238,42 @@ fn no_tenant_is_entered_and_no_object_used_that_is_somebody_elses() {
             .status,
         403
     );
+}
+
+#[test]
+fn a_right_in_one_tenant_is_none_in_another() {
+    let scene = Scene::new();
+    for (role, resource) in [
+        ("pools", "PERMISSION_POOL"),
+        ("services", "PERMISSION_VIRTUALSERVICE"),
+    ] {
+        let privileges = json!([{"resource": resource, "type": "READ_ACCESS"}]);
+        scene
+            .admin
+            .make("role", json!({"name": role, "privileges": privileges}));
+    }
+    let grant = |role: &str, tenant: &str| json!({"role_ref": format!("/api/role?name={role}"), "tenant_ref": format!("/api/tenant?name={tenant}")});
+    let roles = [
+        grant("pools", "admin"),
+        grant("pools", "t1"),
+        grant("services", "t2"),
+    ];
+    scene.admin.make(
+        "user",
+        json!({"name": "anna", "password": SECRET, "access": roles}),
+    );
+    let mut anna = scene.server.http();
+    anna.log_in_as("anna", SECRET).good();
+    scene.admin_in("t1").make("pool", json!({"name": "one"}));
+    let (other, _) = scene.admin_in("t2").make("pool", json!({"name": "two"}));
+    assert_eq!(names(&anna.with("X-Avi-Tenant", "*"), "pool"), ["one"]);
+    assert_eq!(anna.get(&other).status, 404);
+    let in_t2 = anna.with("X-Avi-Tenant", "t2");
+    assert_eq!(
+        (in_t2.get(&other).status, in_t2.get("/api/pool").status),
+        (403, 403)
+    );
+    assert_eq!(in_t2.get("/api/virtualservice").status, 200);
 }
 
 #[test]

@@ -42,6 +42,22 @@ fn every_answer_renews_the_session_cookies_and_names_the_version() {
 }
 
 #[test]
+fn health_and_readiness_need_no_session() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path());
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(
+            server.http().get(path).good(),
+            json!({"status": "ok"}),
+            "{path}"
+        );
+    }
+    assert_eq!(server.http().get("/api/ek/openapi").status, 401);
+    let document = server.logged_in().get("/api/ek/openapi").good();
+    assert_eq!(document["openapi"], "3.1.0");
+}
+
+#[test]
 fn a_forged_write_is_refused_in_the_plain_words_that_clients_match() {
     let folder = tempdir().unwrap();
     let server = Server::start(folder.path());

@@ -72,7 +72,9 @@ fn only_what_a_client_needs_before_it_logs_in_is_public() {
             "POST /login",
             "POST /logout",
             "GET /api/cluster/status",
-            "GET /api/initial-data"
+            "GET /api/initial-data",
+            "GET /healthz",
+            "GET /readyz"
         ]
     );
 }

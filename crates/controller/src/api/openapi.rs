@@ -1,0 +1,393 @@
+//! The API as OpenAPI 3.1, made from the table of operations and the schema of the objects: what is there is described, and
+//! what is described is there. The text is checked in as `docs/api/openapi.json`.
+
+use super::operation::{Operation, Permission};
+use super::{API_VERSION, resources, routes};
+use axum::http::Method;
+use model::object::Object;
+use model::schema::{
+    Class, Field, Kind, ObjectType, Range, Secret, message, messages, object_type,
+};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// The document.
+pub(super) fn document() -> Value {
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Evenkeel controller",
+            "version": API_VERSION,
+            "description": "Objects and actions in the shape of Avi's API, and Evenkeel's own under /api/ek. Log in with POST /login; every later call \
+                carries the session's cookies, and writes X-CSRFToken and a Referer of the same host.",
+        },
+        "security": [{"session": []}, {"basic": []}],
+        "paths": paths(),
+        "components": {
+            "schemas": schemas(),
+            "parameters": list_parameters(),
+            "responses": refusals(),
+            "securitySchemes": {
+                "session": {"type": "apiKey", "in": "cookie", "name": super::session::SESSION_COOKIE},
+                "basic": {"type": "http", "scheme": "basic",
+                    "description": "where systemconfiguration.portal_configuration.allow_basic_authentication is true"},
+            },
+        },
+    })
+}
+
+/// By path and method; `{type}` stands for each resource.
+fn paths() -> BTreeMap<String, BTreeMap<String, Value>> {
+    let mut paths: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
+    for operation in routes::OPERATIONS.iter() {
+        let method = operation.method().as_str().to_lowercase();
+        for (path, ty) in concrete(operation.path()) {
+            let methods = paths.entry(path).or_default();
+            // More literal paths stand first, and are those that answer.
+            let described = || describe(operation, ty);
+            methods.entry(method.clone()).or_insert_with(described);
+        }
+    }
+    paths
+}
+
+/// The path with each type in the place of `{type}`, and the type that it is about.
+fn concrete(path: &str) -> Vec<(String, Option<&'static ObjectType>)> {
+    if !path.contains("{type}") {
+        let ty = path.split('/').nth(2).and_then(object_type);
+        return vec![(path.to_owned(), ty)];
+    }
+    let each = resources::RESOURCES.iter();
+    each.map(|name| (path.replace("{type}", name), object_type(name)))
+        .collect()
+}
+
+fn describe(operation: &Operation, ty: Option<&ObjectType>) -> Value {
+    let mut described = json!({
+        "operationId": operation_id(operation, ty),
+        "tags": [ty.map_or("evenkeel", |ty| ty.name.as_str())],
+        "parameters": parameters(operation),
+        "responses": responses(operation, ty),
+        "x-permission": format!("{:?}", operation.permission),
+    });
+    if operation.permission == Permission::Public {
+        described["security"] = json!([]);
+    }
+    if *operation.method() != Method::GET && *operation.method() != Method::DELETE {
+        described["requestBody"] = body(operation, ty);
+    }
+    described
+}
+
+/// `get_pool_by_uuid`: method and path in words.
+fn operation_id(operation: &Operation, ty: Option<&ObjectType>) -> String {
+    let path = operation
+        .path()
+        .replace("{type}", ty.map_or("", |ty| &ty.path));
+    let path = path
+        .trim_start_matches("/api")
+        .replace("{uuid}", "by_uuid")
+        .replace(['{', '}'], "");
+    let words = path.split(['/', '-']).filter(|word| !word.is_empty());
+    let words: Vec<&str> = words.collect();
+    format!(
+        "{}_{}",
+        operation.method().as_str().to_lowercase(),
+        words.join("_")
+    )
+}
+
+fn parameters(operation: &Operation) -> Vec<Value> {
+    let in_path = operation
+        .path()
+        .split('/')
+        .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let in_path = in_path.filter(|name| *name != "type");
+    let text = |name: &str| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}});
+    let mut all: Vec<Value> = in_path.map(text).collect();
+    if is_object_path(operation) && *operation.method() == Method::GET {
+        let names = list_parameters();
+        all.extend(
+            names
+                .keys()
+                .map(|name| json!({"$ref": format!("#/components/parameters/{name}")})),
+        );
+    }
+    all
+}
+
+/// True for the paths that are the same for all types of objects.
+fn is_object_path(operation: &Operation) -> bool {
+    ["/api/{type}", "/api/{type}/{uuid}"].contains(&operation.path())
+}
+
+/// Of reading objects (avi-api 5.3).
+fn list_parameters() -> BTreeMap<&'static str, Value> {
+    let parameter = |(name, about, schema): (&'static str, &str, Value)| {
+        (
+            name,
+            json!({"name": name, "in": "query", "description": about, "schema": schema}),
+        )
+    };
+    let text = || json!({"type": "string"});
+    let number = |max: i64| json!({"type": "integer", "minimum": 1, "maximum": max});
+    [
+        ("name", "exact name", text()),
+        ("search", "part of the name or of an address", text()),
+        ("fields", "only these, separated by commas", text()),
+        ("exclude", "without these, separated by commas", text()),
+        ("include_name", "#name after every reference", text()),
+        ("skip_default", "true: without what is a default", text()),
+        ("sort", "field; with - before it, downwards", text()),
+        ("page", "from 1", number(i64::from(u32::MAX))),
+        ("page_size", "results of a page", number(200)),
+    ]
+    .map(parameter)
+    .into()
+}
+
+fn body(operation: &Operation, ty: Option<&ObjectType>) -> Value {
+    let schema = match (operation.method(), ty) {
+        (&Method::POST | &Method::PUT, Some(ty)) if is_object_path(operation) => {
+            reference(&ty.name)
+        }
+        _ => json!({"type": "object"}),
+    };
+    json!({"content": {"application/json": {"schema": schema}}})
+}
+
+fn responses(operation: &Operation, ty: Option<&ObjectType>) -> Value {
+    let mut all = Object::new();
+    let (status, schema) = success(operation, ty);
+    let content = schema.map(|schema| json!({"application/json": {"schema": schema}}));
+    let mut good = json!({"description": "done"});
+    if let Some(content) = content {
+        good["content"] = content;
+    }
+    all.insert(status.into(), good);
+    for status in errors(operation) {
+        let refusal = json!({"$ref": format!("#/components/responses/{status}")});
+        all.insert(status.into(), refusal);
+    }
+    all.into()
+}
+
+/// Status and schema of the answer.
+fn success(operation: &Operation, ty: Option<&ObjectType>) -> (&'static str, Option<Value>) {
+    let object = || ty.map_or_else(|| json!({}), |ty| reference(&ty.name));
+    let list = || {
+        json!({
+            "type": "object", "required": ["count", "results"],
+            "properties": {"count": {"type": "integer"}, "next": {"type": "string"}, "results": {"type": "array", "items": object()}},
+        })
+    };
+    match (operation.method(), operation.path()) {
+        (&Method::DELETE, _) => ("204", None),
+        (&Method::GET, "/api/{type}") => ("200", Some(list())),
+        (&Method::POST, "/api/{type}") => ("201", Some(object())),
+        (_, "/api/{type}/{uuid}") => ("200", Some(object())),
+        (&Method::POST, "/api/ek/jointoken") => ("201", Some(json!({}))),
+        _ => ("200", Some(json!({}))),
+    }
+}
+
+/// Of the refusals, those that an operation may answer with.
+fn errors(operation: &Operation) -> Vec<&'static str> {
+    let mut all = vec!["400"];
+    if operation.permission != Permission::Public || operation.path() == "/login" {
+        all.extend(["401", "429"]);
+    }
+    if operation.permission != Permission::Public {
+        all.extend(["403", "404"]);
+    }
+    if *operation.method() != Method::GET {
+        all.extend(["409", "412", "413", "507"]);
+    }
+    if operation.path() == "/readyz" {
+        all.push("503");
+    }
+    all
+}
+
+/// Answers that say no, by status.
+fn refusals() -> BTreeMap<&'static str, Value> {
+    let refusal = |(status, about): (&'static str, &str)| {
+        let content = json!({"application/json": {"schema": reference("Error")}});
+        (status, json!({"description": about, "content": content}))
+    };
+    [
+        (
+            "400",
+            "the request is wrong; the text names the field and what to do",
+        ),
+        ("401", "nobody, or a write without its CSRF token"),
+        ("403", "the caller may not, or the tenant does not exist"),
+        ("404", "there is no such object"),
+        (
+            "409",
+            "in conflict with another object, or referred to by one",
+        ),
+        ("412", "the object was changed since it was read"),
+        ("413", "the body is too long"),
+        ("429", "too many failed logins, or too many calls"),
+        ("503", "the store does not answer"),
+        ("507", "the disk is full; nothing was changed"),
+    ]
+    .map(refusal)
+    .into()
+}
+
+fn reference(name: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{name}")})
+}
+
+/// Every type of the schema, and the answer that says no.
+fn schemas() -> BTreeMap<&'static str, Value> {
+    let types = messages().map(|ty| (ty.name.as_str(), schema(ty)));
+    let error = json!({
+        "type": "object", "required": ["error"],
+        "properties": {"error": {"type": "string", "description": "what happened, to what, and what to do"}},
+    });
+    types.chain([("Error", error)]).collect()
+}
+
+/// Fields that are not named are kept as they are.
+fn schema(ty: &ObjectType) -> Value {
+    let properties: Object = ty
+        .fields
+        .iter()
+        .map(|f| (f.name.clone(), property(f)))
+        .collect();
+    let required: Vec<&str> = ty
+        .fields
+        .iter()
+        .filter(|f| f.required)
+        .map(|f| f.name.as_str())
+        .collect();
+    let mut schema = json!({"type": "object", "properties": properties});
+    if !required.is_empty() {
+        schema["required"] = json!(required);
+    }
+    schema
+}
+
+fn property(field: &Field) -> Value {
+    let mut property = match field.list {
+        true => json!({"type": "array", "items": value(field)}),
+        false => value(field),
+    };
+    let mut put = |name: &str, value: Value| property[name] = value;
+    if let Some(max) = field.max_items {
+        put("maxItems", max.into());
+    }
+    if let Some(default) = &field.default {
+        put("default", default.clone());
+    }
+    if field.is_server_owned() {
+        put("readOnly", true.into());
+    }
+    if field.secret == Some(Secret::Hidden) {
+        put("writeOnly", true.into());
+    }
+    if let Some(unit) = &field.unit {
+        put("x-unit", unit.as_str().into());
+    }
+    put("x-class", class(field.class).into());
+    property
+}
+
+/// What the product does with a field (avi-api section 12).
+fn class(class: Class) -> &'static str {
+    match class {
+        Class::Honoured => "honoured",
+        Class::Soon => "validated; acts when its feature comes",
+        Class::ServerOwned => "the server's own",
+        Class::Echo => "kept and returned",
+    }
+}
+
+/// Of the value, or of an item.
+fn value(field: &Field) -> Value {
+    match &field.kind {
+        Kind::Str if field.words.is_empty() => json!({"type": "string"}),
+        Kind::Str => json!({"type": "string", "enum": field.words}),
+        Kind::Int => integer(field),
+        Kind::Num => json!({"type": "number"}),
+        Kind::Bool => json!({"type": "boolean"}),
+        Kind::Ref(target) => {
+            json!({"type": "string", "description": format!("reference to a {target}")})
+        }
+        Kind::Message(name) if message(name).is_some() => reference(name),
+        Kind::Message(_) => json!({"type": "object"}),
+    }
+}
+
+/// With the numbers outside of the range that mean something of their own.
+fn integer(field: &Field) -> Value {
+    let range = match &field.range {
+        None => return json!({"type": "integer"}),
+        Some(Range::Span(low, high)) => json!({"type": "integer", "minimum": low, "maximum": high}),
+        Some(Range::Set(numbers)) => json!({"type": "integer", "enum": numbers}),
+    };
+    match field.special.is_empty() {
+        true => range,
+        false => json!({"anyOf": [range, {"type": "integer", "enum": field.special}]}),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// `EVENKEEL_WRITE=1` writes the file instead.
+    #[test]
+    fn the_checked_in_document_is_what_is_served() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/api/openapi.json");
+        let text = format!("{:#}\n", document());
+        if std::env::var_os("EVENKEEL_WRITE").is_some() {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, &text).unwrap();
+        }
+        let there = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(there == text, "run `make openapi`: the API has changed");
+    }
+
+    #[test]
+    fn every_operation_is_described_under_a_name_of_its_own() {
+        let document = document();
+        let paths = document["paths"].as_object().unwrap();
+        let methods = paths
+            .values()
+            .flat_map(|path| path.as_object().unwrap().values());
+        let mut names: Vec<&str> = methods
+            .map(|m| m["operationId"].as_str().unwrap())
+            .collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+        for operation in routes::OPERATIONS.iter() {
+            let method = operation.method().as_str().to_lowercase();
+            for (path, _) in concrete(operation.path()) {
+                assert!(paths[&path].get(&method).is_some(), "{method} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_reference_has_its_target() {
+        let document = document();
+        let text = document.to_string();
+        let targets = text
+            .split("\"$ref\":\"#")
+            .skip(1)
+            .map(|rest| rest.split('"').next().unwrap());
+        let mut seen = 0;
+        for target in targets {
+            assert!(document.pointer(target).is_some(), "{target}");
+            seen += 1;
+        }
+        assert!(seen > 500, "{seen}");
+    }
+}
