@@ -7,6 +7,9 @@ use client::Client;
 use serde::Serialize;
 use serde_json::Value;
 
+/// Objects of a change that the table has; all of them are in JSON.
+const OBJECTS_MAX: usize = 3;
+
 /// Changed fields that a table shows per object; JSON has all of them.
 const FIELDS_MAX: usize = 3;
 /// Characters of a value that a table shows.
@@ -70,7 +73,7 @@ fn objects(change: &Value) -> String {
     if objects.is_empty() {
         return text(change, "/message").into();
     }
-    let each = objects.iter().map(|o| {
+    let each = objects.iter().take(OBJECTS_MAX).map(|o| {
         let [action, object_type, name] = ["/action", "/type", "/name"].map(|p| text(o, p));
         let name = if name.is_empty() {
             text(o, "/uuid")
@@ -79,7 +82,11 @@ fn objects(change: &Value) -> String {
         };
         format!("{action} {object_type} {name}")
     });
-    each.collect::<Vec<_>>().join(", ")
+    let mut shown: Vec<_> = each.collect();
+    if objects.len() > OBJECTS_MAX {
+        shown.push(format!("and {} more", objects.len() - OBJECTS_MAX));
+    }
+    shown.join(", ")
 }
 
 /// The fields of objects that were there before and after.
@@ -225,6 +232,16 @@ mod tests {
                 "update pool p-1: ticket 7"
             ]
         );
+    }
+
+    #[test]
+    fn a_change_of_many_objects_names_some_of_them() {
+        let made = |n: u32| json!({"type": "pool", "name": format!("p{n}"), "action": "create"});
+        let change = |count: u32| json!({"objects": (0..count).map(made).collect::<Vec<_>>()});
+        assert_eq!(objects(&change(1)), "create pool p0");
+        let some = "create pool p0, create pool p1, create pool p2";
+        assert_eq!(objects(&change(3)), some);
+        assert_eq!(objects(&change(60)), format!("{some}, and 57 more"));
     }
 
     #[test]
