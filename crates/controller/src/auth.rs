@@ -54,14 +54,17 @@ pub struct Ticket {
     pub csrf: String,
     /// Name of the user.
     pub user: String,
+    /// uuid of the user: another one may get the name.
+    pub uuid: String,
 }
 
 impl Ticket {
-    fn new(user: &str, id: String, csrf: String) -> Self {
+    fn new(user: &str, uuid: &str, id: String, csrf: String) -> Self {
         Self {
             id,
             csrf,
             user: user.to_owned(),
+            uuid: uuid.to_owned(),
         }
     }
 }
@@ -133,7 +136,8 @@ impl Auth {
     ) -> Result<Ticket, ApiError> {
         self.check(user, password, from).await?;
         tracing::info!(user, %from, "login");
-        Ok(self.open(user))
+        let access = self.known(user)?;
+        Ok(self.open(user, &access.uuid))
     }
 
     /// For a caller who sends his password with each call (avi-api 2.4): a ticket of no session, whose cookies are
@@ -148,7 +152,13 @@ impl Auth {
         from: IpAddr,
     ) -> Result<Ticket, ApiError> {
         self.check(user, password, from).await?;
-        Ok(Ticket::new(user, "None".into(), String::new()))
+        let access = self.known(user)?;
+        Ok(Ticket::new(
+            user,
+            &access.uuid,
+            "None".into(),
+            String::new(),
+        ))
     }
 
     /// Whether it is this user's password; guessing is braked by address.
@@ -174,13 +184,13 @@ impl Auth {
         Err(ApiError::new(StatusCode::UNAUTHORIZED, text))
     }
 
-    fn open(&self, user: &str) -> Ticket {
-        let ticket = Ticket::new(user, random_token(), random_token());
+    fn open(&self, user: &str, uuid: &str) -> Ticket {
+        let ticket = Ticket::new(user, uuid, random_token(), random_token());
         let mut sessions = lock(&self.sessions);
         sessions.retain(|_, s| s.used.elapsed() < IDLE_TIMEOUT);
         make_room(&mut sessions, SESSIONS_MAX, |_| true);
         make_room(&mut sessions, SESSIONS_PER_USER_MAX, |s| {
-            s.ticket.user == user
+            s.ticket.uuid == uuid
         });
         let session = Session {
             ticket: ticket.clone(),
@@ -221,9 +231,9 @@ impl Auth {
         lock(&self.sessions).remove(id);
     }
 
-    /// Ends all sessions of a user, but for one.
-    pub fn end_sessions(&self, user: &str, but: Option<&str>) {
-        let stays = |id: &str, session: &Session| session.ticket.user != user || but == Some(id);
+    /// Ends all sessions of the user with this uuid, but for one.
+    pub fn end_sessions(&self, uuid: &str, but: Option<&str>) {
+        let stays = |id: &str, session: &Session| session.ticket.uuid != uuid || but == Some(id);
         lock(&self.sessions).retain(|id, session| stays(id, session));
     }
 
@@ -238,6 +248,12 @@ impl Auth {
             Some(stored) => matches(&password, &stored),
         })
         .await?
+    }
+
+    /// A user who has just given his password, unless he is gone meanwhile.
+    fn known(&self, user: &str) -> Result<Access, ApiError> {
+        let access = Access::of(&self.objects.snapshot(), user);
+        access.ok_or_else(|| ApiError::new(StatusCode::UNAUTHORIZED, "Invalid credentials"))
     }
 
     /// None for a user who may not log in.

@@ -6,7 +6,6 @@ use crate::error::ApiError;
 use crate::objects::{Author, Stored, refs};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
-use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
 
 /// See the module's documentation.
@@ -94,8 +93,7 @@ impl Context {
 
     /// True when the object is of the tenant that the caller looks at.
     pub(super) fn owns(&self, stored: &Stored) -> bool {
-        let tenant = stored.object.get("tenant_ref").and_then(Value::as_str);
-        tenant.and_then(|r| r.rsplit('/').next()) == Some(self.author.tenant.as_str())
+        access::tenant_of(stored) == self.author.tenant
     }
 
     /// The last value of a parameter.

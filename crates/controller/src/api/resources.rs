@@ -192,3 +192,22 @@ pub(super) fn shown(
     let value = presenter.show(uuid, &stored);
     Ok((status, axum::Json(value)).into_response())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bootstrap::access::roles;
+
+    #[test]
+    fn who_administers_the_system_has_the_right_to_every_type() {
+        let (_, admin) = roles().remove(0);
+        assert_eq!(admin["name"], "System-Admin");
+        let privileges = admin["privileges"].as_array().expect("a list");
+        for path in RESOURCES {
+            let resource = access::resource(path);
+            let writes =
+                |p: &&serde_json::Value| p["resource"] == *resource && p["type"] == "WRITE_ACCESS";
+            assert!(privileges.iter().any(|p| writes(&p)), "{resource}");
+        }
+    }
+}

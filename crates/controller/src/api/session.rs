@@ -92,10 +92,10 @@ pub(super) async fn check(
     parts: &Parts,
 ) -> Result<(Ticket, Access), ApiError> {
     let ticket = check_ticket(app, peer, parts).await?;
-    match Access::of(&app.objects.snapshot(), &ticket.user) {
+    match Access::of_user(&app.objects.snapshot(), &ticket.uuid) {
         Some(access) => Ok((ticket, access)),
         None => {
-            app.auth.end_sessions(&ticket.user, None);
+            app.auth.end_sessions(&ticket.uuid, None);
             Err(unauthorized(
                 "the user is gone, or not active; log in as another one",
             ))

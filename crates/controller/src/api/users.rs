@@ -160,7 +160,7 @@ pub(super) async fn change_password(call: &Call<'_>) -> Result<Response, ApiErro
         .objects
         .change(&call.context.author, "change the own password", set)
         .await?;
-    auth.end_sessions(&access.user, session::session_id(call.headers).as_deref());
+    auth.end_sessions(&access.uuid, session::session_id(call.headers).as_deref());
     Ok(StatusCode::OK.into_response())
 }
 
@@ -194,10 +194,7 @@ pub(super) fn who(snapshot: &Snapshot, access: &Access, origin: &str) -> (Value,
 
 /// After a user was changed by somebody else: with a new password or without his rights he logs in anew.
 pub(super) fn changed(call: &Call<'_>, ty: &ObjectType, uuid: &str) {
-    if ty.path == USER
-        && uuid != call.context.access.uuid
-        && let Some(name) = call.app.objects.snapshot().name_of(USER, uuid)
-    {
-        call.app.auth.end_sessions(name, None);
+    if ty.path == USER && uuid != call.context.access.uuid {
+        call.app.auth.end_sessions(uuid, None);
     }
 }

@@ -67,10 +67,10 @@ fn all_sessions_of_a_user_end_but_the_one_that_stays() {
     let auth = with_admin();
     let [one, two] = [(); 2].map(|()| login(&auth, ADMIN, "right", HERE).unwrap());
     let is_there = |ticket: &Ticket| auth.session(&ticket.id).unwrap().is_some();
-    auth.end_sessions("somebody else", None);
-    auth.end_sessions(ADMIN, Some(&one.id));
+    auth.end_sessions("user-2", None);
+    auth.end_sessions(ADMIN_UUID, Some(&one.id));
     assert!(is_there(&one) && !is_there(&two));
-    auth.end_sessions(ADMIN, None);
+    auth.end_sessions(ADMIN_UUID, None);
     assert!(!is_there(&one));
 }
 
@@ -98,9 +98,9 @@ fn a_session_that_calls_without_pause_is_braked_and_goes_on_later() {
 fn a_user_has_so_many_sessions_and_the_oldest_goes() {
     let auth = with_admin();
     let tickets: Vec<Ticket> = (0..=SESSIONS_PER_USER_MAX)
-        .map(|_| auth.open(ADMIN))
+        .map(|_| auth.open(ADMIN, ADMIN_UUID))
         .collect();
-    let other = auth.open("somebody else");
+    let other = auth.open("somebody else", "user-2");
     let is_there = |ticket: &Ticket| auth.session(&ticket.id).unwrap().is_some();
     let left = tickets.iter().filter(|t| is_there(t)).count();
     assert_eq!(

@@ -57,7 +57,7 @@ const ROLES: [(&str, [char; 4]); 6] = [
 ];
 
 /// The roles.
-pub(super) fn roles() -> Vec<(&'static str, Value)> {
+pub fn roles() -> Vec<(&'static str, Value)> {
     let role = |(name, levels): (&str, [char; 4])| {
         let [application, security, fabric, system] = levels;
         let is_security = |ty: &&&str| SECURITY.contains(*ty);

@@ -347,6 +347,21 @@ fn a_role_that_is_taken_away_and_a_user_who_is_gone_count_at_once() {
 }
 
 #[test]
+fn a_session_is_the_users_who_opened_it_and_not_his_namesakes() {
+    let scene = Scene::new();
+    let (path, old) = scene.user("anna", "Application-Operator", Some("t1"));
+    assert_eq!(scene.admin.delete(&path).status, 204);
+    let (path, anna) = scene.user("anna", "System-Admin", None);
+    assert_eq!(old.get("/api/pool").status, 401, "another anna");
+    scene
+        .admin
+        .patch(&path, &json!({"replace": {"name": "berta"}}))
+        .good();
+    scene.user("anna", "System-Admin", None);
+    assert_eq!(anna.get("/api/pool").status, 401, "she logs in as berta");
+}
+
+#[test]
 fn passwords_are_never_read_are_kept_and_are_changed_by_who_knows_them() {
     let scene = Scene::new();
     let (path, anna) = scene.user("anna", "Application-Admin", Some("t1"));
