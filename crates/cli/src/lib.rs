@@ -18,7 +18,7 @@ mod scale;
 pub mod settings;
 pub mod show;
 mod trace;
-mod whole;
+mod transfer;
 
 pub use settings::GlobalArgs;
 
@@ -56,11 +56,11 @@ pub enum Command {
     /// Keep a change that would revert itself otherwise.
     Confirm(history::Confirm),
     /// Save everything that a new controller needs to be this one, secrets and keys included.
-    Backup(whole::Backup),
+    Backup(transfer::Backup),
     /// Write the configuration as one JSON file, secrets masked.
-    Export(whole::Export),
+    Export(transfer::Export),
     /// Bring in a file of `export` as one change.
-    Import(whole::Import),
+    Import(transfer::Import),
     /// Tokens by which engines join.
     #[command(subcommand)]
     Jointoken(jointoken::Command),
@@ -94,9 +94,9 @@ fn execute(command: Command, args: &GlobalArgs) -> anyhow::Result<Outcome> {
         Prepared::Delete(args) => delete::run(&client, &args, format)?,
         Prepared::Revert(args) => history::revert(&client, &args, format)?,
         Prepared::Confirm(args) => history::confirm(&client, &args, format)?,
-        Prepared::Backup(args) => whole::backup(&client, &args, format)?,
-        Prepared::Export(args) => whole::export(&client, &args)?,
-        Prepared::Import(file) => whole::import(&client, &file, format)?,
+        Prepared::Backup(args) => transfer::backup(&client, &args, format)?,
+        Prepared::Export(args) => transfer::export(&client, &args)?,
+        Prepared::Import(file) => transfer::import(&client, &file, format)?,
         Prepared::Jointoken(command) => jointoken::run(&client, &command, format)?,
     }
     Ok(Outcome::Ok)
@@ -114,8 +114,8 @@ enum Prepared {
     Delete(delete::Args),
     Revert(history::Revert),
     Confirm(history::Confirm),
-    Backup(whole::Backup),
-    Export(whole::Export),
+    Backup(transfer::Backup),
+    Export(transfer::Export),
     Import(serde_json::Value),
     Jointoken(jointoken::Command),
 }

@@ -19,8 +19,8 @@ mod routes;
 mod session;
 pub mod singleton;
 pub mod tls;
+mod transfer;
 mod users;
-mod whole;
 
 use crate::auth::Auth;
 use crate::error::ApiError;

@@ -3,7 +3,7 @@
 use super::operation::{Audit, Call, Operation, Permission};
 use super::{
     audit, backup, cluster, history, ok, openapi, parse, query, resources, session, singleton,
-    users, whole,
+    transfer, users,
 };
 use crate::error::ApiError;
 use crate::plan::RoutingText;
@@ -149,13 +149,13 @@ fn log_and_whole() -> Vec<Operation> {
             Box::pin(history::confirm(c))
         }),
         post("/api/ek/change", Everything, Audit::Change, |c| {
-            Box::pin(whole::change(c))
+            Box::pin(transfer::change(c))
         }),
         get("/api/ek/export", Everything, |c| {
-            Box::pin(async { Ok(ok(whole::export(c))) })
+            Box::pin(async { Ok(ok(transfer::export(c))) })
         }),
         post("/api/ek/import", Everything, Audit::Change, |c| {
-            Box::pin(whole::import(c))
+            Box::pin(transfer::import(c))
         }),
         // No GET: it gives away the keys of the cluster, and the log shall say to whom.
         post("/api/ek/backup", Everything, Audit::Action, |c| {

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod full;
+mod full_disk;
 mod killed;
 mod torn;
 
