@@ -12,7 +12,7 @@ RUNS ?= 20
 FLOWS ?= 100000
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help demo build test test-clients openapi fuzz fuzz-steering bench-bgp bench-failover bench-steering bench-storm bench-resiliency bench-price soak lint fmt deps down clean
+.PHONY: help demo build test test-clients openapi fuzz fuzz-steering bench-bgp bench-failover bench-steering bench-storm bench-resiliency bench-price bench-controller soak lint fmt deps down clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,11 +78,19 @@ bench-price: ## What steering costs flows that stay (CPU time, 20 pairs) and flo
 	cargo build --release --locked --workspace --bins
 	target/release/evenkeel-bench price
 
+bench-controller: RUNS := $(if $(filter file,$(origin RUNS)),3,$(RUNS))
+bench-controller: ## Writes beside the disk, reads, memory and start of a controller with 64 engine stubs and 5,000 virtual services (RUNS=3)
+	@scripts/install-deps.sh test
+	cargo build --release --locked --workspace --bins
+	target/release/evenkeel-bench controller --runs $(RUNS)
+
 openapi: ## Write docs/api/openapi.json anew, after a change of the API
 	EVENKEEL_WRITE=1 cargo test --release --locked -p evenkeel-controller --lib openapi
 
-soak: ## Kill a process amid its commits 100 times, and the other faults of the store (the full disk needs root)
+soak: ## Kill the store and the whole controller amid their writes 100 times, and the other faults of the store (the full disk needs root)
 	EVENKEEL_KILLS=$${EVENKEEL_KILLS:-100} cargo test --release --locked -p evenkeel-store --test faults -- --nocapture
+	cargo build --release --locked --workspace --bins
+	target/release/evenkeel-bench kills --kills $${EVENKEEL_KILLS:-100}
 
 lint: ## The quick part of it: format, lints, docs, dependencies
 	@scripts/test.sh lint

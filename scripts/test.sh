@@ -59,9 +59,10 @@ stage "fuzz, short" scripts/fuzz.sh 10
 benches() {
     [ "$(id -u)" -eq 0 ] || { echo "not root: the benches need network namespaces: NOT RUN" >&2; [ -z "${CI:-}" ]; return; }
     cargo build --release --locked --workspace --bins || return
-    for bench in bgp failover steering storm resiliency price; do
+    for bench in bgp failover steering storm resiliency price controller; do
         target/release/evenkeel-bench "$bench" --short || return
     done
+    target/release/evenkeel-bench kills
 }
 stage "benches, short" benches
 # Alone on two cores it takes half a minute to get the clients of others, and two to test with them. After eight, it hangs.

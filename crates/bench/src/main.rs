@@ -1,11 +1,12 @@
 //! Measurements behind every number that the project claims: each beside a peer or a bare program, in the same run, interleaved.
 //! Each is a target `bench-…` of the Makefile.
 //!
-//! Everything happens in network namespaces that are removed at the end, also after a failure.
+//! Everything happens in network namespaces that are removed at the end, also after a failure; the controller is measured on loopback.
 
 mod bfd_load;
 mod bgp;
 mod control;
+mod controller;
 mod failover;
 mod fib;
 mod member;
@@ -50,6 +51,10 @@ enum Command {
     Resiliency(resiliency::Args),
     /// What steering costs flows that stay, beside the same traffic without it, and flows that move, beside those that stay.
     Price(price::Args),
+    /// The controller with 64 engine stubs and 5,000 virtual services: writes beside the disk, reads, memory, start.
+    Controller(controller::Args),
+    /// The controller killed amid its writes: what was acknowledged is there, and engines notice no more than a reconnect.
+    Kills(controller::kills::Args),
     /// One speaker in this namespace, driven by lines on standard input.
     #[command(hide = true)]
     Member(member::Args),
@@ -115,6 +120,8 @@ fn main() -> ExitCode {
         Command::Steering(how) => steering::run(how, args.output),
         Command::Resiliency(how) => resiliency::show(how, args.output),
         Command::Price(how) => price::show(how, args.output),
+        Command::Kills(how) => controller::kills::show(&how, args.output),
+        Command::Controller(how) => controller::show(how, args.output),
         Command::Member(args) => member::run(&args),
         Command::Control(args) => control::run(&args),
         Command::BfdEnd(args) => bfd_load::run_end(&args),

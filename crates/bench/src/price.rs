@@ -4,11 +4,9 @@
 mod local;
 mod moved;
 
-use crate::report::{self, Bar, Figures, Judged, verdict};
+use crate::report::{self, Reading};
 use anyhow::Result;
 use cli::output::Format;
-use cli::output::table::{Column, Row};
-use serde::Serialize;
 
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Args {
@@ -44,7 +42,7 @@ pub(crate) fn show(args: Args, output: Format) -> Result<()> {
     report::judge(&rows, args.short)
 }
 
-fn run(args: Args) -> Result<Vec<Priced>> {
+fn run(args: Args) -> Result<Vec<Reading>> {
     let wanted = |part| args.part.is_none_or(|only| only == part);
     let mut rows = Vec::new();
     if wanted(Part::Local) {
@@ -54,50 +52,4 @@ fn run(args: Args) -> Result<Vec<Priced>> {
         rows.extend(moved::run(args)?);
     }
     Ok(rows)
-}
-
-/// One thing measured.
-#[derive(Debug, Serialize)]
-struct Priced {
-    what: String,
-    unit: &'static str,
-    figures: Figures,
-    /// What we demand of ourselves.
-    bar: Bar,
-}
-
-impl Priced {
-    fn new(what: String, unit: &'static str, samples: Vec<f64>, bar: Bar) -> Self {
-        Self {
-            what,
-            unit,
-            figures: Figures::new(samples),
-            bar,
-        }
-    }
-}
-
-impl Judged for Priced {
-    fn name(&self) -> String {
-        self.what.clone()
-    }
-
-    fn bar(&self) -> Bar {
-        self.bar
-    }
-
-    fn holds(&self) -> Option<bool> {
-        self.bar.holds(&self.figures, None)
-    }
-}
-
-impl Row for Priced {
-    const COLUMNS: &'static [Column<Self>] = &[
-        Column::new("WHAT", |r| r.what.clone()),
-        Column::new("UNIT", |r| r.unit.to_owned()),
-        Column::new("MEDIAN / MAX", |r| r.figures.show()),
-        Column::new("N", |r| r.figures.samples.len().to_string()),
-        Column::new("BAR", |r| r.bar.to_string()),
-        Column::new("HOLDS", |r| verdict(r.holds())),
-    ];
 }

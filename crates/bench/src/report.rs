@@ -164,6 +164,57 @@ impl Figures {
     }
 }
 
+/// One thing measured with nothing beside it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Reading {
+    what: String,
+    unit: &'static str,
+    figures: Figures,
+    /// What we demand of ourselves.
+    bar: Bar,
+}
+
+impl Reading {
+    pub(crate) fn new(
+        what: impl Into<String>,
+        unit: &'static str,
+        samples: Vec<f64>,
+        bar: Bar,
+    ) -> Self {
+        Self {
+            what: what.into(),
+            unit,
+            figures: Figures::new(samples),
+            bar,
+        }
+    }
+}
+
+impl Judged for Reading {
+    fn name(&self) -> String {
+        self.what.clone()
+    }
+
+    fn bar(&self) -> Bar {
+        self.bar
+    }
+
+    fn holds(&self) -> Option<bool> {
+        self.bar.holds(&self.figures, None)
+    }
+}
+
+impl Row for Reading {
+    const COLUMNS: &'static [Column<Self>] = &[
+        Column::new("WHAT", |r| r.what.clone()),
+        Column::new("UNIT", |r| r.unit.to_owned()),
+        Column::new("MEDIAN / MAX", |r| r.figures.show()),
+        Column::new("N", |r| r.figures.samples.len().to_string()),
+        Column::new("BAR", |r| r.bar.to_string()),
+        Column::new("HOLDS", |r| verdict(r.holds())),
+    ];
+}
+
 impl Row for Measured {
     const COLUMNS: &'static [Column<Self>] = &[
         Column::new("WHAT", |r| r.what.clone()),
@@ -177,6 +228,17 @@ impl Row for Measured {
         Column::new("BAR", |r| r.bar.to_string()),
         Column::new("HOLDS", |r| verdict(r.holds())),
     ];
+}
+
+/// The smallest sample that so many percent of all do not exceed; NaN of none.
+pub(crate) fn percentile(samples: &[f64], percent: usize) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (sorted.len() * percent).div_ceil(100);
+    sorted
+        .get(rank.saturating_sub(1))
+        .copied()
+        .unwrap_or(f64::NAN)
 }
 
 /// Shows what was measured while more is being measured.
@@ -222,6 +284,15 @@ mod tests {
         let figures = Figures::new(vec![4.0, 1.0, 3.0, 2.0]);
         assert_eq!((figures.median, figures.max), (2.5, 4.0));
         assert_eq!(Figures::new(vec![3.0, 1.0, 2.0]).median, 2.0);
+    }
+
+    #[test]
+    fn a_percentile_is_the_sample_that_so_many_do_not_exceed() {
+        let hundred: Vec<f64> = (1..=100).rev().map(f64::from).collect();
+        assert_eq!(percentile(&hundred, 99), 99.0);
+        assert_eq!(percentile(&hundred, 50), 50.0);
+        assert_eq!(percentile(&[7.0], 99), 7.0);
+        assert!(percentile(&[], 99).is_nan());
     }
 
     #[test]

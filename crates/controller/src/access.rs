@@ -3,7 +3,6 @@
 
 use crate::objects::{Snapshot, Stored};
 use serde::Deserialize;
-use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// uuid of the tenant that always exists, and some of whose objects all tenants see.
@@ -49,7 +48,7 @@ struct Grant {
     levels: BTreeMap<String, Level>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 struct User {
     is_active: bool,
     is_superuser: bool,
@@ -58,7 +57,7 @@ struct User {
     default_tenant_ref: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 struct UserRole {
     #[serde(default)]
     all_tenants: bool,
@@ -66,13 +65,13 @@ struct UserRole {
     tenant_ref: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 struct Role {
     #[serde(default)]
     privileges: Vec<Privilege>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 struct Privilege {
     resource: String,
     #[serde(rename = "type")]
@@ -207,9 +206,7 @@ pub fn resource(path: &str) -> String {
 
 /// uuid of the tenant that an object belongs to; what has none belongs to tenant admin.
 pub fn tenant_of(stored: &Stored) -> &str {
-    let reference = stored.object.get("tenant_ref").and_then(Value::as_str);
-    let uuid = reference.and_then(|r| r.rsplit('/').next());
-    uuid.unwrap_or(ADMIN_TENANT)
+    stored.tenant()
 }
 
 /// True when an object is seen in a tenant: it is his, or tenant admin shares it with all (avi-api section 5).

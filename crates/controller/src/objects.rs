@@ -8,6 +8,7 @@
 mod author;
 pub mod certificate;
 mod cross;
+mod index;
 mod normalise;
 pub mod refs;
 mod revert;
@@ -15,15 +16,15 @@ mod snapshot;
 pub mod transport;
 
 pub use author::{Author, CONFIRM_WITHIN};
-pub use snapshot::{Referrers, Snapshot, Stored, Unreadable};
+pub use snapshot::{Snapshot, Stored, Unreadable};
 
 use crate::error::ApiError;
 use axum::http::StatusCode;
 use model::object::{self, Object};
 use model::schema::ObjectType;
 use serde_json::Value;
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError};
 use store::{Expect, Op, Store};
 use tokio::sync::{Mutex, watch};
 
@@ -35,6 +36,36 @@ pub struct Objects {
     store: Arc<dyn Store>,
     writing: Mutex<()>,
     snapshot: watch::Sender<Arc<Snapshot>>,
+    touched: std::sync::Mutex<Touched>,
+}
+
+/// Objects that were written, by type and uuid.
+#[derive(Debug)]
+pub enum Touched {
+    /// These.
+    These(BTreeSet<(&'static str, String)>),
+    /// So many that nobody kept count.
+    Many,
+}
+
+/// Objects that are remembered as written; beyond it, looking at all of them is no more work.
+const TOUCHED_MAX: usize = 10_000;
+
+impl Touched {
+    fn add(&mut self, keys: impl Iterator<Item = (&'static str, String)>) {
+        if let Self::These(known) = self {
+            known.extend(keys);
+            if known.len() > TOUCHED_MAX {
+                *self = Self::Many;
+            }
+        }
+    }
+}
+
+impl Default for Touched {
+    fn default() -> Self {
+        Self::These(BTreeSet::new())
+    }
 }
 
 /// A change in preparation.
@@ -139,14 +170,11 @@ impl Draft {
                 .iter()
                 .all(|k| other.get(*k) == object.get(*k))
         };
-        let taken = self
-            .snapshot
-            .all(&ty.path)
-            .any(|(other, s)| other != uuid && same(&s.object));
-        if !taken {
+        let name = object.get("name").and_then(Value::as_str).unwrap_or("");
+        let mut named = self.snapshot.named(&ty.path, name);
+        if !named.any(|(other, s)| other != uuid && same(&s.object)) {
             return Ok(());
         }
-        let name = object.get("name").and_then(Value::as_str).unwrap_or("");
         let text = format!(
             "name: {} with name {name:?} exists already; choose another name or change that object",
             ty.name
@@ -271,6 +299,7 @@ impl Objects {
             store,
             writing: Mutex::new(()),
             snapshot: watch::Sender::new(Arc::new(snapshot)),
+            touched: std::sync::Mutex::default(),
         })
     }
 
@@ -334,7 +363,17 @@ impl Objects {
             snapshot.set_revision(path, uuid, revision);
         }
         snapshot.revision = revision;
+        // Under one lock, so that whoever takes one of both has or gets the other.
+        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
         self.snapshot.send_replace(Arc::new(snapshot));
+        touched.add(draft.touched.into_keys());
         Ok(())
+    }
+
+    /// What was written since it was last asked; for one reader, the planner. Take it before the snapshot: what is in
+    /// the one is then in the other.
+    pub fn take_touched(&self) -> Touched {
+        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *touched)
     }
 }

@@ -4,6 +4,7 @@
 //! (compare-and-set) and only then tells the engines. The reconciler runs on every change of objects and engines,
 //! and on a period; it takes no input and may run at any time. [`Backend`] is what the API calls.
 
+mod assignments;
 mod backend;
 mod compile;
 mod explain;
@@ -13,6 +14,7 @@ mod flows;
 mod join;
 mod keys;
 mod leave;
+mod marks;
 mod metrics;
 mod reconcile;
 mod refusal;
@@ -20,6 +22,7 @@ mod routing;
 mod runtime;
 mod situation;
 
+pub use assignments::Assignment;
 pub use backend::Backend;
 pub use join::run as finish_joins;
 pub use leave::ScaleIn;
@@ -29,10 +32,11 @@ pub use routing::RoutingText;
 use crate::engines::Registry;
 use crate::error::ApiError;
 use crate::objects::{Objects, Snapshot};
+use assignments::Assignments;
 use join::Joins;
 use keys::Keys;
+use marks::{Marks, Published};
 use placement::Group;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -43,37 +47,6 @@ use tokio::sync::{Mutex, watch};
 const PREFIX: &str = "/placement/";
 /// An engine whose session has ended is called dead after this time: a restart of the process is shorter.
 const DEAD_AFTER: Duration = Duration::from_secs(10);
-
-/// Where a VIP is placed; the first engine is the primary.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Assignment {
-    /// uuids of the engines, in the order in which they joined.
-    pub engines: Vec<String>,
-    /// These, and those that were scaled in and have connections left.
-    #[serde(default)]
-    pub group: Group,
-    /// The revision that wrote it.
-    #[serde(skip)]
-    revision: u64,
-}
-
-impl Assignment {
-    /// One that was stored before there were groups: its engines get ids in their order.
-    fn complete(&mut self) {
-        for engine in &self.engines {
-            if self.group.member(engine).is_none()
-                && let Err(error) = self.group.join(engine, 0)
-            {
-                tracing::error!(se = engine, %error, "an engine of a stored placement is left out");
-            }
-        }
-    }
-
-    /// Whether the engine has the VIP, be it to serve or to linger.
-    fn is_at(&self, engine: &str) -> bool {
-        self.group.member(engine).is_some()
-    }
-}
 
 /// The last thing that was tried with a VIP's placement, for people.
 #[derive(Debug, Clone)]
@@ -92,7 +65,7 @@ pub struct LastScale {
 
 #[derive(Default)]
 struct Tables {
-    assignments: BTreeMap<String, Assignment>,
+    assignments: Assignments,
     last: BTreeMap<String, LastScale>,
     resets: Resets,
     joins: Joins,
@@ -101,6 +74,7 @@ struct Tables {
     /// Connections that are cut, by VsVip and engine, and since when.
     cuts: BTreeMap<(String, String), Instant>,
     revision: u64,
+    marks: Marks,
 }
 
 /// When an operator last asked for a reset of a peer's sessions, in Unix milliseconds; by engine and peer. An engine
@@ -115,7 +89,7 @@ pub struct Planner {
     /// One decision at a time: each builds on the one before.
     deciding: Mutex<()>,
     /// One at a time hands out desired states, so that none is replaced by one made from older decisions.
-    publishing: std::sync::Mutex<()>,
+    publishing: std::sync::Mutex<Published>,
     /// Tells [`join::run`] that an engine joins.
     joining: watch::Sender<u64>,
     started: SystemTime,
@@ -147,7 +121,7 @@ impl Planner {
             registry,
             tables: RwLock::new(tables),
             deciding: Mutex::new(()),
-            publishing: std::sync::Mutex::new(()),
+            publishing: std::sync::Mutex::default(),
             joining: watch::Sender::new(0),
             started: SystemTime::now(),
         })
@@ -160,6 +134,14 @@ impl Planner {
             .get(vsvip)
             .cloned()
             .unwrap_or_default()
+    }
+
+    /// uuids of the VsVips that the engine serves; without those of which it has connections left only.
+    pub fn served(&self, engine: &str) -> Vec<String> {
+        let tables = self.read();
+        let here = tables.assignments.at(engine);
+        let serves = here.filter(|(_, a)| a.engines.iter().any(|e| e == engine));
+        serves.map(|(vsvip, _)| vsvip.to_owned()).collect()
     }
 
     /// What was last tried with this VIP.
@@ -257,7 +239,8 @@ impl Planner {
         };
         let revision = self.objects.store().commit(vec![op], meta).await?;
         let mut tables = self.write();
-        tables.revision = revision;
+        tables.revision = revision.max(tables.revision);
+        tables.mark_members(vsvip);
         tables.joins.keep(vsvip, &assignment.engines);
         // An engine that is taken back must not lose its new connections.
         tables
@@ -269,19 +252,23 @@ impl Planner {
             assignment.revision = revision;
             tables.assignments.insert(vsvip.to_owned(), assignment);
         }
+        tables.mark_members(vsvip);
         Ok(())
     }
 
-    /// Compiles every engine's desired state and hands out what is new. What cannot be compiled leaves in force what
-    /// the engine has, and the engine's status says so.
+    /// Compiles the desired states that may have changed and hands out what is new. What cannot be compiled leaves in
+    /// force what the engine has, and the engine's status says so.
     pub fn publish(&self) {
-        let _one = self
+        let mut published = self
             .publishing
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let snapshot = self.objects.snapshot();
-        let (decided, revision) = self.decided(&snapshot);
-        for (uuid, _) in snapshot.all("serviceengine") {
+        let (snapshot, marked) = self.take_marks(&mut published);
+        if marked.is_empty() {
+            return;
+        }
+        let (decided, revision) = self.decided(&snapshot, &published);
+        for uuid in &marked {
             match compile::desired_state(&snapshot, &decided, uuid) {
                 Ok(desired) => self.registry.desire(uuid, desired, revision),
                 Err(unreadable) => self.registry.keep(uuid, &unreadable.to_string()),
@@ -292,10 +279,7 @@ impl Planner {
     }
 
     /// Everything that desired states are made from, besides the objects, and the newest revision of it.
-    fn decided(&self, snapshot: &Snapshot) -> (compile::Decided, u64) {
-        let engines = snapshot.all("serviceengine");
-        let dead = engines.filter(|(uuid, _)| self.is_dead(uuid));
-        let dead = dead.map(|(uuid, _)| uuid.to_owned()).collect();
+    fn decided(&self, snapshot: &Snapshot, published: &Published) -> (compile::Decided, u64) {
         let tables = self.read();
         let decided = compile::Decided {
             assignments: tables.assignments.clone(),
@@ -303,7 +287,7 @@ impl Planner {
             holding: tables.joins.holding(),
             keys: tables.keys.clone(),
             cuts: tables.cuts.keys().cloned().collect(),
-            dead,
+            dead: published.dead.clone(),
         };
         (decided, tables.revision.max(snapshot.revision))
     }
@@ -345,7 +329,10 @@ impl Planner {
         let asked = peers
             .iter()
             .map(|peer| ((engine.to_owned(), *peer), at_unix_ms));
-        self.write().resets.extend(asked);
+        let mut tables = self.write();
+        tables.resets.extend(asked);
+        tables.marks.engine(engine);
+        drop(tables);
         self.publish();
     }
 
@@ -356,7 +343,12 @@ impl Planner {
         vsvip: &str,
     ) -> Result<situation::Situation, ApiError> {
         let assignments = self.read().assignments.clone();
-        situation::of(snapshot, &self.registry, &assignments, vsvip)
+        let mut ground = situation::Ground::of(snapshot, &self.registry, &assignments);
+        Ok(situation::Situation {
+            demand: ground.demand(vsvip)?,
+            assigned: self.assignment(vsvip).engines,
+            engines: ground.engines,
+        })
     }
 
     /// Places the VIP on one more engine and tells it at once.

@@ -34,7 +34,10 @@ fn main() -> ExitCode {
         .install_default()
         .ok();
     match args.command {
-        Command::Controller(daemon) => run_daemon(|| controller::run(daemon)),
+        Command::Controller(daemon) => {
+            dataplane::memory::give_back_large_blocks();
+            run_daemon(|| controller::run(daemon))
+        }
         Command::Engine(daemon) => run_daemon(|| engine::run(daemon)),
         Command::Lab(command) => {
             cli::output::set_format(args.global.output);

@@ -343,6 +343,42 @@ pub fn references(ty: &ObjectType, object: &Object) -> Vec<Reference> {
     found
 }
 
+/// Calls `visit` with the target's path name and the reference, for every reference whose target type the registry knows.
+pub fn visit_refs<'a>(
+    ty: &ObjectType,
+    object: &'a Object,
+    visit: &mut impl FnMut(&'static str, &'a str),
+) {
+    // Most fields of a type are not there, so it is those of the object that are gone through.
+    for (name, value) in object {
+        let Some(field) = ty.field(name) else {
+            continue;
+        };
+        match value {
+            Value::Array(items) => items
+                .iter()
+                .for_each(|item| visit_value(field, item, visit)),
+            value => visit_value(field, value, visit),
+        }
+    }
+}
+
+fn visit_value<'a>(field: &Field, value: &'a Value, visit: &mut impl FnMut(&'static str, &'a str)) {
+    match (&field.kind, value) {
+        (Kind::Ref(name), Value::String(text)) => {
+            if let Some(target) = message(name).filter(|t| t.is_resource()) {
+                visit(&target.path, text);
+            }
+        }
+        (Kind::Message(name), Value::Object(inner)) => {
+            if let Some(ty) = message(name) {
+                visit_refs(ty, inner, visit);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Replaces every reference whose target type the registry knows by what `f` makes of it.
 pub fn map_refs(ty: &ObjectType, object: &mut Object, f: &mut impl FnMut(&Reference) -> String) {
     map_refs_at(ty, object, "", f);

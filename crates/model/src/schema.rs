@@ -1,7 +1,7 @@
 //! The registry of object types, parsed once from the field lists in `schema/` (avi-api annex).
 
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
 /// The annex, and the types that the contract names outside it.
@@ -127,12 +127,14 @@ pub struct ObjectType {
     pub path: String,
     /// Fields in the order of the schema.
     pub fields: Vec<Field>,
+    /// Where in `fields` a name is: types have up to a hundred, and every object is looked through by name.
+    by_name: HashMap<String, usize>,
 }
 
 impl ObjectType {
     /// The field of this name, if the schema knows it.
     pub fn field(&self, name: &str) -> Option<&Field> {
-        self.fields.iter().find(|f| f.name == name)
+        self.by_name.get(name).map(|i| &self.fields[*i])
     }
 
     /// True for a resource with a URL of its own, false for a nested structure.
@@ -191,6 +193,10 @@ impl Registry {
             owner.fields.retain(|known| known.name != field.name);
             owner.fields.push(field);
         }
+        for ty in types.values_mut() {
+            let names = ty.fields.iter().enumerate();
+            ty.by_name = names.map(|(i, field)| (field.name.clone(), i)).collect();
+        }
         let by_path = types
             .values()
             .map(|t| (t.path.clone(), t.name.clone()))
@@ -204,6 +210,7 @@ fn new_type(name: &str) -> ObjectType {
         name: name.to_owned(),
         path: name.to_lowercase(),
         fields: Vec::new(),
+        by_name: HashMap::new(),
     }
 }
 

@@ -8,10 +8,10 @@
 //! kernel does for their packets: it happens in the thread that sends, and what does not in the kernel's own threads for
 //! it. So the time is that of this process and of those, whatever else the machine does.
 
-use super::{Args, Priced};
+use super::Args;
 use crate::fib::wait_for;
 use crate::net::{Network, engine_address, within};
-use crate::report::Bar;
+use crate::report::{Bar, Reading};
 use anyhow::{Context, Result, ensure};
 use aya::programs::tc::{SchedClassifier, TcAttachType};
 use dataplane::steering::{Counters, Steering};
@@ -95,7 +95,7 @@ impl Work {
     }
 }
 
-pub(super) fn run(args: Args) -> Result<Vec<Priced>> {
+pub(super) fn run(args: Args) -> Result<Vec<Reading>> {
     let pairs = if args.short { SHORT_PAIRS } else { args.pairs };
     let mut site = Site::build()?;
     let mut rows = Vec::new();
@@ -113,7 +113,7 @@ pub(super) fn run(args: Args) -> Result<Vec<Priced>> {
     Ok(rows)
 }
 
-fn judged(work: Work, [with, without]: [Vec<f64>; 2]) -> Vec<Priced> {
+fn judged(work: Work, [with, without]: [Vec<f64>; 2]) -> Vec<Reading> {
     let mut ratios: Vec<f64> = with.iter().zip(&without).map(|(a, b)| a / b).collect();
     ratios.sort_by(f64::total_cmp);
     let (low, high) = interval(&ratios);
@@ -133,7 +133,7 @@ fn judged(work: Work, [with, without]: [Vec<f64>; 2]) -> Vec<Priced> {
         ),
     ];
     let name = |what| format!("local traffic, {}: {what}", work.word());
-    let row = |(what, unit, samples, bar)| Priced::new(name(what), unit, samples, bar);
+    let row = |(what, unit, samples, bar)| Reading::new(name(what), unit, samples, bar);
     rows.into_iter().map(row).collect()
 }
 

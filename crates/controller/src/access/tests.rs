@@ -1,6 +1,6 @@
 use super::*;
 use crate::objects::{Author, Objects};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use store::Memory;
 

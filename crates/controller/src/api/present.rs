@@ -2,12 +2,10 @@
 //! what was asked for beside it.
 
 use super::{App, Context, singleton};
-use crate::objects::{Referrers, Snapshot, Stored, certificate};
+use crate::objects::{Snapshot, Stored, certificate};
 use model::object::{self, Object};
 use model::schema::ObjectType;
 use serde_json::Value;
-use std::cell::OnceCell;
-use std::collections::BTreeMap;
 
 /// When `#name` is put on URLs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,8 +23,6 @@ pub(super) struct Presenter<'a> {
     snapshot: &'a Snapshot,
     ty: &'a ObjectType,
     names: Names,
-    /// By uuid of the target; computed when the first object asks, for all of them.
-    referrers: OnceCell<BTreeMap<String, Referrers>>,
 }
 
 impl<'a> Presenter<'a> {
@@ -43,7 +39,6 @@ impl<'a> Presenter<'a> {
             snapshot,
             ty,
             names,
-            referrers: OnceCell::new(),
         }
     }
 
@@ -84,11 +79,9 @@ impl<'a> Presenter<'a> {
 
     /// `include_refs`: `vs_refs` of a VsVip, and `TYPE_refs` of any other.
     fn add_referrers(&self, uuid: &str, object: &mut Object) {
-        let all = self.referrers.get_or_init(|| {
-            let sees = |path: &str, uuid: &str, s: &Stored| self.context.sees(path, uuid, s);
-            self.snapshot.referrers_by_target(&self.ty.path, sees)
-        });
-        for (path, referrers) in all.get(uuid).into_iter().flatten() {
+        let sees = |path: &str, uuid: &str, s: &Stored| self.context.sees(path, uuid, s);
+        let all = self.snapshot.referrers_seen(&self.ty.path, uuid, sees);
+        for (path, referrers) in &all {
             let field = match (self.ty.path.as_str(), path.as_str()) {
                 ("vsvip", "virtualservice") => "vs_refs".to_owned(),
                 _ => format!("{path}_refs"),

@@ -29,8 +29,24 @@ const RESERVED: [&str; 13] = [
 const PAGE_SIZE: usize = 25;
 const PAGE_SIZE_MAX: usize = 200;
 
+/// What the caller sees of a type and asks for, in the order that he asks for.
+///
+/// # Errors
+/// 400 for a parameter that makes no sense.
+pub(super) fn find<'a>(
+    snapshot: &'a Snapshot,
+    ty: &ObjectType,
+    context: &Context,
+) -> Result<Vec<(&'a str, &'a Arc<Stored>)>, ApiError> {
+    let filter = Filter::new(snapshot, ty, context)?;
+    let all = snapshot.all(&ty.path);
+    let mut found: Vec<_> = all.filter(|(uuid, s)| filter.matches(uuid, s)).collect();
+    sort(context, ty, &mut found);
+    Ok(found)
+}
+
 /// What a query lets through of one type.
-pub(super) struct Filter<'a> {
+struct Filter<'a> {
     snapshot: &'a Snapshot,
     ty: &'a ObjectType,
     context: &'a Context,
@@ -43,7 +59,7 @@ pub(super) struct Filter<'a> {
 impl<'a> Filter<'a> {
     /// # Errors
     /// 400 for `refers_to` or `referred_by` that is no `TYPE:UUID`.
-    pub(super) fn new(
+    fn new(
         snapshot: &'a Snapshot,
         ty: &'a ObjectType,
         context: &'a Context,
@@ -68,7 +84,7 @@ impl<'a> Filter<'a> {
     }
 
     /// True when the object passes every filter of the query.
-    pub(super) fn matches(&self, uuid: &str, stored: &Stored) -> bool {
+    fn matches(&self, uuid: &str, stored: &Stored) -> bool {
         let here = || Ref::to(&self.ty.path, uuid).0;
         self.context.sees(&self.ty.path, uuid, stored)
             && self.refers_to.iter().all(|r| stored.refers_to(self.ty, r))
@@ -181,7 +197,7 @@ fn searched(stored: &Stored, found: impl Fn(&str) -> bool) -> bool {
 }
 
 /// Sorts by `sort=field` or `sort=-field`; by name when nothing is asked, so that pages are stable.
-pub(super) fn sort(context: &Context, ty: &ObjectType, found: &mut [(&str, &Arc<Stored>)]) {
+fn sort(context: &Context, ty: &ObjectType, found: &mut [(&str, &Arc<Stored>)]) {
     let field = context.get("sort").unwrap_or("name");
     let (name, down) = field
         .strip_prefix('-')
@@ -194,14 +210,16 @@ pub(super) fn sort(context: &Context, ty: &ObjectType, found: &mut [(&str, &Arc<
         name
     };
     let default = known.and_then(|f| f.default.as_ref());
-    // The sort by value is stable: of equal objects, the caller's own come before those that tenant admin shares, also
-    // where it is reversed. Clients look a name up and take the first (avi-api 4.1).
-    found.sort_by_key(|(_, s)| context.owns(s) == down);
-    found.sort_by_cached_key(|(_, s)| match s.object.get(name).or(default) {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Number(number)) => ordered(number.as_f64().unwrap_or_default()),
-        Some(other) => format!("{other}"),
-        None => String::new(),
+    // Of equal objects, the caller's own come before those that tenant admin shares, also where the order is reversed.
+    // Clients look a name up and take the first (avi-api 4.1).
+    found.sort_by_cached_key(|(_, s)| {
+        let value = match s.object.get(name).or(default) {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Number(number)) => ordered(number.as_f64().unwrap_or_default()),
+            Some(other) => format!("{other}"),
+            None => String::new(),
+        };
+        (value, context.owns(s) == down)
     });
     if down {
         found.reverse();

@@ -55,10 +55,7 @@ pub(super) fn known(path: &str) -> Result<&'static ObjectType, ApiError> {
 pub(super) fn list(call: &Call<'_>) -> Result<Response, ApiError> {
     let (ty, context) = (known(call.type_path)?, call.context);
     let snapshot = call.app.objects.snapshot();
-    let filter = query::Filter::new(&snapshot, ty, context)?;
-    let all = snapshot.all(&ty.path);
-    let mut found: Vec<_> = all.filter(|(uuid, s)| filter.matches(uuid, s)).collect();
-    query::sort(context, ty, &mut found);
+    let found = query::find(&snapshot, ty, context)?;
     let presenter = Presenter::new(call.app, context, &snapshot, ty, Names::AsAsked);
     let show = |(uuid, s): (&str, &Arc<Stored>)| presenter.show(uuid, s);
     Ok(ok(query::page(context, &ty.path, found, show)))

@@ -6,11 +6,13 @@ use super::{
     transfer, users,
 };
 use crate::error::ApiError;
+use crate::objects::Stored;
 use crate::plan::RoutingText;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use model::schema::{ObjectType, object_type};
 use serde_json::json;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 /// Every operation.
 pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
@@ -198,8 +200,7 @@ fn observed() -> Vec<Operation> {
             Box::pin(async { inventory_list(c) })
         }),
         get("/api/{type}-inventory/{uuid}", Read, |c| {
-            let backend = &c.app.backend;
-            Box::pin(async { Ok(ok(backend.inventory(c.type_path, c.uuid, c.context)?)) })
+            Box::pin(async { inventory(c) })
         }),
         get(&vs("runtime"), Read, |c| {
             Box::pin(async { Ok(ok(c.app.backend.vs_runtime(c.uuid, c.context)?)) })
@@ -315,13 +316,48 @@ fn exists(call: &Call<'_>, path: &str) -> Result<(), ApiError> {
     snapshot.require(ty, call.uuid).map(drop)
 }
 
+/// Types that have an inventory (avi-api 10.5).
+const INVENTORIES: [&str; 8] = [
+    "virtualservice",
+    "pool",
+    "poolgroup",
+    "serviceengine",
+    "serviceenginegroup",
+    "vsvip",
+    "network",
+    "cloud",
+];
+
+fn inventory_type(call: &Call<'_>) -> Result<&'static ObjectType, ApiError> {
+    let path = call.type_path;
+    let known = INVENTORIES.contains(&path).then(|| object_type(path));
+    let missing = || {
+        let text = format!("there is no /api/{path}-inventory");
+        ApiError::new(StatusCode::NOT_FOUND, text)
+    };
+    known.flatten().ok_or_else(missing)
+}
+
+fn inventory(call: &Call<'_>) -> Result<Response, ApiError> {
+    let ty = inventory_type(call)?;
+    let snapshot = call.app.objects.snapshot();
+    let stored = snapshot.require(ty, call.uuid)?;
+    let backend = &call.app.backend;
+    let item = (call.uuid, &*stored);
+    Ok(ok(backend.inventory(&snapshot, ty, item, call.context)))
+}
+
+/// The filters, the order and the pages of a list; only the page's own items are made.
 fn inventory_list(call: &Call<'_>) -> Result<Response, ApiError> {
-    let items = call
-        .app
-        .backend
-        .inventory_list(call.type_path, call.context)?;
-    let path = format!("{}-inventory", call.type_path);
-    Ok(ok(query::page(call.context, &path, items, |item| item)))
+    let (ty, context) = (inventory_type(call)?, call.context);
+    let snapshot = call.app.objects.snapshot();
+    let found = query::find(&snapshot, ty, context)?;
+    let path = format!("{}-inventory", ty.path);
+    let show = |(uuid, stored): (&str, &Arc<Stored>)| {
+        let backend = &call.app.backend;
+        backend.inventory(&snapshot, ty, (uuid, stored), context)
+    };
+    Ok(ok(query::page(context, &path, found, show)))
 }
 
 fn reset_sessions(call: &Call<'_>) -> Result<Response, ApiError> {

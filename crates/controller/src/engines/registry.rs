@@ -31,7 +31,7 @@ pub struct EngineState {
     /// Its refusal of a newer generation.
     pub nack: Option<Nack>,
     /// What it observes.
-    pub report: Option<Report>,
+    pub report: Option<Arc<Report>>,
     /// The newest desired state made for it.
     pub desired: Option<Arc<DesiredState>>,
     /// Why no newer one could be made.
@@ -164,7 +164,7 @@ impl Registry {
         self.with(se, session, |state| {
             moved = state.interfaces != report.interfaces;
             state.interfaces.clone_from(&report.interfaces);
-            state.report = Some(report);
+            state.report = Some(Arc::new(report));
         });
         if moved {
             self.notify();

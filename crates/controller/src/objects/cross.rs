@@ -2,10 +2,9 @@
 
 use super::{Snapshot, transport};
 use crate::error::ApiError;
-use model::object::{FieldError, Object};
-use model::view::{Pool, Ref, Vip, VirtualService, VsVip};
+use model::object::FieldError;
+use model::view::{Pool, Ref, VirtualService, VsVip};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Checks what a change of this object can break.
@@ -36,18 +35,18 @@ fn check_vip_is_free(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldErro
     let Some(vrf) = &ours.vrf_context_ref else {
         return;
     };
-    let wanted: BTreeSet<IpAddr> = ours.vip.iter().flat_map(Vip::addresses).collect();
-    let same_vrf = snapshot.all("vsvip").filter(|(other, s)| {
-        *other != uuid && s.object.get("vrf_context_ref").and_then(Value::as_str) == Some(&vrf.0)
-    });
-    let mut taken: BTreeMap<IpAddr, &str> = BTreeMap::new();
-    for (_, other) in same_vrf {
-        let addresses = addresses(&other.object).filter(|a| wanted.contains(a));
-        taken.extend(addresses.map(|a| (a, other.name())));
-    }
+    // Another VsVip of the VRF with the address.
+    let taken = |address: IpAddr| {
+        let mut others = snapshot.vsvips_at(address).filter(|other| *other != uuid);
+        others.find_map(|other| {
+            let other = snapshot.get("vsvip", other)?;
+            let theirs = other.object.get("vrf_context_ref").and_then(Value::as_str);
+            (theirs == Some(&vrf.0)).then(|| other.name())
+        })
+    };
     for (i, vip) in ours.vip.iter().enumerate() {
         for address in vip.addresses() {
-            if let Some(other) = taken.get(&address) {
+            if let Some(other) = taken(address) {
                 let field = if address.is_ipv6() {
                     "ip6_address"
                 } else {
@@ -59,16 +58,6 @@ fn check_vip_is_free(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldErro
             }
         }
     }
-}
-
-/// The addresses of a VsVip as stored, without parsing a view of it.
-fn addresses(vsvip: &Object) -> impl Iterator<Item = IpAddr> {
-    let vips = vsvip.get("vip").and_then(Value::as_array);
-    let each = vips.into_iter().flatten().flat_map(|vip| {
-        let names = ["ip_address", "ip6_address"].into_iter();
-        names.filter_map(|name| vip.get(name)?.get("addr")?.as_str())
-    });
-    each.filter_map(|text| text.parse().ok())
 }
 
 fn check_virtual_service(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldError>) {
@@ -188,8 +177,11 @@ fn check_pool_users(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldError
 /// Another protocol, or what engines cannot do, must not come to virtual services by their profile.
 fn check_profile_users(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldError>) {
     let here = Ref::to("networkprofile", uuid);
-    let all: Vec<VirtualService> = snapshot.views("virtualservice");
-    for user in all.iter().filter(|vs| transport::uses(vs, &here)) {
+    let all = snapshot.referring_to("networkprofile", uuid);
+    let services = all.filter(|(path, _)| *path == "virtualservice");
+    let views = services.filter_map(|(path, user)| snapshot.view::<VirtualService>(path, user));
+    for user in views.filter(|vs| transport::uses(vs, &here)) {
+        let user = &user;
         let mut own = Vec::new();
         check_shared_ports(snapshot, user, &mut own);
         transport::check(snapshot, user, &mut own);

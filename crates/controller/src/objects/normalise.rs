@@ -193,8 +193,8 @@ fn fill_references(draft: &Draft, ty: &ObjectType, object: &mut Object, author: 
     let cloud = object.get("cloud_ref").cloned();
     let in_cloud = |path: &str, name: &str| {
         let here = |o: &Object| o.get("cloud_ref") == cloud.as_ref();
-        let mut all = snapshot.all(path);
-        let found = all.find(|(_, s)| s.name() == name && here(&s.object));
+        let mut named = snapshot.named(path, name);
+        let found = named.find(|(_, s)| here(&s.object));
         found.map(|(uuid, _)| Ref::to(path, uuid).0)
     };
     // Of two with the name, the tenant's own, then that of tenant admin.

@@ -89,9 +89,8 @@ fn by_query(snapshot: &Snapshot, tenant: &str, target: &str, query: &str) -> Opt
         };
         snapshot.name_of(path, &uuid) == Some(wanted)
     };
-    let found = snapshot.all(target).filter(|(_, s)| {
-        s.name() == name
-            && (tenant == ADMIN_TENANT || is_seen_in(tenant, target, s))
+    let found = snapshot.named(target, &name).filter(|(_, s)| {
+        (tenant == ADMIN_TENANT || is_seen_in(tenant, target, s))
             && fits(s, "cloud_ref", "cloud", &cloud)
             && fits(s, "tenant_ref", "tenant", &owner)
     });

@@ -1,13 +1,24 @@
-//! All objects at one revision. Cloning is cheap: types share their tables until one of them changes.
+//! All objects at one revision. Cloning is cheap, and so is a change of a clone: tables and indexes are persistent trees
+//! that share all but the path to what changed.
 
+use super::index::{Index, Node};
+use crate::access::ADMIN_TENANT;
 use crate::error::ApiError;
 use model::object::{self, Object};
 use model::schema::{ObjectType, object_type};
 use model::view;
+use rpds::RedBlackTreeMapSync;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::any::Any;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+
+/// What a typed view can be made into: all of them can.
+pub trait View: DeserializeOwned + Clone + Send + Sync + 'static {}
+
+impl<T: DeserializeOwned + Clone + Send + Sync + 'static> View for T {}
 
 /// An object as stored.
 #[derive(Debug, Clone)]
@@ -16,35 +27,71 @@ pub struct Stored {
     pub object: Object,
     /// The revision that wrote it; 0 while in a draft.
     pub revision: u64,
+    // What every list asks of every object is beside it: looking fields up in thousands of objects takes most of the
+    // time of a list.
+    name: Box<str>,
+    tenant: Box<str>,
+    is_system: bool,
+    /// Its typed view, made when it is first asked for.
+    view: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Stored {
+    /// An object that this revision wrote.
+    pub fn new(object: Object, revision: u64) -> Self {
+        let text = |field: &str| object.get(field).and_then(Value::as_str);
+        let tenant = text("tenant_ref").and_then(|r| r.rsplit('/').next());
+        Self {
+            revision,
+            name: text("name").unwrap_or("").into(),
+            tenant: tenant.unwrap_or(ADMIN_TENANT).into(),
+            is_system: object.get("system_default") == Some(&Value::Bool(true)),
+            view: OnceLock::new(),
+            object,
+        }
+    }
+
     /// Its name, or "".
     pub fn name(&self) -> &str {
-        self.object
-            .get("name")
-            .and_then(Value::as_str)
-            .unwrap_or("")
+        &self.name
+    }
+
+    /// uuid of the tenant that it belongs to; what belongs to none is tenant admin's.
+    pub fn tenant(&self) -> &str {
+        &self.tenant
     }
 
     /// Made by the controller itself, and not to be deleted.
     pub fn is_system(&self) -> bool {
-        self.object.get("system_default") == Some(&Value::Bool(true))
+        self.is_system
     }
 
     /// True when a field of this object, of type `ty`, is this canonical reference.
     pub fn refers_to(&self, ty: &ObjectType, canonical: &str) -> bool {
-        // The cheap question first: most objects do not have the text at all.
-        let mentions = self.object.values().any(|v| has_text(v, canonical));
-        let refers = || {
-            let all = object::references(ty, &self.object);
-            all.iter().any(|r| r.value == canonical)
-        };
-        mentions && refers()
+        let mut found = false;
+        object::visit_refs(ty, &self.object, &mut |_, value| {
+            found |= value == canonical
+        });
+        found
     }
 
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         Value::Object(self.object.clone()).to_string().into_bytes()
+    }
+
+    fn view<T: View>(&self, ty: &ObjectType) -> Result<T, Unreadable> {
+        if let Some(known) = self.view.get().and_then(|v| v.downcast_ref::<T>()) {
+            return Ok(known.clone());
+        }
+        let full = object::with_defaults(ty, &self.object);
+        let parsed: T = view::parse(&full).map_err(|e| Unreadable {
+            ty: ty.name.clone(),
+            name: self.name().to_owned(),
+            why: e.to_string(),
+        })?;
+        // The first view that is asked for stays.
+        self.view.set(Arc::new(parsed.clone())).ok();
+        Ok(parsed)
     }
 }
 
@@ -60,14 +107,15 @@ pub struct Unreadable {
 /// Canonical references of those that refer to an object, by their type.
 pub type Referrers = BTreeMap<String, Vec<String>>;
 
-type Table = BTreeMap<String, Arc<Stored>>;
+type Table = RedBlackTreeMapSync<Arc<str>, Arc<Stored>>;
 
 /// See the module's documentation.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     /// The store's revision.
     pub revision: u64,
-    tables: BTreeMap<String, Arc<Table>>,
+    tables: BTreeMap<String, Table>,
+    index: Index,
 }
 
 impl Snapshot {
@@ -75,35 +123,49 @@ impl Snapshot {
         Self {
             revision,
             tables: BTreeMap::new(),
+            index: Index::default(),
         }
     }
 
     /// `key` is `TYPE/UUID`.
     pub(super) fn load(&mut self, key: &str, object: Object, revision: u64) {
         if let Some((path, uuid)) = key.split_once('/') {
-            let stored = Stored { object, revision };
-            self.table(path).insert(uuid.to_owned(), Arc::new(stored));
+            self.insert(path, uuid, Stored::new(object, revision));
         }
     }
 
-    fn table(&mut self, path: &str) -> &mut Table {
-        Arc::make_mut(self.tables.entry(path.to_owned()).or_default())
+    pub(super) fn put(&mut self, path: &str, uuid: &str, object: Object) {
+        self.insert(path, uuid, Stored::new(object, 0));
     }
 
-    pub(super) fn put(&mut self, path: &str, uuid: &str, object: Object) {
-        let stored = Stored {
-            object,
-            revision: 0,
-        };
-        self.table(path).insert(uuid.to_owned(), Arc::new(stored));
+    fn insert(&mut self, path: &str, uuid: &str, stored: Stored) {
+        let table = self.tables.entry(path.to_owned()).or_default();
+        let known = table.get_key_value(uuid);
+        let before = known.map(|(_, stored)| stored.clone());
+        let uuid: Arc<str> = known.map_or_else(|| uuid.into(), |(uuid, _)| uuid.clone());
+        // What a newer version has stored is kept, and nothing can refer to it.
+        if let Some(ty) = object_type(path) {
+            let node = Node::new(ty, uuid.clone());
+            let before = before.as_ref().map(|s| &s.object);
+            self.index.change(ty, &node, before, Some(&stored.object));
+        }
+        table.insert_mut(uuid, Arc::new(stored));
     }
 
     pub(super) fn remove(&mut self, path: &str, uuid: &str) {
-        self.table(path).remove(uuid);
+        let Some(table) = self.tables.get_mut(path) else {
+            return;
+        };
+        if let Some((ty, (key, stored))) = object_type(path).zip(table.get_key_value(uuid)) {
+            let node = Node::new(ty, key.clone());
+            self.index.change(ty, &node, Some(&stored.object), None);
+        }
+        table.remove_mut(uuid);
     }
 
     pub(super) fn set_revision(&mut self, path: &str, uuid: &str, revision: u64) {
-        if let Some(stored) = self.table(path).get_mut(uuid) {
+        let stored = self.tables.get_mut(path).and_then(|t| t.get_mut(uuid));
+        if let Some(stored) = stored {
             Arc::make_mut(stored).revision = revision;
         }
     }
@@ -125,12 +187,31 @@ impl Snapshot {
     /// All objects of a type, by uuid.
     pub fn all(&self, path: &str) -> impl Iterator<Item = (&str, &Arc<Stored>)> {
         let table = self.tables.get(path).into_iter();
-        table.flat_map(|t| t.iter().map(|(uuid, s)| (uuid.as_str(), s)))
+        table.flat_map(|t| t.iter().map(|(uuid, s)| (&**uuid, s)))
+    }
+
+    /// All objects of this type and name, by uuid.
+    pub fn named<'a>(
+        &'a self,
+        path: &str,
+        name: &str,
+    ) -> impl Iterator<Item = (&'a str, &'a Arc<Stored>)> + use<'a> {
+        let ty = object_type(path);
+        let uuids = ty.map(|ty| (ty, self.index.named(ty, name)));
+        let each = uuids
+            .into_iter()
+            .flat_map(|(ty, uuids)| uuids.map(move |uuid| (ty, uuid)));
+        each.filter_map(|(ty, uuid)| Some((uuid, self.get(&ty.path, uuid)?)))
     }
 
     /// The first object of this type and name.
-    pub fn by_name(&self, path: &str, name: &str) -> Option<(&str, &Arc<Stored>)> {
-        self.all(path).find(|(_, s)| s.name() == name)
+    pub fn by_name<'a>(&'a self, path: &str, name: &str) -> Option<(&'a str, &'a Arc<Stored>)> {
+        self.named(path, name).next()
+    }
+
+    /// uuids of the VsVips that have this address.
+    pub fn vsvips_at(&self, address: IpAddr) -> impl Iterator<Item = &str> {
+        self.index.vsvips_at(address)
     }
 
     /// The name of an object, for `#name` in references.
@@ -140,7 +221,7 @@ impl Snapshot {
 
     /// A typed view, with defaults; `None` also for an object that does not fit, which is said in the log. Where a
     /// missing object would take something away, use [`Self::try_view`].
-    pub fn view<T: DeserializeOwned>(&self, path: &str, uuid: &str) -> Option<T> {
+    pub fn view<T: View>(&self, path: &str, uuid: &str) -> Option<T> {
         let parsed = self.try_view(path, uuid);
         parsed
             .inspect_err(|error| tracing::error!(path, uuid, %error, "an object is left out"))
@@ -152,36 +233,19 @@ impl Snapshot {
     ///
     /// # Errors
     /// The object does not fit its view: the API would not have taken it, so another version has.
-    pub fn try_view<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        uuid: &str,
-    ) -> Result<Option<T>, Unreadable> {
-        let Some((ty, stored)) = object_type(path).zip(self.get(path, uuid)) else {
-            return Ok(None);
-        };
-        let full = object::with_defaults(ty, &stored.object);
-        let parsed = view::parse(&full);
-        parsed.map(Some).map_err(|e| Unreadable {
-            ty: ty.name.clone(),
-            name: stored.name().to_owned(),
-            why: e.to_string(),
-        })
+    pub fn try_view<T: View>(&self, path: &str, uuid: &str) -> Result<Option<T>, Unreadable> {
+        let found = object_type(path).zip(self.get(path, uuid));
+        found.map(|(ty, stored)| stored.view(ty)).transpose()
     }
 
     /// Typed views of all objects of a type.
-    pub fn views<T: DeserializeOwned>(&self, path: &str) -> Vec<T> {
+    pub fn views<T: View>(&self, path: &str) -> Vec<T> {
         let uuids = self.all(path).map(|(uuid, _)| uuid);
         uuids.filter_map(|uuid| self.view(path, uuid)).collect()
     }
 
-    /// Typed views of the objects of a type whose field refers to an object. Only those are parsed.
-    pub fn views_referring<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        field: &str,
-        target: &view::Ref,
-    ) -> Vec<T> {
+    /// Typed views of the objects of a type whose field refers to an object.
+    pub fn views_referring<T: View>(&self, path: &str, field: &str, target: &view::Ref) -> Vec<T> {
         let uuids = self.referring(path, field, target);
         uuids.filter_map(|uuid| self.view(path, uuid)).collect()
     }
@@ -190,7 +254,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// See [`Self::try_view`].
-    pub fn try_views_referring<T: DeserializeOwned>(
+    pub fn try_views_referring<T: View>(
         &self,
         path: &str,
         field: &str,
@@ -204,61 +268,50 @@ impl Snapshot {
 
     fn referring<'a>(
         &'a self,
-        path: &str,
+        path: &'a str,
         field: &'a str,
         target: &'a view::Ref,
     ) -> impl Iterator<Item = &'a str> {
         let refers = move |s: &Stored| {
             s.object.get(field).and_then(Value::as_str) == Some(target.0.as_str())
         };
-        self.all(path)
-            .filter(move |(_, s)| refers(s))
-            .map(|(uuid, _)| uuid)
+        let all = self.index.referrers(&target.0);
+        let here = all.filter(move |(ty, _)| *ty == path).map(|(_, uuid)| uuid);
+        here.filter(move |uuid| self.get(path, uuid).is_some_and(|s| refers(s)))
+    }
+
+    /// Type and uuid of the objects that refer to this one, in any field.
+    pub fn referring_to<'a>(
+        &'a self,
+        path: &str,
+        uuid: &str,
+    ) -> impl Iterator<Item = (&'static str, &'a str)> + use<'a> {
+        self.index.referrers(&view::Ref::to(path, uuid).0)
     }
 
     /// Who refers to this object, as `Type name`.
     pub fn referrers(&self, ty: &ObjectType, uuid: &str) -> Vec<String> {
-        let canonical = view::Ref::to(&ty.path, uuid).0;
-        let mut found = Vec::new();
-        for (path, table) in &self.tables {
-            let Some(other) = object_type(path) else {
-                continue;
-            };
-            for (other_uuid, stored) in table.iter() {
-                let itself = *path == ty.path && other_uuid == uuid;
-                if !itself && stored.refers_to(other, &canonical) {
-                    found.push(format!("{} {}", other.name, stored.name()));
-                }
-            }
-        }
-        found
+        let all = self.referring_to(&ty.path, uuid);
+        let others = all.filter(|(path, other)| (*path, *other) != (ty.path.as_str(), uuid));
+        let say = |(path, uuid): (&str, &str)| {
+            let name = self.name_of(path, uuid)?;
+            Some(format!("{} {name}", object_type(path)?.name))
+        };
+        others.filter_map(say).collect()
     }
 
-    /// Who of those that `sees` lets through (type, uuid, object) refers to objects of this type, by their uuid.
-    pub fn referrers_by_target(
+    /// Who of those that `sees` lets through (type, uuid, object) refers to this object.
+    pub fn referrers_seen(
         &self,
-        target: &str,
+        path: &str,
+        uuid: &str,
         sees: impl Fn(&str, &str, &Stored) -> bool,
-    ) -> BTreeMap<String, Referrers> {
-        let mut found: BTreeMap<String, Referrers> = BTreeMap::new();
-        for (path, table) in &self.tables {
-            let Some(ty) = object_type(path) else {
-                continue;
-            };
-            for (uuid, stored) in table.iter().filter(|(uuid, s)| sees(path, uuid, s)) {
-                let here = view::Ref::to(path, uuid).0;
-                let all = object::references(ty, &stored.object);
-                for reference in all.into_iter().filter(|r| r.target == target) {
-                    let to = view::Ref(reference.value).uuid().to_owned();
-                    let list = found
-                        .entry(to)
-                        .or_default()
-                        .entry(path.clone())
-                        .or_default();
-                    if list.last() != Some(&here) {
-                        list.push(here.clone());
-                    }
-                }
+    ) -> Referrers {
+        let mut found = Referrers::new();
+        for (ty, other) in self.referring_to(path, uuid) {
+            if self.get(ty, other).is_some_and(|s| sees(ty, other, s)) {
+                let here = view::Ref::to(ty, other).0;
+                found.entry(ty.to_owned()).or_default().push(here);
             }
         }
         found
@@ -273,14 +326,5 @@ impl Snapshot {
         let next = |last: u64| Some(now.max(last + 1));
         let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         now.max(last.unwrap_or(0) + 1).to_string()
-    }
-}
-
-fn has_text(value: &Value, text: &str) -> bool {
-    match value {
-        Value::String(other) => other == text,
-        Value::Array(items) => items.iter().any(|v| has_text(v, text)),
-        Value::Object(fields) => fields.values().any(|v| has_text(v, text)),
-        _ => false,
     }
 }

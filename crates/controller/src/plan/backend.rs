@@ -5,8 +5,9 @@ use crate::api::Context;
 use crate::engines::ca::Ca;
 use crate::engines::{Registry, join};
 use crate::error::ApiError;
-use crate::objects::{Objects, Snapshot, refs};
+use crate::objects::{Objects, Snapshot, Stored, refs};
 use model::object::Object;
+use model::schema::ObjectType;
 use model::view::{Ref, VirtualService, VsVip};
 use proto::v1::FlowTable;
 use serde_json::{Value, json};
@@ -253,32 +254,15 @@ impl Backend {
         Ok(self.observer(&snapshot).pool_servers(uuid))
     }
 
-    /// `GET /api/TYPE-inventory` (avi-api 10.5): every item.
-    ///
-    /// # Errors
-    /// 404 for a type without an inventory.
-    pub fn inventory_list(&self, kind: &str, context: &Context) -> Result<Vec<Value>, ApiError> {
-        let snapshot = self.objects.snapshot();
-        let wanted = context.get("name");
-        let all = snapshot
-            .all(kind)
-            .filter(|(uuid, s)| context.sees(kind, uuid, s))
-            .filter(|(_, s)| wanted.is_none_or(|n| s.name() == n));
-        let uuids: Vec<&str> = all.map(|(uuid, _)| uuid).collect();
-        let observer = self.observer(&snapshot);
-        uuids
-            .into_iter()
-            .map(|uuid| observer.inventory(kind, uuid, context))
-            .collect()
-    }
-
-    /// `GET /api/TYPE-inventory/UUID`.
-    ///
-    /// # Errors
-    /// 404.
-    pub fn inventory(&self, kind: &str, uuid: &str, context: &Context) -> Result<Value, ApiError> {
-        let snapshot = self.objects.snapshot();
-        self.observer(&snapshot).inventory(kind, uuid, context)
+    /// An item of `GET /api/TYPE-inventory` (avi-api 10.5).
+    pub fn inventory(
+        &self,
+        snapshot: &Snapshot,
+        ty: &ObjectType,
+        (uuid, stored): (&str, &Stored),
+        context: &Context,
+    ) -> Value {
+        self.observer(snapshot).inventory(ty, uuid, stored, context)
     }
 }
 

@@ -3,9 +3,10 @@
 
 mod flow;
 
+use super::assignments::Assignments;
 use super::join::Joining;
 use super::keys::Keys;
-use super::{Assignment, Resets, situation};
+use super::{Resets, situation};
 use crate::objects::{Snapshot, Unreadable, transport};
 use model::view::{
     self, BfdProfile, BgpPeer, BgpProfile, BgpRoutingOptions, IpCommunity, MADE_FOR_VS,
@@ -18,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, Default)]
 pub(super) struct Decided {
     /// By uuid of the VsVip.
-    pub assignments: BTreeMap<String, Assignment>,
+    pub assignments: Assignments,
     /// What operators have asked for.
     pub resets: Resets,
     /// Engines that announce nothing yet.
@@ -44,7 +45,7 @@ pub(super) fn desired_state(
     let Some(engine) = snapshot.try_view::<ServiceEngine>("serviceengine", se_uuid)? else {
         return Ok(v1::DesiredState::default());
     };
-    let here = decided.assignments.iter().filter(|(_, a)| a.is_at(se_uuid));
+    let here = decided.assignments.at(se_uuid);
     let vsvips: Vec<VsVip> = here
         .filter_map(|(uuid, _)| snapshot.try_view("vsvip", uuid).transpose())
         .collect::<Result<_, _>>()?;

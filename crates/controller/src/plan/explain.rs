@@ -233,7 +233,10 @@ impl Observer<'_> {
         };
         let prefix = host_prefix(subject.address);
         let before = self.before_sessions(subject, engine, &state);
-        let sessions = &state.report.as_ref().map_or(&[][..], |r| &r.bgp_sessions);
+        let sessions = &state
+            .report
+            .as_ref()
+            .map_or(&[][..], |r| &r.bgp_sessions[..]);
         let judged = judge(&before, sessions, &prefix, seat.connected);
         let show = |(session, mut path): (Option<&BgpSession>, Path)| {
             put_engine_over(&mut path, &state, session);

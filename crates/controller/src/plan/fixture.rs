@@ -136,6 +136,16 @@ impl Fixture {
         changed.await.expect("changed");
     }
 
+    /// Takes an object away as a client does.
+    pub async fn delete(&self, path: &str, uuid: &str) {
+        let ty = object_type(path).expect("known");
+        let author = author();
+        let deleted = self
+            .objects
+            .change(&author, "test", |draft| draft.delete(ty, uuid));
+        deleted.await.expect("deleted");
+    }
+
     pub fn uuid(&self, path: &str, name: &str) -> String {
         let snapshot = self.snapshot();
         let found = snapshot.by_name(path, name);

@@ -167,7 +167,11 @@ impl Planner {
     pub(super) fn finish_joins(&self, now: Instant) -> Option<Instant> {
         let finished = {
             let mut tables = self.write();
-            tables.joins.finish(now, |se| self.registry.confirmed(se))
+            let finished = tables.joins.finish(now, |se| self.registry.confirmed(se));
+            for Finished { joining, .. } in &finished {
+                tables.marks.engine(&joining.1);
+            }
+            finished
         };
         for Finished { joining, late } in &finished {
             self.log_join(joining, late);

@@ -251,7 +251,8 @@ async fn put(
     let revision = planner.objects.store().commit(vec![op], meta).await?;
     tracing::info!(se_group = group, "{step}");
     let mut tables = planner.write();
-    tables.revision = revision;
+    tables.revision = revision.max(tables.revision);
+    tables.marks.every_engine();
     match keys {
         Some(keys) => tables
             .keys

@@ -3,7 +3,7 @@
 //!
 //! Cut are connections only where an operator says so: a forced scale-in, or an engine that is disabled by force.
 
-use super::{Assignment, Planner, situation};
+use super::{Assignment, Planner, Tables, situation};
 use crate::engines::registry::EngineState;
 use crate::error::ApiError;
 use crate::objects::Snapshot;
@@ -175,7 +175,10 @@ impl Planner {
         self.write_assignment(vsvip, assigned, group, message)
             .await?;
         let cut = (vsvip.to_owned(), engine.to_owned());
-        self.write().cuts.insert(cut, Instant::now());
+        let mut tables = self.write();
+        tables.cuts.insert(cut, Instant::now());
+        // It is no member any more.
+        tables.marks.engine(engine);
         Ok(())
     }
 
@@ -219,12 +222,12 @@ impl Planner {
         now: Instant,
     ) -> Result<(), ApiError> {
         let assignments = self.read().assignments.clone();
-        for (vsvip, assignment) in &assignments {
+        for (vsvip, assignment) in assignments.iter() {
             self.end_disabled(snapshot, vsvip, assignment).await?;
             let lingering = assignment.group.lingering();
             for engine in lingering.map(|(m, _)| m.engine.as_str()) {
                 let seen = self.seen(snapshot, vsvip, engine);
-                let key = (vsvip.clone(), engine.to_owned());
+                let key = (vsvip.to_owned(), engine.to_owned());
                 let over = self.write().empty.look(key, seen, now);
                 if let Some(why) = over {
                     self.finish_leaving(vsvip, engine, why).await?;
@@ -232,7 +235,10 @@ impl Planner {
             }
         }
         let mut tables = self.write();
-        tables.cuts.retain(|_, at| now < *at + CUT_FOR);
+        let Tables { cuts, marks, .. } = &mut *tables;
+        for ((_, engine), _) in cuts.extract_if(.., |_, at| now >= *at + CUT_FOR) {
+            marks.engine(&engine);
+        }
         let lingers = |key: &(String, String)| {
             let assignment = assignments.get(&key.0);
             assignment.is_some_and(|a| a.group.lingering().any(|(m, _)| m.engine == key.1))

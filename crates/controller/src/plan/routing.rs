@@ -24,7 +24,7 @@ pub(super) struct Seen {
     pub uuid: String,
     pub name: String,
     pub vrf: String,
-    pub report: Report,
+    pub report: Arc<Report>,
     /// What it was told last.
     desired: Option<Arc<DesiredState>>,
     /// Why that is not in force.
@@ -510,10 +510,10 @@ mod tests {
             uuid: "serviceengine-1".to_owned(),
             name: "se-1".to_owned(),
             vrf: "global".to_owned(),
-            report: Report {
+            report: Arc::new(Report {
                 bgp_sessions: vec![established, idle],
                 ..Report::default()
-            },
+            }),
             desired: None,
             refusal: None,
         }
@@ -641,7 +641,8 @@ mod tests {
     #[test]
     fn the_debug_text_has_routes_that_were_sent_and_reasons_of_others() {
         let mut seen = seen();
-        seen.report.bgp_sessions[0].routes[1].reason = "peer_label_mismatch".to_owned();
+        Arc::make_mut(&mut seen.report).bgp_sessions[0].routes[1].reason =
+            "peer_label_mismatch".to_owned();
         let debug = debug(&seen);
         let text = debug["ipv4_route_info"].as_str().unwrap_or_default();
         let ends = |prefix: &str, end: &str| {

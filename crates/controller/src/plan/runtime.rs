@@ -7,11 +7,10 @@ use super::{Assignment, LastScale, Planner, situation};
 use crate::api::Context;
 use crate::engines::Registry;
 use crate::engines::registry::EngineState;
-use crate::error::ApiError;
-use crate::objects::{Snapshot, transport};
+use crate::objects::{Snapshot, Stored, transport};
 use model::object;
 use model::reason::Reason;
-use model::schema::object_type;
+use model::schema::ObjectType;
 use model::view::{Pool, Ref, ServiceEngineGroup, Vip, VirtualService, VsVip};
 use proto::v1::{
     BgpSession, BgpState, OperState, PoolStatus, ServerStatus, UdpStatus, VirtualServiceStatus,
@@ -298,10 +297,12 @@ impl Observer<'_> {
             .all("serviceengine")
             .map(|(se, _)| (se.to_owned(), self.registry.get(se)));
         let connected = engines.filter(|(_, state)| state.connected_since.is_some());
-        let reports = connected.filter_map(|(se, state)| Some((se, state.report?.pools)));
-        reports
-            .filter_map(|(se, pools)| Some((se, pools.into_iter().find(|p| p.uuid == uuid)?)))
-            .collect()
+        let found = connected.filter_map(|(se, state)| {
+            let report = state.report?;
+            let pool = report.pools.iter().find(|p| p.uuid == uuid)?;
+            Some((se, pool.clone()))
+        });
+        found.collect()
     }
 
     /// `pool/UUID/runtime`: a server counts as up when one engine at least reaches it.
@@ -350,25 +351,19 @@ impl Observer<'_> {
     /// An item of an inventory (avi-api 10.5).
     pub(super) fn inventory(
         &self,
-        kind: &str,
+        ty: &ObjectType,
         uuid: &str,
+        stored: &Stored,
         context: &Context,
-    ) -> Result<Value, ApiError> {
+    ) -> Value {
+        let kind = ty.path.as_str();
         let runtime = match kind {
             "virtualservice" => self.virtual_service(uuid),
             "serviceengine" => Some(self.service_engine(uuid)),
             "pool" => self.pool(uuid),
             "vsvip" => Some(self.vsvip(uuid)),
-            "serviceenginegroup" | "network" | "cloud" | "poolgroup" => Some(json!({})),
-            _ => {
-                return Err(ApiError::new(
-                    axum::http::StatusCode::NOT_FOUND,
-                    format!("there is no /api/{kind}-inventory"),
-                ));
-            }
+            _ => Some(json!({})),
         };
-        let ty = object_type(kind).ok_or_else(|| ApiError::not_found(kind))?;
-        let stored = self.snapshot.require(ty, uuid)?;
         let mut config = object::with_defaults(ty, &stored.object);
         object::map_refs(ty, &mut config, &mut |r| {
             self.named(&r.value, r.target, context)
@@ -379,9 +374,7 @@ impl Observer<'_> {
             format!("{}/api/{kind}/{uuid}", context.origin).into(),
         );
         self.extend_config(kind, uuid, context, &mut config);
-        Ok(
-            json!({"uuid": uuid, "config": config, "runtime": runtime, "_last_modified": stored.object.get("_last_modified")}),
-        )
+        json!({"uuid": uuid, "config": config, "runtime": runtime, "_last_modified": stored.object.get("_last_modified")})
     }
 
     fn named(&self, canonical: &str, target: &str, context: &Context) -> String {
@@ -423,28 +416,16 @@ impl Observer<'_> {
                 config.extend(vip.map(|v| ("vip".to_owned(), v)));
             }
             "serviceengine" => {
-                let placed = |v: &VirtualService| {
-                    v.vsvip_ref.as_ref().is_some_and(|r| {
-                        self.planner
-                            .assignment(r.uuid())
-                            .engines
-                            .iter()
-                            .any(|e| e == uuid)
-                    })
-                };
-                let services = self.snapshot.views::<VirtualService>("virtualservice");
-                config.insert(
-                    "virtualservice_refs".into(),
-                    refs(services.into_iter().filter(placed).collect()),
-                );
+                let vips = self.planner.served(uuid).into_iter();
+                let services = vips.flat_map(|vsvip| situation::services_of(self.snapshot, &vsvip));
+                config.insert("virtualservice_refs".into(), refs(services.collect()));
             }
             "pool" => {
                 let here = Ref::to("pool", uuid);
-                let services = self.snapshot.views::<VirtualService>("virtualservice");
-                let users = services
-                    .into_iter()
-                    .filter(|v| v.pool_ref.as_ref() == Some(&here));
-                config.insert("virtualservice_refs".into(), refs(users.collect()));
+                let users = self
+                    .snapshot
+                    .views_referring("virtualservice", "pool_ref", &here);
+                config.insert("virtualservice_refs".into(), refs(users));
             }
             _ => {}
         }

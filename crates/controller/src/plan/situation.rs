@@ -1,6 +1,6 @@
 //! What the planner looks at when it decides about a VIP, gathered from objects, assignments and sessions.
 
-use super::Assignment;
+use super::assignments::Assignments;
 use crate::engines::Registry;
 use crate::error::ApiError;
 use crate::objects::{Snapshot, Unreadable};
@@ -36,38 +36,74 @@ pub(super) fn try_services_of(
     snapshot.try_views_referring("virtualservice", "vsvip_ref", &Ref::to("vsvip", vsvip))
 }
 
-/// Gathers it.
-pub(super) fn of(
-    snapshot: &Snapshot,
-    registry: &Registry,
-    assignments: &BTreeMap<String, Assignment>,
-    vsvip: &str,
-) -> Result<Situation, ApiError> {
-    let view: VsVip = snapshot
-        .view("vsvip", vsvip)
-        .ok_or_else(|| ApiError::not_found("VsVip"))?;
-    let services = services_of(snapshot, vsvip);
-    let demand = demand(snapshot, &view, &services)?;
-    let assigned = assignments
-        .get(vsvip)
-        .map(|a| a.engines.clone())
-        .unwrap_or_default();
-    let engines = snapshot.views::<ServiceEngine>("serviceengine");
-    let engines = engines
-        .iter()
-        .map(|e| engine(snapshot, registry, assignments, e))
-        .collect();
-    Ok(Situation {
-        demand,
-        engines,
-        assigned,
-    })
+/// What decisions about many VIPs have in common. Whoever decides says so with [`Ground::placed`], so that the next
+/// decision knows.
+pub(super) struct Ground<'a> {
+    snapshot: &'a Snapshot,
+    /// Every engine.
+    pub engines: Vec<Engine>,
+    /// Of the BGP peers, by uuid of the VRF context.
+    peer_networks: BTreeMap<String, Vec<IpNet>>,
+}
+
+impl<'a> Ground<'a> {
+    pub(super) fn of(
+        snapshot: &'a Snapshot,
+        registry: &Registry,
+        assignments: &Assignments,
+    ) -> Self {
+        let engines = snapshot.views::<ServiceEngine>("serviceengine");
+        let engines = engines
+            .iter()
+            .map(|e| engine(snapshot, registry, assignments, e));
+        Self {
+            engines: engines.collect(),
+            snapshot,
+            peer_networks: BTreeMap::new(),
+        }
+    }
+
+    /// These engines have a VIP more.
+    pub(super) fn placed(&mut self, engines: &[String]) {
+        for engine in self
+            .engines
+            .iter_mut()
+            .filter(|e| engines.contains(&e.uuid))
+        {
+            engine.placed = engine.placed.saturating_add(1);
+        }
+    }
+
+    /// What the VIP asks for.
+    pub(super) fn demand(&mut self, vsvip: &str) -> Result<Demand, ApiError> {
+        let view: VsVip = self
+            .snapshot
+            .view("vsvip", vsvip)
+            .ok_or_else(|| ApiError::not_found("VsVip"))?;
+        let services = services_of(self.snapshot, vsvip);
+        let vrf = uuid_of(view.vrf_context_ref.as_ref());
+        let announced = services.iter().any(|v| v.enable_rhi);
+        let networks = match announced {
+            true => self.peer_networks(&vrf),
+            false => Vec::new(),
+        };
+        demand(self.snapshot, &view, &services, vrf, networks)
+    }
+
+    fn peer_networks(&mut self, vrf: &str) -> Vec<IpNet> {
+        let known = self.peer_networks.entry(vrf.to_owned());
+        known
+            .or_insert_with(|| peer_networks(self.snapshot, vrf))
+            .clone()
+    }
 }
 
 fn demand(
     snapshot: &Snapshot,
     vsvip: &VsVip,
     services: &[VirtualService],
+    vrf: String,
+    peer_networks: Vec<IpNet>,
 ) -> Result<Demand, ApiError> {
     let first = services.first().ok_or_else(|| {
         ApiError::bad_request(format!(
@@ -80,17 +116,11 @@ fn demand(
         .as_ref()
         .and_then(|r| snapshot.view::<ServiceEngineGroup>("serviceenginegroup", r.uuid()));
     let group = group.ok_or_else(|| ApiError::not_found("ServiceEngineGroup"))?;
-    let vrf = uuid_of(vsvip.vrf_context_ref.as_ref());
-    let announced = services.iter().any(|v| v.enable_rhi);
     Ok(Demand {
         vsvip: vsvip.uuid.clone(),
         se_group: group.uuid,
         cloud: uuid_of(vsvip.cloud_ref.as_ref()),
-        peer_networks: if announced {
-            peer_networks(snapshot, &vrf)
-        } else {
-            Vec::new()
-        },
+        peer_networks,
         vrf,
         min_scaleout: group.min_scaleout_per_vs,
         max_scaleout: group.max_scaleout_per_vs,
@@ -121,15 +151,11 @@ fn peer_networks(snapshot: &Snapshot, vrf: &str) -> Vec<IpNet> {
 fn engine(
     snapshot: &Snapshot,
     registry: &Registry,
-    assignments: &BTreeMap<String, Assignment>,
+    assignments: &Assignments,
     engine: &ServiceEngine,
 ) -> Engine {
     let interfaces = registry.get(&engine.uuid).interfaces;
     let addresses = interfaces.iter().flat_map(|i| &i.addresses);
-    let held = assignments
-        .values()
-        .filter(|a| a.engines.contains(&engine.uuid))
-        .count();
     Engine {
         uuid: engine.uuid.clone(),
         name: engine.name.clone(),
@@ -142,7 +168,7 @@ fn engine(
             .filter_map(|a| a.parse::<IpNet>().ok())
             .map(|n| n.trunc())
             .collect(),
-        placed: u32::try_from(held).unwrap_or(u32::MAX),
+        placed: assignments.placed(&engine.uuid),
     }
 }
 
@@ -160,11 +186,8 @@ pub(super) fn vrf_of(snapshot: &Snapshot, engine: &ServiceEngine) -> String {
     }
     let cloud = engine.cloud_ref.as_ref().map(|r| r.0.as_str());
     // From the objects as stored: one that cannot be read is still the engine's, and says so when it is needed.
-    let here = |object: &Object| {
-        let field = |name: &str| object.get(name).and_then(Value::as_str);
-        field("name") == Some("global") && field("cloud_ref") == cloud
-    };
-    let mut all = snapshot.all("vrfcontext");
-    let global = all.find(|(_, stored)| here(&stored.object));
+    let here = |object: &Object| object.get("cloud_ref").and_then(Value::as_str) == cloud;
+    let mut named = snapshot.named("vrfcontext", "global");
+    let global = named.find(|(_, stored)| here(&stored.object));
     global.map(|(uuid, _)| uuid.to_owned()).unwrap_or_default()
 }

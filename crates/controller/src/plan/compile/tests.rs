@@ -333,9 +333,7 @@ async fn an_object_that_cannot_be_read_leaves_in_force_what_is() {
             status["reason_code_string"], "desired_state_not_made",
             "{status}"
         );
-        super::super::reconcile::place(&fixture.planner, &fixture.snapshot())
-            .await
-            .expect("placed");
+        fixture.round().await;
         assert_eq!(
             fixture.planner.assignment(&fixture.vsvip).engines,
             std::slice::from_ref(&fixture.engine),

@@ -154,7 +154,8 @@ mod tests {
                 }],
                 bfd_sessions: vec![watched],
                 ..Report::default()
-            },
+            }
+            .into(),
             desired: Some(Arc::new(DesiredState {
                 vrf: Some(vrf),
                 ..DesiredState::default()

@@ -1,0 +1,213 @@
+//! Where to look for objects by something that they have: who refers to an object, what has a name, what has an address.
+//! It is kept with every change of a [`super::Snapshot`], and shares what did not change with the snapshot before.
+
+use model::object::{self, Object};
+use model::schema::ObjectType;
+use rpds::RedBlackTreeSetSync;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// An object by type and uuid.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Node {
+    path: &'static str,
+    uuid: Arc<str>,
+}
+
+impl Node {
+    pub(super) fn new(ty: &'static ObjectType, uuid: Arc<str>) -> Self {
+        Self {
+            path: &ty.path,
+            uuid,
+        }
+    }
+
+    /// Not above any node.
+    fn first() -> Self {
+        Self {
+            path: "",
+            uuid: "".into(),
+        }
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Index {
+    /// A canonical reference, and an object that has it.
+    edges: RedBlackTreeSetSync<(Arc<str>, Node)>,
+    /// Type, name, uuid.
+    names: RedBlackTreeSetSync<(&'static str, String, Arc<str>)>,
+    /// An address, and a VsVip that has it.
+    addresses: RedBlackTreeSetSync<(IpAddr, Arc<str>)>,
+}
+
+impl Index {
+    /// An object came (nothing before), was replaced, or went (nothing after).
+    pub(super) fn change(
+        &mut self,
+        ty: &'static ObjectType,
+        node: &Node,
+        before: Option<&Object>,
+        after: Option<&Object>,
+    ) {
+        let refs = |object| references(ty, object);
+        let (old, new) = (before.map(refs), after.map(refs));
+        difference(old, new, |reference, comes| {
+            set(&mut self.edges, (reference.into(), node.clone()), comes);
+        });
+        let (old, new) = (before.map(name), after.map(name));
+        difference(old, new, |name, comes| {
+            let entry = (node.path, name.to_owned(), node.uuid.clone());
+            set(&mut self.names, entry, comes);
+        });
+        if ty.path == "vsvip" {
+            let (old, new) = (before.map(addresses), after.map(addresses));
+            difference(old, new, |address, comes| {
+                set(&mut self.addresses, (address, node.uuid.clone()), comes);
+            });
+        }
+    }
+
+    /// Type and uuid of the objects that have this canonical reference.
+    pub(super) fn referrers<'a>(
+        &'a self,
+        canonical: &str,
+    ) -> impl Iterator<Item = (&'static str, &'a str)> + use<'a> {
+        let target: Arc<str> = canonical.into();
+        let from = (target.clone(), Node::first());
+        let all = self.edges.range(from..);
+        all.take_while(move |(to, _)| *to == target)
+            .map(|(_, node)| (node.path, &*node.uuid))
+    }
+
+    /// uuids of the objects of this type and name.
+    pub(super) fn named<'a>(
+        &'a self,
+        ty: &'static ObjectType,
+        name: &str,
+    ) -> impl Iterator<Item = &'a str> + use<'a> {
+        let path = ty.path.as_str();
+        let name = name.to_owned();
+        let from = (path, name.clone(), Arc::from(""));
+        let all = self.names.range(from..);
+        all.take_while(move |(p, n, _)| *p == path && *n == name)
+            .map(|(_, _, uuid)| &**uuid)
+    }
+
+    /// uuids of the VsVips that have this address.
+    pub(super) fn vsvips_at(&self, address: IpAddr) -> impl Iterator<Item = &str> {
+        let all = self.addresses.range((address, Arc::from(""))..);
+        all.take_while(move |(at, _)| *at == address)
+            .map(|(_, uuid)| &**uuid)
+    }
+}
+
+fn set<T: Ord>(index: &mut RedBlackTreeSetSync<T>, entry: T, comes: bool) {
+    if comes {
+        index.insert_mut(entry);
+    } else {
+        index.remove_mut(&entry);
+    }
+}
+
+/// Calls `change` for what is in one of the two only; `true` for what is new.
+fn difference<T: Ord + Copy>(
+    before: Option<BTreeSet<T>>,
+    after: Option<BTreeSet<T>>,
+    mut change: impl FnMut(T, bool),
+) {
+    let (before, after) = (before.unwrap_or_default(), after.unwrap_or_default());
+    before
+        .difference(&after)
+        .for_each(|gone| change(*gone, false));
+    after.difference(&before).for_each(|new| change(*new, true));
+}
+
+fn references<'a>(ty: &ObjectType, object: &'a Object) -> BTreeSet<&'a str> {
+    let mut found = BTreeSet::new();
+    object::visit_refs(ty, object, &mut |_, value| {
+        found.insert(value);
+    });
+    found
+}
+
+fn name(object: &Object) -> BTreeSet<&str> {
+    let name = object.get("name").and_then(Value::as_str);
+    name.into_iter().collect()
+}
+
+/// The addresses of a VsVip as stored.
+fn addresses(vsvip: &Object) -> BTreeSet<IpAddr> {
+    let vips = vsvip.get("vip").and_then(Value::as_array);
+    let each = vips.into_iter().flatten().flat_map(|vip| {
+        let names = ["ip_address", "ip6_address"].into_iter();
+        names.filter_map(|name| vip.get(name)?.get("addr")?.as_str())
+    });
+    each.filter_map(|text| text.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::schema::object_type;
+    use serde_json::json;
+
+    fn object(value: Value) -> Object {
+        value.as_object().cloned().expect("an object")
+    }
+
+    #[test]
+    fn what_an_object_has_is_found_until_it_changes_or_goes() {
+        let ty = object_type("virtualservice").expect("in the schema");
+        let node = Node::new(ty, "vs-1".into());
+        let first =
+            object(json!({"name": "a", "pool_ref": "/api/pool/p", "vsvip_ref": "/api/vsvip/v"}));
+        let second =
+            object(json!({"name": "b", "pool_ref": "/api/pool/q", "vsvip_ref": "/api/vsvip/v"}));
+        let mut index = Index::default();
+        index.change(ty, &node, None, Some(&first));
+        let before = index.clone();
+        index.change(ty, &node, Some(&first), Some(&second));
+        let users = |index: &Index, to: &str| {
+            index
+                .referrers(to)
+                .map(|(_, u)| u.to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(users(&index, "/api/pool/p"), Vec::<String>::new());
+        assert_eq!(users(&index, "/api/pool/q"), ["vs-1"]);
+        assert_eq!(users(&index, "/api/vsvip/v"), ["vs-1"]);
+        assert_eq!(
+            users(&before, "/api/pool/p"),
+            ["vs-1"],
+            "the one before stays as it was"
+        );
+        assert_eq!(index.named(ty, "b").collect::<Vec<_>>(), ["vs-1"]);
+        assert_eq!(index.named(ty, "a").count(), 0);
+        index.change(ty, &node, Some(&second), None);
+        assert!(index.edges.is_empty() && index.names.is_empty());
+    }
+
+    #[test]
+    fn an_address_is_found_at_every_vsvip_that_has_it() {
+        let ty = object_type("vsvip").expect("in the schema");
+        let vsvip = object(json!({"name": "v", "vip": [
+            {"ip_address": {"addr": "10.0.0.1", "type": "V4"}, "ip6_address": {"addr": "2001:db8::1", "type": "V6"}},
+        ]}));
+        let mut index = Index::default();
+        for uuid in ["v-1", "v-2"] {
+            index.change(ty, &Node::new(ty, uuid.into()), None, Some(&vsvip));
+        }
+        let at = |text: &str| {
+            index
+                .vsvips_at(text.parse().expect("an address"))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(at("10.0.0.1"), ["v-1", "v-2"]);
+        assert_eq!(at("2001:db8::1"), ["v-1", "v-2"]);
+        assert_eq!(at("10.0.0.2"), Vec::<&str>::new());
+    }
+}

@@ -1,0 +1,156 @@
+//! Which VIP is placed where, by VIP and by engine. Cloning is cheap: what did not change is shared.
+
+use placement::Group;
+use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Where a VIP is placed; the first engine is the primary.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// uuids of the engines, in the order in which they joined.
+    pub engines: Vec<String>,
+    /// These, and those that were scaled in and have connections left.
+    #[serde(default)]
+    pub group: Group,
+    /// The revision that wrote it.
+    #[serde(skip)]
+    pub(super) revision: u64,
+}
+
+impl Assignment {
+    /// One that was stored before there were groups: its engines get ids in their order.
+    pub(super) fn complete(&mut self) {
+        for engine in &self.engines {
+            if self.group.member(engine).is_none()
+                && let Err(error) = self.group.join(engine, 0)
+            {
+                tracing::error!(se = engine, %error, "an engine of a stored placement is left out");
+            }
+        }
+    }
+
+    /// Whether the engine has the VIP, be it to serve or to linger.
+    pub(super) fn is_at(&self, engine: &str) -> bool {
+        self.group.member(engine).is_some()
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Assignments {
+    /// By uuid of the VsVip.
+    all: RedBlackTreeMapSync<String, Assignment>,
+    /// Engine and VsVip, for every member of every group.
+    held: RedBlackTreeSetSync<(String, String)>,
+    /// How many VIPs an engine serves.
+    placed: BTreeMap<String, u32>,
+}
+
+impl Assignments {
+    pub(super) fn get(&self, vsvip: &str) -> Option<&Assignment> {
+        self.all.get(vsvip)
+    }
+
+    /// By uuid of the VsVip, in its order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Assignment)> {
+        self.all.iter().map(|(vsvip, a)| (vsvip.as_str(), a))
+    }
+
+    /// What the engine has, be it to serve or to linger, by uuid of the VsVip.
+    pub(super) fn at<'a>(
+        &'a self,
+        engine: &str,
+    ) -> impl Iterator<Item = (&'a str, &'a Assignment)> + use<'a> {
+        let engine = engine.to_owned();
+        let held = self.held.range((engine.clone(), String::new())..);
+        let here = held.take_while(move |(se, _)| *se == engine);
+        here.filter_map(|(_, vsvip)| Some((vsvip.as_str(), self.get(vsvip)?)))
+    }
+
+    /// How many VIPs the engine serves.
+    pub(super) fn placed(&self, engine: &str) -> u32 {
+        self.placed.get(engine).copied().unwrap_or(0)
+    }
+
+    /// In place of the one that the VIP had.
+    pub(super) fn insert(&mut self, vsvip: String, assignment: Assignment) {
+        self.remove(&vsvip);
+        for member in &assignment.group.members {
+            self.held.insert_mut((member.engine.clone(), vsvip.clone()));
+        }
+        for engine in &assignment.engines {
+            *self.placed.entry(engine.clone()).or_default() += 1;
+        }
+        self.all.insert_mut(vsvip, assignment);
+    }
+
+    pub(super) fn remove(&mut self, vsvip: &str) {
+        let Some(gone) = self.all.get(vsvip).cloned() else {
+            return;
+        };
+        for member in gone.group.members {
+            self.held.remove_mut(&(member.engine, vsvip.to_owned()));
+        }
+        for engine in &gone.engines {
+            let count = self.placed.entry(engine.clone()).or_default();
+            *count = count.saturating_sub(1);
+        }
+        self.placed.retain(|_, count| *count > 0);
+        self.all.remove_mut(vsvip);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on(engines: &[&str]) -> Assignment {
+        let mut assignment = Assignment {
+            engines: engines.iter().map(|e| (*e).to_owned()).collect(),
+            ..Assignment::default()
+        };
+        assignment.complete();
+        assignment
+    }
+
+    fn at(assignments: &Assignments, engine: &str) -> Vec<String> {
+        assignments
+            .at(engine)
+            .map(|(vsvip, _)| vsvip.to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn what_an_engine_has_follows_every_change_and_old_copies_stay() {
+        let mut assignments = Assignments::default();
+        assignments.insert("v-1".into(), on(&["a", "b"]));
+        assignments.insert("v-2".into(), on(&["b"]));
+        assert_eq!(at(&assignments, "b"), ["v-1", "v-2"]);
+        let before = assignments.clone();
+        assignments.insert("v-1".into(), on(&["a"]));
+        assert_eq!(
+            (at(&assignments, "a"), at(&assignments, "b")),
+            (vec!["v-1".into()], vec!["v-2".into()])
+        );
+        assert_eq!((assignments.placed("a"), assignments.placed("b")), (1, 1));
+        assert_eq!(before.placed("b"), 2);
+        assignments.remove("v-2");
+        assert_eq!(
+            (at(&assignments, "b"), assignments.placed("b")),
+            (vec![], 0)
+        );
+        assert_eq!(at(&before, "b"), ["v-1", "v-2"]);
+    }
+
+    #[test]
+    fn an_engine_that_lingers_has_the_vip_and_does_not_serve_it() {
+        let mut lingering = on(&["a", "b"]);
+        lingering.engines.retain(|e| e == "a");
+        lingering.group.linger("b", 1);
+        let mut assignments = Assignments::default();
+        assignments.insert("v-1".into(), lingering);
+        assert_eq!(at(&assignments, "b"), ["v-1"]);
+        assert_eq!(assignments.placed("b"), 0);
+    }
+}

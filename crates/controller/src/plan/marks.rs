@@ -1,0 +1,187 @@
+//! What may have to be told or placed anew, since a change seldom concerns more than the engines of one VIP.
+//!
+//! Marks save work and decide nothing: the reconciler looks at everything on a period too, so that a mark that is missing
+//! delays by a period at most.
+
+use super::Tables;
+use super::assignments::Assignments;
+use crate::objects::{Snapshot, Touched};
+use model::view::Ref;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Engines to be told and VIPs to be placed.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    engines: BTreeSet<String>,
+    every_engine: bool,
+    vips: BTreeSet<String>,
+    every_vip: bool,
+}
+
+/// VIPs to be looked at.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Vips {
+    /// All of them.
+    Every,
+    /// By uuid of the VsVip.
+    These(BTreeSet<String>),
+}
+
+impl Marks {
+    /// This engine is to be told.
+    pub(super) fn engine(&mut self, engine: &str) {
+        self.engines.insert(engine.to_owned());
+    }
+
+    /// Every engine is to be told.
+    pub(super) fn every_engine(&mut self) {
+        self.every_engine = true;
+    }
+
+    fn everything(&mut self) {
+        (self.every_engine, self.every_vip) = (true, true);
+    }
+
+    /// The VIPs, which are no longer marked then.
+    pub(super) fn take_vips(&mut self) -> Vips {
+        let vips = std::mem::take(&mut self.vips);
+        match std::mem::take(&mut self.every_vip) {
+            true => Vips::Every,
+            false => Vips::These(vips),
+        }
+    }
+
+    /// The engines, which are no longer marked then; `None`: every one.
+    fn take_engines(&mut self) -> Option<BTreeSet<String>> {
+        let engines = std::mem::take(&mut self.engines);
+        let every = std::mem::take(&mut self.every_engine);
+        (!every).then_some(engines)
+    }
+
+    /// Marks what the change of these objects concerns.
+    fn change(
+        &mut self,
+        touched: &Touched,
+        before: &Snapshot,
+        now: &Snapshot,
+        assignments: &Assignments,
+    ) {
+        let Touched::These(touched) = touched else {
+            return self.everything();
+        };
+        let mut seen = BTreeSet::new();
+        for (path, uuid) in touched {
+            for snapshot in [before, now] {
+                self.follow(snapshot, path, uuid, &mut seen);
+            }
+        }
+        for vsvip in &self.vips {
+            let members = assignments.get(vsvip).map(|a| &a.group.members);
+            let engines = members.into_iter().flatten().map(|m| m.engine.clone());
+            self.engines.extend(engines);
+        }
+    }
+
+    /// From an object to the VIPs that depend on it.
+    fn follow(
+        &mut self,
+        snapshot: &Snapshot,
+        path: &'static str,
+        uuid: &str,
+        seen: &mut BTreeSet<(&'static str, String)>,
+    ) {
+        match path {
+            "vsvip" => drop(self.vips.insert(uuid.to_owned())),
+            "virtualservice" => self.vips.extend(vsvip_of(snapshot, uuid)),
+            "pool" | "healthmonitor" | "networkprofile" | "applicationprofile" => {
+                for (user, uuid) in snapshot.referring_to(path, uuid) {
+                    if seen.insert((user, uuid.to_owned())) {
+                        self.follow(snapshot, user, uuid, seen);
+                    }
+                }
+            }
+            path if CONCERNS_NOBODY.contains(&path) => {}
+            _ => self.everything(),
+        }
+    }
+}
+
+/// Types of which engines and placement know nothing.
+const CONCERNS_NOBODY: [&str; 8] = [
+    "user",
+    "role",
+    "useraccountprofile",
+    "alertconfig",
+    "actiongroupconfig",
+    "sslkeyandcertificate",
+    "sslprofile",
+    "systemconfiguration",
+];
+
+fn vsvip_of(snapshot: &Snapshot, vs: &str) -> Option<String> {
+    let stored = snapshot.get("virtualservice", vs)?;
+    let reference = stored.object.get("vsvip_ref").and_then(Value::as_str)?;
+    Some(Ref(reference.to_owned()).uuid().to_owned())
+}
+
+/// From what engines were told last.
+#[derive(Default)]
+pub(super) struct Published {
+    /// None before the first time.
+    snapshot: Option<Arc<Snapshot>>,
+    /// uuids of engines that have been without a session for a while.
+    pub(super) dead: BTreeSet<String>,
+}
+
+impl Tables {
+    /// Marks the members of a VIP's group.
+    pub(super) fn mark_members(&mut self, vsvip: &str) {
+        let members = self.assignments.get(vsvip).map(|a| &a.group.members);
+        let engines = members.into_iter().flatten().map(|m| m.engine.clone());
+        self.marks.engines.extend(engines);
+    }
+}
+
+impl super::Planner {
+    /// These engines are to be told, whether or not something has changed.
+    pub(super) fn mark_engines(&self, engines: &[&str]) {
+        let mut tables = self.write();
+        engines
+            .iter()
+            .for_each(|engine| tables.marks.engine(engine));
+    }
+
+    /// The objects as of now, and the engines that are to be told; no longer marked then.
+    pub(super) fn take_marks(&self, published: &mut Published) -> (Arc<Snapshot>, Vec<String>) {
+        // In this order: what is written in between is marked for the next time, and harms nobody now.
+        let touched = self.objects.take_touched();
+        let snapshot = self.objects.snapshot();
+        let before = published.snapshot.replace(snapshot.clone());
+        let engines = snapshot.all("serviceengine").map(|(uuid, _)| uuid);
+        let dead: BTreeSet<String> = engines
+            .filter(|uuid| self.is_dead(uuid))
+            .map(str::to_owned)
+            .collect();
+        let mut tables = self.write();
+        let Tables {
+            marks, assignments, ..
+        } = &mut *tables;
+        match before {
+            Some(before) => marks.change(&touched, &before, &snapshot, assignments),
+            None => marks.everything(),
+        }
+        let marked = marks.take_engines();
+        let marked = marked.filter(|_| dead == published.dead);
+        published.dead = dead;
+        let engines = snapshot.all("serviceengine").map(|(uuid, _)| uuid);
+        let is_marked = |uuid: &&str| marked.as_ref().is_none_or(|m| m.contains(*uuid));
+        let told = engines.filter(is_marked).map(str::to_owned).collect();
+        drop(tables);
+        (snapshot, told)
+    }
+}
+
+#[cfg(test)]
+mod tests;
