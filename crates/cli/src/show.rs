@@ -1,8 +1,10 @@
 //! `show`: what is configured and what is observed, never one in place of the other.
 
+mod alerts;
 mod audit;
 mod bfd;
 mod bgp;
+mod events;
 pub(crate) mod flows;
 mod neighbor;
 mod pool;
@@ -40,6 +42,12 @@ pub enum Show {
     Audit(audit::AuditFilter),
     /// Changes that revert themselves unless they are confirmed.
     Pending,
+    /// What happened: of objects that one may see, oldest first.
+    #[command(visible_alias = "event")]
+    Events(events::EventFilter),
+    /// What is to be looked at, newest first.
+    #[command(visible_alias = "alert")]
+    Alerts(alerts::AlertFilter),
     /// What steering has counted at every engine: packets by verdict, probes and claims, what was tunnelled to whom.
     Steering(EngineFilter),
 }
@@ -122,6 +130,8 @@ pub(crate) fn run(client: &Client, show: &Show, format: Format) -> anyhow::Resul
             );
         }
         Show::Audit(filter) => audit::show(client, filter, format)?,
+        Show::Events(filter) => events::show(client, filter, format)?,
+        Show::Alerts(filter) => alerts::show(client, filter, format)?,
         Show::Pending => print_named(
             "change that waits for confirmation",
             audit::pending(client.list("ek/pending")?, now_unix_ms()),

@@ -197,6 +197,31 @@ impl Client {
         }
     }
 
+    /// GET whose answer is read as it comes, for as long as `lasts`: a stream of events.
+    pub fn get_stream(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        headers: &[(&str, &str)],
+        lasts: Duration,
+    ) -> Result<impl std::io::Read + use<>> {
+        let path = with_query(path, query);
+        let open = || self.send(&Method::GET, &path, None, headers, Some(lasts));
+        let mut response = open()?;
+        if response.status() == 401 {
+            self.login()?;
+            response = open()?;
+        }
+        if response.status().is_success() {
+            self.lock().learn(response.headers());
+            return Ok(response.into_body().into_reader());
+        }
+        match self.read(&Method::GET, &path, response) {
+            Err(error) => Err(error),
+            Ok(_) => unreachable!("a status that is no success is an error"),
+        }
+    }
+
     /// PUT: replaces the object.
     pub fn put(&self, path: &str, body: &Value) -> Result<Value> {
         self.call(&Method::PUT, path, Some(body))
@@ -332,10 +357,10 @@ impl Client {
         }
         request = self.lock().sign(request);
         let sent = match body {
-            None => request
-                .body(())
-                .map_err(ureq::Error::from)
-                .and_then(|r| self.agent.run(r)),
+            None => {
+                let request = request.body(()).map_err(ureq::Error::from);
+                request.and_then(|r| self.run(r, timeout))
+            }
             Some(body) => {
                 let request = request.body(body.to_string()).map_err(ureq::Error::from);
                 request.and_then(|r| self.run(r, timeout))
@@ -346,7 +371,7 @@ impl Client {
 
     fn run(
         &self,
-        request: Request<String>,
+        request: Request<impl ureq::AsSendBody>,
         timeout: Option<Duration>,
     ) -> std::result::Result<Response<ureq::Body>, ureq::Error> {
         let Some(timeout) = timeout else {

@@ -4,10 +4,12 @@
 //! resource is a line in [`resources::RESOURCES`]; anything else is a line in [`routes`], whose constructor demands
 //! the permission and the audit class, so that no operation exists without them.
 
+mod alerts;
 mod audit;
 mod backup;
 mod cluster;
 mod context;
+mod events;
 mod history;
 mod openapi;
 mod operation;
@@ -16,16 +18,21 @@ mod present;
 mod query;
 mod resources;
 mod routes;
+mod series;
 mod session;
 pub mod singleton;
+mod stream;
 pub mod tls;
 mod transfer;
 mod users;
 
+use crate::alerts::Alerts;
 use crate::auth::Auth;
 use crate::error::ApiError;
+use crate::events::{Events, Watchman};
 use crate::objects::{Objects, refs};
 use crate::plan::Backend;
+use crate::series::Series;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
@@ -57,6 +64,14 @@ pub struct App {
     pub backend: Arc<Backend>,
     /// Copies of the store.
     pub backups: Backups,
+    /// What happened.
+    pub events: Arc<Events>,
+    /// What is to be looked at.
+    pub alerts: Arc<Alerts>,
+    /// What engines have counted.
+    pub series: Arc<Series>,
+    /// What is observed now.
+    pub watchman: Arc<Watchman>,
 }
 
 /// The service for one listener.

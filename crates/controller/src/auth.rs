@@ -226,9 +226,16 @@ impl Auth {
         Ok(Some(session.ticket.clone()))
     }
 
-    /// Ends a session.
-    pub fn logout(&self, id: &str) {
-        lock(&self.sessions).remove(id);
+    /// Ends a session; gives it, if there was one.
+    pub fn logout(&self, id: &str) -> Option<Ticket> {
+        lock(&self.sessions).remove(id).map(|s| s.ticket)
+    }
+
+    /// Whether there is a session with this id; to ask is no use of it.
+    pub fn is_open(&self, id: &str) -> bool {
+        let sessions = lock(&self.sessions);
+        let session = sessions.get(id);
+        session.is_some_and(|s| s.used.elapsed() < IDLE_TIMEOUT)
     }
 
     /// Ends all sessions of the user with this uuid, but for one.

@@ -7,7 +7,7 @@ pub mod registry;
 mod service;
 
 pub use registry::Registry;
-pub use service::serve;
+pub use service::{bind, serve};
 
 /// The name in the controller's certificate for engines: the same for every controller, so that an engine can be
 /// given addresses alone.

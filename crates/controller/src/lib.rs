@@ -2,10 +2,11 @@
 //!
 //! Tasks, all owned by [`Controller`], which ends them in this order when it is told to stop: the API's listener
 //! (answers what it has begun), the reconciler (finishes its round), the one that waits for joins, the one that reverts
-//! what nobody confirmed, the one that compacts the log, the engines' listener. Engines go on without
-//! us. A SIGKILL at any moment loses nothing that was acknowledged: the store is durable before an answer leaves.
+//! what nobody confirmed, the one that compacts the log, the engines' listener, the one that writes events down. Engines go
+//! on without us. A SIGKILL at any moment loses nothing that was acknowledged: the store is durable before an answer leaves.
 
 mod access;
+mod alerts;
 mod api;
 mod args;
 mod auth;
@@ -14,20 +15,28 @@ mod compact;
 mod confirm;
 mod engines;
 mod error;
+mod events;
 mod files;
+mod health_score;
 mod objects;
 mod plan;
 mod restore;
+mod series;
+mod witness;
 
 pub use args::{Args, Command};
 
+use alerts::Alerts;
 use anyhow::Context as _;
 use args::Settings;
 use auth::{Auth, Password};
 use engines::Registry;
 use engines::ca::Ca;
+use events::journal::Journal;
+use events::{Events, Watchman};
 use objects::Objects;
 use plan::{Backend, Planner};
+use series::Series;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -77,7 +86,12 @@ pub struct Controller {
     joins: JoinHandle<()>,
     unconfirmed: JoinHandle<()>,
     compaction: JoinHandle<()>,
+    keeper: JoinHandle<()>,
+    events: Arc<Events>,
+    engines_address: SocketAddr,
     stop: CancellationToken,
+    /// For who writes events down: the last to end.
+    all_is_said: CancellationToken,
 }
 
 impl Controller {
@@ -102,19 +116,42 @@ impl Controller {
             planner.clone(),
             ca.clone(),
         );
+        let (journal, before) = Journal::open(&settings.data_dir)?;
+        let (events, series) = (Arc::new(Events::new(before)), Arc::new(Series::default()));
+        let alerts = Arc::new(Alerts::open(objects.clone(), &settings.data_dir)?);
+        let watchman = Watchman::begin(
+            events.clone(),
+            objects.clone(),
+            registry.clone(),
+            planner.clone(),
+            series.clone(),
+        );
         let app = api::App {
             objects: objects.clone(),
             auth,
             backend: Arc::new(backend),
             backups: api::Backups::new(store, &settings.data_dir),
+            events: events.clone(),
+            alerts: alerts.clone(),
+            series,
+            watchman: watchman.clone(),
         };
         let api = serve_api(&settings, app)?;
-        let stop = CancellationToken::new();
+        let engines = engines::bind(settings.listen_engines)?;
+        let engines_address = engines.local_addr()?;
+        let (stop, all_is_said) = (CancellationToken::new(), CancellationToken::new());
+        let keeper = events::keep(
+            events.clone(),
+            journal,
+            watchman,
+            alerts,
+            all_is_said.clone(),
+        );
         let told = stop.clone().cancelled_owned();
         let unconfirmed = confirm::expire(objects.clone(), stop.clone());
         let compaction = compact::run(objects.clone(), stop.clone());
-        let engines = engines::serve(settings.listen_engines, ca, objects, registry, told);
-        tracing::info!(api = %api.address, engines = %settings.listen_engines, "controller started");
+        let engines = engines::serve(engines, ca, objects, registry, told);
+        tracing::info!(api = %api.address, engines = %engines_address, "controller started");
         Ok(Self {
             api,
             engines: tokio::spawn(engines),
@@ -122,13 +159,22 @@ impl Controller {
             joins: tokio::spawn(plan::finish_joins(planner, stop.clone())),
             unconfirmed: tokio::spawn(unconfirmed),
             compaction: tokio::spawn(compaction),
+            keeper: tokio::spawn(keeper),
+            events,
+            engines_address,
             stop,
+            all_is_said,
         })
     }
 
     /// Where the API listens; with port 0 in the settings, the port that the system chose.
     pub fn api_address(&self) -> SocketAddr {
         self.api.address
+    }
+
+    /// Where engines dial; with port 0 in the settings, the port that the system chose.
+    pub fn engines_address(&self) -> SocketAddr {
+        self.engines_address
     }
 
     /// Serves until `stop` is done, then ends every task in order.
@@ -154,10 +200,16 @@ impl Controller {
             joins,
             unconfirmed,
             compaction,
+            keeper,
+            events,
+            engines_address: _,
             stop,
+            all_is_said,
         } = self;
+        events.end_streams();
         api.handle.graceful_shutdown(Some(GRACE));
         join("API", api.task).await;
+        events.close();
         stop.cancel();
         join("reconciler", reconciler).await;
         join("joins", joins).await;
@@ -166,6 +218,8 @@ impl Controller {
         // Engine sessions are open for as long as engines live: their listener cannot be waited for.
         engines.abort();
         join("engines", engines).await;
+        all_is_said.cancel();
+        join("events", keeper).await;
     }
 }
 

@@ -19,6 +19,7 @@ pub use author::{Author, CONFIRM_WITHIN};
 pub use snapshot::{Snapshot, Stored, Unreadable};
 
 use crate::error::ApiError;
+use crate::witness::{Committed, Seat};
 use axum::http::StatusCode;
 use model::object::{self, Object};
 use model::schema::ObjectType;
@@ -37,6 +38,8 @@ pub struct Objects {
     writing: Mutex<()>,
     snapshot: watch::Sender<Arc<Snapshot>>,
     touched: std::sync::Mutex<Touched>,
+    /// Who is told of commits.
+    pub witness: Seat,
 }
 
 /// Objects that were written, by type and uuid.
@@ -300,6 +303,7 @@ impl Objects {
             writing: Mutex::new(()),
             snapshot: watch::Sender::new(Arc::new(snapshot)),
             touched: std::sync::Mutex::default(),
+            witness: Seat::default(),
         })
     }
 
@@ -363,10 +367,21 @@ impl Objects {
             snapshot.set_revision(path, uuid, revision);
         }
         snapshot.revision = revision;
+        let after = Arc::new(snapshot);
         // Under one lock, so that whoever takes one of both has or gets the other.
         let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
-        self.snapshot.send_replace(Arc::new(snapshot));
-        touched.add(draft.touched.into_keys());
+        let before = self.snapshot.send_replace(after.clone());
+        touched.add(draft.touched.keys().cloned());
+        drop(touched);
+        let touched = draft.touched.keys();
+        let commit = Committed {
+            author,
+            revision,
+            before: &before,
+            after: &after,
+            touched: touched.map(|(path, uuid)| (*path, uuid.as_str())).collect(),
+        };
+        self.witness.tell(|w| w.committed(&commit));
         Ok(())
     }
 

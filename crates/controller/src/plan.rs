@@ -32,6 +32,7 @@ pub use routing::RoutingText;
 use crate::engines::Registry;
 use crate::error::ApiError;
 use crate::objects::{Objects, Snapshot};
+use crate::witness::Seat;
 use assignments::Assignments;
 use join::Joins;
 use keys::Keys;
@@ -93,6 +94,8 @@ pub struct Planner {
     /// Tells [`join::run`] that an engine joins.
     joining: watch::Sender<u64>,
     started: SystemTime,
+    /// Who is told of steps of placement.
+    pub witness: Seat,
 }
 
 impl Planner {
@@ -124,6 +127,7 @@ impl Planner {
             publishing: std::sync::Mutex::default(),
             joining: watch::Sender::new(0),
             started: SystemTime::now(),
+            witness: Seat::default(),
         })
     }
 
@@ -175,7 +179,10 @@ impl Planner {
             engine,
             at: SystemTime::now(),
         };
-        self.write().last.insert(vsvip.to_owned(), last);
+        self.write().last.insert(vsvip.to_owned(), last.clone());
+        if success || !known {
+            self.witness.tell(|w| w.scaled(vsvip, &last));
+        }
     }
 
     /// Places the VIP on these engines; those that it is taken off keep their connections.

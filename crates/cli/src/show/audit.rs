@@ -60,7 +60,7 @@ impl Row for AuditRow {
 }
 
 /// RFC 3339 without parts of a second.
-fn seconds(time: &str) -> String {
+pub(super) fn seconds(time: &str) -> String {
     match time.split_once('.') {
         Some((seconds, _)) => format!("{seconds}Z"),
         None => time.into(),

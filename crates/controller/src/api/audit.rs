@@ -126,7 +126,7 @@ fn object(value: &Option<Vec<u8>>) -> Option<Object> {
 }
 
 /// RFC 3339, or microseconds since 1970 as the answers have them.
-fn time_us(name: &str, text: &str) -> Result<u64, ApiError> {
+pub(super) fn time_us(name: &str, text: &str) -> Result<u64, ApiError> {
     if let Ok(number) = text.parse() {
         return Ok(number);
     }

@@ -3,6 +3,7 @@
 use super::App;
 use crate::access::{self, ADMIN_TENANT, Access, Level};
 use crate::error::ApiError;
+use crate::events::View;
 use crate::objects::{Author, Stored, refs};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
@@ -73,6 +74,14 @@ impl Context {
     pub(super) fn reaches(&self, path: &str, uuid: &str, stored: &Stored) -> bool {
         let may_read = || self.may_read(path, stored);
         self.sees(path, uuid, stored) || self.author.tenant == ADMIN_TENANT && may_read()
+    }
+
+    /// Where the caller looks.
+    pub(super) fn view(&self) -> View {
+        View {
+            tenant: self.author.tenant.clone(),
+            every_tenant: self.every_tenant,
+        }
     }
 
     fn may_read(&self, path: &str, stored: &Stored) -> bool {

@@ -159,7 +159,7 @@ fn body(operation: &Operation, ty: Option<&ObjectType>) -> Value {
 fn responses(operation: &Operation, ty: Option<&ObjectType>) -> Value {
     let mut all = Object::new();
     let (status, schema) = success(operation, ty);
-    let content = schema.map(|schema| json!({"application/json": {"schema": schema}}));
+    let content = schema.map(|schema| json!({media_type(operation): {"schema": schema}}));
     let mut good = json!({"description": "done"});
     if let Some(content) = content {
         good["content"] = content;
@@ -170,6 +170,14 @@ fn responses(operation: &Operation, ty: Option<&ObjectType>) -> Value {
         all.insert(status.into(), refusal);
     }
     all.into()
+}
+
+/// Of what answers well.
+fn media_type(operation: &Operation) -> &'static str {
+    match operation.path() {
+        "/api/ek/event" => "text/event-stream",
+        _ => "application/json",
+    }
 }
 
 /// Status and schema of the answer.

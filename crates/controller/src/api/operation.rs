@@ -51,6 +51,8 @@ pub(super) enum Audit {
     Action,
     /// The login says for itself who came and who was refused.
     Session,
+    /// Nothing: its body is a question.
+    Question,
 }
 
 /// One call, taken apart.

@@ -2,12 +2,13 @@
 
 use super::operation::{Audit, Call, Operation, Permission};
 use super::{
-    audit, backup, cluster, history, ok, openapi, parse, query, resources, session, singleton,
-    transfer, users,
+    alerts, audit, backup, cluster, events, history, ok, openapi, parse, query, resources, series,
+    session, singleton, stream, transfer, users,
 };
 use crate::error::ApiError;
 use crate::objects::Stored;
 use crate::plan::RoutingText;
+use crate::series::Kind;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use model::schema::{ObjectType, object_type};
@@ -20,6 +21,8 @@ pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
     all.extend(settings());
     all.extend(log_and_whole());
     all.extend(observed());
+    all.extend(happened());
+    all.extend(counted());
     all.extend(engine_routing());
     all.extend(ACTIONS.iter().flat_map(|(ty, action)| pending(ty, action)));
     all.extend(objects());
@@ -235,6 +238,82 @@ fn observed() -> Vec<Operation> {
             })
         }),
     ]
+}
+
+/// What happened, and what is to be looked at (avi-api section 11). Who has logged in sees what is of objects that he sees.
+fn happened() -> Vec<Operation> {
+    use Permission::{LoggedIn, Read, Write};
+    vec![
+        get("/api/analytics/logs", LoggedIn, |c| {
+            Box::pin(async { events::logs(c) })
+        }),
+        get("/api/ek/event", LoggedIn, |c| {
+            Box::pin(async { stream::events(c) })
+        }),
+        get("/api/alert", Read, |c| Box::pin(async { alerts::list(c) })),
+        get("/api/alert/{uuid}", Read, |c| {
+            Box::pin(async { alerts::read(c) })
+        }),
+        Operation::new(
+            Method::PUT,
+            "/api/alert/{uuid}",
+            Write,
+            Audit::Action,
+            |c| Box::pin(alerts::put(c)),
+        ),
+        Operation::new(
+            Method::DELETE,
+            "/api/alert/{uuid}",
+            Write,
+            Audit::Action,
+            |c| Box::pin(alerts::delete(c)),
+        ),
+    ]
+}
+
+/// Time series (avi-api section 11), of what the caller sees.
+fn counted() -> Vec<Operation> {
+    use Permission::LoggedIn;
+    macro_rules! of {
+        ($path:literal, $kind:ident) => {
+            [
+                get(concat!("/api/analytics/metrics/", $path), LoggedIn, |c| {
+                    Box::pin(async { series::list(c, Kind::$kind) })
+                }),
+                get(
+                    concat!("/api/analytics/metrics/", $path, "/{uuid}"),
+                    LoggedIn,
+                    |c| Box::pin(async { series::one(c, Kind::$kind) }),
+                ),
+            ]
+        };
+    }
+    let score = "/api/analytics/healthscore/virtualservice/{uuid}";
+    let mut all = vec![
+        get("/api/analytics/metrics/controller", LoggedIn, |c| {
+            Box::pin(async { series::one(c, Kind::Controller) })
+        }),
+        get("/api/analytics/metrics/controller/{uuid}", LoggedIn, |c| {
+            Box::pin(async { series::one(c, Kind::Controller) })
+        }),
+        Operation::new(
+            Method::POST,
+            "/api/analytics/metrics/collection",
+            LoggedIn,
+            Audit::Question,
+            |c| Box::pin(async { series::collection(c) }),
+        ),
+        get(score, LoggedIn, |c| {
+            Box::pin(async { series::health_score(c, false) })
+        }),
+        get(&format!("{score}/detail"), LoggedIn, |c| {
+            Box::pin(async { series::health_score(c, true) })
+        }),
+    ];
+    all.extend(of!("virtualservice", VirtualService));
+    all.extend(of!("pool", Pool));
+    all.extend(of!("serviceengine", ServiceEngine));
+    all
 }
 
 /// The texts of the engine's routing (avi-api 10.4).

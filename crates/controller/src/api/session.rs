@@ -5,6 +5,7 @@ use super::{App, cluster, singleton, users};
 use crate::access::Access;
 use crate::auth::{Password, Ticket, same_bytes};
 use crate::error::{ApiError, CSRF_REFUSED};
+use crate::events::sources;
 use crate::objects::refs;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -12,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// The name that the login reply gives to clients; `sessionid` is set beside it for older ones.
 pub(super) const SESSION_COOKIE: &str = "avi-sessionid";
@@ -24,15 +25,27 @@ pub(super) async fn login(call: &Call<'_>) -> Result<Response, ApiError> {
     let (user, password) = credentials(call.headers, &call.body)
         .ok_or_else(|| ApiError::bad_request("send username and password, as a form or as JSON"))?;
     let password = Password::new(password);
-    let auth = &call.app.auth;
-    let ticket = auth.login(&user, password, call.context.peer).await?;
+    let (auth, from) = (&call.app.auth, call.context.peer);
+    let ticket = auth.login(&user, password, from).await;
+    let ticket = ticket.inspect_err(|error| refused(call.app, &user, from, error))?;
     let snapshot = call.app.objects.snapshot();
+    if let Some(event) = sources::login(&snapshot, &ticket.uuid, from) {
+        call.app.events.record(event);
+    }
     let access = Access::of(&snapshot, &user).ok_or_else(|| unauthorized("Invalid credentials"))?;
     let mut response = axum::Json(reply(call, &access)).into_response();
     let headers = response.headers_mut();
     set_cookie(headers, CSRF_COOKIE, &ticket.csrf, 31_449_600, false);
     refresh(&ticket, headers);
     Ok(response)
+}
+
+/// A login that was refused for what was given; not one that never got so far.
+fn refused(app: &App, user: &str, from: IpAddr, error: &ApiError) {
+    if error.status == StatusCode::UNAUTHORIZED {
+        let event = sources::login_refused(&app.objects.snapshot(), user, from, &error.text);
+        app.events.record(event);
+    }
 }
 
 fn credentials(headers: &HeaderMap, body: &[u8]) -> Option<(String, String)> {
@@ -76,8 +89,11 @@ fn reply(call: &Call<'_>, access: &Access) -> Value {
 
 /// `POST /logout`.
 pub(super) fn logout(call: &Call<'_>) -> Response {
-    if let Some(id) = session_id(call.headers) {
-        call.app.auth.logout(&id);
+    let ended = session_id(call.headers).and_then(|id| call.app.auth.logout(&id));
+    let snapshot = call.app.objects.snapshot();
+    let event = ended.and_then(|t| sources::logout(&snapshot, &t.uuid, call.context.peer));
+    if let Some(event) = event {
+        call.app.events.record(event);
     }
     axum::Json(json!({})).into_response()
 }
@@ -108,7 +124,8 @@ async fn check_ticket(app: &App, peer: SocketAddr, parts: &Parts) -> Result<Tick
     if let Some((user, password)) = basic
         && singleton::allows_basic(&app.objects.snapshot())
     {
-        return app.auth.once(&user, password, peer.ip()).await;
+        let ticket = app.auth.once(&user, password, peer.ip()).await;
+        return ticket.inspect_err(|error| refused(app, &user, peer.ip(), error));
     }
     let id = session_id(&parts.headers).ok_or_else(|| {
         unauthorized("Authentication credentials were not provided; POST /login first")

@@ -41,7 +41,7 @@ fn check_uuid(call: &Call<'_>, (path, uuid): Singleton) -> Result<(), ApiError> 
 }
 
 /// The type of this path, if there is one object of it.
-pub(super) fn known(path: &str) -> Option<&'static ObjectType> {
+pub(crate) fn known(path: &str) -> Option<&'static ObjectType> {
     ALL.iter().any(|(p, _)| *p == path).then(|| ty(path))
 }
 

@@ -1,6 +1,7 @@
 //! What is known of each engine now: its session, what it acknowledged, what it reports.
 
 use super::questions::{Pending, Questions};
+use crate::witness::Seat;
 use proto::v1::{
     ControllerMessage, DesiredState, FlowAnswer, FlowQuery, Hello, Interface, Nack, Report,
     controller_message::Body,
@@ -51,6 +52,8 @@ pub struct Registry {
     changed: watch::Sender<u64>,
     answers: watch::Sender<u64>,
     questions: Questions,
+    /// Who is told of sessions and reports.
+    pub witness: Seat,
 }
 
 impl Default for Registry {
@@ -61,6 +64,7 @@ impl Default for Registry {
             changed: watch::Sender::new(0),
             answers: watch::Sender::new(0),
             questions: Questions::default(),
+            witness: Seat::default(),
         }
     }
 }
@@ -111,6 +115,7 @@ impl Registry {
         }
         drop(slots);
         self.notify();
+        self.witness.tell(|w| w.engine_came(se));
         session
     }
 
@@ -126,6 +131,7 @@ impl Registry {
         drop(slots);
         tracing::warn!(se, why, "engine session ended");
         self.notify();
+        self.witness.tell(|w| w.engine_went(se, why));
         self.answers.send_modify(|n| *n += 1);
     }
 
@@ -160,6 +166,9 @@ impl Registry {
 
     /// A newer report. Reconcilers are told only when the interfaces changed.
     pub fn reported(&self, se: &str, session: u64, report: Report) {
+        if self.slots().get(se).is_some_and(|s| s.session == session) {
+            self.witness.tell(|w| w.engine_reported(se, &report));
+        }
         let mut moved = false;
         self.with(se, session, |state| {
             moved = state.interfaces != report.interfaces;
@@ -219,6 +228,14 @@ impl Registry {
             .get(se)
             .map(|s| s.state.clone())
             .unwrap_or_default()
+    }
+
+    /// Name of the VRF context that the engine was told of; empty before that.
+    pub fn vrf_name(&self, se: &str) -> String {
+        let slots = self.slots();
+        let desired = slots.get(se).and_then(|s| s.state.desired.as_ref());
+        let vrf = desired.and_then(|d| d.vrf.as_ref());
+        vrf.map(|v| v.name.clone()).unwrap_or_default()
     }
 
     /// The generation that the engine has been told, while it has a session and can be told what is new.

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate as TlsCertificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -32,12 +33,22 @@ struct Service {
     registry: Arc<Registry>,
 }
 
-/// Serves engines until `stop` is done.
+/// Where engines dial.
 ///
 /// # Errors
 /// The address is taken.
+pub fn bind(listen: SocketAddr) -> anyhow::Result<TcpIncoming> {
+    let incoming = TcpIncoming::bind(listen);
+    let incoming = incoming.with_context(|| format!("cannot serve engines on {listen}"))?;
+    Ok(incoming.with_nodelay(Some(true)))
+}
+
+/// Serves engines until `stop` is done.
+///
+/// # Errors
+/// The certificate authority has no identity for us, or the listener ended.
 pub async fn serve(
-    listen: SocketAddr,
+    incoming: TcpIncoming,
     ca: Arc<Ca>,
     objects: Arc<Objects>,
     registry: Arc<Registry>,
@@ -56,12 +67,11 @@ pub async fn serve(
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .tcp_nodelay(true)
         .tls_config(tls)?
         .add_service(EngineControlServer::new(service))
-        .serve_with_shutdown(listen, stop)
+        .serve_with_incoming_shutdown(incoming, stop)
         .await
-        .with_context(|| format!("cannot serve engines on {listen}"))
+        .context("the engines' listener ended")
 }
 
 #[tonic::async_trait]

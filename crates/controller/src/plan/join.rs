@@ -185,6 +185,7 @@ impl Planner {
     fn log_join(&self, (vsvip, engine): &Joining, late: &[String]) {
         let name = |se: &str| self.name(se);
         let se = name(engine);
+        self.witness.tell(|w| w.joined(vsvip, engine, late));
         if late.is_empty() {
             tracing::info!(vsvip, se, "every member of the group knows the new engine");
         } else {

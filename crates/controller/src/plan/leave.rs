@@ -179,6 +179,9 @@ impl Planner {
         tables.cuts.insert(cut, Instant::now());
         // It is no member any more.
         tables.marks.engine(engine);
+        drop(tables);
+        self.witness
+            .tell(|w| w.left(vsvip, engine, "its connections are ended"));
         Ok(())
     }
 
@@ -255,7 +258,10 @@ impl Planner {
         let se = self.name(engine);
         tracing::info!(vsvip, se, why, "a scaled-in engine leaves the group");
         let message = format!("{se} leaves the group: {why}");
-        self.write_assignment(vsvip, engines, group, message).await
+        self.write_assignment(vsvip, engines, group, message)
+            .await?;
+        self.witness.tell(|w| w.left(vsvip, engine, why));
+        Ok(())
     }
 
     /// `enable_state` SE_STATE_DISABLED_FORCE drops what the engine has (avi-api section 9); SE_STATE_DISABLED lets it

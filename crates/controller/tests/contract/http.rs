@@ -5,14 +5,20 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use ureq::http::{HeaderMap, Request};
+
+/// What takes longer has not come.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 pub const PASSWORD: &str = "for this test only";
 
 /// A controller on a runtime of its own; stopped in order when dropped.
 pub struct Server {
     pub address: SocketAddr,
+    /// Where engines dial.
+    pub engines: SocketAddr,
     stop: CancellationToken,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -31,17 +37,20 @@ impl Server {
         };
         let stop = CancellationToken::new();
         let told = stop.clone().cancelled_owned();
-        let (sender, address) = std::sync::mpsc::channel();
+        let (sender, addresses) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             runtime.block_on(async {
                 let controller = Controller::start(args).await.unwrap();
-                sender.send(controller.api_address()).unwrap();
+                let addresses = (controller.api_address(), controller.engines_address());
+                sender.send(addresses).unwrap();
                 controller.run_until(told).await.unwrap();
             });
         });
+        let (address, engines) = addresses.recv().unwrap();
         Self {
-            address: address.recv().unwrap(),
+            address,
+            engines,
             stop,
             thread: Some(thread),
         }
@@ -177,6 +186,17 @@ impl Http {
         }
     }
 
+    /// The body of a GET as it comes.
+    pub fn stream(&self, path: &str) -> impl std::io::BufRead + use<> {
+        let mut request = Request::builder().uri(format!("{}{path}", self.url));
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        let response = self.agent.run(request.body(()).unwrap()).unwrap();
+        assert_eq!(response.status(), 200, "{path}");
+        std::io::BufReader::new(response.into_body().into_reader())
+    }
+
     /// Status and body as they are, of a call with an empty body.
     pub fn bytes(&self, method: &str, path: &str) -> (u16, Vec<u8>) {
         let mut request = Request::builder()
@@ -228,6 +248,25 @@ impl Http {
 pub fn own_path(object: &Value) -> String {
     let url = object["url"].as_str().unwrap().split('#').next().unwrap();
     url[url.find("/api/").unwrap()..].to_owned()
+}
+
+/// Waits until `look` gives something.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(seen) => assert!(
+                Instant::now() < deadline,
+                "{what} did not come; seen: {seen}"
+            ),
+        }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the pause inside a wait that has a deadline"
+        )]
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 pub fn v4(addr: &str) -> Value {

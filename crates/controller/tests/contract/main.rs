@@ -4,12 +4,16 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod access;
+mod alerts;
 mod audit;
 mod certificates;
+mod engine;
+mod events;
 mod flows;
 mod full_disk;
 mod history;
 mod http;
+mod metrics;
 mod objects;
 mod patch;
 mod query;

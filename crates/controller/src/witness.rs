@@ -1,0 +1,62 @@
+//! Who is told what happens, on the spot, by those who make it happen: the objects of a commit, the registry of what
+//! engines say, the planner of its steps.
+//!
+//! A witness is quick, and asks nobody back who may be waiting for him: he is called while a commit is being finished,
+//! and by the task that reads an engine's stream.
+
+use crate::objects::{Author, Snapshot};
+use crate::plan::LastScale;
+use proto::v1::Report;
+use std::sync::{Arc, OnceLock, Weak};
+
+/// A commit that has been acknowledged by the store.
+pub struct Committed<'a> {
+    /// Who wrote.
+    pub author: &'a Author,
+    /// The revision that it became.
+    pub revision: u64,
+    /// The objects until then.
+    pub before: &'a Snapshot,
+    /// The objects from then on.
+    pub after: &'a Snapshot,
+    /// Path of the type and uuid of what was written.
+    pub touched: Vec<(&'static str, &'a str)>,
+}
+
+/// See the module's documentation.
+pub trait Witness: Send + Sync {
+    /// Objects were written.
+    fn committed(&self, commit: &Committed<'_>);
+    /// An engine has a session; it may have had one before.
+    fn engine_came(&self, se: &str);
+    /// An engine has no session any more.
+    fn engine_went(&self, se: &str, why: &str);
+    /// An engine says what it observes.
+    fn engine_reported(&self, se: &str, report: &Report);
+    /// The planner did something with a VIP's placement, or refused it for a new reason.
+    fn scaled(&self, vsvip: &str, step: &LastScale);
+    /// An engine that joins a VIP's group need not wait any longer; uuids of the members that have not confirmed it.
+    fn joined(&self, vsvip: &str, se: &str, late: &[String]);
+    /// An engine that was scaled in has left a VIP's group.
+    fn left(&self, vsvip: &str, se: &str, why: &str);
+}
+
+/// The place of a witness, empty until there is one. It does not keep him: he holds those who tell him.
+#[derive(Default)]
+pub struct Seat(OnceLock<Weak<dyn Witness>>);
+
+impl Seat {
+    /// The witness takes it; a second one is not heard.
+    pub fn take(&self, witness: &Arc<dyn Witness>) {
+        if self.0.set(Arc::downgrade(witness)).is_err() {
+            tracing::error!("a second witness is not heard");
+        }
+    }
+
+    /// Tells the witness, if there is one.
+    pub fn tell(&self, what: impl FnOnce(&dyn Witness)) {
+        if let Some(witness) = self.0.get().and_then(Weak::upgrade) {
+            what(&*witness);
+        }
+    }
+}

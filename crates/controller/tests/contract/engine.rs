@@ -1,0 +1,201 @@
+//! An engine in words alone: it joins, has a session, and reports what a test makes it report.
+
+use crate::http::{Http, Server};
+use proto::join_token::JoinToken;
+use proto::v1::engine_control_client::EngineControlClient;
+use proto::v1::{
+    Ack, BgpSession, BgpState, ControllerMessage, EngineMessage, Hello, Interface, JoinRequest,
+    OperState, PoolStatus, Report, ServerStatus, VipStatus, VirtualServiceStatus,
+    controller_message, engine_message::Body,
+};
+use rcgen::{CertificateParams, KeyPair};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+const SERVER_NAME: &str = "controller.evenkeel.internal";
+/// Messages under way to the controller.
+const QUEUE_LEN: usize = 16;
+
+/// An engine that has joined.
+pub struct Engine {
+    runtime: Runtime,
+    address: SocketAddr,
+    name: String,
+    tls: ClientTlsConfig,
+    outbox: Option<mpsc::Sender<EngineMessage>>,
+}
+
+fn tls(ca_pem: &str) -> ClientTlsConfig {
+    let ca = Certificate::from_pem(ca_pem);
+    ClientTlsConfig::new()
+        .ca_certificate(ca)
+        .domain_name(SERVER_NAME)
+}
+
+async fn dial(address: SocketAddr, tls: ClientTlsConfig) -> Channel {
+    let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap();
+    endpoint.tls_config(tls).unwrap().connect().await.unwrap()
+}
+
+impl Engine {
+    /// Joins with a token that the admin makes, and opens a session.
+    pub fn join(server: &Server, admin: &Http, name: &str) -> Self {
+        let token = admin
+            .post("/api/ek/jointoken", &json!({"name": name}))
+            .good();
+        let token = JoinToken::decode(token["token"].as_str().unwrap()).unwrap();
+        let (runtime, key) = (Runtime::new().unwrap(), KeyPair::generate().unwrap());
+        let csr = CertificateParams::default()
+            .serialize_request(&key)
+            .unwrap();
+        let request = JoinRequest {
+            token_id: token.id,
+            token_secret: token.secret,
+            csr_pem: csr.pem().unwrap(),
+            name: name.to_owned(),
+            ..JoinRequest::default()
+        };
+        let (address, first) = (server.engines, tls(&token.ca_pem));
+        let reply = runtime.block_on(async {
+            let mut client = EngineControlClient::new(dial(address, first).await);
+            client.join(request).await.unwrap().into_inner()
+        });
+        let identity = Identity::from_pem(&reply.certificate_pem, key.serialize_pem());
+        let mut engine = Self {
+            runtime,
+            address,
+            name: name.to_owned(),
+            tls: tls(&reply.ca_pem).identity(identity),
+            outbox: None,
+        };
+        engine.connect();
+        engine
+    }
+
+    /// Opens a session. Every state that it is told is acknowledged.
+    pub fn connect(&mut self) {
+        let (outbox, queue) = mpsc::channel(QUEUE_LEN);
+        let hello = Hello {
+            protocol_version: proto::PROTOCOL_VERSION,
+            name: self.name.clone(),
+            interfaces: interfaces(),
+            ..Hello::default()
+        };
+        let (address, tls, answers) = (self.address, self.tls.clone(), outbox.downgrade());
+        self.runtime.block_on(async {
+            outbox.send(message(Body::Hello(hello))).await.unwrap();
+            let mut client = EngineControlClient::new(dial(address, tls).await);
+            let inbox = client.session(ReceiverStream::new(queue)).await.unwrap();
+            tokio::spawn(acknowledge(inbox.into_inner(), answers));
+        });
+        self.outbox = Some(outbox);
+    }
+
+    /// Ends the session.
+    pub fn disconnect(&mut self) {
+        self.outbox = None;
+    }
+
+    /// Reports this.
+    pub fn report(&self, report: Report) {
+        let report = Report {
+            interfaces: interfaces(),
+            ..report
+        };
+        let outbox = self.outbox.as_ref().expect("a session");
+        outbox
+            .blocking_send(message(Body::Report(report)))
+            .expect("the session is open");
+    }
+}
+
+async fn acknowledge(
+    mut inbox: Streaming<ControllerMessage>,
+    answers: mpsc::WeakSender<EngineMessage>,
+) {
+    while let Ok(Some(told)) = inbox.message().await {
+        let Some(controller_message::Body::DesiredState(state)) = told.body else {
+            continue;
+        };
+        let ack = message(Body::Ack(Ack {
+            generation: state.generation,
+        }));
+        match answers.upgrade() {
+            Some(answers) => answers.send(ack).await.ok(),
+            None => return,
+        };
+    }
+}
+
+fn message(body: Body) -> EngineMessage {
+    EngineMessage { body: Some(body) }
+}
+
+fn interfaces() -> Vec<Interface> {
+    vec![Interface {
+        name: "eth0".into(),
+        up: true,
+        addresses: vec!["10.10.10.11/24".into()],
+        ..Interface::default()
+    }]
+}
+
+/// A virtual service with its VIP and a pool of one server, all of them up or down.
+pub fn service(vs: &Value, up: bool) -> Report {
+    let uuid = |reference: &str| {
+        let path = vs[reference].as_str().unwrap().split('#').next().unwrap();
+        path.rsplit('/').next().unwrap().to_owned()
+    };
+    let (state, reason) = match up {
+        true => (OperState::Up, "up"),
+        false => (OperState::Down, "pool_down"),
+    };
+    let server = ServerStatus {
+        address: "10.1.0.5".into(),
+        port: 80,
+        state: state.into(),
+        reason: if up { "" } else { "connection refused" }.into(),
+        ..ServerStatus::default()
+    };
+    Report {
+        virtual_services: vec![VirtualServiceStatus {
+            uuid: vs["uuid"].as_str().unwrap().into(),
+            state: state.into(),
+            reason_code: reason.into(),
+            ..VirtualServiceStatus::default()
+        }],
+        vips: vec![VipStatus {
+            vsvip_uuid: uuid("vsvip_ref"),
+            address: "10.100.0.1".into(),
+            announced: up,
+            reason_code: if up { "" } else { "vs_down" }.into(),
+            ..VipStatus::default()
+        }],
+        pools: vec![PoolStatus {
+            uuid: uuid("pool_ref"),
+            state: state.into(),
+            servers: vec![server],
+        }],
+        ..Report::default()
+    }
+}
+
+/// A BGP session with 10.10.10.1.
+pub fn peer(state: BgpState, error: &str) -> Report {
+    Report {
+        bgp_sessions: vec![BgpSession {
+            peer: "10.10.10.1".into(),
+            local_address: "10.10.10.11".into(),
+            state: state.into(),
+            last_error: error.into(),
+            times_established: 1,
+            ..BgpSession::default()
+        }],
+        ..Report::default()
+    }
+}
