@@ -9,10 +9,11 @@ SCENARIO ?= scale-out
 FUZZ_SECONDS ?= 60
 FUZZ_RUNS ?= 2000
 RUNS ?= 20
+EXAMPLES ?= 200
 FLOWS ?= 100000
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help demo build test test-clients openapi fuzz fuzz-steering bench-bgp bench-failover bench-steering bench-storm bench-resiliency bench-price bench-controller soak lint fmt deps down clean
+.PHONY: help demo build test test-clients fuzz-api openapi fuzz fuzz-steering bench-bgp bench-failover bench-steering bench-storm bench-resiliency bench-price bench-controller soak lint fmt deps down clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +39,9 @@ test: ## Everything that CI runs: format, lints, docs, dependencies, all tests (
 
 test-clients: build ## The REST API with clients of others: avisdk, Ansible; with a lab if root (TESTS="-k vsvip")
 	@scripts/test-clients.sh $(TESTS)
+
+fuzz-api: build ## schemathesis at the REST API, by its own document: EXAMPLES (200) cases of each operation, the limits of each field, SEED
+	EVENKEEL_EXAMPLES=$(EXAMPLES) EVENKEEL_SEED=$${SEED:-$$(date +%s)} EVENKEEL_PHASES=coverage,fuzzing,stateful scripts/test-clients.sh test_schemathesis
 
 fuzz: ## Run every fuzz target for FUZZ_SECONDS (60) each
 	@scripts/fuzz.sh $(FUZZ_SECONDS)

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Prints the folder with the API clients of others that tests/clients uses: a Python with avisdk and ansible-core in
+# Prints the folder with the API clients of others that tests/clients uses: a Python with avisdk, ansible-core and schemathesis in
 # bin/, Ansible's collections in collections/. Gets them from PyPI into target/tools when they are not there, or others
 # than tests/clients names.
 set -euo pipefail
@@ -9,7 +9,7 @@ folder=${CARGO_TARGET_DIR:-$PWD/target}/tools/clients
 stamp=$(cat "${wanted[@]}" "$0" | sha256sum)
 
 if [ "$(cat "$folder/stamp" 2>/dev/null)" != "$stamp" ]; then
-    echo "clients: getting avisdk, ansible-core and Avi's modules for Ansible into $folder" >&2
+    echo "clients: getting avisdk, ansible-core, schemathesis and Avi's modules for Ansible into $folder" >&2
     rm -rf "$folder"
     python3 -m venv "$folder" >&2
     pip=("$folder/bin/pip" --quiet --disable-pip-version-check)

@@ -65,10 +65,10 @@ benches() {
     target/release/evenkeel-bench kills
 }
 stage "benches, short" benches
-# Alone on two cores it takes half a minute to get the clients of others, and two to test with them. After eight, it hangs.
+# Alone on two cores it takes a minute to get the clients of others, and five to test with them. After fifteen, it hangs.
 clients() {
     cargo build --release --locked --bin evenkeel || return
-    local until=$((SECONDS + 480))
+    local until=$((SECONDS + 900))
     if ! timeout --foreground 180 scripts/clients.sh >/dev/null; then
         echo "avisdk and Ansible are neither here nor to be had (python3-venv and PyPI): NOT CHECKED" >&2
         [ -z "${CI:-}" ] # what could not be checked is a failure in CI

@@ -58,6 +58,23 @@ class SdkTest(ControllerTest):
         return "avi-sessionid={0}; sessionid={0}; csrftoken={1}".format(context["session_id"], context["csrftoken"])
 
 
+class Tokens(SdkTest):
+    def test_a_token_logs_in_until_it_is_revoked(self):
+        made = self.api.post("user-token", data={"hours": 1, "name": "sdk"})
+        self.assertEqual(made.status_code, 201, made.text)
+        token = made.json()
+        with wire() as calls:
+            api = self.session(password=None, token=token["token"])
+            self.assertEqual(api.get("pool").status_code, 200)
+        self.assertEqual(calls, ["POST /login", "GET /api/pool"])
+        self.assertEqual(self.api.delete(f"user-token/{token['uuid']}").status_code, 204)
+        with self.assertRaises(APIError):
+            api.get("pool")
+        ApiSession.clear_cached_sessions()
+        with self.assertRaises(APIError):
+            self.session(password=None, token=token["token"])
+
+
 class Sessions(SdkTest):
     def test_a_session_is_one_login_and_is_cached(self):
         with wire() as calls:

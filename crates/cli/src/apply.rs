@@ -12,9 +12,8 @@
 //!
 //! Three things may be written shorter than the API has them: a reference as the name of its
 //! target, an address as text, a prefix as `a.b.c.d/len`. Objects are written in the order in which they
-//! refer to each other, whatever their order in the file. The first error ends the work; what was written
-//! before it stays and is shown, and the next run finds it unchanged. With `--confirm-within` all is one change, which
-//! is made or refused as a whole, and reverts itself unless it is confirmed.
+//! refer to each other, whatever their order in the file. All of a file is one change, which is made or refused as a
+//! whole; with `--confirm-within` it reverts itself unless it is confirmed.
 
 mod compare;
 mod shorthand;
@@ -24,7 +23,7 @@ use crate::lookup::{self, text};
 use crate::output::table::{self, Column, Row};
 use crate::output::{Format, UsageError};
 use anyhow::Context;
-use client::{Client, Error};
+use client::Client;
 use model::object::Object;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -59,6 +58,9 @@ pub struct Args {
     /// Make it one change that reverts itself unless `confirm` comes within this time: seconds, or with a unit (90s, 15m).
     #[arg(long, value_name = "TIME", value_parser = crate::jointoken::duration_s)]
     confirm_within: Option<u64>,
+    /// Show what it would do, and write nothing.
+    #[arg(long, conflicts_with = "confirm_within")]
+    dry_run: bool,
 }
 
 /// The objects of a file, in the order in which they can be written.
@@ -69,6 +71,8 @@ pub struct Manifest {
     objects: Vec<Wanted>,
     /// Seconds.
     confirm_within: Option<u64>,
+    /// Nothing is written.
+    dry_run: bool,
 }
 
 /// One object of a file.
@@ -115,7 +119,7 @@ pub struct Applied {
     /// The first field that was different, where that was the reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub because: Option<String>,
-    /// The revision that is to be confirmed, where that was asked for.
+    /// The revision that it was written with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<u64>,
 }
@@ -137,6 +141,7 @@ impl Manifest {
     pub fn read(args: &Args) -> anyhow::Result<Self> {
         let mut manifest = Self::read_file(args)?;
         manifest.confirm_within = args.confirm_within;
+        manifest.dry_run = args.dry_run;
         Ok(manifest)
     }
 
@@ -173,31 +178,33 @@ impl Manifest {
             file: file.into(),
             objects,
             confirm_within: None,
+            dry_run: false,
         })
     }
 
-    /// Writes what is not there yet or different. `report` hears of each object as it is done.
-    pub fn apply(&self, client: &Client, mut report: impl FnMut(Applied)) -> anyhow::Result<()> {
-        for wanted in &self.objects {
-            let applied = wanted.apply(client);
-            report(applied.with_context(|| {
-                format!("{}: {} {}", self.file, wanted.object_type.path, wanted.name)
-            })?);
-        }
+    /// Writes what is not there yet or different, all of it or nothing. `report` hears of each object.
+    pub fn apply(&self, client: &Client, report: impl FnMut(Applied)) -> anyhow::Result<()> {
+        let rows = together::Work::of(self, client)?.write(client)?;
+        rows.into_iter().for_each(report);
         Ok(())
     }
 }
 
 pub(crate) fn run(client: &Client, manifest: &Manifest, format: Format) -> anyhow::Result<()> {
-    if let Some(within_s) = manifest.confirm_within {
-        return together::run(client, manifest, within_s, format);
+    let work = together::Work::of(manifest, client)?;
+    if manifest.dry_run {
+        crate::plan::print(&work.plan(client)?, format);
+        return Ok(());
     }
-    let mut rows = Vec::new();
-    let result = manifest.apply(client, |applied| rows.push(applied));
-    if !rows.is_empty() || format.is_structured() {
-        table::print(&rows, format);
+    let rows = work.write(client)?;
+    table::print(&rows, format);
+    if let (Some(within_s), Some(revision)) = (
+        manifest.confirm_within,
+        rows.iter().find_map(|r| r.revision),
+    ) {
+        crate::note!("reverted in {within_s}s unless: evenkeel confirm {revision}");
     }
-    result
+    Ok(())
 }
 
 /// Twice the place in [`ORDER`]; unlisted types stand just before the pools.
@@ -252,49 +259,6 @@ fn wanted(object_type: &str, object: &Value) -> Result<Wanted, String> {
 }
 
 impl Wanted {
-    fn apply(&self, client: &Client) -> Result<Applied, Error> {
-        let path = &self.object_type.path;
-        let query = [("name", self.name.as_str()), ("include_name", "")];
-        let page = client.get(&format!("/api/{path}"), &query)?;
-        match page.pointer("/results/0").and_then(Value::as_object) {
-            None => self.create(client),
-            Some(current) => match compare::difference(self.object_type, &self.object, current) {
-                None => Ok(self.applied(Change::Unchanged, &Value::Object(current.clone()), None)),
-                Some(because) => self.change(client, current, because),
-            },
-        }
-    }
-
-    fn create(&self, client: &Client) -> Result<Applied, Error> {
-        let reply = client.post(
-            &format!("/api/{}", self.object_type.path),
-            &Value::Object(self.object.clone()),
-        )?;
-        Ok(self.applied(Change::Created, &reply, None))
-    }
-
-    /// Replaces the object, unless somebody else changed it since it was read (then the answer is 412).
-    fn change(&self, client: &Client, current: &Object, because: String) -> Result<Applied, Error> {
-        let uuid = current
-            .get("uuid")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        let reply = client.put(
-            &format!("/api/{}/{uuid}", self.object_type.path),
-            &Value::Object(self.body(current)),
-        )?;
-        // The controller has the last word: a write that changed nothing has not been one.
-        let same = reply
-            .get("_last_modified")
-            .is_some_and(|new| Some(new) == current.get("_last_modified"));
-        let result = if same {
-            Change::Unchanged
-        } else {
-            Change::Changed
-        };
-        Ok(self.applied(result, &reply, (!same).then_some(because)))
-    }
-
     /// The object with what says which one it replaces, and in which state.
     fn body(&self, current: &Object) -> Object {
         let mut body = self.object.clone();

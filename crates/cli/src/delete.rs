@@ -1,7 +1,7 @@
 //! `delete TYPE NAME`.
 
-use crate::lookup;
 use crate::output::{Format, table};
+use crate::{lookup, plan};
 use anyhow::Context;
 use client::Client;
 use serde::Serialize;
@@ -14,6 +14,9 @@ pub struct Args {
     object_type: String,
     /// Name or UUID.
     name: String,
+    /// Show what it would do, and delete nothing.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 #[derive(Serialize)]
@@ -29,9 +32,13 @@ pub(crate) fn run(client: &Client, args: &Args, format: Format) -> anyhow::Resul
     let object = lookup::object(client, object_type, &args.name)?;
     let uuid = lookup::text(&object, "/uuid");
     let name = lookup::text(&object, "/name");
-    client
-        .delete(&format!("/api/{object_type}/{uuid}"))
-        .with_context(|| format!("{object_type} {name}"))?;
+    let path = format!("/api/{object_type}/{uuid}");
+    let which = || format!("{object_type} {name}");
+    if args.dry_run {
+        plan::print(&client.plan_delete(&path).with_context(which)?, format);
+        return Ok(());
+    }
+    client.delete(&path).with_context(which)?;
     let deleted = Deleted {
         object_type,
         name,

@@ -14,9 +14,12 @@ mod history;
 mod jointoken;
 pub mod lookup;
 pub mod output;
+mod plan;
 mod scale;
+mod sealkey;
 pub mod settings;
 pub mod show;
+mod token;
 mod trace;
 mod transfer;
 
@@ -64,6 +67,12 @@ pub enum Command {
     /// Tokens by which engines join.
     #[command(subcommand)]
     Jointoken(jointoken::Command),
+    /// Keys that seal secrets in the controller's store.
+    #[command(subcommand)]
+    Sealkey(sealkey::Command),
+    /// API tokens, with which scripts call in place of a password.
+    #[command(subcommand)]
+    Token(token::Command),
 }
 
 /// Runs a command: prints its result, or its error, and says how to exit.
@@ -98,6 +107,8 @@ fn execute(command: Command, args: &GlobalArgs) -> anyhow::Result<Outcome> {
         Prepared::Export(args) => transfer::export(&client, &args)?,
         Prepared::Import(file) => transfer::import(&client, &file, format)?,
         Prepared::Jointoken(command) => jointoken::run(&client, &command, format)?,
+        Prepared::Sealkey(command) => sealkey::run(&client, &command, format)?,
+        Prepared::Token(command) => token::run(&client, &command, format)?,
     }
     Ok(Outcome::Ok)
 }
@@ -118,6 +129,8 @@ enum Prepared {
     Export(transfer::Export),
     Import(serde_json::Value),
     Jointoken(jointoken::Command),
+    Sealkey(sealkey::Command),
+    Token(token::Command),
 }
 
 impl Command {
@@ -143,6 +156,8 @@ impl Command {
             Self::Export(args) => Prepared::Export(args),
             Self::Import(args) => Prepared::Import(args.read()?),
             Self::Jointoken(command) => Prepared::Jointoken(command),
+            Self::Sealkey(command) => Prepared::Sealkey(command),
+            Self::Token(command) => Prepared::Token(command),
         })
     }
 }

@@ -64,6 +64,9 @@ struct CommonArgs {
     /// Return when the engine is in service; or out of it, with no flows left or vs_scalein_timeout over (at most 60 s).
     #[arg(long)]
     wait: bool,
+    /// Show what it would do, and do nothing.
+    #[arg(long, conflicts_with = "wait")]
+    dry_run: bool,
 }
 
 /// One action on one virtual service.
@@ -139,7 +142,12 @@ impl Action<'_> {
         if self.force {
             body["force"] = true.into();
         }
-        let mut reply = client.post(&format!("{path}/{}", self.verb), &body)?;
+        let action = format!("{path}/{}", self.verb);
+        if self.common.dry_run {
+            crate::plan::print(&client.plan_post(&action, &body)?, format);
+            return Ok(());
+        }
+        let mut reply = client.post(&action, &body)?;
         if self.common.wait {
             reply["waited_ms"] = self.wait(client, &path, &reply)?.into();
         }
@@ -304,6 +312,7 @@ mod tests {
         let common = CommonArgs {
             vip_id: None,
             wait: true,
+            dry_run: false,
         };
         let action = Action {
             verb: "scaleout",

@@ -28,6 +28,9 @@ pub struct GlobalArgs {
     /// File with the password in its first line [env: EVENKEEL_PASSWORD holds the password itself]
     #[arg(long, global = true, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
+    /// File with an API token in its first line, in place of user and password [env: EVENKEEL_TOKEN holds the token itself]
+    #[arg(long, global = true, value_name = "FILE", conflicts_with_all = ["user", "password_file"])]
+    pub token_file: Option<PathBuf>,
     /// Believe certificates of the CA in this PEM file [env: EVENKEEL_CA_FILE] [default: the host's CAs]
     #[arg(long, global = true, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
@@ -59,6 +62,7 @@ struct Layer {
     controller: Option<String>,
     username: Option<String>,
     password: Option<String>,
+    token: Option<String>,
     ca_file: Option<PathBuf>,
     insecure: Option<bool>,
     netns: Option<String>,
@@ -132,15 +136,12 @@ fn advice(error: &client::Error) -> Option<&'static str> {
 }
 
 fn flags(args: &GlobalArgs) -> anyhow::Result<Layer> {
-    let password = args
-        .password_file
-        .as_deref()
-        .map(read_password)
-        .transpose()?;
+    let read = |file: &Option<PathBuf>| file.as_deref().map(first_line).transpose();
     Ok(Layer {
         controller: args.controller.clone(),
         username: args.user.clone(),
-        password,
+        password: read(&args.password_file)?,
+        token: read(&args.token_file)?,
         ca_file: args.ca_file.clone(),
         insecure: args.insecure.then_some(true),
         netns: args.netns.clone(),
@@ -154,6 +155,7 @@ fn environment(variable: &dyn Fn(&str) -> Option<String>) -> Layer {
         controller: variable("EVENKEEL_CONTROLLER"),
         username: variable("EVENKEEL_USER"),
         password: variable("EVENKEEL_PASSWORD"),
+        token: variable("EVENKEEL_TOKEN"),
         ca_file: variable("EVENKEEL_CA_FILE").map(PathBuf::from),
         insecure: variable("EVENKEEL_INSECURE")
             .map(|value| !matches!(value.as_str(), "0" | "false" | "no")),
@@ -179,7 +181,7 @@ fn parse_file(path: &Path, text: &str) -> anyhow::Result<Layer> {
     Ok(layer)
 }
 
-fn read_password(path: &Path) -> anyhow::Result<String> {
+fn first_line(path: &Path) -> anyhow::Result<String> {
     let text = std::fs::read_to_string(path);
     let text = text.map_err(|error| usage(format!("cannot read {}: {error}", path.display())))?;
     Ok(text.lines().next().unwrap_or_default().to_string())
@@ -193,25 +195,38 @@ fn resolve(layers: &[Layer]) -> anyhow::Result<Settings> {
         .iter()
         .filter(|layer| speaks_of(layer, &url))
         .collect();
-    let username = usable
-        .iter()
-        .find_map(|l| l.username.clone())
-        .unwrap_or_else(|| "admin".into());
-    let password = usable
-        .iter()
-        .filter(|layer| layer.username.as_ref().is_none_or(|name| *name == username))
-        .find_map(|layer| layer.password.clone());
-    let Some(password) = password else {
-        return Err(usage(no_password(&username, &url, &source)));
-    };
-    let mut config = ClientConfig::new(url, Password::new(password));
-    config.username = username;
+    let mut config = ClientConfig::new(url.clone(), Password::default());
     config.trust = usable
         .iter()
         .find_map(|layer| trust(layer))
         .unwrap_or(Trust::System);
     config.netns = usable.iter().find_map(|layer| layer.netns.clone());
+    match token(&usable) {
+        Some(token) => config.token = Some(Password::new(token)),
+        None => (config.username, config.password) = user(&usable, &url, &source)?,
+    }
     Ok(Settings { config, source })
+}
+
+/// The API token, unless a layer before it names a user or a password: the first that says who it is wins.
+fn token(layers: &[&Layer]) -> Option<String> {
+    let says = |l: &&&Layer| l.token.is_some() || l.username.is_some() || l.password.is_some();
+    layers.iter().find(says)?.token.clone()
+}
+
+fn user(layers: &[&Layer], url: &str, source: &str) -> anyhow::Result<(String, Password)> {
+    let username = layers
+        .iter()
+        .find_map(|l| l.username.clone())
+        .unwrap_or_else(|| "admin".into());
+    let password = layers
+        .iter()
+        .filter(|layer| layer.username.as_ref().is_none_or(|name| *name == username))
+        .find_map(|layer| layer.password.clone());
+    let Some(password) = password else {
+        return Err(usage(no_password(&username, url, source)));
+    };
+    Ok((username, Password::new(password)))
 }
 
 fn address(layer: &Layer) -> Option<(String, String)> {
@@ -253,7 +268,7 @@ fn no_controller() -> String {
 fn no_password(username: &str, url: &str, source: &str) -> String {
     format!(
         "no password for {username:?} at {url} (address from {source}): use --password-file FILE, set EVENKEEL_PASSWORD, \
-         or write `password` into ~/{USER_FILE}"
+         or write `password` into ~/{USER_FILE}; or an API token (--token-file, EVENKEEL_TOKEN, `token`)"
     )
 }
 

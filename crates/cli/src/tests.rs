@@ -44,6 +44,10 @@ fn abbreviations_and_short_names_are_understood() {
         "evenkeel revert 7 pool web",
         "evenkeel confirm 7",
         "evenkeel backup b",
+        "evenkeel token create --name ci --ttl 7d",
+        "evenkeel token list --token-file t",
+        "evenkeel token revoke u",
+        "evenkeel sealkey rotate",
         "evenkeel export",
         "evenkeel import -",
     ];

@@ -50,6 +50,9 @@ const FILE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// A word to the audit log about a write, percent-encoded.
 const MESSAGE: &str = "X-Evenkeel-Message";
 
+/// Asks for the plan of a write instead of the write.
+const DRY_RUN: (&str, &str) = ("dry_run", "true");
+
 /// Headers of one call beside those of every call.
 type Headers<'a> = &'a [(&'a str, &'a str)];
 
@@ -95,6 +98,8 @@ pub struct ClientConfig {
     pub username: String,
     /// The user's password.
     pub password: Password,
+    /// An API token, which takes the place of user, password and session.
+    pub token: Option<Password>,
     /// Name of the tenant that the calls act in.
     pub tenant: String,
     /// Whom to believe.
@@ -115,6 +120,7 @@ impl ClientConfig {
             url: url.into(),
             username: "admin".into(),
             password,
+            token: None,
             tenant: "admin".into(),
             trust: Trust::System,
             netns: None,
@@ -141,7 +147,7 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// Enters the namespace if one is named, connects and logs in.
+    /// Enters the namespace if one is named, connects and logs in; with an API token there is nothing to log in to.
     pub fn connect(mut config: ClientConfig) -> Result<Self> {
         config.url = normalise_url(&config.url);
         if let Some(name) = &config.netns {
@@ -154,7 +160,9 @@ impl Client {
             session: Mutex::default(),
             message: None,
         };
-        client.login()?;
+        if client.config.token.is_none() {
+            client.login()?;
+        }
         Ok(client)
     }
 
@@ -237,6 +245,18 @@ impl Client {
         self.call(&Method::DELETE, path, None).map(drop)
     }
 
+    /// What [`Client::delete`] would do; nothing is deleted.
+    pub fn plan_delete(&self, path: &str) -> Result<Value> {
+        let path = with_query(path, &[DRY_RUN]);
+        self.call(&Method::DELETE, &path, None)
+    }
+
+    /// What [`Client::post`] would do; nothing is done.
+    pub fn plan_post(&self, path: &str, body: &Value) -> Result<Value> {
+        let path = with_query(path, &[DRY_RUN]);
+        self.call(&Method::POST, &path, Some(body))
+    }
+
     /// The object of this type and name, if there is one. Names are unique per type and tenant.
     pub fn get_by_name(&self, object_type: &str, name: &str) -> Result<Option<Value>> {
         let mut page = self.get(&collection(object_type), &[("name", name)])?;
@@ -288,7 +308,7 @@ impl Client {
         headers: Headers<'_>,
     ) -> Result<Value> {
         match self.call_once(method, path, body, headers) {
-            Err(Error::Status { status: 401, .. }) => {
+            Err(Error::Status { status: 401, .. }) if self.config.token.is_none() => {
                 self.login()?;
                 self.call_once(method, path, body, headers)
             }
@@ -355,7 +375,10 @@ impl Client {
         for (name, value) in headers.iter().copied().chain(message) {
             request = request.header(name, value);
         }
-        request = self.lock().sign(request);
+        request = match &self.config.token {
+            Some(token) => request.header(header::AUTHORIZATION, format!("Token {}", token.0)),
+            None => self.lock().sign(request),
+        };
         let sent = match body {
             None => {
                 let request = request.body(()).map_err(ureq::Error::from);

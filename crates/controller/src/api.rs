@@ -8,16 +8,20 @@ mod alerts;
 mod audit;
 mod backup;
 mod cluster;
+pub mod connections;
 mod context;
 mod events;
 mod history;
 mod openapi;
 mod operation;
+mod page;
 mod patch;
 mod present;
+mod preview;
 mod query;
 mod resources;
 mod routes;
+mod sealkey;
 mod series;
 mod session;
 pub mod singleton;
@@ -25,6 +29,7 @@ mod stream;
 pub mod tls;
 mod transfer;
 mod users;
+mod usertoken;
 
 use crate::alerts::Alerts;
 use crate::auth::Auth;
@@ -32,6 +37,7 @@ use crate::error::ApiError;
 use crate::events::{Events, Watchman};
 use crate::objects::{Objects, refs};
 use crate::plan::Backend;
+use crate::seal::Ring;
 use crate::series::Series;
 use axum::Router;
 use axum::body::Body;
@@ -46,6 +52,8 @@ use operation::{Audit, Call, Match, Permission};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// Version of the field set that we speak (avi-api 2.5).
 pub const API_VERSION: &str = "30.2.1";
@@ -53,6 +61,8 @@ pub const API_VERSION: &str = "30.2.1";
 const BODY_LEN_MAX: usize = 16 << 20;
 /// Largest request body of somebody we do not know: a name and a password.
 const PUBLIC_BODY_LEN_MAX: usize = 16 << 10;
+/// How long such a body may take.
+const PUBLIC_BODY_WAIT: Duration = Duration::from_secs(30);
 
 /// What the handlers need.
 pub struct App {
@@ -72,6 +82,10 @@ pub struct App {
     pub series: Arc<Series>,
     /// What is observed now.
     pub watchman: Arc<Watchman>,
+    /// Keys that seal secrets in the store.
+    pub ring: Arc<Ring>,
+    /// Cancelled when the controller is told to stop; what would answer without an end ends then.
+    pub stopping: CancellationToken,
 }
 
 /// The service for one listener.
@@ -104,7 +118,7 @@ async fn handle(
     if let Some(body) = body {
         // Refused before it was read: the client is to be listening when the answer comes, and may go on with the
         // connection.
-        read(body, PUBLIC_BODY_LEN_MAX).await.ok();
+        in_time(read(body, PUBLIC_BODY_LEN_MAX)).await.ok();
     }
     let headers = response.headers_mut();
     headers.insert("AVI_API_VERSION", HeaderValue::from_static(API_VERSION));
@@ -112,6 +126,9 @@ async fn handle(
         header::CACHE_CONTROL,
         HeaderValue::from_static("private, no-cache, must-revalidate"),
     );
+    if app.stopping.is_cancelled() {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 
@@ -127,14 +144,16 @@ async fn answer(
 ) -> Result<Response, ApiError> {
     let operation = found.operation;
     if operation.permission == Permission::Public {
+        app.auth.strangers.call(peer.ip())?;
         let context = Context::anonymous(peer, parts);
-        let body = read(body.take(), PUBLIC_BODY_LEN_MAX).await?;
+        let body = in_time(read(body.take(), PUBLIC_BODY_LEN_MAX)).await?;
         return run(app, &context, parts, body, found, last).await;
     }
     let (ticket, access) = session::check(app, peer, parts).await?;
     let mut response = async {
         let context = Context::new(app, peer, parts, access)?;
         operation.check(app, &context, found)?;
+        operation.check_dry_run(&context)?;
         if context.author.confirm_within_s.is_some() && operation.audit != Audit::Change {
             let header = crate::objects::CONFIRM_WITHIN;
             let text = format!(
@@ -144,14 +163,18 @@ async fn answer(
         }
         let body = read(body.take(), BODY_LEN_MAX).await?;
         let response = run(app, &context, parts, body, found, last).await;
+        if let Some(planned) = context.author.planned() {
+            return Ok(ok(preview::of_change(app, &context, &planned)));
+        }
         response.map(|response| with_revision(response, &context))
     }
     .await
     .unwrap_or_else(IntoResponse::into_response);
     if matches!(operation.audit, Audit::Change | Audit::Action) {
         let (user, from, status) = (&ticket.user, peer.ip(), response.status().as_u16());
-        let (method, path) = (&parts.method, parts.uri.path());
-        tracing::info!(user, %from, %method, path, status, "audit");
+        let (method, path, token) = (&parts.method, parts.uri.path(), ticket.token.as_deref());
+        let dry_run = operation.plans && Context::anonymous(peer, parts).asks("dry_run");
+        tracing::info!(user, %from, token, %method, path, status, dry_run, "audit");
     }
     session::refresh(&ticket, response.headers_mut());
     Ok(response)
@@ -184,6 +207,17 @@ async fn run(
         last,
     };
     found.operation.run(&call).await
+}
+
+/// What somebody we do not know sends comes soon, or does not count.
+async fn in_time<T>(body: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
+    let late = |_| {
+        let text = "the body did not come in time; send it again";
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, text)
+    };
+    tokio::time::timeout(PUBLIC_BODY_WAIT, body)
+        .await
+        .map_err(late)?
 }
 
 /// The whole body. One that is somewhat too long is read to its end and dropped, so that the client is listening

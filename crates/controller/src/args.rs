@@ -1,6 +1,8 @@
 //! Settings of the process: flags, and a TOML file with the same names; flags win.
 
+use crate::files;
 use anyhow::{Context as _, bail};
+use model::log;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -27,6 +29,10 @@ pub struct Args {
     /// Folder for the store, the CA and the certificates [default: /var/lib/evenkeel/controller]
     #[arg(long, value_name = "DIR", global = true)]
     pub data_dir: Option<PathBuf>,
+    /// File of the keys that seal secrets in the store; made when it is missing. Elsewhere than in the data folder, a copy
+    /// of that folder tells no secret, and neither does a backup [default: seal-keys.json in the data folder]
+    #[arg(long, value_name = "FILE")]
+    pub seal_keys: Option<PathBuf>,
     /// Address of the REST API [default: 0.0.0.0:443]
     #[arg(long, value_name = "IP:PORT")]
     pub listen_api: Option<SocketAddr>,
@@ -42,6 +48,13 @@ pub struct Args {
     /// PEM key of the API's certificate
     #[arg(long, value_name = "FILE", requires = "api_cert")]
     pub api_key: Option<PathBuf>,
+    /// Form of the log: text, or one JSON object a line [default: json under systemd, else text]
+    #[arg(long, value_name = "text|json", global = true)]
+    pub log_format: Option<log::Format>,
+    /// What is logged: error, warn, info, debug or trace, also by part (info,evenkeel_controller=debug)
+    /// [default: $EVENKEEL_LOG, else info]
+    #[arg(long, value_name = "LEVEL", global = true)]
+    pub log_level: Option<String>,
 }
 
 /// What a controller does that does not serve.
@@ -57,6 +70,7 @@ pub enum Command {
 /// Settings in force.
 pub(crate) struct Settings {
     pub data_dir: PathBuf,
+    pub seal_keys: PathBuf,
     pub listen_api: SocketAddr,
     pub listen_engines: SocketAddr,
     pub api_certificate: Option<(PathBuf, PathBuf)>,
@@ -64,6 +78,16 @@ pub(crate) struct Settings {
 }
 
 impl Args {
+    /// How this process writes its log. A file that cannot be read says nothing here; [`crate::run`] says why.
+    pub fn log(&self) -> log::Settings {
+        let file = self.file().unwrap_or_default();
+        log::Settings {
+            format: self.log_format.or(file.log_format),
+            level_flag: self.log_level.clone(),
+            level_file: file.log_level,
+        }
+    }
+
     /// Flags over file over defaults.
     pub(crate) fn settle(self) -> anyhow::Result<Settings> {
         let file = self.file()?;
@@ -77,11 +101,12 @@ impl Args {
             (None, None) => None,
             _ => bail!("api_cert and api_key go together; set both or none"),
         };
+        let data_dir = self.data_dir.or(file.data_dir);
+        let data_dir = data_dir.unwrap_or_else(|| DATA_DIR.into());
+        let seal_keys = self.seal_keys.or(file.seal_keys);
         Ok(Settings {
-            data_dir: self
-                .data_dir
-                .or(file.data_dir)
-                .unwrap_or_else(|| DATA_DIR.into()),
+            seal_keys: seal_keys.unwrap_or_else(|| data_dir.join(files::SEAL_KEYS)),
+            data_dir,
             listen_api: listen_api.unwrap_or(LISTEN_API.parse()?),
             listen_engines: listen_engines.unwrap_or(LISTEN_ENGINES.parse()?),
             api_certificate,

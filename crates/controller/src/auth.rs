@@ -1,6 +1,11 @@
-//! Who may use the API: passwords, sessions, and the brake on guessing (avi-api section 2).
+//! Who may use the API: passwords, tokens, sessions, and the brake on guessing (avi-api section 2).
+
+mod pace;
+mod strangers;
+pub mod token;
 
 use crate::access::Access;
+use crate::api::singleton;
 use crate::error::ApiError;
 use crate::objects::Objects;
 use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
@@ -8,18 +13,18 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use pace::Pace;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+pub use strangers::Strangers;
 use tokio::sync::Semaphore;
 
 /// The user that exists from the first start on, and may do everything.
 pub const ADMIN: &str = "admin";
 /// His uuid (avi-api section 5).
 pub const ADMIN_UUID: &str = "user-1";
-/// A session that nobody uses ends after this (avi-api 2.2, `api_idle_timeout`).
-const IDLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// Password hashes computed at the same time: each takes 19 MiB and a core.
 const HASHES_MAX: usize = 2;
 /// Failed logins from one address before it has to wait.
@@ -34,6 +39,8 @@ const SESSIONS_MAX: usize = 10_000;
 const SESSIONS_PER_USER_MAX: usize = 500;
 /// Calls of a session: so many per second for long, and twice as many at once.
 const CALLS_PER_S: u32 = 1000;
+/// A token that was not used for so long has earned all it can.
+const PACE_FORGOTTEN: Duration = Duration::from_secs(10);
 
 /// A password in clear; it can neither be printed nor serialised.
 pub struct Password(String);
@@ -56,6 +63,8 @@ pub struct Ticket {
     pub user: String,
     /// uuid of the user: another one may get the name.
     pub uuid: String,
+    /// id of the API token that stands behind it; with that it ends.
+    pub token: Option<String>,
 }
 
 impl Ticket {
@@ -65,37 +74,30 @@ impl Ticket {
             csrf,
             user: user.to_owned(),
             uuid: uuid.to_owned(),
+            token: None,
         }
+    }
+
+    /// Of no session: who calls proves himself with each call (avi-api 2.4), and the cookies are set to the word `None`.
+    fn once(user: &str, uuid: &str) -> Self {
+        Self::new(user, uuid, "None".into(), String::new())
     }
 }
 
 struct Session {
     ticket: Ticket,
-    used: Instant,
-    /// Calls that may be made at once.
-    calls: f64,
-}
-
-impl Session {
-    /// A call now; false when there were too many.
-    fn call(&mut self, now: Instant) -> bool {
-        let rate = f64::from(CALLS_PER_S);
-        let earned = now.saturating_duration_since(self.used).as_secs_f64() * rate;
-        self.calls = (self.calls + earned).min(2.0 * rate);
-        self.used = self.used.max(now);
-        let may = self.calls >= 1.0;
-        if may {
-            self.calls -= 1.0;
-        }
-        may
-    }
+    pace: Pace,
 }
 
 /// Passwords and sessions of one controller.
 pub struct Auth {
     objects: Arc<Objects>,
     sessions: Mutex<HashMap<String, Session>>,
+    /// Of API tokens that come with each call, by id.
+    paces: Mutex<HashMap<String, Pace>>,
     failures: Mutex<HashMap<IpAddr, (u32, Instant)>>,
+    /// The brake on those without a session.
+    pub strangers: Strangers,
     hashing: Semaphore,
 }
 
@@ -105,7 +107,9 @@ impl Auth {
         Self {
             objects,
             sessions: Mutex::default(),
+            paces: Mutex::default(),
             failures: Mutex::default(),
+            strangers: Strangers::default(),
             hashing: Semaphore::new(HASHES_MAX),
         }
     }
@@ -140,8 +144,85 @@ impl Auth {
         Ok(self.open(user, &access.uuid))
     }
 
-    /// For a caller who sends his password with each call (avi-api 2.4): a ticket of no session, whose cookies are
-    /// set to the word `None`.
+    /// Opens a session by an API token, which ends with the token (avi-api 2.4). `user` is the name that was given with it,
+    /// if one was.
+    ///
+    /// # Errors
+    /// As [`Auth::login`].
+    pub async fn login_by_token(
+        &self,
+        user: Option<&str>,
+        text: &str,
+        from: IpAddr,
+    ) -> Result<Ticket, ApiError> {
+        self.check_brake(from)?;
+        let found = self.by_token(text).await?;
+        let found = found.filter(|(access, _)| user.is_none_or(|user| user == access.user));
+        let Some((access, id)) = found else {
+            self.count_failure(from);
+            tracing::warn!(user, %from, "login by token refused");
+            return Err(refused());
+        };
+        lock(&self.failures).remove(&from);
+        tracing::info!(user = access.user, %from, token = id, "login");
+        let ticket = Ticket::new(&access.user, &access.uuid, random_token(), random_token());
+        Ok(self.keep(Ticket {
+            token: Some(id),
+            ..ticket
+        }))
+    }
+
+    /// For a caller who sends an API token with each call: a ticket of no session.
+    ///
+    /// # Errors
+    /// 401 for a token that is none, or no longer; 429 after too many calls.
+    pub async fn once_by_token(&self, text: &str, from: IpAddr) -> Result<Ticket, ApiError> {
+        self.strangers.check(from)?;
+        let found = self.by_token(text).await?;
+        let (access, id) = found.ok_or_else(|| {
+            let text = "the API token is unknown, was revoked or has expired; make a new one";
+            ApiError::new(StatusCode::UNAUTHORIZED, text)
+        })?;
+        self.check_pace(&id)?;
+        Ok(Ticket {
+            token: Some(id),
+            ..Ticket::once(&access.user, &access.uuid)
+        })
+    }
+
+    async fn by_token(&self, text: &str) -> Result<Option<(Access, String)>, ApiError> {
+        let found = token::redeem(&**self.objects.store(), text).await?;
+        let snapshot = self.objects.snapshot();
+        Ok(found.and_then(|t| Some((Access::of_user(&snapshot, &t.user)?, t.id))))
+    }
+
+    fn check_pace(&self, id: &str) -> Result<(), ApiError> {
+        let now = Instant::now();
+        let mut paces = lock(&self.paces);
+        paces.retain(|_, pace| now.duration_since(pace.used) < PACE_FORGOTTEN);
+        let pace = paces.entry(id.to_owned());
+        let may = pace
+            .or_insert_with(|| Pace::new(CALLS_PER_S, now))
+            .call(now);
+        may.then_some(()).ok_or_else(|| too_many("with this token"))
+    }
+
+    /// False when the token behind this ticket is no longer good; its session has ended then.
+    ///
+    /// # Errors
+    /// The store refuses.
+    pub async fn still_good(&self, ticket: &Ticket) -> Result<bool, ApiError> {
+        let Some(id) = &ticket.token else {
+            return Ok(true);
+        };
+        let good = token::is_good(&**self.objects.store(), id).await?;
+        if !good {
+            self.logout(&ticket.id);
+        }
+        Ok(good)
+    }
+
+    /// For a caller who sends his password with each call (avi-api 2.4): a ticket of no session.
     ///
     /// # Errors
     /// As [`Auth::login`].
@@ -153,12 +234,7 @@ impl Auth {
     ) -> Result<Ticket, ApiError> {
         self.check(user, password, from).await?;
         let access = self.known(user)?;
-        Ok(Ticket::new(
-            user,
-            &access.uuid,
-            "None".into(),
-            String::new(),
-        ))
+        Ok(Ticket::once(user, &access.uuid))
     }
 
     /// Whether it is this user's password; guessing is braked by address.
@@ -180,25 +256,33 @@ impl Auth {
         }
         self.count_failure(from);
         tracing::warn!(user, %from, "login refused");
-        let text = "Invalid credentials";
-        Err(ApiError::new(StatusCode::UNAUTHORIZED, text))
+        Err(refused())
     }
 
     fn open(&self, user: &str, uuid: &str) -> Ticket {
-        let ticket = Ticket::new(user, uuid, random_token(), random_token());
+        self.keep(Ticket::new(user, uuid, random_token(), random_token()))
+    }
+
+    fn keep(&self, ticket: Ticket) -> Ticket {
+        let idle_max = self.idle_max();
         let mut sessions = lock(&self.sessions);
-        sessions.retain(|_, s| s.used.elapsed() < IDLE_TIMEOUT);
+        sessions.retain(|_, s| idle_max.is_none_or(|max| s.pace.used.elapsed() < max));
         make_room(&mut sessions, SESSIONS_MAX, |_| true);
         make_room(&mut sessions, SESSIONS_PER_USER_MAX, |s| {
-            s.ticket.uuid == uuid
+            s.ticket.uuid == ticket.uuid
         });
         let session = Session {
             ticket: ticket.clone(),
-            used: Instant::now(),
-            calls: f64::from(2 * CALLS_PER_S),
+            pace: Pace::new(CALLS_PER_S, Instant::now()),
         };
         sessions.insert(ticket.id.clone(), session);
         ticket
+    }
+
+    /// After what time a session ends that nobody uses (`api_idle_timeout` of the controller's properties); none: never.
+    fn idle_max(&self) -> Option<Duration> {
+        let minutes = singleton::api_idle_timeout_min(&self.objects.snapshot());
+        (minutes > 0).then(|| Duration::from_secs(60 * minutes))
     }
 
     /// The session with this id, whose idle time starts again; none when there is no such session.
@@ -210,18 +294,18 @@ impl Auth {
     }
 
     fn session_at(&self, id: &str, now: Instant) -> Result<Option<Ticket>, ApiError> {
+        let idle_max = self.idle_max();
         let mut sessions = lock(&self.sessions);
         let Some(session) = sessions.get_mut(id) else {
             return Ok(None);
         };
-        if now.saturating_duration_since(session.used) >= IDLE_TIMEOUT {
+        let idle = now.saturating_duration_since(session.pace.used);
+        if idle_max.is_some_and(|max| idle >= max) {
             sessions.remove(id);
             return Ok(None);
         }
-        if !session.call(now) {
-            let text =
-                format!("more than {CALLS_PER_S} calls per second in this session; wait a second");
-            return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, text));
+        if !session.pace.call(now) {
+            return Err(too_many("in this session"));
         }
         Ok(Some(session.ticket.clone()))
     }
@@ -233,9 +317,9 @@ impl Auth {
 
     /// Whether there is a session with this id; to ask is no use of it.
     pub fn is_open(&self, id: &str) -> bool {
-        let sessions = lock(&self.sessions);
-        let session = sessions.get(id);
-        session.is_some_and(|s| s.used.elapsed() < IDLE_TIMEOUT)
+        let idle_max = self.idle_max();
+        let is_used = |s: &Session| idle_max.is_none_or(|max| s.pace.used.elapsed() < max);
+        lock(&self.sessions).get(id).is_some_and(is_used)
     }
 
     /// Ends all sessions of the user with this uuid, but for one.
@@ -260,7 +344,7 @@ impl Auth {
     /// A user who has just given his password, unless he is gone meanwhile.
     fn known(&self, user: &str) -> Result<Access, ApiError> {
         let access = Access::of(&self.objects.snapshot(), user);
-        access.ok_or_else(|| ApiError::new(StatusCode::UNAUTHORIZED, "Invalid credentials"))
+        access.ok_or_else(refused)
     }
 
     /// None for a user who may not log in.
@@ -295,11 +379,22 @@ impl Auth {
 fn make_room(sessions: &mut HashMap<String, Session>, max: usize, of: impl Fn(&Session) -> bool) {
     while sessions.values().filter(|s| of(s)).count() >= max {
         let these = sessions.iter().filter(|(_, s)| of(s));
-        let Some(oldest) = these.min_by_key(|(_, s)| s.used).map(|(id, _)| id.clone()) else {
+        let oldest = these.min_by_key(|(_, s)| s.pace.used);
+        let Some(oldest) = oldest.map(|(id, _)| id.clone()) else {
             return;
         };
         sessions.remove(&oldest);
     }
+}
+
+/// The words that clients match.
+fn refused() -> ApiError {
+    ApiError::new(StatusCode::UNAUTHORIZED, "Invalid credentials")
+}
+
+fn too_many(whose: &str) -> ApiError {
+    let text = format!("more than {CALLS_PER_S} calls per second {whose}; wait a second");
+    ApiError::new(StatusCode::TOO_MANY_REQUESTS, text)
 }
 
 async fn blocking<T: Send + 'static>(

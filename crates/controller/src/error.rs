@@ -75,6 +75,7 @@ impl From<StoreError> for ApiError {
             StoreError::Compacted { .. } => Self::new(StatusCode::GONE, error.to_string()),
             StoreError::NewerSchema { .. }
             | StoreError::NoBackup { .. }
+            | StoreError::Unreadable { .. }
             | StoreError::Database { .. }
             | StoreError::Closed => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);

@@ -8,6 +8,8 @@ use std::path::Path;
 
 /// The store's file in the data folder.
 pub const STORE: &str = "evenkeel.db";
+/// The file of the keys that seal secrets, in the data folder unless a setting names another place.
+pub const SEAL_KEYS: &str = "seal-keys.json";
 
 /// Makes the folder, mode 0700, with its parents.
 ///
@@ -21,7 +23,7 @@ pub fn private_folder(path: &Path) -> anyhow::Result<()> {
     made.with_context(|| format!("cannot make the folder {}", path.display()))
 }
 
-/// Writes the file, mode 0600, whole or not at all.
+/// Writes the file, mode 0600, whole or not at all; durable when this returns.
 ///
 /// # Errors
 /// It cannot be written.
@@ -39,5 +41,8 @@ pub fn write_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     file.write_all(content)
         .and_then(|()| file.sync_all())
         .with_context(context)?;
-    fs::rename(&temporary, path).with_context(context)
+    fs::rename(&temporary, path).with_context(context)?;
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+    let folder = fs::File::open(folder.unwrap_or(Path::new(".")));
+    folder.and_then(|f| f.sync_all()).with_context(context)
 }

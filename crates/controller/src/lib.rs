@@ -2,8 +2,9 @@
 //!
 //! Tasks, all owned by [`Controller`], which ends them in this order when it is told to stop: the API's listener
 //! (answers what it has begun), the reconciler (finishes its round), the one that waits for joins, the one that reverts
-//! what nobody confirmed, the one that compacts the log, the engines' listener, the one that writes events down. Engines go
-//! on without us. A SIGKILL at any moment loses nothing that was acknowledged: the store is durable before an answer leaves.
+//! what nobody confirmed, the one that compacts the log, the one that seals anew, the engines' listener, the one that writes
+//! events down. Engines go on without us. A SIGKILL at any moment loses nothing that was acknowledged: the store is durable
+//! before an answer leaves.
 
 mod access;
 mod alerts;
@@ -13,6 +14,7 @@ mod auth;
 mod bootstrap;
 mod compact;
 mod confirm;
+mod door;
 mod engines;
 mod error;
 mod events;
@@ -21,6 +23,7 @@ mod health_score;
 mod objects;
 mod plan;
 mod restore;
+mod seal;
 mod series;
 mod witness;
 
@@ -30,6 +33,7 @@ use alerts::Alerts;
 use anyhow::Context as _;
 use args::Settings;
 use auth::{Auth, Password};
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use engines::Registry;
 use engines::ca::Ca;
 use events::journal::Journal;
@@ -45,8 +49,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// How long calls that have begun may take when the controller is told to stop.
-const GRACE: Duration = Duration::from_secs(3);
+/// How long a connection may be without the head of a request, the first or the next one.
+const HEAD_WAIT: Duration = Duration::from_secs(60);
 /// Characters of a password that we make up: 120 bits.
 const MADE_UP_LEN: usize = 20;
 
@@ -89,6 +93,7 @@ pub struct Controller {
     keeper: JoinHandle<()>,
     events: Arc<Events>,
     engines_address: SocketAddr,
+    sealing: JoinHandle<()>,
     stop: CancellationToken,
     /// For who writes events down: the last to end.
     all_is_said: CancellationToken,
@@ -104,7 +109,9 @@ impl Controller {
         files::private_folder(&settings.data_dir)?;
         let store = Arc::new(store::Sqlite::open(&settings.data_dir.join(files::STORE))?);
         let ca = Arc::new(Ca::open(&settings.data_dir)?);
-        let objects = Arc::new(Objects::open(store.clone()).await?);
+        let ring = Arc::new(seal::open(&settings.seal_keys, &*store).await?);
+        let sealed = seal::SealedStore::new(store.clone(), ring.clone());
+        let objects = Arc::new(Objects::open(Arc::new(sealed)).await?);
         let auth = Arc::new(Auth::new(objects.clone()));
         bootstrap::ensure(&objects).await?;
         ensure_admin(&objects, &auth, &settings).await?;
@@ -130,11 +137,13 @@ impl Controller {
             objects: objects.clone(),
             auth,
             backend: Arc::new(backend),
-            backups: api::Backups::new(store, &settings.data_dir),
+            backups: api::Backups::new(store.clone(), ring.clone(), &settings.data_dir),
+            ring: ring.clone(),
             events: events.clone(),
             alerts: alerts.clone(),
             series,
             watchman: watchman.clone(),
+            stopping: CancellationToken::new(),
         };
         let api = serve_api(&settings, app)?;
         let engines = engines::bind(settings.listen_engines)?;
@@ -150,6 +159,7 @@ impl Controller {
         let told = stop.clone().cancelled_owned();
         let unconfirmed = confirm::expire(objects.clone(), stop.clone());
         let compaction = compact::run(objects.clone(), stop.clone());
+        let sealing = seal::run(ring, store, stop.clone());
         let engines = engines::serve(engines, ca, objects, registry, told);
         tracing::info!(api = %api.address, engines = %engines_address, "controller started");
         Ok(Self {
@@ -162,6 +172,7 @@ impl Controller {
             keeper: tokio::spawn(keeper),
             events,
             engines_address,
+            sealing: tokio::spawn(sealing),
             stop,
             all_is_said,
         })
@@ -203,11 +214,13 @@ impl Controller {
             keeper,
             events,
             engines_address: _,
+            sealing,
             stop,
             all_is_said,
         } = self;
         events.end_streams();
-        api.handle.graceful_shutdown(Some(GRACE));
+        api.stopping.cancel();
+        door::end_connections(&api.handle).await;
         join("API", api.task).await;
         events.close();
         stop.cancel();
@@ -215,6 +228,7 @@ impl Controller {
         join("joins", joins).await;
         join("unconfirmed", unconfirmed).await;
         join("compaction", compaction).await;
+        join("sealing", sealing).await;
         // Engine sessions are open for as long as engines live: their listener cannot be waited for.
         engines.abort();
         join("engines", engines).await;
@@ -237,7 +251,9 @@ async fn join<T>(name: &str, task: JoinHandle<T>) {
 
 struct Api {
     address: SocketAddr,
-    handle: axum_server::Handle<SocketAddr>,
+    handle: axum_server::Handle<door::Peer>,
+    /// Closes the listener, and says in each answer that it is the connection's last.
+    stopping: CancellationToken,
     task: JoinHandle<std::io::Result<()>>,
 }
 
@@ -249,18 +265,23 @@ fn serve_api(settings: &Settings, app: api::App) -> anyhow::Result<Api> {
         },
         None => api::tls::self_made(&settings.data_dir, settings.listen_api)?,
     };
-    let config =
-        axum_server::tls_rustls::RustlsConfig::from_config(api::tls::server_config(&files)?);
-    let listener = std::net::TcpListener::bind(settings.listen_api)
+    let config = RustlsConfig::from_config(api::tls::server_config(&files)?);
+    let stopping = app.stopping.clone();
+    let door = door::Door::open(settings.listen_api, stopping.clone())
         .with_context(|| format!("cannot serve the API on {}", settings.listen_api))?;
-    listener.set_nonblocking(true)?;
-    let address = listener.local_addr()?;
+    let address = door.address();
     let handle = axum_server::Handle::new();
-    let server = axum_server::from_tcp_rustls(listener, config)?.handle(handle.clone());
+    let tls = RustlsAcceptor::new(config).acceptor(api::connections::Connections::default());
+    let mut server = axum_server::Server::from_listener(door)
+        .acceptor(tls)
+        .handle(handle.clone())
+        .http1_only();
+    server.http_builder().http1().header_read_timeout(HEAD_WAIT);
     let service = api::router(Arc::new(app)).into_make_service_with_connect_info::<SocketAddr>();
     Ok(Api {
         address,
         handle,
+        stopping,
         task: tokio::spawn(server.serve(service)),
     })
 }

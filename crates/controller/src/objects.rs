@@ -10,14 +10,17 @@ pub mod certificate;
 mod cross;
 mod index;
 mod normalise;
+mod planned;
 pub mod refs;
 mod revert;
 mod snapshot;
 pub mod transport;
 
 pub use author::{Author, CONFIRM_WITHIN};
+pub use planned::Planned;
 pub use snapshot::{Snapshot, Stored, Unreadable};
 
+use crate::auth::token;
 use crate::error::ApiError;
 use crate::witness::{Committed, Seat};
 use axum::http::StatusCode;
@@ -322,10 +325,11 @@ impl Objects {
         self.snapshot.subscribe()
     }
 
-    /// Prepares a change with `f` and commits it; nothing happens when `f` or a rule says no.
+    /// Prepares a change with `f` and commits it; nothing happens when `f` or a rule says no. In a dry run nothing
+    /// happens either: who asked for it gets what was checked from its author, and whoever called goes no further.
     ///
     /// # Errors
-    /// What `f` says, what the rules across objects say, or what the store says.
+    /// That it is a dry run; what `f` says, what the rules across objects say, or what the store says.
     pub async fn change<T>(
         &self,
         author: &Author,
@@ -339,14 +343,29 @@ impl Objects {
             beside: Vec::new(),
         };
         let result = f(&mut draft)?;
-        if draft.touched.is_empty() && draft.beside.is_empty() {
+        if draft.touched.is_empty() && draft.beside.is_empty() && !author.dry_run {
             return Ok(result);
         }
         for (path, uuid) in draft.touched.keys() {
             cross::check(&draft.snapshot, path, uuid)?;
         }
+        if author.dry_run {
+            return Err(author.keep(Planned::of(self.snapshot(), draft)));
+        }
         self.commit(draft, author, message).await?;
         Ok(result)
+    }
+
+    /// A user's API tokens go with him, whichever way he goes.
+    async fn with_users_gone(&self, draft: &Draft) -> Result<Vec<Op>, ApiError> {
+        let mut ops = Vec::new();
+        let users = draft.touched.keys().filter(|(path, _)| *path == "user");
+        for (path, uuid) in users {
+            if draft.snapshot.get(path, uuid).is_none() {
+                ops.extend(token::forget(&*self.store, uuid).await?);
+            }
+        }
+        Ok(ops)
     }
 
     async fn commit(&self, draft: Draft, author: &Author, message: &str) -> Result<(), ApiError> {
@@ -357,6 +376,7 @@ impl Objects {
             let value = draft.snapshot.get(path, uuid).map(|s| s.to_bytes());
             ops.push(Op { key, value, expect });
         }
+        ops.extend(self.with_users_gone(&draft).await?);
         ops.extend(author.to_confirm());
         ops.extend(draft.beside);
         let revision = self.store.commit(ops, author.meta(message)).await?;

@@ -11,23 +11,32 @@ mod explain;
 #[cfg(test)]
 mod fixture;
 mod flows;
+mod flowtable;
+mod host;
 mod join;
 mod keys;
 mod leave;
 mod marks;
 mod metrics;
+mod preview;
 mod reconcile;
 mod refusal;
 mod routing;
 mod runtime;
+mod scope;
+mod service;
 mod situation;
+mod topology;
 
 pub use assignments::Assignment;
 pub use backend::Backend;
+pub use host::{FlowView, HostView};
 pub use join::run as finish_joins;
 pub use leave::ScaleIn;
 pub use reconcile::run as reconcile;
 pub use routing::RoutingText;
+pub use service::ServiceView;
+pub use topology::TopologyPage;
 
 use crate::engines::Registry;
 use crate::error::ApiError;

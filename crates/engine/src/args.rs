@@ -2,8 +2,10 @@
 
 use anyhow::{Context as _, bail};
 use dataplane::steering::Attach;
+use model::log;
 use proto::join_token::JoinToken;
 use serde::Deserialize;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -53,6 +55,17 @@ pub struct Args {
     /// alone (tc); native XDP wherever it can be, with the reason where it cannot (xdp) [default: auto]
     #[arg(long, value_name = "HOOK")]
     steering_attach: Option<SteeringAttach>,
+    /// Address of this engine's own /metrics, for Prometheus; without TLS and login, so give one that only collectors reach,
+    /// such as 127.0.0.1:9185 [default: none]
+    #[arg(long, value_name = "IP:PORT")]
+    metrics_listen: Option<SocketAddr>,
+    /// Form of the log: text, or one JSON object a line [default: json under systemd, else text]
+    #[arg(long, value_name = "text|json")]
+    log_format: Option<log::Format>,
+    /// What is logged: error, warn, info, debug or trace, also by part (info,evenkeel_engine=debug)
+    /// [default: $EVENKEEL_LOG, else info]
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
     #[command(subcommand)]
     #[serde(skip)]
     action: Option<Action>,
@@ -107,6 +120,8 @@ pub(crate) struct Settings {
     pub bpf_dir: PathBuf,
     /// And attached.
     pub steering_attach: Attach,
+    /// Where metrics are told, if anywhere.
+    pub metrics_listen: Option<SocketAddr>,
     join_token_file: Option<PathBuf>,
 }
 
@@ -151,8 +166,19 @@ impl Args {
             bpf_dir: bpf_dir(self.bpf_dir, file.bpf_dir),
             steering_attach: (self.steering_attach.or(file.steering_attach))
                 .map_or_else(Attach::default, Into::into),
+            metrics_listen: self.metrics_listen.or(file.metrics_listen),
             join_token_file: self.join_token_file.or(file.join_token_file),
         })
+    }
+
+    /// How this process writes its log. A file that cannot be read says nothing here; [`crate::run`] says why.
+    pub fn log(&self) -> log::Settings {
+        let file = self.file().unwrap_or_default();
+        log::Settings {
+            format: self.log_format.or(file.log_format),
+            level_flag: self.log_level.clone(),
+            level_file: file.log_level,
+        }
     }
 
     /// What to do instead of running, and where an engine leaves something.
@@ -254,6 +280,21 @@ mod tests {
             .expect_err("refused")
             .to_string();
         assert!(error.contains("controller"), "{error}");
+    }
+
+    #[test]
+    fn metrics_and_log_are_set_by_the_file_and_a_wrong_word_is_refused() {
+        let text =
+            "metrics_listen = \"127.0.0.1:9185\"\nlog_format = \"json\"\nlog_level = \"debug\"";
+        let args: Args = toml::from_str(text).expect("known settings");
+        assert_eq!(args.metrics_listen, "127.0.0.1:9185".parse().ok());
+        assert_eq!(args.log_format, Some(log::Format::Json));
+        assert_eq!(args.log_level.as_deref(), Some("debug"));
+        for text in ["metrics_listen = \"9185\"", "log_format = \"xml\""] {
+            let error = toml::from_str::<Args>(text).expect_err("refused");
+            let name = text.split(' ').next().expect("a name");
+            assert!(error.to_string().contains(name), "{error}");
+        }
     }
 
     #[test]

@@ -23,6 +23,13 @@ const JOIN_RETRY: Duration = Duration::from_secs(1);
 /// How long an attempt to reach a controller may take, the TLS handshake included.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Key and certificate in one file, so that a renewal replaces both or none.
+const PAIR: &str = "identity.pem";
+/// Where they were before: read, and removed with the next renewal.
+const OLD_PAIR: [&str; 2] = ["key.pem", "cert.pem"];
+/// What a certificate begins with in `PAIR`, behind the key.
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
+
 /// Key, certificate and CA of an engine that has joined.
 #[derive(Clone)]
 pub(crate) struct Identity {
@@ -30,6 +37,8 @@ pub(crate) struct Identity {
     key_pem: String,
     certificate_pem: String,
     ca_pem: String,
+    /// The next key, which waits for its certificate.
+    next_key_pem: Option<String>,
 }
 
 /// What the engine has at its start to become somebody.
@@ -86,13 +95,13 @@ impl Credentials {
     }
 }
 
-async fn join_and_save(
+pub(crate) async fn join_and_save(
     settings: &Settings,
     token: &JoinToken,
     interfaces: Vec<Interface>,
 ) -> anyhow::Result<Identity> {
     let identity = join(settings, token, interfaces).await?;
-    identity.check(&identity.certificate_pem)?;
+    check(&identity.certificate_pem, &identity.key_pem)?;
     identity.save(&settings.state_dir)?;
     tracing::info!(se = settings.name, uuid = identity.se_uuid, "joined");
     Ok(identity)
@@ -109,11 +118,16 @@ impl Identity {
             std::fs::read_to_string(&path)
                 .with_context(|| format!("cannot read {}", path.display()))
         };
+        let (key_pem, certificate_pem) = match folder.join(PAIR).exists() {
+            true => split(&read(PAIR)?)?,
+            false => (read(OLD_PAIR[0])?, read(OLD_PAIR[1])?),
+        };
         Ok(Some(Self {
             se_uuid: read("se-uuid")?.trim().to_owned(),
-            key_pem: read("key.pem")?,
-            certificate_pem: read("cert.pem")?,
+            key_pem,
+            certificate_pem,
             ca_pem: read("ca.pem")?,
+            next_key_pem: None,
         }))
     }
 
@@ -123,52 +137,61 @@ impl Identity {
             std::fs::remove_file(&mark)
                 .with_context(|| format!("cannot remove {}", mark.display()))?;
         }
-        files::write_private(&folder.join("key.pem"), self.key_pem.as_bytes())?;
-        files::write_private(&folder.join("cert.pem"), self.certificate_pem.as_bytes())?;
+        self.save_pair(folder)?;
         files::write_private(&folder.join("ca.pem"), self.ca_pem.as_bytes())?;
         files::write_private(&mark, self.se_uuid.as_bytes())
     }
 
-    fn key(&self) -> anyhow::Result<KeyPair> {
-        KeyPair::from_pem(&self.key_pem).context("key.pem is damaged")
-    }
-
-    /// A certificate request for the key we have.
-    pub(crate) fn renewal(&self) -> anyhow::Result<String> {
-        request(&self.key()?)
-    }
-
-    /// Takes a renewed certificate over; it is used from the next session on.
-    pub(crate) fn renewed(&mut self, certificate_pem: String, folder: &Path) -> anyhow::Result<()> {
-        self.check(&certificate_pem)?;
-        files::write_private(&folder.join("cert.pem"), certificate_pem.as_bytes())?;
-        self.certificate_pem = certificate_pem;
-        Ok(())
-    }
-
-    /// Is it a certificate for our key? With another one we could never talk to a controller again.
-    fn check(&self, certificate_pem: &str) -> anyhow::Result<()> {
-        let (_, pem) = x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes())
-            .context("the controller's answer is no certificate")?;
-        let certificate = pem
-            .parse_x509()
-            .context("the controller's answer is no certificate")?;
-        if certificate.public_key().raw != self.key()?.subject_public_key_info() {
-            bail!("the certificate from the controller is for another key");
+    fn save_pair(&self, folder: &Path) -> anyhow::Result<()> {
+        let pair = format!("{}\n{}", self.key_pem.trim_end(), self.certificate_pem);
+        files::write_private(&folder.join(PAIR), pair.as_bytes())?;
+        for old in OLD_PAIR.map(|name| folder.join(name)) {
+            if old.exists() {
+                std::fs::remove_file(&old)
+                    .with_context(|| format!("cannot remove {}", old.display()))?;
+            }
         }
         Ok(())
     }
 
-    fn expired(&self, now: SystemTime) -> bool {
+    /// A certificate request for a new key; the same one until its certificate has come.
+    pub(crate) fn renewal(&mut self) -> anyhow::Result<String> {
+        let key = match &self.next_key_pem {
+            Some(pem) => KeyPair::from_pem(pem)?,
+            None => KeyPair::generate()?,
+        };
+        self.next_key_pem = Some(key.serialize_pem());
+        request(&key)
+    }
+
+    /// Takes a renewed certificate over, with its key; they are used from the next session on.
+    pub(crate) fn renewed(&mut self, certificate_pem: String, folder: &Path) -> anyhow::Result<()> {
+        let Some(key_pem) = self.next_key_pem.clone() else {
+            bail!("a certificate came that was not asked for");
+        };
+        check(&certificate_pem, &key_pem)?;
+        let renewed = Self {
+            key_pem,
+            certificate_pem,
+            next_key_pem: None,
+            ..self.clone()
+        };
+        renewed.save_pair(folder)?;
+        *self = renewed;
+        Ok(())
+    }
+
+    pub(crate) fn expired(&self, now: SystemTime) -> bool {
         self.life().is_none_or(|(_, end)| end <= unix_s(now))
     }
 
-    /// How long until a third of the certificate's life is left; zero when less is left.
+    /// How long until half of the certificate's life is left; zero when less is left. For the other half a controller
+    /// may be away.
     pub(crate) fn renewal_in(&self, now: SystemTime) -> Duration {
         let Some((start, end)) = self.life() else {
             return Duration::ZERO;
         };
-        let due = end - (end - start) / 3;
+        let due = end - (end - start) / 2;
         Duration::from_secs(u64::try_from(due - unix_s(now)).unwrap_or(0))
     }
 
@@ -189,6 +212,28 @@ impl Identity {
             tls(&self.ca_pem).identity(TlsIdentity::from_pem(&self.certificate_pem, &self.key_pem));
         connect(controller, tls).await
     }
+}
+
+/// Key and certificate, which stands behind it.
+fn split(pair: &str) -> anyhow::Result<(String, String)> {
+    let at = pair.find(CERTIFICATE);
+    let at = at.with_context(|| format!("{PAIR} is damaged; let the engine join again"))?;
+    let (key, certificate) = pair.split_at(at);
+    Ok((key.to_owned(), certificate.to_owned()))
+}
+
+/// Is it a certificate for this key? With another one we could never talk to a controller again.
+fn check(certificate_pem: &str, key_pem: &str) -> anyhow::Result<()> {
+    let key = KeyPair::from_pem(key_pem).context("the engine's key is damaged")?;
+    let (_, pem) = x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes())
+        .context("the controller's answer is no certificate")?;
+    let certificate = pem
+        .parse_x509()
+        .context("the controller's answer is no certificate")?;
+    if certificate.public_key().raw != key.subject_public_key_info() {
+        bail!("the certificate from the controller is for another key");
+    }
+    Ok(())
 }
 
 fn unix_s(time: SystemTime) -> i64 {
@@ -242,6 +287,7 @@ async fn join(
                     key_pem: key.serialize_pem(),
                     certificate_pem: reply.certificate_pem,
                     ca_pem: reply.ca_pem,
+                    next_key_pem: None,
                 });
             }
             Err(JoinError::Refused(why)) => bail!("{controller} refuses the join: {why}"),
@@ -283,3 +329,6 @@ async fn join_at(
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests;

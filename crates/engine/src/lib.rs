@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Tasks, all owned by [`run`]: the **reconciler** acts on desired state, health and interfaces; **steering** plans what the
-//! engine knows of its neighbours; **static routes** keep the way of the answers; the **agent** joins and holds the stream to a controller; the **observer** puts reports together. At SIGTERM or SIGINT the reconciler takes
+//! engine knows of its neighbours; **static routes** keep the way of the answers; the **agent** joins and holds the stream to a controller; the **observer** puts reports together; **metrics**, where they are wanted, tells them to Prometheus. At SIGTERM or SIGINT the reconciler takes
 //! down in order (withdraw, Cease, listeners, connections, addresses, settings) while the others still report it, and
 //! then those are aborted; a second signal ends the process at once, and the next engine cleans up behind it.
 //! A desired state goes agent, disk, reconciler, so that a restarted engine serves before a controller answers.
@@ -23,9 +23,11 @@ mod fib;
 mod files;
 mod flows;
 pub mod health;
+mod host;
 mod identity;
 mod last_state;
 mod limits;
+mod metrics;
 mod net;
 mod reconcile;
 mod report;
@@ -48,6 +50,7 @@ use report::Observer;
 use std::sync::Arc;
 use std::time::Duration;
 use sysctl::Sysctls;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -92,6 +95,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let _alone = limits::only_engine_here()?;
     let credentials = Credentials::load(&settings)?;
     let net = Net::open(settings.interfaces.clone()).await?;
+    let metrics_listener = listen_for_metrics(&settings).await?;
     let last_state = LastState::new(&settings.state_dir);
     let desired = watch::Sender::new(Arc::new(last_state.load().unwrap_or_default()));
     let generation = desired.borrow().generation;
@@ -101,6 +105,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         Actors::start(net.clone(), &settings.state_dir).context("cannot start the proxy")?;
     let (outcome, outcomes) = watch::channel(Outcome::default());
     let (report, reports) = watch::channel(Report::default());
+    let observed = (&desired, &reports);
+    let (connected, _metrics) = tell_metrics(metrics_listener, &settings.name, observed);
     let watch = steering::Watch::default();
     let (steering, _steering_tasks) = steer(&settings, &desired, &net, &actors, &watch);
     let observer = Observer::new(&actors, outcomes, steering.clone(), watch.clone());
@@ -134,6 +140,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let channels = Channels {
         desired,
         reports,
+        connected,
         steering,
         flows,
     };
@@ -197,8 +204,37 @@ fn steer(
 struct Channels {
     desired: watch::Sender<Arc<DesiredState>>,
     reports: watch::Receiver<Report>,
+    connected: watch::Sender<bool>,
     steering: watch::Receiver<Arc<steering::Plan>>,
     flows: flows::Flows,
+}
+
+/// Where it is written down whether there is a session with a controller, and the task that tells metrics, if they are wanted.
+fn tell_metrics(
+    listener: Option<TcpListener>,
+    name: &str,
+    (desired, reports): (&watch::Sender<Arc<DesiredState>>, &watch::Receiver<Report>),
+) -> (watch::Sender<bool>, Option<Task<()>>) {
+    let connected = watch::Sender::new(false);
+    let source = metrics::Source {
+        name: name.to_owned(),
+        desired: desired.subscribe(),
+        reports: reports.clone(),
+        connected: connected.subscribe(),
+    };
+    let serve = |listener| Task(tokio::spawn(metrics::serve(listener, source)));
+    (connected, listener.map(serve))
+}
+
+/// None where no metrics are wanted.
+async fn listen_for_metrics(settings: &Settings) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = settings.metrics_listen else {
+        return Ok(None);
+    };
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!("metrics_listen: cannot listen on {address}; give an address of this host and a port that is free")
+    })?;
+    Ok(Some(listener))
 }
 
 /// Joins if need be, then talks to controllers for ever.
@@ -219,9 +255,12 @@ async fn agent(
         interfaces,
         desired: channels.desired,
         reports: channels.reports,
+        connected: channels.connected,
         steering: channels.steering,
         flows: channels.flows,
         boot_id: format!("{:016x}", rand::random::<u64>()),
+        refused_token: None,
+        expiry_said: None,
     };
     agent.run().await;
     Ok(())

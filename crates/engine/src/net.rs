@@ -216,7 +216,8 @@ fn explain(error: &rtnetlink::Error) -> String {
     }
 }
 
-fn interface(link: &LinkMessage) -> Interface {
+/// Name, MAC, MTU and state of a link.
+pub(crate) fn interface(link: &LinkMessage) -> Interface {
     let mut found = Interface {
         up: link.header.flags.contains(LinkFlags::Up),
         ..Interface::default()
@@ -225,13 +226,7 @@ fn interface(link: &LinkMessage) -> Interface {
         match attribute {
             LinkAttribute::IfName(name) => found.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => found.mtu = *mtu,
-            LinkAttribute::Address(mac) => {
-                found.mac = mac
-                    .iter()
-                    .map(|b| format!("{b:02x}"))
-                    .collect::<Vec<_>>()
-                    .join(":")
-            }
+            LinkAttribute::Address(mac) => found.mac = self::mac(mac),
             LinkAttribute::OperState(state) => {
                 found.up &= !matches!(
                     state,
@@ -242,6 +237,12 @@ fn interface(link: &LinkMessage) -> Interface {
         }
     }
     found
+}
+
+/// `02:00:00:00:00:01`.
+pub(crate) fn mac(bytes: &[u8]) -> String {
+    let each = bytes.iter().map(|b| format!("{b:02x}"));
+    each.collect::<Vec<_>>().join(":")
 }
 
 fn address_of(message: &AddressMessage) -> Option<IpAddr> {
@@ -256,7 +257,7 @@ fn address_of(message: &AddressMessage) -> Option<IpAddr> {
 }
 
 /// `10.10.10.11/24`; link-local addresses and those of narrower scope are no next hops.
-fn usable(message: &AddressMessage) -> Option<String> {
+pub(crate) fn usable(message: &AddressMessage) -> Option<String> {
     let address = address_of(message)?;
     let universe = matches!(
         message.header.scope,

@@ -3,7 +3,8 @@
 
 use crate::args::Settings;
 use crate::flows::Flows;
-use crate::identity::Identity;
+use crate::host;
+use crate::identity::{self, Identity};
 use crate::last_state::LastState;
 use crate::steering::Plan;
 use crate::validate;
@@ -11,8 +12,8 @@ use anyhow::Context as _;
 use proto::PROTOCOL_VERSION;
 use proto::v1::engine_control_client::EngineControlClient;
 use proto::v1::{
-    Ack, ControllerMessage, DesiredState, EngineMessage, FlowQuery, Hello, Interface, Nack,
-    RenewRequest, Report, controller_message::Body, engine_message,
+    Ack, ControllerMessage, DesiredState, EngineMessage, FlowQuery, Hello, HostQuery, Interface,
+    Nack, RenewRequest, Report, controller_message::Body, engine_message,
 };
 use std::pin::pin;
 use std::sync::Arc;
@@ -29,6 +30,8 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// The certificate's age is looked at again at least this often: the host may have slept meanwhile.
 const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
+/// How often it is said that the certificate has expired.
+const EXPIRY_SAID: Duration = Duration::from_secs(60);
 /// How soon a renewal without an answer is asked for again.
 const RENEWAL_RETRY: Duration = Duration::from_secs(60);
 /// An acknowledgement waits for steering no longer than this: the controller does not wait longer either.
@@ -44,11 +47,17 @@ pub(crate) struct Agent {
     pub interfaces: watch::Receiver<Vec<Interface>>,
     pub desired: watch::Sender<Arc<DesiredState>>,
     pub reports: watch::Receiver<Report>,
+    /// Whether there is a session now.
+    pub connected: watch::Sender<bool>,
     /// The plan that is in force.
     pub steering: watch::Receiver<Arc<Plan>>,
     /// Answers questions about flows.
     pub flows: Flows,
     pub boot_id: String,
+    /// id of the join token that a controller has refused.
+    pub refused_token: Option<String>,
+    /// When it was last said that the certificate has expired.
+    pub expiry_said: Option<Instant>,
 }
 
 impl Agent {
@@ -57,6 +66,9 @@ impl Agent {
     pub(crate) async fn run(mut self) {
         let mut pause = RETRY_FIRST;
         for controller in self.settings.controllers.clone().iter().cycle() {
+            if self.identity.expired(SystemTime::now()) {
+                self.join_again().await;
+            }
             let mut opened = false;
             let result = self.session(controller, &mut opened).await;
             if opened {
@@ -79,6 +91,37 @@ impl Agent {
         }
     }
 
+    /// With an expired certificate no controller talks to us. A new token, put where the old one was, mends that without a
+    /// restart; until there is one, what is served goes on.
+    async fn join_again(&mut self) {
+        let token = self.settings.join_token().ok();
+        let Some(token) = token.filter(|t| self.refused_token.as_ref() != Some(&t.id)) else {
+            if self
+                .expiry_said
+                .is_none_or(|at| at.elapsed() >= EXPIRY_SAID)
+            {
+                self.expiry_said = Some(Instant::now());
+                tracing::error!(
+                    se = self.settings.name,
+                    "the engine's certificate has expired: no controller talks to it, serving goes on; make a new join token \
+                     (`evenkeel jointoken create`) and put it into the engine's --join-token-file, which is read again"
+                );
+            }
+            return;
+        };
+        let interfaces = self.interfaces.borrow().clone();
+        match identity::join_and_save(&self.settings, &token, interfaces).await {
+            Ok(identity) => self.identity = identity,
+            Err(error) => {
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "the engine's certificate has expired and it cannot join again with this token; serving goes on"
+                );
+                self.refused_token = Some(token.id);
+            }
+        }
+    }
+
     async fn session(&mut self, controller: &str, opened: &mut bool) -> anyhow::Result<()> {
         let channel = self.identity.connect(controller).await?;
         let (outbox, queue) = mpsc::channel(QUEUE_LEN);
@@ -91,7 +134,10 @@ impl Agent {
         let inbox = stream.map_err(said)?.into_inner();
         tracing::info!(controller, "session with the controller");
         *opened = true;
-        self.talk(inbox, outbox).await
+        self.connected.send_replace(true);
+        let ended = self.talk(inbox, outbox).await;
+        self.connected.send_replace(false);
+        ended
     }
 
     fn hello(&self) -> Hello {
@@ -129,6 +175,9 @@ impl Agent {
                     Some(ControllerMessage { body: Some(Body::FlowQuery(query)) }) => {
                         self.ask(query, outbox.clone());
                     }
+                    Some(ControllerMessage { body: Some(Body::HostQuery(query)) }) => {
+                        self.ask_host(query, outbox.clone());
+                    }
                     // A newer controller's; what must not be ignored raises the protocol version.
                     Some(ControllerMessage { body: None }) => {}
                     None => return Ok(()),
@@ -159,6 +208,16 @@ impl Agent {
         };
         tokio::spawn(async move {
             let answer = engine_message::Body::FlowAnswer(flows.answer(query).await);
+            outbox.send(message(answer)).await.ok();
+        });
+    }
+
+    /// The same, about the host's network.
+    fn ask_host(&self, query: HostQuery, outbox: mpsc::Sender<EngineMessage>) {
+        let filter = self.settings.interfaces.clone();
+        tokio::spawn(async move {
+            let answer = host::answer(query, &filter).await;
+            let answer = engine_message::Body::HostAnswer(answer);
             outbox.send(message(answer)).await.ok();
         });
     }

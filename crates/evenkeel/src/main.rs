@@ -1,9 +1,10 @@
 //! The `evenkeel` binary: argument parsing and wiring of the subcommands; nothing else lives here.
 
+mod log;
+
 use clap::{Parser, Subcommand};
-use std::io::IsTerminal;
+use model::log::Settings;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
 /// A load balancer whose virtual services grow and shrink while every flow stays upright.
 #[derive(Parser)]
@@ -36,9 +37,9 @@ fn main() -> ExitCode {
     match args.command {
         Command::Controller(daemon) => {
             dataplane::memory::give_back_large_blocks();
-            run_daemon(|| controller::run(daemon))
+            run_daemon(&daemon.log(), || controller::run(daemon))
         }
-        Command::Engine(daemon) => run_daemon(|| engine::run(daemon)),
+        Command::Engine(daemon) => run_daemon(&daemon.log(), || engine::run(daemon)),
         Command::Lab(command) => {
             cli::output::set_format(args.global.output);
             lab::run(command).unwrap_or_else(|e| cli::output::failure(&e))
@@ -47,27 +48,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_daemon(run: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
-    start_log();
-    match run() {
+fn run_daemon(log: &Settings, run: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
+    match log::start(log).and_then(|()| run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "stopped");
             ExitCode::FAILURE
         }
-    }
-}
-
-/// Text on a terminal, JSON under systemd; `EVENKEEL_LOG` holds the filter (default `info`).
-fn start_log() {
-    let filter = EnvFilter::try_from_env("EVENKEEL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        log.json().init();
-    } else {
-        let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        log.with_ansi(color).init();
     }
 }

@@ -98,6 +98,33 @@ fn tests_that_stand_for_routing_behaviours_exist() {
 }
 
 #[test]
+fn tests_that_stand_for_security_exist() {
+    let document = fs::read_to_string(root().join("SECURITY.md")).unwrap();
+    let known = tests();
+    let rows = document
+        .lines()
+        .filter(|l| l.starts_with("| ") && !l.starts_with("| ---"));
+    let lines: Vec<Vec<&str>> = rows
+        .filter(|l| !l.starts_with("| threat |"))
+        .map(|l| named_by(l).collect())
+        .collect();
+    assert!(lines.len() > 25, "the document was read");
+    assert!(
+        lines.iter().all(|names| !names.is_empty()),
+        "a threat has a test that stands for it"
+    );
+    let missing: Vec<_> = lines
+        .into_iter()
+        .flatten()
+        .filter(|n| !known.contains(*n))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "SECURITY.md names tests that do not exist: {missing:?}"
+    );
+}
+
+#[test]
 fn only_functions_that_run_count_as_tests() {
     let text = "fn helper() {}\n#[test]\n#[expect(\n    lint\n)]\nfn plain() {\n    fn inner() {}\n}\n#[tokio::test(start_paused = true)]\nasync fn timed() {}\n";
     assert_eq!(attributed(text), ["plain", "timed"]);

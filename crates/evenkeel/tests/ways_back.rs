@@ -253,3 +253,82 @@ fn a_backup_is_restored_and_an_export_imported_by_the_commands() {
     let said = third.good(&["import", &path("export.json")]);
     assert!(said.contains("nothing to change"), "{said}");
 }
+
+/// What the store's files have as text.
+fn files(data: &Path) -> String {
+    let read = |name: &str| std::fs::read(data.join(name)).unwrap_or_default();
+    let bytes = ["evenkeel.db", "evenkeel.db-wal"].map(read).concat();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[test]
+fn a_rotation_of_the_key_survives_sigkill_and_loses_no_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let vrfs: String = (0..40)
+        .map(|n| format!("- name: v{n}\n  bgp_profile: {{local_as: 65000, ibgp: true, peers: [{{peer_ip: 10.1.1.{n}, subnet: 10.1.1.0/24, md5_secret: planted-{n}}}]}}\n"))
+        .collect();
+    let file = folder.path().join("vrfs.yaml");
+    std::fs::write(&file, format!("vrfcontext:\n{vrfs}")).unwrap();
+    let file = file.to_str().unwrap();
+    let mut controller = Controller::start(&data);
+    controller.good(&["apply", "-f", file]);
+    let sealed = |o: &Output| text(&o.stdout).contains("all secrets are sealed");
+    for round in 0..4 {
+        controller.wait_for("sealed", &["sealkey", "show"], sealed);
+        let shown = controller.json(&["sealkey", "show"]);
+        let before = shown["keys"][0]["id"].as_str().unwrap();
+        // The answer may come, or the kill before it.
+        let url = format!("https://{}", controller.api);
+        let mut rotation = Command::new(env!("CARGO_BIN_EXE_evenkeel"))
+            .args(["sealkey", "rotate", "--insecure", "--controller", &url])
+            .env("EVENKEEL_PASSWORD", PASSWORD)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_for_key_file(&data, before);
+        drop(controller);
+        rotation.wait().unwrap();
+        controller = Controller::start(&data);
+        controller.wait_for("sealed after a kill", &["sealkey", "show"], sealed);
+        let after = controller.json(&["sealkey", "show"]);
+        assert_eq!(
+            after["keys"].as_array().unwrap().len(),
+            1,
+            "round {round}: {after}"
+        );
+        assert_ne!(after["keys"][0]["id"], *before);
+        let old = format!("1:{before}:");
+        assert!(
+            !files(&data).contains(&old),
+            "round {round}: no value needs the old key"
+        );
+        // Every secret opens, else it had not started; and as it was: writing the same changes none.
+        controller.good(&["apply", "-f", file]);
+        for name in ["v0", "v20", "v39"] {
+            let log = controller.json(&["show", "audit", "vrfcontext", name]);
+            let changes = log[0]["objects"][0]["changes"].to_string();
+            assert!(!changes.contains("md5_secret"), "{name}: {changes}");
+        }
+    }
+    assert!(!files(&data).contains("planted-"));
+}
+
+/// Waits until another key seals.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the pause inside a wait that has a deadline"
+)]
+fn wait_for_key_file(data: &Path, before: &str) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let text = std::fs::read_to_string(data.join("seal-keys.json")).unwrap();
+        let file: Value = serde_json::from_str(&text).unwrap();
+        if file["keys"][0]["id"] != *before {
+            return;
+        }
+        assert!(Instant::now() < deadline, "no new key: {before}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}

@@ -2,6 +2,7 @@
 
 use crate::schema::{Field, Kind, ObjectType, Range, Secret, message};
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// What a secret looks like on read; writing it back keeps the value.
@@ -257,6 +258,66 @@ pub fn hide_secrets(ty: &ObjectType, object: &mut Object) {
             }
         }
     });
+}
+
+/// Calls `f` with path and value of each secret that is there, at every depth.
+pub fn map_secrets(ty: &ObjectType, object: &mut Object, f: &mut impl FnMut(&str, &mut Value)) {
+    map_secrets_at(ty, object, "", f);
+}
+
+fn map_secrets_at(
+    ty: &ObjectType,
+    object: &mut Object,
+    prefix: &str,
+    f: &mut impl FnMut(&str, &mut Value),
+) {
+    for field in &ty.fields {
+        let Some(value) = object.get_mut(&field.name) else {
+            continue;
+        };
+        let path = join(prefix, &field.name);
+        match (&field.kind, value) {
+            (_, value) if field.secret.is_some() => f(&path, value),
+            (Kind::Message(name), value) => {
+                if let Some(inner) = message(name) {
+                    map_inner_secrets(inner, value, &path, f);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn map_inner_secrets(
+    ty: &ObjectType,
+    value: &mut Value,
+    path: &str,
+    f: &mut impl FnMut(&str, &mut Value),
+) {
+    match value {
+        Value::Object(o) => map_secrets_at(ty, o, path, f),
+        Value::Array(items) => {
+            for (i, item) in items.iter_mut().enumerate() {
+                if let Value::Object(o) = item {
+                    map_secrets_at(ty, o, &format!("{path}[{i}]"), f);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// True when an object of this type can have a secret, at any depth.
+pub fn can_have_secrets(ty: &'static ObjectType) -> bool {
+    fn find(ty: &'static ObjectType, seen: &mut BTreeSet<&'static str>) -> bool {
+        seen.insert(&ty.name)
+            && ty.fields.iter().any(|field| match &field.kind {
+                _ if field.secret.is_some() => true,
+                Kind::Message(name) => message(name).is_some_and(|inner| find(inner, seen)),
+                _ => false,
+            })
+    }
+    find(ty, &mut BTreeSet::new())
 }
 
 /// A secret that is masked or absent keeps the stored value, an empty one is taken away, at every depth. Items of a

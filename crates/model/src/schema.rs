@@ -99,6 +99,8 @@ pub struct Field {
     pub secret: Option<Secret>,
     /// What identifies an item of a list (avi-api section 6); empty = its whole value.
     pub item_keys: Vec<String>,
+    /// What it does, where its name does not say it: the comment above it in the schema.
+    pub help: Option<String>,
 }
 
 impl Field {
@@ -173,9 +175,15 @@ impl Registry {
     fn parse(text: &str) -> Result<Self, String> {
         let mut types: BTreeMap<String, ObjectType> = BTreeMap::new();
         let mut current = String::new();
+        let mut comment: Vec<&str> = Vec::new();
         for (number, line) in text.lines().enumerate() {
             let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
+            if let Some(words) = line.strip_prefix('#') {
+                comment.push(words.trim());
+                continue;
+            }
+            let help = std::mem::take(&mut comment).join(" ");
+            if line.is_empty() {
                 continue;
             }
             if let Some(name) = line.strip_prefix('@') {
@@ -185,7 +193,8 @@ impl Registry {
                     .or_insert_with(|| new_type(name));
                 continue;
             }
-            let field = parse_field(line).map_err(|e| format!("line {}: {e}", number + 1))?;
+            let mut field = parse_field(line).map_err(|e| format!("line {}: {e}", number + 1))?;
+            field.help = Some(help).filter(|h| !h.is_empty());
             let owner = types
                 .get_mut(&current)
                 .ok_or("a field stands before any @Type")?;
@@ -234,6 +243,7 @@ fn parse_field(line: &str) -> Result<Field, String> {
         unit: None,
         secret: None,
         item_keys: Vec::new(),
+        help: None,
     };
     while let Some(word) = words.next() {
         match word {
@@ -365,6 +375,16 @@ mod tests {
             object_type("bgppeer").is_none(),
             "a nested structure is no resource"
         );
+    }
+
+    #[test]
+    fn a_comment_above_a_field_is_its_help_and_none_of_the_next() {
+        let text =
+            "# Of the file.\n\n# Of the type.\n@T\nM a int\n# What it\n# does.\nM b int\nM c int\n";
+        let registry = Registry::parse(text).expect("parses");
+        let help = |name: &str| registry.types["T"].field(name).and_then(|f| f.help.clone());
+        assert_eq!(help("b").as_deref(), Some("What it does."));
+        assert_eq!((help("a"), help("c")), (None, None));
     }
 
     #[test]

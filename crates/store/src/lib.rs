@@ -140,6 +140,9 @@ pub struct Commit {
     pub writes: Vec<Written>,
 }
 
+/// Gives a value another form ([`Store::recode`]): from key and value the new value, or none where it stays.
+pub type Recode = Arc<dyn Fn(&str, &[u8]) -> Option<Vec<u8>> + Send + Sync>;
+
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -180,6 +183,14 @@ pub enum StoreError {
         asked: u64,
         /// The oldest commit that is kept.
         oldest: u64,
+    },
+    /// A value is in a form that cannot be undone here.
+    #[error("the value of {key} cannot be read: {why}")]
+    Unreadable {
+        /// Its key.
+        key: String,
+        /// What is missing.
+        why: String,
     },
     /// There is no room for a write; nothing was written, and reads go on.
     #[error("the disk is full: cannot {doing}; make room where the store's file is, and repeat")]
@@ -260,6 +271,26 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// The database refuses, or the store is closed.
     async fn compact(&self, before: u64) -> Result<u64, StoreError>;
+
+    /// Gives values another form in place, current ones and those of the log alike: of the commits after revision
+    /// `after`, about `limit` values, whole commits, all of it or nothing. It makes no revision and wakes no watcher,
+    /// and is for encodings that readers do not see. Gives the last revision that was looked at; none when there was no
+    /// more.
+    ///
+    /// # Errors
+    /// The database refuses, or the store is closed.
+    async fn recode(
+        &self,
+        after: u64,
+        limit: usize,
+        form: Recode,
+    ) -> Result<Option<u64>, StoreError>;
+
+    /// Leaves nothing of replaced and forgotten values in the store's files. Writes wait for it.
+    ///
+    /// # Errors
+    /// The database refuses, for want of room for instance: it takes as much as the store itself.
+    async fn scrub(&self) -> Result<(), StoreError>;
 
     /// The current revision; changes when something is committed.
     fn revision(&self) -> watch::Receiver<u64>;

@@ -1,8 +1,8 @@
 //! The store in memory: for tests, and for a controller that may forget.
 
 use crate::{
-    Change, Commit, Entry, Head, Listing, Meta, Op, Store, StoreError, Written, holds, now_us,
-    reaches,
+    Change, Commit, Entry, Head, Listing, Meta, Op, Recode, Store, StoreError, Written, holds,
+    now_us, reaches,
 };
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
@@ -82,6 +82,30 @@ impl State {
             let last = newest.get(&c.key) == Some(&c.revision);
             c.revision >= self.oldest || (last && c.value.is_some())
         });
+    }
+
+    fn recode(&mut self, after: u64, limit: usize, form: &Recode) -> Option<u64> {
+        let newer = self.log.iter().filter(|c| c.revision > after);
+        let mut valued = newer.filter(|c| c.value.is_some()).map(|c| c.revision);
+        let first = valued.next()?;
+        let last = valued.take(limit.saturating_sub(1)).last().unwrap_or(first);
+        for change in &mut self.log {
+            let here = (after + 1..=last).contains(&change.revision);
+            let Some(value) = change.value.as_mut().filter(|_| here) else {
+                continue;
+            };
+            let Some(new) = form(&change.key, value) else {
+                continue;
+            };
+            let current = self.current.get_mut(&change.key);
+            if let Some(entry) =
+                current.filter(|e| e.revision == change.revision && e.value == *value)
+            {
+                entry.value.clone_from(&new);
+            }
+            *value = new;
+        }
+        Some(last)
     }
 
     fn write(&mut self, op: Op, meta: &Meta, time_us: u64) {
@@ -200,6 +224,20 @@ impl Store for Memory {
         let mut state = self.state();
         state.compact(before);
         Ok(state.oldest)
+    }
+
+    async fn recode(
+        &self,
+        after: u64,
+        limit: usize,
+        form: Recode,
+    ) -> Result<Option<u64>, StoreError> {
+        Ok(self.state().recode(after, limit, &form))
+    }
+
+    /// There are no files.
+    async fn scrub(&self) -> Result<(), StoreError> {
+        Ok(())
     }
 
     fn revision(&self) -> watch::Receiver<u64> {

@@ -10,7 +10,8 @@ mod schema;
 pub use backup::{Backup, restore};
 
 use crate::{
-    Change, Commit, Entry, Expect, Head, Listing, Meta, Op, Store, StoreError, holds, now_us,
+    Change, Commit, Entry, Expect, Head, Listing, Meta, Op, Recode, Store, StoreError, holds,
+    now_us,
 };
 use rusqlite::{Connection, OptionalExtension, params};
 use std::path::{Path, PathBuf};
@@ -32,6 +33,8 @@ enum Request {
     ReadCommit(u64, Reply<Option<Commit>>),
     GetAt(String, u64, Reply<Option<Entry>>),
     Compact(u64, Reply<u64>),
+    Recode(u64, usize, Recode, Reply<Option<u64>>),
+    Scrub(Reply<()>),
     Commit(Vec<Op>, Meta, Reply<u64>),
 }
 
@@ -127,6 +130,20 @@ impl Store for Sqlite {
 
     async fn compact(&self, before: u64) -> Result<u64, StoreError> {
         self.ask(|reply| Request::Compact(before, reply)).await
+    }
+
+    async fn recode(
+        &self,
+        after: u64,
+        limit: usize,
+        form: Recode,
+    ) -> Result<Option<u64>, StoreError> {
+        self.ask(|reply| Request::Recode(after, limit, form, reply))
+            .await
+    }
+
+    async fn scrub(&self) -> Result<(), StoreError> {
+        self.ask(Request::Scrub).await
     }
 
     fn revision(&self) -> watch::Receiver<u64> {
@@ -225,6 +242,14 @@ fn answer(connection: &mut Connection, read: Request) {
         Request::Compact(before, reply) => {
             let oldest = log::compact(connection, before).map_err(refused("compact the log"));
             reply.send(oldest).ok();
+        }
+        Request::Recode(after, limit, form, reply) => {
+            let last = log::recode(connection, after, limit, &form);
+            reply.send(last.map_err(refused("recode values"))).ok();
+        }
+        Request::Scrub(reply) => {
+            let scrubbed = log::scrub(connection).map_err(refused("write the file anew"));
+            reply.send(scrubbed).ok();
         }
         Request::Commit(..) => unreachable!("commits are grouped by the caller"),
     }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use evenkeel_store::{
-    Change, Expect, Memory, Meta, Op, Sqlite, Store, StoreError, Watch, Written, restore,
+    Change, Expect, Memory, Meta, Op, Recode, Sqlite, Store, StoreError, Watch, Written, restore,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -505,4 +505,85 @@ proptest! {
             assert_eq!(seen, model);
         });
     }
+}
+
+/// Values that begin with the old letter begin with the new one.
+fn letter(old: u8, new: u8) -> Recode {
+    Arc::new(move |_, value| {
+        let rest = value.strip_prefix(&[old])?;
+        Some([&[new], rest].concat())
+    })
+}
+
+#[test]
+fn recoding_changes_values_in_place_now_and_in_the_log_and_nothing_else() {
+    each(|store| {
+        let put = |key: &str, value: &str| Op::put(key, value, Expect::Any);
+        let first = commit(store, vec![put("/k", "a1"), put("/l", "b1")]).unwrap();
+        commit(store, vec![put("/k", "a2")]).unwrap();
+        let gone = commit(store, vec![Op::delete("/l", Expect::Any)]).unwrap();
+        let twice = commit(store, vec![put("/m", "a1"), put("/m", "b2")]).unwrap();
+        let mut after = 0;
+        let mut steps = 0;
+        while let Some(last) = run(store.recode(after, 1, letter(b'a', b'z'))).unwrap() {
+            assert!(last > after, "{last}");
+            (after, steps) = (last, steps + 1);
+        }
+        assert_eq!((after, steps), (twice, 3), "a deletion has no value");
+        assert_eq!(value(store, "/k").as_deref(), Some(b"z2".as_slice()));
+        assert_eq!(value(store, "/m").as_deref(), Some(b"b2".as_slice()));
+        let log = run(store.changes(0, 100)).unwrap();
+        let values = log.iter().map(|c| c.value.as_deref().unwrap_or_default());
+        assert_eq!(
+            values.collect::<Vec<_>>(),
+            [b"z1".as_slice(), b"b1", b"z2", b"", b"z1", b"b2"]
+        );
+        assert_eq!(*store.revision().borrow(), twice);
+        let before = run(store.read_commit(gone - 1)).unwrap().unwrap();
+        assert_eq!(before.writes[0].before.as_deref(), Some(b"z1".as_slice()));
+        let expect = Expect::Revision(gone - 1);
+        commit(store, vec![Op::put("/k", "a3", expect)]).expect("the revision is the same");
+        assert_eq!(
+            run(store.get_at("/k", first)).unwrap().unwrap().value,
+            b"z1"
+        );
+    });
+}
+
+#[test]
+fn recoding_reaches_what_is_left_after_compaction() {
+    each(|store| {
+        for value in ["a1", "a2", "a3"] {
+            commit(store, vec![Op::put("/k", value, Expect::Any)]).unwrap();
+        }
+        commit(store, vec![Op::put("/l", "a4", Expect::Any)]).unwrap();
+        run(store.compact(4)).unwrap();
+        assert_eq!(
+            run(store.recode(0, 100, letter(b'a', b'z'))).unwrap(),
+            Some(4)
+        );
+        assert_eq!(value(store, "/k").as_deref(), Some(b"z3".as_slice()));
+        assert_eq!(value(store, "/l").as_deref(), Some(b"z4".as_slice()));
+    });
+}
+
+#[test]
+fn nothing_of_a_replaced_value_is_left_in_the_files_after_scrubbing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.db");
+    let store = Sqlite::open(&path).unwrap();
+    let secret = "planted ".repeat(2000);
+    commit(&store, vec![Op::put("/k", secret, Expect::Any)]).unwrap();
+    let files = || {
+        let wal = folder.path().join("s.db-wal");
+        [std::fs::read(&path).unwrap(), std::fs::read(wal).unwrap()].concat()
+    };
+    let is_there = || files().windows(7).any(|w| w == b"planted");
+    assert!(is_there());
+    let form: Recode = Arc::new(|_, _| Some(b"other".to_vec()));
+    run(store.recode(0, 100, form)).unwrap();
+    run(store.scrub()).unwrap();
+    assert!(!is_there());
+    assert_eq!(value(&store, "/k").as_deref(), Some(b"other".as_slice()));
+    commit(&store, vec![Op::put("/l", "1", Expect::Absent)]).unwrap();
 }

@@ -1,42 +1,86 @@
-//! `apply --confirm-within`: all objects of a file in one change.
+//! All objects of a file in one change.
 
 use super::{Applied, Change, Manifest, Wanted, compare};
 use crate::lookup::{number, text};
-use crate::output::{Format, table};
 use anyhow::Context;
 use client::{Client, Error};
 use serde_json::{Value, json};
 
 /// A header of the API: the change is reverted unless it is confirmed within so many seconds.
 const CONFIRM_WITHIN: &str = "X-Evenkeel-Confirm-Within";
+const CHANGE: &str = "/api/ek/change";
 
-pub(super) fn run(
-    client: &Client,
-    manifest: &Manifest,
-    within_s: u64,
-    format: Format,
-) -> anyhow::Result<()> {
-    let (mut rows, mut writes) = (Vec::new(), Vec::new());
-    for wanted in &manifest.objects {
-        let (row, write) = wanted.planned(client)?;
-        rows.push(row);
-        writes.extend(write);
+/// What there is to do for a file.
+pub(super) struct Work<'a> {
+    manifest: &'a Manifest,
+    rows: Vec<Applied>,
+    writes: Vec<Value>,
+}
+
+impl<'a> Work<'a> {
+    /// Compares the file with what is there.
+    pub(super) fn of(manifest: &'a Manifest, client: &Client) -> anyhow::Result<Self> {
+        let (mut rows, mut writes) = (Vec::new(), Vec::new());
+        for wanted in &manifest.objects {
+            let planned = wanted.planned(client);
+            let (row, write) = planned.with_context(|| {
+                let ty = &wanted.object_type.path;
+                format!("{}: {ty} {}", manifest.file, wanted.name)
+            })?;
+            rows.push(row);
+            writes.extend(write);
+        }
+        Ok(Self {
+            manifest,
+            rows,
+            writes,
+        })
     }
-    let revision = if writes.is_empty() {
-        None
-    } else {
-        let seconds = within_s.to_string();
-        let body = json!({ "writes": writes });
-        let reply = client.post_with("/api/ek/change", &body, &[(CONFIRM_WITHIN, &seconds)]);
-        let reply = reply.with_context(|| manifest.file.clone())?;
-        finish(&mut rows, &reply);
-        number(&reply, "/revision")
-    };
-    table::print(&rows, format);
-    if let Some(revision) = revision {
-        crate::note!("reverted in {within_s}s unless: evenkeel confirm {revision}");
+
+    /// What the change would do.
+    pub(super) fn plan(&self, client: &Client) -> anyhow::Result<Value> {
+        if self.writes.is_empty() {
+            return Ok(json!({"dry_run": true}));
+        }
+        let planned = client.plan_post(CHANGE, &json!({"writes": self.writes}));
+        planned.map_err(|e| self.refused(e))
     }
-    Ok(())
+
+    /// Makes the change, if there is anything to do.
+    pub(super) fn write(mut self, client: &Client) -> anyhow::Result<Vec<Applied>> {
+        if self.writes.is_empty() {
+            return Ok(self.rows);
+        }
+        let within = self.manifest.confirm_within.map(|s| s.to_string());
+        let headers = within.iter().map(|s| (CONFIRM_WITHIN, s.as_str()));
+        let headers: Vec<_> = headers.collect();
+        let body = json!({"writes": self.writes});
+        let reply = client.post_with(CHANGE, &body, &headers);
+        let reply = reply.map_err(|e| self.refused(e))?;
+        finish(&mut self.rows, &reply);
+        Ok(self.rows)
+    }
+
+    /// The error in the words of the file: which object, not which of the writes.
+    fn refused(&self, mut error: Error) -> anyhow::Error {
+        let mut at = self.manifest.file.clone();
+        if let Error::Status { message, .. } = &mut error
+            && let Some((index, rest)) = split(message)
+        {
+            let mut written = self.rows.iter().filter(|r| r.result != Change::Unchanged);
+            if let Some(row) = written.nth(index) {
+                at = format!("{at}: {} {}", row.object_type, row.name);
+                *message = rest.to_owned();
+            }
+        }
+        anyhow::Error::from(error).context(at)
+    }
+}
+
+/// The number of the write, and what is wrong with it.
+fn split(message: &str) -> Option<(usize, &str)> {
+    let (index, rest) = message.strip_prefix("writes[")?.split_once("]: ")?;
+    Some((index.parse().ok()?, rest))
 }
 
 /// What the controller made of the writes, in their order.
@@ -71,5 +115,17 @@ impl Wanted {
                 Ok((row, Some(write)))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_which_write_it_is_about() {
+        let text = "writes[12]: name: is required; set it";
+        assert_eq!(split(text), Some((12, "name: is required; set it")));
+        assert_eq!(split("writes: is missing"), None);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::operation::Call;
 use super::{Context, ok, query};
+use crate::auth::token;
 use crate::confirm;
 use crate::error::ApiError;
 use crate::objects::PREFIX;
@@ -82,10 +83,11 @@ impl<'a> Filter<'a> {
         }
     }
 
-    /// Changes of objects, and what became of those that were to be confirmed; the planner's decisions are no changes
+    /// Changes of objects, what became of those that were to be confirmed, and API tokens; the planner's decisions are no changes
     /// of configuration.
     fn fits(&self, head: &Head) -> bool {
-        let shown = |k: &String| k.starts_with(PREFIX) || k.starts_with(confirm::PREFIX);
+        let prefixes = [PREFIX, confirm::PREFIX, token::PREFIX];
+        let shown = |k: &String| prefixes.iter().any(|p| k.starts_with(p));
         head.keys.iter().any(shown)
             && self.who.is_none_or(|who| who == head.meta.who)
             && self.revision.is_none_or(|r| r == head.revision)
@@ -161,7 +163,8 @@ fn show(commit: &Commit) -> Value {
     })
 }
 
-fn show_write(write: &Written) -> Value {
+/// An object before and after, and what is different; secrets are masked.
+pub(super) fn show_write(write: &Written) -> Value {
     let (before, after) = (object(&write.before), object(&write.after));
     let (path, uuid) = split(&write.key);
     let masked = |o: &Option<Object>| {

@@ -3,6 +3,7 @@
 use super::operation::Call;
 use crate::error::ApiError;
 use crate::files;
+use crate::seal::Ring;
 use axum::body::{Body, Bytes};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -21,15 +22,17 @@ const CHUNK_LEN: usize = 64 << 10;
 /// What copies are made of.
 pub struct Backups {
     store: Arc<store::Sqlite>,
+    ring: Arc<Ring>,
     folder: PathBuf,
     one_at_a_time: Arc<Mutex<()>>,
 }
 
 impl Backups {
     /// Of this store, and of the keys and certificates in the data folder.
-    pub fn new(store: Arc<store::Sqlite>, folder: &Path) -> Self {
+    pub fn new(store: Arc<store::Sqlite>, ring: Arc<Ring>, folder: &Path) -> Self {
         Self {
             store,
+            ring,
             folder: folder.to_owned(),
             one_at_a_time: Arc::default(),
         }
@@ -38,9 +41,11 @@ impl Backups {
     /// A copy as of now.
     async fn take(&self) -> Result<std::fs::File, ApiError> {
         let permit = self.one_at_a_time.clone().lock_owned().await;
+        // Store and key file are copied one after the other, and have to fit.
+        let steady = self.ring.hold().await;
         let (store, folder) = (self.store.clone(), self.folder.clone());
         let made = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
+            let _held = (permit, steady);
             copy(&store, &folder)
         });
         made.await

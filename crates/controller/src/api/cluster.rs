@@ -1,6 +1,6 @@
 //! The controller about itself (avi-api sections 2 and 8). One node for now.
 
-use super::{API_VERSION, App, Context};
+use super::{API_VERSION, App, Context, singleton};
 use crate::error::ApiError;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -32,11 +32,14 @@ pub(super) fn health() -> Value {
     json!({"status": "ok"})
 }
 
-/// `GET /readyz`: the store answers, so that reads and writes will.
+/// `GET /readyz`: the store answers, so that reads and writes will, and the controller has not been told to stop.
 ///
 /// # Errors
 /// 503.
 pub(super) async fn readiness(app: &App) -> Result<Value, ApiError> {
+    if app.stopping.is_cancelled() {
+        return Err(unready("the controller is stopping"));
+    }
     match app.objects.store().get("/object/tenant/admin").await {
         Ok(Some(_)) => Ok(health()),
         Ok(None) => Err(unready("the store has no tenant admin")),
@@ -48,11 +51,16 @@ fn unready(why: &str) -> ApiError {
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, why)
 }
 
+/// What a client may know of the settings before it logs in.
+pub(super) fn settings(app: &App) -> Value {
+    json!({"api_idle_timeout": singleton::api_idle_timeout_min(&app.objects.snapshot())})
+}
+
 /// `GET /api/initial-data`, also without a session; nothing secret.
-pub(super) fn initial_data() -> Value {
+pub(super) fn initial_data(app: &App) -> Value {
     json!({
         "version": version(),
-        "controller": {"api_idle_timeout": 15},
+        "controller": settings(app),
         "user_initialized": true,
         "session_cookie_name": super::session::SESSION_COOKIE,
     })

@@ -42,7 +42,14 @@ impl Context {
             every_tenant,
             slug: slug(&parts.headers)?,
             ..Self::anonymous(peer, parts)
-        })
+        }
+        .with_dry_run())
+    }
+
+    /// `dry_run`, with whatever value but `false`: who does not write it right does not want to write either.
+    fn with_dry_run(mut self) -> Self {
+        self.author.dry_run = self.asks("dry_run");
+        self
     }
 
     /// Of a call that needs no session; it can be answered whatever the headers ask for.
@@ -71,7 +78,7 @@ impl Context {
     }
 
     /// True when an object can be called by its uuid: it is seen, or the caller is in tenant admin and may read it in its own.
-    pub(super) fn reaches(&self, path: &str, uuid: &str, stored: &Stored) -> bool {
+    pub fn reaches(&self, path: &str, uuid: &str, stored: &Stored) -> bool {
         let may_read = || self.may_read(path, stored);
         self.sees(path, uuid, stored) || self.author.tenant == ADMIN_TENANT && may_read()
     }

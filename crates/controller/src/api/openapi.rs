@@ -1,8 +1,10 @@
 //! The API as OpenAPI 3.1, made from the table of operations and the schema of the objects: what is there is described, and
 //! what is described is there. The text is checked in as `docs/api/openapi.json`.
 
+mod calls;
+
 use super::operation::{Operation, Permission};
-use super::{API_VERSION, resources, routes};
+use super::{API_VERSION, resources, routes, singleton};
 use axum::http::Method;
 use model::object::Object;
 use model::schema::{
@@ -19,16 +21,18 @@ pub(super) fn document() -> Value {
             "title": "Evenkeel controller",
             "version": API_VERSION,
             "description": "Objects and actions in the shape of Avi's API, and Evenkeel's own under /api/ek. Log in with POST /login; every later call \
-                carries the session's cookies, and writes X-CSRFToken and a Referer of the same host.",
+                carries the session's cookies, and writes X-CSRFToken and a Referer of the same host. x-class of a field: `acts`; `checked`, and acts when \
+                its feature comes; `kept` and returned; `server`: filled by the controller, ignored in a write.",
         },
-        "security": [{"session": []}, {"basic": []}],
+        "security": [{"session": []}, {"token": []}, {"basic": []}],
         "paths": paths(),
         "components": {
             "schemas": schemas(),
-            "parameters": list_parameters(),
+            "parameters": all_parameters(),
             "responses": refusals(),
             "securitySchemes": {
                 "session": {"type": "apiKey", "in": "cookie", "name": super::session::SESSION_COOKIE},
+                "token": {"type": "http", "scheme": "bearer", "description": "an API token of POST /api/user-token; the scheme Token is understood, too"},
                 "basic": {"type": "http", "scheme": "basic",
                     "description": "where systemconfiguration.portal_configuration.allow_basic_authentication is true"},
             },
@@ -37,7 +41,7 @@ pub(super) fn document() -> Value {
 }
 
 /// By path and method; `{type}` stands for each resource.
-fn paths() -> BTreeMap<String, BTreeMap<String, Value>> {
+pub(super) fn paths() -> BTreeMap<String, BTreeMap<String, Value>> {
     let mut paths: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
     for operation in routes::OPERATIONS.iter() {
         let method = operation.method().as_str().to_lowercase();
@@ -52,12 +56,16 @@ fn paths() -> BTreeMap<String, BTreeMap<String, Value>> {
 }
 
 /// The path with each type in the place of `{type}`, and the type that it is about.
-fn concrete(path: &str) -> Vec<(String, Option<&'static ObjectType>)> {
+pub(super) fn concrete(path: &str) -> Vec<(String, Option<&'static ObjectType>)> {
     if !path.contains("{type}") {
         let ty = path.split('/').nth(2).and_then(object_type);
         return vec![(path.to_owned(), ty)];
     }
-    let each = resources::RESOURCES.iter();
+    let each = match path.contains("{type}-inventory") {
+        true => routes::INVENTORIES,
+        false => resources::RESOURCES,
+    };
+    let each = each.iter();
     each.map(|name| (path.replace("{type}", name), object_type(name)))
         .collect()
 }
@@ -73,8 +81,8 @@ fn describe(operation: &Operation, ty: Option<&ObjectType>) -> Value {
     if operation.permission == Permission::Public {
         described["security"] = json!([]);
     }
-    if *operation.method() != Method::GET && *operation.method() != Method::DELETE {
-        described["requestBody"] = body(operation, ty);
+    if let Some(content) = body(operation, ty) {
+        described["requestBody"] = json!({"content": content});
     }
     described
 }
@@ -105,7 +113,12 @@ fn parameters(operation: &Operation) -> Vec<Value> {
     let in_path = in_path.filter(|name| *name != "type");
     let text = |name: &str| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}});
     let mut all: Vec<Value> = in_path.map(text).collect();
-    if is_object_path(operation) && *operation.method() == Method::GET {
+    all.extend(calls::parameters(operation));
+    if operation.plans {
+        all.push(json!({"$ref": "#/components/parameters/dry_run"}));
+    }
+    let listed = is_object_path(operation) || operation.path() == "/api/{type}-inventory";
+    if listed && *operation.method() == Method::GET {
         let names = list_parameters();
         all.extend(
             names
@@ -146,23 +159,52 @@ fn list_parameters() -> BTreeMap<&'static str, Value> {
     .into()
 }
 
-fn body(operation: &Operation, ty: Option<&ObjectType>) -> Value {
-    let schema = match (operation.method(), ty) {
-        (&Method::POST | &Method::PUT, Some(ty)) if is_object_path(operation) => {
-            reference(&ty.name)
-        }
-        _ => json!({"type": "object"}),
+/// Those, and that of writing.
+fn all_parameters() -> BTreeMap<&'static str, Value> {
+    let about =
+        "true: nothing is done or stored, and the answer is 200 with what would be done (Plan)";
+    let dry_run = json!({"name": "dry_run", "in": "query", "description": about, "schema": {"type": "string"}});
+    let mut all = list_parameters();
+    all.insert("dry_run", dry_run);
+    all
+}
+
+/// Media types of the body, with the schema; an object to be written has what it must have.
+fn body(operation: &Operation, ty: Option<&ObjectType>) -> Option<Value> {
+    let whole = [&Method::POST, &Method::PUT].contains(&operation.method());
+    let Some(ty) = ty.filter(|_| whole && is_written_whole(operation)) else {
+        return calls::body(operation);
     };
-    json!({"content": {"application/json": {"schema": schema}}})
+    let mut schema = reference(&ty.name);
+    let mut required = required(ty);
+    // What a body of PUT leaves out of these stays.
+    required.retain(|name| *operation.method() == Method::POST || *name != "name");
+    if !required.is_empty() {
+        schema["required"] = json!(required);
+    }
+    Some(json!({"application/json": {"schema": schema}}))
+}
+
+/// True for objects of which there are many, and for those of which there is one.
+fn is_written_whole(operation: &Operation) -> bool {
+    let path = operation.path().trim_end_matches("/{uuid}");
+    let one = path.strip_prefix("/api/").and_then(singleton::known);
+    is_object_path(operation) || one.is_some()
 }
 
 fn responses(operation: &Operation, ty: Option<&ObjectType>) -> Value {
     let mut all = Object::new();
-    let (status, schema) = success(operation, ty);
-    let content = schema.map(|schema| json!({media_type(operation): {"schema": schema}}));
+    let (status, content) = success(operation, ty);
     let mut good = json!({"description": "done"});
-    if let Some(content) = content {
-        good["content"] = content;
+    if let Some((media, schema)) = content {
+        good["content"][media]["schema"] = schema;
+    }
+    if operation.plans {
+        let plan = json!({"description": "a plan (dry_run)", "content": {"application/json": {"schema": reference("Plan")}}});
+        match all.contains_key("200") || status == "200" {
+            true => good["content"] = either(&good["content"], &plan["content"]),
+            false => drop(all.insert("200".into(), plan)),
+        }
     }
     all.insert(status.into(), good);
     for status in errors(operation) {
@@ -172,16 +214,20 @@ fn responses(operation: &Operation, ty: Option<&ObjectType>) -> Value {
     all.into()
 }
 
-/// Of what answers well.
-fn media_type(operation: &Operation) -> &'static str {
-    match operation.path() {
-        "/api/ek/event" => "text/event-stream",
-        _ => "application/json",
-    }
+/// One of two answers of the same status.
+fn either(one: &Value, other: &Value) -> Value {
+    let schema = |content: &Value| match content.pointer("/application~1json/schema") {
+        Some(schema) => schema.clone(),
+        None => json!({}),
+    };
+    json!({"application/json": {"schema": {"anyOf": [schema(one), schema(other)]}}})
 }
 
-/// Status and schema of the answer.
-fn success(operation: &Operation, ty: Option<&ObjectType>) -> (&'static str, Option<Value>) {
+/// Status, media type and schema of the answer.
+fn success(
+    operation: &Operation,
+    ty: Option<&ObjectType>,
+) -> (&'static str, Option<(&'static str, Value)>) {
     let object = || ty.map_or_else(|| json!({}), |ty| reference(&ty.name));
     let list = || {
         json!({
@@ -189,31 +235,36 @@ fn success(operation: &Operation, ty: Option<&ObjectType>) -> (&'static str, Opt
             "properties": {"count": {"type": "integer"}, "next": {"type": "string"}, "results": {"type": "array", "items": object()}},
         })
     };
+    let json = |schema| Some(("application/json", schema));
     match (operation.method(), operation.path()) {
         (&Method::DELETE, _) => ("204", None),
-        (&Method::GET, "/api/{type}") => ("200", Some(list())),
-        (&Method::POST, "/api/{type}") => ("201", Some(object())),
-        (_, "/api/{type}/{uuid}") => ("200", Some(object())),
-        (&Method::POST, "/api/ek/jointoken") => ("201", Some(json!({}))),
-        _ => ("200", Some(json!({}))),
+        (&Method::GET, "/api/{type}") => ("200", json(list())),
+        (&Method::POST, "/api/{type}") => ("201", json(object())),
+        (_, "/api/{type}/{uuid}") => ("200", json(object())),
+        _ if is_written_whole(operation) => ("200", json(object())),
+        (&Method::POST, "/api/ek/jointoken" | "/api/user-token") => {
+            ("201", calls::answer(operation))
+        }
+        _ => ("200", calls::answer(operation)),
     }
 }
 
 /// Of the refusals, those that an operation may answer with.
 fn errors(operation: &Operation) -> Vec<&'static str> {
     let mut all = vec!["400"];
-    if operation.permission != Permission::Public || operation.path() == "/login" {
-        all.extend(["401", "429"]);
+    let public = operation.permission == Permission::Public;
+    if !public {
+        all.push("401");
     }
-    if operation.permission != Permission::Public {
-        all.extend(["403", "404"]);
+    all.push("429");
+    match public {
+        true => all.push("408"),
+        false => all.extend(["403", "404"]),
     }
     if *operation.method() != Method::GET {
         all.extend(["409", "412", "413", "507"]);
     }
-    if operation.path() == "/readyz" {
-        all.push("503");
-    }
+    all.extend(calls::errors(operation));
     all
 }
 
@@ -235,9 +286,14 @@ fn refusals() -> BTreeMap<&'static str, Value> {
             "409",
             "in conflict with another object, or referred to by one",
         ),
+        ("408", "the body did not come in time"),
+        ("410", "the log does not go back that far"),
         ("412", "the object was changed since it was read"),
         ("413", "the body is too long"),
-        ("429", "too many failed logins, or too many calls"),
+        (
+            "429",
+            "too many failed logins, or too many calls; without a session, from one address",
+        ),
         ("503", "the store does not answer"),
         ("507", "the disk is full; nothing was changed"),
     ]
@@ -256,27 +312,82 @@ fn schemas() -> BTreeMap<&'static str, Value> {
         "type": "object", "required": ["error"],
         "properties": {"error": {"type": "string", "description": "what happened, to what, and what to do"}},
     });
-    types.chain([("Error", error)]).collect()
+    types.chain([("Error", error), ("Plan", plan())]).collect()
 }
 
-/// Fields that are not named are kept as they are.
+/// The answer to a dry run.
+fn plan() -> Value {
+    let text = || json!({"type": "string"});
+    let number = || json!({"type": "integer"});
+    let texts = || json!({"type": "array", "items": text()});
+    let object = |properties: Value| json!({"type": "object", "properties": properties});
+    let list = |item: Value| {
+        object(json!({"count": number(), "results": {"type": "array", "items": item}}))
+    };
+    let moves = || json!({"type": "array", "items": object(json!({"se_uuid": text(), "se_name": text(), "reason": text()}))});
+    let route = |more: Value| {
+        let mut route = json!({"vip": text(), "vsvip": text(), "se_uuid": text(), "se_name": text(), "peers": texts()});
+        if let (Some(route), Value::Object(more)) = (route.as_object_mut(), more) {
+            route.extend(more);
+        }
+        list(object(route))
+    };
+    let written = object(json!({
+        "type": text(), "uuid": text(), "name": {"type": ["string", "null"]}, "action": {"type": "string", "enum": ["create", "update", "delete"]},
+        "changes": {"type": "array", "items": object(json!({"field": text(), "old": {}, "new": {}}))}, "before": {}, "after": {},
+    }));
+    let placed = object(json!({
+        "vsvip": text(), "vsvip_uuid": text(), "virtual_services": texts(),
+        "result": {"type": "string", "enum": ["placed", "removed", "moved", "scaled_out", "scaled_in", "waiting"]},
+        "engines": texts(), "engines_before": texts(), "added": moves(), "removed": moves(), "waits_for": {"type": ["string", "null"]},
+    }));
+    let flows = object(json!({
+        "of": {"type": "string", "enum": ["virtualservice", "server"]}, "virtual_service": text(), "virtual_service_uuid": text(),
+        "pool": text(), "pool_uuid": text(), "server": text(), "port": number(), "se_uuid": text(), "se_name": text(),
+        "flows": {"type": ["integer", "null"]}, "oldest_s": {"type": ["integer", "null"]},
+        "outcome": {"type": "string", "enum": ["kept", "without_route", "ended", "not_known"]},
+    }));
+    let mut placement = list(placed);
+    placement["properties"]["not_looked_at"] = number();
+    let mut plan = object(json!({
+        "dry_run": {"const": true}, "revision": number(), "objects": list(written), "placement": placement,
+        "routes": object(json!({"announced": route(json!({})), "withdrawn": route(json!({"in_force": {"type": "boolean"}}))})),
+        "flows": list(flows),
+    }));
+    plan["required"] = json!([
+        "dry_run",
+        "revision",
+        "objects",
+        "placement",
+        "routes",
+        "flows"
+    ]);
+    plan
+}
+
+/// Fields that are not named are kept as they are. What is read of an object may be part of it (`fields`, `exclude`): what it
+/// must have stands where it is written.
 fn schema(ty: &ObjectType) -> Value {
     let properties: Object = ty
         .fields
         .iter()
         .map(|f| (f.name.clone(), property(f)))
         .collect();
-    let required: Vec<&str> = ty
-        .fields
-        .iter()
-        .filter(|f| f.required)
-        .map(|f| f.name.as_str())
-        .collect();
     let mut schema = json!({"type": "object", "properties": properties});
-    if !required.is_empty() {
+    let required = required(ty);
+    if !ty.is_resource() && !required.is_empty() {
         schema["required"] = json!(required);
     }
     schema
+}
+
+/// Fields that a body must have: no default stands in for them.
+fn required(ty: &ObjectType) -> Vec<&str> {
+    let needed = ty
+        .fields
+        .iter()
+        .filter(|f| f.required && f.default.is_none() && !f.is_server_owned());
+    needed.map(|f| f.name.as_str()).collect()
 }
 
 fn property(field: &Field) -> Value {
@@ -301,16 +412,19 @@ fn property(field: &Field) -> Value {
         put("x-unit", unit.as_str().into());
     }
     put("x-class", class(field.class).into());
+    if let Some(help) = &field.help {
+        put("description", help.as_str().into());
+    }
     property
 }
 
 /// What the product does with a field (avi-api section 12).
-fn class(class: Class) -> &'static str {
+pub(super) fn class(class: Class) -> &'static str {
     match class {
-        Class::Honoured => "honoured",
-        Class::Soon => "validated; acts when its feature comes",
-        Class::ServerOwned => "the server's own",
-        Class::Echo => "kept and returned",
+        Class::Honoured => "acts",
+        Class::Soon => "checked",
+        Class::ServerOwned => "server",
+        Class::Echo => "kept",
     }
 }
 
@@ -326,7 +440,8 @@ fn value(field: &Field) -> Value {
             json!({"type": "string", "description": format!("reference to a {target}")})
         }
         Kind::Message(name) if message(name).is_some() => reference(name),
-        Kind::Message(_) => json!({"type": "object"}),
+        // A structure that the schema does not describe is kept as given.
+        Kind::Message(_) => json!({}),
     }
 }
 

@@ -19,6 +19,11 @@ pub(super) enum Permission {
     LoggedIn,
     /// Who may see objects of this type and what is observed of them.
     Read,
+    /// Who may see the controller in all tenants: what is observed of everybody's services at once.
+    Observe,
+    /// Who may see virtual services, or the controller in all tenants: what is observed of the former, which the handler
+    /// sees to, or of everybody's.
+    Services,
     /// Who may change objects of this type.
     Write,
     /// Who may move running traffic: scale out, scale in, migrate.
@@ -34,7 +39,7 @@ impl Permission {
     fn level(self) -> Option<Level> {
         match self {
             Self::Public | Self::LoggedIn => None,
-            Self::Read => Some(Level::Read),
+            Self::Read | Self::Observe | Self::Services => Some(Level::Read),
             Self::Write | Self::Operate | Self::Administer | Self::Everything => Some(Level::Write),
         }
     }
@@ -85,6 +90,8 @@ pub(super) struct Operation {
     pub permission: Permission,
     /// What the log keeps.
     pub audit: Audit,
+    /// It can say what it would do (`dry_run`).
+    pub plans: bool,
     handler: Handler,
 }
 
@@ -101,8 +108,30 @@ impl Operation {
             path: path.into(),
             permission,
             audit,
+            plans: false,
             handler,
         }
+    }
+
+    /// With `dry_run`: the handler either writes with `Objects::change` alone, which stores nothing then and goes no
+    /// further, or looks at it itself.
+    pub(super) fn with_plan(mut self) -> Self {
+        self.plans = true;
+        self
+    }
+
+    /// A dry run of what cannot say what it would do must not do it.
+    ///
+    /// # Errors
+    /// 400.
+    pub(super) fn check_dry_run(&self, context: &Context) -> Result<(), ApiError> {
+        let reads = matches!(self.audit, Audit::None | Audit::Question);
+        if !context.author.dry_run || self.plans || reads {
+            return Ok(());
+        }
+        let name = self.name();
+        let text = format!("dry_run: {name} has no plan to show; nothing was done");
+        Err(ApiError::bad_request(text))
     }
 
     /// The caller may do this, to this object (avi-api section 12, `access` of a user).
@@ -118,19 +147,20 @@ impl Operation {
         let Some(level) = self.permission.level() else {
             return Ok(());
         };
-        let (path, caller) = (self.type_of(found), &context.access);
+        let path = match self.permission {
+            Permission::Services => "virtualservice",
+            _ => self.type_of(found),
+        };
         let resource = access::resource(path);
-        let allowed = match path {
-            _ if self.permission == Permission::Everything => caller.superuser,
-            // Each sees the tenants that he may enter.
-            "tenant" if level == Level::Read && found.uuid.is_empty() => true,
-            "tenant" if level == Level::Read && caller.enters(&found.uuid) => true,
-            "" | "user" | "role" | "tenant" => caller.may_everywhere(level, &resource),
-            _ if found.uuid.is_empty() => context.may(level, &resource),
-            _ => may_object(app, context, level, (path, &found.uuid))?,
+        let allowed = match self.permission {
+            Permission::Everything => context.access.superuser,
+            Permission::Services => {
+                may(app, context, level, (path, ""))? || may(app, context, level, ("", ""))?
+            }
+            _ => may(app, context, level, (path, &found.uuid))?,
         };
         let refused = || {
-            let (user, name) = (&caller.user, self.name());
+            let (user, name) = (&context.access.user, self.name());
             let text = format!("{user} may not {name}: {resource} is missing in his roles");
             ApiError::new(StatusCode::FORBIDDEN, text)
         };
@@ -144,7 +174,9 @@ impl Operation {
         }
         let mut parts = self.path.split('/').skip(1);
         match (parts.next(), parts.next()) {
-            (Some("api"), Some(word)) if self.permission != Permission::Administer => {
+            (Some("api"), Some(word))
+                if ![Permission::Administer, Permission::Observe].contains(&self.permission) =>
+            {
                 object_type(word).map_or("", |ty| ty.path.as_str())
             }
             _ => "",
@@ -226,6 +258,27 @@ pub(super) fn find<'a>(
             uuid,
         })
         .ok_or_else(|| Box::new(not_allowed(method, same_path().map(|o| &o.method))))
+}
+
+/// True when the caller has this right on a type, or on the object with this uuid if it is not empty.
+///
+/// # Errors
+/// 404 for an object that he does not see.
+pub(super) fn may(
+    app: &App,
+    context: &Context,
+    level: Level,
+    (path, uuid): (&str, &str),
+) -> Result<bool, ApiError> {
+    let (caller, resource) = (&context.access, access::resource(path));
+    Ok(match path {
+        // Each sees the tenants that he may enter.
+        "tenant" if level == Level::Read && uuid.is_empty() => true,
+        "tenant" if level == Level::Read && caller.enters(uuid) => true,
+        "" | "user" | "role" | "tenant" => caller.may_everywhere(level, &resource),
+        _ if uuid.is_empty() => context.may(level, &resource),
+        _ => may_object(app, context, level, (path, uuid))?,
+    })
 }
 
 /// True when the caller has this right on an object: in its tenant, or, to read what is shared, where he is. What is not there

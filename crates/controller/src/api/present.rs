@@ -54,6 +54,10 @@ impl<'a> Presenter<'a> {
         } else {
             object::with_defaults(ty, &object)
         };
+        if ty.name == "VirtualService" && !context.skip_default() {
+            let backend = &self.app.backend;
+            object.extend(backend.vs_server_fields(self.snapshot, stored));
+        }
         object::hide_secrets(ty, &mut object);
         object::map_refs(ty, &mut object, &mut |reference| {
             self.reference(reference.target, &reference.value)

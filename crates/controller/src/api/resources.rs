@@ -155,7 +155,7 @@ pub(super) async fn delete(call: &Call<'_>) -> Result<Response, ApiError> {
 }
 
 /// A body may name another tenant than the header: then the right is needed there.
-fn check_owner(
+pub(super) fn check_owner(
     call: &Call<'_>,
     draft: &Draft,
     ty: &ObjectType,

@@ -2,12 +2,12 @@
 
 use super::operation::{Audit, Call, Operation, Permission};
 use super::{
-    alerts, audit, backup, cluster, events, history, ok, openapi, parse, query, resources, series,
-    session, singleton, stream, transfer, users,
+    alerts, audit, backup, cluster, events, history, ok, openapi, page, parse, preview, query,
+    resources, sealkey, series, session, singleton, stream, transfer, users, usertoken,
 };
 use crate::error::ApiError;
 use crate::objects::Stored;
-use crate::plan::RoutingText;
+use crate::plan::{FlowView, HostView, RoutingText, ServiceView, TopologyPage};
 use crate::series::Kind;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -23,7 +23,9 @@ pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
     all.extend(observed());
     all.extend(happened());
     all.extend(counted());
+    all.extend(service_views());
     all.extend(engine_routing());
+    all.extend(engine_tables());
     all.extend(ACTIONS.iter().flat_map(|(ty, action)| pending(ty, action)));
     all.extend(objects());
     all
@@ -67,14 +69,17 @@ fn sessions_and_system() -> Vec<Operation> {
         get("/api/cluster/status", Public, |_| {
             Box::pin(async { Ok(ok(cluster::status())) })
         }),
-        get("/api/initial-data", Public, |_| {
-            Box::pin(async { Ok(ok(cluster::initial_data())) })
+        get("/api/initial-data", Public, |c| {
+            Box::pin(async { Ok(ok(cluster::initial_data(c.app))) })
         }),
         get("/healthz", Public, |_| {
             Box::pin(async { Ok(ok(cluster::health())) })
         }),
         get("/readyz", Public, |c| {
             Box::pin(async { Ok(ok(cluster::readiness(c.app).await?)) })
+        }),
+        get("/api/ek/doc", Public, |c| {
+            Box::pin(async { Ok(page::show(c.headers)) })
         }),
         get("/api/ek/openapi", LoggedIn, |_| {
             Box::pin(async { Ok(ok(openapi::document())) })
@@ -88,6 +93,25 @@ fn sessions_and_system() -> Vec<Operation> {
             LoggedIn,
             Audit::Change,
             |c| Box::pin(users::change_password(c)),
+        )
+        .with_plan(),
+        get("/api/user-token", LoggedIn, |c| {
+            Box::pin(usertoken::list(c))
+        }),
+        // A token is its user's own to make and to revoke; the handlers see to that.
+        Operation::new(
+            Method::POST,
+            "/api/user-token",
+            LoggedIn,
+            Audit::Action,
+            |c| Box::pin(usertoken::create(c)),
+        ),
+        Operation::new(
+            Method::DELETE,
+            "/api/user-token/{uuid}",
+            LoggedIn,
+            Audit::Action,
+            |c| Box::pin(usertoken::revoke(c)),
         ),
         get("/api/cluster", LoggedIn, |c| {
             Box::pin(async { Ok(ok(cluster::cluster(c.context))) })
@@ -121,10 +145,12 @@ fn settings() -> Vec<Operation> {
                     }),
                     Operation::new(Method::PUT, &path, Administer, Audit::Change, |c| {
                         Box::pin(singleton::put(c, singleton::$one))
-                    }),
+                    })
+                    .with_plan(),
                     Operation::new(Method::PATCH, &path, Administer, Audit::Change, |c| {
                         Box::pin(singleton::patch(c, singleton::$one))
-                    }),
+                    })
+                    .with_plan(),
                 ]
             })
         };
@@ -145,7 +171,8 @@ fn log_and_whole() -> Vec<Operation> {
         get("/api/ek/audit", Everything, |c| Box::pin(audit::list(c))),
         post("/api/ek/revert", Everything, Audit::Change, |c| {
             Box::pin(history::revert(c))
-        }),
+        })
+        .with_plan(),
         get("/api/ek/pending", LoggedIn, |c| {
             Box::pin(history::pending(c))
         }),
@@ -153,25 +180,34 @@ fn log_and_whole() -> Vec<Operation> {
         post("/api/ek/confirm", LoggedIn, Audit::Action, |c| {
             Box::pin(history::confirm(c))
         }),
-        post("/api/ek/change", Everything, Audit::Change, |c| {
+        // Each of the writes takes its own right; the handler sees to that.
+        post("/api/ek/change", LoggedIn, Audit::Change, |c| {
             Box::pin(transfer::change(c))
-        }),
+        })
+        .with_plan(),
         get("/api/ek/export", Everything, |c| {
             Box::pin(async { Ok(ok(transfer::export(c))) })
         }),
         post("/api/ek/import", Everything, Audit::Change, |c| {
             Box::pin(transfer::import(c))
-        }),
+        })
+        .with_plan(),
         // No GET: it gives away the keys of the cluster, and the log shall say to whom.
         post("/api/ek/backup", Everything, Audit::Action, |c| {
             Box::pin(backup::take(c))
+        }),
+        get("/api/ek/sealkey", Everything, |c| {
+            Box::pin(async { Ok(ok(sealkey::show(c))) })
+        }),
+        post("/api/ek/sealkey/rotate", Everything, Audit::Action, |c| {
+            Box::pin(sealkey::rotate(c))
         }),
     ]
 }
 
 /// What is observed, and the actions on it (avi-api sections 9 and 10).
 fn observed() -> Vec<Operation> {
-    use Permission::{Operate, Read};
+    use Permission::{Operate, Read, Services};
     let vs = |action: &str| format!("/api/virtualservice/{{uuid}}/{action}");
     vec![
         get("/api/ek/bgp", Read, |c| {
@@ -186,17 +222,20 @@ fn observed() -> Vec<Operation> {
         get("/api/ek/steering", Read, |c| {
             Box::pin(async { Ok(ok(c.app.backend.ek_steering())) })
         }),
-        get("/api/ek/flow", Read, |c| {
+        get("/api/ek/flow", Services, |c| {
             Box::pin(async { Ok(ok(c.app.backend.ek_flows(c.context).await?)) })
         }),
-        get("/api/ek/flowevent", Read, |c| {
+        get("/api/ek/flowevent", Services, |c| {
             Box::pin(async { Ok(ok(c.app.backend.ek_flow_events(c.context).await?)) })
         }),
-        get("/api/ek/traceflow", Read, |c| {
+        get("/api/ek/traceflow", Services, |c| {
             Box::pin(async { Ok(ok(c.app.backend.trace_flow(c.context).await?)) })
         }),
+        get("/api/ek/topology", Services, |c| {
+            Box::pin(async { topology(c) })
+        }),
         get("/metrics", Read, |c| Box::pin(async { Ok(metrics(c)) })),
-        get("/api/ek/explain/vip/{address}", Read, |c| {
+        get("/api/ek/explain/vip/{address}", Services, |c| {
             Box::pin(async { Ok(ok(c.app.backend.explain_vip(c.last, c.context)?)) })
         }),
         get("/api/{type}-inventory", Read, |c| {
@@ -212,10 +251,12 @@ fn observed() -> Vec<Operation> {
         get(&vs("scalein"), Read, |_| Box::pin(async { empty_page() })),
         Operation::new(Method::POST, vs("scaleout"), Operate, Audit::Action, |c| {
             Box::pin(scale_out(c))
-        }),
+        })
+        .with_plan(),
         Operation::new(Method::POST, vs("scalein"), Operate, Audit::Action, |c| {
             Box::pin(scale_in(c))
-        }),
+        })
+        .with_plan(),
         get("/api/serviceengine/{uuid}/runtime", Read, |c| {
             Box::pin(async {
                 exists(c, "serviceengine")?;
@@ -316,6 +357,33 @@ fn counted() -> Vec<Operation> {
     all
 }
 
+/// What else is observed of a virtual service (avi-api 10.2).
+fn service_views() -> Vec<Operation> {
+    macro_rules! view {
+        ($path:literal, $what:ident) => {
+            get(
+                concat!("/api/virtualservice/{uuid}/", $path),
+                Permission::Read,
+                |c| Box::pin(async { Ok(ok(c.app.backend.vs_view(c.uuid, ServiceView::$what)?)) }),
+            )
+        };
+    }
+    vec![
+        view!("runtime/detail", Detail),
+        view!("scaleoutstatus", ScaleoutStatus),
+        view!("placement", Placement),
+        view!("candidatesehostlist", Candidates),
+        get(
+            "/api/virtualservice/{uuid}/connections",
+            Permission::Read,
+            |c| {
+                let backend = &c.app.backend;
+                Box::pin(async { Ok(ok(backend.vs_connections(c.uuid, c.context).await?)) })
+            },
+        ),
+    ]
+}
+
 /// The texts of the engine's routing (avi-api 10.4).
 fn engine_routing() -> Vec<Operation> {
     macro_rules! text {
@@ -351,6 +419,60 @@ fn engine_routing() -> Vec<Operation> {
     ]
 }
 
+/// The engine's host and its flow tables, as the engine says when it is asked (avi-api 10.4).
+fn engine_tables() -> Vec<Operation> {
+    macro_rules! host {
+        ($path:literal, $what:ident) => {
+            get(
+                concat!("/api/serviceengine/{uuid}/", $path),
+                Permission::Read,
+                |c| {
+                    Box::pin(async {
+                        exists(c, "serviceengine")?;
+                        Ok(ok(c.app.backend.se_host(c.uuid, HostView::$what).await))
+                    })
+                },
+            )
+        };
+    }
+    macro_rules! flows {
+        ($path:literal, $what:ident) => {
+            // Whoever sees all that engines report sees whose flows there are.
+            get(
+                concat!("/api/serviceengine/{uuid}/", $path),
+                Permission::Observe,
+                |c| {
+                    Box::pin(async {
+                        exists(c, "serviceengine")?;
+                        let backend = &c.app.backend;
+                        Ok(ok(backend
+                            .se_flows(c.uuid, FlowView::$what, c.context)
+                            .await?))
+                    })
+                },
+            )
+        };
+    }
+    vec![
+        host!("interface", Interface),
+        host!("route", Route),
+        host!("ip6route", Route6),
+        host!("arptable", Arp),
+        flows!("flowtable", Local),
+        flows!("flowtable_remote", Remote),
+        get(
+            "/api/serviceengine/{uuid}/flowtablestat",
+            Permission::Read,
+            |c| {
+                Box::pin(async {
+                    exists(c, "serviceengine")?;
+                    Ok(ok(c.app.backend.se_flow_counters(c.uuid)))
+                })
+            },
+        ),
+    ]
+}
+
 fn pending(ty: &str, action: &str) -> [Operation; 2] {
     let path = format!("/api/{ty}/{{uuid}}/{action}");
     [
@@ -375,17 +497,21 @@ fn objects() -> Vec<Operation> {
         get(all, Read, |c| Box::pin(async { resources::list(c) })),
         Operation::new(Method::POST, all, Write, Audit::Change, |c| {
             Box::pin(resources::create(c))
-        }),
+        })
+        .with_plan(),
         get(one, Read, |c| Box::pin(async { resources::read(c) })),
         Operation::new(Method::PUT, one, Write, Audit::Change, |c| {
             Box::pin(resources::put(c))
-        }),
+        })
+        .with_plan(),
         Operation::new(Method::PATCH, one, Write, Audit::Change, |c| {
             Box::pin(resources::patch(c))
-        }),
+        })
+        .with_plan(),
         Operation::new(Method::DELETE, one, Write, Audit::Change, |c| {
             Box::pin(resources::delete(c))
-        }),
+        })
+        .with_plan(),
     ]
 }
 
@@ -396,7 +522,7 @@ fn exists(call: &Call<'_>, path: &str) -> Result<(), ApiError> {
 }
 
 /// Types that have an inventory (avi-api 10.5).
-const INVENTORIES: [&str; 8] = [
+pub(super) const INVENTORIES: &[&str] = &[
     "virtualservice",
     "pool",
     "poolgroup",
@@ -439,6 +565,20 @@ fn inventory_list(call: &Call<'_>) -> Result<Response, ApiError> {
     Ok(ok(query::page(context, &path, found, show)))
 }
 
+/// The VIPs are a page; the rest is as small as there are engines and routers.
+fn topology(call: &Call<'_>) -> Result<Response, ApiError> {
+    let context = call.context;
+    let window = |count| query::window(context, count);
+    let TopologyPage {
+        vsvips,
+        mut vips,
+        mut fabric,
+    } = call.app.backend.topology(context, window)?;
+    let show = |uuid: String| vips.remove(&uuid).unwrap_or_default();
+    fabric["vips"] = query::page(context, "ek/topology", vsvips, show);
+    Ok(ok(fabric))
+}
+
 fn reset_sessions(call: &Call<'_>) -> Result<Response, ApiError> {
     exists(call, "serviceengine")?;
     let body = parse(&call.body)?;
@@ -446,12 +586,18 @@ fn reset_sessions(call: &Call<'_>) -> Result<Response, ApiError> {
 }
 
 async fn scale_out(call: &Call<'_>) -> Result<Response, ApiError> {
+    if call.context.author.dry_run {
+        return preview::of_scaling(call);
+    }
     let body = parse(&call.body)?;
     let backend = &call.app.backend;
     Ok(ok(backend.scale_out(call.uuid, body, call.context).await?))
 }
 
 async fn scale_in(call: &Call<'_>) -> Result<Response, ApiError> {
+    if call.context.author.dry_run {
+        return preview::of_scaling(call);
+    }
     let body = parse(&call.body)?;
     let backend = &call.app.backend;
     Ok(ok(backend.scale_in(call.uuid, body, call.context).await?))

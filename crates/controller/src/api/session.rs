@@ -22,17 +22,28 @@ const CSRF_COOKIE: &str = "csrftoken";
 
 /// `POST /login` with a form or JSON.
 pub(super) async fn login(call: &Call<'_>) -> Result<Response, ApiError> {
-    let (user, password) = credentials(call.headers, &call.body)
-        .ok_or_else(|| ApiError::bad_request("send username and password, as a form or as JSON"))?;
-    let password = Password::new(password);
     let (auth, from) = (&call.app.auth, call.context.peer);
-    let ticket = auth.login(&user, password, from).await;
+    let (user, ticket) = match credentials(call.headers, &call.body) {
+        Some((Some(user), Proof::Password(password))) => {
+            let ticket = auth.login(&user, password, from).await;
+            (user, ticket)
+        }
+        Some((user, Proof::Token(token))) => {
+            let ticket = auth.login_by_token(user.as_deref(), &token, from).await;
+            (user.unwrap_or_default(), ticket)
+        }
+        _ => {
+            let text = "send username and password, or token, as a form or as JSON";
+            return Err(ApiError::bad_request(text));
+        }
+    };
     let ticket = ticket.inspect_err(|error| refused(call.app, &user, from, error))?;
     let snapshot = call.app.objects.snapshot();
     if let Some(event) = sources::login(&snapshot, &ticket.uuid, from) {
         call.app.events.record(event);
     }
-    let access = Access::of(&snapshot, &user).ok_or_else(|| unauthorized("Invalid credentials"))?;
+    let access = Access::of_user(&snapshot, &ticket.uuid);
+    let access = access.ok_or_else(|| unauthorized("Invalid credentials"))?;
     let mut response = axum::Json(reply(call, &access)).into_response();
     let headers = response.headers_mut();
     set_cookie(headers, CSRF_COOKIE, &ticket.csrf, 31_449_600, false);
@@ -48,24 +59,40 @@ fn refused(app: &App, user: &str, from: IpAddr, error: &ApiError) {
     }
 }
 
-fn credentials(headers: &HeaderMap, body: &[u8]) -> Option<(String, String)> {
+/// What comes with a name at the login.
+enum Proof {
+    Password(Password),
+    /// An API token, which knows whose it is.
+    Token(String),
+}
+
+fn credentials(headers: &HeaderMap, body: &[u8]) -> Option<(Option<String>, Proof)> {
+    let field = fields(headers, body)?;
+    let password = field("password").map(|p| Proof::Password(Password::new(p)));
+    let proof = password.or_else(|| field("token").map(Proof::Token))?;
+    Some((field("username"), proof))
+}
+
+type Fields<'a> = Box<dyn Fn(&str) -> Option<String> + 'a>;
+
+/// The fields of a form, or of a JSON object.
+fn fields<'a>(headers: &HeaderMap, body: &'a [u8]) -> Option<Fields<'a>> {
     let kind = headers
         .get(header::CONTENT_TYPE)
         .and_then(|v| v.to_str().ok())
         .unwrap_or("");
     if kind.contains("json") {
         let value: Value = serde_json::from_slice(body).ok()?;
-        let text = |k: &str| value.get(k)?.as_str().map(str::to_owned);
-        return Some((text("username")?, text("password")?));
+        return Some(Box::new(move |name| {
+            value.get(name)?.as_str().map(str::to_owned)
+        }));
     }
     let form = std::str::from_utf8(body).ok()?;
-    let field = |name: &str| {
+    Some(Box::new(move |name| {
         let mut pairs = form.split('&').filter_map(|p| p.split_once('='));
-        pairs
-            .find(|(k, _)| *k == name)
-            .map(|(_, v)| refs::decode(v))
-    };
-    Some((field("username")?, field("password")?))
+        let found = pairs.find(|(k, _)| *k == name);
+        found.map(|(_, v)| refs::decode(v))
+    }))
 }
 
 fn unauthorized(text: &str) -> ApiError {
@@ -82,7 +109,7 @@ fn reply(call: &Call<'_>, access: &Access) -> Value {
         "user": user,
         "tenants": tenants,
         "system_config": settings.unwrap_or_default(),
-        "controller": {"api_idle_timeout": 15},
+        "controller": cluster::settings(call.app),
         "session_cookie_name": SESSION_COOKIE,
     })
 }
@@ -98,7 +125,7 @@ pub(super) fn logout(call: &Call<'_>) -> Response {
     axum::Json(json!({})).into_response()
 }
 
-/// Who calls: by his session, or by name and password with each call where the settings allow that.
+/// Who calls: by his session, by an API token, or by name and password with each call where the settings allow that.
 ///
 /// # Errors
 /// 401: nobody, an unknown session, a user who is gone, or a write without the CSRF token.
@@ -107,7 +134,13 @@ pub(super) async fn check(
     peer: SocketAddr,
     parts: &Parts,
 ) -> Result<(Ticket, Access), ApiError> {
-    let ticket = check_ticket(app, peer, parts).await?;
+    let ticket = match check_ticket(app, peer, parts).await {
+        Err(refusal) if refusal.status == StatusCode::UNAUTHORIZED => {
+            app.auth.strangers.call(peer.ip())?;
+            return Err(refusal);
+        }
+        other => other?,
+    };
     match Access::of_user(&app.objects.snapshot(), &ticket.uuid) {
         Some(access) => Ok((ticket, access)),
         None => {
@@ -120,6 +153,9 @@ pub(super) async fn check(
 }
 
 async fn check_ticket(app: &App, peer: SocketAddr, parts: &Parts) -> Result<Ticket, ApiError> {
+    if let Some(token) = api_token(&parts.headers) {
+        return app.auth.once_by_token(token, peer.ip()).await;
+    }
     let basic = basic_credentials(&parts.headers);
     if let Some((user, password)) = basic
         && singleton::allows_basic(&app.objects.snapshot())
@@ -134,6 +170,11 @@ async fn check_ticket(app: &App, peer: SocketAddr, parts: &Parts) -> Result<Tick
         .auth
         .session(&id)?
         .ok_or_else(|| unauthorized("the session is unknown or has expired; log in again"))?;
+    if !app.auth.still_good(&ticket).await? {
+        return Err(unauthorized(
+            "the API token of this session was revoked or has expired; log in again",
+        ));
+    }
     let writes = !matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
     if writes && !(carries_token(&parts.headers, &ticket) && same_origin(&parts.headers)) {
         return Err(unauthorized(CSRF_REFUSED));
@@ -146,14 +187,23 @@ fn carries_token(headers: &HeaderMap, ticket: &Ticket) -> bool {
     token.is_some_and(|t| same_bytes(t, ticket.csrf.as_bytes()))
 }
 
+/// What follows the scheme in `Authorization`, if it is one of these.
+fn authorization<'a>(headers: &'a HeaderMap, schemes: &[&str]) -> Option<&'a str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, rest) = value.split_once(' ')?;
+    let is_one = schemes.iter().any(|s| s.eq_ignore_ascii_case(scheme));
+    is_one.then_some(rest.trim())
+}
+
+/// `Authorization: Token`, or `Bearer` (RFC 6750). A browser sends it for nobody else, so that it needs no CSRF token.
+fn api_token(headers: &HeaderMap) -> Option<&str> {
+    authorization(headers, &["token", "bearer"])
+}
+
 /// `Authorization: Basic` (RFC 7617).
 fn basic_credentials(headers: &HeaderMap) -> Option<(String, Password)> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, encoded) = value.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return None;
-    }
-    let text = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
+    let encoded = authorization(headers, &["basic"])?;
+    let text = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
     let (user, password) = text.split_once(':')?;
     Some((user.to_owned(), Password::new(password)))
 }

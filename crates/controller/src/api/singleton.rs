@@ -96,6 +96,23 @@ async fn update(
     resources::shown(call, ty(path), uuid, StatusCode::OK)
 }
 
+/// A number of one of them, or its default.
+fn number(snapshot: &Snapshot, (path, uuid): Singleton, field: &str) -> u64 {
+    let set = snapshot.get(path, uuid).and_then(|s| s.object.get(field));
+    let default = || ty(path).field(field).and_then(|f| f.default.as_ref());
+    set.or_else(default).and_then(Value::as_u64).unwrap_or(0)
+}
+
+/// Minutes after which a session ends that nobody uses; 0 is never (avi-api 2.2).
+pub(crate) fn api_idle_timeout_min(snapshot: &Snapshot) -> u64 {
+    number(snapshot, CONTROLLER_PROPERTIES, "api_idle_timeout")
+}
+
+/// Hours that an engine's certificate is good.
+pub(crate) fn se_certificate_lifetime_h(snapshot: &Snapshot) -> u64 {
+    number(snapshot, CONTROLLER_PROPERTIES, "se_certificate_lifetime")
+}
+
 /// True when scripts may send their password with every call (avi-api 2.4).
 pub(super) fn allows_basic(snapshot: &Snapshot) -> bool {
     let (path, uuid) = SETTINGS;

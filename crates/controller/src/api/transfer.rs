@@ -4,11 +4,13 @@
 //! change: an object of the same uuid, else of the same name, is updated, any other is created with its uuid; what
 //! the file does not have stays. Where an object has another uuid here, references to it follow.
 
-use super::operation::Call;
-use super::{cluster, ok, parse, resources, singleton};
+use super::operation::{self, Call};
+use super::{cluster, ok, parse, resources, singleton, users};
+use crate::access::{self, Level};
 use crate::bootstrap;
 use crate::error::ApiError;
 use crate::objects::{Author, Draft, Snapshot};
+use axum::http::StatusCode;
 use axum::response::Response;
 use model::object::{self, MASK, Object};
 use model::schema::{ObjectType, object_type};
@@ -19,44 +21,96 @@ use std::collections::{BTreeMap, BTreeSet};
 const VERSION: u64 = 1;
 const MARK: &str = "evenkeel_export";
 
+/// One of several writes, checked as far as it can be without the others.
+struct Write {
+    ty: &'static ObjectType,
+    /// None: a new object.
+    uuid: Option<String>,
+    object: Object,
+}
+
 /// `POST /api/ek/change`: `{"writes": [{"type", "object"}, {"type", "uuid", "object"}, …]}` creates, and replaces where
-/// there is a uuid, all of it or nothing. Later ones may refer to earlier ones by name.
+/// there is a uuid, all of it or nothing. Later ones may refer to earlier ones by name. Each takes the right that it takes
+/// alone.
 pub(super) async fn change(call: &Call<'_>) -> Result<Response, ApiError> {
     let mut body = parse(&call.body)?;
-    let Some(Value::Array(writes)) = body.shift_remove("writes") else {
+    let Some(Value::Array(list)) = body.shift_remove("writes") else {
         return Err(ApiError::bad_request(
             "writes: is missing or no list; write [{\"type\": …, \"object\": {…}}]",
         ));
     };
+    let mut writes = Vec::new();
+    for (i, write) in list.into_iter().enumerate() {
+        writes.push(Write::read(call, write).await.map_err(|e| at(i, e))?);
+    }
     let author = &call.context.author;
-    let message = format!("change of {} objects", writes.len());
+    let message = match writes.as_slice() {
+        [Write { ty, .. }] => format!("change of a {}", ty.path),
+        several => format!("change of {} objects", several.len()),
+    };
     let apply = |draft: &mut Draft| {
-        let each = writes.into_iter().enumerate();
-        let done = each.map(|(i, write)| {
-            let done = write_one(draft, write, author);
-            done.map_err(|e| ApiError::new(e.status, format!("writes[{i}]: {}", e.text)))
-        });
+        let each = writes.iter().enumerate();
+        let done = each.map(|(i, write)| write.apply(call, draft).map_err(|e| at(i, e)));
         done.collect::<Result<Vec<_>, _>>()
     };
     let done = call.app.objects.change(author, &message, apply).await?;
+    for write in &writes {
+        if let Some(uuid) = &write.uuid {
+            users::changed(call, write.ty, uuid);
+        }
+    }
     Ok(ok(json!({"revision": author.written(), "objects": done})))
 }
 
-fn write_one(draft: &mut Draft, write: Value, author: &Author) -> Result<Value, ApiError> {
-    let ty = resources::known(write.get("type").and_then(Value::as_str).unwrap_or(""))?;
-    let Some(Value::Object(object)) = write.get("object") else {
-        return Err(ApiError::bad_request(
-            "object: is missing; write the object's fields",
-        ));
-    };
-    let (uuid, result) = match write.get("uuid").and_then(Value::as_str) {
-        Some(uuid) => {
-            draft.update(ty, uuid, object.clone(), author)?;
-            (uuid.to_owned(), "updated")
+/// Says which of the writes it is.
+fn at(index: usize, error: ApiError) -> ApiError {
+    ApiError::new(error.status, format!("writes[{index}]: {}", error.text))
+}
+
+impl Write {
+    async fn read(call: &Call<'_>, mut write: Value) -> Result<Self, ApiError> {
+        let ty = resources::known(write.get("type").and_then(Value::as_str).unwrap_or(""))?;
+        let uuid = write.get("uuid").and_then(Value::as_str).map(str::to_owned);
+        let target = (ty.path.as_str(), uuid.as_deref().unwrap_or(""));
+        if !operation::may(call.app, call.context, Level::Write, target)? {
+            let (user, resource) = (&call.context.access.user, access::resource(&ty.path));
+            let text = format!(
+                "{user} may not write a {}: {resource} is missing in his roles",
+                ty.path
+            );
+            return Err(ApiError::new(StatusCode::FORBIDDEN, text));
         }
-        None => (create(draft, ty, object.clone(), None, author)?, "created"),
-    };
-    Ok(outcome(draft, ty, &uuid, result))
+        let Some(Value::Object(object)) = write.get_mut("object").map(Value::take) else {
+            return Err(ApiError::bad_request(
+                "object: is missing; write the object's fields",
+            ));
+        };
+        let object = users::prepare(call, ty, object).await?;
+        Ok(Self { ty, uuid, object })
+    }
+
+    fn apply(&self, call: &Call<'_>, draft: &mut Draft) -> Result<Value, ApiError> {
+        let Self { ty, uuid, object } = self;
+        let author = &call.context.author;
+        // Kept only where it is looked at: a second hand on the objects makes each write a copy.
+        let grants = ["user", "role"].contains(&ty.path.as_str());
+        let before = grants.then(|| draft.snapshot.clone());
+        let (uuid, result) = match uuid {
+            Some(uuid) => {
+                draft.update(ty, uuid, object.clone(), author)?;
+                (uuid.clone(), "updated")
+            }
+            None => {
+                let uuid = create(draft, ty, object.clone(), None, author)?;
+                resources::check_owner(call, draft, ty, &uuid)?;
+                (uuid, "created")
+            }
+        };
+        if let Some(before) = before {
+            users::check_grants(call, &before, draft, ty, &uuid)?;
+        }
+        Ok(outcome(draft, ty, &uuid, result))
+    }
 }
 
 fn create(

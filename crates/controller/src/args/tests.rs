@@ -23,6 +23,17 @@ fn flags_win_over_the_file_and_the_file_over_the_defaults() {
 }
 
 #[test]
+fn the_key_file_is_in_the_data_folder_unless_it_is_named() {
+    let keys = |text: &str| settle(text, Args::default()).unwrap().seal_keys;
+    let elsewhere = keys("data_dir = \"/data\"\nseal_keys = \"/keys/k.json\"");
+    assert_eq!(elsewhere, Path::new("/keys/k.json"));
+    assert_eq!(
+        keys("data_dir = \"/data\""),
+        Path::new("/data/seal-keys.json")
+    );
+}
+
+#[test]
 fn a_setting_that_does_not_exist_is_refused_by_name() {
     let error = settle("listen = \"127.0.0.1:2\"", Args::default())
         .err()

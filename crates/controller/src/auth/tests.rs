@@ -38,6 +38,51 @@ fn a_session_lives_from_use_to_use_and_ends_when_idle() {
     assert!(!is_there(after(28)), "ended is ended");
 }
 
+/// Sets `api_idle_timeout`, in minutes.
+fn set_idle(auth: &Auth, minutes: u64) {
+    let author = crate::objects::Author::system("test");
+    let (path, uuid) = singleton::CONTROLLER_PROPERTIES;
+    let ty = model::schema::object_type(path).unwrap();
+    let set = |draft: &mut crate::objects::Draft| {
+        let mut body = draft.snapshot.require(ty, uuid)?.object.clone();
+        body.insert("api_idle_timeout".into(), minutes.into());
+        draft.update(ty, uuid, body, &author)
+    };
+    run(auth.objects.change(&author, "test", set)).unwrap();
+}
+
+#[test]
+fn the_idle_time_is_the_settings_at_each_call_and_zero_is_for_ever() {
+    let auth = with_admin();
+    let ticket = login(&auth, ADMIN, "right", HERE).unwrap();
+    let start = Instant::now();
+    let is_there = |minutes: u64| {
+        let now = start + Duration::from_secs(60 * minutes);
+        auth.session_at(&ticket.id, now).unwrap().is_some()
+    };
+    set_idle(&auth, 60);
+    assert!(is_there(59));
+    set_idle(&auth, 0);
+    assert!(is_there(59 + 10_000));
+    set_idle(&auth, 1);
+    assert!(!is_there(59 + 10_002), "at once");
+}
+
+#[test]
+fn a_token_that_calls_without_pause_is_braked() {
+    let auth = with_admin();
+    let author = crate::objects::Author::system("test");
+    let wish = token::Wish {
+        name: String::new(),
+        hours: 1,
+    };
+    let made = run(token::create(&auth.objects, &author, ADMIN_UUID, wish));
+    let (_, text) = made.unwrap();
+    // More than it can earn in the time that the calls take.
+    let refused = (0..100_000).find_map(|_| run(auth.once_by_token(&text, HERE)).err());
+    assert_eq!(refused.unwrap().status, StatusCode::TOO_MANY_REQUESTS);
+}
+
 #[test]
 fn a_wrong_password_an_unknown_user_and_a_long_password_are_refused_alike() {
     let auth = with_admin();

@@ -10,8 +10,6 @@ use time::{Duration, OffsetDateTime};
 
 /// Validity of the CA.
 const CA_DAYS: i64 = 3650;
-/// Validity of an engine's certificate; it is renewed over the stream.
-const ENGINE_DAYS: i64 = 30;
 /// Validity of the controller's certificate; made anew at every start.
 const SERVER_DAYS: i64 = 365;
 
@@ -52,14 +50,15 @@ impl Ca {
         &self.pem
     }
 
-    /// A certificate for an engine's request; the subject is ours to say.
+    /// A certificate for an engine's request, good for so many hours; the subject is ours to say.
     ///
     /// # Errors
     /// The request is damaged.
-    pub fn sign_engine(&self, csr_pem: &str, se_uuid: &str) -> anyhow::Result<String> {
+    pub fn sign_engine(&self, csr_pem: &str, se_uuid: &str, life_h: u64) -> anyhow::Result<String> {
         let mut csr = CertificateSigningRequestParams::from_pem(csr_pem)
             .context("the certificate request is damaged")?;
-        csr.params = params(se_uuid, ENGINE_DAYS)?;
+        let life = Duration::hours(i64::try_from(life_h).unwrap_or(1));
+        csr.params = params(se_uuid, life)?;
         csr.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         Ok(csr.signed_by(&self.issuer)?.pem())
     }
@@ -70,27 +69,27 @@ impl Ca {
     /// None that a start could mend.
     pub fn server_identity(&self) -> anyhow::Result<(String, String)> {
         let key = KeyPair::generate()?;
-        let mut params = params(super::SERVER_NAME, SERVER_DAYS)?;
+        let mut params = params(super::SERVER_NAME, Duration::days(SERVER_DAYS))?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let cert = params.signed_by(&key, &self.issuer)?;
         Ok((cert.pem(), key.serialize_pem()))
     }
 }
 
-fn params(name: &str, days: i64) -> anyhow::Result<CertificateParams> {
+fn params(name: &str, life: Duration) -> anyhow::Result<CertificateParams> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
     params.subject_alt_names = vec![SanType::DnsName(name.try_into()?)];
     // Clocks of two machines differ a little.
     params.not_before = OffsetDateTime::now_utc() - Duration::hours(1);
-    params.not_after = OffsetDateTime::now_utc() + Duration::days(days);
+    params.not_after = OffsetDateTime::now_utc() + life;
     Ok(params)
 }
 
 fn make() -> anyhow::Result<(String, String)> {
     let key = KeyPair::generate()?;
-    let mut params = params("ca.evenkeel.internal", CA_DAYS)?;
+    let mut params = params("ca.evenkeel.internal", Duration::days(CA_DAYS))?;
     params.subject_alt_names.clear();
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];

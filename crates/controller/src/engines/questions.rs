@@ -1,34 +1,60 @@
-//! Questions to engines that are open: who asks waits for the answer of this number.
+//! Questions to engines that are open: who asks waits for the answer of this number. Each kind of question has its
+//! own numbers.
 
-use proto::v1::FlowAnswer;
+use proto::v1::{FlowAnswer, HostAnswer};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
-/// See the module's documentation.
-#[derive(Default)]
-pub(super) struct Questions(Arc<Mutex<Open>>);
+/// An answer of an engine, with the number of its question.
+pub(super) trait Numbered {
+    /// The number.
+    fn number(&self) -> u64;
+}
 
-#[derive(Default)]
-struct Open {
+impl Numbered for FlowAnswer {
+    fn number(&self) -> u64 {
+        self.id
+    }
+}
+
+impl Numbered for HostAnswer {
+    fn number(&self) -> u64 {
+        self.id
+    }
+}
+
+/// See the module's documentation.
+pub(super) struct Questions<A>(Arc<Mutex<Open<A>>>);
+
+struct Open<A> {
     last: u64,
-    waiting: BTreeMap<u64, (String, oneshot::Sender<FlowAnswer>)>,
+    waiting: BTreeMap<u64, (String, oneshot::Sender<A>)>,
+}
+
+impl<A> Default for Questions<A> {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Open {
+            last: 0,
+            waiting: BTreeMap::new(),
+        })))
+    }
 }
 
 /// An answer that is awaited; nobody waits for it any more when this is dropped.
-pub struct Pending {
+pub struct Pending<A> {
     id: u64,
-    open: Arc<Mutex<Open>>,
-    answer: oneshot::Receiver<FlowAnswer>,
+    open: Arc<Mutex<Open<A>>>,
+    answer: oneshot::Receiver<A>,
 }
 
-fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
+fn lock<A>(open: &Mutex<Open<A>>) -> MutexGuard<'_, Open<A>> {
     open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Questions {
+impl<A: Numbered> Questions<A> {
     /// A new question to this engine, and its number.
-    pub(super) fn ask(&self, se: &str) -> (u64, Pending) {
+    pub(super) fn ask(&self, se: &str) -> (u64, Pending<A>) {
         let (sender, answer) = oneshot::channel();
         let mut open = lock(&self.0);
         open.last += 1;
@@ -43,26 +69,26 @@ impl Questions {
     }
 
     /// An answer of this engine; one that nobody waits for, or that another engine was asked for, is ignored.
-    pub(super) fn answered(&self, se: &str, answer: FlowAnswer) {
+    pub(super) fn answered(&self, se: &str, answer: A) {
         let mut open = lock(&self.0);
-        let asked = open.waiting.get(&answer.id);
+        let asked = open.waiting.get(&answer.number());
         if asked.is_none_or(|(of, _)| of != se) {
             return;
         }
-        if let Some((_, sender)) = open.waiting.remove(&answer.id) {
+        if let Some((_, sender)) = open.waiting.remove(&answer.number()) {
             sender.send(answer).ok();
         }
     }
 }
 
-impl Pending {
+impl<A> Pending<A> {
     /// The answer; none when the question was dropped. Cancel-safe.
-    pub async fn answer(&mut self) -> Option<FlowAnswer> {
+    pub async fn answer(&mut self) -> Option<A> {
         (&mut self.answer).await.ok()
     }
 }
 
-impl Drop for Pending {
+impl<A> Drop for Pending<A> {
     fn drop(&mut self) {
         lock(&self.open).waiting.remove(&self.id);
     }

@@ -3,8 +3,8 @@
 use super::questions::{Pending, Questions};
 use crate::witness::Seat;
 use proto::v1::{
-    ControllerMessage, DesiredState, FlowAnswer, FlowQuery, Hello, Interface, Nack, Report,
-    controller_message::Body,
+    ControllerMessage, DesiredState, FlowAnswer, FlowQuery, Hello, HostAnswer, HostQuery,
+    HostTable, Interface, Nack, Report, controller_message::Body,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -51,7 +51,8 @@ pub struct Registry {
     sessions: std::sync::atomic::AtomicU64,
     changed: watch::Sender<u64>,
     answers: watch::Sender<u64>,
-    questions: Questions,
+    questions: Questions<FlowAnswer>,
+    host_questions: Questions<HostAnswer>,
     /// Who is told of sessions and reports.
     pub witness: Seat,
 }
@@ -64,6 +65,7 @@ impl Default for Registry {
             changed: watch::Sender::new(0),
             answers: watch::Sender::new(0),
             questions: Questions::default(),
+            host_questions: Questions::default(),
             witness: Seat::default(),
         }
     }
@@ -181,7 +183,7 @@ impl Registry {
     }
 
     /// Asks the engine about flows; none when it has no session, or reads too slowly.
-    pub fn ask(&self, se: &str, query: FlowQuery) -> Option<Pending> {
+    pub fn ask(&self, se: &str, query: FlowQuery) -> Option<Pending<FlowAnswer>> {
         let slots = self.slots();
         let sender = slots.get(se)?.sender.as_ref()?;
         let (id, pending) = self.questions.ask(se);
@@ -193,6 +195,22 @@ impl Registry {
     /// The engine's answer to such a question.
     pub fn answered(&self, se: &str, answer: FlowAnswer) {
         self.questions.answered(se, answer);
+    }
+
+    /// Asks the engine about its host's network; none when it has no session, or reads too slowly.
+    pub fn ask_host(&self, se: &str, table: HostTable) -> Option<Pending<HostAnswer>> {
+        let slots = self.slots();
+        let sender = slots.get(se)?.sender.as_ref()?;
+        let (id, pending) = self.host_questions.ask(se);
+        let table = table.into();
+        let body = Some(Body::HostQuery(HostQuery { id, table }));
+        sender.try_send(Ok(ControllerMessage { body })).ok()?;
+        Some(pending)
+    }
+
+    /// The engine's answer to such a question.
+    pub fn answered_host(&self, se: &str, answer: HostAnswer) {
+        self.host_questions.answered(se, answer);
     }
 
     /// Makes this the engine's desired state if its content is new, and sends it if there is a session. The

@@ -2,7 +2,8 @@
 
 use super::ca::{self, Ca};
 use super::{Registry, join};
-use crate::objects::Objects;
+use crate::api::singleton;
+use crate::objects::{Objects, Snapshot};
 use anyhow::Context as _;
 use proto::v1::engine_control_server::{EngineControl, EngineControlServer};
 use proto::v1::{
@@ -13,7 +14,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate as TlsCertificate, Identity, Server, ServerTlsConfig};
@@ -90,7 +91,8 @@ impl EngineControl for Service {
         let se_uuid = join::redeem(&self.objects, &request)
             .await
             .map_err(refuse)?;
-        let signed = self.ca.sign_engine(&request.csr_pem, &se_uuid);
+        let life_h = singleton::se_certificate_lifetime_h(&self.objects.snapshot());
+        let signed = self.ca.sign_engine(&request.csr_pem, &se_uuid, life_h);
         let certificate_pem = signed.map_err(|e| Status::invalid_argument(format!("{e:#}")))?;
         tracing::info!(se = request.name, uuid = se_uuid, "engine joined");
         Ok(Response::new(JoinReply {
@@ -113,15 +115,18 @@ impl EngineControl for Service {
             .first()
             .and_then(|c| ca::common_name(c))
             .ok_or_else(|| Status::unauthenticated("the certificate has no name"))?;
-        if self.objects.snapshot().get("serviceengine", &se).is_none() {
-            return Err(Status::permission_denied(format!(
-                "{se} is not known here (deleted?); join again with a new token"
-            )));
+        // From here on no deletion is missed.
+        let objects = self.objects.changed();
+        let gone = gone(&objects.borrow(), &se);
+        if let Some(why) = gone {
+            tracing::warn!(uuid = se, "an engine that was deleted asks for a session");
+            return Err(Status::permission_denied(why));
         }
         let (sender, outbox) = mpsc::channel(QUEUE_LEN);
         let session = Session {
             ca: self.ca.clone(),
             registry: self.registry.clone(),
+            objects,
             se,
             sender,
         };
@@ -134,6 +139,7 @@ impl EngineControl for Service {
 struct Session {
     ca: Arc<Ca>,
     registry: Arc<Registry>,
+    objects: watch::Receiver<Arc<Snapshot>>,
     se: String,
     sender: Sender,
 }
@@ -168,6 +174,7 @@ impl Session {
         let Self {
             ca,
             registry,
+            mut objects,
             se,
             sender,
         } = self;
@@ -175,12 +182,25 @@ impl Session {
         let weak = sender.downgrade();
         let number = registry.open(&se, hello, sender);
         let why = loop {
-            match inbox.message().await {
-                Ok(Some(message)) => take(&ca, &registry, &se, number, &weak, message),
-                Ok(None) => {
-                    break "the session ended: the engine stopped or does not answer".to_owned();
+            // Each branch is a receive: losing the race loses nothing.
+            tokio::select! {
+                received = inbox.message() => match received {
+                    Ok(Some(message)) => {
+                        let life_h = singleton::se_certificate_lifetime_h(&objects.borrow());
+                        take(&Peer { ca: &ca, registry: &registry, se: &se, session: number, life_h }, &weak, message);
+                    }
+                    Ok(None) => {
+                        break "the session ended: the engine stopped or does not answer".to_owned();
+                    }
+                    Err(status) => break format!("the session broke: {}", status.message()),
+                },
+                Ok(()) = objects.changed() => {
+                    let gone = gone(&objects.borrow_and_update(), &se);
+                    if let Some(why) = gone {
+                        say(&weak, Status::permission_denied(&why));
+                        break why;
+                    }
                 }
-                Err(status) => break format!("the session broke: {}", status.message()),
             }
         };
         registry.close(&se, number, &why);
@@ -198,21 +218,52 @@ fn too_old(hello: &Hello) -> Option<String> {
     })
 }
 
-fn take(
-    ca: &Ca,
-    registry: &Registry,
-    se: &str,
+/// Why an engine is not talked to although its certificate is good: it was deleted.
+fn gone(objects: &Snapshot, se: &str) -> Option<String> {
+    let is_there = objects.get("serviceengine", se).is_some();
+    (!is_there).then(|| {
+        format!(
+            "{se} is not known here: it was deleted, and its certificate is revoked; join again with a new token \
+             (`evenkeel jointoken create`)"
+        )
+    })
+}
+
+/// The last word to an engine; a queue that is full loses it, and the end of the stream follows anyway.
+fn say(outbox: &Outbox, status: Status) {
+    if let Some(outbox) = outbox.upgrade() {
+        outbox.try_send(Err(status)).ok();
+    }
+}
+
+type Outbox = mpsc::WeakSender<Result<ControllerMessage, Status>>;
+
+/// With whom a session is, and what for.
+struct Peer<'a> {
+    ca: &'a Ca,
+    registry: &'a Registry,
+    se: &'a str,
     session: u64,
-    outbox: &mpsc::WeakSender<Result<ControllerMessage, Status>>,
-    message: EngineMessage,
-) {
+    /// Hours that a renewed certificate is good.
+    life_h: u64,
+}
+
+fn take(peer: &Peer<'_>, outbox: &Outbox, message: EngineMessage) {
     use engine_message::Body;
+    let Peer {
+        ca,
+        registry,
+        se,
+        session,
+        life_h,
+    } = *peer;
     match message.body {
         Some(Body::Ack(ack)) => registry.acked(se, session, ack.generation),
         Some(Body::Nack(nack)) => registry.nacked(se, session, nack),
         Some(Body::Report(report)) => registry.reported(se, session, report),
         Some(Body::FlowAnswer(answer)) => registry.answered(se, answer),
-        Some(Body::Renew(renew)) => match ca.sign_engine(&renew.csr_pem, se) {
+        Some(Body::HostAnswer(answer)) => registry.answered_host(se, answer),
+        Some(Body::Renew(renew)) => match ca.sign_engine(&renew.csr_pem, se, life_h) {
             Err(error) => {
                 tracing::warn!(se, error = format!("{error:#}"), "certificate not renewed")
             }

@@ -1,12 +1,12 @@
 //! Who writes, and what he asks for beside the change: a message in the log, a time within which he confirms.
 
-use super::refs;
+use super::{Planned, refs};
 use crate::confirm;
 use crate::error::ApiError;
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use store::{Meta, Op};
 
 /// A word to the audit log about a write: UTF-8, percent-encoded.
@@ -31,6 +31,10 @@ pub struct Author {
     pub message: Option<String>,
     /// What he writes is reverted unless it is confirmed within this.
     pub confirm_within_s: Option<u64>,
+    /// What he writes is checked, and not stored.
+    pub dry_run: bool,
+    /// What he would have written.
+    planned: Arc<Mutex<Option<Planned>>>,
     /// The revision of the last change that was committed in his name, 0 before the first.
     written: Arc<AtomicU64>,
 }
@@ -44,6 +48,8 @@ impl Default for Author {
             tenant: "admin".into(),
             message: None,
             confirm_within_s: None,
+            dry_run: false,
+            planned: Arc::default(),
             written: Arc::default(),
         }
     }
@@ -94,6 +100,20 @@ impl Author {
     pub(super) fn to_confirm(&self) -> Option<Op> {
         self.confirm_within_s
             .map(|within_s| confirm::ask(&self.who, within_s))
+    }
+
+    /// Keeps what a dry run has checked; the error ends whatever would follow a write.
+    pub(super) fn keep(&self, planned: Planned) -> ApiError {
+        let mut kept = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
+        *kept = Some(planned);
+        let text = "dry_run: it was checked, and nothing was stored";
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, text)
+    }
+
+    /// What a dry run in his name has checked.
+    pub fn planned(&self) -> Option<Planned> {
+        let mut kept = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.take()
     }
 
     pub(super) fn has_written(&self, revision: u64) {

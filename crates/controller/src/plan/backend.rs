@@ -1,17 +1,22 @@
 //! What the API calls: actions on placement, join tokens, and everything that is observed.
 
-use super::{Planner, RoutingText, ScaleIn, flows, routing, runtime};
+use super::scope::Narrow;
+use super::{
+    FlowView, HostView, Planner, RoutingText, ScaleIn, ServiceView, TopologyPage, flows, preview,
+    routing, runtime, scope, service, topology,
+};
 use crate::api::Context;
 use crate::engines::ca::Ca;
 use crate::engines::{Registry, join};
 use crate::error::ApiError;
-use crate::objects::{Objects, Snapshot, Stored, refs};
+use crate::objects::{Objects, Planned, Snapshot, Stored, refs};
 use model::object::Object;
 use model::schema::ObjectType;
 use model::view::{Ref, VirtualService, VsVip};
 use proto::v1::FlowTable;
 use serde_json::{Value, json};
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// See the module's documentation.
@@ -88,6 +93,76 @@ impl Backend {
         Ok(reply)
     }
 
+    /// What a change of objects would do, as far as the caller sees it.
+    pub fn preview(&self, planned: &Planned, context: &Context) -> Value {
+        let observer = self.observer(&planned.before);
+        let preview = preview::Preview::of_change(&observer, planned);
+        preview.show(&|path, uuid, snapshot| sees(context, path, uuid, snapshot))
+    }
+
+    /// What [`Self::scale_out`] would do.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn preview_scale_out(
+        &self,
+        vs: &str,
+        body: &Object,
+        context: &Context,
+    ) -> Result<Value, ApiError> {
+        let snapshot = self.objects.snapshot();
+        let vsvip = vsvip_of(&snapshot, vs, body)?;
+        let wanted = engine_in(&snapshot, body, "to_se_ref")?;
+        let choice = self.planner.choose_scale_out(&vsvip, wanted.as_deref())?;
+        let kind = preview::AskedKind::ScaleOut;
+        Ok(self.preview_scaling(&snapshot, context, &vsvip, &choice, kind))
+    }
+
+    /// What [`Self::scale_in`] would do.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn preview_scale_in(
+        &self,
+        vs: &str,
+        body: &Object,
+        context: &Context,
+    ) -> Result<Value, ApiError> {
+        let snapshot = self.objects.snapshot();
+        let vsvip = vsvip_of(&snapshot, vs, body)?;
+        let wanted = engine_in(&snapshot, body, "from_se_ref")?;
+        let ask = ScaleIn {
+            wanted: wanted.as_deref(),
+            primary: flag(body, "scalein_primary")?,
+            force: flag(body, "force")?,
+        };
+        let choice = self.planner.choose_scale_in(&vsvip, ask)?;
+        let kind = match ask.force {
+            true => preview::AskedKind::ForcedScaleIn,
+            false => preview::AskedKind::ScaleIn,
+        };
+        Ok(self.preview_scaling(&snapshot, context, &vsvip, &choice, kind))
+    }
+
+    fn preview_scaling(
+        &self,
+        snapshot: &Snapshot,
+        context: &Context,
+        vsvip: &str,
+        choice: &placement::Choice,
+        kind: preview::AskedKind,
+    ) -> Value {
+        let asked = preview::Asked {
+            vsvip,
+            engine: &choice.engine,
+            reason: &choice.reason,
+            kind,
+        };
+        let observer = self.observer(snapshot);
+        let preview = preview::Preview::of_scaling(&observer, &asked);
+        preview.show(&|path, uuid, snapshot| sees(context, path, uuid, snapshot))
+    }
+
     fn scaled(&self, vsvip: &str, choice: &placement::Choice) -> Value {
         let rejected = choice.rejected.iter().map(|(name, why)| json!({"se_name": name, "reason_code": why.code(), "reason": why.to_string()}));
         json!({
@@ -116,6 +191,30 @@ impl Backend {
         self.observer(&snapshot)
             .virtual_service(uuid)
             .ok_or_else(|| ApiError::not_found("VirtualService"))
+    }
+
+    /// Fields of a virtual service that are the server's (avi-api 5.2).
+    pub fn vs_server_fields(&self, snapshot: &Snapshot, vs: &Stored) -> Object {
+        service::server_fields(&self.planner, snapshot, vs)
+    }
+
+    /// `GET /api/virtualservice/UUID/…` (avi-api 10.2).
+    ///
+    /// # Errors
+    /// 404.
+    pub fn vs_view(&self, uuid: &str, view: ServiceView) -> Result<Value, ApiError> {
+        let snapshot = self.objects.snapshot();
+        self.observer(&snapshot).service_view(uuid, view)
+    }
+
+    /// `GET /api/virtualservice/UUID/connections` (avi-api 10.2).
+    ///
+    /// # Errors
+    /// 400 with the parameter, 404.
+    pub async fn vs_connections(&self, uuid: &str, context: &Context) -> Result<Value, ApiError> {
+        let snapshot = self.objects.snapshot();
+        let lookup = |name: &str| parameter(context, name);
+        self.observer(&snapshot).connections(uuid, &lookup).await
     }
 
     /// `POST /api/serviceengine/UUID/bgp/reset`: the engine closes its sessions with the peer of this `peer_ip`, or
@@ -159,6 +258,34 @@ impl Backend {
         self.observer(&snapshot).engine_routing(uuid, what)
     }
 
+    /// `GET /api/serviceengine/UUID/interface`, `route`, `ip6route`, `arptable` (avi-api 10.4).
+    pub async fn se_host(&self, uuid: &str, view: HostView) -> Value {
+        let snapshot = self.objects.snapshot();
+        self.observer(&snapshot).engine_host(uuid, view).await
+    }
+
+    /// `GET /api/serviceengine/UUID/flowtable` and `flowtable_remote` (avi-api 10.4).
+    ///
+    /// # Errors
+    /// 400 with the parameter.
+    pub async fn se_flows(
+        &self,
+        uuid: &str,
+        view: FlowView,
+        context: &Context,
+    ) -> Result<Value, ApiError> {
+        let snapshot = self.objects.snapshot();
+        let lookup = |name: &str| parameter(context, name);
+        let observer = self.observer(&snapshot);
+        observer.engine_flows(uuid, view, &lookup).await
+    }
+
+    /// `GET /api/serviceengine/UUID/flowtablestat` (avi-api 10.4).
+    pub fn se_flow_counters(&self, uuid: &str) -> Value {
+        let snapshot = self.objects.snapshot();
+        self.observer(&snapshot).engine_flow_counters(uuid)
+    }
+
     /// `GET /api/ek/bgp`: every session of every engine.
     pub fn ek_bgp(&self) -> Value {
         let snapshot = self.objects.snapshot();
@@ -197,7 +324,7 @@ impl Backend {
         let snapshot = self.objects.snapshot();
         let observer = self.observer(&snapshot);
         let table = flows::table(context.get("table"))?;
-        let question = observer.flow_question(table, &|name| parameter(context, name))?;
+        let question = flow_question(&observer, table, context)?;
         Ok(observer.flows(&observer.ask(&question).await))
     }
 
@@ -208,8 +335,7 @@ impl Backend {
     pub async fn ek_flow_events(&self, context: &Context) -> Result<Value, ApiError> {
         let snapshot = self.objects.snapshot();
         let observer = self.observer(&snapshot);
-        let lookup = |name: &str| parameter(context, name);
-        let question = observer.flow_question(FlowTable::Events, &lookup)?;
+        let question = flow_question(&observer, FlowTable::Events, context)?;
         Ok(observer.flow_events(&observer.ask(&question).await))
     }
 
@@ -222,7 +348,26 @@ impl Backend {
         let snapshot = self.objects.snapshot();
         let observer = self.observer(&snapshot);
         let question = observer.trace_question(&|name| parameter(context, name))?;
+        let narrow = Narrow::of(&observer, context)?;
+        let question = match narrow {
+            Some(narrow) => narrow.narrow(question),
+            None => question,
+        };
         Ok(observer.trace(&question, &observer.ask(&question).await))
+    }
+
+    /// `GET /api/ek/topology`: the VIPs of the window that `window` makes of their number, and everything else.
+    ///
+    /// # Errors
+    /// 400 with the parameter.
+    pub fn topology(
+        &self,
+        context: &Context,
+        window: impl FnOnce(usize) -> Range<usize>,
+    ) -> Result<TopologyPage, ApiError> {
+        let snapshot = self.objects.snapshot();
+        let observer = self.observer(&snapshot);
+        Ok(topology::Topology::of(&observer, context)?.page(window))
     }
 
     /// `GET /api/ek/explain/vip/ADDRESS`, with `?se=NAME` for one engine.
@@ -231,7 +376,9 @@ impl Backend {
     /// 400, 404.
     pub fn explain_vip(&self, vip: &str, context: &Context) -> Result<Value, ApiError> {
         let snapshot = self.objects.snapshot();
-        self.observer(&snapshot).explain_vip(vip, context.get("se"))
+        let sees = |uuid: &str, stored: &Stored| scope::sees_vip(context, uuid, stored);
+        let observer = self.observer(&snapshot);
+        observer.explain_vip(vip, context.get("se"), &sees)
     }
 
     /// `GET /api/pool/UUID/runtime` (avi-api 10.3).
@@ -264,6 +411,25 @@ impl Backend {
     ) -> Value {
         self.observer(snapshot).inventory(ty, uuid, stored, context)
     }
+}
+
+/// About flows, as far as the caller may see them.
+fn flow_question(
+    observer: &runtime::Observer<'_>,
+    table: FlowTable,
+    context: &Context,
+) -> Result<flows::Question, ApiError> {
+    let Some(narrow) = Narrow::of(observer, context)? else {
+        return observer.flow_question(table, &|name| parameter(context, name));
+    };
+    let own = |name: &str| narrow.parameter(name).or_else(|| parameter(context, name));
+    Ok(narrow.narrow(observer.flow_question(table, &own)?))
+}
+
+/// Whether the caller sees an object of a snapshot.
+fn sees(context: &Context, path: &str, uuid: &str, snapshot: &Snapshot) -> bool {
+    let stored = snapshot.get(path, uuid);
+    stored.is_some_and(|s| context.reaches(path, uuid, s))
 }
 
 /// One that is empty counts as not given.

@@ -6,6 +6,7 @@ use super::runtime::Observer;
 use super::{routing, situation};
 use crate::engines::registry::EngineState;
 use crate::error::ApiError;
+use crate::objects::Stored;
 use axum::http::StatusCode;
 use model::condition::Condition;
 use model::view::{VirtualService, VrfContext, VsVip};
@@ -116,13 +117,21 @@ struct Subject {
     engines: Vec<String>,
 }
 
+/// Which VsVips the caller may ask about, by uuid.
+type Sees<'a> = &'a dyn Fn(&str, &Stored) -> bool;
+
 impl Observer<'_> {
-    /// `GET /api/ek/explain/vip/ADDRESS`, for one engine when `se` names it.
+    /// `GET /api/ek/explain/vip/ADDRESS`, of a VsVip that the caller sees, for one engine when `se` names it.
     ///
     /// # Errors
     /// 400 for what is not an address, 404 for a VIP or an engine that is not configured.
-    pub(super) fn explain_vip(&self, vip: &str, se: Option<&str>) -> Result<Value, ApiError> {
-        let subject = self.subject(vip)?;
+    pub(super) fn explain_vip(
+        &self,
+        vip: &str,
+        se: Option<&str>,
+        sees: Sees<'_>,
+    ) -> Result<Value, ApiError> {
+        let subject = self.subject(vip, sees)?;
         let engines = match se {
             Some(se) => vec![self.engine_named(se)?],
             None => subject.engines.clone(),
@@ -147,7 +156,7 @@ impl Observer<'_> {
         }))
     }
 
-    fn subject(&self, vip: &str) -> Result<Subject, ApiError> {
+    fn subject(&self, vip: &str, sees: Sees<'_>) -> Result<Subject, ApiError> {
         let address: IpAddr = vip.parse().map_err(|_| {
             ApiError::bad_request(format!(
                 "{vip:?} is not an IP address; name the VIP by its address"
@@ -159,7 +168,9 @@ impl Observer<'_> {
                 .flat_map(|vip| vip.addresses())
                 .any(|a| a == address)
         };
-        let vsvip = self.snapshot.views::<VsVip>("vsvip").into_iter().find(has);
+        let seen = self.snapshot.all("vsvip").filter(|(uuid, s)| sees(uuid, s));
+        let mut views = seen.filter_map(|(uuid, _)| self.snapshot.view::<VsVip>("vsvip", uuid));
+        let vsvip = views.find(has);
         let vsvip = vsvip.ok_or_else(|| {
             let text = format!(
                 "no VsVip has the address {address}; `evenkeel show virtualservice` lists the VIPs"
@@ -390,7 +401,7 @@ fn carried_beside(session: &BgpSession, all: &[BgpSession], prefix: &str) -> boo
         .any(|s| s.interface == session.interface && sends(s, prefix))
 }
 
-fn host_prefix(address: IpAddr) -> String {
+pub(super) fn host_prefix(address: IpAddr) -> String {
     format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
 }
 

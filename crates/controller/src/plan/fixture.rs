@@ -190,11 +190,15 @@ impl Fixture {
 
     pub fn observe<T>(&self, f: impl FnOnce(&Observer<'_>) -> T) -> T {
         let snapshot = self.snapshot();
-        f(&Observer {
-            snapshot: &snapshot,
+        f(&self.observer(&snapshot))
+    }
+
+    pub fn observer<'a>(&'a self, snapshot: &'a Snapshot) -> Observer<'a> {
+        Observer {
+            snapshot,
             registry: &self.registry,
             planner: &self.planner,
-        })
+        }
     }
 }
 

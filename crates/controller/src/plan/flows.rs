@@ -20,7 +20,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 const LIMIT: u32 = 1000;
 
 /// Parameters of a query by their names.
-type Lookup<'a> = dyn Fn(&str) -> Option<String> + 'a;
+pub(super) type Lookup<'a> = dyn Fn(&str) -> Option<String> + Sync + 'a;
 
 /// What one engine said, or why nothing.
 pub(super) struct Said {
@@ -110,7 +110,7 @@ impl Observer<'_> {
         futures_util::future::join_all(each).await
     }
 
-    async fn ask_one(&self, se: &str, query: FlowQuery) -> Result<FlowAnswer, String> {
+    pub(super) async fn ask_one(&self, se: &str, query: FlowQuery) -> Result<FlowAnswer, String> {
         let pending = self.registry.ask(se, query);
         let mut pending = pending.ok_or("it has no session with the controller")?;
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, pending.answer()).await;
@@ -213,7 +213,7 @@ impl Observer<'_> {
     }
 
     /// Name of an engine; null where none is meant, or is a member any more.
-    fn known(&self, uuid: &str) -> Option<String> {
+    pub(super) fn known(&self, uuid: &str) -> Option<String> {
         (!uuid.is_empty()).then(|| self.name(uuid))
     }
 
@@ -278,7 +278,7 @@ fn answered(said: &[Said]) -> impl Iterator<Item = (&str, &FlowAnswer)> {
         .filter_map(|s| Some((s.se.as_str(), s.answer.as_ref().ok()?)))
 }
 
-fn query(table: FlowTable, filter: FlowFilter, limit: u32) -> FlowQuery {
+pub(super) fn query(table: FlowTable, filter: FlowFilter, limit: u32) -> FlowQuery {
     FlowQuery {
         table: table.into(),
         filter: Some(filter),
@@ -320,7 +320,7 @@ fn address(lookup: &Lookup<'_>, field: &str) -> Result<String, ApiError> {
     }
 }
 
-fn number(lookup: &Lookup<'_>, field: &str) -> Result<Option<u32>, ApiError> {
+pub(super) fn number(lookup: &Lookup<'_>, field: &str) -> Result<Option<u32>, ApiError> {
     let Some(text) = lookup(field) else {
         return Ok(None);
     };

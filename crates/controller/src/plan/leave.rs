@@ -132,14 +132,14 @@ impl Planner {
     }
 
     /// The engine, by uuid or name, if it was scaled in and lingers.
-    fn lingering_named(&self, vsvip: &str, wanted: Option<&str>) -> Option<String> {
+    pub(super) fn lingering_named(&self, vsvip: &str, wanted: Option<&str>) -> Option<String> {
         let wanted = wanted?;
         let group = self.assignment(vsvip).group;
         let mut lingering = group.lingering().map(|(m, _)| m.engine.clone());
         lingering.find(|se| se == wanted || self.name(se) == wanted)
     }
 
-    fn end_choice(
+    pub(super) fn end_choice(
         &self,
         vsvip: &str,
         engine: &str,

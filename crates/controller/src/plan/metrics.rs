@@ -3,6 +3,7 @@
 
 use super::routing::{Seen, bgp_word};
 use super::runtime::Observer;
+use model::metric::{self, Metric};
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -33,7 +34,7 @@ impl Observer<'_> {
     pub(super) fn metrics(&self) -> String {
         let metrics = Metrics::default();
         for (uuid, stored) in self.snapshot.all("serviceengine") {
-            let se = vec![("se", stored.name().to_owned())];
+            let se = vec![("se", metric::label(stored.name()))];
             let is_connected = self.registry.is_connected(uuid);
             metrics
                 .connected
@@ -129,76 +130,31 @@ impl Metrics {
     }
 
     fn registry(self) -> Registry {
-        let mut all = Registry::with_prefix("evenkeel");
-        all.register(
-            "se_connected",
-            "1 while the engine has a session with the controller",
-            self.connected,
-        );
-        all.register(
-            "bgp_session_up",
-            "1 while the session is ESTABLISHED",
-            self.bgp_up,
-        );
-        all.register("bfd_session_up", "1 while the session is up", self.bfd_up);
-        all.register(
-            "vs_open_connections",
-            "Connections of a virtual service that are open at the engine",
-            self.connections,
-        );
-        all.register(
-            "vs_udp_flows",
-            "UDP flows of a virtual service at the engine",
-            self.datagram_flows,
-        );
-        all.register(
-            "vs_udp_events",
-            "Datagrams dropped (full: as many flows as may be; dropped: a buffer was full, or no server was left) or dispatched again, and flows moved to another server",
-            self.datagram_events,
-        );
-        all.register(
-            "flow_packets",
-            "Packets to VIPs and between engines, by what steering did with them",
-            self.packets,
-        );
-        all.register(
-            "flow_tunnelled_flows",
-            "Flows that a question has found at another engine, or that went there because this one drains",
-            self.tunnelled_flows,
-        );
-        all.register(
-            "flow_tunnelled_flows_now",
-            "Flows of which packets were sent to the engine that owns them within 10 s, about",
-            self.flows_now,
-        );
-        all.register(
-            "flow_tunnelled_packets",
-            "Packets sent to the engine that owns their flow",
-            self.tunnelled_packets,
-        );
-        all.register(
-            "flow_tunnelled_bytes",
-            "Bytes of these packets, without the outer header",
-            self.tunnelled_bytes,
-        );
-        all.register(
-            "flow_probe_budget_copies_per_second",
-            "Copies of probes that may be sent",
-            self.budget,
-        );
-        all.register(
-            "flow_hint_stamps",
-            "Connections that were made to carry their owner, by result",
-            self.stamps,
-        );
+        let mut all = Registry::with_prefix(metric::PREFIX);
+        let mut gauge = |metric: Metric, family| all.register(metric.name, metric.help, family);
+        gauge(metric::SE_CONNECTED, self.connected);
+        gauge(metric::BGP_SESSION_UP, self.bgp_up);
+        gauge(metric::BFD_SESSION_UP, self.bfd_up);
+        gauge(metric::VS_OPEN_CONNECTIONS, self.connections);
+        gauge(metric::VS_UDP_FLOWS, self.datagram_flows);
+        gauge(metric::FLOW_TUNNELLED_FLOWS_NOW, self.flows_now);
+        gauge(metric::FLOW_PROBE_BUDGET, self.budget);
+        let mut counter = |metric: Metric, family| all.register(metric.name, metric.help, family);
+        counter(metric::VS_UDP_EVENTS, self.datagram_events);
+        counter(metric::FLOW_PACKETS, self.packets);
+        counter(metric::FLOW_TUNNELLED_FLOWS, self.tunnelled_flows);
+        counter(metric::FLOW_TUNNELLED_PACKETS, self.tunnelled_packets);
+        counter(metric::FLOW_TUNNELLED_BYTES, self.tunnelled_bytes);
+        counter(metric::FLOW_HINT_STAMPS, self.stamps);
         all
     }
 }
 
 fn labels(seen: &Seen, more: Labels) -> Labels {
-    let mut labels = vec![("se", seen.name.clone())];
-    labels.extend(more);
-    labels
+    let all = [vec![("se", seen.name.clone())], more].concat();
+    all.iter()
+        .map(|(key, value)| (*key, metric::label(value)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -241,8 +197,10 @@ mod tests {
 
     #[test]
     fn dashboard_and_alerts_name_metrics_that_there_are() {
-        let names = names();
-        assert_eq!(names.len(), 13, "{names:?}");
+        let ours = names();
+        assert_eq!(ours.len(), 13, "{ours:?}");
+        let engines = metric::OF_ENGINES.iter().map(Metric::sample);
+        let names: BTreeSet<String> = ours.into_iter().chain(engines).collect();
         for file in ["grafana/evenkeel.json", "prometheus/rules.yml"] {
             let path = Path::new(env!("CARGO_MANIFEST_DIR"))
                 .join("../../packaging")

@@ -48,7 +48,7 @@ fn connected_status(state: &EngineState) -> Value {
     }
 }
 
-fn oper_word(state: i32) -> &'static str {
+pub(super) fn oper_word(state: i32) -> &'static str {
     match OperState::try_from(state).unwrap_or_default() {
         OperState::Up => "OPER_UP",
         OperState::Down => "OPER_DOWN",
@@ -86,9 +86,13 @@ impl Observer<'_> {
 
     /// A virtual service on one of its engines.
     pub(super) fn service_on(&self, vs: &VirtualService, se: &str) -> Value {
-        let state = self.registry.get(se);
+        self.service_in(vs, &self.registry.get(se))
+    }
+
+    /// The same, of an engine in this state.
+    pub(super) fn service_in(&self, vs: &VirtualService, state: &EngineState) -> Value {
         if state.connected_since.is_none() || state.nack.is_some() {
-            let engine = self.engine_status(&state);
+            let engine = self.engine_status(state);
             let code = engine["reason_code_string"].clone();
             let word = if state.connected_since.is_some() {
                 "OPER_DOWN"
@@ -97,7 +101,7 @@ impl Observer<'_> {
             };
             return json!({"state": word, "reason": engine["reason"], "reason_code_string": code});
         }
-        match reported(&state, vs) {
+        match reported(state, vs) {
             None => status(
                 "OPER_INITIALIZING",
                 "awaiting_se_programming",
@@ -492,7 +496,8 @@ fn service_status(vs: &VirtualService, engines: &[Value], last: Option<&LastScal
     oper
 }
 
-fn pool_status(pool: &Pool, reports: &[(String, PoolStatus)], up: usize) -> Value {
+/// From what these engines report; `up` is how many servers are up.
+pub(super) fn pool_status(pool: &Pool, reports: &[(String, PoolStatus)], up: usize) -> Value {
     let reported = |s: OperState| reports.iter().any(|(_, p)| p.state == i32::from(s));
     if !pool.enabled {
         status("OPER_DISABLED", "pool_disabled", "the pool is disabled")

@@ -235,7 +235,7 @@ async fn a_member_that_does_not_answer_is_named_and_not_waited_for() {
     assert_eq!(reasons[1], sentence, "{reasons}");
     let new = &engines[2];
     fixture.report_of(&new.uuid, new.session, vec![established()]);
-    let explained = fixture.observe(|o| o.explain_vip(VIP, Some("se-3")));
+    let explained = fixture.observe(|o| o.explain_vip(VIP, Some("se-3"), &|_, _| true));
     let text = explained.expect("explained").to_string();
     fixture.acknowledge(&engines);
     fixture.planner.finish_joins(until);

@@ -1,6 +1,6 @@
 //! Revert, and commits that revert themselves unless they are confirmed.
 
-use crate::http::{Http, Reply, Server, v4};
+use crate::http::{Http, Reply, Server, v4, wait_until};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -19,19 +19,6 @@ fn revert(http: &Http, body: Value) -> Reply {
 
 fn port(http: &Http, path: &str) -> Value {
     http.get(path).good()["default_server_port"].clone()
-}
-
-/// Waits until it is so.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the pause inside a wait that has a deadline"
-)]
-fn wait_for(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what}: not within 20 s");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 fn set_port(http: &Http, path: &str, port: u16) -> Reply {
@@ -251,7 +238,7 @@ fn a_change_that_nobody_confirms_reverts_itself_and_a_confirmed_one_stays() {
     assert_eq!(twice.status, 404, "{}", twice.text);
 
     let lost = revision(&set_port(&within("1"), &path, 83));
-    wait_for("reverted", || port(&http, &path) == 82);
+    wait_until("reverted", || port(&http, &path) == 82);
     assert_eq!(pending(&http).len(), 0);
     let log = http.get("/api/ek/audit?type=pool").good();
     let message = format!("revert of revision {lost}: not confirmed within 1 s");
@@ -277,11 +264,11 @@ fn what_waits_survives_a_restart_and_what_was_due_meanwhile_reverts_at_start() {
     let due = Instant::now() + Duration::from_millis(2100);
     set_port(&soon, &path, 83).good();
     drop(server);
-    wait_for("the deadline", || Instant::now() > due);
+    wait_until("the deadline", || Instant::now() > due);
 
     let server = Server::start(folder.path());
     let http = server.logged_in();
-    wait_for("reverted at start", || port(&http, &path) == 81);
+    wait_until("reverted at start", || port(&http, &path) == 81);
     let left = pending(&http);
     assert_eq!(left.len(), 1, "{left:?}");
     assert_eq!(left[0]["revision"], waits);
@@ -303,7 +290,7 @@ fn a_revert_that_meets_a_later_change_fails_as_a_whole_and_says_so_until_it_is_c
     let path = |i: usize| format!("/api/pool/{}", objects[i]["uuid"].as_str().unwrap());
     set_port(&http, &path(1), 99).good();
 
-    wait_for("failed", || {
+    wait_until("failed", || {
         pending(&http).iter().any(|p| p["state"] == "failed")
     });
     let failed = &pending(&http)[0];

@@ -25,16 +25,22 @@ pub struct Server {
 
 impl Server {
     pub fn start(folder: &Path) -> Self {
+        Self::start_with(folder, |_| {})
+    }
+
+    /// With other settings.
+    pub fn start_with(folder: &Path, edit: impl FnOnce(&mut Args)) -> Self {
         let password = folder.join("password");
         std::fs::write(&password, PASSWORD).unwrap();
-        let any_port = "127.0.0.1:0".parse().unwrap();
-        let args = Args {
+        let engines = free_port();
+        let mut args = Args {
             data_dir: Some(folder.join("data")),
-            listen_api: Some(any_port),
-            listen_engines: Some(any_port),
+            listen_api: Some("127.0.0.1:0".parse().unwrap()),
+            listen_engines: Some(engines),
             admin_password_file: Some(password),
             ..Args::default()
         };
+        edit(&mut args);
         let stop = CancellationToken::new();
         let told = stop.clone().cancelled_owned();
         let (sender, addresses) = std::sync::mpsc::channel();
@@ -81,6 +87,18 @@ impl Server {
         http.log_in(PASSWORD);
         http
     }
+}
+
+fn free_port() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// Waits until it is so.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    wait_for(what, || {
+        is_so().then_some(()).ok_or_else(|| "not yet".to_owned())
+    });
 }
 
 impl Drop for Server {
@@ -238,6 +256,26 @@ impl Http {
     pub fn make(&self, ty: &str, body: Value) -> (String, Value) {
         let made = self.post(&format!("/api/{ty}"), &body).good();
         (own_path(&made), made)
+    }
+
+    /// The fields that the newest change of an object (`/api/TYPE/UUID`) changed: a secret, too, shows here.
+    pub fn changed_fields(&self, path: &str) -> Vec<String> {
+        let (ty, uuid) = path[5..].split_once('/').unwrap();
+        let log = self
+            .get(&format!("/api/ek/audit?type={ty}&uuid={uuid}"))
+            .good();
+        let objects = log["results"][0]["objects"].as_array().unwrap().clone();
+        let ours = objects.iter().find(|o| o["uuid"] == uuid).unwrap();
+        let fields = ours["changes"].as_array().unwrap().iter();
+        fields
+            .map(|c| c["field"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// Waits until every secret in the store is sealed by the newest key.
+    pub fn wait_until_sealed(&self) {
+        let sealed = || self.get("/api/ek/sealkey").good()["state"] == "sealed";
+        wait_until("every secret is sealed", sealed);
     }
 
     pub fn count(&self, query: &str) -> i64 {

@@ -169,3 +169,20 @@ fn a_hidden_secret_is_left_out_and_a_write_without_it_keeps_it() {
     keep_secrets(ty, &stored, &mut shown);
     assert_eq!(shown, stored);
 }
+
+#[test]
+fn every_secret_is_found_with_its_path_and_types_without_any_are_known() {
+    let ty = object_type("vrfcontext").expect("known");
+    let peers = json!([{"md5_secret": "one"}, {}, {"md5_secret": "three"}]);
+    let mut vrf = object(json!({"name": "v", "bgp_profile": {"peers": peers}}));
+    let mut found = Vec::new();
+    map_secrets(ty, &mut vrf, &mut |path, value| {
+        found.push((path.to_owned(), value.take()));
+    });
+    let at = |i: usize| format!("bgp_profile.peers[{i}].md5_secret");
+    assert_eq!(found, [(at(0), json!("one")), (at(2), json!("three"))]);
+    assert_eq!(vrf["bgp_profile"]["peers"][2]["md5_secret"], Value::Null);
+    let can = |path: &str| can_have_secrets(object_type(path).expect("known"));
+    assert!(can("vrfcontext") && can("user") && can("applicationpersistenceprofile"));
+    assert!(!can("tenant") && !can("pool"));
+}

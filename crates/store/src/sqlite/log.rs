@@ -1,7 +1,7 @@
 //! Reading the log, and forgetting its beginning.
 
 use super::{end_of, refused};
-use crate::{Change, Commit, Entry, Head, Meta, StoreError, Written, reaches};
+use crate::{Change, Commit, Entry, Head, Meta, Recode, StoreError, Written, reaches};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 const CHANGE: &str = "SELECT c.revision, c.key, c.value, r.who, r.origin, r.message, r.time_us
@@ -192,4 +192,64 @@ pub(super) fn compact(connection: &mut Connection, before: u64) -> rusqlite::Res
     }
     transaction.commit()?;
     Ok(horizon)
+}
+
+/// A value of the log with its place there.
+type Placed = (u64, i64, String, Vec<u8>);
+
+/// Every current value is in the log, too: compaction leaves the last one of each key.
+pub(super) fn recode(
+    connection: &mut Connection,
+    after: u64,
+    limit: usize,
+    form: &Recode,
+) -> rusqlite::Result<Option<u64>> {
+    let transaction = connection.transaction()?;
+    let values = values_after(&transaction, after, limit)?;
+    for (revision, seq, key, value) in &values {
+        if let Some(new) = form(key, value) {
+            transaction
+                .prepare_cached("UPDATE change SET value = ?1 WHERE revision = ?2 AND seq = ?3")?
+                .execute(params![new, revision, seq])?;
+            transaction
+                .prepare_cached(
+                    "UPDATE current SET value = ?1 WHERE key = ?2 AND revision = ?3 AND value = ?4",
+                )?
+                .execute(params![new, key, revision, value])?;
+        }
+    }
+    transaction.commit()?;
+    Ok(values.last().map(|(revision, ..)| *revision))
+}
+
+fn values_after(
+    connection: &Connection,
+    after: u64,
+    limit: usize,
+) -> rusqlite::Result<Vec<Placed>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT revision, seq, key, value FROM change
+         WHERE value IS NOT NULL AND revision > ?1 AND revision <= (
+             SELECT MAX(revision) FROM (
+                 SELECT revision FROM change WHERE value IS NOT NULL AND revision > ?1
+                 ORDER BY revision LIMIT ?2))
+         ORDER BY revision, seq",
+    )?;
+    let rows = statement.query_map(params![after, limit], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+    })?;
+    rows.collect()
+}
+
+/// The file is written anew without its free pages, and the write-ahead log is emptied.
+pub(super) fn scrub(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch("VACUUM")?;
+    let read = |row: &Row<'_>| row.get::<_, bool>(0);
+    match connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], read)? {
+        false => Ok(()),
+        true => {
+            let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+            Err(rusqlite::Error::SqliteFailure(busy, None))
+        }
+    }
 }

@@ -74,7 +74,8 @@ fn only_what_a_client_needs_before_it_logs_in_is_public() {
             "GET /api/cluster/status",
             "GET /api/initial-data",
             "GET /healthz",
-            "GET /readyz"
+            "GET /readyz",
+            "GET /api/ek/doc"
         ]
     );
 }

@@ -6,7 +6,7 @@ use proto::v1::{BgpRoute, Nack};
 
 impl Fixture {
     fn explained(&self) -> Value {
-        let answer = self.observe(|o| o.explain_vip(VIP, None));
+        let answer = self.observe(|o| o.explain_vip(VIP, None, &|_, _| true));
         answer.expect("the VIP is configured")
     }
 
@@ -335,7 +335,7 @@ async fn placement_and_configuration_are_named_before_the_engine() {
         .create("serviceengine", json!({"name": "se-2"}))
         .await;
     let answer = fixture
-        .observe(|o| o.explain_vip(VIP, Some("se-2")))
+        .observe(|o| o.explain_vip(VIP, Some("se-2"), &|_, _| true))
         .expect("known");
     assert_eq!(
         first(&answer["paths"][0]),
@@ -343,14 +343,14 @@ async fn placement_and_configuration_are_named_before_the_engine() {
     );
     assert_eq!(
         fixture
-            .observe(|o| o.explain_vip(VIP, Some("se-9")))
+            .observe(|o| o.explain_vip(VIP, Some("se-9"), &|_, _| true))
             .expect_err("404")
             .status,
         StatusCode::NOT_FOUND
     );
     assert_eq!(
         fixture
-            .observe(|o| o.explain_vip("x", None))
+            .observe(|o| o.explain_vip("x", None, &|_, _| true))
             .expect_err("400")
             .status,
         StatusCode::BAD_REQUEST

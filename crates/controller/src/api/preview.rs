@@ -1,0 +1,46 @@
+//! `?dry_run=true`: what a write would do, instead of doing it.
+
+use super::operation::Call;
+use super::{App, Context, audit, ok, parse};
+use crate::error::ApiError;
+use crate::objects::Planned;
+use axum::response::Response;
+use serde_json::{Value, json};
+
+/// Objects that are shown; `count` has all.
+const SHOWN_MAX: usize = 1000;
+
+/// The plan of a change that was checked.
+pub(super) fn of_change(app: &App, context: &Context, planned: &Planned) -> Value {
+    let writes: Vec<Value> = planned
+        .writes()
+        .take(SHOWN_MAX)
+        .map(|w| audit::show_write(&w))
+        .collect();
+    let objects = json!({"count": planned.touched.len(), "results": writes});
+    let revision = planned.before.revision;
+    with_head(revision, objects, app.backend.preview(planned, context))
+}
+
+/// `POST /api/virtualservice/UUID/scaleout?dry_run=true`, and `scalein`.
+///
+/// # Errors
+/// As the action itself.
+pub(super) fn of_scaling(call: &Call<'_>) -> Result<Response, ApiError> {
+    let (body, backend) = (parse(&call.body)?, &call.app.backend);
+    let plan = match call.last {
+        "scaleout" => backend.preview_scale_out(call.uuid, &body, call.context)?,
+        _ => backend.preview_scale_in(call.uuid, &body, call.context)?,
+    };
+    let objects = json!({"count": 0, "results": []});
+    let revision = call.app.objects.snapshot().revision;
+    Ok(ok(with_head(revision, objects, plan)))
+}
+
+fn with_head(revision: u64, objects: Value, plan: Value) -> Value {
+    let mut shown = json!({"dry_run": true, "revision": revision, "objects": objects});
+    if let (Some(shown), Value::Object(plan)) = (shown.as_object_mut(), plan) {
+        shown.extend(plan);
+    }
+    shown
+}

@@ -1,0 +1,211 @@
+//! What the reconciler would do with placement, on a copy.
+
+use super::{Asked, AskedKind, Moves, Scene, of_vip};
+use crate::objects::Stored;
+use crate::plan::runtime::Observer;
+use crate::plan::situation::{self, Ground};
+use crate::plan::{Assignment, now_unix_s};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// VIPs beside those that the change is about which are looked at: they wait for engines that it may free.
+const OTHERS_MAX: usize = 200;
+
+/// An engine gets a VIP.
+pub(super) struct Joined {
+    pub reason: String,
+}
+
+/// An engine loses one.
+pub(super) struct Lost {
+    pub reason: String,
+    /// What becomes of its flows, where it is not to be told from the routes.
+    pub end: Option<End>,
+}
+
+/// The end of flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The engine is told to cut them.
+    Cut,
+    /// The engine is told nothing any more.
+    NotKnown,
+}
+
+/// All that the reconciler does after a change of objects; `direct` are the VIPs that it is about. Gives how many others
+/// were not looked at.
+pub(super) fn run(
+    observer: &Observer<'_>,
+    after: &mut Scene<'_>,
+    direct: &BTreeSet<String>,
+    moves: &mut Moves,
+) -> usize {
+    remove_unused(after, moves);
+    forget_deleted_engines(after, moves);
+    disable(after, moves);
+    let used = after.sharing.vsvips();
+    let (first, others): (Vec<_>, Vec<_>) = used
+        .filter(|vsvip| lacks_engines(after, vsvip))
+        .cloned()
+        .partition(|vsvip| direct.contains(vsvip));
+    // Those that lose an engine come first.
+    let loses = |vsvip: &String| of_vip(&moves.lost, vsvip).next().is_some();
+    let (mut others, rest): (Vec<_>, Vec<_>) = others.into_iter().partition(loses);
+    others.extend(rest);
+    let not_looked_at = others.len().saturating_sub(OTHERS_MAX);
+    let mut ground = Ground::of(after.snapshot, observer.registry, &after.assignments);
+    for vsvip in first.iter().chain(others.iter().take(OTHERS_MAX)) {
+        ensure(&mut ground, after, vsvip, direct.contains(vsvip), moves);
+    }
+    not_looked_at
+}
+
+/// A scale-out or scale-in that the planner has decided.
+pub(super) fn scale(after: &mut Scene<'_>, asked: &Asked<'_>, moves: &mut Moves) {
+    let key = (asked.vsvip.to_owned(), asked.engine.to_owned());
+    let reason = asked.reason.to_owned();
+    let mut assignment = after.assignment(asked.vsvip);
+    match asked.kind {
+        AskedKind::ScaleOut => {
+            assignment.engines.push(key.1.clone());
+            moves.joined.insert(key, Joined { reason });
+        }
+        AskedKind::ScaleIn => {
+            assignment.engines.retain(|e| *e != key.1);
+            moves.lost.insert(key, Lost { reason, end: None });
+        }
+        AskedKind::ForcedScaleIn => {
+            leave(&mut assignment, &key.1);
+            let end = Some(End::Cut);
+            moves.lost.insert(key, Lost { reason, end });
+        }
+    }
+    after.assignments.insert(asked.vsvip.to_owned(), assignment);
+}
+
+fn remove_unused(after: &mut Scene<'_>, moves: &mut Moves) {
+    let all = after.assignments.iter();
+    let unused = all.filter(|(vsvip, _)| after.sharing.uuids(vsvip).is_empty());
+    let unused: Vec<(String, Assignment)> = unused
+        .map(|(vsvip, assignment)| (vsvip.to_owned(), assignment.clone()))
+        .collect();
+    for (vsvip, gone) in unused {
+        after.assignments.remove(&vsvip);
+        for member in gone.group.members {
+            let reason = "no virtual service uses the VIP".to_owned();
+            let lost = Lost { reason, end: None };
+            moves.lost.insert((vsvip.clone(), member.engine), lost);
+        }
+    }
+}
+
+fn forget_deleted_engines(after: &mut Scene<'_>, moves: &mut Moves) {
+    let snapshot = after.snapshot;
+    let deleted = |engine: &str| snapshot.get("serviceengine", engine).is_none();
+    take_off(
+        after,
+        moves,
+        "the engine is deleted",
+        End::NotKnown,
+        deleted,
+    );
+}
+
+/// An engine that is disabled by force loses its VIPs at once.
+fn disable(after: &mut Scene<'_>, moves: &mut Moves) {
+    let snapshot = after.snapshot;
+    let forced =
+        |engine: &str| situation::enable_state(snapshot, engine) == Some("SE_STATE_DISABLED_FORCE");
+    take_off(
+        after,
+        moves,
+        "the engine is disabled by force",
+        End::Cut,
+        forced,
+    );
+}
+
+/// Every VIP leaves the engines that are `gone`.
+fn take_off(
+    after: &mut Scene<'_>,
+    moves: &mut Moves,
+    reason: &str,
+    end: End,
+    gone: impl Fn(&str) -> bool,
+) {
+    let members = after.assignments.iter().flat_map(|(vsvip, assignment)| {
+        let members = assignment.group.members.iter();
+        members.map(move |m| (vsvip, m.engine.as_str()))
+    });
+    let gone = members.filter(|(_, engine)| gone(engine));
+    let gone: Vec<(String, String)> = gone
+        .map(|(vsvip, engine)| (vsvip.to_owned(), engine.to_owned()))
+        .collect();
+    for (vsvip, engine) in gone {
+        let mut assignment = after.assignment(&vsvip);
+        leave(&mut assignment, &engine);
+        after.assignments.insert(vsvip.clone(), assignment);
+        let (reason, end) = (reason.to_owned(), Some(end));
+        moves.lost.insert((vsvip, engine), Lost { reason, end });
+    }
+}
+
+fn leave(assignment: &mut Assignment, engine: &str) {
+    assignment.engines.retain(|e| e != engine);
+    assignment.group.leave(engine, now_unix_s());
+}
+
+/// Whether a virtual service of it is enabled, and it has fewer engines than its group asks for, as far as that can be
+/// read.
+fn lacks_engines(scene: &Scene<'_>, vsvip: &str) -> bool {
+    let snapshot = scene.snapshot;
+    let uuids = scene.sharing.uuids(vsvip).iter();
+    let services = uuids.filter_map(|uuid| snapshot.get("virtualservice", uuid));
+    let services: Vec<&Arc<Stored>> = services.collect();
+    let enabled = |vs: &&Arc<Stored>| vs.object.get("enabled") != Some(&Value::Bool(false));
+    if !services.iter().any(enabled) {
+        return false;
+    }
+    let first = services.first();
+    let group = first.and_then(|vs| vs.object.get("se_group_ref")?.as_str());
+    let group = group.and_then(|g| snapshot.get("serviceenginegroup", g.rsplit('/').next()?));
+    let min = group.and_then(|g| g.object.get("min_scaleout_per_vs")?.as_u64());
+    (scene.engines(vsvip).len() as u64) < min.unwrap_or(1).max(1)
+}
+
+fn ensure(
+    ground: &mut Ground<'_>,
+    after: &mut Scene<'_>,
+    vsvip: &str,
+    is_direct: bool,
+    moves: &mut Moves,
+) {
+    let demand = match ground.demand(vsvip) {
+        Ok(demand) => demand,
+        Err(error) if is_direct => {
+            moves.waiting.insert(vsvip.to_owned(), error.text);
+            return;
+        }
+        Err(_) => return,
+    };
+    let mut assignment = after.assignment(vsvip);
+    let (chosen, error) = placement::ensure(&demand, &ground.engines, &assignment.engines);
+    let moves_now = !chosen.is_empty() || of_vip(&moves.lost, vsvip).next().is_some();
+    let new: Vec<String> = chosen.iter().map(|c| c.engine.clone()).collect();
+    ground.placed(&new);
+    for choice in chosen {
+        // A group that is full is refused when it is done; it says so then.
+        assignment.group.join(&choice.engine, now_unix_s()).ok();
+        assignment.engines.push(choice.engine.clone());
+        let key = (vsvip.to_owned(), choice.engine);
+        let reason = choice.reason;
+        moves.joined.insert(key, Joined { reason });
+    }
+    if !new.is_empty() {
+        after.assignments.insert(vsvip.to_owned(), assignment);
+    }
+    if let Some(error) = error.filter(|_| is_direct || moves_now) {
+        moves.waiting.insert(vsvip.to_owned(), error.to_string());
+    }
+}

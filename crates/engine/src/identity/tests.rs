@@ -1,0 +1,166 @@
+use super::*;
+use std::os::unix::fs::PermissionsExt as _;
+
+/// What a controller does with a request: a certificate that is good for so long, and began an hour ago.
+fn sign(csr_pem: &str, hours: i64) -> String {
+    let mut csr = rcgen::CertificateSigningRequestParams::from_pem(csr_pem).unwrap();
+    let now = SystemTime::now();
+    csr.params.not_before = (now - Duration::from_secs(3600)).into();
+    let life = Duration::from_secs(3600 * hours.unsigned_abs());
+    csr.params.not_after = match hours {
+        0.. => (now + life).into(),
+        _ => (now - life).into(),
+    };
+    let ca_key = KeyPair::generate().unwrap();
+    let issuer = rcgen::Issuer::new(CertificateParams::default(), ca_key);
+    csr.signed_by(&issuer).unwrap().pem()
+}
+
+fn joined(hours: i64) -> Identity {
+    let key = KeyPair::generate().unwrap();
+    Identity {
+        se_uuid: "serviceengine-1".into(),
+        certificate_pem: sign(&request(&key).unwrap(), hours),
+        key_pem: key.serialize_pem(),
+        ca_pem: "ca".into(),
+        next_key_pem: None,
+    }
+}
+
+fn loaded(folder: &Path) -> Identity {
+    Identity::load(folder).unwrap().unwrap()
+}
+
+#[test]
+fn a_renewal_brings_a_new_key_and_replaces_key_and_certificate_in_one_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut identity = joined(168);
+    identity.save(folder.path()).unwrap();
+    let before = identity.clone();
+    let csr = identity.renewal().unwrap();
+    assert_eq!(
+        loaded(folder.path()).key_pem,
+        before.key_pem,
+        "not before it is signed"
+    );
+    // Asked again because no answer came: the late answer to the first question fits, too.
+    let again = identity.renewal().unwrap();
+    assert_eq!(identity.key_pem, before.key_pem);
+    let certificate = sign(&csr, 168);
+    identity
+        .renewed(certificate.clone(), folder.path())
+        .unwrap();
+    assert_ne!(identity.key_pem, before.key_pem);
+    for now in [identity.clone(), loaded(folder.path())] {
+        check(&now.certificate_pem, &now.key_pem).unwrap();
+        assert_eq!(now.certificate_pem, certificate);
+    }
+    let late = identity
+        .renewed(sign(&again, 168), folder.path())
+        .unwrap_err();
+    assert!(late.to_string().contains("not asked for"), "{late}");
+    let names = std::fs::read_dir(folder.path()).unwrap();
+    let mut names: Vec<_> = names.map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["ca.pem", "identity.pem", "se-uuid"]);
+    let mode = std::fs::metadata(folder.path().join(PAIR))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_certificate_for_another_key_is_refused_and_what_is_there_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut identity = joined(168);
+    identity.save(folder.path()).unwrap();
+    identity.renewal().unwrap();
+    let other = request(&KeyPair::generate().unwrap()).unwrap();
+    for wrong in [sign(&other, 168), "no certificate".into()] {
+        assert!(identity.renewed(wrong, folder.path()).is_err());
+    }
+    let kept = loaded(folder.path());
+    check(&kept.certificate_pem, &kept.key_pem).unwrap();
+}
+
+#[test]
+fn the_files_of_an_older_engine_are_read_and_go_with_its_first_renewal() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = joined(168);
+    for (name, text) in [
+        ("key.pem", &old.key_pem),
+        ("cert.pem", &old.certificate_pem),
+        ("ca.pem", &old.ca_pem),
+        ("se-uuid", &old.se_uuid),
+    ] {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    let mut identity = loaded(folder.path());
+    assert_eq!(identity.key_pem, old.key_pem);
+    let csr = identity.renewal().unwrap();
+    identity.renewed(sign(&csr, 168), folder.path()).unwrap();
+    assert!(!folder.path().join("key.pem").exists() && !folder.path().join("cert.pem").exists());
+    assert_eq!(loaded(folder.path()).key_pem, identity.key_pem);
+}
+
+#[test]
+fn a_certificate_is_renewed_when_half_of_its_life_is_over_and_expires_at_its_end() {
+    let identity = joined(167);
+    let now = SystemTime::now();
+    let due = identity.renewal_in(now).as_secs();
+    assert!(
+        (82 * 3600..=83 * 3600).contains(&due),
+        "{due}: 168 h, of which one is over"
+    );
+    let later = |hours: u64| now + Duration::from_secs(3600 * hours);
+    assert_eq!(identity.renewal_in(later(84)), Duration::ZERO);
+    assert!(!identity.expired(later(166)) && identity.expired(later(168)));
+}
+
+#[derive(clap::Parser)]
+struct Line {
+    #[command(flatten)]
+    args: crate::Args,
+}
+
+fn settings(folder: &Path) -> Settings {
+    let (state, token) = (
+        folder.display().to_string(),
+        folder.join("token").display().to_string(),
+    );
+    let words = [
+        "engine",
+        "--controllers",
+        "127.0.0.1:1",
+        "--name",
+        "se-1",
+        "--state-dir",
+        &state,
+        "--join-token-file",
+        &token,
+    ];
+    let line = <Line as clap::Parser>::parse_from(words);
+    line.args.settle().unwrap()
+}
+
+#[test]
+fn an_engine_whose_certificate_has_expired_joins_again_with_a_token_and_serves_on_without() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(folder.path());
+    joined(-24).save(folder.path()).unwrap();
+    let Credentials::Joined(identity) = Credentials::load(&settings).unwrap() else {
+        panic!("it serves what it has");
+    };
+    assert!(identity.expired(SystemTime::now()));
+    let token = JoinToken {
+        id: "t1".into(),
+        secret: "s".into(),
+        ca_pem: "ca".into(),
+    };
+    std::fs::write(folder.path().join("token"), token.encode()).unwrap();
+    let Credentials::Expired(_, found) = Credentials::load(&settings).unwrap() else {
+        panic!("it joins again");
+    };
+    assert_eq!(found.id, "t1");
+}
