@@ -11,6 +11,7 @@ mod cluster;
 pub mod connections;
 mod context;
 mod events;
+mod flowstream;
 mod history;
 mod openapi;
 mod operation;
@@ -27,6 +28,7 @@ mod session;
 pub mod singleton;
 mod stream;
 pub mod tls;
+mod traffic;
 mod transfer;
 mod users;
 mod usertoken;
@@ -52,8 +54,9 @@ use operation::{Audit, Call, Match, Permission};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
+pub use traffic::Traffic;
 
 /// Version of the field set that we speak (avi-api 2.5).
 pub const API_VERSION: &str = "30.2.1";
@@ -84,6 +87,8 @@ pub struct App {
     pub watchman: Arc<Watchman>,
     /// Keys that seal secrets in the store.
     pub ring: Arc<Ring>,
+    /// Calls, for `/metrics`.
+    pub traffic: Traffic,
     /// Cancelled when the controller is told to stop; what would answer without an end ends then.
     pub stopping: CancellationToken,
 }
@@ -98,6 +103,7 @@ async fn handle(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
 ) -> Response {
+    let began = Instant::now();
     let (parts, body) = request.into_parts();
     let mut body = Some(body);
     let segments: Vec<String> = parts
@@ -120,6 +126,8 @@ async fn handle(
         // connection.
         in_time(read(body, PUBLIC_BODY_LEN_MAX)).await.ok();
     }
+    app.traffic
+        .count(&parts.method, response.status(), began.elapsed());
     let headers = response.headers_mut();
     headers.insert("AVI_API_VERSION", HeaderValue::from_static(API_VERSION));
     headers.insert(

@@ -322,6 +322,13 @@ impl Auth {
         lock(&self.sessions).get(id).is_some_and(is_used)
     }
 
+    /// How many sessions there are.
+    pub fn open_sessions(&self) -> usize {
+        let idle_max = self.idle_max();
+        let is_used = |s: &&Session| idle_max.is_none_or(|max| s.pace.used.elapsed() < max);
+        lock(&self.sessions).values().filter(is_used).count()
+    }
+
     /// Ends all sessions of the user with this uuid, but for one.
     pub fn end_sessions(&self, uuid: &str, but: Option<&str>) {
         let stays = |id: &str, session: &Session| session.ticket.uuid != uuid || but == Some(id);

@@ -143,6 +143,7 @@ impl Controller {
             alerts: alerts.clone(),
             series,
             watchman: watchman.clone(),
+            traffic: api::Traffic::default(),
             stopping: CancellationToken::new(),
         };
         let api = serve_api(&settings, app)?;

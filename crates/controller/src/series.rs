@@ -18,6 +18,7 @@ mod process;
 mod table;
 
 pub use metric::Kind;
+pub use process::resident_bytes;
 
 use metric::Figures;
 use process::Process;

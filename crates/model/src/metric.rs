@@ -60,15 +60,30 @@ pub fn label(value: &str) -> String {
 }
 
 macro_rules! metrics {
-    ($($constant:ident: $kind:ident($name:literal, $help:literal);)*) => {
+    ($(#[$doc:meta])* $all:ident { $($constant:ident: $kind:ident($name:literal, $help:literal);)* }) => {
         $(#[doc = $help] pub const $constant: Metric = Metric::$kind($name, $help);)*
 
-        /// All that an engine tells at its own `/metrics`; of these the controller tells what engines report.
-        pub const OF_ENGINES: &[Metric] = &[$($constant),*];
+        $(#[$doc])*
+        pub const $all: &[Metric] = &[$($constant),*];
     };
 }
 
 metrics! {
+    /// What the controller tells of its own process, beside what engines report.
+    OF_CONTROLLER {
+        CONTROLLER_CALLS: counter("controller_calls", "Calls of the API, by method and class of the answer's status");
+        CONTROLLER_CALL_SECONDS: counter("controller_call_seconds", "Time that these calls took, from their head to the head of the answer");
+        CONTROLLER_SESSIONS: gauge("controller_sessions", "Sessions of users that are open");
+        CONTROLLER_OBJECTS: gauge("controller_objects", "Objects of the configuration, by type");
+        CONTROLLER_REVISION: gauge("controller_revision", "Revision of the configuration; it grows with every change");
+        CONTROLLER_RESIDENT_MEMORY: gauge("controller_resident_memory_bytes", "Resident memory of the controller's process");
+        CONTROLLER_UPTIME: gauge("controller_uptime_seconds", "Time since the controller's process was started");
+    }
+}
+
+metrics! {
+    /// All that an engine tells at its own `/metrics`; of these the controller tells what engines report.
+    OF_ENGINES {
     SE_CONNECTED: gauge("se_connected", "1 while the engine has a session with the controller");
     BGP_SESSION_UP: gauge("bgp_session_up", "1 while the session is ESTABLISHED");
     BFD_SESSION_UP: gauge("bfd_session_up", "1 while the session is up");
@@ -101,6 +116,7 @@ metrics! {
     ENGINE_RESIDENT_MEMORY: gauge("engine_resident_memory_bytes", "Resident memory of the engine's process");
     ENGINE_UPTIME: gauge("engine_uptime_seconds", "Time since the engine's process was started");
     ENGINE_BFD_KERNEL_DROPS: counter("engine_bfd_kernel_drops", "BFD packets that the kernel did not queue: no room, or under a flood those from afar");
+    }
 }
 
 #[cfg(test)]
@@ -110,9 +126,10 @@ mod tests {
 
     #[test]
     fn names_are_unique_words_and_help_texts_are_sentences() {
-        let names: BTreeSet<&str> = OF_ENGINES.iter().map(|m| m.name).collect();
-        assert_eq!(names.len(), OF_ENGINES.len());
-        for metric in OF_ENGINES {
+        let all: Vec<Metric> = [OF_ENGINES, OF_CONTROLLER].concat();
+        let names: BTreeSet<&str> = all.iter().map(|m| m.name).collect();
+        assert_eq!(names.len(), all.len());
+        for metric in all {
             let is_word = |c: char| c.is_ascii_lowercase() || c == '_';
             assert!(metric.name.chars().all(is_word), "{}", metric.name);
             let begins = metric

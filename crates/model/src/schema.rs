@@ -16,7 +16,9 @@ const AVI: &str = concat!(
     "\n",
     include_str!("../schema/properties.txt"),
     "\n",
-    include_str!("../schema/evenkeel.txt")
+    include_str!("../schema/evenkeel.txt"),
+    "\n",
+    include_str!("../schema/acts.txt")
 );
 
 static REGISTRY: LazyLock<Registry> =
@@ -193,16 +195,22 @@ impl Registry {
                     .or_insert_with(|| new_type(name));
                 continue;
             }
-            let mut field = parse_field(line).map_err(|e| format!("line {}: {e}", number + 1))?;
-            field.help = Some(help).filter(|h| !h.is_empty());
+            let at = |e: String| format!("line {}: {e}", number + 1);
             let owner = types
                 .get_mut(&current)
                 .ok_or("a field stands before any @Type")?;
+            if let Some((mark, name)) = line.split_once(' ').filter(|(m, _)| "+-".contains(m)) {
+                set_class(owner, mark == "+", name).map_err(at)?;
+                continue;
+            }
+            let mut field = parse_field(line).map_err(at)?;
+            field.help = Some(help).filter(|h| !h.is_empty());
             // A later file may allow more than an earlier one (schema/evenkeel.txt).
             owner.fields.retain(|known| known.name != field.name);
             owner.fields.push(field);
         }
         for ty in types.values_mut() {
+            acknowledge_common(ty);
             let names = ty.fields.iter().enumerate();
             ty.by_name = names.map(|(i, field)| (field.name.clone(), i)).collect();
         }
@@ -221,6 +229,29 @@ fn new_type(name: &str) -> ObjectType {
         fields: Vec::new(),
         by_name: HashMap::new(),
     }
+}
+
+/// Every object has a name and an owner, whatever becomes of the rest of it.
+fn acknowledge_common(ty: &mut ObjectType) {
+    let common = ["uuid", "url", "name", "tenant_ref"];
+    let is_common = |f: &Field| f.class == Class::Soon && common.contains(&f.name.as_str());
+    let has = |name: &str| ty.fields.iter().any(|f| f.name == name);
+    if has("uuid") && has("url") {
+        let fields = ty.fields.iter_mut().filter(|f| is_common(f));
+        fields.for_each(|f| f.class = Class::Honoured);
+    }
+}
+
+/// Says of a field that is known that it acts already, or not yet (schema/acts.txt).
+fn set_class(owner: &mut ObjectType, acts: bool, name: &str) -> Result<(), String> {
+    let (from, to) = match acts {
+        true => (Class::Soon, Class::Honoured),
+        false => (Class::Honoured, Class::Soon),
+    };
+    let mut fields = owner.fields.iter_mut();
+    let field = fields.find(|f| f.name == name && f.class == from);
+    let missing = || format!("{}.{name} is not {from:?}", owner.name);
+    field.map(|f| f.class = to).ok_or_else(missing)
 }
 
 fn parse_field(line: &str) -> Result<Field, String> {
@@ -355,6 +386,21 @@ fn default_of(kind: &Kind, text: &str) -> Result<Value, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_class_is_corrected_for_fields_that_are_known_and_have_the_other_one() {
+        let parse = |marks: &str| Registry::parse(&format!("@A\nM x str\nS y str\n@A\n{marks}"));
+        let corrected = parse("- x\n+ y").expect("known");
+        let class = |name: &str| corrected.types["A"].field(name).map(|f| f.class);
+        assert_eq!(
+            (class("x"), class("y")),
+            (Some(Class::Soon), Some(Class::Honoured))
+        );
+        for (marks, wrong) in [("- z", "A.z"), ("+ x", "A.x"), ("- y", "A.y")] {
+            let error = parse(marks).err().expect("refused");
+            assert!(error.contains(wrong), "{error}");
+        }
+    }
     use serde_json::json;
 
     #[test]

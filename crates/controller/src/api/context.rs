@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use std::net::{IpAddr, SocketAddr};
 
 /// See the module's documentation.
+#[derive(Clone)]
 pub struct Context {
     /// `https://host[:port]` as the client wrote it: URLs in answers start with it.
     pub origin: String,

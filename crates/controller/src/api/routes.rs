@@ -2,8 +2,9 @@
 
 use super::operation::{Audit, Call, Operation, Permission};
 use super::{
-    alerts, audit, backup, cluster, events, history, ok, openapi, page, parse, preview, query,
-    resources, sealkey, series, session, singleton, stream, transfer, users, usertoken,
+    alerts, audit, backup, cluster, events, flowstream, history, ok, openapi, page, parse, preview,
+    query, resources, sealkey, series, session, singleton, stream, traffic, transfer, users,
+    usertoken,
 };
 use crate::error::ApiError;
 use crate::objects::Stored;
@@ -227,6 +228,9 @@ fn observed() -> Vec<Operation> {
         }),
         get("/api/ek/flowevent", Services, |c| {
             Box::pin(async { Ok(ok(c.app.backend.ek_flow_events(c.context).await?)) })
+        }),
+        get("/api/ek/flowevent/stream", Services, |c| {
+            Box::pin(flowstream::flow_events(c))
         }),
         get("/api/ek/traceflow", Services, |c| {
             Box::pin(async { Ok(ok(c.app.backend.trace_flow(c.context).await?)) })
@@ -607,7 +611,8 @@ async fn scale_in(call: &Call<'_>) -> Result<Response, ApiError> {
 fn metrics(call: &Call<'_>) -> Response {
     const FORMAT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     let content_type = [(header::CONTENT_TYPE, FORMAT)];
-    (content_type, call.app.backend.metrics()).into_response()
+    let own = |all: &mut _| traffic::register(call.app, all);
+    (content_type, call.app.backend.metrics(own)).into_response()
 }
 
 async fn create_join_token(call: &Call<'_>) -> Result<Response, ApiError> {

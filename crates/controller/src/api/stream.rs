@@ -15,6 +15,7 @@ use crate::objects::Objects;
 use axum::body::Body;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::Stream;
 use serde_json::json;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -36,23 +37,29 @@ struct Wanted {
     ids: Option<Vec<String>>,
 }
 
-/// A caller who listens.
-struct Listener {
-    events: Arc<Events>,
+/// A caller who listens, for as long as he may.
+pub(super) struct Caller {
     objects: Arc<Objects>,
     auth: Arc<Auth>,
-    view: View,
+    tenant: String,
     /// uuid of the user.
     user: String,
     session: Option<String>,
     until: Option<Instant>,
+    end: CancellationToken,
+    _seat: OwnedSemaphorePermit,
+}
+
+/// One who listens to events.
+struct Listener {
+    caller: Caller,
+    events: Arc<Events>,
+    view: View,
     wanted: Wanted,
     /// The last event that he has.
     last: u64,
     newest: watch::Receiver<u64>,
-    end: CancellationToken,
     greeted: bool,
-    _seat: OwnedSemaphorePermit,
 }
 
 /// `GET /api/ek/event`.
@@ -62,8 +69,57 @@ pub(super) fn events(call: &Call<'_>) -> Result<Response, ApiError> {
         let piece = listener.next().await?;
         Some((Ok::<_, Infallible>(piece), listener))
     });
+    Ok(response(pieces))
+}
+
+/// The answer that these pieces are.
+pub(super) fn response(
+    pieces: impl Stream<Item = Result<String, Infallible>> + Send + 'static,
+) -> Response {
     let kind = [(header::CONTENT_TYPE, "text/event-stream; charset=utf-8")];
-    Ok((kind, Body::from_stream(pieces)).into_response())
+    (kind, Body::from_stream(pieces)).into_response()
+}
+
+impl Caller {
+    /// # Errors
+    /// 429 when too many listen.
+    pub(super) fn new(call: &Call<'_>) -> Result<Self, ApiError> {
+        let (app, context) = (call.app, call.context);
+        let too_many = || {
+            let text = "too many streams of events are open; close one, or ask /api/analytics/logs";
+            ApiError::new(StatusCode::TOO_MANY_REQUESTS, text)
+        };
+        let session = session::session_id(call.headers).filter(|id| app.auth.is_open(id));
+        Ok(Self {
+            until: session.is_none().then(|| Instant::now() + WITHOUT_SESSION),
+            session,
+            objects: app.objects.clone(),
+            auth: app.auth.clone(),
+            tenant: context.author.tenant.clone(),
+            user: context.access.uuid.clone(),
+            end: app.events.streams_end(),
+            _seat: app.events.seat().ok_or_else(too_many)?,
+        })
+    }
+
+    /// What he may now; none when he is not to listen any longer.
+    pub(super) fn access(&self) -> Option<Access> {
+        let open = match (&self.session, self.until) {
+            (Some(id), _) => self.auth.is_open(id),
+            (None, until) => until.is_some_and(|until| Instant::now() < until),
+        };
+        let access = Access::of_user(&self.objects.snapshot(), &self.user)?;
+        let may = open && access.enters(&self.tenant) && !self.end.is_cancelled();
+        may.then_some(access)
+    }
+
+    /// Waits so long; false when streams are to end.
+    pub(super) async fn wait(&self, time: Duration) -> bool {
+        tokio::select! {
+            () = self.end.cancelled() => false,
+            () = tokio::time::sleep(time) => true,
+        }
+    }
 }
 
 impl Wanted {
@@ -82,32 +138,20 @@ impl Listener {
             let given = context.get(name).filter(|t| !t.is_empty());
             given.map(|t| t.split(',').map(str::to_owned).collect())
         };
-        let too_many = || {
-            let text = "too many streams of events are open; close one, or ask /api/analytics/logs";
-            ApiError::new(StatusCode::TOO_MANY_REQUESTS, text)
-        };
-        let seat = app.events.seat().ok_or_else(too_many)?;
         let newest = app.events.newest();
         let there = *newest.borrow();
         let last = last_event(call)?.map_or(there, |last| last.min(there));
-        let session = session::session_id(call.headers).filter(|id| app.auth.is_open(id));
         Ok(Self {
-            until: session.is_none().then(|| Instant::now() + WITHOUT_SESSION),
-            session,
+            caller: Caller::new(call)?,
             last,
             newest,
             events: app.events.clone(),
-            objects: app.objects.clone(),
-            auth: app.auth.clone(),
             view: context.view(),
-            user: context.access.uuid.clone(),
             wanted: Wanted {
                 objects: list("obj_uuid"),
                 ids: list("event_id"),
             },
-            end: app.events.streams_end(),
             greeted: false,
-            _seat: seat,
         })
     }
 
@@ -119,29 +163,19 @@ impl Listener {
         }
         loop {
             self.newest.borrow_and_update();
-            let access = self.access().filter(|_| !self.end.is_cancelled())?;
+            let access = self.caller.access()?;
             let piece = self.piece(&access);
             if !piece.is_empty() {
                 return Some(piece);
             }
             tokio::select! {
-                () = self.end.cancelled() => return None,
                 changed = self.newest.changed() => changed.ok()?,
-                () = tokio::time::sleep(KEEP_ALIVE) => {
-                    return self.access().map(|_| ":\n\n".to_owned());
+                goes_on = self.caller.wait(KEEP_ALIVE) => {
+                    let access = goes_on.then(|| self.caller.access()).flatten();
+                    return access.map(|_| ":\n\n".to_owned());
                 }
             }
         }
-    }
-
-    /// What he may now; none when he is not to listen any longer.
-    fn access(&self) -> Option<Access> {
-        let open = match (&self.session, self.until) {
-            (Some(id), _) => self.auth.is_open(id),
-            (None, until) => until.is_some_and(|until| Instant::now() < until),
-        };
-        let access = Access::of_user(&self.objects.snapshot(), &self.user)?;
-        (open && access.enters(&self.view.tenant)).then_some(access)
     }
 
     /// Events after the last one; of those that he was too slow for, how many.
@@ -158,7 +192,7 @@ impl Listener {
             piece.push_str(&format!("event: gap\ndata: {data}\n\n"));
         }
         self.last = newest.sequence;
-        let snapshot = self.objects.snapshot();
+        let snapshot = self.caller.objects.snapshot();
         let seen = new.iter().filter(|e| self.wanted.fits(e));
         for event in seen.filter(|e| self.view.shows(&snapshot, access, &e.subject)) {
             // JSON has no line ends in it.

@@ -190,6 +190,11 @@ impl Snapshot {
         table.flat_map(|t| t.iter().map(|(uuid, s)| (&**uuid, s)))
     }
 
+    /// How many objects of a type there are.
+    pub fn count(&self, path: &str) -> usize {
+        self.tables.get(path).map_or(0, Table::size)
+    }
+
     /// All objects of this type and name, by uuid.
     pub fn named<'a>(
         &'a self,

@@ -13,6 +13,7 @@ use crate::objects::{Objects, Planned, Snapshot, Stored, refs};
 use model::object::Object;
 use model::schema::ObjectType;
 use model::view::{Ref, VirtualService, VsVip};
+use prometheus_client::registry::Registry as Registered;
 use proto::v1::FlowTable;
 use serde_json::{Value, json};
 use std::net::IpAddr;
@@ -310,10 +311,10 @@ impl Backend {
         page(self.observer(&snapshot).steering())
     }
 
-    /// `GET /metrics`: the same, as Prometheus reads it.
-    pub fn metrics(&self) -> String {
+    /// `GET /metrics`: what engines report as Prometheus reads it, and what `own` adds.
+    pub fn metrics(&self, own: impl FnOnce(&mut Registered)) -> String {
         let snapshot = self.objects.snapshot();
-        self.observer(&snapshot).metrics()
+        self.observer(&snapshot).metrics(own)
     }
 
     /// `GET /api/ek/flow`: flows that live at an engine, or those that an engine has sent on, as all engines say now.

@@ -31,7 +31,7 @@ struct Metrics {
 }
 
 impl Observer<'_> {
-    pub(super) fn metrics(&self) -> String {
+    pub(super) fn metrics(&self, own: impl FnOnce(&mut Registry)) -> String {
         let metrics = Metrics::default();
         for (uuid, stored) in self.snapshot.all("serviceengine") {
             let se = vec![("se", metric::label(stored.name()))];
@@ -46,9 +46,11 @@ impl Observer<'_> {
             self.add_services(&metrics, &seen);
             self.add_steering(&metrics, &seen);
         }
+        let mut all = metrics.registry();
+        own(&mut all);
         let mut text = String::new();
         // A String takes everything.
-        text::encode(&mut text, &metrics.registry()).ok();
+        text::encode(&mut text, &all).ok();
         text
     }
 
@@ -199,8 +201,9 @@ mod tests {
     fn dashboard_and_alerts_name_metrics_that_there_are() {
         let ours = names();
         assert_eq!(ours.len(), 13, "{ours:?}");
-        let engines = metric::OF_ENGINES.iter().map(Metric::sample);
-        let names: BTreeSet<String> = ours.into_iter().chain(engines).collect();
+        let others = metric::OF_ENGINES.iter().chain(metric::OF_CONTROLLER);
+        let others = others.map(Metric::sample);
+        let names: BTreeSet<String> = ours.into_iter().chain(others).collect();
         for file in ["grafana/evenkeel.json", "prometheus/rules.yml"] {
             let path = Path::new(env!("CARGO_MANIFEST_DIR"))
                 .join("../../packaging")

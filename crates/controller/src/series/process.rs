@@ -21,19 +21,24 @@ impl Process {
             return None;
         }
         let ticks = ticks(&std::fs::read_to_string("/proc/self/stat").ok()?)?;
-        let status = std::fs::read_to_string("/proc/self/status").ok()?;
         let total = kilobytes(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")?;
-        let resident = kilobytes(&status, "VmRSS:")?;
+        let memory = resident_bytes()?;
         let (at, before) = self.last.replace((now_s, ticks))?;
         let used_s = ticks.saturating_sub(before) as f64 / TICKS_PER_S;
         let processors = std::thread::available_parallelism().map_or(1, usize::from) as f64;
         Some(Figures {
             cpu: 100.0 * used_s / (now_s - at) as f64 / processors,
-            memory: resident * 1024,
-            memory_percent: 100.0 * resident as f64 / total.max(1) as f64,
+            memory,
+            memory_percent: 100.0 * memory as f64 / (total.max(1) * 1024) as f64,
             ..Figures::default()
         })
     }
+}
+
+/// Resident memory of this process; none where proc(5) cannot be read.
+pub fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    Some(kilobytes(&status, "VmRSS:")? * 1024)
 }
 
 /// User and system time: fields 14 and 15, counted from the end of the name, which may have blanks.

@@ -4,13 +4,14 @@ use crate::http::{Http, Server};
 use proto::join_token::JoinToken;
 use proto::v1::engine_control_client::EngineControlClient;
 use proto::v1::{
-    Ack, BgpSession, BgpState, ControllerMessage, EngineMessage, Hello, Interface, JoinRequest,
-    OperState, PoolStatus, Report, ServerStatus, VipStatus, VirtualServiceStatus,
-    controller_message, engine_message::Body,
+    Ack, BgpSession, BgpState, ControllerMessage, EngineMessage, FlowAnswer, FlowEvent, FlowQuery,
+    FlowTable, Hello, Interface, JoinRequest, OperState, PoolStatus, Report, ServerStatus,
+    VipStatus, VirtualServiceStatus, controller_message, engine_message::Body,
 };
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -91,7 +92,7 @@ impl Engine {
             outbox.send(message(Body::Hello(hello))).await.unwrap();
             let mut client = EngineControlClient::new(dial(address, tls).await);
             let inbox = client.session(ReceiverStream::new(queue)).await.unwrap();
-            tokio::spawn(acknowledge(inbox.into_inner(), answers));
+            tokio::spawn(answer(inbox.into_inner(), answers));
         });
         self.outbox = Some(outbox);
     }
@@ -114,21 +115,44 @@ impl Engine {
     }
 }
 
-async fn acknowledge(
-    mut inbox: Streaming<ControllerMessage>,
-    answers: mpsc::WeakSender<EngineMessage>,
-) {
+/// Answers what it is told and asked.
+async fn answer(mut inbox: Streaming<ControllerMessage>, answers: mpsc::WeakSender<EngineMessage>) {
     while let Ok(Some(told)) = inbox.message().await {
-        let Some(controller_message::Body::DesiredState(state)) = told.body else {
-            continue;
+        let answer = match told.body {
+            Some(controller_message::Body::DesiredState(state)) => Body::Ack(Ack {
+                generation: state.generation,
+            }),
+            Some(controller_message::Body::FlowQuery(query)) => {
+                Body::FlowAnswer(flow_answer(&query))
+            }
+            _ => continue,
         };
-        let ack = message(Body::Ack(Ack {
-            generation: state.generation,
-        }));
         match answers.upgrade() {
-            Some(answers) => answers.send(ack).await.ok(),
+            Some(answers) => answers.send(message(answer)).await.ok(),
             None => return,
         };
+    }
+}
+
+/// To a question about events: a packet was just now sent to the engine that has its flow.
+fn flow_answer(query: &FlowQuery) -> FlowAnswer {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let event = FlowEvent {
+        unix_ns: now.as_nanos().try_into().unwrap(),
+        protocol: "tcp".into(),
+        client: "192.0.2.7".into(),
+        client_port: 40000,
+        vip: "10.100.0.1".into(),
+        vip_port: 80,
+        verdict: "tunnel_cache".into(),
+        ..FlowEvent::default()
+    };
+    let asked = query.table() == FlowTable::Events;
+    FlowAnswer {
+        id: query.id,
+        matched: u64::from(asked),
+        events: asked.then_some(event).into_iter().collect(),
+        ..FlowAnswer::default()
     }
 }
 

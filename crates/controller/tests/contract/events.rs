@@ -324,7 +324,7 @@ fn events_outlive_a_restart_and_a_stop_of_the_controller_is_no_event_of_engines(
 }
 
 /// The next event of a stream; comments are passed over.
-fn next(stream: &mut impl BufRead) -> Option<Value> {
+pub fn next(stream: &mut impl BufRead) -> Option<Value> {
     let mut line = String::new();
     while stream.read_line(&mut line).unwrap_or(0) > 0 {
         if let Some(data) = line.strip_prefix("data: ") {

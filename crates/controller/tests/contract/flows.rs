@@ -1,6 +1,8 @@
 //! What is observed of flows (`/api/ek/`, `/metrics`): who may see it, in which shape, and what is refused. What engines
 //! answer is tested with the lab, where there are some.
 
+use crate::engine::Engine;
+use crate::events::next;
 use crate::http::Server;
 use serde_json::json;
 use tempfile::tempdir;
@@ -67,4 +69,26 @@ fn parameters_that_are_wrong_are_named() {
         let text = http.get(path).refused(400);
         assert!(text.starts_with(expected), "{path}: {text}");
     }
+}
+
+#[test]
+fn flow_events_are_a_stream_that_ends_with_the_session() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let http = server.logged_in();
+    let _engine = Engine::join(&server, &http, "se-1");
+    let path = "/api/ek/flowevent/stream";
+    let mut stream = http.stream(&format!("{path}?vip=10.100.0.1"));
+    let (first, second) = (next(&mut stream).unwrap(), next(&mut stream).unwrap());
+    assert_eq!(
+        (&first["se_name"], &first["verdict"]),
+        (&json!("se-1"), &json!("tunnel_cache"))
+    );
+    let at = |event: &serde_json::Value| event["unix_ns"].as_u64().unwrap();
+    assert!(at(&second) > at(&first), "told once: {first} {second}");
+    let wrong = http.get(&format!("{path}?vip=x")).refused(400);
+    assert!(wrong.starts_with("vip: \"x\" is no IP address"), "{wrong}");
+    assert_eq!(server.http().get(path).status, 401);
+    http.text("POST", "/logout", "").good();
+    while next(&mut stream).is_some() {}
 }

@@ -174,7 +174,6 @@ fn make_all(http: &Http) -> Vec<(&'static str, String)> {
 fn without_stamp(mut object: Value) -> Value {
     let fields = object.as_object_mut().unwrap();
     fields.remove("_last_modified");
-    fields.remove("version");
     object
 }
 

@@ -75,7 +75,7 @@ pub(super) fn answer(operation: &Operation) -> Option<(&'static str, Value)> {
         (_, "/metrics") => Some(("application/openmetrics-text", text())),
         (_, "/api/ek/backup") => Some(("application/vnd.sqlite3", json!({}))),
         (_, "/api/ek/doc") => Some(("text/html", text())),
-        (_, "/api/ek/event") => Some(("text/event-stream", text())),
+        (_, "/api/ek/event" | "/api/ek/flowevent/stream") => Some(("text/event-stream", text())),
         _ => Some(("application/json", json!({}))),
     }
 }
@@ -108,7 +108,10 @@ const FLOWS: [Parameter; 8] = [
         "se",
         "name or uuid of the engine that is asked; else all are",
     ),
-    ("limit", "flows of an engine, 100 unless asked for more"),
+    (
+        "limit",
+        "rows of an engine, 1000 unless another number is asked for",
+    ),
 ];
 
 const TABLE: [Parameter; 10] = [
@@ -167,7 +170,7 @@ pub(super) fn parameters(operation: &Operation) -> Vec<Value> {
             &[("table", "local, or remote: those that went on to others")],
             &FLOWS,
         ],
-        "/api/ek/flowevent" => &[&FLOWS],
+        "/api/ek/flowevent" | "/api/ek/flowevent/stream" => &[&FLOWS],
         "/api/ek/traceflow" => &[&[
             ("client", "ADDRESS:PORT"),
             ("vip", "ADDRESS:PORT"),

@@ -226,7 +226,7 @@ async fn counters_have_one_name_in_api_and_metrics() {
         (&json!("eth0"), &json!("xdp"))
     );
     assert_eq!(attached["reason"], "its driver has native XDP");
-    let metrics = observer.metrics();
+    let metrics = observer.metrics(|_| {});
     for line in [
         "evenkeel_se_connected{se=\"se-1\"} 1",
         "evenkeel_flow_packets_total{se=\"se-1\",verdict=\"tunnel_hint\"} 12",
