@@ -23,6 +23,12 @@ fn lines(plan: &Value) -> String {
         all(plan, "/flows", flows),
     ];
     let mut lines: Vec<String> = parts.into_iter().flatten().collect();
+    let unseen = number(plan, "/placement/not_looked_at").unwrap_or(0);
+    if unseen > 0 {
+        lines.push(format!(
+            "{unseen} more VIPs wait for an engine; what becomes of them was not looked at"
+        ));
+    }
     if lines.is_empty() {
         lines.push("nothing would change".into());
     }

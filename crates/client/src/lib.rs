@@ -160,7 +160,7 @@ impl Client {
             session: Mutex::default(),
             message: None,
         };
-        if client.config.token.is_none() {
+        if client.can_log_in() {
             client.login()?;
         }
         Ok(client)
@@ -216,7 +216,7 @@ impl Client {
         let path = with_query(path, query);
         let open = || self.send(&Method::GET, &path, None, headers, Some(lasts));
         let mut response = open()?;
-        if response.status() == 401 {
+        if response.status() == 401 && self.can_log_in() {
             self.login()?;
             response = open()?;
         }
@@ -308,12 +308,17 @@ impl Client {
         headers: Headers<'_>,
     ) -> Result<Value> {
         match self.call_once(method, path, body, headers) {
-            Err(Error::Status { status: 401, .. }) if self.config.token.is_none() => {
+            Err(Error::Status { status: 401, .. }) if self.can_log_in() => {
                 self.login()?;
                 self.call_once(method, path, body, headers)
             }
             other => other,
         }
+    }
+
+    /// A token is good or not; there is no password to log in with.
+    fn can_log_in(&self) -> bool {
+        self.config.token.is_none()
     }
 
     fn login(&self) -> Result<()> {

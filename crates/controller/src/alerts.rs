@@ -9,8 +9,9 @@ pub mod rule;
 
 pub use book::{Alert, State};
 
+use crate::clock::now_us;
 use crate::error::ApiError;
-use crate::events::{Event, now_us};
+use crate::events::Event;
 use crate::files;
 use crate::objects::Objects;
 use anyhow::Context as _;

@@ -159,7 +159,7 @@ async fn answer(
     }
     let (ticket, access) = session::check(app, peer, parts).await?;
     let mut response = async {
-        let context = Context::new(app, peer, parts, access)?;
+        let context = Context::new(app, peer, parts, ticket.clone(), access)?;
         operation.check(app, &context, found)?;
         operation.check_dry_run(&context)?;
         if context.author.confirm_within_s.is_some() && operation.audit != Audit::Change {

@@ -1,5 +1,6 @@
 //! Who may use the API: passwords, tokens, sessions, and the brake on guessing (avi-api section 2).
 
+mod address;
 mod pace;
 mod strangers;
 pub mod token;
@@ -8,6 +9,7 @@ use crate::access::Access;
 use crate::api::singleton;
 use crate::error::ApiError;
 use crate::objects::Objects;
+pub use address::host;
 use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
 use axum::http::StatusCode;
@@ -25,6 +27,8 @@ use tokio::sync::Semaphore;
 pub const ADMIN: &str = "admin";
 /// His uuid (avi-api section 5).
 pub const ADMIN_UUID: &str = "user-1";
+/// id of the session of one who has none: the word that his cookie is set to.
+const NO_SESSION: &str = "None";
 /// Password hashes computed at the same time: each takes 19 MiB and a core.
 const HASHES_MAX: usize = 2;
 /// Failed logins from one address before it has to wait.
@@ -78,9 +82,14 @@ impl Ticket {
         }
     }
 
+    /// False for one who proves himself with each call.
+    pub fn has_session(&self) -> bool {
+        self.id != NO_SESSION
+    }
+
     /// Of no session: who calls proves himself with each call (avi-api 2.4), and the cookies are set to the word `None`.
     fn once(user: &str, uuid: &str) -> Self {
-        Self::new(user, uuid, "None".into(), String::new())
+        Self::new(user, uuid, NO_SESSION.into(), String::new())
     }
 }
 
@@ -163,7 +172,7 @@ impl Auth {
             tracing::warn!(user, %from, "login by token refused");
             return Err(refused());
         };
-        lock(&self.failures).remove(&from);
+        lock(&self.failures).remove(&host(from));
         tracing::info!(user = access.user, %from, token = id, "login");
         let ticket = Ticket::new(&access.user, &access.uuid, random_token(), random_token());
         Ok(self.keep(Ticket {
@@ -176,8 +185,7 @@ impl Auth {
     ///
     /// # Errors
     /// 401 for a token that is none, or no longer; 429 after too many calls.
-    pub async fn once_by_token(&self, text: &str, from: IpAddr) -> Result<Ticket, ApiError> {
-        self.strangers.check(from)?;
+    pub async fn once_by_token(&self, text: &str) -> Result<Ticket, ApiError> {
         let found = self.by_token(text).await?;
         let (access, id) = found.ok_or_else(|| {
             let text = "the API token is unknown, was revoked or has expired; make a new one";
@@ -251,7 +259,7 @@ impl Auth {
         let _permit = self.hashing.acquire().await;
         self.check_brake(from)?;
         if self.verify(user, password).await? {
-            lock(&self.failures).remove(&from);
+            lock(&self.failures).remove(&host(from));
             return Ok(());
         }
         self.count_failure(from);
@@ -366,7 +374,7 @@ impl Auth {
     fn check_brake(&self, from: IpAddr) -> Result<(), ApiError> {
         let mut failures = lock(&self.failures);
         failures.retain(|_, (_, at)| at.elapsed() < FAILURES_FORGOTTEN);
-        match failures.get(&from) {
+        match failures.get(&host(from)) {
             Some((count, _)) if *count >= FAILURES_MAX => {
                 let text = "too many failed logins from this address; try again in a minute";
                 Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, text))
@@ -377,7 +385,7 @@ impl Auth {
 
     fn count_failure(&self, from: IpAddr) {
         let mut failures = lock(&self.failures);
-        let entry = failures.entry(from).or_insert((0, Instant::now()));
+        let entry = failures.entry(host(from)).or_insert((0, Instant::now()));
         *entry = (entry.0 + 1, Instant::now());
     }
 }

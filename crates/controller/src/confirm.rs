@@ -4,12 +4,13 @@
 //! therefore the entry's own. The deadline is wall time, so that it holds over a restart. The revert takes the entry
 //! out in its own transaction: it happens once, and a confirmation either comes before it or is refused.
 
+use crate::clock::now_us;
 use crate::error::ApiError;
 use crate::objects::{Author, Objects};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use store::{Entry, Expect, Meta, Op};
 use tokio_util::sync::CancellationToken;
 
@@ -66,11 +67,6 @@ pub fn ask(who: &str, within_s: u64) -> Op {
 
 fn bytes(record: &Record) -> Vec<u8> {
     serde_json::to_vec(record).expect("a record has text keys and no failing serialiser")
-}
-
-fn now_us() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
 }
 
 impl Pending {

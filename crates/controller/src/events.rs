@@ -27,11 +27,12 @@ pub use view::View;
 pub use watchman::Watchman;
 
 use crate::alerts::Alerts;
+use crate::clock::now_us;
 use damp::Damper;
 use journal::Journal;
 use ring::Ring;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -146,12 +147,6 @@ impl Events {
     pub fn close(&self) {
         self.lock().closed = true;
     }
-}
-
-/// Microseconds since 1970.
-pub fn now_us() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
 }
 
 /// Writes events down and raises alerts, until `stop`; what there is then is written first.

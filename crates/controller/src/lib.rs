@@ -12,6 +12,7 @@ mod api;
 mod args;
 mod auth;
 mod bootstrap;
+mod clock;
 mod compact;
 mod confirm;
 mod door;

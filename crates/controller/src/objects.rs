@@ -388,7 +388,7 @@ impl Objects {
         }
         snapshot.revision = revision;
         let after = Arc::new(snapshot);
-        // Under one lock, so that whoever takes one of both has or gets the other.
+        // Under one lock, under which both are taken, too.
         let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.snapshot.send_replace(after.clone());
         touched.add(draft.touched.keys().cloned());
@@ -405,10 +405,10 @@ impl Objects {
         Ok(())
     }
 
-    /// What was written since it was last asked; for one reader, the planner. Take it before the snapshot: what is in
-    /// the one is then in the other.
-    pub fn take_touched(&self) -> Touched {
+    /// What was written since it was last asked, and the objects with all of that and nothing else in them; for one reader,
+    /// the planner.
+    pub fn take_touched(&self) -> (Touched, Arc<Snapshot>) {
         let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *touched)
+        (std::mem::take(&mut *touched), self.snapshot())
     }
 }

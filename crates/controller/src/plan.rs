@@ -38,6 +38,7 @@ pub use routing::RoutingText;
 pub use service::ServiceView;
 pub use topology::TopologyPage;
 
+use crate::clock::now_unix_s;
 use crate::engines::Registry;
 use crate::error::ApiError;
 use crate::objects::{Objects, Snapshot};
@@ -50,7 +51,7 @@ use placement::Group;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 use store::{Expect, Meta, Op};
 use tokio::sync::{Mutex, watch};
 
@@ -397,12 +398,6 @@ impl Planner {
         self.note(vsvip, action, Err(&text));
         ApiError::bad_request(text)
     }
-}
-
-/// Seconds since 1970.
-fn now_unix_s() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |d| d.as_secs())
 }
 
 #[cfg(test)]

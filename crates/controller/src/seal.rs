@@ -31,8 +31,9 @@ use tokio_util::sync::CancellationToken;
 
 /// The only name in what stands for a secret.
 const MARK: &str = "$sealed";
-/// Keys whose values are sealed as a whole: those with which engines speak of flows.
-const WHOLE: &str = "/flowkey/";
+/// Keys whose values are sealed as a whole: those with which engines speak of flows, and the hash of a password that an
+/// older version has left.
+const WHOLE: [&str; 2] = ["/flowkey/", "/auth/password/"];
 /// Values that a step of [`run`] takes: writes wait for it.
 const STEP: usize = 500;
 /// After a failure, a full disk for instance, it is tried again.
@@ -67,7 +68,7 @@ enum Secrets {
 }
 
 fn secrets_of(key: &str) -> Secrets {
-    if key.starts_with(WHOLE) {
+    if WHOLE.iter().any(|prefix| key.starts_with(prefix)) {
         return Secrets::Whole;
     }
     let path = key

@@ -2,6 +2,8 @@
 //! acknowledged is there after the restart, what was not answered did not happen, and clients are told that the connection ends.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
+mod support;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustls::pki_types::pem::PemObject as _;
@@ -9,12 +11,12 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::Value;
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use support::{Controller, free_address, wait_for};
 
 const PASSWORD: &str = "for this test only";
 /// Kept connections; half of them write.
@@ -23,80 +25,28 @@ const CLIENTS: usize = 6;
 const WRITES_BEFORE: usize = 100;
 /// Idle connections are kept for longer, when the listener has closed.
 const PROMPT: Duration = Duration::from_millis(150);
-/// Nothing here takes as long.
+
+/// Longest wait for an answer.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A controller process on one data folder and one port, killed when dropped.
-struct Controller {
-    child: Child,
-    address: SocketAddr,
-    folder: PathBuf,
-}
-
-impl Controller {
-    fn start(folder: &Path, address: SocketAddr) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_evenkeel"))
-            .arg("controller")
-            .arg("--data-dir")
-            .arg(folder)
-            .args(["--listen-api", &address.to_string()])
-            .args(["--listen-engines", "127.0.0.1:0"])
-            .env("EVENKEEL_ADMIN_PASSWORD", PASSWORD)
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let folder = folder.to_owned();
-        let mut controller = Self {
-            child,
-            address,
-            folder,
-        };
-        wait_for("the controller listens", || {
-            let ended = controller.child.try_wait().unwrap();
-            assert!(ended.is_none(), "the controller ended: {ended:?}");
-            TcpStream::connect(address).is_ok()
-        });
-        controller
-    }
-
-    /// A client who believes in the controller's self-made certificate and has logged in.
-    fn client(&self) -> Client {
-        let pem = CertificateDer::from_pem_file(self.folder.join("api-cert.pem"));
-        let mut roots = RootCertStore::empty();
-        roots.add(pem.unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let mut client = Client {
-            address: self.address,
-            config: Arc::new(config),
-            session: String::new(),
-        };
-        client.log_in();
-        client
-    }
-}
-
-impl Drop for Controller {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().unwrap();
-    }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the pause inside a wait that has a deadline"
-)]
-fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what}: not in time");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+/// A client who believes in the controller's self-made certificate and has logged in.
+fn client_of(data: &Path, address: SocketAddr) -> Client {
+    let pem = CertificateDer::from_pem_file(data.join("api-cert.pem"));
+    let mut roots = RootCertStore::empty();
+    roots.add(pem.unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let mut client = Client {
+        address,
+        config: Arc::new(config),
+        session: String::new(),
+    };
+    client.log_in();
+    client
 }
 
 struct Client {
@@ -317,13 +267,11 @@ fn is_answered_once_more(client: &Client, kept: &mut Connection) {
 fn a_stop_amid_writes_and_reads_loses_no_request() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = free.local_addr().unwrap();
-    drop(free);
-    let mut controller = Controller::start(&data, address);
+    let address = free_address();
+    let mut controller = Controller::start(&data, address, PASSWORD, |_| {});
     // Each with a session: the calls of one are limited.
     let clients = (0..CLIENTS).map(|number| {
-        let client = controller.client();
+        let client = client_of(&data, address);
         std::thread::spawn(move || drive(&client, number))
     });
     let clients: Vec<_> = clients.collect();
@@ -331,7 +279,7 @@ fn a_stop_amid_writes_and_reads_loses_no_request() {
         WRITTEN.load(Ordering::SeqCst) >= WRITES_BEFORE || clients.iter().any(|c| c.is_finished())
     });
     SIGNALLED.store(true, Ordering::SeqCst);
-    let calm = controller.client();
+    let calm = client_of(&data, address);
     let mut kept = calm.connect().unwrap();
     kept.ask(&calm.request("GET", "/api/cluster", "")).unwrap();
     let process = Pid::from_raw(controller.child.id().try_into().unwrap());
@@ -346,8 +294,8 @@ fn a_stop_amid_writes_and_reads_loses_no_request() {
     assert!(told > 0, "no client was told that his connection ends");
 
     drop(controller);
-    let again = Controller::start(&data, address);
-    let client = again.client();
+    let _again = Controller::start(&data, address, PASSWORD, |_| {});
+    let client = client_of(&data, address);
     let acknowledged: Vec<&String> = seen.iter().flat_map(|s| &s.acknowledged).collect();
     assert!(acknowledged.len() >= WRITES_BEFORE);
     let mut connection = client.connect().unwrap();

@@ -2,16 +2,18 @@
 //! controller says, at the most talkative log level, nor in the files that it keeps.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
+mod support;
+
 use model::object::{Object, can_have_secrets, map_secrets};
 use model::schema::{Field, Kind, ObjectType, Range, message, object_type, object_types};
 use serde_json::{Value, json};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use support::{Controller, free_address};
 use ureq::http::{HeaderMap, Request};
 
 /// Every secret that we think of begins so, and nothing else does.
@@ -20,48 +22,16 @@ const PASSWORD: &str = "planted-password-of-admin";
 /// Secret fields of the types that the API serves, with those deep in them; more may come.
 const FIELDS_MIN: usize = 33;
 
-/// A controller process, killed when dropped.
-struct Controller {
-    child: Child,
-    api: String,
-    data: PathBuf,
-    log: PathBuf,
-}
-
-impl Controller {
-    fn start(folder: &Path) -> Self {
-        let (api, data, log) = (free_port(), folder.join("data"), folder.join("log"));
-        let child = Command::new(env!("CARGO_BIN_EXE_evenkeel"))
-            .arg("controller")
-            .arg("--data-dir")
-            .arg(&data)
-            .args(["--listen-api", &api, "--listen-engines", &free_port()])
-            .env("EVENKEEL_ADMIN_PASSWORD", PASSWORD)
+/// A controller at its most talkative.
+fn start(folder: &Path) -> Controller {
+    let log = std::fs::File::create(folder.join("log")).unwrap();
+    Controller::start(&folder.join("data"), free_address(), PASSWORD, |command| {
+        command
             .env("EVENKEEL_LOG", "trace")
             .env_remove("JOURNAL_STREAM")
-            .stderr(std::fs::File::create(&log).unwrap())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self {
-            child,
-            api,
-            data,
-            log,
-        }
-    }
-}
-
-impl Drop for Controller {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-fn free_port() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+            .stderr(log)
+            .stdout(Stdio::null());
+    })
 }
 
 /// A client that looks into every answer.
@@ -98,7 +68,7 @@ impl Reply {
 }
 
 impl Watched {
-    fn new(api: &str) -> Self {
+    fn new(api: SocketAddr) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = ureq::tls::TlsConfig::builder()
             .disable_verification(true)
@@ -168,17 +138,10 @@ impl Watched {
     }
 
     fn log_in(&mut self) {
-        let deadline = Instant::now() + Duration::from_secs(60);
         let body = json!({"username": "admin", "password": PASSWORD}).to_string();
         self.headers
             .push(("Content-Type".into(), "application/json".into()));
-        let reply = loop {
-            match self.ask("POST", "/login", &body) {
-                Some(reply) => break reply,
-                None => assert!(Instant::now() < deadline, "nobody answers"),
-            }
-            std::thread::yield_now();
-        };
+        let reply = self.ask("POST", "/login", &body).expect("an answer");
         reply.good("login");
         let (id, csrf) = (reply.cookie("avi-sessionid"), reply.cookie("csrftoken"));
         self.headers
@@ -455,8 +418,8 @@ fn read_all(http: &Watched) {
 #[test]
 fn no_secret_is_in_answers_logs_metrics_files_or_a_backup() {
     let folder = tempfile::tempdir().unwrap();
-    let controller = Controller::start(folder.path());
-    let mut http = Watched::new(&controller.api);
+    let controller = start(folder.path());
+    let mut http = Watched::new(controller.api);
     http.log_in();
     let fields = plant(&http);
     assert!(fields.len() >= FIELDS_MIN, "{}: {fields:?}", fields.len());
@@ -467,7 +430,7 @@ fn no_secret_is_in_answers_logs_metrics_files_or_a_backup() {
         backup.status == 200 && backup.text.contains("$sealed"),
         "its secrets are sealed, too"
     );
-    let entries = std::fs::read_dir(&controller.data).unwrap();
+    let entries = std::fs::read_dir(folder.path().join("data")).unwrap();
     for path in entries.map(|e| e.unwrap().path()) {
         let bytes = std::fs::read(&path).unwrap_or_default();
         http.check(
@@ -475,7 +438,7 @@ fn no_secret_is_in_answers_logs_metrics_files_or_a_backup() {
             &String::from_utf8_lossy(&bytes),
         );
     }
-    let log = std::fs::read_to_string(&controller.log).unwrap();
+    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
     // At this level the store's commits and each audited call are told.
     let told = [" DEBUG ", "configuration changed", " audit "].map(|words| log.contains(words));
     assert_eq!(told, [true; 3], "the log was kept");

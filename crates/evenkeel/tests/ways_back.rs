@@ -1,39 +1,30 @@
 //! The commands around the log of changes, against a controller of the same binary on loopback.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
+mod support;
+
 use serde_json::Value;
-use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output, Stdio};
+use support::free_address;
 
 const PASSWORD: &str = "for this test only";
 
-/// A controller process, killed when dropped.
-struct Controller {
-    child: Child,
-    api: String,
-}
+/// A controller, and the command line for it.
+struct Controller(support::Controller);
 
 impl Controller {
     fn start(data: &Path) -> Self {
-        let api = free_port();
-        let child = Command::new(env!("CARGO_BIN_EXE_evenkeel"))
-            .arg("controller")
-            .arg("--data-dir")
-            .arg(data)
-            .args(["--listen-api", &api, "--listen-engines", &free_port()])
-            .env("EVENKEEL_ADMIN_PASSWORD", PASSWORD)
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let controller = Self { child, api };
-        controller.wait_for("an answer", &["show", "pool"], |o| o.status.success());
-        controller
+        Self(support::Controller::start(
+            data,
+            free_address(),
+            PASSWORD,
+            |_| {},
+        ))
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
-        let url = format!("https://{}", self.api);
+        let url = format!("https://{}", self.0.api);
         evenkeel(&[arguments, &["--insecure", "--controller", &url]].concat())
     }
 
@@ -50,27 +41,8 @@ impl Controller {
         serde_json::from_str(&printed).unwrap()
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the pause inside a wait that has a deadline"
-    )]
     fn wait_for(&self, what: &str, arguments: &[&str], is_so: impl Fn(&Output) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        loop {
-            let output = self.run(arguments);
-            if is_so(&output) {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{what}: {output:?}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-}
-
-impl Drop for Controller {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        support::wait_for(what, || is_so(&self.run(arguments)));
     }
 }
 
@@ -83,11 +55,6 @@ fn evenkeel(arguments: &[&str]) -> Output {
         .stdin(Stdio::null())
         .output()
         .unwrap()
-}
-
-fn free_port() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -279,7 +246,7 @@ fn a_rotation_of_the_key_survives_sigkill_and_loses_no_secret() {
         let shown = controller.json(&["sealkey", "show"]);
         let before = shown["keys"][0]["id"].as_str().unwrap();
         // The answer may come, or the kill before it.
-        let url = format!("https://{}", controller.api);
+        let url = format!("https://{}", controller.0.api);
         let mut rotation = Command::new(env!("CARGO_BIN_EXE_evenkeel"))
             .args(["sealkey", "rotate", "--insecure", "--controller", &url])
             .env("EVENKEEL_PASSWORD", PASSWORD)
@@ -316,19 +283,10 @@ fn a_rotation_of_the_key_survives_sigkill_and_loses_no_secret() {
 }
 
 /// Waits until another key seals.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the pause inside a wait that has a deadline"
-)]
 fn wait_for_key_file(data: &Path, before: &str) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
+    support::wait_for("a new key", || {
         let text = std::fs::read_to_string(data.join("seal-keys.json")).unwrap();
         let file: Value = serde_json::from_str(&text).unwrap();
-        if file["keys"][0]["id"] != *before {
-            return;
-        }
-        assert!(Instant::now() < deadline, "no new key: {before}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+        file["keys"][0]["id"] != *before
+    });
 }

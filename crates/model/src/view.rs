@@ -244,6 +244,16 @@ pub struct Server {
     pub ratio: u32,
 }
 
+impl Pool {
+    /// Where engines reach one of its servers, in the words in which they report it: the address in its canonical form
+    /// (RFC 5952), and the port. `None` for a server that is a DNS name.
+    pub fn endpoint(&self, server: &Server) -> Option<(String, u32)> {
+        let own = server.port.filter(|port| *port != 0);
+        let port = own.unwrap_or(self.default_server_port);
+        Some((server.ip.ip()?.to_string(), port.into()))
+    }
+}
+
 /// avi-api `HealthMonitor`.
 #[derive(Debug, Clone, Deserialize)]
 #[allow(missing_docs)]

@@ -164,6 +164,8 @@ fn follow(
             {
                 return Err(error.into());
             }
+            // The password is another one by now: to try it again and again would lock the address out.
+            Err(error @ client::Error::Login { .. }) => return Err(error.into()),
             Err(error) => {
                 if !std::mem::replace(&mut unreachable, true) {
                     crate::note!("{error}; trying again");

@@ -35,12 +35,15 @@ pub(super) async fn put(call: &Call<'_>) -> Result<Response, ApiError> {
     let alert = writable(call)?;
     let body = parse(&call.body)?;
     let state = body.get("state").cloned().unwrap_or(Value::Null);
-    let wrong = |_| {
+    let known: Option<State> = serde_json::from_value(state.clone()).ok();
+    // Throttled it becomes by itself.
+    let wanted = known.filter(|state| *state != State::Throttled);
+    let wrong = || {
         ApiError::bad_request(format!(
-            "state: {state} is no state of an alert; use ALERT_STATE_ON or ALERT_STATE_DISMISSED"
+            "state: {state} is no state to set; use ALERT_STATE_ON or ALERT_STATE_DISMISSED"
         ))
     };
-    let state: State = serde_json::from_value(state.clone()).map_err(wrong)?;
+    let state = wanted.ok_or_else(wrong)?;
     let alert = call.app.alerts.set_state(&alert.uuid, state).await?;
     Ok(ok(show(call, &alert)))
 }

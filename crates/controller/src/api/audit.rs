@@ -3,6 +3,7 @@
 use super::operation::Call;
 use super::{Context, ok, query};
 use crate::auth::token;
+use crate::clock::rfc3339;
 use crate::confirm;
 use crate::error::ApiError;
 use crate::objects::PREFIX;
@@ -141,13 +142,6 @@ pub(super) fn time_us(name: &str, text: &str) -> Result<u64, ApiError> {
         );
         ApiError::bad_request(text)
     })
-}
-
-/// In UTC, to the microsecond.
-pub(super) fn rfc3339(us: u64) -> String {
-    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(us) * 1000);
-    let text = time.ok().and_then(|t| t.format(&Rfc3339).ok());
-    text.unwrap_or_else(|| format!("{us} us since 1970"))
 }
 
 fn show(commit: &Commit) -> Value {

@@ -1,6 +1,7 @@
 //! How many connections the API has at the same time, in all and from one address: what is beyond is closed before it
 //! costs a TLS handshake.
 
+use crate::auth::host;
 use axum_server::accept::Accept;
 use std::collections::HashMap;
 use std::future::{Ready, ready};
@@ -46,6 +47,7 @@ impl Connections {
 
     /// A place for one more from this address.
     fn enter(&self, from: IpAddr) -> Option<Place> {
+        let from = host(from);
         let mut open = self.open();
         let all: usize = open.values().sum();
         let his = open.get(&from).copied().unwrap_or(0);
@@ -91,7 +93,7 @@ impl<S> Accept<TcpStream, S> for Connections {
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
         ready(stream.peer_addr().and_then(|peer| {
-            let from = peer.ip().to_canonical();
+            let from = peer.ip();
             let Some(place) = self.enter(from) else {
                 tracing::debug!(%from, "a connection is one too many and is closed");
                 return Err(io::ErrorKind::ConnectionRefused.into());
@@ -158,6 +160,10 @@ mod tests {
         assert!(connections.enter(two).is_some());
         drop((first, second));
         assert!(connections.open().is_empty());
+        // A host with a network of addresses is one.
+        let many =
+            (0..10u16).filter_map(|n| connections.enter([0x2001, 0xdb8, 0, 0, n, 0, 0, 1].into()));
+        assert_eq!(many.collect::<Vec<Place>>().len(), 3);
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 use super::App;
 use crate::access::{self, ADMIN_TENANT, Access, Level};
+use crate::auth::Ticket;
 use crate::error::ApiError;
 use crate::events::View;
 use crate::objects::{Author, Stored, refs};
@@ -16,6 +17,8 @@ pub struct Context {
     pub origin: String,
     /// Who calls, and what he may.
     pub access: Access,
+    /// What he proved himself with; none where nobody need to.
+    pub ticket: Option<Ticket>,
     /// Who writes.
     pub author: Author,
     /// Where the call comes from.
@@ -33,6 +36,7 @@ impl Context {
         app: &App,
         peer: SocketAddr,
         parts: &Parts,
+        ticket: Ticket,
         access: Access,
     ) -> Result<Self, ApiError> {
         check_version(&parts.headers)?;
@@ -40,6 +44,7 @@ impl Context {
         Ok(Self {
             author: Author::user(&access.user, peer.ip(), tenant).with_headers(&parts.headers)?,
             access,
+            ticket: Some(ticket),
             every_tenant,
             slug: slug(&parts.headers)?,
             ..Self::anonymous(peer, parts)
@@ -60,6 +65,7 @@ impl Context {
         Self {
             origin: format!("https://{}", host.unwrap_or("localhost")),
             access: Access::default(),
+            ticket: None,
             author: Author::user("nobody", peer.ip(), ADMIN_TENANT.into()),
             peer: peer.ip(),
             every_tenant: false,

@@ -3,9 +3,10 @@
 use super::audit::time_us;
 use super::operation::Call;
 use super::{Context, ok};
+use crate::clock::{now_us, rfc3339};
 use crate::error::ApiError;
+use crate::events::Event;
 use crate::events::filter::{self, Filter};
-use crate::events::{Event, event::rfc3339, now_us};
 use axum::response::Response;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -90,7 +91,7 @@ impl Question {
         }
         let (snapshot, view) = (call.app.objects.snapshot(), call.context.view());
         let mut found = call.app.events.all();
-        found.retain(|e| self.fits(e) && view.shows(&snapshot, &call.context.access, &e.subject));
+        found.retain(|e| view.shows(&snapshot, &call.context.access, &e.subject) && self.fits(e));
         found
     }
 

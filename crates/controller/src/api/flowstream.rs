@@ -15,7 +15,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// How often engines are asked.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -30,22 +30,22 @@ struct Listener {
     silent: u32,
 }
 
-/// Up to when each engine's events were told, by its uuid; of one that is not there, from the start of the stream on.
-struct Told {
-    from_ns: u64,
-    until_ns: BTreeMap<String, u64>,
-}
+/// Up to when each engine's events were told, in nanoseconds by its own clock; by its uuid.
+#[derive(Default)]
+struct Told(BTreeMap<String, u64>);
 
 /// `GET /api/ek/flowevent/stream`, with the parameters of `/api/ek/flowevent`.
 pub(super) async fn flow_events(call: &Call<'_>) -> Result<Response, ApiError> {
     let context = call.context.clone();
-    // Whatever is wrong with the parameters is said before the stream begins.
-    call.app.backend.ek_flow_events(&context).await?;
+    // Whatever is wrong with the parameters is said before the stream begins, and so is what there is by then.
+    let before = call.app.backend.ek_flow_events(&context).await?;
+    let mut told = Told::default();
+    told.new_of(&before);
     let listener = Listener {
         caller: Caller::new(call)?,
         backend: call.app.backend.clone(),
         context,
-        told: Told::from(now_ns()),
+        told,
         silent: SILENT_MAX,
     };
     let pieces = futures_util::stream::unfold(listener, |mut listener| async move {
@@ -62,16 +62,11 @@ fn may_ask(context: &Context) -> bool {
     context.may(level, &services) || context.access.may_everywhere(level, &controller)
 }
 
-fn now_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
-}
-
 impl Listener {
     /// The next piece of the stream; none: it ends. Cancelling it ends the stream.
     async fn next(&mut self) -> Option<String> {
         loop {
-            self.context.access = self.caller.access()?;
+            self.context.access = self.caller.access().await?;
             may_ask(&self.context).then_some(())?;
             // A VIP that he may not see any more ends it, too.
             let answer = self.backend.ek_flow_events(&self.context).await.ok()?;
@@ -92,26 +87,19 @@ impl Listener {
 }
 
 impl Told {
-    fn from(from_ns: u64) -> Self {
-        Self {
-            from_ns,
-            until_ns: BTreeMap::new(),
-        }
-    }
-
     /// What of an answer is new, as pieces of the stream.
     fn new_of(&mut self, answer: &Value) -> String {
         let mut piece = String::new();
-        let before = self.until_ns.clone();
+        let before = self.0.clone();
         for event in answer["results"].as_array().into_iter().flatten() {
             let (Some(se), Some(at)) = (event["se_uuid"].as_str(), event["unix_ns"].as_u64())
             else {
                 continue;
             };
-            if at <= before.get(se).copied().unwrap_or(self.from_ns) {
+            if at <= before.get(se).copied().unwrap_or(0) {
                 continue;
             }
-            let until = self.until_ns.entry(se.to_owned()).or_default();
+            let until = self.0.entry(se.to_owned()).or_default();
             *until = at.max(*until);
             // JSON has no line ends in it.
             piece.push_str(&format!("id: {at}\ndata: {event}\n\n"));
@@ -131,28 +119,22 @@ mod tests {
     }
 
     #[test]
-    fn each_event_is_told_once_whatever_the_clocks_of_others_say() {
-        let mut told = Told::from(100);
-        let first = told.new_of(&answer(&[("a", 90), ("a", 110), ("b", 500), ("a", 120)]));
+    fn each_event_is_told_once_by_the_clock_of_its_engine() {
+        let mut told = Told::default();
+        let first = told.new_of(&answer(&[("a", 110), ("slow", 5), ("a", 120)]));
         assert_eq!(first.matches("id: ").count(), 3, "{first}");
-        assert!(
-            !first.contains("id: 90\n"),
-            "from before the stream: {first}"
-        );
-        assert_eq!(
-            told.new_of(&answer(&[("a", 110), ("b", 500), ("a", 120)])),
-            ""
-        );
-        let next = told.new_of(&answer(&[("a", 120), ("a", 130), ("b", 500)]));
+        let again = answer(&[("a", 110), ("slow", 5), ("a", 120)]);
+        assert_eq!(told.new_of(&again), "");
+        let next = told.new_of(&answer(&[("a", 120), ("slow", 6)]));
         assert_eq!(
             next,
-            "id: 130\ndata: {\"se_uuid\":\"a\",\"unix_ns\":130}\n\n"
+            "id: 6\ndata: {\"se_uuid\":\"slow\",\"unix_ns\":6}\n\n"
         );
     }
 
     #[test]
     fn events_of_one_instant_are_told_together() {
-        let mut told = Told::from(0);
+        let mut told = Told::default();
         let both = told.new_of(&answer(&[("a", 5), ("a", 5)]));
         assert_eq!(both.matches("id: 5\n").count(), 2);
     }

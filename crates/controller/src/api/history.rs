@@ -1,7 +1,8 @@
 //! Ways back: revert, and changes that revert themselves unless they are confirmed.
 
 use super::operation::Call;
-use super::{audit, ok, parse, query, resources, singleton};
+use super::{ok, parse, query, resources, singleton};
+use crate::clock;
 use crate::confirm::{self, Pending};
 use crate::error::ApiError;
 use axum::response::Response;
@@ -50,7 +51,7 @@ fn shown(pending: Pending) -> Value {
         "revision": pending.revision,
         "who": pending.who,
         "within_s": pending.within_s,
-        "deadline": audit::rfc3339(pending.deadline_us),
+        "deadline": clock::rfc3339(pending.deadline_us),
         "deadline_us": pending.deadline_us,
         "state": if pending.failed.is_some() { "failed" } else { "waiting" },
         "reason": pending.failed,

@@ -1,7 +1,8 @@
 //! The keys that seal secrets in the store: which there are, and a new one.
 
+use super::ok;
 use super::operation::Call;
-use super::{audit, ok};
+use crate::clock;
 use crate::error::ApiError;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -12,7 +13,7 @@ pub(super) fn show(call: &Call<'_>) -> Value {
     let ring = &call.app.ring;
     let progress = ring.progress().borrow().clone();
     let keys = ring.list().into_iter().map(|key| {
-        let made = audit::rfc3339(key.made_unix_s.saturating_mul(1_000_000));
+        let made = clock::rfc3339(key.made_unix_s.saturating_mul(1_000_000));
         json!({"id": key.id, "made": made, "seals": key.seals})
     });
     json!({
@@ -26,7 +27,8 @@ pub(super) fn show(call: &Call<'_>) -> Value {
 pub(super) async fn rotate(call: &Call<'_>) -> Result<Response, ApiError> {
     let ring = &call.app.ring;
     let mut progress = ring.progress();
-    if progress.borrow().resealing {
+    let goes_on = |p: &crate::seal::Progress| p.resealing && p.failed.is_none();
+    if goes_on(&progress.borrow()) {
         let text =
             "secrets are being sealed anew already; wait until GET /api/ek/sealkey says \"sealed\"";
         return Err(ApiError::new(StatusCode::CONFLICT, text));
@@ -35,7 +37,6 @@ pub(super) async fn rotate(call: &Call<'_>) -> Result<Response, ApiError> {
     let key = ring.rotate().await.map_err(failed)?;
     let (user, from) = (&call.context.access.user, call.context.peer);
     tracing::info!(user, %from, key, "a new key seals secrets");
-    let ended = |p: &crate::seal::Progress| !p.resealing || p.failed.is_some();
-    progress.wait_for(ended).await.ok();
+    progress.wait_for(|p| !goes_on(p)).await.ok();
     Ok(ok(show(call)))
 }

@@ -154,7 +154,7 @@ pub(super) async fn check(
 
 async fn check_ticket(app: &App, peer: SocketAddr, parts: &Parts) -> Result<Ticket, ApiError> {
     if let Some(token) = api_token(&parts.headers) {
-        return app.auth.once_by_token(token, peer.ip()).await;
+        return app.auth.once_by_token(token).await;
     }
     let basic = basic_credentials(&parts.headers);
     if let Some((user, password)) = basic

@@ -6,9 +6,8 @@
 //! taken from the ring as fast as the reader reads, so that nothing waits in memory for a slow one.
 
 use super::operation::Call;
-use super::session;
 use crate::access::Access;
-use crate::auth::Auth;
+use crate::auth::{Auth, Ticket};
 use crate::error::ApiError;
 use crate::events::{Event, Events, View};
 use crate::objects::Objects;
@@ -42,9 +41,8 @@ pub(super) struct Caller {
     objects: Arc<Objects>,
     auth: Arc<Auth>,
     tenant: String,
-    /// uuid of the user.
-    user: String,
-    session: Option<String>,
+    ticket: Ticket,
+    /// Without a session: he proves himself again then.
     until: Option<Instant>,
     end: CancellationToken,
     _seat: OwnedSemaphorePermit,
@@ -89,28 +87,30 @@ impl Caller {
             let text = "too many streams of events are open; close one, or ask /api/analytics/logs";
             ApiError::new(StatusCode::TOO_MANY_REQUESTS, text)
         };
-        let session = session::session_id(call.headers).filter(|id| app.auth.is_open(id));
+        let ticket = context.ticket.clone();
+        let ticket = ticket.ok_or_else(|| ApiError::new(StatusCode::UNAUTHORIZED, "log in"))?;
         Ok(Self {
-            until: session.is_none().then(|| Instant::now() + WITHOUT_SESSION),
-            session,
+            until: (!ticket.has_session()).then(|| Instant::now() + WITHOUT_SESSION),
+            ticket,
             objects: app.objects.clone(),
             auth: app.auth.clone(),
             tenant: context.author.tenant.clone(),
-            user: context.access.uuid.clone(),
             end: app.events.streams_end(),
             _seat: app.events.seat().ok_or_else(too_many)?,
         })
     }
 
-    /// What he may now; none when he is not to listen any longer.
-    pub(super) fn access(&self) -> Option<Access> {
-        let open = match (&self.session, self.until) {
-            (Some(id), _) => self.auth.is_open(id),
-            (None, until) => until.is_some_and(|until| Instant::now() < until),
+    /// What he may now; none when he is not to listen any longer: his session, his token or he himself is gone, or
+    /// streams are to end.
+    pub(super) async fn access(&self) -> Option<Access> {
+        let open = match self.until {
+            None => self.auth.is_open(&self.ticket.id),
+            Some(until) => Instant::now() < until,
         };
-        let access = Access::of_user(&self.objects.snapshot(), &self.user)?;
-        let may = open && access.enters(&self.tenant) && !self.end.is_cancelled();
-        may.then_some(access)
+        let may = open && !self.end.is_cancelled();
+        (may && self.auth.still_good(&self.ticket).await.ok()?).then_some(())?;
+        let access = Access::of_user(&self.objects.snapshot(), &self.ticket.uuid)?;
+        access.enters(&self.tenant).then_some(access)
     }
 
     /// Waits so long; false when streams are to end.
@@ -162,17 +162,24 @@ impl Listener {
             return Some(": events\n\n".to_owned());
         }
         loop {
-            self.newest.borrow_and_update();
-            let access = self.caller.access()?;
+            let newest = *self.newest.borrow_and_update();
+            let access = self.caller.access().await?;
             let piece = self.piece(&access);
             if !piece.is_empty() {
                 return Some(piece);
             }
+            if self.last < newest {
+                // None of these was for him; there are more.
+                tokio::task::yield_now().await;
+                continue;
+            }
             tokio::select! {
                 changed = self.newest.changed() => changed.ok()?,
                 goes_on = self.caller.wait(KEEP_ALIVE) => {
-                    let access = goes_on.then(|| self.caller.access()).flatten();
-                    return access.map(|_| ":\n\n".to_owned());
+                    goes_on.then_some(())?;
+                    self.caller.access().await?;
+                    // Where he goes on after a break, whatever of it he has seen.
+                    return Some(format!("id: {}\n\n", self.last));
                 }
             }
         }

@@ -349,8 +349,9 @@ fn find(snapshot: &Snapshot, item: &Item) -> Option<String> {
     if snapshot.get(&item.ty.path, &item.uuid).is_some() {
         return Some(item.uuid.clone());
     }
-    let mut all = snapshot.all(&item.ty.path);
-    let same = all.find(|(_, s)| {
+    let name = item.object.get("name").and_then(Value::as_str);
+    let mut named = snapshot.named(&item.ty.path, name.unwrap_or(""));
+    let same = named.find(|(_, s)| {
         let fields = ["name", "tenant_ref", "cloud_ref"];
         fields
             .iter()

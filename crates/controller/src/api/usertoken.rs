@@ -1,8 +1,9 @@
 //! API tokens (avi-api 2.4): made by a user for himself, seen and revoked by him and by superusers.
 
 use super::operation::Call;
-use super::{audit, ok, parse, query};
+use super::{ok, parse, query};
 use crate::auth::token::{self, HOURS_DEFAULT, Token, Wish};
+use crate::clock;
 use crate::error::ApiError;
 use crate::objects::Snapshot;
 use axum::http::StatusCode;
@@ -60,7 +61,7 @@ pub(super) async fn revoke(call: &Call<'_>) -> Result<Response, ApiError> {
 }
 
 fn shown(snapshot: &Snapshot, token: &Token) -> Value {
-    let time = |unix_s: u64| audit::rfc3339(unix_s.saturating_mul(1_000_000));
+    let time = |unix_s: u64| clock::rfc3339(unix_s.saturating_mul(1_000_000));
     json!({
         "uuid": token.id,
         "name": token.name,

@@ -36,9 +36,4 @@ impl Pace {
         }
         may
     }
-
-    /// True when a call now would be one too many.
-    pub(super) fn is_spent(&self, now: Instant) -> bool {
-        self.earned(now) < 1.0
-    }
 }

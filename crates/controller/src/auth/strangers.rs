@@ -3,6 +3,7 @@
 //! It is by address, of IPv6 by the network of 64 bits that a host has. A session is not braked by what others do from the
 //! same address.
 
+use super::address::host;
 use super::pace::Pace;
 use crate::error::ApiError;
 use axum::http::StatusCode;
@@ -41,28 +42,13 @@ impl Strangers {
         if paces.len() >= ADDRESSES_MAX {
             paces.retain(|_, pace| now.saturating_duration_since(pace.used) < FORGOTTEN);
         }
-        let network = match network(from) {
+        let network = match host(from) {
             new if !paces.contains_key(&new) && paces.len() >= ADDRESSES_MAX => everybody(),
             network => network,
         };
         let pace = paces.entry(network);
         pace.or_insert_with(|| Pace::new(CALLS_PER_S, now))
             .call(now)
-    }
-
-    /// Before something is looked up for somebody who may be nobody.
-    ///
-    /// # Errors
-    /// 429 after too many calls from his address.
-    pub fn check(&self, from: IpAddr) -> Result<(), ApiError> {
-        let spent = self
-            .paces()
-            .get(&network(from))
-            .map(|p| p.is_spent(Instant::now()));
-        match spent {
-            Some(true) => Err(too_many()),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -76,17 +62,6 @@ fn too_many() -> ApiError {
 /// The address of no host.
 fn everybody() -> IpAddr {
     IpAddr::V6(Ipv6Addr::UNSPECIFIED)
-}
-
-/// What one host has: an IPv4 address, or an IPv6 network of 64 bits.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 1))
-        }
-        v4 => v4,
-    }
 }
 
 #[cfg(test)]

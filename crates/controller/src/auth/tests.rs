@@ -79,7 +79,7 @@ fn a_token_that_calls_without_pause_is_braked() {
     let made = run(token::create(&auth.objects, &author, ADMIN_UUID, wish));
     let (_, text) = made.unwrap();
     // More than it can earn in the time that the calls take.
-    let refused = (0..100_000).find_map(|_| run(auth.once_by_token(&text, HERE)).err());
+    let refused = (0..100_000).find_map(|_| run(auth.once_by_token(&text)).err());
     assert_eq!(refused.unwrap().status, StatusCode::TOO_MANY_REQUESTS);
 }
 
@@ -104,6 +104,19 @@ fn guessing_brakes_one_source_and_a_success_forgets_its_failures() {
         assert_eq!(login(&auth, ADMIN, "wrong", HERE).err(), Some(401));
     }
     assert_eq!(login(&auth, ADMIN, "right", HERE).err(), Some(429));
+    assert!(login(&auth, ADMIN, "right", elsewhere).is_ok());
+}
+
+#[test]
+fn a_host_that_guesses_from_all_of_its_addresses_is_braked() {
+    let auth = with_admin();
+    for n in 0..10u16 {
+        let from = [0x2001, 0xdb8, 0, 0, n, 0, 0, 1].into();
+        assert_eq!(login(&auth, ADMIN, "wrong", from).err(), Some(401));
+    }
+    let again = [0x2001, 0xdb8, 0, 0, 77, 0, 0, 1].into();
+    assert_eq!(login(&auth, ADMIN, "right", again).err(), Some(429));
+    let elsewhere = [0x2001, 0xdb8, 0, 1, 0, 0, 0, 1].into();
     assert!(login(&auth, ADMIN, "right", elsewhere).is_ok());
 }
 

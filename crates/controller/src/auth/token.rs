@@ -4,12 +4,12 @@
 //! worked out from the user's roles, as with a session. A token goes with its user, in the same transaction.
 
 use super::same_bytes;
+use crate::clock::now_unix_s;
 use crate::error::ApiError;
 use crate::objects::{Author, Objects};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::time::{SystemTime, UNIX_EPOCH};
 use store::{Entry, Expect, Meta, Op, Store};
 
 /// Prefix of their keys in the store: `/usertoken/ID`.
@@ -236,11 +236,6 @@ pub async fn forget(store: &dyn Store, user: &str) -> Result<Vec<Op>, ApiError> 
 fn hash(secret: &str) -> String {
     let digest = Sha256::digest(secret.as_bytes());
     digest.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-fn now_unix_s() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |d| d.as_secs())
 }
 
 #[cfg(test)]

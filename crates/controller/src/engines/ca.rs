@@ -81,8 +81,8 @@ fn params(name: &str, life: Duration) -> anyhow::Result<CertificateParams> {
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
     params.subject_alt_names = vec![SanType::DnsName(name.try_into()?)];
-    // Clocks of two machines differ a little.
-    params.not_before = OffsetDateTime::now_utc() - Duration::hours(1);
+    // Clocks of two machines differ a little. Never so much that half of a short life, when it is renewed, is over at once.
+    params.not_before = OffsetDateTime::now_utc() - Duration::hours(1).min(life / 10);
     params.not_after = OffsetDateTime::now_utc() + life;
     Ok(params)
 }

@@ -1,5 +1,6 @@
 //! Join tokens: made for an operator, good for one engine.
 
+use crate::clock::now_unix_s;
 use crate::error::ApiError;
 use crate::objects::refs;
 use crate::objects::{Author, Objects};
@@ -12,7 +13,6 @@ use proto::v1::JoinRequest;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use std::time::{SystemTime, UNIX_EPOCH};
 use store::{Expect, Meta, Op};
 
 /// How long a token is good when nothing else is said.
@@ -51,7 +51,7 @@ pub async fn create(objects: &Objects, ca_pem: &str, body: &Object) -> Result<Va
         secret: crate::auth::random_token(),
         ca_pem: ca_pem.to_owned(),
     };
-    let expires_unix_s = now_s() + ttl_s;
+    let expires_unix_s = now_unix_s() + ttl_s;
     let record = Record {
         hash: hash(&token.secret),
         expires_unix_s,
@@ -104,7 +104,7 @@ pub async fn redeem(objects: &Objects, request: &JoinRequest) -> Result<String, 
     if record.hash != hash(&request.token_secret) {
         return Err(refused("the join token's secret is wrong"));
     }
-    if record.expires_unix_s < now_s() {
+    if record.expires_unix_s < now_unix_s() {
         return Err(refused("the join token has expired; make a new one"));
     }
     if record.name.as_ref().is_some_and(|n| *n != request.name) {
@@ -158,10 +158,4 @@ fn key(id: &str) -> String {
 fn hash(secret: &str) -> String {
     let digest = Sha256::digest(secret.as_bytes());
     digest.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-fn now_s() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs())
 }

@@ -13,15 +13,40 @@ const OF_OBJECT: u32 = 20;
 /// Windows that are open at most; beyond, nothing is held back.
 const WINDOWS_MAX: usize = 50_000;
 
-/// Event, uuid, and part of the object; no part: all of them together.
-type Key = (Id, String, Option<String>);
+/// uuid and part of an object; no part: all of them together.
+type Key = (String, Option<String>);
 
+/// The events of one part count in one window, whichever they are: what was held back comes out together, and the last of
+/// it says how things are.
 struct Window {
     ends_us: u64,
+    counts: Vec<(Id, Count)>,
+}
+
+#[derive(Default)]
+struct Count {
     passed: u32,
     held: u32,
     /// The newest that was held back.
     last: Option<Event>,
+}
+
+impl Window {
+    fn new(now_us: u64) -> Self {
+        Self {
+            ends_us: now_us.saturating_add(WINDOW_US),
+            counts: Vec::new(),
+        }
+    }
+
+    fn count(&mut self, id: Id) -> &mut Count {
+        let known = self.counts.iter().position(|(known, _)| *known == id);
+        let at = known.unwrap_or_else(|| {
+            self.counts.push((id, Count::default()));
+            self.counts.len() - 1
+        });
+        &mut self.counts[at].1
+    }
 }
 
 /// See the module's documentation.
@@ -31,16 +56,11 @@ pub(super) struct Damper(HashMap<Key, Window>);
 impl Damper {
     /// The event if it is let through.
     pub(super) fn admit(&mut self, event: Event, now_us: u64) -> Option<Event> {
-        let (id, uuid) = (event.id, event.subject.uuid.clone());
-        let event = self.pass(
-            (id, uuid.clone(), Some(event.part.clone())),
-            OF_PART,
-            event,
-            now_us,
-        )?;
+        let (uuid, part) = (event.subject.uuid.clone(), event.part.clone());
+        let event = self.pass((uuid.clone(), Some(part)), OF_PART, event, now_us)?;
         match event.part.is_empty() {
             true => Some(event),
-            false => self.pass((id, uuid, None), OF_OBJECT, event, now_us),
+            false => self.pass((uuid, None), OF_OBJECT, event, now_us),
         }
     }
 
@@ -48,35 +68,29 @@ impl Damper {
         if self.0.len() >= WINDOWS_MAX && !self.0.contains_key(&key) {
             return Some(event);
         }
-        let new = Window {
-            ends_us: now_us.saturating_add(WINDOW_US),
-            passed: 0,
-            held: 0,
-            last: None,
-        };
-        let window = self.0.entry(key).or_insert(new);
-        if window.passed < most {
-            window.passed += 1;
+        let window = self.0.entry(key).or_insert_with(|| Window::new(now_us));
+        let count = window.count(event.id);
+        if count.passed < most {
+            count.passed += 1;
             return Some(event);
         }
-        window.held += 1;
-        window.last = Some(event);
+        count.held += 1;
+        count.last = Some(Event {
+            time_us: now_us,
+            ..event
+        });
         None
     }
 
-    /// Closes the windows that are over; of each in which something was held back the last of it, in the order in which
-    /// they were.
+    /// Closes the windows that are over; of each event of which something was held back there the last of it, in the order
+    /// in which they were.
     pub(super) fn due(&mut self, now_us: u64) -> Vec<Event> {
-        let mut over = Vec::new();
-        self.0.retain(|_, window| {
-            let open = now_us < window.ends_us;
-            if !open && let Some(last) = window.last.take() {
-                over.push(summary(last, window.held));
-            }
-            open
-        });
-        over.sort_by_key(|e| e.time_us);
-        over
+        let over = self.0.extract_if(|_, window| now_us >= window.ends_us);
+        let counts = over.flat_map(|(_, window)| window.counts);
+        let held = counts.filter_map(|(_, count)| Some(summary(count.last?, count.held)));
+        let mut held: Vec<Event> = held.collect();
+        held.sort_by_key(|e| e.time_us);
+        held
     }
 }
 

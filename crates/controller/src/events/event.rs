@@ -1,11 +1,10 @@
 //! One event (`EventLog` of avi-api section 11).
 
 use crate::access::{ADMIN_TENANT, tenant_of};
+use crate::clock::rfc3339;
 use crate::objects::Snapshot;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 /// Longest text of an event, in bytes.
 const TEXT_LEN_MAX: usize = 1000;
@@ -258,13 +257,6 @@ impl Event {
             "repeated": self.repeated,
         })
     }
-}
-
-/// In UTC, to the microsecond.
-pub fn rfc3339(us: u64) -> String {
-    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(us) * 1000);
-    let text = time.ok().and_then(|t| t.format(&Rfc3339).ok());
-    text.unwrap_or_else(|| format!("{us} us since 1970"))
 }
 
 /// At most [`TEXT_LEN_MAX`] bytes of it, whole characters.

@@ -89,6 +89,25 @@ fn what_happens_over_and_over_again_is_counted() {
 }
 
 #[test]
+fn what_was_held_back_ends_with_how_things_are() {
+    for last in [Id::ServerUp, Id::ServerDown] {
+        let other = if last == Id::ServerUp {
+            Id::ServerDown
+        } else {
+            Id::ServerUp
+        };
+        let mut damper = Damper::default();
+        for second in 0..20_u64 {
+            let id = if second % 2 == 0 { other } else { last };
+            damper.admit(event(id, "10.1.0.5"), second * 1_000_000);
+        }
+        let held = damper.due(u64::MAX);
+        let ids: Vec<Id> = held.iter().map(|e| e.id).collect();
+        assert_eq!(ids, [other, last]);
+    }
+}
+
+#[test]
 fn an_object_of_many_parts_has_a_bound_of_its_own() {
     let mut damper = Damper::default();
     let passed = (0..100).filter(|n| {

@@ -2,7 +2,8 @@
 
 use super::event::{Event, Id, Subject};
 use super::observe::{Change, Kind, Observed, Thing};
-use super::{Events, now_us, sources};
+use super::{Events, sources};
+use crate::clock::now_us;
 use crate::engines::Registry;
 use crate::health_score::Score;
 use crate::objects::{Objects, Snapshot};
@@ -14,7 +15,7 @@ use model::schema::object_type;
 use model::view::Ref;
 use proto::v1::{OperState, Report};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ const SETTLES_AFTER: Duration = Duration::from_secs(30);
 /// Virtual services of a VIP that have an event each.
 const SERVICES_MAX: usize = 20;
 
-/// An engine that a VIP was scaled out to, by VsVip and engine, and until when it is to be up there.
+/// An engine that a VIP was scaled out to, by engine and VsVip, and until when it is to be up there.
 type Pending = BTreeMap<(String, String), Instant>;
 
 struct State {
@@ -152,7 +153,9 @@ impl Watchman {
         let late: Vec<_> = late.map(|(key, _)| key.clone()).collect();
         state.scaleouts.retain(|_, until| now < *until);
         drop(state);
-        for (vsvip, se) in late {
+        let still =
+            |(se, vsvip): &(String, String)| self.planner.assignment(vsvip).engines.contains(se);
+        for (se, vsvip) in late.into_iter().filter(still) {
             let text = "it is not up there within vs_scaleout_timeout of the SE group";
             self.of_services(Id::VsScaleoutFailed, &vsvip, &se, text);
         }
@@ -283,27 +286,35 @@ impl Watchman {
                 .as_u64()
         });
         let until = Instant::now() + Duration::from_secs(group.unwrap_or_default());
-        let key = (vsvip.to_owned(), se.to_owned());
+        let key = (se.to_owned(), vsvip.to_owned());
         self.lock().scaleouts.insert(key, until);
     }
 
     /// Of the scale-outs to this engine, those that have brought a service up there.
     fn scaleouts_done(&self, se: &str, report: &Report) {
         let mut state = self.lock();
-        if state.scaleouts.is_empty() {
+        let from = (se.to_owned(), String::new());
+        let pending = state
+            .scaleouts
+            .range(from..)
+            .take_while(|((engine, _), _)| engine == se);
+        let pending: Vec<_> = pending.map(|(key, _)| key.clone()).collect();
+        if pending.is_empty() {
             return;
         }
         let snapshot = self.objects.snapshot();
-        let up = |uuid: &String| {
-            let mut all = report.virtual_services.iter();
-            all.any(|s| s.uuid == *uuid && s.state == i32::from(OperState::Up))
-        };
-        let here = state.scaleouts.keys().filter(|(_, engine)| engine == se);
-        let done = here.filter(|(vsvip, _)| services(&snapshot, vsvip).iter().any(up));
-        let done: Vec<_> = done.cloned().collect();
-        state.scaleouts.retain(|key, _| !done.contains(key));
+        let up = report.virtual_services.iter();
+        let up = up.filter(|s| s.state == i32::from(OperState::Up));
+        let up: HashSet<&str> = up.map(|s| s.uuid.as_str()).collect();
+        let is_up = |uuid: &String| up.contains(uuid.as_str());
+        let done = pending.into_iter();
+        let done = done.filter(|(_, vsvip)| services(&snapshot, vsvip).iter().any(is_up));
+        let done: Vec<_> = done.collect();
+        for key in &done {
+            state.scaleouts.remove(key);
+        }
         drop(state);
-        for (vsvip, se) in done {
+        for (se, vsvip) in done {
             self.of_services(Id::VsScaleoutComplete, &vsvip, &se, "it is up there");
         }
     }
@@ -342,8 +353,13 @@ impl Witness for Watchman {
             (_, true) => (Id::VipScaleout, None),
             (_, false) => (Id::VipScaleoutFailed, Some(Id::VsScaleoutFailed)),
         };
-        if vip == Id::VipScaleout {
-            self.scaleout_begins(vsvip, se);
+        match vip {
+            Id::VipScaleout => self.scaleout_begins(vsvip, se),
+            Id::VipScalein => {
+                let key = (se.to_owned(), vsvip.to_owned());
+                self.lock().scaleouts.remove(&key);
+            }
+            _ => {}
         }
         self.of_vip(vip, vsvip, se, &step.reason);
         if let Some(id) = service {
@@ -351,6 +367,7 @@ impl Witness for Watchman {
         }
     }
 
+    /// An event of the VIP and not of the engine: engines are seen in all tenants, and VIPs are not.
     fn joined(&self, vsvip: &str, se: &str, late: &[String]) {
         let snapshot = self.objects.snapshot();
         let name = |uuid: &str| {
@@ -359,33 +376,14 @@ impl Witness for Watchman {
                 .unwrap_or(uuid)
                 .to_owned()
         };
-        let Some(subject) = Subject::of(&snapshot, "serviceengine", se) else {
-            return;
-        };
-        let vip = snapshot.name_of("vsvip", vsvip).unwrap_or(vsvip);
-        let (id, text) = match late.is_empty() {
-            true => (
-                Id::SeScaleoutReady,
-                format!("every engine of {vip} knows {}", subject.name),
-            ),
-            false => {
-                let late: Vec<String> = late.iter().map(|se| name(se)).collect();
-                let text = format!(
-                    "{} have not confirmed {} for {vip}",
-                    late.join(", "),
-                    subject.name
-                );
-                (Id::SeScaleoutReadyTimedout, text)
-            }
-        };
-        let related = services(&snapshot, vsvip)
-            .into_iter()
-            .chain([vsvip.to_owned()]);
-        self.events.record(
-            Event::new(id, subject, text)
-                .of_part(vsvip)
-                .with_related(related),
-        );
+        let joining = name(se);
+        if late.is_empty() {
+            let text = format!("every engine of the VIP knows {joining}");
+            return self.of_vip(Id::SeScaleoutReady, vsvip, se, &text);
+        }
+        let late: Vec<String> = late.iter().map(|se| name(se)).collect();
+        let text = format!("{} have not confirmed {joining}", late.join(", "));
+        self.of_vip(Id::SeScaleoutReadyTimedout, vsvip, se, &text);
     }
 
     fn left(&self, vsvip: &str, se: &str, why: &str) {

@@ -390,13 +390,10 @@ fn pool(pool: &view::Pool) -> v1::Pool {
 
 /// A server that is a DNS name is left out: names are not resolved yet.
 fn server(pool: &view::Pool, server: &view::Server) -> Option<v1::Server> {
-    let port = server
-        .port
-        .filter(|p| *p != 0)
-        .unwrap_or(pool.default_server_port);
+    let (address, port) = pool.endpoint(server)?;
     Some(v1::Server {
-        address: server.ip.ip()?.to_string(),
-        port: port.into(),
+        address,
+        port,
         enabled: server.enabled,
         ratio: server.ratio,
     })

@@ -7,7 +7,8 @@
 //!
 //! They lie in the store, whose file only the controller may read; nothing here prints or shows them.
 
-use super::{Planner, now_unix_s};
+use super::Planner;
+use crate::clock::now_unix_s;
 use crate::error::ApiError;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;

@@ -171,7 +171,7 @@ impl Planner {
         message: String,
     ) -> Result<(), ApiError> {
         let mut group = self.assignment(vsvip).group;
-        group.leave(engine, super::now_unix_s());
+        group.leave(engine, crate::clock::now_unix_s());
         self.write_assignment(vsvip, assigned, group, message)
             .await?;
         let cut = (vsvip.to_owned(), engine.to_owned());
@@ -254,7 +254,7 @@ impl Planner {
         let Assignment {
             engines, mut group, ..
         } = self.assignment(vsvip);
-        group.leave(engine, super::now_unix_s());
+        group.leave(engine, crate::clock::now_unix_s());
         let se = self.name(engine);
         tracing::info!(vsvip, se, why, "a scaled-in engine leaves the group");
         let message = format!("{se} leaves the group: {why}");

@@ -155,9 +155,7 @@ impl super::Planner {
 
     /// The objects as of now, and the engines that are to be told; no longer marked then.
     pub(super) fn take_marks(&self, published: &mut Published) -> (Arc<Snapshot>, Vec<String>) {
-        // In this order: what is written in between is marked for the next time, and harms nobody now.
-        let touched = self.objects.take_touched();
-        let snapshot = self.objects.snapshot();
+        let (touched, snapshot) = self.objects.take_touched();
         let before = published.snapshot.replace(snapshot.clone());
         let engines = snapshot.all("serviceengine").map(|(uuid, _)| uuid);
         let dead: BTreeSet<String> = engines

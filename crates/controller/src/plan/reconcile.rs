@@ -127,15 +127,17 @@ pub(super) async fn place(
     let _one = planner.deciding.lock().await;
     let assignments = planner.read().assignments.clone();
     let mut ground = situation::Ground::of(snapshot, &planner.registry, &assignments);
-    let mut decisions = Vec::new();
+    let (mut decisions, mut outcome) = (Vec::new(), Ok(()));
     for vsvip in vips {
         if !is_used(snapshot, vsvip) {
-            take_off(planner, vsvip).await?;
+            // One that cannot be written holds up no other.
+            outcome = outcome.and(take_off(planner, vsvip).await);
         } else if is_wanted(snapshot, vsvip) {
             decisions.extend(decide(planner, &mut ground, &assignments, vsvip.clone()));
         }
     }
-    carry_out(planner, decisions).await
+    let written = carry_out(planner, decisions).await;
+    outcome.and(written)
 }
 
 /// From the objects as stored: one that cannot be read must not take its VIP off.
@@ -188,7 +190,7 @@ async fn forget_deleted_engines(planner: &Planner, snapshot: &Snapshot) -> Resul
         let (mut engines, mut group) = (assignment.engines.clone(), assignment.group.clone());
         engines.retain(|e| known(e));
         for engine in &gone {
-            group.leave(engine, super::now_unix_s());
+            group.leave(engine, crate::clock::now_unix_s());
         }
         let message = "an engine was deleted".to_owned();
         planner

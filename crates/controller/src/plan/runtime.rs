@@ -156,7 +156,7 @@ impl Observer<'_> {
         let each = group.lingering().map(|(member, since_s)| {
             let state = self.registry.get(&member.engine);
             let left = self.planner.left(self.snapshot, vsvip, &member.engine);
-            let for_s = super::now_unix_s().saturating_sub(since_s);
+            let for_s = crate::clock::now_unix_s().saturating_sub(since_s);
             let connected = state.connected_since.is_some();
             json!({
                 "ref": Ref::to("serviceengine", &member.engine).0,
@@ -313,25 +313,15 @@ impl Observer<'_> {
     pub(super) fn pool(&self, uuid: &str) -> Option<Value> {
         let pool: Pool = self.snapshot.view("pool", uuid)?;
         let reports = self.pool_reports(uuid);
-        let up = |address: &str, port: u32| {
-            let servers = reports.iter().flat_map(|(_, p)| &p.servers);
-            servers.into_iter().any(|s| {
-                s.address == address && s.port == port && s.state == i32::from(OperState::Up)
+        let up = |(address, port): &(String, u32)| {
+            let mut servers = reports.iter().flat_map(|(_, p)| &p.servers);
+            servers.any(|s| {
+                s.address == *address && s.port == *port && s.state == i32::from(OperState::Up)
             })
         };
         let enabled = pool.servers.iter().filter(|s| s.enabled).count();
-        let port = |s: &model::view::Server| {
-            u32::from(
-                s.port
-                    .filter(|p| *p != 0)
-                    .unwrap_or(pool.default_server_port),
-            )
-        };
-        let num_up = pool
-            .servers
-            .iter()
-            .filter(|s| up(&s.ip.addr, port(s)))
-            .count();
+        let endpoints = pool.servers.iter().filter_map(|s| pool.endpoint(s));
+        let num_up = endpoints.filter(up).count();
         let percent = |of: usize| (num_up * 100).checked_div(of).unwrap_or(0);
         Some(json!({
             "oper_status": pool_status(&pool, &reports, num_up),

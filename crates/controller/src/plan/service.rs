@@ -66,7 +66,7 @@ fn digest_of(value: &Value, digest: &mut Sha256) {
     }
 }
 
-/// Fields of a virtual service that are the server's (avi-api 5.2). A page of them costs no more than look-ups.
+/// Fields of a virtual service that are the server's (avi-api 5.2). A page of them costs look-ups, and a digest of each.
 pub(super) fn server_fields(planner: &Planner, snapshot: &Snapshot, vs: &Stored) -> Object {
     let mut fields = Object::new();
     fields.insert("version".into(), version(vs).into());
@@ -213,6 +213,9 @@ impl Observer<'_> {
                 element["not_answered"] = why.into();
             }
             Ok(answer) => {
+                if !answer.problem.is_empty() {
+                    element["not_answered"] = answer.problem.into();
+                }
                 let rows = answer.flows.iter().filter(|f| filter.fits(f));
                 let rows: Vec<Value> = rows.take(limit as usize).map(connection).collect();
                 element["more"] = (answer.matched > answer.flows.len() as u64

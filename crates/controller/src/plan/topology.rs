@@ -202,18 +202,18 @@ impl<'a> Topology<'a> {
         let all = reports.iter().flat_map(|(_, p)| &p.servers);
         let num_up = all.clone().filter(|s| up(s)).count();
         let of = |server: &model::view::Server| {
-            let port = server.port.filter(|p| *p != 0);
-            let port = u32::from(port.unwrap_or(view.default_server_port));
+            let endpoint = view.endpoint(server);
             let seen = reports.iter().filter_map(|(se, p)| {
+                let (address, port) = endpoint.as_ref()?;
                 let mut servers = p.servers.iter();
-                let own = servers.find(|s| s.address == server.ip.addr && s.port == port)?;
+                let own = servers.find(|s| s.address == *address && s.port == *port)?;
                 Some(json!({
                     "se_name": se, "state": oper_word(own.state), "reason": own.reason,
                     "open_connections": own.open_connections,
                 }))
             });
             json!({
-                "address": server.ip.addr, "port": port, "enabled": server.enabled,
+                "address": server.ip.addr, "port": endpoint.as_ref().map(|(_, port)| port), "enabled": server.enabled,
                 "seen_by": seen.collect::<Vec<_>>(),
             })
         };

@@ -2,13 +2,13 @@
 
 use super::Broken;
 use super::key::Key;
+use crate::clock::now_unix_s;
 use crate::files;
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
-use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{Mutex, OwnedMutexGuard, RwLockReadGuard as Passing, watch};
 
 /// Version of the form of a sealed text, which begins with it.
@@ -244,9 +244,4 @@ fn warn_if_open(file: &Path) {
         let mode = format!("{:o}", mode & 0o777);
         tracing::warn!(file = %file.display(), mode, "others may read the key file; set its mode to 600");
     }
-}
-
-fn now_unix_s() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |d| d.as_secs())
 }

@@ -1,10 +1,8 @@
 //! Users, roles and tenants: who sees and may do what (avi-api sections 2.4, 5 and 12).
 
-use crate::http::{Http, PASSWORD, Reply, Server, own_path, v4};
+use crate::http::{Http, PASSWORD, Reply, SECRET, Server, own_path, v4};
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
-
-const SECRET: &str = "a secret of this test";
 
 /// A controller with tenants t1 and t2.
 struct Scene {
@@ -28,20 +26,8 @@ impl Scene {
         }
     }
 
-    /// A user with this role in this tenant, or in all; and he himself, logged in.
     fn user(&self, name: &str, role: &str, tenant: Option<&str>) -> (String, Http) {
-        let role = format!("/api/role?name={role}");
-        let access = match tenant {
-            Some(tenant) => {
-                json!({"role_ref": role, "tenant_ref": format!("/api/tenant?name={tenant}")})
-            }
-            None => json!({"role_ref": role, "all_tenants": true}),
-        };
-        let body = json!({"username": name, "password": SECRET, "access": [access]});
-        let (path, _) = self.admin.make("user", body);
-        let mut http = self.server.http();
-        assert_eq!(http.log_in_as(name, SECRET).status, 200);
-        (path, http)
+        self.server.user(&self.admin, name, role, tenant)
     }
 
     fn admin_in(&self, tenant: &str) -> Http {

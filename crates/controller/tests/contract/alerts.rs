@@ -1,7 +1,6 @@
 //! Alerts (avi-api section 11): what events ask somebody to look at, for who may see the object.
 
 use crate::engine::{Engine, peer};
-use crate::events::user;
 use crate::http::{Http, Server, wait_for};
 use proto::v1::BgpState;
 use serde_json::{Value, json};
@@ -31,6 +30,11 @@ impl Scene {
             server,
             admin,
         }
+    }
+
+    /// A user of tenant t1.
+    fn user(&self, name: &str, role: &str) -> Http {
+        self.server.user(&self.admin, name, role, Some("t1")).1
     }
 
     /// Deletes a pool of this name in a tenant, and gives the alert.
@@ -175,14 +179,8 @@ fn an_alert_is_dismissed_and_deleted_and_outlives_a_restart() {
 #[test]
 fn a_tenants_user_sees_alerts_of_his_objects_and_a_viewer_changes_none() {
     let scene = Scene::new();
-    let anna = user(&scene.server, &scene.admin, "anna", "Tenant-Admin", "t1");
-    let vera = user(
-        &scene.server,
-        &scene.admin,
-        "vera",
-        "Application-Operator",
-        "t1",
-    );
+    let anna = scene.user("anna", "Tenant-Admin");
+    let vera = scene.user("vera", "Application-Operator");
     let (hers, other) = (scene.raise("t1", "hers"), scene.raise("t2", "other"));
     let ours = scene.raise("admin", "ours");
     assert_eq!(

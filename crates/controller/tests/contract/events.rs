@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use std::io::BufRead;
 use tempfile::tempdir;
 
-const SECRET: &str = "a secret of this test";
 const LOGS: &str = "/api/analytics/logs?type=2&page_size=1000";
 
 /// Events, oldest first, of this question.
@@ -47,18 +46,6 @@ pub fn make_service(http: &Http, name: &str) -> Value {
     let vs =
         json!({"name": name, "vsvip_ref": vsvip, "pool_ref": pool, "services": [{"port": 80}]});
     http.make("virtualservice", vs).1
-}
-
-/// A user of a role in one tenant, logged in.
-pub fn user(server: &Server, admin: &Http, name: &str, role: &str, tenant: &str) -> Http {
-    let grant = json!({"role_ref": format!("/api/role?name={role}"), "tenant_ref": format!("/api/tenant?name={tenant}")});
-    admin.make(
-        "user",
-        json!({"name": name, "password": SECRET, "access": [grant]}),
-    );
-    let mut http = server.http();
-    http.log_in_as(name, SECRET).good();
-    http
 }
 
 #[test]
@@ -185,7 +172,9 @@ fn a_tenants_user_gets_events_of_his_objects_and_of_shared_ones_alone() {
     for tenant in ["t1", "t2"] {
         admin.make("tenant", json!({"name": tenant}));
     }
-    let anna = user(&server, &admin, "anna", "Application-Operator", "t1");
+    let anna = server
+        .user(&admin, "anna", "Application-Operator", Some("t1"))
+        .1;
     for tenant in ["t1", "t2", "admin"] {
         let there = admin.with("X-Avi-Tenant", tenant);
         let (gone, _) = there.make("pool", json!({"name": format!("gone-{tenant}")}));
@@ -371,7 +360,9 @@ fn a_stream_shows_what_its_reader_sees_and_ends_with_his_session_and_with_the_co
     let server = Server::start(folder.path());
     let admin = server.logged_in();
     admin.make("tenant", json!({"name": "t1"}));
-    let anna = user(&server, &admin, "anna", "Application-Operator", "t1");
+    let anna = server
+        .user(&admin, "anna", "Application-Operator", Some("t1"))
+        .1;
     let mut stream = anna.stream("/api/ek/event");
     admin.make("pool", json!({"name": "not hers"}));
     let (hers, _) = admin
@@ -392,9 +383,83 @@ fn a_user_who_is_deleted_hears_nothing_more() {
     let server = Server::start(folder.path());
     let admin = server.logged_in();
     admin.make("tenant", json!({"name": "t1"}));
-    let anna = user(&server, &admin, "anna", "Application-Operator", "t1");
+    let anna = server
+        .user(&admin, "anna", "Application-Operator", Some("t1"))
+        .1;
     let mut stream = anna.stream("/api/ek/event");
     let path = own_path(&admin.get("/api/user?name=anna").good()["results"][0]);
     assert_eq!(admin.delete(&path).status, 204);
     assert_eq!(next(&mut stream), None);
+}
+
+#[test]
+fn a_stream_ends_with_its_token_be_it_sent_or_logged_in_with() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let admin = server.logged_in();
+    let made = admin.post("/api/user-token", &json!({"hours": 1})).good();
+    let token = made["token"].as_str().unwrap();
+    let sent = format!("Token {token}");
+    let mut by_header = server
+        .http()
+        .with("Authorization", &sent)
+        .stream("/api/ek/event");
+    let mut logged_in = server.http();
+    logged_in.log_in_with(&json!({"token": token})).good();
+    let mut by_session = logged_in.stream("/api/ek/event");
+    admin.make("pool", json!({"name": "before"}));
+    for stream in [&mut by_header, &mut by_session] {
+        let names = |stream: &mut _| next(stream).map(|e| e["obj_name"].clone());
+        while names(stream) != Some(json!("before")) {}
+    }
+    let path = format!("/api/user-token/{}", made["uuid"].as_str().unwrap());
+    assert_eq!(admin.delete(&path).status, 204);
+    admin.make("pool", json!({"name": "after"}));
+    for stream in [&mut by_header, &mut by_session] {
+        while let Some(event) = next(stream) {
+            assert_ne!(event["obj_name"], "after", "{event}");
+        }
+    }
+}
+
+#[test]
+fn a_stream_passes_over_what_is_not_its_readers_without_waiting() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let admin = server.logged_in();
+    admin.make("tenant", json!({"name": "t1"}));
+    let anna = server
+        .user(&admin, "anna", "Application-Operator", Some("t1"))
+        .1;
+    let writes: Vec<Value> = (0..90)
+        .map(|n| json!({"type": "pool", "object": {"name": format!("not hers {n}")}}))
+        .collect();
+    for _ in 0..4 {
+        let change = json!({"writes": writes});
+        let made = admin.post("/api/ek/change", &change).good();
+        let mut gone = made["objects"].as_array().unwrap().clone();
+        for pool in gone.drain(..) {
+            admin.delete(&format!("/api/pool/{}", pool["uuid"].as_str().unwrap()));
+        }
+    }
+    admin
+        .with("X-Avi-Tenant", "t1")
+        .make("pool", json!({"name": "hers"}));
+    let mut stream = anna.stream("/api/ek/event?last_event_id=0");
+    let mut before = Vec::new();
+    loop {
+        let mut line = String::new();
+        assert!(stream.read_line(&mut line).unwrap() > 0, "it ended");
+        if line.starts_with("data: ") && line.contains("\"hers\"") {
+            break;
+        }
+        match line.starts_with("data: ") {
+            // That her tenant was made, she sees, too.
+            true => before.clear(),
+            false => before.push(line),
+        }
+    }
+    // With each wait comes the number of an event that was passed over.
+    let numbers = before.iter().filter(|line| line.starts_with("id: "));
+    assert_eq!(numbers.count(), 1, "{before:?}");
 }

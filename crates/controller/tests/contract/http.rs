@@ -13,6 +13,8 @@ use ureq::http::{HeaderMap, Request};
 const DEADLINE: Duration = Duration::from_secs(60);
 
 pub const PASSWORD: &str = "for this test only";
+/// Password of the users that [`Server::user`] makes.
+pub const SECRET: &str = "a secret of this test";
 
 /// A controller on a runtime of its own; stopped in order when dropped.
 pub struct Server {
@@ -80,6 +82,28 @@ impl Server {
             agent,
             url,
         }
+    }
+
+    /// A user with this role in this tenant, or in all: his path, and he himself, logged in.
+    pub fn user(
+        &self,
+        admin: &Http,
+        name: &str,
+        role: &str,
+        tenant: Option<&str>,
+    ) -> (String, Http) {
+        let role = format!("/api/role?name={role}");
+        let access = match tenant {
+            Some(tenant) => {
+                json!({"role_ref": role, "tenant_ref": format!("/api/tenant?name={tenant}")})
+            }
+            None => json!({"role_ref": role, "all_tenants": true}),
+        };
+        let body = json!({"username": name, "password": SECRET, "access": [access]});
+        let (path, _) = admin.make("user", body);
+        let mut http = self.http();
+        http.log_in_as(name, SECRET).good();
+        (path, http)
     }
 
     pub fn logged_in(&self) -> Http {
@@ -175,10 +199,13 @@ impl Http {
     }
 
     pub fn log_in_as(&mut self, user: &str, password: &str) -> Reply {
-        let body = json!({"username": user, "password": password}).to_string();
-        let reply = self
-            .with("Content-Type", "application/json")
-            .text("POST", "/login", &body);
+        self.log_in_with(&json!({"username": user, "password": password}))
+    }
+
+    pub fn log_in_with(&mut self, body: &Value) -> Reply {
+        let reply =
+            self.with("Content-Type", "application/json")
+                .text("POST", "/login", &body.to_string());
         if let (Some(id), Some(csrf)) = (reply.cookie("avi-sessionid"), reply.cookie("csrftoken")) {
             let cookies = format!("avi-sessionid={id}; sessionid={id}; csrftoken={csrf}");
             *self = self.with("Cookie", &cookies).with("X-CSRFToken", &csrf);

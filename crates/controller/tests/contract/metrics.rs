@@ -1,7 +1,7 @@
 //! Time series and the health score (avi-api section 11), of what the caller sees.
 
 use crate::engine::{Engine, service};
-use crate::events::{make_service, user};
+use crate::events::make_service;
 use crate::http::{Http, Server, wait_for};
 use proto::v1::Report;
 use serde_json::{Value, json};
@@ -172,7 +172,9 @@ fn a_tenants_user_reads_series_of_his_objects_and_none_of_the_controller() {
             .with("X-Avi-Tenant", tenant)
             .make("pool", json!({"name": format!("pool-{tenant}")}));
     }
-    let anna = user(&server, &admin, "anna", "Application-Operator", "t1");
+    let anna = server
+        .user(&admin, "anna", "Application-Operator", Some("t1"))
+        .1;
     let pool = |tenant: &str| {
         let found = admin.with("X-Avi-Tenant", tenant).get("/api/pool").good();
         found["results"][0]["uuid"].as_str().unwrap().to_owned()

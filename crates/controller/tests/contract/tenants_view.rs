@@ -5,7 +5,6 @@ use crate::http::{Http, Server, v4};
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
-const SECRET: &str = "a secret of this test";
 const OWN: &str = "10.9.9.1";
 const THEIRS: &str = "10.9.9.2";
 
@@ -39,12 +38,7 @@ impl Scene {
     }
 
     fn user(&self, name: &str, role: &str) -> Http {
-        let access = json!([{"role_ref": format!("/api/role?name={role}"), "tenant_ref": "/api/tenant?name=t1"}]);
-        let body = json!({"username": name, "password": SECRET, "access": access});
-        self.admin.make("user", body);
-        let mut http = self.server.http();
-        assert_eq!(http.log_in_as(name, SECRET).status, 200);
-        http
+        self.server.user(&self.admin, name, role, Some("t1")).1
     }
 }
 

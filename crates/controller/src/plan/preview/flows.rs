@@ -115,12 +115,6 @@ fn servers(scene: &Scene<'_>, pool: &str) -> BTreeSet<(String, u32)> {
     let Some(pool) = view.filter(|p| p.enabled) else {
         return BTreeSet::new();
     };
-    let default = pool.default_server_port;
     let enabled = pool.servers.iter().filter(|s| s.enabled);
-    enabled
-        .filter_map(|s| {
-            let port = s.port.filter(|p| *p != 0).unwrap_or(default);
-            Some((s.ip.ip()?.to_string(), port.into()))
-        })
-        .collect()
+    enabled.filter_map(|s| pool.endpoint(s)).collect()
 }

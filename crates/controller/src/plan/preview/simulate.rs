@@ -1,10 +1,11 @@
 //! What the reconciler would do with placement, on a copy.
 
 use super::{Asked, AskedKind, Moves, Scene, of_vip};
+use crate::clock::now_unix_s;
 use crate::objects::Stored;
+use crate::plan::Assignment;
 use crate::plan::runtime::Observer;
 use crate::plan::situation::{self, Ground};
-use crate::plan::{Assignment, now_unix_s};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;

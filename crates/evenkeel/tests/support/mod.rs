@@ -1,0 +1,73 @@
+//! A controller of the binary that was built, as a process of its own, for tests that stop, kill or listen to it.
+#![allow(dead_code)] // each test binary uses a part of it
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// What takes longer does not come.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A controller that listens; killed when dropped.
+pub struct Controller {
+    pub child: Child,
+    pub api: SocketAddr,
+}
+
+impl Controller {
+    /// On this data folder and port, with this admin's password at its first start; `edit` has the command before it runs.
+    pub fn start(
+        data: &Path,
+        api: SocketAddr,
+        password: &str,
+        edit: impl FnOnce(&mut Command),
+    ) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+        command
+            .arg("controller")
+            .arg("--data-dir")
+            .arg(data)
+            .args(["--listen-api", &api.to_string()])
+            .args(["--listen-engines", &free_address().to_string()])
+            .env("EVENKEEL_ADMIN_PASSWORD", password)
+            .stderr(Stdio::null());
+        edit(&mut command);
+        let child = command.spawn().unwrap();
+        let mut controller = Self { child, api };
+        wait_for("the controller listens", || {
+            let ended = controller.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the controller ended: {ended:?}");
+            TcpStream::connect(api).is_ok()
+        });
+        controller
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        // It may have ended already.
+        self.child.kill().ok();
+        self.child.wait().unwrap();
+    }
+}
+
+/// On loopback, and not in use now.
+pub fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// Waits until it is so.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the pause inside a wait that has a deadline"
+)]
+pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}: not in time");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
