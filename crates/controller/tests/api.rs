@@ -5,7 +5,7 @@
 use clap::Parser;
 use client::{Client, ClientConfig, Error, Password, Trust};
 use serde_json::{Value, json};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,18 +23,19 @@ struct Fixture {
     api: SocketAddr,
 }
 
-fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+/// On loopback, and not in use now; the IP address is this process's own, so that no other takes the port meanwhile.
+fn free_address() -> SocketAddr {
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    let own = Ipv4Addr::new(127, a + 1, b, c);
+    let listener = TcpListener::bind((own, 0)).unwrap();
+    listener.local_addr().unwrap()
 }
 
 impl Fixture {
     fn start() -> Self {
         let fixture = Self {
             folder: tempfile::tempdir().unwrap(),
-            api: free_port(),
+            api: free_address(),
         };
         let path = |name: &str| fixture.folder.path().join(name).display().to_string();
         std::fs::write(path("password"), PASSWORD).unwrap();
@@ -45,7 +46,7 @@ impl Fixture {
             "--listen-api",
             &fixture.api.to_string(),
             "--listen-engines",
-            &free_port().to_string(),
+            "127.0.0.1:0",
             "--admin-password-file",
             &path("password"),
         ]

@@ -2,6 +2,7 @@
 
 use super::*;
 use std::io;
+use std::net::Ipv4Addr;
 use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,7 +23,7 @@ impl Fixture {
             ..ProxyConfig::default()
         })
         .expect("starts");
-        let addr = free_port().await;
+        let addr = free_address();
         let spec = VirtualServiceSpec {
             uuid: "vs".into(),
             name: "vs".into(),
@@ -66,9 +67,15 @@ fn server(addr: SocketAddr) -> ServerSpec {
     }
 }
 
-async fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-    listener.local_addr().expect("addr")
+/// Nobody has it at the moment, for UDP neither; the IP address is this process's own, so that no other takes the port
+/// meanwhile.
+pub fn free_address() -> SocketAddr {
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    let own = Ipv4Addr::new(127, a + 1, b, c);
+    let tcp = std::net::TcpListener::bind((own, 0)).expect("bind");
+    let addr = tcp.local_addr().expect("addr");
+    drop(std::net::UdpSocket::bind(addr).expect("free for UDP, too"));
+    addr
 }
 
 async fn listen() -> (TcpListener, SocketAddr) {
@@ -209,7 +216,7 @@ async fn a_reset_is_passed_on_as_a_reset() {
 
 #[tokio::test]
 async fn a_server_that_refuses_is_passed_over() {
-    let gone = free_port().await;
+    let gone = free_address();
     let fixture = Fixture::new(&[gone, says("b").await]).await;
     for _ in 0..4 {
         assert_eq!(

@@ -34,11 +34,10 @@ impl Server {
     pub fn start_with(folder: &Path, edit: impl FnOnce(&mut Args)) -> Self {
         let password = folder.join("password");
         std::fs::write(&password, PASSWORD).unwrap();
-        let engines = free_port();
         let mut args = Args {
             data_dir: Some(folder.join("data")),
             listen_api: Some("127.0.0.1:0".parse().unwrap()),
-            listen_engines: Some(engines),
+            listen_engines: Some("127.0.0.1:0".parse().unwrap()),
             admin_password_file: Some(password),
             ..Args::default()
         };
@@ -111,11 +110,6 @@ impl Server {
         http.log_in(PASSWORD);
         http
     }
-}
-
-fn free_port() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
 }
 
 /// Waits until it is so.

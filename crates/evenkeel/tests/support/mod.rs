@@ -2,7 +2,7 @@
 #![allow(dead_code)] // each test binary uses a part of it
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ impl Controller {
             .arg("--data-dir")
             .arg(data)
             .args(["--listen-api", &api.to_string()])
-            .args(["--listen-engines", &free_address().to_string()])
+            .args(["--listen-engines", "127.0.0.1:0"])
             .env("EVENKEEL_ADMIN_PASSWORD", password)
             .stderr(Stdio::null());
         edit(&mut command);
@@ -53,9 +53,11 @@ impl Drop for Controller {
     }
 }
 
-/// On loopback, and not in use now.
+/// On loopback, and not in use now; the IP address is this process's own, so that no other takes the port meanwhile.
 pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    let own = Ipv4Addr::new(127, a + 1, b, c);
+    let listener = TcpListener::bind((own, 0)).unwrap();
     listener.local_addr().unwrap()
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::shared::Shared;
+use crate::tests::free_address;
 use crate::{
     Algorithm, ListenerStatus, PoolSpec, Proxy, ProxyConfig, ProxyHandle, ServerSpec, UdpSpec,
     UdpStats, VirtualServiceSpec, VsStats,
@@ -60,7 +61,7 @@ impl Fixture {
             workers: 3,
             ..ProxyConfig::default()
         };
-        let addr = free_port();
+        let addr = free_address();
         let mut fixture = Self {
             proxy: Proxy::start(config).expect("starts"),
             addr,
@@ -105,14 +106,6 @@ async fn wait_until(what: &str, condition: impl Fn() -> bool) {
         assert!(Instant::now() < end, "not in time: {what}");
         tokio::task::yield_now().await;
     }
-}
-
-/// Nobody has it at the moment, for TCP neither.
-fn free_port() -> SocketAddr {
-    let tcp = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
-    let addr = tcp.local_addr().expect("addr");
-    drop(Blocking::bind(addr).expect("free for UDP, too"));
-    addr
 }
 
 /// A server that answers with its word and what it was sent; ends with the runtime.
@@ -236,7 +229,7 @@ async fn each_client_has_one_flow_and_one_server_whatever_worker_it_meets() {
 #[tokio::test]
 async fn what_another_clients_socket_has_taken_is_dispatched_again() {
     let server = Server::says("").await;
-    let vip = free_port();
+    let vip = free_address();
     let shared = Shared::default();
     shared.set(&spec(vip, &[server.addr]));
     let service = shared.get("vs").expect("set");
@@ -335,7 +328,7 @@ async fn further_flows_are_refused_and_counted_until_there_is_room() {
 
 #[tokio::test]
 async fn without_a_server_a_flow_is_refused_and_counted() {
-    let mut fixture = Fixture::new(&[free_port()]).await;
+    let mut fixture = Fixture::new(&[free_address()]).await;
     fixture.apply(|s| s.pool.servers[0].up = false).await;
     fixture.client().await.send(b"x").await.expect("sent");
     fixture.wait("it is refused", |vs| vs.refused == 1).await;
@@ -344,7 +337,7 @@ async fn without_a_server_a_flow_is_refused_and_counted() {
 
 #[tokio::test]
 async fn a_flow_whose_only_server_refuses_ends() {
-    let gone = free_port();
+    let gone = free_address();
     let fixture = Fixture::new(&[gone]).await;
     let client = fixture.client().await;
     client.send(b"x").await.expect("sent");
