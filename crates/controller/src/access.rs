@@ -4,6 +4,7 @@
 use crate::objects::{Snapshot, Stored};
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// uuid of the tenant that always exists, and some of whose objects all tenants see.
 pub const ADMIN_TENANT: &str = "admin";
@@ -87,7 +88,7 @@ impl Access {
 
     /// Of the user with this uuid.
     pub fn of_user(snapshot: &Snapshot, uuid: &str) -> Option<Self> {
-        let user: User = snapshot.view("user", uuid)?;
+        let user: Arc<User> = snapshot.view("user", uuid)?;
         let grants = user.access.iter().filter_map(|a| grant(snapshot, a));
         user.is_active.then(|| Self {
             user: snapshot
@@ -172,9 +173,9 @@ fn grant(snapshot: &Snapshot, access: &UserRole) -> Option<Grant> {
         (false, Some(tenant)) => Some(last(tenant)),
         (false, None) => return None,
     };
-    let role: Role = snapshot.view("role", &last(access.role_ref.as_deref()?))?;
-    let levels = role.privileges.into_iter();
-    let levels = levels.filter_map(|p| Some((p.resource, level(&p.level)?)));
+    let role: Arc<Role> = snapshot.view("role", &last(access.role_ref.as_deref()?))?;
+    let levels = role.privileges.iter();
+    let levels = levels.filter_map(|p| Some((p.resource.clone(), level(&p.level)?)));
     Some(Grant {
         tenant,
         levels: levels.collect(),

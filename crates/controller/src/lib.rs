@@ -87,6 +87,7 @@ fn told_to_stop() -> std::io::Result<impl Future<Output = ()>> {
 pub struct Controller {
     api: Api,
     engines: JoinHandle<anyhow::Result<()>>,
+    publisher: JoinHandle<()>,
     reconciler: JoinHandle<()>,
     joins: JoinHandle<()>,
     unconfirmed: JoinHandle<()>,
@@ -167,6 +168,7 @@ impl Controller {
         Ok(Self {
             api,
             engines: tokio::spawn(engines),
+            publisher: tokio::spawn(plan::publish(planner.clone(), stop.clone())),
             reconciler: tokio::spawn(plan::reconcile(planner.clone(), stop.clone())),
             joins: tokio::spawn(plan::finish_joins(planner, stop.clone())),
             unconfirmed: tokio::spawn(unconfirmed),
@@ -209,6 +211,7 @@ impl Controller {
         let Self {
             api,
             engines,
+            publisher,
             reconciler,
             joins,
             unconfirmed,
@@ -227,6 +230,7 @@ impl Controller {
         events.close();
         stop.cancel();
         join("reconciler", reconciler).await;
+        join("publisher", publisher).await;
         join("joins", joins).await;
         join("unconfirmed", unconfirmed).await;
         join("compaction", compaction).await;

@@ -2,7 +2,7 @@
 //!
 //! The [`Planner`] holds the assignments: it asks `placement` what to do, writes the answer to the store
 //! (compare-and-set) and only then tells the engines. The reconciler runs on every change of objects and engines,
-//! and on a period; it takes no input and may run at any time. [`Backend`] is what the API calls.
+//! and in parts on a period; it takes no input and may run at any time. [`Backend`] is what the API calls.
 
 mod assignments;
 mod backend;
@@ -33,7 +33,7 @@ pub use backend::Backend;
 pub use host::{FlowView, HostView};
 pub use join::run as finish_joins;
 pub use leave::ScaleIn;
-pub use reconcile::run as reconcile;
+pub use reconcile::{publish, run as reconcile};
 pub use routing::RoutingText;
 pub use service::ServiceView;
 pub use topology::TopologyPage;

@@ -27,8 +27,8 @@ struct Window {
 struct Count {
     passed: u32,
     held: u32,
-    /// The newest that was held back.
-    last: Option<Event>,
+    /// The newest that was held back. Boxed: most windows hold nothing back, and there may be tens of thousands.
+    last: Option<Box<Event>>,
 }
 
 impl Window {
@@ -75,10 +75,11 @@ impl Damper {
             return Some(event);
         }
         count.held += 1;
-        count.last = Some(Event {
+        let newest = Event {
             time_us: now_us,
             ..event
-        });
+        };
+        count.last = Some(Box::new(newest));
         None
     }
 
@@ -87,7 +88,7 @@ impl Damper {
     pub(super) fn due(&mut self, now_us: u64) -> Vec<Event> {
         let over = self.0.extract_if(|_, window| now_us >= window.ends_us);
         let counts = over.flat_map(|(_, window)| window.counts);
-        let held = counts.filter_map(|(_, count)| Some(summary(count.last?, count.held)));
+        let held = counts.filter_map(|(_, count)| Some(summary(*count.last?, count.held)));
         let mut held: Vec<Event> = held.collect();
         held.sort_by_key(|e| e.time_us);
         held

@@ -6,6 +6,7 @@ use model::object::FieldError;
 use model::view::{Pool, Ref, VirtualService, VsVip};
 use serde_json::Value;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Checks what a change of this object can break.
 pub(super) fn check(snapshot: &Snapshot, path: &str, uuid: &str) -> Result<(), ApiError> {
@@ -106,7 +107,7 @@ fn refuse_pool_group(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldErro
 /// Virtual services that share a VsVip use different ports of a protocol, and engines of one group: they are placed together.
 fn check_shared_ports(snapshot: &Snapshot, ours: &VirtualService, errors: &mut Vec<FieldError>) {
     let Some(vsvip) = &ours.vsvip_ref else { return };
-    let sharing: Vec<VirtualService> =
+    let sharing: Vec<Arc<VirtualService>> =
         snapshot.views_referring("virtualservice", "vsvip_ref", vsvip);
     for other in sharing.iter().filter(|o| o.uuid != ours.uuid) {
         if other.se_group_ref != ours.se_group_ref {
@@ -137,7 +138,8 @@ fn check_vsvip_users(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldErro
         return;
     };
     let here = Ref::to("vsvip", uuid);
-    let users: Vec<VirtualService> = snapshot.views_referring("virtualservice", "vsvip_ref", &here);
+    let users: Vec<Arc<VirtualService>> =
+        snapshot.views_referring("virtualservice", "vsvip_ref", &here);
     let users = users
         .iter()
         .filter(|v| v.vrf_context_ref != vsvip.vrf_context_ref);
@@ -157,7 +159,8 @@ fn check_pool_users(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldError
         return;
     };
     let here = Ref::to("pool", uuid);
-    let users: Vec<VirtualService> = snapshot.views_referring("virtualservice", "pool_ref", &here);
+    let users: Vec<Arc<VirtualService>> =
+        snapshot.views_referring("virtualservice", "pool_ref", &here);
     for user in users {
         transport::check_pool(snapshot, &user, &pool, errors);
         if user.vrf_context_ref != pool.vrf_ref {

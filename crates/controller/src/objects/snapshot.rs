@@ -79,9 +79,10 @@ impl Stored {
         Value::Object(self.object.clone()).to_string().into_bytes()
     }
 
-    fn view<T: View>(&self, ty: &ObjectType) -> Result<T, Unreadable> {
-        if let Some(known) = self.view.get().and_then(|v| v.downcast_ref::<T>()) {
-            return Ok(known.clone());
+    fn view<T: View>(&self, ty: &ObjectType) -> Result<Arc<T>, Unreadable> {
+        let known = self.view.get().cloned();
+        if let Some(known) = known.and_then(|v| v.downcast().ok()) {
+            return Ok(known);
         }
         let full = object::with_defaults(ty, &self.object);
         let parsed: T = view::parse(&full).map_err(|e| Unreadable {
@@ -89,8 +90,9 @@ impl Stored {
             name: self.name().to_owned(),
             why: e.to_string(),
         })?;
+        let parsed = Arc::new(parsed);
         // The first view that is asked for stays.
-        self.view.set(Arc::new(parsed.clone())).ok();
+        self.view.set(parsed.clone()).ok();
         Ok(parsed)
     }
 }
@@ -226,7 +228,7 @@ impl Snapshot {
 
     /// A typed view, with defaults; `None` also for an object that does not fit, which is said in the log. Where a
     /// missing object would take something away, use [`Self::try_view`].
-    pub fn view<T: View>(&self, path: &str, uuid: &str) -> Option<T> {
+    pub fn view<T: View>(&self, path: &str, uuid: &str) -> Option<Arc<T>> {
         let parsed = self.try_view(path, uuid);
         parsed
             .inspect_err(|error| tracing::error!(path, uuid, %error, "an object is left out"))
@@ -238,19 +240,24 @@ impl Snapshot {
     ///
     /// # Errors
     /// The object does not fit its view: the API would not have taken it, so another version has.
-    pub fn try_view<T: View>(&self, path: &str, uuid: &str) -> Result<Option<T>, Unreadable> {
+    pub fn try_view<T: View>(&self, path: &str, uuid: &str) -> Result<Option<Arc<T>>, Unreadable> {
         let found = object_type(path).zip(self.get(path, uuid));
         found.map(|(ty, stored)| stored.view(ty)).transpose()
     }
 
     /// Typed views of all objects of a type.
-    pub fn views<T: View>(&self, path: &str) -> Vec<T> {
+    pub fn views<T: View>(&self, path: &str) -> Vec<Arc<T>> {
         let uuids = self.all(path).map(|(uuid, _)| uuid);
         uuids.filter_map(|uuid| self.view(path, uuid)).collect()
     }
 
     /// Typed views of the objects of a type whose field refers to an object.
-    pub fn views_referring<T: View>(&self, path: &str, field: &str, target: &view::Ref) -> Vec<T> {
+    pub fn views_referring<T: View>(
+        &self,
+        path: &str,
+        field: &str,
+        target: &view::Ref,
+    ) -> Vec<Arc<T>> {
         let uuids = self.referring(path, field, target);
         uuids.filter_map(|uuid| self.view(path, uuid)).collect()
     }
@@ -264,7 +271,7 @@ impl Snapshot {
         path: &str,
         field: &str,
         target: &view::Ref,
-    ) -> Result<Vec<T>, Unreadable> {
+    ) -> Result<Vec<Arc<T>>, Unreadable> {
         let uuids = self.referring(path, field, target);
         uuids
             .filter_map(|uuid| self.try_view(path, uuid).transpose())

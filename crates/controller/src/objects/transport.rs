@@ -5,6 +5,7 @@ use super::{Snapshot, Unreadable};
 use model::object::{FieldError, Object};
 use model::view::{HealthMonitor, NetworkProfile, Pool, Ref, Service, Transport, VirtualService};
 use serde_json::Value;
+use std::sync::Arc;
 
 /// The profile of a service.
 ///
@@ -14,7 +15,7 @@ pub fn profile_of(
     snapshot: &Snapshot,
     vs: &VirtualService,
     service: &Service,
-) -> Result<Option<NetworkProfile>, Unreadable> {
+) -> Result<Option<Arc<NetworkProfile>>, Unreadable> {
     let own = service.override_network_profile_ref.as_ref();
     let reference = own.or(vs.network_profile_ref.as_ref());
     snapshot.try_view("networkprofile", reference.map_or("", Ref::uuid))

@@ -447,16 +447,16 @@ fn page(results: Vec<Value>) -> Value {
 
 /// The VsVip that an action on a virtual service is about; `vip_id` may be left out when there is one VIP.
 fn vsvip_of(snapshot: &Snapshot, vs: &str, body: &Object) -> Result<String, ApiError> {
-    let view: VirtualService = snapshot
+    let view: Arc<VirtualService> = snapshot
         .view("virtualservice", vs)
         .ok_or_else(|| ApiError::not_found("VirtualService"))?;
-    let reference = view.vsvip_ref.ok_or_else(|| {
+    let reference = view.vsvip_ref.as_ref().ok_or_else(|| {
         ApiError::bad_request(format!(
             "vsvip_ref: virtual service {} has no VIP; set vsvip_ref",
             view.name
         ))
     })?;
-    let vsvip: VsVip = snapshot
+    let vsvip: Arc<VsVip> = snapshot
         .view("vsvip", reference.uuid())
         .ok_or_else(|| ApiError::not_found("VsVip"))?;
     if let Some(id) = body.get("vip_id").and_then(Value::as_str) {
@@ -468,7 +468,7 @@ fn vsvip_of(snapshot: &Snapshot, vs: &str, body: &Object) -> Result<String, ApiE
             )));
         }
     }
-    Ok(vsvip.uuid)
+    Ok(vsvip.uuid.clone())
 }
 
 /// A field that is true or false; absent is false.

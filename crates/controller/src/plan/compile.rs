@@ -10,10 +10,11 @@ use super::{Resets, situation};
 use crate::objects::{Snapshot, Unreadable, transport};
 use model::view::{
     self, BfdProfile, BgpPeer, BgpProfile, BgpRoutingOptions, IpCommunity, MADE_FOR_VS,
-    NetworkProfileUnion, Prefix, ServiceEngine, Transport, VirtualService, VrfContext, VsVip,
+    NetworkProfile, Prefix, ServiceEngine, Transport, VirtualService, VrfContext, VsVip,
 };
 use proto::v1;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// What desired states are made from, besides the objects.
 #[derive(Debug, Default)]
@@ -46,10 +47,10 @@ pub(super) fn desired_state(
         return Ok(v1::DesiredState::default());
     };
     let here = decided.assignments.at(se_uuid);
-    let vsvips: Vec<VsVip> = here
+    let vsvips: Vec<Arc<VsVip>> = here
         .filter_map(|(uuid, _)| snapshot.try_view("vsvip", uuid).transpose())
         .collect::<Result<_, _>>()?;
-    let mut services: Vec<VirtualService> = Vec::new();
+    let mut services: Vec<Arc<VirtualService>> = Vec::new();
     let mut all_vips = Vec::new();
     for vsvip in &vsvips {
         let own = situation::try_services_of(snapshot, &vsvip.uuid)?;
@@ -70,7 +71,7 @@ pub(super) fn desired_state(
             .map(|v| virtual_service(snapshot, v))
             .collect::<Result<_, _>>()?,
         health_monitors: health_monitors(snapshot, &pools)?,
-        snat_ips: services.iter().flat_map(snat_ips).collect(),
+        snat_ips: services.iter().flat_map(|vs| snat_ips(vs)).collect(),
         // The drain switch (avi-api section 9); disabled for placement only keeps new VIPs away.
         draining: ["SE_STATE_DISABLED", "SE_STATE_DISABLED_FORCE"]
             .contains(&engine.enable_state.as_str()),
@@ -79,7 +80,7 @@ pub(super) fn desired_state(
         flow: flow::settings(snapshot, decided, &engine)?,
         groups,
         cut_virtual_service_uuids: flow::cut(snapshot, decided, se_uuid),
-        se_name: engine.name,
+        se_name: engine.name.clone(),
     };
     ask_for_resets(&mut desired, &decided.resets);
     Ok(desired)
@@ -99,7 +100,7 @@ fn ask_for_resets(desired: &mut v1::DesiredState, resets: &Resets) {
     }
 }
 
-fn vips(vsvip: &VsVip, services: &[VirtualService]) -> Vec<v1::Vip> {
+fn vips(vsvip: &VsVip, services: &[Arc<VirtualService>]) -> Vec<v1::Vip> {
     let enabled = vsvip.vip.iter().filter(|v| v.enabled);
     let each = enabled.flat_map(|vip| vip.addresses().map(|address| (vip.vip_id.clone(), address)));
     // avi-api section 12, virtualservice: "VS wins if it has its own `vip`".
@@ -137,10 +138,10 @@ fn vrf(snapshot: &Snapshot, engine: &ServiceEngine) -> Result<Option<v1::Vrf>, U
     let vrf = snapshot.try_view::<VrfContext>("vrfcontext", &uuid)?;
     Ok(vrf.map(|vrf| v1::Vrf {
         bgp: vrf.bgp_profile.as_ref().map(bgp_profile),
-        bfd: Some(bfd_profile(&vrf.bfd_profile.unwrap_or_default())),
+        bfd: Some(bfd_profile(&vrf.bfd_profile.clone().unwrap_or_default())),
         static_routes: vrf.static_routes.iter().filter_map(static_route).collect(),
-        uuid: vrf.uuid,
-        name: vrf.name,
+        uuid: vrf.uuid.clone(),
+        name: vrf.name.clone(),
     }))
 }
 
@@ -287,7 +288,7 @@ fn virtual_service(
             .unwrap_or_default(),
         ports: carried
             .iter()
-            .map(|(s, p)| port_range(s, p.as_ref()))
+            .map(|(s, p)| port_range(s, p.as_deref()))
             .collect(),
         pool_uuid: vs
             .pool_ref
@@ -305,24 +306,21 @@ fn virtual_service(
 }
 
 /// A service and its network profile.
-type Carried<'a> = (&'a view::Service, Option<NetworkProfileUnion>);
+type Carried<'a> = (&'a view::Service, Option<Arc<NetworkProfile>>);
 
 fn carried<'a>(
     snapshot: &Snapshot,
     vs: &'a VirtualService,
 ) -> Result<Vec<Carried<'a>>, Unreadable> {
-    let with_profile = |service| {
-        let profile = transport::profile_of(snapshot, vs, service)?;
-        Ok((service, profile.map(|p| p.profile)))
-    };
+    let with_profile = |service| Ok((service, transport::profile_of(snapshot, vs, service)?));
     vs.services.iter().map(with_profile).collect()
 }
 
-fn is_udp(profile: Option<&NetworkProfileUnion>) -> bool {
-    profile.and_then(NetworkProfileUnion::transport) == Some(Transport::Udp)
+fn is_udp(profile: Option<&NetworkProfile>) -> bool {
+    profile.and_then(|p| p.profile.transport()) == Some(Transport::Udp)
 }
 
-fn port_range(service: &view::Service, profile: Option<&NetworkProfileUnion>) -> v1::PortRange {
+fn port_range(service: &view::Service, profile: Option<&NetworkProfile>) -> v1::PortRange {
     let (first, last) = service.ports();
     let protocol = match is_udp(profile) {
         true => v1::Protocol::Udp,
@@ -338,20 +336,25 @@ fn port_range(service: &view::Service, profile: Option<&NetworkProfileUnion>) ->
 /// From the network profile of the TCP proxy; the first of several.
 fn idle_timeout_s(carried: &[Carried<'_>]) -> u32 {
     const DEFAULT_S: u32 = 600;
-    let profiles = carried.iter().filter_map(|(_, profile)| profile.as_ref());
+    let profiles = carried.iter().filter_map(|(_, profile)| profile.as_deref());
     let mut tcp = profiles.filter(|p| !is_udp(Some(*p)));
-    tcp.find_map(|p| p.tcp_proxy_profile.as_ref())
+    tcp.find_map(|p| p.profile.tcp_proxy_profile.as_ref())
         .map_or(DEFAULT_S, |t| t.idle_connection_timeout)
 }
 
 /// The longest of several; 0 without UDP.
 fn udp_idle_timeout_s(carried: &[Carried<'_>]) -> u32 {
-    let profiles = carried.iter().filter_map(|(_, profile)| profile.as_ref());
+    let profiles = carried.iter().filter_map(|(_, profile)| profile.as_deref());
     let udp = profiles.filter(|p| is_udp(Some(*p)));
-    udp.map(|p| p.udp().session_idle_timeout).max().unwrap_or(0)
+    udp.map(|p| p.profile.udp().session_idle_timeout)
+        .max()
+        .unwrap_or(0)
 }
 
-fn pools(snapshot: &Snapshot, services: &[VirtualService]) -> Result<Vec<v1::Pool>, Unreadable> {
+fn pools(
+    snapshot: &Snapshot,
+    services: &[Arc<VirtualService>],
+) -> Result<Vec<v1::Pool>, Unreadable> {
     let uuids: BTreeSet<&str> = services
         .iter()
         .filter_map(|v| v.pool_ref.as_ref())

@@ -14,6 +14,7 @@ use proto::v1::{BgpSession, BgpState};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// What a condition came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,9 +112,9 @@ impl Path {
 /// A VIP and everything that is configured for it.
 struct Subject {
     address: IpAddr,
-    vsvip: VsVip,
+    vsvip: Arc<VsVip>,
     /// By name.
-    services: Vec<VirtualService>,
+    services: Vec<Arc<VirtualService>>,
     engines: Vec<String>,
 }
 
@@ -162,7 +163,7 @@ impl Observer<'_> {
                 "{vip:?} is not an IP address; name the VIP by its address"
             ))
         })?;
-        let has = |v: &VsVip| {
+        let has = |v: &Arc<VsVip>| {
             v.vip
                 .iter()
                 .flat_map(|vip| vip.addresses())

@@ -356,7 +356,7 @@ fn virtual_service(snapshot: &Snapshot, lookup: &Lookup<'_>) -> Result<String, A
         return Ok(uuid.to_owned());
     }
     match snapshot.view::<VirtualService>("virtualservice", &name) {
-        Some(vs) => Ok(vs.uuid),
+        Some(vs) => Ok(vs.uuid.clone()),
         None => Err(ApiError::bad_request(format!(
             "vs: there is no virtual service {name:?}; see /api/virtualservice"
         ))),

@@ -1,7 +1,7 @@
 //! What may have to be told or placed anew, since a change seldom concerns more than the engines of one VIP.
 //!
-//! Marks save work and decide nothing: the reconciler looks at everything on a period too, so that a mark that is missing
-//! delays by a period at most.
+//! Marks save work and decide nothing: the reconciler looks at everything in turn too, so that a mark that is missing delays
+//! by a minute at most.
 
 use super::Tables;
 use super::assignments::Assignments;
@@ -146,11 +146,16 @@ impl Tables {
 
 impl super::Planner {
     /// These engines are to be told, whether or not something has changed.
-    pub(super) fn mark_engines(&self, engines: &[&str]) {
+    pub(super) fn mark_engines(&self, engines: &[String]) {
         let mut tables = self.write();
         engines
             .iter()
             .for_each(|engine| tables.marks.engine(engine));
+    }
+
+    /// The placement of these VIPs is to be looked at, whether or not something has changed.
+    pub(super) fn mark_vips(&self, vips: impl IntoIterator<Item = String>) {
+        self.write().marks.vips.extend(vips);
     }
 
     /// The objects as of now, and the engines that are to be told; no longer marked then.

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use sharing::Sharing;
 use simulate::{Joined, Lost};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Entries of a list that are shown; `count` has all.
 const SHOWN_MAX: usize = 1000;
@@ -42,7 +43,7 @@ impl<'a> Scene<'a> {
         }
     }
 
-    fn services(&self, vsvip: &str) -> Vec<VirtualService> {
+    fn services(&self, vsvip: &str) -> Vec<Arc<VirtualService>> {
         situation::services_of(self.snapshot, vsvip)
     }
 

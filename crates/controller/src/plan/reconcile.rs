@@ -1,4 +1,8 @@
-//! Brings placement and engines in line with the objects: on every change, and on a period in case one was missed.
+//! Brings placement and engines in line with the objects: on every change, and part by part on a period in case one was
+//! missed.
+//!
+//! Two tasks: [`publish`] tells engines of every change at once, so that no change waits for a placement that is being
+//! written; [`run`] places.
 
 use super::assignments::Assignments;
 use super::marks::Vips;
@@ -6,6 +10,7 @@ use super::{Planner, keys, situation};
 use crate::engines::Registry;
 use crate::error::ApiError;
 use crate::objects::{Author, Objects, Snapshot};
+use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
 use ipnet::IpNet;
 use model::object::Object;
@@ -14,12 +19,14 @@ use model::view::Ref;
 use proto::v1::Interface;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// How often it runs without a signal.
+/// How often a part of everything is looked at without a signal, and in how many parts.
 const PERIOD: Duration = Duration::from_secs(5);
+const PARTS: usize = 12;
 /// Engines whose desired states are made, and VIPs whose placement is looked at, before others get a turn.
 const ENGINES_AT_ONCE: usize = 4;
 const VIPS_AT_ONCE: usize = 256;
@@ -28,29 +35,57 @@ const WRITES_AT_ONCE: usize = 64;
 /// The action, in the words of `ScaleStatus` (avi-api 10.2).
 const INITIAL: &str = "INITIAL_PLACEMENT";
 
-/// Runs until `stop`. Waiting is all that can be cancelled; a round that has begun is finished.
-pub async fn run(planner: Arc<Planner>, stop: CancellationToken) {
+/// Tells engines of what changes, until `stop`.
+pub async fn publish(planner: Arc<Planner>, stop: CancellationToken) {
     let mut objects = planner.objects.changed();
-    let mut engines = planner.registry.changed();
-    let mut next = tokio::time::Instant::now();
     loop {
         objects.mark_unchanged();
-        // An engine that came or went may be what any VIP waits for.
-        let moved = engines.has_changed().unwrap_or(false);
-        engines.mark_unchanged();
-        if moved || tokio::time::Instant::now() >= next {
-            round(&planner).await;
-            next = tokio::time::Instant::now() + PERIOD;
-        } else {
-            short_round(&planner).await;
-        }
+        planner.publish();
         tokio::select! {
             () = stop.cancelled() => return,
             _ = objects.changed() => {}
-            _ = engines.changed() => {}
-            () = tokio::time::sleep_until(next) => {}
         }
     }
+}
+
+/// Places, until `stop`. Waiting is all that can be cancelled; a round that has begun is finished.
+pub async fn run(planner: Arc<Planner>, stop: CancellationToken) {
+    let mut objects = planner.objects.changed();
+    let mut engines = planner.registry.changed();
+    let mut turns = Turns::default();
+    round(&planner).await;
+    let mut next = tokio::time::Instant::now() + PERIOD;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = objects.changed() => short_round(&planner).await,
+            // An engine that came or went may be what any VIP waits for.
+            _ = engines.changed() => round(&planner).await,
+            () = tokio::time::sleep_until(next) => {
+                turn(&planner, &mut turns).await;
+                next = tokio::time::Instant::now() + PERIOD;
+            }
+        }
+    }
+}
+
+/// Which engine and which VIP were looked at last, by uuid: the next part begins behind them.
+#[derive(Default)]
+struct Turns {
+    engine: String,
+    vip: String,
+}
+
+/// The next part of `all`, a `PARTS`th of it and at least `least`; behind the last one it begins anew.
+fn next_part(all: &BTreeSet<String>, last: &mut String, least: usize) -> Vec<String> {
+    let len = least.max(all.len().div_ceil(PARTS));
+    let behind = (Bound::Excluded(&*last), Bound::Unbounded);
+    let part: Vec<String> = all.range::<String, _>(behind).take(len).cloned().collect();
+    *last = match part.last() {
+        Some(end) if Some(end) != all.last() => end.clone(),
+        _ => String::new(),
+    };
+    part
 }
 
 /// Does all of it once, for every engine and every VIP; in parts, so that what is written meanwhile need not wait for
@@ -60,19 +95,38 @@ pub(super) async fn round(planner: &Planner) {
         tracing::error!(%error, "keys of flow resiliency not tended");
     }
     let snapshot = planner.objects.snapshot();
-    let engines: Vec<&str> = snapshot
-        .all("serviceengine")
-        .map(|(uuid, _)| uuid)
-        .collect();
+    tell(planner, &engines(&snapshot).into_iter().collect::<Vec<_>>()).await;
+    if let Err(error) = note_interfaces(&planner.objects, &planner.registry).await {
+        tracing::error!(%error, "interfaces of engines not noted");
+    }
+    tidy(planner).await;
+    settle(planner, wanted(&planner.objects.snapshot())).await;
+}
+
+/// The same for the next part of the engines and VIPs, and for those that are marked.
+async fn turn(planner: &Planner, turns: &mut Turns) {
+    if let Err(error) = keys::tend(planner).await {
+        tracing::error!(%error, "keys of flow resiliency not tended");
+    }
+    let snapshot = planner.objects.snapshot();
+    let some = next_part(&engines(&snapshot), &mut turns.engine, ENGINES_AT_ONCE);
+    tell(planner, &some).await;
+    tidy(planner).await;
+    planner.mark_vips(next_part(&wanted(&snapshot), &mut turns.vip, VIPS_AT_ONCE));
+    short_round(planner).await;
+}
+
+async fn tell(planner: &Planner, engines: &[String]) {
     for some in engines.chunks(ENGINES_AT_ONCE) {
         planner.mark_engines(some);
         planner.publish();
         tokio::task::yield_now().await;
     }
-    if let Err(error) = note_interfaces(&planner.objects, &planner.registry).await {
-        tracing::error!(%error, "interfaces of engines not noted");
-    }
-    settle(planner, Vips::Every).await;
+}
+
+fn engines(snapshot: &Snapshot) -> BTreeSet<String> {
+    let all = snapshot.all("serviceengine");
+    all.map(|(uuid, _)| uuid.to_owned()).collect()
 }
 
 /// The same for what was written since, which seldom concerns more than some engines and VIPs.
@@ -80,42 +134,41 @@ async fn short_round(planner: &Planner) {
     // Engines hear of a change before anything else is thought about; it also finds out what the change concerns.
     planner.publish();
     let vips = planner.write().marks.take_vips();
-    if vips == Vips::Every {
-        return round(planner).await;
+    match vips {
+        Vips::These(vips) => settle(planner, vips).await,
+        Vips::Every => {
+            tidy(planner).await;
+            settle(planner, wanted(&planner.objects.snapshot())).await;
+        }
     }
-    settle(planner, vips).await;
 }
 
-/// Brings the placement of these VIPs in line, and tells the engines.
-async fn settle(planner: &Planner, vips: Vips) {
-    let vips = match vips {
-        Vips::These(vips) => vips,
-        Vips::Every => {
-            let snapshot = planner.objects.snapshot();
-            // What is not in line now is looked at in the next period.
-            if let Err(error) = tidy(planner, &snapshot).await {
-                tracing::error!(%error, "placement not brought in line");
-            }
-            wanted(&snapshot)
-        }
-    };
+/// Brings the placement of these VIPs in line, and tells the engines. What cannot be written now is tried again.
+async fn settle(planner: &Planner, vips: BTreeSet<String>) {
     let vips: Vec<String> = vips.into_iter().collect();
     for some in vips.chunks(VIPS_AT_ONCE) {
         if let Err(error) = place(planner, &planner.objects.snapshot(), some).await {
             tracing::error!(%error, "placement not brought in line");
+            planner.mark_vips(some.iter().cloned());
         }
         planner.publish();
         tokio::task::yield_now().await;
     }
-    planner.publish();
 }
 
-/// What has no place any more: VIPs that no virtual service uses, engines that are gone or have nothing left.
-async fn tidy(planner: &Planner, snapshot: &Snapshot) -> Result<(), ApiError> {
-    let _one = planner.deciding.lock().await;
-    take_off_unused(planner, snapshot).await?;
-    forget_deleted_engines(planner, snapshot).await?;
-    planner.end_lingering(snapshot, Instant::now()).await
+/// What has no place any more: VIPs that no virtual service uses, engines that are gone or have nothing left. What is not
+/// in line now is looked at in the next period.
+async fn tidy(planner: &Planner) {
+    let tidied = async {
+        let _one = planner.deciding.lock().await;
+        let snapshot = planner.objects.snapshot();
+        take_off_unused(planner, &snapshot).await?;
+        forget_deleted_engines(planner, &snapshot).await?;
+        planner.end_lingering(&snapshot, Instant::now()).await
+    };
+    if let Err(error) = tidied.await {
+        tracing::error!(%error, "placement not brought in line");
+    }
 }
 
 /// Each of these VIPs that an enabled virtual service uses is placed; one that none uses any more is taken off.
@@ -127,17 +180,12 @@ pub(super) async fn place(
     let _one = planner.deciding.lock().await;
     let assignments = planner.read().assignments.clone();
     let mut ground = situation::Ground::of(snapshot, &planner.registry, &assignments);
-    let (mut decisions, mut outcome) = (Vec::new(), Ok(()));
-    for vsvip in vips {
-        if !is_used(snapshot, vsvip) {
-            // One that cannot be written holds up no other.
-            outcome = outcome.and(take_off(planner, vsvip).await);
-        } else if is_wanted(snapshot, vsvip) {
-            decisions.extend(decide(planner, &mut ground, &assignments, vsvip.clone()));
-        }
-    }
-    let written = carry_out(planner, decisions).await;
-    outcome.and(written)
+    let (used, unused): (Vec<&String>, Vec<&String>) =
+        vips.iter().partition(|vsvip| is_used(snapshot, vsvip));
+    let gone = take_off(planner, unused).await;
+    let wanted = used.into_iter().filter(|vsvip| is_wanted(snapshot, vsvip));
+    let decisions = wanted.filter_map(|v| decide(planner, &mut ground, &assignments, v.clone()));
+    gone.and(carry_out(planner, decisions.collect()).await)
 }
 
 /// From the objects as stored: one that cannot be read must not take its VIP off.
@@ -161,21 +209,28 @@ fn wanted(snapshot: &Snapshot) -> BTreeSet<String> {
 
 async fn take_off_unused(planner: &Planner, snapshot: &Snapshot) -> Result<(), ApiError> {
     let assignments = planner.read().assignments.clone();
-    for (vsvip, _) in assignments.iter().filter(|(v, _)| !is_used(snapshot, v)) {
-        take_off(planner, vsvip).await?;
-    }
-    Ok(())
+    let unused = assignments.iter().map(|(vsvip, _)| vsvip);
+    take_off(planner, unused.filter(|v| !is_used(snapshot, v))).await
 }
 
-async fn take_off(planner: &Planner, vsvip: &str) -> Result<(), ApiError> {
-    if planner.read().assignments.get(vsvip).is_none() {
-        return Ok(());
-    }
-    let message = "no virtual service uses the VIP".to_owned();
-    let nothing = (Vec::new(), placement::Group::default());
-    planner
-        .write_assignment(vsvip, nothing.0, nothing.1, message)
-        .await
+/// These VIPs, from all engines.
+async fn take_off(
+    planner: &Planner,
+    vips: impl IntoIterator<Item = impl AsRef<str>>,
+) -> Result<(), ApiError> {
+    let assignments = planner.read().assignments.clone();
+    let placed = vips.into_iter().map(|v| v.as_ref().to_owned());
+    let placed = placed.filter(|v| assignments.get(v).is_some());
+    let each = placed.map(|vsvip| -> BoxFuture<_> {
+        Box::pin(async move {
+            let message = "no virtual service uses the VIP".to_owned();
+            let group = placement::Group::default();
+            planner
+                .write_assignment(&vsvip, Vec::new(), group, message)
+                .await
+        })
+    });
+    each_written(each.collect()).await
 }
 
 async fn forget_deleted_engines(planner: &Planner, snapshot: &Snapshot) -> Result<(), ApiError> {
@@ -238,27 +293,34 @@ fn decide(
     })
 }
 
-/// Each is written by itself, many at a time: they share what it takes to make them durable.
 async fn carry_out(planner: &Planner, decisions: Vec<Decision>) -> Result<(), ApiError> {
-    let each = decisions.into_iter().map(|decision| async move {
-        let Decision {
-            vsvip,
-            engines,
-            chosen,
-        } = decision;
-        let new: Vec<String> = chosen.iter().map(|c| c.engine.clone()).collect();
-        planner.begin_joins(&vsvip, &new);
-        let words = chosen
-            .iter()
-            .map(|c| format!("placed on {}: {}", c.name, c.reason));
-        let message = words.collect::<Vec<_>>().join("; ");
-        planner.assign(&vsvip, engines, message).await?;
-        for choice in &chosen {
-            planner.note(&vsvip, INITIAL, Ok(choice));
-        }
-        Ok(())
+    let each = decisions.into_iter().map(|decision| -> BoxFuture<_> {
+        Box::pin(async move {
+            let Decision {
+                vsvip,
+                engines,
+                chosen,
+            } = decision;
+            let new: Vec<String> = chosen.iter().map(|c| c.engine.clone()).collect();
+            planner.begin_joins(&vsvip, &new);
+            let words = chosen
+                .iter()
+                .map(|c| format!("placed on {}: {}", c.name, c.reason));
+            let message = words.collect::<Vec<_>>().join("; ");
+            planner.assign(&vsvip, engines, message).await?;
+            for choice in &chosen {
+                planner.note(&vsvip, INITIAL, Ok(choice));
+            }
+            Ok(())
+        })
     });
-    let mut writing = stream::iter(each).buffer_unordered(WRITES_AT_ONCE);
+    each_written(each.collect()).await
+}
+
+/// Each by itself, many at a time: they share what it takes to make them durable, and one that cannot be written holds up
+/// no other.
+async fn each_written(writes: Vec<BoxFuture<'_, Result<(), ApiError>>>) -> Result<(), ApiError> {
+    let mut writing = stream::iter(writes).buffer_unordered(WRITES_AT_ONCE);
     let mut outcome = Ok(());
     while let Some(written) = writing.next().await {
         outcome = outcome.and(written);
@@ -319,4 +381,30 @@ fn network(address: &str) -> Option<Value> {
     let kind = if net.addr().is_ipv4() { "V4" } else { "V6" };
     let ip = json!({"ip_addr": {"addr": net.addr().to_string(), "type": kind}, "mask": net.prefix_len()});
     Some(json!({"mode": "STATIC", "ip": ip}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_has_its_turn_and_then_the_first_again() {
+        let all: BTreeSet<String> = ["a", "b", "c", "d", "e"].map(str::to_owned).into();
+        let mut last = String::new();
+        let mut next = |all: &BTreeSet<String>| next_part(all, &mut last, 2).join("");
+        assert_eq!([next(&all), next(&all), next(&all)], ["ab", "cd", "e"]);
+        assert_eq!(next(&all), "ab");
+        let fewer: BTreeSet<String> = ["a", "d"].map(str::to_owned).into();
+        assert_eq!([next(&fewer), next(&fewer)], ["d", "ad"]);
+        assert_eq!(next(&BTreeSet::new()), "");
+    }
+
+    #[test]
+    fn many_are_looked_at_within_so_many_parts() {
+        let all: BTreeSet<String> = (0..1000).map(|n| format!("{n:04}")).collect();
+        let mut last = String::new();
+        let parts = (0..PARTS).flat_map(|_| next_part(&all, &mut last, 2));
+        assert_eq!(parts.collect::<BTreeSet<_>>(), all);
+        assert_eq!(last, "");
+    }
 }

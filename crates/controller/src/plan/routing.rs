@@ -122,7 +122,7 @@ impl Observer<'_> {
         let here = services
             .into_iter()
             .filter(|vs| vs.enable_rhi && vs.vsvip_ref.as_ref().is_some_and(announced));
-        here.map(|vs| vs.name).collect()
+        here.map(|vs| vs.name.clone()).collect()
     }
 
     /// A sub-path of `serviceengine/UUID/` (avi-api 10.4); one element, because an engine has one data VRF.

@@ -16,6 +16,7 @@ use proto::v1::{
     BgpSession, BgpState, OperState, PoolStatus, ServerStatus, UdpStatus, VirtualServiceStatus,
 };
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Looks at everything at one moment.
@@ -247,7 +248,7 @@ impl Observer<'_> {
 
     /// `VirtualServiceRuntimeSummary`, with the 16.3 fields on the top level.
     pub(super) fn virtual_service(&self, uuid: &str) -> Option<Value> {
-        let vs: VirtualService = self.snapshot.view("virtualservice", uuid)?;
+        let vs: Arc<VirtualService> = self.snapshot.view("virtualservice", uuid)?;
         let vsvip = vs
             .vsvip_ref
             .as_ref()
@@ -311,7 +312,7 @@ impl Observer<'_> {
 
     /// `pool/UUID/runtime`: a server counts as up when one engine at least reaches it.
     pub(super) fn pool(&self, uuid: &str) -> Option<Value> {
-        let pool: Pool = self.snapshot.view("pool", uuid)?;
+        let pool: Arc<Pool> = self.snapshot.view("pool", uuid)?;
         let reports = self.pool_reports(uuid);
         let up = |(address, port): &(String, u32)| {
             let mut servers = reports.iter().flat_map(|(_, p)| &p.servers);
@@ -384,7 +385,7 @@ impl Observer<'_> {
         context: &Context,
         config: &mut object::Object,
     ) {
-        let refs = |services: Vec<VirtualService>| {
+        let refs = |services: Vec<Arc<VirtualService>>| {
             let each = services.into_iter().map(|v| {
                 self.named(
                     &Ref::to("virtualservice", &v.uuid).0,

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Connections of an engine, unless `limit` says otherwise.
 const LIMIT: u32 = 1000;
@@ -104,7 +105,7 @@ impl Observer<'_> {
     /// # Errors
     /// 404.
     pub(super) fn service_view(&self, uuid: &str, view: ServiceView) -> Result<Value, ApiError> {
-        let vs: VirtualService = self
+        let vs: Arc<VirtualService> = self
             .snapshot
             .view("virtualservice", uuid)
             .ok_or_else(|| ApiError::not_found("VirtualService"))?;
@@ -188,7 +189,7 @@ impl Observer<'_> {
         uuid: &str,
         lookup: &Lookup<'_>,
     ) -> Result<Value, ApiError> {
-        let vs: VirtualService = self
+        let vs: Arc<VirtualService> = self
             .snapshot
             .view("virtualservice", uuid)
             .ok_or_else(|| ApiError::not_found("VirtualService"))?;

@@ -12,6 +12,7 @@ use model::view::{
 use placement::{Algorithm, Demand, Engine};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// See the module's documentation.
 pub(super) struct Situation {
@@ -24,7 +25,7 @@ pub(super) struct Situation {
 }
 
 /// The virtual services of a VIP.
-pub(super) fn services_of(snapshot: &Snapshot, vsvip: &str) -> Vec<VirtualService> {
+pub(super) fn services_of(snapshot: &Snapshot, vsvip: &str) -> Vec<Arc<VirtualService>> {
     snapshot.views_referring("virtualservice", "vsvip_ref", &Ref::to("vsvip", vsvip))
 }
 
@@ -32,7 +33,7 @@ pub(super) fn services_of(snapshot: &Snapshot, vsvip: &str) -> Vec<VirtualServic
 pub(super) fn try_services_of(
     snapshot: &Snapshot,
     vsvip: &str,
-) -> Result<Vec<VirtualService>, Unreadable> {
+) -> Result<Vec<Arc<VirtualService>>, Unreadable> {
     snapshot.try_views_referring("virtualservice", "vsvip_ref", &Ref::to("vsvip", vsvip))
 }
 
@@ -76,7 +77,7 @@ impl<'a> Ground<'a> {
 
     /// What the VIP asks for.
     pub(super) fn demand(&mut self, vsvip: &str) -> Result<Demand, ApiError> {
-        let view: VsVip = self
+        let view: Arc<VsVip> = self
             .snapshot
             .view("vsvip", vsvip)
             .ok_or_else(|| ApiError::not_found("VsVip"))?;
@@ -101,7 +102,7 @@ impl<'a> Ground<'a> {
 fn demand(
     snapshot: &Snapshot,
     vsvip: &VsVip,
-    services: &[VirtualService],
+    services: &[Arc<VirtualService>],
     vrf: String,
     peer_networks: Vec<IpNet>,
 ) -> Result<Demand, ApiError> {
@@ -118,7 +119,7 @@ fn demand(
     let group = group.ok_or_else(|| ApiError::not_found("ServiceEngineGroup"))?;
     Ok(Demand {
         vsvip: vsvip.uuid.clone(),
-        se_group: group.uuid,
+        se_group: group.uuid.clone(),
         cloud: uuid_of(vsvip.cloud_ref.as_ref()),
         peer_networks,
         vrf,
@@ -137,11 +138,10 @@ fn uuid_of(reference: Option<&Ref>) -> String {
 }
 
 fn peer_networks(snapshot: &Snapshot, vrf: &str) -> Vec<IpNet> {
-    let profile = snapshot
-        .view::<VrfContext>("vrfcontext", vrf)
-        .and_then(|v| v.bgp_profile);
-    let peers = profile.map(|p| p.peers).unwrap_or_default();
-    let subnets = peers.iter().flat_map(|p| [&p.subnet, &p.subnet6]).flatten();
+    let view = snapshot.view::<VrfContext>("vrfcontext", vrf);
+    let profile = view.as_ref().and_then(|v| v.bgp_profile.as_ref());
+    let peers = profile.into_iter().flat_map(|p| &p.peers);
+    let subnets = peers.flat_map(|p| [&p.subnet, &p.subnet6]).flatten();
     let mut networks: Vec<IpNet> = subnets.filter_map(Prefix::net).collect();
     networks.sort_unstable();
     networks.dedup();

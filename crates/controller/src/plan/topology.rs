@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// A page of it.
 pub struct TopologyPage {
@@ -33,7 +34,7 @@ struct Wanted {
 
 /// Engines as known at one moment: a report is large, and is fetched once.
 struct Engine {
-    view: ServiceEngine,
+    view: Arc<ServiceEngine>,
     vrf: String,
     state: EngineState,
 }
@@ -145,7 +146,7 @@ impl<'a> Topology<'a> {
 
     /// A VIP with its services, engines and next hops; nothing for one that is gone.
     fn vip(&self, uuid: &str) -> Option<Value> {
-        let view: VsVip = self.observer.snapshot.view("vsvip", uuid)?;
+        let view: Arc<VsVip> = self.observer.snapshot.view("vsvip", uuid)?;
         let vips = view.vip.iter().flat_map(|v| v.addresses());
         let addresses: Vec<IpAddr> = vips.collect();
         let vrf = view.vrf_context_ref.as_ref().map_or("", Ref::uuid);
@@ -182,13 +183,13 @@ impl<'a> Topology<'a> {
         let services = page
             .iter()
             .flat_map(|vsvip| situation::services_of(self.observer.snapshot, vsvip));
-        let used = services.filter_map(|vs| Some(vs.pool_ref?.uuid().to_owned()));
+        let used = services.filter_map(|vs| Some(vs.pool_ref.as_ref()?.uuid().to_owned()));
         let used: BTreeSet<String> = used.collect();
         used.iter().filter_map(|pool| self.pool(pool)).collect()
     }
 
     fn pool(&self, uuid: &str) -> Option<Value> {
-        let view: Pool = self.observer.snapshot.view("pool", uuid)?;
+        let view: Arc<Pool> = self.observer.snapshot.view("pool", uuid)?;
         let connected = self.engines.values();
         let connected = connected.filter(|e| e.state.connected_since.is_some());
         let reports: Vec<(String, PoolStatus)> = connected
@@ -249,11 +250,11 @@ fn link(interface: &Interface) -> Value {
 fn seat(
     observer: &Observer<'_>,
     engine: &Engine,
-    services: &[VirtualService],
+    services: &[Arc<VirtualService>],
     addresses: &[IpAddr],
 ) -> Value {
     let state = &engine.state;
-    let of = |vs: &VirtualService| json!({"name": vs.name, "oper_status": observer.service_in(vs, state)});
+    let of = |vs: &Arc<VirtualService>| json!({"name": vs.name, "oper_status": observer.service_in(vs, state)});
     let vips = state.report.iter().flat_map(|r| &r.vips);
     let own = vips.filter(|v| addresses.iter().any(|a| a.to_string() == v.address));
     // What an engine without a session last said may be old.

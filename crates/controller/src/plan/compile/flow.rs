@@ -8,6 +8,7 @@ use placement::group::{Member, Role};
 use proto::v1;
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// The groups of these VsVips, as the engine sees them.
 pub(super) fn groups<'a>(
@@ -122,7 +123,7 @@ fn disabled_everywhere(snapshot: &Snapshot) -> bool {
 fn se_group(
     snapshot: &Snapshot,
     reference: Option<&Ref>,
-) -> Result<Option<ServiceEngineGroup>, Unreadable> {
+) -> Result<Option<Arc<ServiceEngineGroup>>, Unreadable> {
     let uuid = reference.map_or("", Ref::uuid);
     snapshot.try_view("serviceenginegroup", uuid)
 }
@@ -131,8 +132,8 @@ fn se_group(
 pub(super) fn cut(snapshot: &Snapshot, decided: &Decided, engine: &str) -> Vec<String> {
     let here = decided.cuts.iter().filter(|(_, se)| se == engine);
     let services = here.flat_map(|(vsvip, _)| {
-        let all: Vec<VirtualService> = super::situation::services_of(snapshot, vsvip);
-        all.into_iter().map(|vs| vs.uuid)
+        let all: Vec<Arc<VirtualService>> = super::situation::services_of(snapshot, vsvip);
+        all.into_iter().map(|vs| vs.uuid.clone())
     });
     services.collect()
 }

@@ -6,6 +6,7 @@ use super::{Preview, Scene};
 use model::view::{Pool, VirtualService};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// What becomes of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +61,8 @@ impl Preview<'_> {
 
     /// The virtual service is gone, disabled, or moved to another VIP.
     fn is_taken_away(&self, vs: &VirtualService, vsvip: &str) -> bool {
-        let after: Option<VirtualService> = self.after.snapshot.view("virtualservice", &vs.uuid);
+        let after: Option<Arc<VirtualService>> =
+            self.after.snapshot.view("virtualservice", &vs.uuid);
         let on = |vs: &VirtualService| {
             let here = vs.vsvip_ref.as_ref().is_some_and(|r| r.uuid() == vsvip);
             here && vs.enabled && vs.traffic_enabled
@@ -111,7 +113,7 @@ impl Preview<'_> {
 
 /// Address and port of those that take connections.
 fn servers(scene: &Scene<'_>, pool: &str) -> BTreeSet<(String, u32)> {
-    let view: Option<Pool> = scene.snapshot.view("pool", pool);
+    let view: Option<Arc<Pool>> = scene.snapshot.view("pool", pool);
     let Some(pool) = view.filter(|p| p.enabled) else {
         return BTreeSet::new();
     };

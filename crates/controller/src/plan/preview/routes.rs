@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use model::view::{BgpPeer, BgpProfile, MADE_FOR_VS, Prefix, VirtualService, VrfContext, VsVip};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// One address at one engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +40,8 @@ impl<'a> Routes<'a> {
             return Vec::new();
         };
         let services = scene.services(vsvip);
-        let announces = |vs: &VirtualService| vs.enabled && vs.traffic_enabled && vs.enable_rhi;
+        let announces =
+            |vs: &Arc<VirtualService>| vs.enabled && vs.traffic_enabled && vs.enable_rhi;
         if !services.iter().any(announces) {
             return Vec::new();
         }
@@ -68,7 +70,7 @@ impl<'a> Routes<'a> {
     fn profile(&mut self, vrf: &str) -> Option<BgpProfile> {
         let read = || {
             let view = self.scene.snapshot.view::<VrfContext>("vrfcontext", vrf)?;
-            view.bgp_profile.filter(|p| !p.shutdown)
+            view.bgp_profile.clone().filter(|p| !p.shutdown)
         };
         if let Some(known) = self.profiles.get(vrf) {
             return known.clone();
@@ -98,7 +100,7 @@ pub(super) fn missing(all: &[Route], other: &[Route]) -> Vec<Route> {
 }
 
 /// avi-api section 12, virtualservice: "VS wins if it has its own `vip`".
-fn labels<'a>(vsvip: &'a VsVip, services: &'a [VirtualService]) -> &'a [String] {
+fn labels<'a>(vsvip: &'a VsVip, services: &'a [Arc<VirtualService>]) -> &'a [String] {
     let own = services
         .first()
         .filter(|_| vsvip.created_by == MADE_FOR_VS)
