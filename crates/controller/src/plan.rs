@@ -171,6 +171,11 @@ impl Planner {
         self.tables.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn published(&self) -> std::sync::MutexGuard<'_, Published> {
+        let published = self.publishing.lock();
+        published.unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn note(&self, vsvip: &str, action: &'static str, outcome: Result<&placement::Choice, &str>) {
         let (success, reason, engine) = match outcome {
             Ok(choice) => (true, choice.reason.clone(), Some(choice.engine.clone())),
@@ -276,17 +281,14 @@ impl Planner {
     /// Compiles the desired states that may have changed and hands out what is new. What cannot be compiled leaves in
     /// force what the engine has, and the engine's status says so.
     pub fn publish(&self) {
-        let mut published = self
-            .publishing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut published = self.published();
         let (snapshot, marked) = self.take_marks(&mut published);
         if marked.is_empty() {
             return;
         }
         let (decided, revision) = self.decided(&snapshot, &published);
         for uuid in &marked {
-            match compile::desired_state(&snapshot, &decided, uuid) {
+            match compile::desired_state(&snapshot, &decided, &mut published.parts, uuid) {
                 Ok(desired) => self.registry.desire(uuid, desired, revision),
                 Err(unreadable) => self.registry.keep(uuid, &unreadable.to_string()),
             }

@@ -2,16 +2,20 @@
 //! number is in force as it stands.
 
 mod flow;
+mod part;
 
-use super::assignments::Assignments;
+pub(super) use part::Parts;
+
+use super::assignments::{Assignment, Assignments};
 use super::join::Joining;
 use super::keys::Keys;
 use super::{Resets, situation};
-use crate::objects::{Snapshot, Unreadable, transport};
+use crate::objects::{Snapshot, Unreadable};
 use model::view::{
-    self, BfdProfile, BgpPeer, BgpProfile, BgpRoutingOptions, IpCommunity, MADE_FOR_VS,
-    NetworkProfile, Prefix, ServiceEngine, Transport, VirtualService, VrfContext, VsVip,
+    self, BfdProfile, BgpPeer, BgpProfile, BgpRoutingOptions, IpCommunity, Prefix, ServiceEngine,
+    VrfContext,
 };
+use part::Part;
 use proto::v1;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -41,37 +45,29 @@ pub(super) struct Decided {
 pub(super) fn desired_state(
     snapshot: &Snapshot,
     decided: &Decided,
+    made: &mut Parts,
     se_uuid: &str,
 ) -> Result<v1::DesiredState, Unreadable> {
     let Some(engine) = snapshot.try_view::<ServiceEngine>("serviceengine", se_uuid)? else {
         return Ok(v1::DesiredState::default());
     };
-    let here = decided.assignments.at(se_uuid);
-    let vsvips: Vec<Arc<VsVip>> = here
-        .filter_map(|(uuid, _)| snapshot.try_view("vsvip", uuid).transpose())
-        .collect::<Result<_, _>>()?;
-    let mut services: Vec<Arc<VirtualService>> = Vec::new();
-    let mut all_vips = Vec::new();
-    for vsvip in &vsvips {
-        let own = situation::try_services_of(snapshot, &vsvip.uuid)?;
-        all_vips.extend(vips(vsvip, &own));
-        services.extend(own);
-    }
-    let pools = pools(snapshot, &services)?;
-    let uuids = vsvips.iter().map(|v| v.uuid.as_str());
-    let groups = flow::groups(snapshot, decided, uuids, se_uuid);
+    let here: Vec<(&str, &Assignment)> = decided.assignments.at(se_uuid).collect();
+    let parts = here.iter();
+    let parts = parts.filter_map(|(vsvip, _)| made.of(snapshot, vsvip).transpose());
+    let parts: Vec<Arc<Part>> = parts.collect::<Result<_, _>>()?;
+    let virtual_services = parts.iter().flat_map(|p| &p.virtual_services);
+    let virtual_services: Vec<v1::VirtualService> = virtual_services.cloned().collect();
+    let pools = pools(snapshot, &virtual_services)?;
+    let groups = flow::groups(snapshot, decided, &here, se_uuid);
     let mut desired = v1::DesiredState {
         generation: 0,
         se_uuid: se_uuid.to_owned(),
         // Also when nothing is placed: the engine's sessions outlive the last virtual service for a while.
         vrf: vrf(snapshot, &engine)?,
-        vips: all_vips,
-        virtual_services: services
-            .iter()
-            .map(|v| virtual_service(snapshot, v))
-            .collect::<Result<_, _>>()?,
+        vips: parts.iter().flat_map(|p| &p.vips).cloned().collect(),
+        virtual_services,
         health_monitors: health_monitors(snapshot, &pools)?,
-        snat_ips: services.iter().flat_map(|vs| snat_ips(vs)).collect(),
+        snat_ips: parts.iter().flat_map(|p| &p.snat_ips).cloned().collect(),
         // The drain switch (avi-api section 9); disabled for placement only keeps new VIPs away.
         draining: ["SE_STATE_DISABLED", "SE_STATE_DISABLED_FORCE"]
             .contains(&engine.enable_state.as_str()),
@@ -98,39 +94,6 @@ fn ask_for_resets(desired: &mut v1::DesiredState, resets: &Resets) {
             .and_then(|ip| resets.get(&(se_uuid.clone(), ip)));
         peer.reset_unix_ms = asked.copied().unwrap_or(0);
     }
-}
-
-fn vips(vsvip: &VsVip, services: &[Arc<VirtualService>]) -> Vec<v1::Vip> {
-    let enabled = vsvip.vip.iter().filter(|v| v.enabled);
-    let each = enabled.flat_map(|vip| vip.addresses().map(|address| (vip.vip_id.clone(), address)));
-    // avi-api section 12, virtualservice: "VS wins if it has its own `vip`".
-    let owner = services.iter().find(|_| vsvip.created_by == MADE_FOR_VS);
-    let labels = owner.map(|vs| &vs.bgp_peer_labels);
-    let labels = labels.filter(|own| !own.is_empty());
-    each.map(|(vip_id, address)| v1::Vip {
-        vsvip_uuid: vsvip.uuid.clone(),
-        vip_id,
-        address: address.to_string(),
-        local_preference: owner
-            .and_then(|vs| vs.bgp_local_preference)
-            .or(vsvip.bgp_local_preference),
-        num_as_path_prepend: owner
-            .and_then(|vs| vs.bgp_num_as_path_prepend)
-            .or(vsvip.bgp_num_as_path_prepend),
-        peer_labels: labels.unwrap_or(&vsvip.bgp_peer_labels).clone(),
-    })
-    .collect()
-}
-
-fn snat_ips(vs: &VirtualService) -> Vec<v1::SnatIp> {
-    let announced = vs.snat_ip.iter().filter(|_| vs.enable_rhi_snat);
-    let addresses = announced.filter_map(view::Address::ip);
-    addresses
-        .map(|address| v1::SnatIp {
-            vs_uuid: vs.uuid.clone(),
-            address: address.to_string(),
-        })
-        .collect()
 }
 
 fn vrf(snapshot: &Snapshot, engine: &ServiceEngine) -> Result<Option<v1::Vrf>, Unreadable> {
@@ -273,93 +236,12 @@ fn peers(profile: &BgpProfile, peer: &BgpPeer) -> Vec<v1::BgpPeer> {
     .collect()
 }
 
-fn virtual_service(
-    snapshot: &Snapshot,
-    vs: &VirtualService,
-) -> Result<v1::VirtualService, Unreadable> {
-    let carried = carried(snapshot, vs)?;
-    Ok(v1::VirtualService {
-        uuid: vs.uuid.clone(),
-        name: vs.name.clone(),
-        vsvip_uuid: vs
-            .vsvip_ref
-            .as_ref()
-            .map(|r| r.uuid().to_owned())
-            .unwrap_or_default(),
-        ports: carried
-            .iter()
-            .map(|(s, p)| port_range(s, p.as_deref()))
-            .collect(),
-        pool_uuid: vs
-            .pool_ref
-            .as_ref()
-            .map(|r| r.uuid().to_owned())
-            .unwrap_or_default(),
-        enabled: vs.enabled && vs.traffic_enabled,
-        enable_rhi: vs.enable_rhi,
-        idle_timeout_s: idle_timeout_s(&carried),
-        udp_idle_timeout_s: udp_idle_timeout_s(&carried),
-        advertise_down_vs: vs.advertise_down_vs,
-        flow_hints: vs.flow_hints,
-        flow_probes: flow::probes(snapshot, vs)?,
-    })
-}
-
-/// A service and its network profile.
-type Carried<'a> = (&'a view::Service, Option<Arc<NetworkProfile>>);
-
-fn carried<'a>(
-    snapshot: &Snapshot,
-    vs: &'a VirtualService,
-) -> Result<Vec<Carried<'a>>, Unreadable> {
-    let with_profile = |service| Ok((service, transport::profile_of(snapshot, vs, service)?));
-    vs.services.iter().map(with_profile).collect()
-}
-
-fn is_udp(profile: Option<&NetworkProfile>) -> bool {
-    profile.and_then(|p| p.profile.transport()) == Some(Transport::Udp)
-}
-
-fn port_range(service: &view::Service, profile: Option<&NetworkProfile>) -> v1::PortRange {
-    let (first, last) = service.ports();
-    let protocol = match is_udp(profile) {
-        true => v1::Protocol::Udp,
-        false => v1::Protocol::Tcp,
-    };
-    v1::PortRange {
-        first: first.into(),
-        last: last.into(),
-        protocol: protocol.into(),
-    }
-}
-
-/// From the network profile of the TCP proxy; the first of several.
-fn idle_timeout_s(carried: &[Carried<'_>]) -> u32 {
-    const DEFAULT_S: u32 = 600;
-    let profiles = carried.iter().filter_map(|(_, profile)| profile.as_deref());
-    let mut tcp = profiles.filter(|p| !is_udp(Some(*p)));
-    tcp.find_map(|p| p.profile.tcp_proxy_profile.as_ref())
-        .map_or(DEFAULT_S, |t| t.idle_connection_timeout)
-}
-
-/// The longest of several; 0 without UDP.
-fn udp_idle_timeout_s(carried: &[Carried<'_>]) -> u32 {
-    let profiles = carried.iter().filter_map(|(_, profile)| profile.as_deref());
-    let udp = profiles.filter(|p| is_udp(Some(*p)));
-    udp.map(|p| p.profile.udp().session_idle_timeout)
-        .max()
-        .unwrap_or(0)
-}
-
 fn pools(
     snapshot: &Snapshot,
-    services: &[Arc<VirtualService>],
+    services: &[v1::VirtualService],
 ) -> Result<Vec<v1::Pool>, Unreadable> {
-    let uuids: BTreeSet<&str> = services
-        .iter()
-        .filter_map(|v| v.pool_ref.as_ref())
-        .map(view::Ref::uuid)
-        .collect();
+    let uuids = services.iter().map(|v| v.pool_uuid.as_str());
+    let uuids: BTreeSet<&str> = uuids.filter(|uuid| !uuid.is_empty()).collect();
     let views = uuids
         .into_iter()
         .filter_map(|uuid| snapshot.try_view("pool", uuid).transpose());

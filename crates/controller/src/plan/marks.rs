@@ -5,6 +5,7 @@
 
 use super::Tables;
 use super::assignments::Assignments;
+use super::compile::Parts;
 use crate::objects::{Snapshot, Touched};
 use model::view::Ref;
 use serde_json::Value;
@@ -40,8 +41,9 @@ impl Marks {
         self.every_engine = true;
     }
 
-    fn everything(&mut self) {
+    fn everything(&mut self, parts: &mut Parts) {
         (self.every_engine, self.every_vip) = (true, true);
+        parts.forget_all();
     }
 
     /// The VIPs, which are no longer marked then.
@@ -60,50 +62,59 @@ impl Marks {
         (!every).then_some(engines)
     }
 
-    /// Marks what the change of these objects concerns.
+    /// Marks what the change of these objects concerns, and forgets the parts that were made from them.
     fn change(
         &mut self,
         touched: &Touched,
-        before: &Snapshot,
-        now: &Snapshot,
+        [before, now]: [&Snapshot; 2],
         assignments: &Assignments,
+        parts: &mut Parts,
     ) {
         let Touched::These(touched) = touched else {
-            return self.everything();
+            return self.everything(parts);
         };
-        let mut seen = BTreeSet::new();
+        let mut found = Found::default();
         for (path, uuid) in touched {
             for snapshot in [before, now] {
-                self.follow(snapshot, path, uuid, &mut seen);
+                found.follow(snapshot, path, uuid);
             }
         }
-        for vsvip in &self.vips {
-            let members = assignments.get(vsvip).map(|a| &a.group.members);
+        if found.everything {
+            return self.everything(parts);
+        }
+        for vsvip in found.vips {
+            let members = assignments.get(&vsvip).map(|a| &a.group.members);
             let engines = members.into_iter().flatten().map(|m| m.engine.clone());
             self.engines.extend(engines);
+            parts.forget(&vsvip);
+            self.vips.insert(vsvip);
         }
     }
+}
 
+/// VIPs that depend on what was touched.
+#[derive(Default)]
+struct Found {
+    vips: BTreeSet<String>,
+    everything: bool,
+    seen: BTreeSet<(&'static str, String)>,
+}
+
+impl Found {
     /// From an object to the VIPs that depend on it.
-    fn follow(
-        &mut self,
-        snapshot: &Snapshot,
-        path: &'static str,
-        uuid: &str,
-        seen: &mut BTreeSet<(&'static str, String)>,
-    ) {
+    fn follow(&mut self, snapshot: &Snapshot, path: &'static str, uuid: &str) {
         match path {
             "vsvip" => drop(self.vips.insert(uuid.to_owned())),
             "virtualservice" => self.vips.extend(vsvip_of(snapshot, uuid)),
             "pool" | "healthmonitor" | "networkprofile" | "applicationprofile" => {
                 for (user, uuid) in snapshot.referring_to(path, uuid) {
-                    if seen.insert((user, uuid.to_owned())) {
-                        self.follow(snapshot, user, uuid, seen);
+                    if self.seen.insert((user, uuid.to_owned())) {
+                        self.follow(snapshot, user, uuid);
                     }
                 }
             }
             path if CONCERNS_NOBODY.contains(&path) => {}
-            _ => self.everything(),
+            _ => self.everything = true,
         }
     }
 }
@@ -133,6 +144,7 @@ pub(super) struct Published {
     snapshot: Option<Arc<Snapshot>>,
     /// uuids of engines that have been without a session for a while.
     pub(super) dead: BTreeSet<String>,
+    pub(super) parts: Parts,
 }
 
 impl Tables {
@@ -145,12 +157,15 @@ impl Tables {
 }
 
 impl super::Planner {
-    /// These engines are to be told, whether or not something has changed.
+    /// These engines are to be told, whether or not something has changed, and from nothing that has been made before.
     pub(super) fn mark_engines(&self, engines: &[String]) {
+        let mut published = self.published();
         let mut tables = self.write();
-        engines
-            .iter()
-            .for_each(|engine| tables.marks.engine(engine));
+        for engine in engines {
+            let here = tables.assignments.at(engine);
+            here.for_each(|(vsvip, _)| published.parts.forget(vsvip));
+            tables.marks.engine(engine);
+        }
     }
 
     /// The placement of these VIPs is to be looked at, whether or not something has changed.
@@ -172,8 +187,11 @@ impl super::Planner {
             marks, assignments, ..
         } = &mut *tables;
         match before {
-            Some(before) => marks.change(&touched, &before, &snapshot, assignments),
-            None => marks.everything(),
+            Some(before) => {
+                let both = [&*before, &*snapshot];
+                marks.change(&touched, both, assignments, &mut published.parts);
+            }
+            None => marks.everything(&mut published.parts),
         }
         let marked = marks.take_engines();
         let marked = marked.filter(|_| dead == published.dead);

@@ -1,6 +1,6 @@
 //! What an engine is told of its neighbours, for flow resiliency (docs/dev/steering.md).
 
-use super::Decided;
+use super::{Assignment, Decided};
 use crate::api::singleton;
 use crate::objects::{Snapshot, Unreadable};
 use model::view::{Prefix, Ref, ServiceEngine, ServiceEngineGroup, VirtualService, Vnic};
@@ -10,30 +10,31 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The groups of these VsVips, as the engine sees them.
-pub(super) fn groups<'a>(
+/// The groups of these VsVips, as the engine sees them; without those of VsVips that are gone.
+pub(super) fn groups(
     snapshot: &Snapshot,
     decided: &Decided,
-    vsvips: impl Iterator<Item = &'a str>,
+    here: &[(&str, &Assignment)],
     engine: &str,
 ) -> Vec<v1::Group> {
-    let group = |vsvip: &str| {
-        let group = &decided.assignments.get(vsvip)?.group;
+    let group = |(vsvip, assignment): &(&str, &Assignment)| {
+        snapshot.get("vsvip", vsvip)?;
+        let group = &assignment.group;
         let own = group.member(engine)?;
         // A deleted engine is still a member for the moment until the group is written anew.
         let known = |m: &&Member| snapshot.get("serviceengine", &m.engine).is_some();
         Some(v1::Group {
-            vsvip_uuid: vsvip.to_owned(),
+            vsvip_uuid: (*vsvip).to_owned(),
             generation: group.generation,
             member_id: own.id.into(),
             members: group.others(engine).filter(known).map(member).collect(),
             hold: decided
                 .holding
-                .contains(&(vsvip.to_owned(), engine.to_owned())),
+                .contains(&((*vsvip).to_owned(), engine.to_owned())),
             lingers: matches!(own.role, Role::Lingering { .. }),
         })
     };
-    vsvips.filter_map(group).collect()
+    here.iter().filter_map(group).collect()
 }
 
 fn member(member: &Member) -> v1::Member {

@@ -1,0 +1,174 @@
+//! What engines are told of one VIP: the same at each of them, so that it is made once for all.
+
+use super::flow;
+use crate::objects::{Snapshot, Unreadable, transport};
+use crate::plan::situation;
+use model::view::{self, MADE_FOR_VS, NetworkProfile, Transport, VirtualService, VsVip};
+use proto::v1;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub vips: Vec<v1::Vip>,
+    pub virtual_services: Vec<v1::VirtualService>,
+    pub snat_ips: Vec<v1::SnatIp>,
+}
+
+/// Parts that have been made, by uuid of the VsVip. Whoever learns of a change of what a part is made from forgets it.
+#[derive(Default)]
+pub(in crate::plan) struct Parts(HashMap<String, Arc<Part>>);
+
+impl Parts {
+    /// It may be out of date.
+    pub(in crate::plan) fn forget(&mut self, vsvip: &str) {
+        self.0.remove(vsvip);
+    }
+
+    /// All of them may be.
+    pub(in crate::plan) fn forget_all(&mut self) {
+        self.0.clear();
+    }
+
+    /// The part of this VIP; none when it is gone.
+    ///
+    /// # Errors
+    /// An object that cannot be read.
+    pub(super) fn of(
+        &mut self,
+        snapshot: &Snapshot,
+        vsvip: &str,
+    ) -> Result<Option<Arc<Part>>, Unreadable> {
+        if let Some(known) = self.0.get(vsvip) {
+            return Ok(Some(known.clone()));
+        }
+        let Some(view) = snapshot.try_view::<VsVip>("vsvip", vsvip)? else {
+            return Ok(None);
+        };
+        let made = Arc::new(part(snapshot, &view)?);
+        self.0.insert(vsvip.to_owned(), made.clone());
+        Ok(Some(made))
+    }
+}
+
+fn part(snapshot: &Snapshot, vsvip: &VsVip) -> Result<Part, Unreadable> {
+    let services = situation::try_services_of(snapshot, &vsvip.uuid)?;
+    let each = services.iter().map(|v| virtual_service(snapshot, v));
+    Ok(Part {
+        vips: vips(vsvip, &services),
+        virtual_services: each.collect::<Result<_, _>>()?,
+        snat_ips: services.iter().flat_map(|vs| snat_ips(vs)).collect(),
+    })
+}
+
+fn vips(vsvip: &VsVip, services: &[Arc<VirtualService>]) -> Vec<v1::Vip> {
+    let enabled = vsvip.vip.iter().filter(|v| v.enabled);
+    let each = enabled.flat_map(|vip| vip.addresses().map(|address| (vip.vip_id.clone(), address)));
+    // avi-api section 12, virtualservice: "VS wins if it has its own `vip`".
+    let owner = services.iter().find(|_| vsvip.created_by == MADE_FOR_VS);
+    let labels = owner.map(|vs| &vs.bgp_peer_labels);
+    let labels = labels.filter(|own| !own.is_empty());
+    each.map(|(vip_id, address)| v1::Vip {
+        vsvip_uuid: vsvip.uuid.clone(),
+        vip_id,
+        address: address.to_string(),
+        local_preference: owner
+            .and_then(|vs| vs.bgp_local_preference)
+            .or(vsvip.bgp_local_preference),
+        num_as_path_prepend: owner
+            .and_then(|vs| vs.bgp_num_as_path_prepend)
+            .or(vsvip.bgp_num_as_path_prepend),
+        peer_labels: labels.unwrap_or(&vsvip.bgp_peer_labels).clone(),
+    })
+    .collect()
+}
+
+fn snat_ips(vs: &VirtualService) -> Vec<v1::SnatIp> {
+    let announced = vs.snat_ip.iter().filter(|_| vs.enable_rhi_snat);
+    let addresses = announced.filter_map(view::Address::ip);
+    addresses
+        .map(|address| v1::SnatIp {
+            vs_uuid: vs.uuid.clone(),
+            address: address.to_string(),
+        })
+        .collect()
+}
+
+fn virtual_service(
+    snapshot: &Snapshot,
+    vs: &VirtualService,
+) -> Result<v1::VirtualService, Unreadable> {
+    let carried = carried(snapshot, vs)?;
+    Ok(v1::VirtualService {
+        uuid: vs.uuid.clone(),
+        name: vs.name.clone(),
+        vsvip_uuid: vs
+            .vsvip_ref
+            .as_ref()
+            .map(|r| r.uuid().to_owned())
+            .unwrap_or_default(),
+        ports: carried
+            .iter()
+            .map(|(s, p)| port_range(s, p.as_deref()))
+            .collect(),
+        pool_uuid: vs
+            .pool_ref
+            .as_ref()
+            .map(|r| r.uuid().to_owned())
+            .unwrap_or_default(),
+        enabled: vs.enabled && vs.traffic_enabled,
+        enable_rhi: vs.enable_rhi,
+        idle_timeout_s: idle_timeout_s(&carried),
+        udp_idle_timeout_s: udp_idle_timeout_s(&carried),
+        advertise_down_vs: vs.advertise_down_vs,
+        flow_hints: vs.flow_hints,
+        flow_probes: flow::probes(snapshot, vs)?,
+    })
+}
+
+/// A service and its network profile.
+type Carried<'a> = (&'a view::Service, Option<Arc<NetworkProfile>>);
+
+fn carried<'a>(
+    snapshot: &Snapshot,
+    vs: &'a VirtualService,
+) -> Result<Vec<Carried<'a>>, Unreadable> {
+    let with_profile = |service| Ok((service, transport::profile_of(snapshot, vs, service)?));
+    vs.services.iter().map(with_profile).collect()
+}
+
+fn is_udp(profile: Option<&NetworkProfile>) -> bool {
+    profile.and_then(|p| p.profile.transport()) == Some(Transport::Udp)
+}
+
+fn port_range(service: &view::Service, profile: Option<&NetworkProfile>) -> v1::PortRange {
+    let (first, last) = service.ports();
+    let protocol = match is_udp(profile) {
+        true => v1::Protocol::Udp,
+        false => v1::Protocol::Tcp,
+    };
+    v1::PortRange {
+        first: first.into(),
+        last: last.into(),
+        protocol: protocol.into(),
+    }
+}
+
+/// From the network profile of the TCP proxy; the first of several.
+fn idle_timeout_s(carried: &[Carried<'_>]) -> u32 {
+    const DEFAULT_S: u32 = 600;
+    let profiles = carried.iter().filter_map(|(_, profile)| profile.as_deref());
+    let mut tcp = profiles.filter(|p| !is_udp(Some(*p)));
+    tcp.find_map(|p| p.profile.tcp_proxy_profile.as_ref())
+        .map_or(DEFAULT_S, |t| t.idle_connection_timeout)
+}
+
+/// The longest of several; 0 without UDP.
+fn udp_idle_timeout_s(carried: &[Carried<'_>]) -> u32 {
+    let profiles = carried.iter().filter_map(|(_, profile)| profile.as_deref());
+    let udp = profiles.filter(|p| is_udp(Some(*p)));
+    udp.map(|p| p.profile.udp().session_idle_timeout)
+        .max()
+        .unwrap_or(0)
+}
