@@ -56,7 +56,8 @@ impl Index {
         let refs = |object| references(ty, object);
         let (old, new) = (before.map(refs), after.map(refs));
         difference(old, new, |reference, comes| {
-            set(&mut self.edges, (reference.into(), node.clone()), comes);
+            let entry = (self.target(reference), node.clone());
+            set(&mut self.edges, entry, comes);
         });
         let (old, new) = (before.map(name), after.map(name));
         difference(old, new, |name, comes| {
@@ -69,6 +70,14 @@ impl Index {
                 set(&mut self.addresses, (address, node.uuid.clone()), comes);
             });
         }
+    }
+
+    /// The reference, in the memory of one that is known already: thousands of objects refer to the same few.
+    fn target(&self, canonical: &str) -> Arc<str> {
+        let new: Arc<str> = canonical.into();
+        let mut behind = self.edges.range((new.clone(), Node::first())..);
+        let known = behind.next().filter(|(known, _)| *known == new);
+        known.map_or(new, |(known, _)| known.clone())
     }
 
     /// Type and uuid of the objects that have this canonical reference.
