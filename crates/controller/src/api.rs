@@ -8,7 +8,6 @@ mod alerts;
 mod audit;
 mod backup;
 mod cluster;
-pub mod connections;
 mod context;
 mod events;
 mod flowstream;

@@ -18,11 +18,13 @@ pub mod filter;
 pub mod journal;
 pub mod observe;
 mod ring;
+mod seats;
 pub mod sources;
 pub mod view;
 mod watchman;
 
 pub use event::{Event, Id, Subject};
+pub use seats::Seat;
 pub use view::View;
 pub use watchman::Watchman;
 
@@ -31,15 +33,14 @@ use crate::clock::now_us;
 use damp::Damper;
 use journal::Journal;
 use ring::Ring;
+use seats::Seats;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Events kept: some days of an installation where little happens. About 1 KB each.
 pub const KEPT: usize = 10_000;
-/// Streams of events at the same time; each is a connection.
-const STREAMS_MAX: usize = 100;
 /// How often things that time brings about are looked at.
 const BEAT: Duration = Duration::from_secs(1);
 
@@ -53,7 +54,7 @@ struct Inner {
 pub struct Events {
     inner: Mutex<Inner>,
     newest: watch::Sender<u64>,
-    seats: Arc<Semaphore>,
+    seats: Seats,
     streams_end: CancellationToken,
 }
 
@@ -68,7 +69,7 @@ impl Events {
                 damper: Damper::default(),
                 closed: false,
             }),
-            seats: Arc::new(Semaphore::new(STREAMS_MAX)),
+            seats: Seats::default(),
             streams_end: CancellationToken::new(),
         }
     }
@@ -128,9 +129,9 @@ impl Events {
         self.lock().ring.forgotten_since(sequence)
     }
 
-    /// A place for one more stream; none when there are too many.
-    pub fn seat(&self) -> Option<OwnedSemaphorePermit> {
-        self.seats.clone().try_acquire_owned().ok()
+    /// A place for one more stream of this user; none when there are too many, of all or of him.
+    pub fn seat(&self, user: &str) -> Option<Seat> {
+        self.seats.take(user)
     }
 
     /// Done when streams shall end.

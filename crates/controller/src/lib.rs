@@ -15,6 +15,7 @@ mod bootstrap;
 mod clock;
 mod compact;
 mod confirm;
+mod connections;
 mod door;
 mod engines;
 mod error;
@@ -30,6 +31,7 @@ mod witness;
 
 pub use args::{Args, Command};
 
+use crate::connections::Connections;
 use alerts::Alerts;
 use anyhow::Context as _;
 use args::Settings;
@@ -277,7 +279,7 @@ fn serve_api(settings: &Settings, app: api::App) -> anyhow::Result<Api> {
         .with_context(|| format!("cannot serve the API on {}", settings.listen_api))?;
     let address = door.address();
     let handle = axum_server::Handle::new();
-    let tls = RustlsAcceptor::new(config).acceptor(api::connections::Connections::default());
+    let tls = RustlsAcceptor::new(config).acceptor(Connections::of_api());
     let mut server = axum_server::Server::from_listener(door)
         .acceptor(tls)
         .handle(handle.clone())

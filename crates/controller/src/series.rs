@@ -2,7 +2,7 @@
 //!
 //! | step | kept | for |
 //! | --- | --- | --- |
-//! | 5 s | an hour | the entities that somebody asks for: from the first question on, until nobody has asked for 15 minutes; 64 of them at most |
+//! | 5 s | an hour | the entities that somebody asks for: from the first question on, until nobody has asked for 15 minutes; 64 of them at most, and one that nobody has asked for a minute gives way |
 //! | 300 s | 12 hours | all |
 //! | 3600 s | 7 days | all |
 //!
@@ -23,7 +23,7 @@ pub use process::resident_bytes;
 use metric::Figures;
 use process::Process;
 use proto::v1::Report;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use table::Table;
 
@@ -35,6 +35,8 @@ pub const STEPS_S: [u64; 2] = [300, 3600];
 const ROWS: [usize; 3] = [720, 144, 168];
 /// Entities in real time at the same time.
 const REAL_TIME_MAX: usize = 64;
+/// Nobody has asked for so long: another one may take the place in real time.
+const GIVES_WAY_S: u64 = 60;
 /// Nobody has asked for so long: real time ends.
 const REAL_TIME_IDLE_S: u64 = 900;
 
@@ -139,6 +141,8 @@ struct Inner {
     entities: HashMap<(Kind, String), Entity>,
     /// By engine, kind and uuid.
     engines: HashMap<String, HashMap<(Kind, String), Counters>>,
+    /// In real time, and some that were until a moment ago.
+    watched: HashSet<(Kind, String)>,
     process: Process,
     /// When [`Series::tick`] looked last.
     looked_s: u64,
@@ -152,6 +156,7 @@ impl Default for Series {
         Self(Mutex::new(Inner {
             entities: HashMap::new(),
             engines: HashMap::new(),
+            watched: HashSet::new(),
             process: Process::default(),
             looked_s: 0,
         }))
@@ -246,16 +251,14 @@ impl Series {
         now_s: u64,
     ) -> Rows {
         let mut inner = self.lock();
-        let watched = inner
-            .entities
-            .values()
-            .filter(|e| e.real_time.is_some())
-            .count();
-        let Some(entity) = inner.entities.get_mut(&(kind, uuid.to_owned())) else {
+        let key = (kind, uuid.to_owned());
+        let room = step_s != REAL_TIME_S || inner.makes_room(&key, now_s);
+        let Some(entity) = inner.entities.get_mut(&key) else {
             return Vec::new();
         };
         let table = match step_s {
-            REAL_TIME_S => entity.watch(watched, now_s),
+            REAL_TIME_S if room => Some(entity.watch(now_s)),
+            REAL_TIME_S => None,
             step_s => {
                 let kept = STEPS_S.iter().position(|s| *s == step_s);
                 kept.and_then(|i| entity.kept.get(i))
@@ -270,21 +273,34 @@ impl Series {
 }
 
 impl Entity {
-    /// Real time, if there is room for one more.
-    fn watch(&mut self, watched: usize, now_s: u64) -> Option<&Table> {
-        if self.real_time.is_none() && watched >= REAL_TIME_MAX {
-            return None;
-        }
+    /// Real time.
+    fn watch(&mut self, now_s: u64) -> &Table {
         self.asked_s = self.asked_s.max(now_s);
         let columns = self.kind.columns();
-        Some(
-            self.real_time
-                .get_or_insert_with(|| Table::new(columns, ROWS[0])),
-        )
+        let table = &mut self.real_time;
+        table.get_or_insert_with(|| Table::new(columns, ROWS[0]))
     }
 }
 
 impl Inner {
+    /// Whether this entity may be in real time: it is, or there is room for one more, or the one that was asked for
+    /// longest ago gives way.
+    fn makes_room(&mut self, key: &(Kind, String), now_s: u64) -> bool {
+        let entities = &mut self.entities;
+        let is_watched = |key: &_| entities.get(key).is_some_and(|e| e.real_time.is_some());
+        self.watched.retain(is_watched);
+        let asked_s = |key: &_| entities.get(key).map_or(0, |e| e.asked_s);
+        let room = self.watched.len() < REAL_TIME_MAX || self.watched.contains(key);
+        let oldest = self.watched.iter().min_by_key(|key| asked_s(key)).cloned();
+        let oldest = oldest.filter(|oldest| !room && asked_s(oldest) + GIVES_WAY_S <= now_s);
+        let gives_way = oldest.and_then(|oldest| entities.get_mut(&oldest)?.real_time.take());
+        let room = room || gives_way.is_some();
+        if room && entities.contains_key(key) {
+            self.watched.insert(key.clone());
+        }
+        room
+    }
+
     fn entity(&mut self, key: &(Kind, String), now_s: u64) -> &mut Entity {
         if !self.entities.contains_key(key) {
             self.entities.insert(key.clone(), Entity::new(key.0, now_s));

@@ -5,7 +5,7 @@
 
 pub mod datagram;
 pub mod filter;
-pub mod memory;
+pub mod process;
 pub mod realtime;
 pub mod sockopt;
 pub mod steering;

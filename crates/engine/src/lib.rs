@@ -15,6 +15,7 @@
 //! then those are aborted; a second signal ends the process at once, and the next engine cleans up behind it.
 //! A desired state goes agent, disk, reconciler, so that a restarted engine serves before a controller answers.
 
+mod alone;
 mod args;
 pub mod bfd;
 pub mod bgp;
@@ -26,7 +27,6 @@ pub mod health;
 mod host;
 mod identity;
 mod last_state;
-mod limits;
 mod metrics;
 mod net;
 mod reconcile;
@@ -70,7 +70,6 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         return detach(&dirs);
     }
     let settings = args.settle()?;
-    limits::raise_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .enable_all()
@@ -92,7 +91,7 @@ fn detach(Folders { bpf: dir, state }: &Folders) -> anyhow::Result<()> {
 async fn serve(settings: Settings) -> anyhow::Result<()> {
     let mut signals = Signals::open()?;
     files::private_folder(&settings.state_dir)?;
-    let _alone = limits::only_engine_here()?;
+    let _alone = alone::only_engine_here()?;
     let credentials = Credentials::load(&settings)?;
     let net = Net::open(settings.interfaces.clone()).await?;
     let metrics_listener = listen_for_metrics(&settings).await?;

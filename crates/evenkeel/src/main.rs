@@ -3,6 +3,7 @@
 mod log;
 
 use clap::{Parser, Subcommand};
+use dataplane::process;
 use model::log::Settings;
 use std::process::ExitCode;
 
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
         .ok();
     match args.command {
         Command::Controller(daemon) => {
-            dataplane::memory::give_back_large_blocks();
+            process::give_back_large_blocks();
             run_daemon(&daemon.log(), || controller::run(daemon))
         }
         Command::Engine(daemon) => run_daemon(&daemon.log(), || engine::run(daemon)),
@@ -49,7 +50,11 @@ fn main() -> ExitCode {
 }
 
 fn run_daemon(log: &Settings, run: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
-    match log::start(log).and_then(|()| run()) {
+    let started = log::start(log);
+    if let Err(error) = process::raise_open_files() {
+        tracing::warn!(%error, "cannot raise the limit of open files; many connections will be refused");
+    }
+    match started.and_then(|()| run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "stopped");

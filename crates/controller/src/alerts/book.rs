@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// Alerts kept; the oldest goes first, dismissed ones before others.
+/// Alerts kept; the oldest of the tenant that has most of them goes first, dismissed ones before others.
 const KEPT: usize = 500;
 /// Events that an alert names, the newest of them.
 const EVENTS_MAX: usize = 3;
@@ -161,11 +161,31 @@ impl Book {
         let alert = alert(rule, event);
         self.quiet.insert(same(&alert), Quiet::of(&alert));
         if self.alerts.len() >= KEPT {
-            let dismissed = self.alerts.iter().position(|a| a.state == State::Dismissed);
-            self.alerts.remove(dismissed.unwrap_or(0));
+            self.make_room();
         }
         self.alerts.push(alert);
         self.changed = true;
+    }
+
+    /// The tenant that has most of them gives one away, so that one who has many takes no room from others. When it happens
+    /// again, it is a new alert.
+    fn make_room(&mut self) {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for alert in &self.alerts {
+            *counts.entry(&alert.subject.tenant).or_default() += 1;
+        }
+        let most = counts.iter().max_by_key(|(_, count)| **count);
+        let Some(tenant) = most.map(|(tenant, _)| *tenant) else {
+            return;
+        };
+        let his = self.alerts.iter().filter(|a| a.subject.tenant == tenant);
+        // The first of equals: the oldest.
+        let gone = his.min_by_key(|a| a.state != State::Dismissed);
+        let gone = gone.map(|a| (a.uuid.clone(), same(a)));
+        if let Some((uuid, same)) = gone {
+            self.remove(&uuid);
+            self.quiet.remove(&same);
+        }
     }
 
     /// It happened again. An alert that somebody has taken out does not come back for that.

@@ -124,6 +124,30 @@ fn alerts_expire_and_are_bounded_and_dismissed_ones_go_first() {
 }
 
 #[test]
+fn one_tenants_many_alerts_take_no_room_from_another_and_what_went_may_come_again() {
+    let mut book = Book::new(Vec::new());
+    book.consider(&[rule()], &down("mine", 1));
+    let blue = |part: usize, at_s| {
+        let event = event(Id::BgpPeerDown, "serviceengine-9", &part.to_string(), at_s);
+        let mut event = Arc::unwrap_or_clone(event);
+        event.subject.tenant = "blue".into();
+        Arc::new(event)
+    };
+    for part in 0..600 {
+        book.consider(&[rule()], &blue(part, 2));
+    }
+    assert_eq!(book.all().len(), 500);
+    assert_eq!(book.all()[0].key, "serviceengine-1,mine");
+    book.consider(&[rule()], &blue(0, 3));
+    assert_eq!(
+        book.all()[499].key,
+        "serviceengine-9,0",
+        "within the throttle"
+    );
+    assert_eq!(book.all()[0].key, "serviceengine-1,mine");
+}
+
+#[test]
 fn a_tenants_rule_is_for_his_objects_and_conditions_can_be_turned_round() {
     let event = down("a", 1);
     let theirs = Rule {

@@ -9,7 +9,7 @@ use super::operation::Call;
 use crate::access::Access;
 use crate::auth::{Auth, Ticket};
 use crate::error::ApiError;
-use crate::events::{Event, Events, View};
+use crate::events::{Event, Events, Seat, View};
 use crate::objects::Objects;
 use axum::body::Body;
 use axum::http::{StatusCode, header};
@@ -19,7 +19,7 @@ use serde_json::json;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// A comment goes out after this time without events, so that both sides notice when the other one is gone; the
@@ -45,7 +45,7 @@ pub(super) struct Caller {
     /// Without a session: he proves himself again then.
     until: Option<Instant>,
     end: CancellationToken,
-    _seat: OwnedSemaphorePermit,
+    _seat: Seat,
 }
 
 /// One who listens to events.
@@ -90,13 +90,13 @@ impl Caller {
         let ticket = context.ticket.clone();
         let ticket = ticket.ok_or_else(|| ApiError::new(StatusCode::UNAUTHORIZED, "log in"))?;
         Ok(Self {
+            _seat: app.events.seat(&ticket.uuid).ok_or_else(too_many)?,
             until: (!ticket.has_session()).then(|| Instant::now() + WITHOUT_SESSION),
             ticket,
             objects: app.objects.clone(),
             auth: app.auth.clone(),
             tenant: context.author.tenant.clone(),
             end: app.events.streams_end(),
-            _seat: app.events.seat().ok_or_else(too_many)?,
         })
     }
 

@@ -3,8 +3,11 @@
 use super::ca::{self, Ca};
 use super::{Registry, join};
 use crate::api::singleton;
+use crate::connections::Connections;
 use crate::objects::{Objects, Snapshot};
 use anyhow::Context as _;
+use futures_util::StreamExt as _;
+use futures_util::future::ready;
 use proto::v1::engine_control_server::{EngineControl, EngineControlServer};
 use proto::v1::{
     Certificate, ControllerMessage, EngineMessage, Hello, JoinReply, JoinRequest,
@@ -23,6 +26,8 @@ use tonic::{Request, Response, Status, Streaming};
 /// A vanished engine is noticed after interval + timeout.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Who connects and says nothing has his place for so long.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Messages that wait for an engine: each desired state replaces the ones before, so more is of no use.
 const QUEUE_LEN: usize = 16;
 
@@ -59,18 +64,27 @@ pub async fn serve(
     let tls = ServerTlsConfig::new()
         .identity(Identity::from_pem(cert, key))
         .client_ca_root(TlsCertificate::from_pem(ca.pem()))
-        .client_auth_optional(true);
+        .client_auth_optional(true)
+        .timeout(HANDSHAKE_TIMEOUT);
     let service = Service {
         ca,
         objects,
         registry,
     };
+    let connections = Connections::of_engines();
+    // One that is gone or one too many is no error of the listener.
+    let counted = incoming.filter_map(move |accepted| {
+        ready(match accepted {
+            Ok(stream) => connections.count(stream).ok().map(Ok),
+            Err(error) => Some(Err(error)),
+        })
+    });
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .tls_config(tls)?
         .add_service(EngineControlServer::new(service))
-        .serve_with_incoming_shutdown(incoming, stop)
+        .serve_with_incoming_shutdown(counted, stop)
         .await
         .context("the engines' listener ended")
 }

@@ -157,13 +157,31 @@ fn real_time_is_for_so_many_at_once() {
         let uuid = format!("virtualservice-{n}");
         series.read(Kind::VirtualService, &uuid, 5, (0, u64::MAX), START_S);
     }
-    let watched = series
-        .lock()
-        .entities
-        .values()
-        .filter(|e| e.real_time.is_some())
-        .count();
-    assert_eq!(watched, REAL_TIME_MAX);
+    let watched = || -> Vec<String> {
+        let inner = series.lock();
+        let watched = inner.entities.iter().filter(|(_, e)| e.real_time.is_some());
+        watched.map(|((_, uuid), _)| uuid.clone()).collect()
+    };
+    assert_eq!(watched().len(), REAL_TIME_MAX);
+    let ask = |uuid: &str, now_s| {
+        series.read(Kind::VirtualService, uuid, 5, (0, u64::MAX), now_s);
+    };
+    for n in 1..REAL_TIME_MAX {
+        ask(&format!("virtualservice-{n}"), START_S + 1);
+    }
+    ask("virtualservice-99", START_S + GIVES_WAY_S - 1);
+    assert!(
+        !watched().contains(&"virtualservice-99".to_owned()),
+        "all are in use"
+    );
+    ask("virtualservice-99", START_S + GIVES_WAY_S);
+    let now = watched();
+    assert_eq!(now.len(), REAL_TIME_MAX);
+    assert!(now.contains(&"virtualservice-99".to_owned()));
+    assert!(
+        !now.contains(&"virtualservice-0".to_owned()),
+        "nobody asked for it any more"
+    );
 }
 
 #[test]

@@ -1,6 +1,8 @@
-//! What the C library does with memory that is no longer used.
+//! What a process that runs for years asks of its system.
 
 #![allow(unsafe_code)] // mallopt has no safe wrapper
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Blocks from this size on are the system's again as soon as they are free.
 #[cfg(target_env = "gnu")]
@@ -15,4 +17,13 @@ pub fn give_back_large_blocks() {
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
     }
+}
+
+/// Every connection takes descriptors; a soft limit of 1024 is there for programs that call select(2).
+///
+/// # Errors
+/// The system refuses; the limit is as it was.
+pub fn raise_open_files() -> nix::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
 }

@@ -1,5 +1,5 @@
-//! How many connections the API has at the same time, in all and from one address: what is beyond is closed before it
-//! costs a TLS handshake.
+//! How many connections a listener has at the same time, in all and from one address: what is beyond is closed before it
+//! costs a TLS handshake. From one address half of it, so that one host alone shuts nobody out.
 
 use crate::auth::host;
 use axum_server::accept::Accept;
@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tonic::transport::server::{Connected, TcpConnectInfo};
 
-/// In all: a process has 1024 descriptors unless somebody raises that, and engines and the store need some.
-const MAX: usize = 768;
-/// From one address: half of it, so that one host alone shuts nobody out.
-const PER_ADDRESS_MAX: usize = MAX / 2;
+const API_MAX: usize = 768;
+/// An engine has one, and a second one for a moment when it joins or reconnects.
+const ENGINES_MAX: usize = 1024;
 
 /// Counts connections and refuses those that are too many.
 #[derive(Clone)]
@@ -26,13 +26,17 @@ pub struct Connections {
     per_address_max: usize,
 }
 
-impl Default for Connections {
-    fn default() -> Self {
-        Self::new(MAX, PER_ADDRESS_MAX)
-    }
-}
-
 impl Connections {
+    /// Of the API's listener.
+    pub fn of_api() -> Self {
+        Self::new(API_MAX, API_MAX / 2)
+    }
+
+    /// Of the engines' listener.
+    pub fn of_engines() -> Self {
+        Self::new(ENGINES_MAX, ENGINES_MAX / 2)
+    }
+
     fn new(max: usize, per_address_max: usize) -> Self {
         Self {
             open: Arc::default(),
@@ -57,6 +61,22 @@ impl Connections {
         open.insert(from, his + 1);
         let connections = self.clone();
         Some(Place { connections, from })
+    }
+
+    /// The connection, if there is a place for it.
+    ///
+    /// # Errors
+    /// It is one too many, or gone already.
+    pub fn count(&self, stream: TcpStream) -> io::Result<Counted> {
+        let from = stream.peer_addr()?.ip();
+        let Some(place) = self.enter(from) else {
+            tracing::debug!(%from, "a connection is one too many and is closed");
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        };
+        Ok(Counted {
+            stream,
+            _place: place,
+        })
     }
 
     fn leave(&self, from: IpAddr) {
@@ -92,15 +112,15 @@ impl<S> Accept<TcpStream, S> for Connections {
     type Future = Ready<io::Result<(Counted, S)>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        ready(stream.peer_addr().and_then(|peer| {
-            let from = peer.ip();
-            let Some(place) = self.enter(from) else {
-                tracing::debug!(%from, "a connection is one too many and is closed");
-                return Err(io::ErrorKind::ConnectionRefused.into());
-            };
-            let _place = place;
-            Ok((Counted { stream, _place }, service))
-        }))
+        ready(self.count(stream).map(|counted| (counted, service)))
+    }
+}
+
+impl Connected for Counted {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.stream.connect_info()
     }
 }
 
