@@ -12,6 +12,7 @@ mod context;
 mod events;
 mod flowstream;
 mod history;
+mod metrics;
 mod openapi;
 mod operation;
 mod page;
@@ -27,7 +28,6 @@ mod session;
 pub mod singleton;
 mod stream;
 pub mod tls;
-mod traffic;
 mod transfer;
 mod users;
 mod usertoken;
@@ -48,6 +48,7 @@ use axum::response::{IntoResponse, Response};
 pub use backup::Backups;
 pub use context::Context;
 use futures_util::StreamExt as _;
+pub use metrics::ApiMetrics;
 use model::object::Object;
 use operation::{Audit, Call, Match, Permission};
 use serde_json::Value;
@@ -55,7 +56,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
-pub use traffic::Traffic;
 
 /// Version of the field set that we speak (avi-api 2.5).
 pub const API_VERSION: &str = "30.2.1";
@@ -87,7 +87,7 @@ pub struct App {
     /// Keys that seal secrets in the store.
     pub ring: Arc<Ring>,
     /// Calls, for `/metrics`.
-    pub traffic: Traffic,
+    pub metrics: ApiMetrics,
     /// Cancelled when the controller is told to stop; what would answer without an end ends then.
     pub stopping: CancellationToken,
 }
@@ -125,7 +125,7 @@ async fn handle(
         // connection.
         in_time(read(body, PUBLIC_BODY_LEN_MAX)).await.ok();
     }
-    app.traffic
+    app.metrics
         .count(&parts.method, response.status(), began.elapsed());
     let headers = response.headers_mut();
     headers.insert("AVI_API_VERSION", HeaderValue::from_static(API_VERSION));

@@ -6,17 +6,36 @@ use axum_server::accept::Accept;
 use std::collections::HashMap;
 use std::future::{Ready, ready};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 const API_MAX: usize = 768;
 /// An engine has one, and a second one for a moment when it joins or reconnects.
 const ENGINES_MAX: usize = 1024;
+
+/// Connections that wait to be accepted: as many as may come at once when a fleet of engines has lost its controller. The
+/// kernel's own limit is `net.core.somaxconn`.
+const BACKLOG: u32 = 1024;
+
+/// Listens at this address.
+///
+/// # Errors
+/// The address cannot be had.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // A controller that was restarted need not wait for the connections of the one before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Counts connections and refuses those that are too many.
 #[derive(Clone)]
@@ -189,9 +208,7 @@ mod tests {
     #[tokio::test]
     async fn one_connection_too_many_is_closed_until_another_one_ends() {
         let connections = Connections::new(2, 2);
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("bound");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("an address");
         let mut clients = Vec::new();
         let mut accepted = Vec::new();

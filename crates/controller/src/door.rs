@@ -5,6 +5,7 @@
 //! sends one request after the other learns it in time and not by a reset. After [`LINGER`] connections that are idle
 //! are closed, and those with a request have [`GRACE`] for its answer.
 
+use crate::connections;
 use axum::extract::connect_info::Connected;
 use axum_server::{AddrListener, Address, Handle};
 use std::io;
@@ -53,9 +54,7 @@ impl Door {
     /// # Errors
     /// The address cannot be had.
     pub fn open(address: SocketAddr, stopping: CancellationToken) -> io::Result<Self> {
-        let listener = std::net::TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(listener)?;
+        let listener = connections::listen(address)?;
         Ok(Self {
             address: listener.local_addr()?,
             listener: Mutex::new(Some(listener)),

@@ -147,7 +147,7 @@ impl Controller {
             alerts: alerts.clone(),
             series,
             watchman: watchman.clone(),
-            traffic: api::Traffic::default(),
+            metrics: api::ApiMetrics::default(),
             stopping: CancellationToken::new(),
         };
         let api = serve_api(&settings, app)?;

@@ -2,8 +2,8 @@
 
 use super::operation::{Audit, Call, Operation, Permission};
 use super::{
-    alerts, audit, backup, cluster, events, flowstream, history, ok, openapi, page, parse, preview,
-    query, resources, sealkey, series, session, singleton, stream, traffic, transfer, users,
+    alerts, audit, backup, cluster, events, flowstream, history, metrics, ok, openapi, page, parse,
+    preview, query, resources, sealkey, series, session, singleton, stream, transfer, users,
     usertoken,
 };
 use crate::error::ApiError;
@@ -611,7 +611,7 @@ async fn scale_in(call: &Call<'_>) -> Result<Response, ApiError> {
 fn metrics(call: &Call<'_>) -> Response {
     const FORMAT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     let content_type = [(header::CONTENT_TYPE, FORMAT)];
-    let own = |all: &mut _| traffic::register(call.app, all);
+    let own = |all: &mut _| metrics::register(call.app, all);
     (content_type, call.app.backend.metrics(own)).into_response()
 }
 

@@ -3,7 +3,7 @@
 use super::ca::{self, Ca};
 use super::{Registry, join};
 use crate::api::singleton;
-use crate::connections::Connections;
+use crate::connections::{self, Connections};
 use crate::objects::{Objects, Snapshot};
 use anyhow::Context as _;
 use futures_util::StreamExt as _;
@@ -44,9 +44,9 @@ struct Service {
 /// # Errors
 /// The address is taken.
 pub fn bind(listen: SocketAddr) -> anyhow::Result<TcpIncoming> {
-    let incoming = TcpIncoming::bind(listen);
-    let incoming = incoming.with_context(|| format!("cannot serve engines on {listen}"))?;
-    Ok(incoming.with_nodelay(Some(true)))
+    let listener = connections::listen(listen);
+    let listener = listener.with_context(|| format!("cannot serve engines on {listen}"))?;
+    Ok(TcpIncoming::from(listener).with_nodelay(Some(true)))
 }
 
 /// Serves engines until `stop` is done.

@@ -2,8 +2,9 @@
 
 use crate::http::{PASSWORD, Server, wait_until};
 use client::{Client, ClientConfig, Password, Trust};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 use tempfile::tempdir;
@@ -157,6 +158,29 @@ fn who_calls_without_pause_and_without_a_session_is_braked_and_a_session_goes_on
     });
     // And it passes.
     wait_until("a login", || server.http().log_in(PASSWORD).status == 200);
+}
+
+/// Whether the other side keeps the connection open although nothing is said.
+fn is_open(stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let heard = stream.peek(&mut [0]);
+    heard.is_err_and(|e| e.kind() == ErrorKind::WouldBlock)
+}
+
+#[test]
+fn both_listeners_close_what_is_one_connection_too_many_from_an_address() {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path());
+    for (address, from_one) in [(server.address, 384), (server.engines, 512)] {
+        let connect = |_| TcpStream::connect(address).unwrap();
+        let all: Vec<TcpStream> = (0..=from_one).map(connect).collect();
+        // Which of them depends on who was counted first.
+        wait_until("one too many is closed", || {
+            all.iter().filter(|stream| !is_open(stream)).count() == 1
+        });
+    }
 }
 
 #[test]

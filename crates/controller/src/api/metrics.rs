@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 type Labels = Vec<(&'static str, &'static str)>;
 
 /// Calls since the start of this process.
-pub struct Traffic {
+pub struct ApiMetrics {
     calls: Family<Labels, Counter>,
     seconds: Family<Labels, Counter<f64, AtomicU64>>,
     started: Instant,
 }
 
-impl Default for Traffic {
+impl Default for ApiMetrics {
     fn default() -> Self {
         Self {
             calls: Family::default(),
@@ -31,7 +31,7 @@ impl Default for Traffic {
     }
 }
 
-impl Traffic {
+impl ApiMetrics {
     /// A call was answered.
     pub(super) fn count(&self, method: &Method, status: StatusCode, took: Duration) {
         let labels = vec![("method", word(method)), ("status", class(status))];
@@ -65,11 +65,11 @@ fn class(status: StatusCode) -> &'static str {
 
 /// Registers what the controller tells of itself.
 pub(super) fn register(app: &App, all: &mut Registry) {
-    let Traffic {
+    let ApiMetrics {
         calls,
         seconds,
         started,
-    } = &app.traffic;
+    } = &app.metrics;
     add(all, metric::CONTROLLER_CALLS, calls.clone());
     add(all, metric::CONTROLLER_CALL_SECONDS, seconds.clone());
     let snapshot = app.objects.snapshot();
@@ -114,20 +114,20 @@ mod tests {
 
     #[test]
     fn the_labels_of_calls_are_bounded() {
-        let traffic = Traffic::default();
+        let metrics = ApiMetrics::default();
         for method in ["GET", "BREW", "PROPFIND", "GET"] {
             let method = Method::from_bytes(method.as_bytes()).expect("a method");
             for status in [200, 204, 404, 500] {
                 let status = StatusCode::from_u16(status).expect("a status");
-                traffic.count(&method, status, Duration::from_millis(500));
+                metrics.count(&method, status, Duration::from_millis(500));
             }
         }
         let of = |method, status| vec![("method", method), ("status", status)];
-        let calls = |labels: Labels| traffic.calls.get_or_create(&labels).get();
+        let calls = |labels: Labels| metrics.calls.get_or_create(&labels).get();
         assert_eq!(calls(of("GET", "2xx")), 4);
         assert_eq!(calls(of("other", "2xx")), 4);
         assert_eq!(calls(of("other", "4xx")), 2);
-        let seconds = traffic.seconds.get_or_create(&of("GET", "5xx")).get();
+        let seconds = metrics.seconds.get_or_create(&of("GET", "5xx")).get();
         assert!((seconds - 1.0).abs() < 1e-9, "{seconds}");
     }
 }
