@@ -2,13 +2,14 @@
 
 use crate::args::Settings;
 use crate::files;
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use proto::join_token::JoinToken;
 use proto::v1::engine_control_client::EngineControlClient;
 use proto::v1::{Interface, JoinRequest};
 use rcgen::{CertificateParams, KeyPair, PublicKeyData as _};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tonic::Code;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity as TlsIdentity};
 
 /// The name in every controller's certificate for engines.
@@ -43,33 +44,28 @@ pub(crate) struct Identity {
 
 /// What the engine has at its start to become somebody.
 pub(crate) enum Credentials {
-    /// It has joined before.
+    /// It has joined before; its certificate may have expired.
     Joined(Identity),
-    /// Its certificate has expired, and it may join again.
-    Expired(Identity, JoinToken),
     /// It has never joined.
     New(JoinToken),
+}
+
+/// Why a join came to nothing.
+#[derive(Debug)]
+pub(crate) enum JoinError {
+    /// It will not come to anything with this token.
+    Refused(anyhow::Error),
+    /// No controller answered.
+    Unreachable(anyhow::Error),
 }
 
 impl Credentials {
     /// Reads the state folder, and the join token where it is needed; no controller is asked yet.
     pub(crate) fn load(settings: &Settings) -> anyhow::Result<Self> {
-        let Some(identity) = Identity::load(&settings.state_dir)? else {
-            return Ok(Self::New(settings.join_token()?));
-        };
-        if !identity.expired(SystemTime::now()) {
-            return Ok(Self::Joined(identity));
-        }
-        match settings.join_token() {
-            Ok(token) => Ok(Self::Expired(identity, token)),
-            Err(_) => {
-                tracing::error!(
-                    se = settings.name,
-                    "the engine's certificate has expired: no controller will talk to it; start it with a new join token"
-                );
-                Ok(Self::Joined(identity))
-            }
-        }
+        Ok(match Identity::load(&settings.state_dir)? {
+            Some(identity) => Self::Joined(identity),
+            None => Self::New(settings.join_token()?),
+        })
     }
 
     /// The identity; joins if need be, which is tried until a controller answers.
@@ -81,28 +77,35 @@ impl Credentials {
         settings: &Settings,
         interfaces: Vec<Interface>,
     ) -> anyhow::Result<Identity> {
-        match self {
-            Self::Joined(identity) => Ok(identity),
-            Self::New(token) => join_and_save(settings, &token, interfaces).await,
-            Self::Expired(identity, token) => {
-                let joined = join_and_save(settings, &token, interfaces).await;
-                Ok(joined.unwrap_or_else(|error| {
-                    tracing::error!(error = format!("{error:#}"), "the engine's certificate has expired and it cannot join again; serving goes on");
-                    identity
-                }))
+        let mut token = match self {
+            Self::Joined(identity) => return Ok(identity),
+            Self::New(token) => token,
+        };
+        loop {
+            match join(settings, &token, interfaces.clone()).await {
+                Ok(identity) => return Ok(identity),
+                Err(JoinError::Refused(why)) => return Err(why),
+                Err(JoinError::Unreachable(_)) => tokio::time::sleep(JOIN_RETRY).await,
             }
+            // Another one may have been put in its place.
+            token = settings.join_token().unwrap_or(token);
         }
     }
 }
 
-pub(crate) async fn join_and_save(
+/// Asks each controller once, and saves what one of them gives.
+///
+/// # Errors
+/// See [`JoinError`].
+pub(crate) async fn join(
     settings: &Settings,
     token: &JoinToken,
     interfaces: Vec<Interface>,
-) -> anyhow::Result<Identity> {
-    let identity = join(settings, token, interfaces).await?;
-    check(&identity.certificate_pem, &identity.key_pem)?;
-    identity.save(&settings.state_dir)?;
+) -> Result<Identity, JoinError> {
+    let identity = ask_to_join(settings, token, interfaces).await?;
+    let saved = check(&identity.certificate_pem, &identity.key_pem)
+        .and_then(|()| identity.save(&settings.state_dir));
+    saved.map_err(JoinError::Refused)?;
     tracing::info!(se = settings.name, uuid = identity.se_uuid, "joined");
     Ok(identity)
 }
@@ -265,44 +268,45 @@ fn request(key: &KeyPair) -> anyhow::Result<String> {
     Ok(csr.pem()?)
 }
 
-async fn join(
+async fn ask_to_join(
     settings: &Settings,
     token: &JoinToken,
     interfaces: Vec<Interface>,
-) -> anyhow::Result<Identity> {
-    let key = KeyPair::generate()?;
+) -> Result<Identity, JoinError> {
+    let (key, csr_pem) = new_key().map_err(JoinError::Refused)?;
     let message = JoinRequest {
         token_id: token.id.clone(),
         token_secret: token.secret.clone(),
-        csr_pem: request(&key)?,
+        csr_pem,
         name: settings.name.clone(),
         interfaces,
         version: env!("CARGO_PKG_VERSION").into(),
     };
-    for controller in settings.controllers.iter().cycle() {
-        match join_at(controller, token, message.clone()).await {
-            Ok(reply) => {
-                return Ok(Identity {
-                    se_uuid: reply.se_uuid,
-                    key_pem: key.serialize_pem(),
-                    certificate_pem: reply.certificate_pem,
-                    ca_pem: reply.ca_pem,
-                    next_key_pem: None,
-                });
-            }
-            Err(JoinError::Refused(why)) => bail!("{controller} refuses the join: {why}"),
+    let mut outcome = Err(JoinError::Unreachable(anyhow!("no controller is named")));
+    for controller in &settings.controllers {
+        outcome = join_at(controller, token, message.clone()).await;
+        match &outcome {
             Err(JoinError::Unreachable(error)) => {
                 tracing::warn!(controller, error = format!("{error:#}"), "cannot join yet");
-                tokio::time::sleep(JOIN_RETRY).await;
             }
+            Ok(_) | Err(JoinError::Refused(_)) => break,
         }
     }
-    bail!("no controller is named")
+    let reply = outcome?;
+    Ok(Identity {
+        se_uuid: reply.se_uuid,
+        key_pem: key.serialize_pem(),
+        certificate_pem: reply.certificate_pem,
+        ca_pem: reply.ca_pem,
+        next_key_pem: None,
+    })
 }
 
-enum JoinError {
-    Refused(String),
-    Unreachable(anyhow::Error),
+/// A key and the request for its certificate.
+fn new_key() -> anyhow::Result<(KeyPair, String)> {
+    let key = KeyPair::generate()?;
+    let csr_pem = request(&key)?;
+    Ok((key, csr_pem))
 }
 
 async fn join_at(
@@ -313,21 +317,21 @@ async fn join_at(
     let channel = connect(controller, tls(&token.ca_pem))
         .await
         .map_err(JoinError::Unreachable)?;
-    match EngineControlClient::new(channel).join(message).await {
-        Ok(reply) => Ok(reply.into_inner()),
-        Err(status)
-            if matches!(
-                status.code(),
-                tonic::Code::PermissionDenied | tonic::Code::InvalidArgument
-            ) =>
-        {
-            Err(JoinError::Refused(status.message().to_owned()))
-        }
-        Err(status) => Err(JoinError::Unreachable(anyhow::anyhow!(
-            "{}",
+    let mut client = EngineControlClient::new(channel);
+    let answer = tokio::time::timeout(DIAL_TIMEOUT, client.join(message)).await;
+    let answer = answer.map_err(|_| JoinError::Unreachable(anyhow!("no answer in time")))?;
+    let status = match answer {
+        Ok(reply) => return Ok(reply.into_inner()),
+        Err(status) => status,
+    };
+    let refused = [Code::PermissionDenied, Code::InvalidArgument].contains(&status.code());
+    Err(match refused {
+        true => JoinError::Refused(anyhow!(
+            "{controller} refuses the join: {}",
             status.message()
-        ))),
-    }
+        )),
+        false => JoinError::Unreachable(anyhow!("{}", status.message())),
+    })
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use crate::args::Settings;
 use crate::flows::Flows;
 use crate::host;
-use crate::identity::{self, Identity};
+use crate::identity::{self, Identity, JoinError};
 use crate::last_state::LastState;
 use crate::steering::Plan;
 use crate::validate;
@@ -110,9 +110,11 @@ impl Agent {
             return;
         };
         let interfaces = self.interfaces.borrow().clone();
-        match identity::join_and_save(&self.settings, &token, interfaces).await {
+        match identity::join(&self.settings, &token, interfaces).await {
             Ok(identity) => self.identity = identity,
-            Err(error) => {
+            // Tried again, with the token that is there then.
+            Err(JoinError::Unreachable(_)) => {}
+            Err(JoinError::Refused(error)) => {
                 tracing::error!(
                     error = format!("{error:#}"),
                     "the engine's certificate has expired and it cannot join again with this token; serving goes on"

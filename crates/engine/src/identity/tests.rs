@@ -1,5 +1,12 @@
 use super::*;
+use proto::v1::engine_control_server::{EngineControl, EngineControlServer};
+use proto::v1::{ControllerMessage, EngineMessage, JoinReply};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Server, ServerTlsConfig};
+use tonic::{Request, Response, Status, Streaming};
 
 /// What a controller does with a request: a certificate that is good for so long, and began an hour ago.
 fn sign(csr_pem: &str, hours: i64) -> String {
@@ -124,15 +131,13 @@ struct Line {
     args: crate::Args,
 }
 
-fn settings(folder: &Path) -> Settings {
-    let (state, token) = (
-        folder.display().to_string(),
-        folder.join("token").display().to_string(),
-    );
+fn settings(folder: &Path, controller: SocketAddr) -> Settings {
+    let path = |name: &str| folder.join(name).display().to_string();
+    let (state, token, controller) = (path("."), path("token"), controller.to_string());
     let words = [
         "engine",
         "--controllers",
-        "127.0.0.1:1",
+        &controller,
         "--name",
         "se-1",
         "--state-dir",
@@ -144,23 +149,89 @@ fn settings(folder: &Path) -> Settings {
     line.args.settle().unwrap()
 }
 
-#[test]
-fn an_engine_whose_certificate_has_expired_joins_again_with_a_token_and_serves_on_without() {
+/// A controller that lets in whoever has this token.
+struct Host {
+    token: JoinToken,
+}
+
+#[tonic::async_trait]
+impl EngineControl for Host {
+    type SessionStream = ReceiverStream<Result<ControllerMessage, Status>>;
+
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
+        let request = request.into_inner();
+        if request.token_id != self.token.id {
+            return Err(Status::permission_denied("not this one"));
+        }
+        Ok(Response::new(JoinReply {
+            se_uuid: "serviceengine-1".into(),
+            certificate_pem: sign(&request.csr_pem, 24),
+            ca_pem: self.token.ca_pem.clone(),
+        }))
+    }
+
+    async fn session(
+        &self,
+        _: Request<Streaming<EngineMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        Err(Status::unimplemented("no sessions here"))
+    }
+}
+
+fn token(id: &str, ca_pem: &str) -> JoinToken {
+    JoinToken {
+        id: id.into(),
+        secret: "s".into(),
+        ca_pem: ca_pem.into(),
+    }
+}
+
+/// A CA, in PEM, and a controller of it on loopback.
+async fn controller() -> (String, SocketAddr) {
+    let [ca_key, key] = [(); 2].map(|()| KeyPair::generate().unwrap());
+    let mut params = CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca_pem = params.self_signed(&ca_key).unwrap().pem();
+    let ca = rcgen::Issuer::new(params, ca_key);
+    let server = CertificateParams::new(vec![SERVER_NAME.to_owned()]).unwrap();
+    let certificate = server.signed_by(&key, &ca).unwrap();
+    let tls = TlsIdentity::from_pem(certificate.pem(), key.serialize_pem());
+    let host = Host {
+        token: token("good", &ca_pem),
+    };
+    let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = incoming.local_addr().unwrap();
+    let server = Server::builder()
+        .tls_config(ServerTlsConfig::new().identity(tls))
+        .unwrap()
+        .add_service(EngineControlServer::new(host));
+    tokio::spawn(server.serve_with_incoming(incoming));
+    (ca_pem, address)
+}
+
+#[tokio::test]
+async fn an_engine_whose_certificate_has_expired_serves_on_and_joins_again_with_another_token() {
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .ok();
     let folder = tempfile::tempdir().unwrap();
-    let settings = settings(folder.path());
+    let (ca_pem, address) = controller().await;
+    let settings = settings(folder.path(), address);
     joined(-24).save(folder.path()).unwrap();
     let Credentials::Joined(identity) = Credentials::load(&settings).unwrap() else {
         panic!("it serves what it has");
     };
     assert!(identity.expired(SystemTime::now()));
-    let token = JoinToken {
-        id: "t1".into(),
-        secret: "s".into(),
-        ca_pem: "ca".into(),
-    };
-    std::fs::write(folder.path().join("token"), token.encode()).unwrap();
-    let Credentials::Expired(_, found) = Credentials::load(&settings).unwrap() else {
-        panic!("it joins again");
-    };
-    assert_eq!(found.id, "t1");
+    let put = |token: &JoinToken| std::fs::write(folder.path().join("token"), token.encode());
+    let join = || async { join(&settings, &settings.join_token().unwrap(), Vec::new()).await };
+    // Of a controller that is not there any more: it does not wait for that one for ever.
+    let gone = KeyPair::generate().unwrap();
+    let gone = CertificateParams::default().self_signed(&gone).unwrap();
+    put(&token("old", &gone.pem())).unwrap();
+    assert!(matches!(join().await, Err(JoinError::Unreachable(_))));
+    put(&token("used", &ca_pem)).unwrap();
+    assert!(matches!(join().await, Err(JoinError::Refused(_))));
+    put(&token("good", &ca_pem)).unwrap();
+    assert!(!join().await.unwrap().expired(SystemTime::now()));
+    assert!(!loaded(folder.path()).expired(SystemTime::now()));
 }
