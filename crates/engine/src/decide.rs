@@ -175,18 +175,18 @@ fn pool_spec(pool: &Pool, health: &[ServerHealth]) -> PoolSpec {
         LbAlgorithm::RoundRobin => Algorithm::RoundRobin,
         LbAlgorithm::LeastConnections | LbAlgorithm::Unspecified => Algorithm::LeastConnections,
     };
-    let up = |addr: SocketAddr| {
-        health
-            .iter()
-            .any(|h| h.addr == addr && h.state == OperState::Up)
+    let any = |addr: SocketAddr, fits: fn(&ServerHealth) -> bool| {
+        health.iter().any(|h| h.addr == addr && fits(h))
     };
     let servers = pool.servers.iter().filter_map(|s| {
         let addr = SocketAddr::new(s.address.parse().ok()?, u16::try_from(s.port).ok()?);
         let max_connections = pool.max_concurrent_connections_per_server;
+        let in_maintenance = any(addr, ServerHealth::is_in_maintenance);
         Some(ServerSpec {
             addr,
-            enabled: s.enabled && pool.enabled,
-            up: up(addr),
+            enabled: s.enabled && pool.enabled && !in_maintenance,
+            // What it has goes on there while it is in maintenance.
+            up: in_maintenance || any(addr, |h| h.state == OperState::Up),
             ratio: s.ratio,
             max_connections,
         })
@@ -377,12 +377,26 @@ mod tests {
         let server = ServerHealth {
             addr: "10.0.0.1:80".parse().expect("addr"),
             state,
-            reason: String::new(),
+            failure: None,
             response_time_ms: 0,
         };
         HealthSnapshot {
             pools: [("p".to_owned(), vec![server])].into(),
         }
+    }
+
+    #[test]
+    fn a_server_in_maintenance_keeps_what_it_has_and_gets_nothing_new() {
+        let mut health = health(OperState::Down);
+        let desired = desired(vec![service("a", 80)]);
+        let takes = |health: &HealthSnapshot| {
+            let server = &decide(&desired, health).services[0].pool.servers[0];
+            (server.enabled, server.up)
+        };
+        assert_eq!(takes(&health), (true, false));
+        let servers = health.pools.get_mut("p").expect("there");
+        servers[0].failure = Some(health::Failure::MaintenanceResponseCodeMatch);
+        assert_eq!(takes(&health), (false, true));
     }
 
     fn outcome(desired: &DesiredState, state: OperState) -> (Verdict, bool, Result<(), Reason>) {

@@ -1,23 +1,21 @@
-//! The shell around the health machines: one task per server and monitor probes over TCP or UDP.
+//! The shell around the health machines: one task per server and monitor probes it (`probe`).
 //!
 //! [`HealthHandle`] owns the tasks; a task owns its [`health::Check`] and ends when it is aborted, which may happen
 //! at any await: a probe's socket is closed by dropping it. Results meet in one table, from which a snapshot is
 //! published whenever a state changes.
 
+mod probe;
+mod tls;
+
 use health::{Check, Failure, State, Timing, combine};
-use proto::v1::{HealthMonitor, OperState, Pool, UdpMonitor, health_monitor::Kind};
+use probe::probe;
+use proto::v1::{HealthMonitor, OperState, Pool};
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-
-/// How much of a response is searched for the expected text (avi-api section 12).
-const RESPONSE_LEN_MAX: u64 = 2048;
 
 /// What is known of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,10 +24,22 @@ pub struct ServerHealth {
     pub addr: SocketAddr,
     /// UP, DOWN, INITIALIZING, or DISABLED by configuration.
     pub state: OperState,
-    /// Why it is down, as a sentence.
-    pub reason: String,
+    /// Why it is down.
+    pub failure: Option<Failure>,
     /// How long the last good check took.
     pub response_time_ms: u32,
+}
+
+impl ServerHealth {
+    /// Why it is down, as a sentence; empty when it is not.
+    pub fn reason(&self) -> String {
+        self.failure.map(|f| f.to_string()).unwrap_or_default()
+    }
+
+    /// It takes no new connections because it says so itself; those that it has go on.
+    pub fn is_in_maintenance(&self) -> bool {
+        self.failure.is_some_and(Failure::is_maintenance)
+    }
 }
 
 /// The servers of every pool, in the pool's order.
@@ -211,7 +221,7 @@ fn publish(table: &Table, snapshot: &watch::Sender<Arc<HealthSnapshot>>) {
         let states = |s: &HealthSnapshot| -> Vec<_> {
             let servers = s.pools.iter().flat_map(|(p, list)| {
                 list.iter()
-                    .map(move |h| (p.clone(), h.addr, h.state, h.reason.clone()))
+                    .map(move |h| (p.clone(), h.addr, h.state, h.failure))
             });
             servers.collect()
         };
@@ -245,17 +255,10 @@ fn server(addr: SocketAddr, enabled: bool, results: &[&Result]) -> ServerHealth 
         State::Down => OperState::Down,
         State::Initializing => OperState::Initializing,
     };
-    let failure = results
-        .iter()
-        .filter(|r| r.state == State::Down)
-        .find_map(|r| r.failure);
     ServerHealth {
         addr,
         state,
-        reason: failure
-            .filter(|_| state == OperState::Down)
-            .map(|f| f.to_string())
-            .unwrap_or_default(),
+        failure: worst_failure(results).filter(|_| state == OperState::Down),
         response_time_ms: results
             .iter()
             .map(|r| r.response_time_ms)
@@ -264,266 +267,12 @@ fn server(addr: SocketAddr, enabled: bool, results: &[&Result]) -> ServerHealth 
     }
 }
 
-/// One probe. The connection is closed by FIN: a server that sees a RST for every check would log it.
-async fn probe(server: SocketAddr, monitor: &HealthMonitor) -> std::result::Result<(), Failure> {
-    let limit = Duration::from_secs(monitor.receive_timeout_s.max(1).into());
-    let port = u16::try_from(monitor.monitor_port).ok().filter(|p| *p != 0);
-    let target = SocketAddr::new(server.ip(), port.unwrap_or(server.port()));
-    if let Some(Kind::Udp(udp)) = &monitor.kind {
-        return probe_udp(target, limit, udp).await;
-    }
-    let connected = tokio::time::timeout(limit, TcpStream::connect(target)).await;
-    let mut stream = connected
-        .map_err(|_| Failure::ConnectionTimeout)?
-        .map_err(|e| failure(&e))?;
-    let Some(Kind::Tcp(tcp)) = &monitor.kind else {
-        return Ok(());
-    };
-    if tcp.request.is_empty() && tcp.response.is_empty() {
-        return Ok(());
-    }
-    let exchanged = tokio::time::timeout(limit, exchange(&mut stream, &tcp.request, &tcp.response));
-    exchanged.await.map_err(|_| Failure::PayloadTimeout)?
-}
-
-/// How long a UDP server is listened to that need not answer: an ICMP error comes within a round trip.
-const UDP_SILENCE: Duration = Duration::from_millis(500);
-
-/// One datagram. Without a response to wait for, "port unreachable" is the failure (avi-api section 12).
-async fn probe_udp(
-    target: SocketAddr,
-    limit: Duration,
-    monitor: &UdpMonitor,
-) -> std::result::Result<(), Failure> {
-    let socket = connected_udp(target).await.map_err(|e| failure(&e))?;
-    let request = monitor.request.as_bytes();
-    socket.send(request).await.map_err(|e| failure(&e))?;
-    let silent = monitor.response.is_empty();
-    let wait = if silent {
-        limit.min(UDP_SILENCE)
-    } else {
-        limit
-    };
-    match tokio::time::timeout(wait, answer(&socket, &monitor.response)).await {
-        Ok(result) => result,
-        Err(_) if silent => Ok(()),
-        Err(_) => Err(Failure::PayloadTimeout),
-    }
-}
-
-async fn connected_udp(target: SocketAddr) -> std::io::Result<UdpSocket> {
-    let any: IpAddr = match target {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = UdpSocket::bind((any, 0)).await?;
-    socket.connect(target).await?;
-    Ok(socket)
-}
-
-async fn answer(socket: &UdpSocket, response: &str) -> std::result::Result<(), Failure> {
-    let mut bytes = [0; RESPONSE_LEN_MAX as usize];
-    let len = socket.recv(&mut bytes).await.map_err(|e| failure(&e))?;
-    match response.is_empty() || contains(&bytes[..len], response.as_bytes()) {
-        true => Ok(()),
-        false => Err(Failure::PayloadContentMismatch),
-    }
-}
-
-async fn exchange(
-    stream: &mut TcpStream,
-    request: &str,
-    response: &str,
-) -> std::result::Result<(), Failure> {
-    stream
-        .write_all(request.as_bytes())
-        .await
-        .map_err(|e| failure(&e))?;
-    if response.is_empty() {
-        return Ok(());
-    }
-    let mut seen = Vec::new();
-    let mut limited = stream.take(RESPONSE_LEN_MAX);
-    while !contains(&seen, response.as_bytes()) {
-        let read = limited.read_buf(&mut seen).await.map_err(|e| failure(&e))?;
-        if read == 0 {
-            return Err(Failure::PayloadContentMismatch);
-        }
-    }
-    Ok(())
-}
-
-fn contains(text: &[u8], wanted: &[u8]) -> bool {
-    text.windows(wanted.len()).any(|w| w == wanted)
-}
-
-fn failure(error: &std::io::Error) -> Failure {
-    match error.kind() {
-        ErrorKind::ConnectionRefused => Failure::ConnectionRefused,
-        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Failure::ConnectionReset,
-        ErrorKind::TimedOut => Failure::ConnectionTimeout,
-        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Failure::ServerUnreachable,
-        _ => Failure::OtherError,
-    }
+/// Of those that take the server down; maintenance only when there is nothing else.
+fn worst_failure(results: &[&Result]) -> Option<Failure> {
+    let down = results.iter().filter(|r| r.state == State::Down);
+    down.filter_map(|r| r.failure)
+        .min_by_key(|f| f.is_maintenance())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proto::v1::{Server, TcpMonitor};
-    use tokio::net::TcpListener;
-
-    fn pool(addr: SocketAddr, monitors: &[&str]) -> Pool {
-        Pool {
-            uuid: "p".into(),
-            enabled: true,
-            servers: vec![Server {
-                address: addr.ip().to_string(),
-                port: addr.port().into(),
-                enabled: true,
-                ratio: 1,
-            }],
-            health_monitor_uuids: monitors.iter().map(ToString::to_string).collect(),
-            ..Pool::default()
-        }
-    }
-
-    fn monitor(response: &str) -> HealthMonitor {
-        let tcp = TcpMonitor {
-            request: String::new(),
-            response: response.into(),
-        };
-        HealthMonitor {
-            uuid: "m".into(),
-            send_interval_s: 1,
-            receive_timeout_s: 1,
-            successful_checks: 1,
-            failed_checks: 1,
-            kind: Some(Kind::Tcp(tcp)),
-            ..HealthMonitor::default()
-        }
-    }
-
-    /// Waits until the only server is in this state.
-    async fn wait_for(health: &HealthHandle, state: OperState) -> ServerHealth {
-        let mut snapshot = health.snapshot();
-        let there = |s: &Arc<HealthSnapshot>| s.pools.get("p").is_some_and(|p| p[0].state == state);
-        let found = tokio::time::timeout(Duration::from_secs(20), snapshot.wait_for(there));
-        let found = found.await.expect("in time").expect("published");
-        found.pools["p"][0].clone()
-    }
-
-    #[tokio::test]
-    async fn a_server_follows_its_port_up_and_down() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let addr = listener.local_addr().expect("addr");
-        let health = HealthHandle::spawn();
-        health.apply(&[pool(addr, &["m"])], &[monitor("")]);
-        wait_for(&health, OperState::Up).await;
-        drop(listener);
-        let down = wait_for(&health, OperState::Down).await;
-        assert_eq!(down.reason, Failure::ConnectionRefused.to_string());
-        let _listener = TcpListener::bind(addr).await.expect("bind again");
-        wait_for(&health, OperState::Up).await;
-    }
-
-    #[tokio::test]
-    async fn a_response_must_contain_the_expected_text() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let addr = listener.local_addr().expect("addr");
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                stream.write_all(b"220 ready").await.ok();
-            }
-        });
-        let health = HealthHandle::spawn();
-        health.apply(&[pool(addr, &["m"])], &[monitor("ready")]);
-        wait_for(&health, OperState::Up).await;
-        health.apply(&[pool(addr, &["m"])], &[monitor("gone")]);
-        let down = wait_for(&health, OperState::Down).await;
-        assert_eq!(down.reason, Failure::PayloadContentMismatch.to_string());
-    }
-
-    fn udp_monitor(request: &str, response: &str) -> HealthMonitor {
-        let udp = UdpMonitor {
-            request: request.into(),
-            response: response.into(),
-        };
-        HealthMonitor {
-            kind: Some(Kind::Udp(udp)),
-            ..monitor("")
-        }
-    }
-
-    /// A port for UDP that TCP does not have.
-    async fn udp_socket() -> (UdpSocket, SocketAddr) {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
-        let addr = socket.local_addr().expect("addr");
-        (socket, addr)
-    }
-
-    #[tokio::test]
-    async fn a_silent_udp_server_is_up_until_its_port_is_unreachable() {
-        let (socket, addr) = udp_socket().await;
-        let health = HealthHandle::spawn();
-        health.apply(&[pool(addr, &["m"])], &[udp_monitor("", "")]);
-        wait_for(&health, OperState::Up).await;
-        drop(socket);
-        let down = wait_for(&health, OperState::Down).await;
-        assert_eq!(down.reason, Failure::ConnectionRefused.to_string());
-    }
-
-    #[tokio::test]
-    async fn a_udp_server_must_give_the_expected_answer() {
-        let (socket, addr) = udp_socket().await;
-        let server = async move {
-            let mut bytes = [0; 64];
-            while let Ok((len, peer)) = socket.recv_from(&mut bytes).await {
-                if bytes[..len] == *b"ping" {
-                    socket.send_to(b"+pong", peer).await.ok();
-                }
-            }
-        };
-        tokio::spawn(server);
-        let health = HealthHandle::spawn();
-        let check = |request, response| {
-            health.apply(&[pool(addr, &["m"])], &[udp_monitor(request, response)]);
-        };
-        check("ping", "pong");
-        wait_for(&health, OperState::Up).await;
-        check("ping", "ready");
-        let down = wait_for(&health, OperState::Down).await;
-        assert_eq!(down.reason, Failure::PayloadContentMismatch.to_string());
-        check("ping", "pong");
-        wait_for(&health, OperState::Up).await;
-        check("hello", "pong");
-        let down = wait_for(&health, OperState::Down).await;
-        assert_eq!(down.reason, Failure::PayloadTimeout.to_string());
-    }
-
-    #[tokio::test]
-    async fn a_pool_without_monitors_is_up_and_one_that_is_disabled_says_so() {
-        let addr = "127.0.0.1:9".parse().expect("addr");
-        let health = HealthHandle::spawn();
-        health.apply(&[pool(addr, &[])], &[]);
-        wait_for(&health, OperState::Up).await;
-        let mut disabled = pool(addr, &[]);
-        disabled.enabled = false;
-        health.apply(&[disabled], &[]);
-        wait_for(&health, OperState::Disabled).await;
-    }
-
-    #[tokio::test]
-    async fn applying_the_same_again_keeps_what_is_known() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let addr = listener.local_addr().expect("addr");
-        let health = HealthHandle::spawn();
-        health.apply(&[pool(addr, &["m"])], &[monitor("")]);
-        wait_for(&health, OperState::Up).await;
-        health.apply(&[pool(addr, &["m"])], &[monitor("")]);
-        assert_eq!(
-            health.snapshot().borrow().pools["p"][0].state,
-            OperState::Up
-        );
-    }
-}
+mod tests;

@@ -3,7 +3,13 @@
 //! A [`Check`] is one monitor's view of one server: it says when the next probe is due, takes the result, and
 //! changes its state after so many in a row (avi-api `successful_checks`, `failed_checks`). The first result decides
 //! at once, so that a virtual service comes up in milliseconds and not after the second interval. [`combine`] makes
-//! one state of several monitors'. No clock and no socket here: `now` and results come in.
+//! one state of several monitors'. What a response says is judged in `response`. No clock and no socket here: `now` and results come in.
+
+mod response;
+
+pub use response::{
+    CodeClass, Expected, RESPONSE_LEN_MAX, Text, http_request, judge_http, judge_text,
+};
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -32,6 +38,14 @@ pub enum Failure {
     PayloadTimeout,
     /// Another text came.
     PayloadContentMismatch,
+    /// The response has another code, or is none of HTTP.
+    ResponseCodeMismatch,
+    /// The response has a code of `maintenance_code`.
+    MaintenanceResponseCodeMatch,
+    /// The response has the text of `maintenance_response`.
+    MaintenancePayloadContentMatch,
+    /// The TLS handshake failed.
+    SslError,
     /// No route, or the network says so.
     ServerUnreachable,
     /// Anything else.
@@ -47,9 +61,21 @@ impl Failure {
             Self::ConnectionReset => "CONNECTION_RESET",
             Self::PayloadTimeout => "PAYLOAD_TIMEOUT",
             Self::PayloadContentMismatch => "PAYLOAD_CONTENT_MISMATCH",
+            Self::ResponseCodeMismatch => "RESPONSE_CODE_MISMATCH",
+            Self::MaintenanceResponseCodeMatch => "MAINTENANCE_RESPONSE_CODE_MATCH",
+            Self::MaintenancePayloadContentMatch => "MAINTENANCE_PAYLOAD_CONTENT_MATCH",
+            Self::SslError => "SSL_ERROR",
             Self::ServerUnreachable => "SERVER_UNREACHABLE",
             Self::OtherError => "OTHER_ERROR",
         }
+    }
+
+    /// Whether the server itself asks for no new connections: those that it has go on.
+    pub fn is_maintenance(self) -> bool {
+        matches!(
+            self,
+            Self::MaintenanceResponseCodeMatch | Self::MaintenancePayloadContentMatch
+        )
     }
 }
 
@@ -61,6 +87,10 @@ impl fmt::Display for Failure {
             Self::ConnectionReset => "the server reset the connection",
             Self::PayloadTimeout => "the expected response did not come in time",
             Self::PayloadContentMismatch => "the response is not the expected one",
+            Self::ResponseCodeMismatch => "the response has no expected code",
+            Self::MaintenanceResponseCodeMatch => "the response code says maintenance",
+            Self::MaintenancePayloadContentMatch => "the response says maintenance",
+            Self::SslError => "the TLS handshake with the server failed",
             Self::ServerUnreachable => "the server cannot be reached",
             Self::OtherError => "the check failed",
         })

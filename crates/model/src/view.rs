@@ -269,6 +269,8 @@ pub struct HealthMonitor {
     pub monitor_port: Option<u16>,
     pub tcp_monitor: Option<HealthMonitorTcp>,
     pub udp_monitor: Option<HealthMonitorUdp>,
+    pub http_monitor: Option<HealthMonitorHttp>,
+    pub https_monitor: Option<HealthMonitorHttp>,
 }
 
 /// avi-api `HealthMonitorTcp`.
@@ -277,6 +279,7 @@ pub struct HealthMonitor {
 pub struct HealthMonitorTcp {
     pub tcp_request: Option<String>,
     pub tcp_response: Option<String>,
+    pub maintenance_response: Option<String>,
     #[serde(default)]
     pub tcp_half_open: bool,
 }
@@ -287,6 +290,37 @@ pub struct HealthMonitorTcp {
 pub struct HealthMonitorUdp {
     pub udp_request: Option<String>,
     pub udp_response: Option<String>,
+    pub maintenance_response: Option<String>,
+}
+
+/// avi-api `HealthMonitorHttp`.
+#[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
+pub struct HealthMonitorHttp {
+    #[serde(default = "http_request")]
+    pub http_request: String,
+    #[serde(default)]
+    pub exact_http_request: bool,
+    /// HTTP_ANY, HTTP_1XX and so on; none = HTTP_2XX.
+    #[serde(default)]
+    pub http_response_code: Vec<String>,
+    pub http_response: Option<String>,
+    #[serde(default)]
+    pub maintenance_code: Vec<u16>,
+    pub maintenance_response: Option<String>,
+}
+
+impl Default for HealthMonitorHttp {
+    fn default() -> Self {
+        Self {
+            http_request: http_request(),
+            exact_http_request: false,
+            http_response_code: Vec::new(),
+            http_response: None,
+            maintenance_code: Vec::new(),
+            maintenance_response: None,
+        }
+    }
 }
 
 /// avi-api `NetworkProfile`, as far as the proxy needs it.
@@ -615,6 +649,10 @@ fn probe_retry_timer() -> u32 {
 fn scalein_timeout() -> u32 {
     30
 }
+fn http_request() -> String {
+    "GET / HTTP/1.0".to_owned()
+}
+
 fn default_server_port() -> u16 {
     80
 }

@@ -309,19 +309,64 @@ fn health_monitor(monitor: &view::HealthMonitor) -> v1::HealthMonitor {
 }
 
 fn monitor_kind(monitor: &view::HealthMonitor) -> v1::health_monitor::Kind {
-    if monitor.kind == "HEALTH_MONITOR_UDP" {
-        let udp = monitor.udp_monitor.clone().unwrap_or_default();
-        return v1::health_monitor::Kind::Udp(v1::UdpMonitor {
-            request: udp.udp_request.unwrap_or_default(),
-            response: udp.udp_response.unwrap_or_default(),
-        });
+    use v1::health_monitor::Kind;
+    let http = |own: &Option<_>| http_monitor(own.clone().unwrap_or_default());
+    match monitor.kind.as_str() {
+        "HEALTH_MONITOR_UDP" => Kind::Udp(udp_monitor(monitor)),
+        "HEALTH_MONITOR_HTTP" => Kind::Http(http(&monitor.http_monitor)),
+        "HEALTH_MONITOR_HTTPS" => Kind::Https(http(&monitor.https_monitor)),
+        // Other types are checked by a TCP connect until their probes exist.
+        _ => Kind::Tcp(tcp_monitor(monitor)),
     }
-    // Other types are checked by a TCP connect until their probes exist.
+}
+
+fn tcp_monitor(monitor: &view::HealthMonitor) -> v1::TcpMonitor {
     let tcp = monitor.tcp_monitor.clone().unwrap_or_default();
-    v1::health_monitor::Kind::Tcp(v1::TcpMonitor {
+    v1::TcpMonitor {
         request: tcp.tcp_request.unwrap_or_default(),
         response: tcp.tcp_response.unwrap_or_default(),
-    })
+        maintenance_response: tcp.maintenance_response.unwrap_or_default(),
+    }
+}
+
+fn udp_monitor(monitor: &view::HealthMonitor) -> v1::UdpMonitor {
+    let udp = monitor.udp_monitor.clone().unwrap_or_default();
+    v1::UdpMonitor {
+        request: udp.udp_request.unwrap_or_default(),
+        response: udp.udp_response.unwrap_or_default(),
+        maintenance_response: udp.maintenance_response.unwrap_or_default(),
+    }
+}
+
+fn http_monitor(http: view::HealthMonitorHttp) -> v1::HttpMonitor {
+    let view::HealthMonitorHttp {
+        http_request,
+        exact_http_request,
+        http_response_code,
+        http_response,
+        maintenance_code,
+        maintenance_response,
+    } = http;
+    v1::HttpMonitor {
+        request: http_request,
+        exact_request: exact_http_request,
+        response_classes: http_response_code
+            .iter()
+            .filter_map(response_class)
+            .collect(),
+        maintenance_codes: maintenance_code.into_iter().map(u32::from).collect(),
+        response: http_response.unwrap_or_default(),
+        maintenance_response: maintenance_response.unwrap_or_default(),
+    }
+}
+
+/// The first digit of HTTP_2XX and so on, and 0 for HTTP_ANY.
+fn response_class(word: impl AsRef<str>) -> Option<u32> {
+    let class = word.as_ref().strip_prefix("HTTP_")?;
+    match class.strip_suffix("XX") {
+        Some(digit) => digit.parse().ok(),
+        None => (class == "ANY").then_some(0),
+    }
 }
 
 #[cfg(test)]

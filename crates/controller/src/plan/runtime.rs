@@ -532,6 +532,7 @@ fn server(se: &str, server: &ServerStatus) -> Value {
         "port": server.port,
         "hostname": server.address,
         "oper_status": oper,
+        "failure_code": server.failure_code,
         "se_uuid": se,
         "open_connections": server.open_connections,
         "total_connections": server.total_connections,

@@ -405,24 +405,66 @@ async fn network_profiles_say_which_ports_are_udp_and_when_flows_are_idle() {
     assert_eq!(carried(&fixture.told()), (ports, 600, 60));
 }
 
-#[tokio::test]
-async fn a_udp_monitor_reaches_the_engine_as_one() {
-    let fixture = Fixture::new().await;
-    let udp = json!({"udp_request": "ping", "udp_response": "pong"});
-    let monitor = json!({"name": "m", "type": "HEALTH_MONITOR_UDP", "udp_monitor": udp});
+/// What the engine is told of the only monitor of the virtual service's pool.
+async fn monitor_kind(fixture: &Fixture, monitor: Value) -> v1::health_monitor::Kind {
+    let name = monitor["name"].clone();
     let monitor = fixture.create("healthmonitor", monitor).await;
     let monitor = format!("/api/healthmonitor/{monitor}");
-    let pool = json!({"name": "p", "health_monitor_refs": [monitor]});
+    let pool = json!({"name": name, "health_monitor_refs": [monitor]});
     let pool = fixture.create("pool", pool).await;
     let vs = fixture.uuid("virtualservice", "vs-1");
     let pool = json!(format!("/api/pool/{pool}"));
     fixture
         .update("virtualservice", &vs, set("pool_ref", pool))
         .await;
+    let told = fixture.told();
+    told.health_monitors[0].kind.clone().expect("a kind")
+}
+
+#[tokio::test]
+async fn a_udp_or_tcp_monitor_reaches_the_engine_as_one() {
+    use v1::health_monitor::Kind;
+    let fixture = Fixture::new().await;
+    let own =
+        json!({"udp_request": "ping", "udp_response": "pong", "maintenance_response": "away"});
+    let monitor = json!({"name": "u", "type": "HEALTH_MONITOR_UDP", "udp_monitor": own});
     let expected = v1::UdpMonitor {
         request: "ping".into(),
         response: "pong".into(),
+        maintenance_response: "away".into(),
     };
-    let kind = fixture.told().health_monitors[0].kind.clone();
-    assert_eq!(kind, Some(v1::health_monitor::Kind::Udp(expected)));
+    assert_eq!(monitor_kind(&fixture, monitor).await, Kind::Udp(expected));
+    let own = json!({"tcp_request": "helo", "tcp_response": "220", "maintenance_response": "421"});
+    let monitor = json!({"name": "t", "type": "HEALTH_MONITOR_TCP", "tcp_monitor": own});
+    let expected = v1::TcpMonitor {
+        request: "helo".into(),
+        response: "220".into(),
+        maintenance_response: "421".into(),
+    };
+    assert_eq!(monitor_kind(&fixture, monitor).await, Kind::Tcp(expected));
+}
+
+#[tokio::test]
+async fn an_http_monitor_reaches_the_engine_with_its_defaults() {
+    use v1::health_monitor::Kind;
+    let fixture = Fixture::new().await;
+    let bare = json!({"name": "bare", "type": "HEALTH_MONITOR_HTTP"});
+    let expected = v1::HttpMonitor {
+        request: "GET / HTTP/1.0".into(),
+        ..v1::HttpMonitor::default()
+    };
+    assert_eq!(monitor_kind(&fixture, bare).await, Kind::Http(expected));
+    let own = json!({"http_request": "HEAD /a HTTP/1.1\nHost: b", "exact_http_request": true,
+        "http_response_code": ["HTTP_ANY", "HTTP_3XX"], "http_response": "fine", "maintenance_code": [503, 418],
+        "maintenance_response": "back soon"});
+    let full = json!({"name": "full", "type": "HEALTH_MONITOR_HTTPS", "https_monitor": own});
+    let expected = v1::HttpMonitor {
+        request: "HEAD /a HTTP/1.1\nHost: b".into(),
+        exact_request: true,
+        response_classes: vec![0, 3],
+        maintenance_codes: vec![503, 418],
+        response: "fine".into(),
+        maintenance_response: "back soon".into(),
+    };
+    assert_eq!(monitor_kind(&fixture, full).await, Kind::Https(expected));
 }

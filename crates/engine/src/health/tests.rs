@@ -1,0 +1,389 @@
+//! Probes over loopback, with real sockets.
+
+use super::*;
+use proto::v1::{HttpMonitor, Server, TcpMonitor, UdpMonitor, health_monitor::Kind};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, UdpSocket};
+use tokio_rustls::TlsAcceptor;
+
+fn pool(addr: SocketAddr, monitors: &[&str]) -> Pool {
+    Pool {
+        uuid: "p".into(),
+        enabled: true,
+        servers: vec![Server {
+            address: addr.ip().to_string(),
+            port: addr.port().into(),
+            enabled: true,
+            ratio: 1,
+        }],
+        health_monitor_uuids: monitors.iter().map(ToString::to_string).collect(),
+        ..Pool::default()
+    }
+}
+
+fn monitor(response: &str) -> HealthMonitor {
+    let tcp = TcpMonitor {
+        request: String::new(),
+        response: response.into(),
+        maintenance_response: String::new(),
+    };
+    HealthMonitor {
+        uuid: "m".into(),
+        send_interval_s: 1,
+        receive_timeout_s: 1,
+        successful_checks: 1,
+        failed_checks: 1,
+        kind: Some(Kind::Tcp(tcp)),
+        ..HealthMonitor::default()
+    }
+}
+
+/// Waits until the only server is in this state.
+async fn wait_for(health: &HealthHandle, state: OperState) -> ServerHealth {
+    let mut snapshot = health.snapshot();
+    let there = |s: &Arc<HealthSnapshot>| s.pools.get("p").is_some_and(|p| p[0].state == state);
+    let found = tokio::time::timeout(Duration::from_secs(20), snapshot.wait_for(there));
+    let found = found.await.expect("in time").expect("published");
+    found.pools["p"][0].clone()
+}
+
+#[tokio::test]
+async fn a_server_follows_its_port_up_and_down() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let addr = listener.local_addr().expect("addr");
+    let health = HealthHandle::spawn();
+    health.apply(&[pool(addr, &["m"])], &[monitor("")]);
+    wait_for(&health, OperState::Up).await;
+    drop(listener);
+    let down = wait_for(&health, OperState::Down).await;
+    assert_eq!(down.reason(), Failure::ConnectionRefused.to_string());
+    let _listener = TcpListener::bind(addr).await.expect("bind again");
+    wait_for(&health, OperState::Up).await;
+}
+
+#[tokio::test]
+async fn a_response_must_contain_the_expected_text() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let addr = listener.local_addr().expect("addr");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            stream.write_all(b"220 ready").await.ok();
+        }
+    });
+    let health = HealthHandle::spawn();
+    health.apply(&[pool(addr, &["m"])], &[monitor("ready")]);
+    wait_for(&health, OperState::Up).await;
+    health.apply(&[pool(addr, &["m"])], &[monitor("gone")]);
+    let down = wait_for(&health, OperState::Down).await;
+    assert_eq!(down.reason(), Failure::PayloadContentMismatch.to_string());
+}
+
+fn udp_monitor(request: &str, response: &str) -> HealthMonitor {
+    let udp = UdpMonitor {
+        request: request.into(),
+        response: response.into(),
+        maintenance_response: String::new(),
+    };
+    HealthMonitor {
+        kind: Some(Kind::Udp(udp)),
+        ..monitor("")
+    }
+}
+
+/// A port for UDP that TCP does not have.
+async fn udp_socket() -> (UdpSocket, SocketAddr) {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
+    let addr = socket.local_addr().expect("addr");
+    (socket, addr)
+}
+
+#[tokio::test]
+async fn a_silent_udp_server_is_up_until_its_port_is_unreachable() {
+    let (socket, addr) = udp_socket().await;
+    let health = HealthHandle::spawn();
+    health.apply(&[pool(addr, &["m"])], &[udp_monitor("", "")]);
+    wait_for(&health, OperState::Up).await;
+    drop(socket);
+    let down = wait_for(&health, OperState::Down).await;
+    assert_eq!(down.reason(), Failure::ConnectionRefused.to_string());
+}
+
+#[tokio::test]
+async fn a_udp_server_must_give_the_expected_answer() {
+    let (socket, addr) = udp_socket().await;
+    let server = async move {
+        let mut bytes = [0; 64];
+        while let Ok((len, peer)) = socket.recv_from(&mut bytes).await {
+            if bytes[..len] == *b"ping" {
+                socket.send_to(b"+pong", peer).await.ok();
+            }
+        }
+    };
+    tokio::spawn(server);
+    let health = HealthHandle::spawn();
+    let check = |request, response| {
+        health.apply(&[pool(addr, &["m"])], &[udp_monitor(request, response)]);
+    };
+    check("ping", "pong");
+    wait_for(&health, OperState::Up).await;
+    check("ping", "ready");
+    let down = wait_for(&health, OperState::Down).await;
+    assert_eq!(down.reason(), Failure::PayloadContentMismatch.to_string());
+    check("ping", "pong");
+    wait_for(&health, OperState::Up).await;
+    check("hello", "pong");
+    let down = wait_for(&health, OperState::Down).await;
+    assert_eq!(down.reason(), Failure::PayloadTimeout.to_string());
+}
+
+#[tokio::test]
+async fn a_pool_without_monitors_is_up_and_one_that_is_disabled_says_so() {
+    let addr = "127.0.0.1:9".parse().expect("addr");
+    let health = HealthHandle::spawn();
+    health.apply(&[pool(addr, &[])], &[]);
+    wait_for(&health, OperState::Up).await;
+    let mut disabled = pool(addr, &[]);
+    disabled.enabled = false;
+    health.apply(&[disabled], &[]);
+    wait_for(&health, OperState::Disabled).await;
+}
+
+#[tokio::test]
+async fn applying_the_same_again_keeps_what_is_known() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let addr = listener.local_addr().expect("addr");
+    let health = HealthHandle::spawn();
+    health.apply(&[pool(addr, &["m"])], &[monitor("")]);
+    wait_for(&health, OperState::Up).await;
+    health.apply(&[pool(addr, &["m"])], &[monitor("")]);
+    assert_eq!(
+        health.snapshot().borrow().pools["p"][0].state,
+        OperState::Up
+    );
+}
+
+fn of_kind(kind: Kind) -> HealthMonitor {
+    HealthMonitor {
+        kind: Some(kind),
+        ..monitor("")
+    }
+}
+
+/// Waits until the only server is down for this reason.
+async fn wait_for_failure(health: &HealthHandle, failure: Failure) {
+    let mut snapshot = health.snapshot();
+    let there = |s: &Arc<HealthSnapshot>| {
+        let pool = s.pools.get("p");
+        pool.is_some_and(|p| p[0].failure == Some(failure))
+    };
+    let found = tokio::time::timeout(Duration::from_secs(20), snapshot.wait_for(there));
+    let found = found.await.expect("in time").expect("published").clone();
+    assert_eq!(found.pools["p"][0].state, OperState::Down);
+}
+
+/// What a web server answers, and what it was last asked.
+#[derive(Clone)]
+struct Web {
+    answer: watch::Sender<&'static str>,
+    asked: watch::Sender<String>,
+}
+
+impl Web {
+    fn new(answer: &'static str) -> Self {
+        Self {
+            answer: watch::Sender::new(answer),
+            asked: watch::Sender::default(),
+        }
+    }
+
+    /// Reads a head, answers, and closes.
+    async fn serve(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            match stream.read_buf(&mut head).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+        self.asked
+            .send_replace(String::from_utf8_lossy(&head).into_owned());
+        let answer = *self.answer.borrow();
+        stream.write_all(answer.as_bytes()).await.ok();
+        stream.shutdown().await.ok();
+    }
+
+    async fn start(&self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let addr = listener.local_addr().expect("addr");
+        let web = self.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                web.serve(stream).await;
+            }
+        });
+        addr
+    }
+
+    /// The same over TLS, with a certificate that nobody has signed.
+    async fn start_tls(&self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let addr = listener.local_addr().expect("addr");
+        let (web, acceptor) = (self.clone(), acceptor());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    web.serve(stream).await;
+                }
+            }
+        });
+        addr
+    }
+}
+
+fn acceptor() -> TlsAcceptor {
+    let made = rcgen::generate_simple_self_signed(["some.where".to_owned()]).expect("made");
+    let key = made.signing_key.serialize_der().try_into().expect("a key");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .expect("a pair");
+    TlsAcceptor::from(Arc::new(config))
+}
+
+fn http() -> HttpMonitor {
+    HttpMonitor {
+        request: "GET /ready HTTP/1.0".into(),
+        response_classes: vec![2, 3],
+        maintenance_codes: vec![503],
+        response: "fine".into(),
+        maintenance_response: "back soon".into(),
+        ..HttpMonitor::default()
+    }
+}
+
+const FINE: &str = "HTTP/1.0 200 OK\r\n\r\nfine";
+
+#[tokio::test]
+async fn an_http_server_is_judged_by_code_and_text() {
+    let web = Web::new(FINE);
+    let addr = web.start().await;
+    let health = HealthHandle::spawn();
+    health.apply(&[pool(addr, &["m"])], &[of_kind(Kind::Http(http()))]);
+    wait_for(&health, OperState::Up).await;
+    let asked = web.asked.borrow().clone();
+    let expected = format!("GET /ready HTTP/1.0\r\nHost: {addr}\r\n\r\n");
+    assert_eq!(asked, expected);
+    for (answer, failure) in [
+        (
+            "HTTP/1.0 404 Not Found\r\n\r\nfine",
+            Failure::ResponseCodeMismatch,
+        ),
+        (
+            "HTTP/1.0 200 OK\r\n\r\nill",
+            Failure::PayloadContentMismatch,
+        ),
+        (
+            "HTTP/1.0 503 x\r\n\r\nfine",
+            Failure::MaintenanceResponseCodeMatch,
+        ),
+        (
+            "HTTP/1.0 500 x\r\n\r\nback soon",
+            Failure::MaintenancePayloadContentMatch,
+        ),
+        ("hello", Failure::ResponseCodeMismatch),
+    ] {
+        web.answer.send_replace(answer);
+        wait_for_failure(&health, failure).await;
+    }
+    web.answer.send_replace(FINE);
+    wait_for(&health, OperState::Up).await;
+}
+
+#[tokio::test]
+async fn an_https_server_needs_no_certificate_that_is_trusted_but_tls() {
+    let web = Web::new(FINE);
+    let secure = web.start_tls().await;
+    let health = HealthHandle::spawn();
+    let monitors = [of_kind(Kind::Https(http()))];
+    health.apply(&[pool(secure, &["m"])], &monitors);
+    wait_for(&health, OperState::Up).await;
+    web.answer.send_replace("HTTP/1.0 404 Not Found\r\n\r\n");
+    wait_for_failure(&health, Failure::ResponseCodeMismatch).await;
+    let plain = says("220 ready\r\n").await;
+    health.apply(&[pool(plain, &["m"])], &monitors);
+    wait_for_failure(&health, Failure::SslError).await;
+}
+
+#[tokio::test]
+async fn an_http_server_that_says_nothing_is_down_for_that() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let addr = listener.local_addr().expect("addr");
+    let health = HealthHandle::spawn();
+    health.apply(&[pool(addr, &["m"])], &[of_kind(Kind::Http(http()))]);
+    wait_for_failure(&health, Failure::PayloadTimeout).await;
+}
+
+/// A server that says this to everyone.
+async fn says(word: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let addr = listener.local_addr().expect("addr");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            stream.write_all(word.as_bytes()).await.ok();
+        }
+    });
+    addr
+}
+
+#[tokio::test]
+async fn a_tcp_server_may_say_that_it_is_in_maintenance_and_may_say_nothing() {
+    let tcp = TcpMonitor {
+        maintenance_response: "421".into(),
+        ..TcpMonitor::default()
+    };
+    let monitors = [of_kind(Kind::Tcp(tcp))];
+    let health = HealthHandle::spawn();
+    let addr = says("421 closed for today").await;
+    health.apply(&[pool(addr, &["m"])], &monitors);
+    wait_for_failure(&health, Failure::MaintenancePayloadContentMatch).await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let addr = silent.local_addr().expect("addr");
+    health.apply(&[pool(addr, &["m"])], &monitors);
+    wait_for(&health, OperState::Up).await;
+}
+
+#[tokio::test]
+async fn a_udp_server_may_say_that_it_is_in_maintenance() {
+    let (socket, addr) = udp_socket().await;
+    tokio::spawn(async move {
+        let mut bytes = [0; 64];
+        while let Ok((_, peer)) = socket.recv_from(&mut bytes).await {
+            socket.send_to(b"pong, but leaving", peer).await.ok();
+        }
+    });
+    let udp = UdpMonitor {
+        request: "ping".into(),
+        response: "pong".into(),
+        maintenance_response: "leaving".into(),
+    };
+    let health = HealthHandle::spawn();
+    health.apply(&[pool(addr, &["m"])], &[of_kind(Kind::Udp(udp))]);
+    wait_for_failure(&health, Failure::MaintenancePayloadContentMatch).await;
+}
+
+#[test]
+fn maintenance_takes_a_server_down_gracefully_only_when_nothing_else_does() {
+    let result = |failure| Result {
+        state: State::Down,
+        failure: Some(failure),
+        response_time_ms: 0,
+    };
+    let gently = result(Failure::MaintenanceResponseCodeMatch);
+    let hard = result(Failure::ConnectionRefused);
+    let addr = "127.0.0.1:9".parse().expect("addr");
+    assert!(server(addr, true, &[&gently]).is_in_maintenance());
+    assert!(!server(addr, true, &[&gently, &hard]).is_in_maintenance());
+}
