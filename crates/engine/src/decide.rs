@@ -1,10 +1,13 @@
 //! From what is wanted and what is observed to what is done: pure, shown in reports as it is.
 
-use crate::health::{HealthSnapshot, ServerHealth};
+use crate::health::{HealthSnapshot, ServerHealth, pool_state};
 use crate::steering;
+use health::State;
 use model::reason::Reason;
 use proto::v1::{self, DesiredState, LbAlgorithm, OperState, Pool, VirtualService};
-use proxy::{Algorithm, HintSpec, PoolSpec, Protocol, ServerSpec, UdpSpec, VirtualServiceSpec};
+use proxy::{
+    Algorithm, HashKey, HintSpec, PoolSpec, Protocol, ServerSpec, UdpSpec, VirtualServiceSpec,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -76,17 +79,22 @@ fn verdict(
     pool: Option<&Pool>,
     servers: &[ServerHealth],
 ) -> Verdict {
-    let any = |state: OperState| servers.iter().any(|s| s.state == state);
     match pool {
         _ if !vs.enabled => (OperState::Disabled, Reason::VsDisabled),
         _ if !has_vip => (OperState::Down, Reason::NoVip),
         None => (OperState::Down, Reason::NoPool),
         Some(pool) if !pool.enabled => (OperState::Down, Reason::PoolDisabled),
-        Some(_) if any(OperState::Up) => (OperState::Up, Reason::Up),
-        Some(_) if any(OperState::Initializing) => {
-            (OperState::Initializing, Reason::HealthChecksPending)
-        }
-        Some(_) => (OperState::Down, Reason::PoolDown),
+        Some(pool) => pool_verdict(pool, servers),
+    }
+}
+
+fn pool_verdict(pool: &Pool, servers: &[ServerHealth]) -> Verdict {
+    let some_up = servers.iter().any(|s| s.state == OperState::Up);
+    match pool_state(pool, servers) {
+        State::Up => (OperState::Up, Reason::Up),
+        State::Initializing => (OperState::Initializing, Reason::HealthChecksPending),
+        State::Down if some_up => (OperState::Down, Reason::TooFewServersUp),
+        State::Down => (OperState::Down, Reason::PoolDown),
     }
 }
 
@@ -167,14 +175,35 @@ fn no_pool() -> PoolSpec {
         uuid: String::new(),
         algorithm: Algorithm::RoundRobin,
         servers: Vec::new(),
+        use_service_port: false,
     }
 }
 
+fn algorithm(pool: &Pool) -> Algorithm {
+    use LbAlgorithm as Lb;
+    match pool.lb_algorithm() {
+        Lb::RoundRobin => Algorithm::RoundRobin,
+        Lb::LeastConnections | Lb::Unspecified => Algorithm::LeastConnections,
+        Lb::Random => Algorithm::Random,
+        Lb::FastestResponse => Algorithm::FastestResponse,
+        Lb::ConsistentHashSourceIpAddress => Algorithm::ConsistentHash(HashKey::Address),
+        Lb::ConsistentHashSourceIpAddressAndPort => {
+            Algorithm::ConsistentHash(HashKey::AddressAndPort)
+        }
+    }
+}
+
+/// When the connections of a server that is disabled end (avi-api `graceful_disable_timeout`).
+fn cut_after(pool: &Pool, server: &v1::Server) -> Option<Duration> {
+    let minutes = pool
+        .graceful_disable_timeout_min
+        .filter(|_| !server.enabled)?;
+    let minutes = u64::try_from(minutes).ok()?;
+    Some(Duration::from_secs(minutes * 60))
+}
+
 fn pool_spec(pool: &Pool, health: &[ServerHealth]) -> PoolSpec {
-    let algorithm = match pool.lb_algorithm() {
-        LbAlgorithm::RoundRobin => Algorithm::RoundRobin,
-        LbAlgorithm::LeastConnections | LbAlgorithm::Unspecified => Algorithm::LeastConnections,
-    };
+    use OperState::{Disabled, Up};
     let any = |addr: SocketAddr, fits: fn(&ServerHealth) -> bool| {
         health.iter().any(|h| h.addr == addr && fits(h))
     };
@@ -185,16 +214,18 @@ fn pool_spec(pool: &Pool, health: &[ServerHealth]) -> PoolSpec {
         Some(ServerSpec {
             addr,
             enabled: s.enabled && pool.enabled && !in_maintenance,
-            // What it has goes on there while it is in maintenance.
-            up: in_maintenance || any(addr, |h| h.state == OperState::Up),
+            cut_after: cut_after(pool, s),
+            // What it has goes on there while it is in maintenance or disabled, as then nothing speaks against it.
+            up: in_maintenance || any(addr, |h| matches!(h.state, Up | Disabled)),
             ratio: s.ratio,
             max_connections,
         })
     });
     PoolSpec {
         uuid: pool.uuid.clone(),
-        algorithm,
+        algorithm: algorithm(pool),
         servers: servers.collect(),
+        use_service_port: pool.use_service_port,
     }
 }
 
@@ -383,6 +414,42 @@ mod tests {
         HealthSnapshot {
             pools: [("p".to_owned(), vec![server])].into(),
         }
+    }
+
+    #[test]
+    fn a_pool_with_fewer_servers_up_than_it_needs_takes_its_route_away() {
+        use OperState::{Down, Up};
+        let mut few = desired(vec![service("a", 80)]);
+        few.pools[0].min_servers_up = 1;
+        assert_eq!(outcome(&few, Up), ((Up, Reason::Up), true, Ok(())));
+        few.pools[0].min_servers_up = 2;
+        let reason = Reason::TooFewServersUp;
+        assert_eq!(outcome(&few, Up), ((Down, reason), false, Err(reason)));
+        let none = Reason::PoolDown;
+        assert_eq!(outcome(&few, Down), ((Down, none), false, Err(none)));
+    }
+
+    #[test]
+    fn a_disabled_server_keeps_what_it_has_for_as_long_as_its_pool_says() {
+        let health = health(OperState::Disabled);
+        let told = |timeout, enabled| {
+            let mut desired = desired(vec![service("a", 80)]);
+            desired.pools[0].graceful_disable_timeout_min = timeout;
+            desired.pools[0].servers[0].enabled = enabled;
+            let server = decide(&desired, &health)
+                .services
+                .remove(0)
+                .pool
+                .servers
+                .remove(0);
+            assert_eq!((server.enabled, server.up), (enabled, true));
+            server.cut_after.map(|after| after.as_secs())
+        };
+        assert_eq!(told(Some(2), false), Some(120));
+        assert_eq!(told(Some(0), false), Some(0));
+        assert_eq!(told(Some(-1), false), None);
+        assert_eq!(told(None, false), None, "of an older controller");
+        assert_eq!(told(Some(2), true), None);
     }
 
     #[test]

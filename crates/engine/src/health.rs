@@ -7,7 +7,7 @@
 mod probe;
 mod tls;
 
-use health::{Check, Failure, State, Timing, combine};
+use health::{Check, Failure, State, Timing, combine, quorum};
 use probe::probe;
 use proto::v1::{HealthMonitor, OperState, Pool};
 use std::collections::BTreeMap;
@@ -243,13 +243,35 @@ fn servers(table: &Table, pool: &Pool) -> Vec<ServerHealth> {
             .range(first..)
             .take_while(|(k, _)| k.0 == pool.uuid && k.1 == addr);
         let results: Vec<_> = probes.map(|(_, p)| &p.result).collect();
-        server(addr, enabled, &results)
+        server(addr, enabled, &results, min_up(pool))
     })
     .collect()
 }
 
-fn server(addr: SocketAddr, enabled: bool, results: &[&Result]) -> ServerHealth {
-    let state = match combine(results.iter().map(|r| r.state)) {
+/// Monitors that must pass; `None` = all.
+fn min_up(pool: &Pool) -> Option<usize> {
+    let least = usize::try_from(pool.min_health_monitors_up).ok();
+    least.filter(|least| *least > 0)
+}
+
+/// The state of a pool: `min_servers_up` of its servers must be up, one at least.
+pub(crate) fn pool_state(pool: &Pool, servers: &[ServerHealth]) -> State {
+    let states = servers.iter().map(|s| match s.state {
+        OperState::Up => State::Up,
+        OperState::Initializing => State::Initializing,
+        OperState::Down | OperState::Disabled | OperState::Unspecified => State::Down,
+    });
+    let needed = usize::try_from(pool.min_servers_up).unwrap_or(usize::MAX);
+    quorum(states, needed.max(1))
+}
+
+fn server(
+    addr: SocketAddr,
+    enabled: bool,
+    results: &[&Result],
+    min_up: Option<usize>,
+) -> ServerHealth {
+    let state = match combine(results.iter().map(|r| r.state), min_up) {
         _ if !enabled => OperState::Disabled,
         State::Up => OperState::Up,
         State::Down => OperState::Down,

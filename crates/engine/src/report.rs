@@ -3,11 +3,12 @@
 //! The observer is one task, owned and aborted by [`crate::run`]; it only reads, so that it may end at any await.
 
 use crate::bfd::BfdMonitor;
-use crate::health::HealthSnapshot;
+use crate::health::{HealthSnapshot, pool_state};
 use crate::net::Net;
 use crate::reconcile::{Actors, Outcome};
 use crate::steering::{Plan, Watch};
 use flow::Verdict;
+use health::State;
 use model::reason::Reason;
 use proto::v1::{
     Attachment, BgpSession, EngineStats, HintStats, LearnedRoute, OperState, Pool, PoolStatus,
@@ -257,12 +258,11 @@ fn pool_status(pool: &Pool, health: &HealthSnapshot, stats: &Stats) -> PoolStatu
         .get(&pool.uuid)
         .map(Vec::as_slice)
         .unwrap_or_default();
-    let any = |state: OperState| servers.iter().any(|s| s.state == state);
-    let state = match () {
-        () if !pool.enabled => OperState::Disabled,
-        () if any(OperState::Up) => OperState::Up,
-        () if any(OperState::Initializing) => OperState::Initializing,
-        () => OperState::Down,
+    let state = match pool_state(pool, servers) {
+        _ if !pool.enabled => OperState::Disabled,
+        State::Up => OperState::Up,
+        State::Initializing => OperState::Initializing,
+        State::Down => OperState::Down,
     };
     let each = servers.iter().map(|s| {
         let counters = stats

@@ -192,10 +192,33 @@ impl Check {
     }
 }
 
-/// The state of a server under all its monitors: all must pass, and the worst one counts. Without a monitor a
-/// server counts as up.
-pub fn combine(states: impl IntoIterator<Item = State>) -> State {
-    states.into_iter().max().unwrap_or(State::Up)
+/// The state of a server under its monitors, of which `min_up` must pass (`min_health_monitors_up`; `None`, or more than there
+/// are: all). Without a monitor a server counts as up.
+pub fn combine(states: impl IntoIterator<Item = State>, min_up: Option<usize>) -> State {
+    let states: Vec<State> = states.into_iter().collect();
+    let all = states.len();
+    quorum(
+        states,
+        min_up.map_or(all, |needed| needed.clamp(1, all.max(1)).min(all)),
+    )
+}
+
+/// Up when so many are, else initializing as long as so many may come to be, else down. Of a pool: `min_servers_up` of its
+/// servers.
+pub fn quorum(states: impl IntoIterator<Item = State>, needed: usize) -> State {
+    let (mut up, mut initializing) = (0, 0);
+    for state in states {
+        match state {
+            State::Up => up += 1,
+            State::Initializing => initializing += 1,
+            State::Down => {}
+        }
+    }
+    match needed {
+        _ if up >= needed => State::Up,
+        _ if up + initializing >= needed => State::Initializing,
+        _ => State::Down,
+    }
 }
 
 #[cfg(test)]
@@ -251,15 +274,33 @@ mod tests {
 
     #[test]
     fn all_monitors_must_pass_and_no_monitor_means_up() {
-        assert_eq!(combine([]), State::Up);
-        assert_eq!(
-            combine([State::Up, State::Initializing]),
-            State::Initializing
-        );
-        assert_eq!(
-            combine([State::Up, State::Down, State::Initializing]),
-            State::Down
-        );
+        use State::{Down, Initializing, Up};
+        for few in [None, Some(3)] {
+            assert_eq!(combine([], few), Up);
+            assert_eq!(combine([Up, Up], few), Up);
+            assert_eq!(combine([Up, Initializing], few), Initializing);
+            assert_eq!(combine([Up, Down, Initializing], few), Down);
+        }
+    }
+
+    #[test]
+    fn some_monitors_are_enough_when_the_pool_says_so() {
+        use State::{Down, Initializing, Up};
+        assert_eq!(combine([Up, Down, Down], Some(1)), Up);
+        assert_eq!(combine([Up, Down, Down], Some(2)), Down);
+        assert_eq!(combine([Up, Down, Initializing], Some(2)), Initializing);
+        assert_eq!(combine([Initializing, Initializing], Some(1)), Initializing);
+        assert_eq!(combine([], Some(1)), Up);
+    }
+
+    #[test]
+    fn a_pool_needs_its_servers() {
+        use State::{Down, Initializing, Up};
+        assert_eq!(quorum([Up, Down], 1), Up);
+        assert_eq!(quorum([Up, Down], 2), Down);
+        assert_eq!(quorum([Up, Initializing], 2), Initializing);
+        assert_eq!(quorum([Up, Up], 3), Down);
+        assert_eq!(quorum([], 1), Down);
     }
 
     proptest! {

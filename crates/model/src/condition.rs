@@ -125,6 +125,7 @@ impl Condition {
             | "no_pool"
             | "pool_disabled"
             | "pool_down"
+            | "too_few_servers_up"
             | "health_checks_pending"
             | "listener_failed" => Self::VsUp,
             "invalid_configuration" => Self::PeerConfigurationValid,

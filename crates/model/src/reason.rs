@@ -17,6 +17,8 @@ pub enum Reason {
     PoolDisabled,
     /// No server of the pool is up.
     PoolDown,
+    /// Fewer servers of the pool are up than `min_servers_up`.
+    TooFewServersUp,
     /// The first health checks have not finished.
     HealthChecksPending,
     /// The proxy could not listen on a port of the VS.
@@ -53,6 +55,7 @@ impl Reason {
             Self::NoPool => "no_pool",
             Self::PoolDisabled => "pool_disabled",
             Self::PoolDown => "pool_down",
+            Self::TooFewServersUp => "too_few_servers_up",
             Self::HealthChecksPending => "health_checks_pending",
             Self::ListenerFailed => "listener_failed",
             Self::VipFailed => "vip_failed",
@@ -79,6 +82,9 @@ impl Reason {
             Self::NoPool => "The virtual service has no pool.",
             Self::PoolDisabled => "The pool is disabled.",
             Self::PoolDown => "No server of the pool is up.",
+            Self::TooFewServersUp => {
+                "Fewer servers of the pool are up than its min_servers_up asks for."
+            }
             Self::HealthChecksPending => "The first health checks have not finished.",
             Self::ListenerFailed => "The proxy could not listen on a port of the virtual service.",
             Self::VipFailed => "The VIP could not be put on the loopback interface.",

@@ -221,6 +221,9 @@ pub struct Pool {
     pub enabled: bool,
     #[serde(default)]
     pub lb_algorithm: String,
+    /// What of a client `LB_ALGORITHM_CONSISTENT_HASH` goes by.
+    #[serde(default)]
+    pub lb_algorithm_hash: String,
     #[serde(default = "default_server_port")]
     pub default_server_port: u16,
     #[serde(default)]
@@ -229,6 +232,16 @@ pub struct Pool {
     pub servers: Vec<Server>,
     #[serde(default)]
     pub max_concurrent_connections_per_server: u32,
+    /// Minutes that connections of a disabled server go on; 0 = none, -1 = until they end.
+    #[serde(default = "graceful_disable_timeout")]
+    pub graceful_disable_timeout: i32,
+    /// Servers get the port that the client used at the VIP.
+    #[serde(default)]
+    pub use_service_port: bool,
+    /// Monitors that must pass for a server to be up; none, 0 or less = all.
+    pub min_health_monitors_up: Option<i64>,
+    /// With fewer servers up the pool is down; none, 0 or less = 1.
+    pub min_servers_up: Option<i64>,
 }
 
 /// avi-api `Server` of a pool.
@@ -651,6 +664,10 @@ fn scalein_timeout() -> u32 {
 }
 fn http_request() -> String {
     "GET / HTTP/1.0".to_owned()
+}
+
+fn graceful_disable_timeout() -> i32 {
+    1
 }
 
 fn default_server_port() -> u16 {

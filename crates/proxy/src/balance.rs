@@ -1,4 +1,7 @@
-//! Which server takes the next connection. Pure: counts come in, an index goes out.
+//! Which server takes the next connection. Pure: counts and a client come in, an index goes out.
+
+use flow::siphash::siphash24;
+use std::net::{IpAddr, SocketAddr};
 
 /// How a server is chosen (avi-api `lb_algorithm`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -7,28 +10,61 @@ pub enum Algorithm {
     RoundRobin,
     /// The one with the fewest open connections, the first of equals after the one chosen last.
     LeastConnections,
+    /// Any, each as often as its ratio says.
+    Random,
+    /// The one that takes connections fastest, for the number that it has open already.
+    FastestResponse,
+    /// The one that the client's address names, the same on every engine; each has as many clients as its ratio says.
+    ConsistentHash(HashKey),
+}
+
+/// What of a client a server is chosen by (avi-api `lb_algorithm_hash`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HashKey {
+    /// All connections of an address go to one server.
+    Address,
+    /// Each port of an address by itself.
+    AddressAndPort,
 }
 
 /// A server as the choice sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Candidate {
+    /// Where it listens.
+    pub addr: SocketAddr,
     /// It may take a connection.
     pub usable: bool,
     /// Open connections.
     pub open: u64,
-    /// Share in round robin.
+    /// Share in round robin, random and consistent hash.
     pub ratio: u32,
+    /// How long it takes to accept a connection, on average; 0 = not known.
+    pub connect_us: u64,
 }
 
-/// The index of the next server; `turn` is a counter that grows with each choice.
-pub(crate) fn choose(algorithm: Algorithm, candidates: &[Candidate], turn: u64) -> Option<usize> {
+/// What one choice rests on, besides the servers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Draw {
+    /// Grows with each choice.
+    pub turn: u64,
+    /// A number at random.
+    pub chance: u64,
+    /// Who comes.
+    pub client: SocketAddr,
+}
+
+/// The index of the next server.
+pub(crate) fn choose(algorithm: Algorithm, candidates: &[Candidate], draw: Draw) -> Option<usize> {
     match algorithm {
-        Algorithm::RoundRobin => round_robin(candidates, turn),
-        Algorithm::LeastConnections => least_connections(candidates, turn),
+        Algorithm::RoundRobin => by_ratio(candidates, draw.turn),
+        Algorithm::Random => by_ratio(candidates, draw.chance),
+        Algorithm::LeastConnections => least_connections(candidates, draw.turn),
+        Algorithm::FastestResponse => fastest_response(candidates, draw.turn),
+        Algorithm::ConsistentHash(key) => consistent_hash(key, candidates, draw.client),
     }
 }
 
-fn round_robin(candidates: &[Candidate], turn: u64) -> Option<usize> {
+fn by_ratio(candidates: &[Candidate], number: u64) -> Option<usize> {
     let weight = |c: &Candidate| {
         if c.usable {
             u64::from(c.ratio.max(1))
@@ -37,7 +73,7 @@ fn round_robin(candidates: &[Candidate], turn: u64) -> Option<usize> {
         }
     };
     let total: u64 = candidates.iter().map(weight).sum();
-    let mut left = turn.checked_rem(total)?;
+    let mut left = number.checked_rem(total)?;
     candidates
         .iter()
         .position(|c| match left.checked_sub(weight(c)) {
@@ -49,57 +85,78 @@ fn round_robin(candidates: &[Candidate], turn: u64) -> Option<usize> {
         })
 }
 
+fn usable(candidates: &[Candidate]) -> impl Iterator<Item = (usize, &Candidate)> {
+    candidates.iter().enumerate().filter(|(_, c)| c.usable)
+}
+
 fn least_connections(candidates: &[Candidate], turn: u64) -> Option<usize> {
     let count = candidates.len() as u64;
     let start = turn.checked_rem(count)?;
     let distance = |i: usize| (i as u64 + count - start) % count;
-    let usable = candidates.iter().enumerate().filter(|(_, c)| c.usable);
-    usable
+    usable(candidates)
         .min_by_key(|(i, c)| (c.open, distance(*i)))
         .map(|(i, _)| i)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// One choice of so many measures a server that would not be chosen: it may have become faster.
+const MEASURED_EVERY: u64 = 16;
 
-    fn candidate(open: u64, ratio: u32) -> Candidate {
-        Candidate {
-            usable: true,
-            open,
-            ratio,
-        }
+/// The average is multiplied by the connections that are open, so that the fastest one does not get all before its slowness
+/// shows. Who has not been measured is first.
+fn fastest_response(candidates: &[Candidate], turn: u64) -> Option<usize> {
+    if turn.is_multiple_of(MEASURED_EVERY) {
+        return least_connections(candidates, turn / MEASURED_EVERY);
     }
-
-    #[test]
-    fn round_robin_takes_turns_by_ratio_and_passes_over_what_is_down() {
-        let mut servers = [candidate(0, 1), candidate(0, 2), candidate(0, 1)];
-        servers[2].usable = false;
-        let turns: Vec<_> = (0..6)
-            .filter_map(|t| choose(Algorithm::RoundRobin, &servers, t))
-            .collect();
-        assert_eq!(turns, [0, 1, 1, 0, 1, 1]);
-    }
-
-    #[test]
-    fn least_connections_takes_the_emptiest_and_turns_among_equals() {
-        let servers = [candidate(2, 1), candidate(1, 1), candidate(1, 1)];
-        let turns: Vec<_> = (0..3)
-            .filter_map(|t| choose(Algorithm::LeastConnections, &servers, t))
-            .collect();
-        assert_eq!(turns, [1, 1, 2]);
-    }
-
-    #[test]
-    fn nothing_usable_means_no_choice() {
-        let down = Candidate {
-            usable: false,
-            open: 0,
-            ratio: 1,
-        };
-        for algorithm in [Algorithm::RoundRobin, Algorithm::LeastConnections] {
-            assert_eq!(choose(algorithm, &[down], 7), None);
-            assert_eq!(choose(algorithm, &[], 7), None);
-        }
-    }
+    let cost = |c: &Candidate| c.connect_us.saturating_mul(c.open + 1);
+    usable(candidates)
+        .min_by_key(|(_, c)| (cost(c), c.open))
+        .map(|(i, _)| i)
 }
+
+/// Most that a ratio counts for here (avi-api Server: 1-20).
+const RATIO_MAX: u8 = 20;
+/// Known to everyone, so that all engines choose alike.
+const HASH_KEY: [u64; 2] = [
+    u64::from_le_bytes(*b"evenkeel"),
+    u64::from_le_bytes(*b" servers"),
+];
+
+/// Rendezvous hashing: each server draws a number for the client, once per unit of its ratio, and the highest of all wins.
+/// When a server goes, only its own clients move, each to the server with its next highest number; when one comes, it takes
+/// only clients whose highest number is its own.
+fn consistent_hash(key: HashKey, candidates: &[Candidate], client: SocketAddr) -> Option<usize> {
+    let port = match key {
+        HashKey::Address => 0,
+        HashKey::AddressAndPort => client.port(),
+    };
+    let client = endpoint_bytes(client.ip(), port);
+    usable(candidates)
+        .max_by_key(|(_, c)| (highest_number(&client, c), c.addr))
+        .map(|(i, _)| i)
+}
+
+fn highest_number(client: &[u8; 18], server: &Candidate) -> u64 {
+    let mut bytes = [0; 37];
+    bytes[..18].copy_from_slice(client);
+    bytes[18..36].copy_from_slice(&endpoint_bytes(server.addr.ip(), server.addr.port()));
+    let ratio = u8::try_from(server.ratio).map_or(RATIO_MAX, |r| r.clamp(1, RATIO_MAX));
+    let numbers = (0..ratio).map(|n| {
+        bytes[36] = n;
+        siphash24(HASH_KEY, &bytes)
+    });
+    numbers.max().unwrap_or(0)
+}
+
+fn endpoint_bytes(ip: IpAddr, port: u16) -> [u8; 18] {
+    let ip = match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    };
+    let mut bytes = [0; 18];
+    bytes[..16].copy_from_slice(&ip.octets());
+    bytes[16..].copy_from_slice(&port.to_be_bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests;

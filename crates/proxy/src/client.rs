@@ -33,7 +33,7 @@ pub(crate) struct Client {
     pub service: Arc<Service>,
     pub stamping: Cell<Stamping>,
     pub traffic: Traffic,
-    vip: SocketAddr,
+    pub vip: SocketAddr,
     began: Instant,
     key: u64,
     clients: Rc<Clients>,

@@ -42,10 +42,10 @@ pub(crate) async fn serve(client: Rc<Client>) {
     let open = Open::new(client.service.clone());
     let service = &open.service;
     client.stream.set_nodelay(true).ok();
-    match connect(service).await {
-        Some((server, addr, _counted)) => {
+    match connect(service, [client.peer, client.vip]).await {
+        Some((server, addr, counted)) => {
             client.traffic.server.set(Some(addr));
-            tunnel::run(&client, &server, service).await;
+            tunnel::run(&client, &server, service, &counted).await;
         }
         None => {
             service.counters.refused.fetch_add(1, Relaxed);
@@ -55,13 +55,18 @@ pub(crate) async fn serve(client: Rc<Client>) {
 }
 
 /// A connection to the first server that takes one.
-async fn connect(service: &Service) -> Option<(TcpStream, SocketAddr, Counted)> {
+async fn connect(
+    service: &Service,
+    ends: [SocketAddr; 2],
+) -> Option<(TcpStream, SocketAddr, Counted)> {
     let mut tried: Vec<SocketAddr> = Vec::new();
     while tried.len() < SERVERS_TRIED_MAX {
-        let (addr, counted) = service.next_server(&tried)?;
+        let (addr, counted) = service.next_server(ends, &tried)?;
+        let began = Instant::now();
         match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(addr)).await {
             Ok(Ok(server)) => {
                 server.set_nodelay(true).ok();
+                counted.connected(began.elapsed());
                 return Some((server, addr, counted));
             }
             Ok(Err(error)) => {
@@ -69,6 +74,8 @@ async fn connect(service: &Service) -> Option<(TcpStream, SocketAddr, Counted)> 
             }
             Err(_) => tracing::debug!(server = %addr, "server did not answer in time"),
         }
+        // One that refuses is no fast one.
+        counted.connected(CONNECT_TIMEOUT);
         tried.push(addr);
     }
     None

@@ -1,4 +1,4 @@
-//! Ending the connections of a virtual service on command.
+//! Ending the connections of a virtual service, or to a server, on command.
 
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
@@ -20,10 +20,24 @@ impl Cut {
         self.waiting.notify_waiters();
     }
 
-    /// Waits for a command that is given after this began. Within one task: it is polled with every packet of a
-    /// connection, so that it takes the lock of the waiters once, and then looks at a number only.
+    /// Takes back all commands, for those who wait from now on.
+    pub(crate) fn withdraw(&self) {
+        self.given.store(0, Ordering::Release);
+    }
+
+    /// Waits for a command that is given after this began.
     pub(crate) async fn given(&self) {
-        let before = self.given.load(Ordering::Acquire);
+        self.given_after(self.given.load(Ordering::Acquire)).await;
+    }
+
+    /// Waits for a command, or knows of one that was given and not withdrawn.
+    pub(crate) async fn in_force(&self) {
+        self.given_after(0).await;
+    }
+
+    /// Within one task: it is polled with every packet of a connection, so that it takes the lock of the waiters once, and
+    /// then looks at a number only.
+    async fn given_after(&self, before: u64) {
         let mut notice = pin!(self.waiting.notified());
         let mut registered = false;
         poll_fn(|context| {

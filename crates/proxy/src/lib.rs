@@ -20,12 +20,13 @@ mod connection;
 mod cut;
 mod hint;
 mod listener;
+mod retire;
 mod shared;
 mod tunnel;
 mod udp;
 mod worker;
 
-pub use balance::Algorithm;
+pub use balance::{Algorithm, HashKey};
 pub use flow::key::Protocol;
 pub use hint::{HintRenewal, HintSpec, HintStats};
 pub use shared::{ServerStats, Stats, UdpStats, VsStats};
@@ -101,6 +102,8 @@ pub struct PoolSpec {
     pub algorithm: Algorithm,
     /// The servers.
     pub servers: Vec<ServerSpec>,
+    /// Servers are reached at the port that the client used at the VIP, instead of their own.
+    pub use_service_port: bool,
 }
 
 /// A server of a pool.
@@ -110,9 +113,11 @@ pub struct ServerSpec {
     pub addr: SocketAddr,
     /// Takes new connections.
     pub enabled: bool,
+    /// Ends the connections that it has, so long after this was first said; `None` = they go on.
+    pub cut_after: Option<Duration>,
     /// Its health checks pass.
     pub up: bool,
-    /// Its share in round robin, against the others' (1-20).
+    /// Its share in round robin, random and consistent hash, against the others' (1-20).
     pub ratio: u32,
     /// Most connections at a time; 0 = any number.
     pub max_connections: u32,

@@ -1,11 +1,13 @@
 //! What worker threads share: the pools in force and the counters.
 
 use crate::ages::Ages;
-use crate::balance::{self, Candidate};
+use crate::balance::{self, Algorithm, Candidate, Draw};
 use crate::cut::Cut;
 use crate::hint::{HintCounters, HintSpec, HintStats};
+use crate::retire::Retirement;
 use crate::{PoolSpec, ServerSpec, UdpSpec, VirtualServiceSpec};
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -76,10 +78,37 @@ pub struct ServerStats {
 pub(crate) struct ServerCounters {
     open: AtomicU64,
     total: AtomicU64,
+    /// How long it takes to accept a connection, on average; 0 = not known.
+    connect_us: AtomicU64,
+    retirement: Retirement,
+}
+
+impl ServerCounters {
+    /// An average in which the last connection counts for an eighth. Two at a time may count for one.
+    fn connected(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+        let average = match self.connect_us.load(Relaxed) {
+            0 => took,
+            old => old - old / 8 + took / 8,
+        };
+        self.connect_us.store(average.max(1), Relaxed);
+    }
 }
 
 /// Counts a connection as open until dropped.
 pub(crate) struct Counted(Arc<ServerCounters>);
+
+impl Counted {
+    /// The server has accepted after this time, or not accepted within it.
+    pub(crate) fn connected(&self, took: Duration) {
+        self.0.connected(took);
+    }
+
+    /// Waits until the server's connections are to end, because it is out of use.
+    pub(crate) async fn retired(&self) {
+        self.0.retirement.is_over().await;
+    }
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
@@ -186,10 +215,11 @@ impl Service {
     }
 
     /// Whether the server is in the pool and up; one that takes no new flows keeps those that it has.
-    pub(crate) fn is_up(&self, server: SocketAddr) -> bool {
+    /// `server` is where it is reached for this port of the VIP.
+    pub(crate) fn is_up(&self, server: SocketAddr, vip: SocketAddr) -> bool {
         let rules = self.rules();
         let mut servers = rules.pool.servers.iter();
-        servers.any(|s| s.addr == server && s.up)
+        servers.any(|s| target(&rules.pool, s, vip) == server && s.up)
     }
 
     fn replace_rules(&self, rules: Arc<Rules>) {
@@ -200,30 +230,61 @@ impl Service {
         *current = rules;
     }
 
-    /// The next server that has not been tried, counted as used.
-    pub(crate) fn next_server(&self, tried: &[SocketAddr]) -> Option<(SocketAddr, Counted)> {
+    /// Where the next server is that has not been tried, for what this client sends to the VIP; counted as used.
+    pub(crate) fn next_server(
+        &self,
+        [client, vip]: [SocketAddr; 2],
+        tried: &[SocketAddr],
+    ) -> Option<(SocketAddr, Counted)> {
         let rules = self.rules();
         let turn = self.turn.fetch_add(1, Relaxed);
         let pairs = rules.pool.servers.iter().zip(&rules.servers);
         let candidates: Vec<_> = pairs
-            .map(|(spec, counters)| candidate(spec, counters, tried))
+            .map(|(spec, counters)| {
+                let untried = !tried.contains(&target(&rules.pool, spec, vip));
+                candidate(spec, counters, untried)
+            })
             .collect();
-        let index = balance::choose(rules.pool.algorithm, &candidates, turn)?;
+        let draw = Draw {
+            turn,
+            chance: chance(rules.pool.algorithm),
+            client,
+        };
+        let index = balance::choose(rules.pool.algorithm, &candidates, draw)?;
         let counters = rules.servers[index].clone();
         counters.open.fetch_add(1, Relaxed);
         counters.total.fetch_add(1, Relaxed);
-        Some((rules.pool.servers[index].addr, Counted(counters)))
+        let server = target(&rules.pool, &rules.pool.servers[index], vip);
+        Some((server, Counted(counters)))
     }
 }
 
-fn candidate(spec: &ServerSpec, counters: &ServerCounters, tried: &[SocketAddr]) -> Candidate {
+/// Where a server is reached for what came to this port of the VIP.
+fn target(pool: &PoolSpec, server: &ServerSpec, vip: SocketAddr) -> SocketAddr {
+    match pool.use_service_port {
+        true => SocketAddr::new(server.addr.ip(), vip.port()),
+        false => server.addr,
+    }
+}
+
+fn candidate(spec: &ServerSpec, counters: &ServerCounters, untried: bool) -> Candidate {
     let open = counters.open.load(Relaxed);
     let room = spec.max_connections == 0 || open < u64::from(spec.max_connections);
-    let usable = spec.enabled && spec.up && room && !tried.contains(&spec.addr);
+    let usable = spec.enabled && spec.up && room && untried;
     Candidate {
+        addr: spec.addr,
         usable,
         open,
         ratio: spec.ratio,
+        connect_us: counters.connect_us.load(Relaxed),
+    }
+}
+
+/// A number at random where one is needed; which server is next is no secret.
+fn chance(algorithm: Algorithm) -> u64 {
+    match algorithm {
+        Algorithm::Random => RandomState::new().hash_one(()),
+        _ => 0,
     }
 }
 
@@ -252,6 +313,7 @@ impl Shared {
             servers: self.counters_of(&spec.pool),
             pool: spec.pool.clone(),
         });
+        let counters = rules.servers.clone();
         match self.get(&spec.uuid) {
             Some(service) => service.replace_rules(rules),
             None => {
@@ -269,6 +331,10 @@ impl Shared {
                     .unwrap_or_else(PoisonError::into_inner)
                     .insert(spec.uuid.clone(), Arc::new(service));
             }
+        }
+        // After the rules: who has chosen a server by the old ones is cut, too.
+        for (server, counters) in spec.pool.servers.iter().zip(counters) {
+            counters.retirement.set(server.cut_after);
         }
     }
 

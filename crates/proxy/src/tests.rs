@@ -35,6 +35,7 @@ impl Fixture {
                 uuid: "p".into(),
                 algorithm: Algorithm::RoundRobin,
                 servers: servers.iter().map(|a| server(*a)).collect(),
+                use_service_port: false,
             },
             hint: None,
         };
@@ -61,6 +62,7 @@ fn server(addr: SocketAddr) -> ServerSpec {
     ServerSpec {
         addr,
         enabled: true,
+        cut_after: None,
         up: true,
         ratio: 1,
         max_connections: 0,
@@ -379,4 +381,159 @@ async fn closing_everything_ends_connections_and_listeners() {
     fixture.proxy.close_all().await;
     assert!(read_all(&mut stream).await.unwrap_or_default().is_empty());
     assert!(TcpStream::connect(fixture.addr).await.is_err());
+}
+
+/// Which server each of these clients came to; their own addresses are on the loopback.
+async fn servers_of(fixture: &Fixture, clients: &[[u8; 4]]) -> Vec<Vec<u8>> {
+    let mut words = Vec::new();
+    for ip in clients {
+        let socket = tokio::net::TcpSocket::new_v4().expect("socket");
+        socket.bind((*ip, 0).into()).expect("bind");
+        let mut stream = socket.connect(fixture.addr).await.expect("connects");
+        words.push(read_all(&mut stream).await.expect("read"));
+    }
+    words
+}
+
+#[tokio::test]
+async fn consistent_hash_gives_a_client_one_server_at_every_engine_and_moves_only_those_of_one_that_goes()
+ {
+    let servers = [says("a").await, says("b").await, says("c").await];
+    let by_address = |s: &mut VirtualServiceSpec| {
+        s.pool.algorithm = Algorithm::ConsistentHash(HashKey::Address);
+    };
+    let (mut one, mut other) = (Fixture::new(&servers).await, Fixture::new(&servers).await);
+    one.apply(by_address).await;
+    other.apply(by_address).await;
+    let clients: Vec<[u8; 4]> = (1..40).map(|n| [127, 9, 9, n]).collect();
+    let before = servers_of(&one, &clients).await;
+    assert_eq!(before, servers_of(&other, &clients).await);
+    for word in ["a", "b", "c"] {
+        assert!(before.iter().any(|w| w == word.as_bytes()), "{word}");
+    }
+    one.apply(|s| s.pool.servers[1].up = false).await;
+    let after = servers_of(&one, &clients).await;
+    for (old, new) in before.iter().zip(&after) {
+        assert_eq!(old == b"b", old != new, "{old:?} {new:?}");
+    }
+}
+
+#[tokio::test]
+async fn fastest_response_measures_servers_and_passes_over_one_that_refuses() {
+    let mut fixture = Fixture::new(&[free_address(), says("b").await]).await;
+    fixture
+        .apply(|s| s.pool.algorithm = Algorithm::FastestResponse)
+        .await;
+    let clients = [[127, 9, 9, 1]; 12];
+    let words = servers_of(&fixture, &clients).await;
+    assert!(words.iter().all(|w| w == b"b"));
+    let stats = fixture.proxy.stats();
+    let refusing = fixture.spec.pool.servers[0].addr;
+    let tried = stats.servers.iter().find(|s| s.addr == refusing);
+    assert_eq!(tried.map(|s| s.total), Some(1), "it is tried once");
+}
+
+/// Waits until the server has it.
+async fn echoed(stream: &mut TcpStream) {
+    stream.write_all(b"x").await.expect("written");
+    stream.read_exact(&mut [0]).await.expect("echoed");
+}
+
+fn disable(server: &mut ServerSpec, cut_after: Option<Duration>) {
+    (server.enabled, server.cut_after) = (false, cut_after);
+}
+
+#[tokio::test]
+async fn a_server_that_is_disabled_gets_nothing_new_and_its_connections_are_cut_in_time() {
+    let mut fixture = Fixture::new(&[echo().await, echo().await]).await;
+    let mut first = fixture.connect().await;
+    echoed(&mut first).await;
+    let mut second = fixture.connect().await;
+    echoed(&mut second).await;
+    fixture
+        .apply(|s| disable(&mut s.pool.servers[0], None))
+        .await;
+    for _ in 0..3 {
+        echoed(&mut fixture.connect().await).await;
+    }
+    wait_until("new ones are at the other server", || {
+        let servers = fixture.proxy.stats().servers;
+        servers.iter().map(|s| s.total).sum::<u64>() == 5
+            && servers
+                .iter()
+                .any(|s| s.addr == fixture.spec.pool.servers[0].addr && s.total == 1)
+    })
+    .await;
+    echoed(&mut first).await;
+    let began = Instant::now();
+    let soon = Duration::from_millis(100);
+    fixture
+        .apply(|s| disable(&mut s.pool.servers[0], Some(soon)))
+        .await;
+    let error = read_all(&mut first).await.expect_err("reset");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    assert!(began.elapsed() >= soon, "{:?}", began.elapsed());
+    echoed(&mut second).await;
+}
+
+#[tokio::test]
+async fn saying_it_again_does_not_begin_the_time_anew_and_enabling_ends_it() {
+    let mut fixture = Fixture::new(&[echo().await]).await;
+    let mut stream = fixture.connect().await;
+    echoed(&mut stream).await;
+    let long = Duration::from_secs(3600);
+    fixture
+        .apply(|s| disable(&mut s.pool.servers[0], Some(long)))
+        .await;
+    echoed(&mut stream).await;
+    fixture
+        .apply(|s| s.pool.servers[0] = server(s.pool.servers[0].addr))
+        .await;
+    echoed(&mut stream).await;
+    fixture
+        .apply(|s| disable(&mut s.pool.servers[0], Some(Duration::ZERO)))
+        .await;
+    assert!(read_all(&mut stream).await.is_err(), "at once");
+    fixture
+        .apply(|s| s.pool.servers[0] = server(s.pool.servers[0].addr))
+        .await;
+    let mut stream = fixture.connect().await;
+    echoed(&mut stream).await;
+    let soon = Duration::from_millis(100);
+    fixture
+        .apply(|s| disable(&mut s.pool.servers[0], Some(soon)))
+        .await;
+    let applied = async {
+        loop {
+            fixture.apply(|_| {}).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        ended = read_all(&mut stream) => assert!(ended.is_err(), "cut"),
+        () = applied => unreachable!("it is said for ever"),
+    }
+}
+
+#[tokio::test]
+async fn with_the_service_port_a_server_gets_the_port_that_the_client_used() {
+    let (listener, wanted) = listen().await;
+    let unused = SocketAddr::new(wanted.ip(), 9);
+    let mut fixture = Fixture::new(&[unused]).await;
+    // A VIP that has the server's port at an address of its own.
+    let vip = SocketAddr::new(fixture.addr.ip(), wanted.port());
+    let statuses = fixture
+        .apply(|s| {
+            s.listen = vec![vip];
+            s.pool.use_service_port = true;
+        })
+        .await;
+    assert_eq!(statuses[0].error, None);
+    let mut client = TcpStream::connect(vip).await.expect("connects");
+    let (mut server, _) = listener.accept().await.expect("accepted");
+    server.write_all(b"here").await.expect("written");
+    drop(server);
+    assert_eq!(read_all(&mut client).await.expect("read"), b"here");
+    let counted = fixture.proxy.stats().servers;
+    assert_eq!(counted[0].addr, unused, "counters stay the server's");
 }

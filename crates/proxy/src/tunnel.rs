@@ -5,7 +5,7 @@
 //! one direction is passed on as FIN while the other goes on; an error of one side resets the other.
 
 use crate::client::Client;
-use crate::shared::Service;
+use crate::shared::{Counted, Service};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -68,9 +68,9 @@ impl Activity {
     }
 }
 
-/// Pumps until both directions have ended, one has failed, nothing passed for the idle timeout, or the virtual
-/// service's connections are cut.
-pub(crate) async fn run(client: &Client, server: &TcpStream, service: &Service) {
+/// Pumps until both directions have ended, one has failed, nothing passed for the idle timeout, or the connections of the
+/// virtual service or of the server are cut.
+pub(crate) async fn run(client: &Client, server: &TcpStream, service: &Service, counted: &Counted) {
     let activity = Activity::begin();
     let (traffic, client) = (&client.traffic, &client.stream);
     let counters = &service.counters;
@@ -85,6 +85,7 @@ pub(crate) async fn run(client: &Client, server: &TcpStream, service: &Service) 
         result = pumps => result,
         () = idle(service.idle_timeout(), &activity) => Err(io::ErrorKind::TimedOut.into()),
         () = service.cut.given() => Err(io::ErrorKind::ConnectionAborted.into()),
+        () = counted.retired() => Err(io::ErrorKind::ConnectionAborted.into()),
     };
     if ended.is_err() {
         reset(client);

@@ -387,6 +387,7 @@ fn service() -> VirtualServiceSpec {
     let server = ServerSpec {
         addr: SERVER.into(),
         enabled: true,
+        cut_after: None,
         up: true,
         ratio: 1,
         max_connections: 0,
@@ -402,6 +403,7 @@ fn service() -> VirtualServiceSpec {
             uuid: "pool-1".into(),
             algorithm: Algorithm::RoundRobin,
             servers: vec![server],
+            use_service_port: false,
         },
         hint: None,
     }

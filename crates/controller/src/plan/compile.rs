@@ -249,15 +249,10 @@ fn pools(
 }
 
 fn pool(pool: &view::Pool) -> v1::Pool {
-    let algorithm = match pool.lb_algorithm.as_str() {
-        "LB_ALGORITHM_ROUND_ROBIN" => v1::LbAlgorithm::RoundRobin,
-        // What the proxy does not know yet is served by the default (avi-api section 12, pool).
-        _ => v1::LbAlgorithm::LeastConnections,
-    };
     v1::Pool {
         uuid: pool.uuid.clone(),
         name: pool.name.clone(),
-        lb_algorithm: algorithm.into(),
+        lb_algorithm: lb_algorithm(pool).into(),
         servers: pool
             .servers
             .iter()
@@ -270,6 +265,36 @@ fn pool(pool: &view::Pool) -> v1::Pool {
             .collect(),
         enabled: pool.enabled,
         max_concurrent_connections_per_server: pool.max_concurrent_connections_per_server,
+        min_health_monitors_up: at_least(pool.min_health_monitors_up),
+        min_servers_up: at_least(pool.min_servers_up),
+        graceful_disable_timeout_min: Some(pool.graceful_disable_timeout),
+        use_service_port: pool.use_service_port,
+    }
+}
+
+/// 0 for a number that asks for nothing; the largest one for what no pool can have.
+fn at_least(number: Option<i64>) -> u32 {
+    u32::try_from(number.unwrap_or(0).max(0)).unwrap_or(u32::MAX)
+}
+
+/// What the proxy does not know yet is served by the default (avi-api section 12, pool).
+fn lb_algorithm(pool: &view::Pool) -> v1::LbAlgorithm {
+    match pool.lb_algorithm.as_str() {
+        "LB_ALGORITHM_ROUND_ROBIN" => v1::LbAlgorithm::RoundRobin,
+        "LB_ALGORITHM_RANDOM" => v1::LbAlgorithm::Random,
+        "LB_ALGORITHM_FASTEST_RESPONSE" => v1::LbAlgorithm::FastestResponse,
+        "LB_ALGORITHM_CONSISTENT_HASH" => consistent_hash(&pool.lb_algorithm_hash),
+        _ => v1::LbAlgorithm::LeastConnections,
+    }
+}
+
+/// What only HTTP or SIP would know of a client is the client's address.
+fn consistent_hash(key: &str) -> v1::LbAlgorithm {
+    match key {
+        "LB_ALGORITHM_CONSISTENT_HASH_SOURCE_IP_ADDRESS_AND_PORT" => {
+            v1::LbAlgorithm::ConsistentHashSourceIpAddressAndPort
+        }
+        _ => v1::LbAlgorithm::ConsistentHashSourceIpAddress,
     }
 }
 

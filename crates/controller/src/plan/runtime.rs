@@ -494,7 +494,7 @@ pub(super) fn pool_status(pool: &Pool, reports: &[(String, PoolStatus)], up: usi
         status("OPER_DISABLED", "pool_disabled", "the pool is disabled")
     } else if reports.is_empty() {
         status("OPER_UNUSED", "unused", "no engine uses the pool")
-    } else if up > 0 || reported(OperState::Up) {
+    } else if reported(OperState::Up) {
         status("OPER_UP", "up", "")
     } else if reported(OperState::Initializing) {
         status(
@@ -502,6 +502,9 @@ pub(super) fn pool_status(pool: &Pool, reports: &[(String, PoolStatus)], up: usi
             "health_checks_pending",
             "the first health checks have not finished",
         )
+    } else if up > 0 {
+        let reason = Reason::TooFewServersUp;
+        status("OPER_DOWN", reason.code(), reason.sentence())
     } else {
         status("OPER_DOWN", "pool_down", "no server is up")
     }

@@ -384,6 +384,28 @@ fn maintenance_takes_a_server_down_gracefully_only_when_nothing_else_does() {
     let gently = result(Failure::MaintenanceResponseCodeMatch);
     let hard = result(Failure::ConnectionRefused);
     let addr = "127.0.0.1:9".parse().expect("addr");
-    assert!(server(addr, true, &[&gently]).is_in_maintenance());
-    assert!(!server(addr, true, &[&gently, &hard]).is_in_maintenance());
+    assert!(server(addr, true, &[&gently], None).is_in_maintenance());
+    assert!(!server(addr, true, &[&gently, &hard], None).is_in_maintenance());
+}
+
+#[tokio::test]
+async fn one_monitor_of_two_is_enough_when_the_pool_says_so() {
+    let addr = says("220 ready").await;
+    let good = monitor("ready");
+    let bad = HealthMonitor {
+        uuid: "n".into(),
+        ..monitor("gone")
+    };
+    let monitors = [good, bad];
+    let health = HealthHandle::spawn();
+    let mut pool = pool(addr, &["m", "n"]);
+    health.apply(std::slice::from_ref(&pool), &monitors);
+    wait_for(&health, OperState::Down).await;
+    pool.min_health_monitors_up = 1;
+    health.apply(std::slice::from_ref(&pool), &monitors);
+    let up = wait_for(&health, OperState::Up).await;
+    assert_eq!(up.failure, None, "what does not count is not told");
+    pool.min_health_monitors_up = 2;
+    health.apply(&[pool], &monitors);
+    wait_for_failure(&health, Failure::PayloadContentMismatch).await;
 }

@@ -44,7 +44,7 @@ pub(super) struct Flow {
 struct Server {
     socket: UdpSocket,
     addr: SocketAddr,
-    _counted: Counted,
+    counted: Counted,
 }
 
 /// One of the flows that a virtual service may have.
@@ -78,7 +78,7 @@ impl Flow {
     ) -> Result<Self, Refusal> {
         let place = Place::take(service)?;
         let pool_seen = Cell::new(service.pool_state());
-        let server = connect(service, &mut Vec::new()).ok_or(Refusal::NoServer)?;
+        let server = connect(service, [client, vip], &mut Vec::new()).ok_or(Refusal::NoServer)?;
         Ok(Self {
             vip,
             client,
@@ -99,6 +99,11 @@ impl Flow {
 
     pub(super) fn service(&self) -> &Arc<Service> {
         &self.open.service
+    }
+
+    /// The client and the VIP.
+    fn ends(&self) -> [SocketAddr; 2] {
+        [self.client, self.vip]
     }
 
     /// As of now.
@@ -139,19 +144,26 @@ impl Flow {
         }
     }
 
-    /// Ends when there is no server any more, or an answer has found the client's port gone.
+    /// Ends when there is no server any more, it is out of use, or an answer has found the client's port gone.
     async fn pass_down(&self) {
         while !self.ended.get() {
             let server = self.server.borrow().clone();
             tokio::select! {
-                waited = ready(&server.socket) => {
-                    let take = |_, bytes: &[u8]| self.to_client(bytes);
-                    let result = waited.and_then(|ready| read(&server.socket, ready, take));
-                    if result.is_err_and(|error| is_gone(&error)) {
-                        self.leave(server.addr);
-                    }
-                }
+                () = self.pass_down_from(&server) => {}
                 () = self.changed.notified() => {}
+                () = server.counted.retired() => self.ended.set(true),
+            }
+        }
+    }
+
+    /// Ends when the server is left for having refused something.
+    async fn pass_down_from(&self, server: &Server) {
+        loop {
+            let waited = ready(&server.socket).await;
+            let take = |_, bytes: &[u8]| self.to_client(bytes);
+            let result = waited.and_then(|ready| read(&server.socket, ready, take));
+            if result.is_err_and(|error| is_gone(&error)) {
+                return self.leave(server.addr);
             }
         }
     }
@@ -218,8 +230,8 @@ impl Flow {
             return;
         }
         let addr = self.server.borrow().addr;
-        if !self.service().is_up(addr)
-            && let Some(server) = connect(self.service(), &mut vec![addr])
+        if !self.service().is_up(addr, self.vip)
+            && let Some(server) = connect(self.service(), self.ends(), &mut vec![addr])
         {
             self.replace(server);
         }
@@ -232,7 +244,7 @@ impl Flow {
 
     /// A server that has not been tried, or the end of the flow.
     fn change_server(&self, tried: &mut Vec<SocketAddr>) -> bool {
-        let next = connect(self.service(), tried);
+        let next = connect(self.service(), self.ends(), tried);
         let found = next.is_some();
         match next {
             Some(server) => self.replace(server),
@@ -267,15 +279,19 @@ fn to_client(socket: Socket, client: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 /// The first server that there is a way to.
-fn connect(service: &Service, tried: &mut Vec<SocketAddr>) -> Option<Server> {
+fn connect(
+    service: &Service,
+    ends: [SocketAddr; 2],
+    tried: &mut Vec<SocketAddr>,
+) -> Option<Server> {
     while tried.len() < SERVERS_TRIED_MAX {
-        let (addr, counted) = service.next_server(tried)?;
+        let (addr, counted) = service.next_server(ends, tried)?;
         match to_server(addr) {
             Ok(socket) => {
                 return Some(Server {
                     socket,
                     addr,
-                    _counted: counted,
+                    counted,
                 });
             }
             Err(error) => tracing::debug!(server = %addr, %error, "no socket to a server"),

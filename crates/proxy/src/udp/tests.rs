@@ -4,8 +4,8 @@ use super::*;
 use crate::shared::Shared;
 use crate::tests::free_address;
 use crate::{
-    Algorithm, ListenerStatus, PoolSpec, Proxy, ProxyConfig, ProxyHandle, ServerSpec, UdpSpec,
-    UdpStats, VirtualServiceSpec, VsStats,
+    Algorithm, HashKey, ListenerStatus, PoolSpec, Proxy, ProxyConfig, ProxyHandle, ServerSpec,
+    UdpSpec, UdpStats, VirtualServiceSpec, VsStats,
 };
 use std::collections::BTreeSet;
 use std::net::UdpSocket as Blocking;
@@ -28,6 +28,7 @@ fn spec(listen: SocketAddr, servers: &[SocketAddr]) -> VirtualServiceSpec {
     let server = |addr: &SocketAddr| ServerSpec {
         addr: *addr,
         enabled: true,
+        cut_after: None,
         up: true,
         ratio: 1,
         max_connections: 0,
@@ -43,6 +44,7 @@ fn spec(listen: SocketAddr, servers: &[SocketAddr]) -> VirtualServiceSpec {
             uuid: "p".into(),
             algorithm: Algorithm::RoundRobin,
             servers: servers.iter().map(server).collect(),
+            use_service_port: false,
         },
         hint: None,
     }
@@ -471,4 +473,80 @@ async fn open_flows_are_listed_with_their_servers_and_bytes_as_far_as_they_are_w
 
     let some = fixture.proxy.flows(Arc::new(|_, _, _, _| true), 1).await;
     assert_eq!((some.matched, some.flows.len()), (3, 1));
+}
+
+#[tokio::test]
+async fn flows_of_one_address_have_one_server_by_consistent_hash() {
+    let servers = [says_who().await, says_who().await, says_who().await];
+    let mut fixture = Fixture::new(&servers).await;
+    let by =
+        |key| move |s: &mut VirtualServiceSpec| s.pool.algorithm = Algorithm::ConsistentHash(key);
+    fixture.apply(by(HashKey::Address)).await;
+    let mut seen = BTreeSet::new();
+    for _ in 0..8 {
+        let client = fixture.client().await;
+        seen.insert(ask(&client, b"who").await);
+    }
+    assert_eq!(seen.len(), 1);
+    fixture.apply(by(HashKey::AddressAndPort)).await;
+    let mut clients = Vec::new();
+    while seen.len() < 3 {
+        let client = fixture.client().await;
+        seen.insert(ask(&client, b"who").await);
+        clients.push(client);
+    }
+}
+
+/// A server that answers with its own address.
+async fn says_who() -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
+    let addr = socket.local_addr().expect("addr");
+    tokio::spawn(async move {
+        let mut bytes = [0; 64];
+        while let Ok((_, peer)) = socket.recv_from(&mut bytes).await {
+            socket.send_to(addr.to_string().as_bytes(), peer).await.ok();
+        }
+    });
+    addr
+}
+
+#[tokio::test]
+async fn flows_of_a_server_out_of_use_go_on_until_they_are_cut() {
+    let servers = [says_who().await, says_who().await];
+    let mut fixture = Fixture::new(&servers).await;
+    let client = fixture.client().await;
+    let first = ask(&client, b"who").await;
+    let at = servers
+        .iter()
+        .position(|s| s.to_string().as_bytes() == first);
+    let at = at.expect("one of them");
+    fixture.apply(|s| s.pool.servers[at].enabled = false).await;
+    assert_eq!(ask(&client, b"who").await, first);
+    fixture
+        .apply(|s| s.pool.servers[at].cut_after = Some(Duration::ZERO))
+        .await;
+    wait_until("the flow has ended", || fixture.vs().udp.flows == 0).await;
+    let other = servers[1 - at].to_string();
+    assert_eq!(ask(&client, b"who").await, other.as_bytes(), "a new flow");
+}
+
+#[tokio::test]
+async fn with_the_service_port_a_flow_keeps_the_port_that_the_client_used() {
+    let wanted = says_who().await;
+    let unused = SocketAddr::new(wanted.ip(), 9);
+    let mut fixture = Fixture::new(&[unused]).await;
+    let vip = SocketAddr::new(fixture.addr.ip(), wanted.port());
+    fixture
+        .apply(|s| {
+            s.udp = Some(udp_spec(vip));
+            s.pool.use_service_port = true;
+        })
+        .await;
+    let client = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
+    client.connect(vip).await.expect("connects");
+    assert_eq!(ask(&client, b"who").await, wanted.to_string().as_bytes());
+    // The flow knows its server again after a change of the pool.
+    fixture.apply(|s| s.pool.servers[0].ratio = 2).await;
+    assert_eq!(ask(&client, b"who").await, wanted.to_string().as_bytes());
+    assert_eq!(fixture.vs().udp.moved, 0);
 }

@@ -128,10 +128,12 @@ fn spec(listen: SocketAddr, server: SocketAddr) -> VirtualServiceSpec {
             servers: vec![ServerSpec {
                 addr: server,
                 enabled: true,
+                cut_after: None,
                 up: true,
                 ratio: 1,
                 max_connections: 0,
             }],
+            use_service_port: false,
         },
         hint: None,
     }

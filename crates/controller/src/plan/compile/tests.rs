@@ -468,3 +468,86 @@ async fn an_http_monitor_reaches_the_engine_with_its_defaults() {
     };
     assert_eq!(monitor_kind(&fixture, full).await, Kind::Https(expected));
 }
+
+/// What the engine is told of the only pool, which has these settings.
+async fn told_of_pool(settings: Value) -> v1::Pool {
+    let fixture = Fixture::new().await;
+    let vs = fixture.uuid("virtualservice", "vs-1");
+    let mut pool = json!({"name": "p"});
+    let all = pool.as_object_mut().expect("an object");
+    all.extend(settings.as_object().expect("an object").clone());
+    let pool = fixture.create("pool", pool).await;
+    let reference = json!(format!("/api/pool/{pool}"));
+    fixture
+        .update("virtualservice", &vs, set("pool_ref", reference))
+        .await;
+    fixture.told().pools[0].clone()
+}
+
+#[tokio::test]
+async fn how_much_of_a_pool_must_be_up_reaches_the_engine() {
+    let least = |pool: v1::Pool| (pool.min_health_monitors_up, pool.min_servers_up);
+    assert_eq!(least(told_of_pool(json!({})).await), (0, 0));
+    let some = json!({"min_health_monitors_up": 2, "min_servers_up": 3});
+    assert_eq!(least(told_of_pool(some).await), (2, 3));
+    let odd = json!({"min_health_monitors_up": -1, "min_servers_up": 5_000_000_000_i64});
+    assert_eq!(least(told_of_pool(odd).await), (0, u32::MAX));
+}
+
+#[tokio::test]
+async fn the_algorithm_of_a_pool_reaches_the_engine_or_its_default() {
+    use v1::LbAlgorithm as Lb;
+    let fixture = Fixture::new().await;
+    let vs = fixture.uuid("virtualservice", "vs-1");
+    let pool = fixture.create("pool", json!({"name": "p"})).await;
+    let reference = json!(format!("/api/pool/{pool}"));
+    fixture
+        .update("virtualservice", &vs, set("pool_ref", reference))
+        .await;
+    for (algorithm, hash, expected) in [
+        ("ROUND_ROBIN", "SOURCE_IP_ADDRESS", Lb::RoundRobin),
+        ("RANDOM", "SOURCE_IP_ADDRESS", Lb::Random),
+        ("FASTEST_RESPONSE", "URI", Lb::FastestResponse),
+        ("LEAST_LOAD", "URI", Lb::LeastConnections),
+        (
+            "CONSISTENT_HASH",
+            "SOURCE_IP_ADDRESS",
+            Lb::ConsistentHashSourceIpAddress,
+        ),
+        (
+            "CONSISTENT_HASH",
+            "SOURCE_IP_ADDRESS_AND_PORT",
+            Lb::ConsistentHashSourceIpAddressAndPort,
+        ),
+        ("CONSISTENT_HASH", "URI", Lb::ConsistentHashSourceIpAddress),
+    ] {
+        let change = |object: &mut Object| {
+            let algorithm = format!("LB_ALGORITHM_{algorithm}");
+            let hash = format!("LB_ALGORITHM_CONSISTENT_HASH_{hash}");
+            object.insert("lb_algorithm".into(), algorithm.into());
+            object.insert("lb_algorithm_hash".into(), hash.into());
+        };
+        fixture.update("pool", &pool, change).await;
+        assert_eq!(fixture.told().pools[0].lb_algorithm(), expected);
+    }
+}
+
+#[tokio::test]
+async fn how_long_a_disabled_server_keeps_its_connections_reaches_the_engine() {
+    for (settings, expected) in [
+        (json!({}), 1),
+        (json!({"graceful_disable_timeout": 0}), 0),
+        (json!({"graceful_disable_timeout": -1}), -1),
+        (json!({"graceful_disable_timeout": 30}), 30),
+    ] {
+        let told = told_of_pool(settings).await;
+        assert_eq!(told.graceful_disable_timeout_min, Some(expected));
+    }
+}
+
+#[tokio::test]
+async fn the_services_port_is_for_servers_only_where_the_pool_says_so() {
+    assert!(!told_of_pool(json!({})).await.use_service_port);
+    let set = json!({"use_service_port": true});
+    assert!(told_of_pool(set).await.use_service_port);
+}
