@@ -9,9 +9,12 @@ use std::time::{Duration, Instant};
 /// More than any round trip, less than what trips PAWS.
 const JUMP: u32 = 1 << 25;
 
-/// A listener and both ends of a connection to it, the server's first.
+/// A listener and both ends of a connection to it, the server's first. The IP address is this process's own: no other
+/// takes the port between two listeners.
 fn connection() -> (TcpListener, TcpStream, TcpStream) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    let own = Ipv4Addr::new(127, a + 1, b, c);
+    let listener = TcpListener::bind((own, 0)).unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     client.set_nodelay(true).unwrap();
     client

@@ -2,6 +2,7 @@
 
 use super::*;
 use proto::v1::{HttpMonitor, Server, TcpMonitor, UdpMonitor, health_monitor::Kind};
+use std::net::Ipv4Addr;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio_rustls::TlsAcceptor;
@@ -49,7 +50,10 @@ async fn wait_for(health: &HealthHandle, state: OperState) -> ServerHealth {
 
 #[tokio::test]
 async fn a_server_follows_its_port_up_and_down() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    // The IP address is this process's own: no other takes the port while nobody listens.
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    let own = Ipv4Addr::new(127, a + 1, b, c);
+    let listener = TcpListener::bind((own, 0)).await.expect("bind");
     let addr = listener.local_addr().expect("addr");
     let health = HealthHandle::spawn();
     health.apply(&[pool(addr, &["m"])], &[monitor("")]);

@@ -119,8 +119,8 @@ struct Server {
 
 impl Server {
     async fn says(word: &'static str) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
-        let addr = socket.local_addr().expect("addr");
+        let addr = free_address();
+        let socket = UdpSocket::bind(addr).await.expect("bind");
         let peers = Arc::<Mutex<BTreeSet<SocketAddr>>>::default();
         let seen = peers.clone();
         let task = tokio::spawn(async move {
