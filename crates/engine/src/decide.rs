@@ -417,6 +417,37 @@ mod tests {
     }
 
     #[test]
+    fn a_pool_says_how_servers_are_chosen_and_at_which_port() {
+        use LbAlgorithm as Lb;
+        let health = health(OperState::Up);
+        for (told, by_service_port, expected) in [
+            (Lb::RoundRobin, false, Algorithm::RoundRobin),
+            (Lb::LeastConnections, true, Algorithm::LeastConnections),
+            (Lb::Random, false, Algorithm::Random),
+            (Lb::FastestResponse, true, Algorithm::FastestResponse),
+            (
+                Lb::ConsistentHashSourceIpAddress,
+                false,
+                Algorithm::ConsistentHash(HashKey::Address),
+            ),
+            (
+                Lb::ConsistentHashSourceIpAddressAndPort,
+                true,
+                Algorithm::ConsistentHash(HashKey::AddressAndPort),
+            ),
+        ] {
+            let mut desired = desired(vec![service("a", 80)]);
+            desired.pools[0].set_lb_algorithm(told);
+            desired.pools[0].use_service_port = by_service_port;
+            let pool = decide(&desired, &health).services.remove(0).pool;
+            assert_eq!(
+                (pool.algorithm, pool.use_service_port),
+                (expected, by_service_port)
+            );
+        }
+    }
+
+    #[test]
     fn a_pool_with_fewer_servers_up_than_it_needs_takes_its_route_away() {
         use OperState::{Down, Up};
         let mut few = desired(vec![service("a", 80)]);

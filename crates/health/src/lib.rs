@@ -159,7 +159,6 @@ impl Check {
         } else {
             State::Down
         };
-        self.failure = result.err();
         self.against = if wanted == self.state {
             0
         } else {
@@ -173,6 +172,12 @@ impl Check {
         if wanted != self.state && self.against >= needed.max(1) {
             (self.state, self.against) = (wanted, 0);
         }
+        match result {
+            Err(failure) => self.failure = Some(failure),
+            // Until it is up it is down for what it was.
+            Ok(()) if self.state == State::Up => self.failure = None,
+            Ok(()) => {}
+        }
         self.state != before
     }
 
@@ -181,7 +186,7 @@ impl Check {
         self.state
     }
 
-    /// Why the last probe failed, if it did.
+    /// Why the last probe failed, if it did; of one that is down, the last one that failed.
     pub fn failure(&self) -> Option<Failure> {
         self.failure
     }
@@ -197,10 +202,7 @@ impl Check {
 pub fn combine(states: impl IntoIterator<Item = State>, min_up: Option<usize>) -> State {
     let states: Vec<State> = states.into_iter().collect();
     let all = states.len();
-    quorum(
-        states,
-        min_up.map_or(all, |needed| needed.clamp(1, all.max(1)).min(all)),
-    )
+    quorum(states, min_up.map_or(all, |needed| needed.min(all)))
 }
 
 /// Up when so many are, else initializing as long as so many may come to be, else down. Of a pool: `min_servers_up` of its
@@ -251,6 +253,28 @@ mod tests {
     fn the_first_result_decides_at_once() {
         assert_eq!(after(&[Ok(())]), [State::Up]);
         assert_eq!(after(&[FAIL]), [State::Down]);
+    }
+
+    #[test]
+    fn a_server_is_down_for_what_it_was_until_it_is_up() {
+        let away = Failure::MaintenanceResponseCodeMatch;
+        let mut now = Instant::now();
+        let mut check = Check::new(TIMING, now);
+        let mut told = Vec::new();
+        for result in [Err(away), Ok(()), Ok(()), FAIL] {
+            assert!(check.start(now), "due");
+            check.finished(now, now, result);
+            now += TIMING.interval;
+            told.push((check.state(), check.failure()));
+        }
+        let refused = Some(Failure::ConnectionRefused);
+        let expected = [
+            (State::Down, Some(away)),
+            (State::Down, Some(away)),
+            (State::Up, None),
+            (State::Up, refused),
+        ];
+        assert_eq!(told, expected);
     }
 
     #[test]

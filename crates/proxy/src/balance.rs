@@ -1,5 +1,6 @@
 //! Which server takes the next connection. Pure: counts and a client come in, an index goes out.
 
+use flow::key::bytes16;
 use flow::siphash::siphash24;
 use std::net::{IpAddr, SocketAddr};
 
@@ -89,10 +90,15 @@ fn usable(candidates: &[Candidate]) -> impl Iterator<Item = (usize, &Candidate)>
     candidates.iter().enumerate().filter(|(_, c)| c.usable)
 }
 
-fn least_connections(candidates: &[Candidate], turn: u64) -> Option<usize> {
+/// How far behind the one whose turn it is: the first of equals is the nearest. None without candidates.
+fn distance(candidates: &[Candidate], turn: u64) -> Option<impl Fn(usize) -> u64> {
     let count = candidates.len() as u64;
     let start = turn.checked_rem(count)?;
-    let distance = |i: usize| (i as u64 + count - start) % count;
+    Some(move |i: usize| (i as u64 + count - start) % count)
+}
+
+fn least_connections(candidates: &[Candidate], turn: u64) -> Option<usize> {
+    let distance = distance(candidates, turn)?;
     usable(candidates)
         .min_by_key(|(i, c)| (c.open, distance(*i)))
         .map(|(i, _)| i)
@@ -107,9 +113,10 @@ fn fastest_response(candidates: &[Candidate], turn: u64) -> Option<usize> {
     if turn.is_multiple_of(MEASURED_EVERY) {
         return least_connections(candidates, turn / MEASURED_EVERY);
     }
-    let cost = |c: &Candidate| c.connect_us.saturating_mul(c.open + 1);
+    let distance = distance(candidates, turn)?;
+    let cost = |c: &Candidate| c.connect_us.max(1).saturating_mul(c.open + 1);
     usable(candidates)
-        .min_by_key(|(_, c)| (cost(c), c.open))
+        .min_by_key(|(i, c)| (cost(c), c.open, distance(*i)))
         .map(|(i, _)| i)
 }
 
@@ -148,12 +155,8 @@ fn highest_number(client: &[u8; 18], server: &Candidate) -> u64 {
 }
 
 fn endpoint_bytes(ip: IpAddr, port: u16) -> [u8; 18] {
-    let ip = match ip {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-        IpAddr::V6(v6) => v6,
-    };
     let mut bytes = [0; 18];
-    bytes[..16].copy_from_slice(&ip.octets());
+    bytes[..16].copy_from_slice(&bytes16(ip));
     bytes[16..].copy_from_slice(&port.to_be_bytes());
     bytes
 }

@@ -20,24 +20,19 @@ impl Cut {
         self.waiting.notify_waiters();
     }
 
-    /// Takes back all commands, for those who wait from now on.
-    pub(crate) fn withdraw(&self) {
-        self.given.store(0, Ordering::Release);
+    /// How many commands have been given.
+    pub(crate) fn count(&self) -> u64 {
+        self.given.load(Ordering::Acquire)
     }
 
     /// Waits for a command that is given after this began.
     pub(crate) async fn given(&self) {
-        self.given_after(self.given.load(Ordering::Acquire)).await;
+        self.given_after(self.count()).await;
     }
 
-    /// Waits for a command, or knows of one that was given and not withdrawn.
-    pub(crate) async fn in_force(&self) {
-        self.given_after(0).await;
-    }
-
-    /// Within one task: it is polled with every packet of a connection, so that it takes the lock of the waiters once, and
-    /// then looks at a number only.
-    async fn given_after(&self, before: u64) {
+    /// Waits for a command after so many. Within one task: it is polled with every packet of a connection, so that it takes
+    /// the lock of the waiters once, and then looks at a number only.
+    pub(crate) async fn given_after(&self, before: u64) {
         let mut notice = pin!(self.waiting.notified());
         let mut registered = false;
         poll_fn(|context| {
@@ -45,7 +40,7 @@ impl Cut {
             {
                 return Poll::Ready(());
             }
-            match self.given.load(Ordering::Acquire) == before {
+            match self.count() == before {
                 true => Poll::Pending,
                 false => Poll::Ready(()),
             }

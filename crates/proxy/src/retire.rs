@@ -1,10 +1,10 @@
 //! Servers that are taken out of use: their connections go on for a while, and are cut.
 //!
 //! Tasks: one per server with a time to wait for, owned by its [`Retirement`] and aborted with it, or when the server is
-//! in use again. It may end at any await: it does one thing, at its end.
+//! in use again. It may end at any await: it does one thing, at its end, and only while it is still wanted.
 
 use crate::cut::Cut;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
@@ -13,7 +13,16 @@ use tokio::time::{Instant, sleep_until};
 #[derive(Default)]
 pub(crate) struct Retirement {
     cut: Arc<Cut>,
-    pending: Mutex<Option<Pending>>,
+    plan: Arc<Mutex<Plan>>,
+}
+
+#[derive(Default)]
+struct Plan {
+    /// Changes with each new time to wait for, so that a task knows whether it is still wanted.
+    number: u64,
+    pending: Option<Pending>,
+    /// Commands up to this one were for connections of before: who comes now is not meant.
+    over: u64,
 }
 
 struct Pending {
@@ -22,27 +31,35 @@ struct Pending {
     task: AbortHandle,
 }
 
+fn locked(plan: &Mutex<Plan>) -> MutexGuard<'_, Plan> {
+    plan.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Retirement {
     /// Connections end so long after the first time that this is said; `None`: they do not, and never were to.
     pub(crate) fn set(&self, after: Option<Duration>) {
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        if pending.as_ref().map(|p| p.after) == after {
+        let mut plan = locked(&self.plan);
+        if plan.pending.as_ref().map(|p| p.after) == after {
             return;
         }
-        let since = pending.take().map(|old| {
+        let before = plan.pending.take().map(|old| {
             old.task.abort();
             old.since
         });
-        self.cut.withdraw();
-        let since = since.unwrap_or_else(Instant::now);
-        *pending = after.map(|after| self.begin(since, after));
+        plan.number += 1;
+        plan.over = self.cut.count();
+        let since = before.unwrap_or_else(Instant::now);
+        plan.pending = after.map(|after| self.begin(plan.number, since, after));
     }
 
-    fn begin(&self, since: Instant, after: Duration) -> Pending {
-        let cut = self.cut.clone();
+    fn begin(&self, number: u64, since: Instant, after: Duration) -> Pending {
+        let (cut, plan) = (self.cut.clone(), self.plan.clone());
         let task = tokio::spawn(async move {
             sleep_until(since + after).await;
-            cut.give();
+            // Aborting does not stop a task that is here already.
+            if locked(&plan).number == number {
+                cut.give();
+            }
         });
         Pending {
             since,
@@ -53,14 +70,16 @@ impl Retirement {
 
     /// Waits until a connection is to end.
     pub(crate) async fn is_over(&self) {
-        self.cut.in_force().await;
+        let given = self.cut.count();
+        if given == locked(&self.plan).over {
+            self.cut.given_after(given).await;
+        }
     }
 }
 
 impl Drop for Retirement {
     fn drop(&mut self) {
-        let pending = self.pending.get_mut();
-        if let Some(pending) = pending.unwrap_or_else(PoisonError::into_inner) {
+        if let Some(pending) = locked(&self.plan).pending.take() {
             pending.task.abort();
         }
     }

@@ -9,7 +9,7 @@ use crate::{PoolSpec, ServerSpec, UdpSpec, VirtualServiceSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -80,10 +80,20 @@ pub(crate) struct ServerCounters {
     total: AtomicU64,
     /// How long it takes to accept a connection, on average; 0 = not known.
     connect_us: AtomicU64,
+    up: AtomicBool,
     retirement: Retirement,
 }
 
 impl ServerCounters {
+    /// What is said of the server. One that comes up is not known any more: what it was like when it went does not count.
+    fn follow(&self, server: &ServerSpec) {
+        if server.up && !self.up.swap(server.up, Relaxed) {
+            self.connect_us.store(0, Relaxed);
+        }
+        self.up.store(server.up, Relaxed);
+        self.retirement.set(server.cut_after);
+    }
+
     /// An average in which the last connection counts for an eighth. Two at a time may count for one.
     fn connected(&self, took: Duration) {
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
@@ -334,7 +344,7 @@ impl Shared {
         }
         // After the rules: who has chosen a server by the old ones is cut, too.
         for (server, counters) in spec.pool.servers.iter().zip(counters) {
-            counters.retirement.set(server.cut_after);
+            counters.follow(server);
         }
     }
 

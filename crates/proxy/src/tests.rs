@@ -419,6 +419,22 @@ async fn consistent_hash_gives_a_client_one_server_at_every_engine_and_moves_onl
 }
 
 #[tokio::test]
+async fn at_random_every_server_has_its_turn() {
+    let mut fixture = Fixture::new(&[says("a").await, says("b").await]).await;
+    fixture
+        .apply(|s| s.pool.algorithm = Algorithm::Random)
+        .await;
+    let (mut seen, until) = (Vec::new(), Instant::now() + DEADLINE);
+    while seen.len() < 2 {
+        assert!(Instant::now() < until, "only {seen:?}");
+        let word = read_all(&mut fixture.connect().await).await.expect("read");
+        if !seen.contains(&word) {
+            seen.push(word);
+        }
+    }
+}
+
+#[tokio::test]
 async fn fastest_response_measures_servers_and_passes_over_one_that_refuses() {
     let mut fixture = Fixture::new(&[free_address(), says("b").await]).await;
     fixture
@@ -481,15 +497,17 @@ async fn saying_it_again_does_not_begin_the_time_anew_and_enabling_ends_it() {
     let mut fixture = Fixture::new(&[echo().await]).await;
     let mut stream = fixture.connect().await;
     echoed(&mut stream).await;
-    let long = Duration::from_secs(3600);
+    let soon = Duration::from_millis(100);
     fixture
-        .apply(|s| disable(&mut s.pool.servers[0], Some(long)))
+        .apply(|s| disable(&mut s.pool.servers[0], Some(soon)))
         .await;
-    echoed(&mut stream).await;
     fixture
         .apply(|s| s.pool.servers[0] = server(s.pool.servers[0].addr))
         .await;
-    echoed(&mut stream).await;
+    let enabled = Instant::now();
+    while enabled.elapsed() < 3 * soon {
+        echoed(&mut stream).await;
+    }
     fixture
         .apply(|s| disable(&mut s.pool.servers[0], Some(Duration::ZERO)))
         .await;
@@ -499,7 +517,6 @@ async fn saying_it_again_does_not_begin_the_time_anew_and_enabling_ends_it() {
         .await;
     let mut stream = fixture.connect().await;
     echoed(&mut stream).await;
-    let soon = Duration::from_millis(100);
     fixture
         .apply(|s| disable(&mut s.pool.servers[0], Some(soon)))
         .await;

@@ -502,11 +502,12 @@ pub(super) fn pool_status(pool: &Pool, reports: &[(String, PoolStatus)], up: usi
             "health_checks_pending",
             "the first health checks have not finished",
         )
-    } else if up > 0 {
-        let reason = Reason::TooFewServersUp;
-        status("OPER_DOWN", reason.code(), reason.sentence())
     } else {
-        status("OPER_DOWN", "pool_down", "no server is up")
+        let reason = match up {
+            0 => Reason::PoolDown,
+            _ => Reason::TooFewServersUp,
+        };
+        status("OPER_DOWN", reason.code(), reason.sentence())
     }
 }
 

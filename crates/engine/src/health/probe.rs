@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 /// How long a server is listened to that need not answer: a word of maintenance, or an ICMP error, comes within a round trip.
 const SILENCE: Duration = Duration::from_millis(500);
@@ -18,9 +18,10 @@ const SILENCE: Duration = Duration::from_millis(500);
 /// How a probe ends.
 type Outcome = Result<(), Failure>;
 
-/// Probes a server. The connection is closed by FIN: a server that sees a RST for every check would log it.
+/// Probes a server, within the monitor's `receive_timeout` in all. The connection is closed by FIN, unless the server has
+/// sent more than is looked at.
 pub(super) async fn probe(server: SocketAddr, monitor: &HealthMonitor) -> Outcome {
-    let limit = Duration::from_secs(monitor.receive_timeout_s.max(1).into());
+    let limit = Instant::now() + Duration::from_secs(monitor.receive_timeout_s.max(1).into());
     let port = u16::try_from(monitor.monitor_port).ok().filter(|p| *p != 0);
     let target = SocketAddr::new(server.ip(), port.unwrap_or(server.port()));
     match &monitor.kind {
@@ -32,7 +33,7 @@ pub(super) async fn probe(server: SocketAddr, monitor: &HealthMonitor) -> Outcom
         }
         Some(Kind::Https(http)) => {
             let stream = connect(target, limit).await?;
-            let stream = timeout(limit, tls::handshake(stream, target.ip())).await;
+            let stream = timeout_at(limit, tls::handshake(stream, target.ip())).await;
             let stream = stream.ok().and_then(Result::ok).ok_or(Failure::SslError)?;
             probe_http(stream, target, limit, http).await
         }
@@ -40,18 +41,18 @@ pub(super) async fn probe(server: SocketAddr, monitor: &HealthMonitor) -> Outcom
     }
 }
 
-async fn connect(target: SocketAddr, limit: Duration) -> Result<TcpStream, Failure> {
-    let connected = timeout(limit, TcpStream::connect(target)).await;
+async fn connect(target: SocketAddr, limit: Instant) -> Result<TcpStream, Failure> {
+    let connected = timeout_at(limit, TcpStream::connect(target)).await;
     connected
         .map_err(|_| Failure::ConnectionTimeout)?
         .map_err(|e| failure(&e))
 }
 
-async fn probe_tcp(target: SocketAddr, limit: Duration, monitor: &TcpMonitor) -> Outcome {
+async fn probe_tcp(target: SocketAddr, limit: Instant, monitor: &TcpMonitor) -> Outcome {
     let stream = connect(target, limit).await?;
     let text = text(&monitor.response, &monitor.maintenance_response);
     let limit = match text.response.is_empty() {
-        true => limit.min(SILENCE),
+        true => limit.min(Instant::now() + SILENCE),
         false => limit,
     };
     let judge = |seen: &[u8], ended| judge_text(seen, ended, &text);
@@ -61,7 +62,7 @@ async fn probe_tcp(target: SocketAddr, limit: Duration, monitor: &TcpMonitor) ->
 async fn probe_http(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     target: SocketAddr,
-    limit: Duration,
+    limit: Instant,
     monitor: &HttpMonitor,
 ) -> Outcome {
     let expected = expected(monitor);
@@ -96,12 +97,12 @@ fn text(response: &str, maintenance: &str) -> Text {
 async fn converse(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     request: &str,
-    limit: Duration,
+    limit: Instant,
     judge: impl Fn(&[u8], bool) -> Option<Outcome>,
 ) -> Outcome {
-    let mut seen = Vec::new();
+    let mut seen = Vec::with_capacity(RESPONSE_LEN_MAX);
     let exchange = exchange(&mut stream, request, &mut seen, &judge);
-    match timeout(limit, exchange).await {
+    match timeout_at(limit, exchange).await {
         Ok(outcome) => outcome,
         Err(_) if judge(&seen, true) == Some(Ok(())) => Ok(()),
         Err(_) => Err(Failure::PayloadTimeout),
@@ -135,13 +136,16 @@ async fn exchange(
 }
 
 /// One datagram. Without a response to wait for, "port unreachable" is the failure (avi-api section 12).
-async fn probe_udp(target: SocketAddr, limit: Duration, monitor: &UdpMonitor) -> Outcome {
+async fn probe_udp(target: SocketAddr, limit: Instant, monitor: &UdpMonitor) -> Outcome {
     let socket = connected_udp(target).await.map_err(|e| failure(&e))?;
     let request = monitor.request.as_bytes();
     socket.send(request).await.map_err(|e| failure(&e))?;
     let silent = monitor.response.is_empty();
-    let wait = if silent { limit.min(SILENCE) } else { limit };
-    match timeout(wait, answer(&socket, monitor)).await {
+    let wait = match silent {
+        true => limit.min(Instant::now() + SILENCE),
+        false => limit,
+    };
+    match timeout_at(wait, answer(&socket, monitor)).await {
         Ok(result) => result,
         Err(_) if silent => Ok(()),
         Err(_) => Err(Failure::PayloadTimeout),

@@ -119,7 +119,7 @@ async fn users_concern_nobody() {
     );
 }
 
-/// What engines are told after single changes is what they would be told if everything were looked at.
+/// What engines are told after single changes is what they would be told if everything were looked at and made anew.
 #[tokio::test]
 async fn marks_miss_nothing() {
     let (fixture, engines, _) = two().await;
@@ -128,7 +128,9 @@ async fn marks_miss_nothing() {
     let pool = fixture.uuid("pool", "pool-2");
     let monitor = json!({"name": "m", "type": "HEALTH_MONITOR_TCP", "tcp_monitor": {}});
     let monitor = fixture.create("healthmonitor", monitor).await;
-    let changes: [(&str, &str, &str, serde_json::Value); 4] = [
+    let group = fixture.uuid("serviceenginegroup", "Default-Group");
+    let vs = fixture.uuid("virtualservice", "vs-2");
+    let changes: [(&str, &str, &str, serde_json::Value); 6] = [
         (
             "pool",
             &pool,
@@ -145,6 +147,13 @@ async fn marks_miss_nothing() {
             }),
         ),
         ("vsvip", &fixture.vsvip, "bgp_local_preference", json!(7)),
+        ("virtualservice", &vs, "flow_hints", json!(false)),
+        (
+            "serviceenginegroup",
+            &group,
+            "disable_flow_probes",
+            json!(true),
+        ),
     ];
     for (path, uuid, field, value) in changes {
         let before = engines.each_ref().map(|e| fixture.registry.get(e).desired);
@@ -154,7 +163,7 @@ async fn marks_miss_nothing() {
         fixture.planner.publish();
         let marked = engines.each_ref().map(|e| fixture.registry.get(e).desired);
         assert_ne!(marked, before, "{path}: an engine is told");
-        fixture.planner.write().marks.every_engine();
+        fixture.planner.mark_engines(&engines);
         fixture.planner.publish();
         let all = engines.each_ref().map(|e| fixture.registry.get(e).desired);
         assert_eq!(marked, all, "{path}");
