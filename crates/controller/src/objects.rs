@@ -11,6 +11,7 @@ mod cross;
 mod index;
 mod normalise;
 mod planned;
+pub mod pools;
 pub mod refs;
 mod revert;
 mod snapshot;

@@ -6,8 +6,10 @@ use health::State;
 use model::reason::Reason;
 use proto::v1::{self, DesiredState, LbAlgorithm, OperState, Pool, VirtualService};
 use proxy::{
-    Algorithm, HashKey, HintSpec, PoolSpec, Protocol, ServerSpec, UdpSpec, VirtualServiceSpec,
+    Algorithm, HashKey, HintSpec, MemberSpec, PoolGroupSpec, PoolSpec, Protocol, ServerSpec,
+    UdpSpec, VirtualServiceSpec,
 };
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -49,22 +51,13 @@ pub(crate) fn decide(desired: &DesiredState, health: &HealthSnapshot) -> Decisio
     let pools: BTreeMap<&str, &Pool> = desired.pools.iter().map(|p| (p.uuid.as_str(), p)).collect();
     let mut decision = Decision::default();
     for vs in &desired.virtual_services {
-        let pool = pools.get(vs.pool_uuid.as_str()).copied();
-        let servers = health
-            .pools
-            .get(&vs.pool_uuid)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
+        let members = members(vs, &pools, health);
         let has_vip = desired.vips.iter().any(|v| v.vsvip_uuid == vs.vsvip_uuid);
-        let verdict = verdict(vs, has_vip, pool, servers);
+        let verdict = verdict(vs, has_vip, &members);
         decision.verdicts.insert(vs.uuid.clone(), verdict);
-        decision.services.push(service(
-            desired,
-            vs,
-            pool,
-            servers,
-            verdict.0 == OperState::Up,
-        ));
+        let up = verdict.0 == OperState::Up;
+        let service = service(desired, vs, &members, up);
+        decision.services.push(service);
     }
     // A source address that is announced must end here, or the servers' answers would be lost.
     let snat = desired.snat_ips.iter().map(|s| &s.address);
@@ -73,24 +66,63 @@ pub(crate) fn decide(desired: &DesiredState, health: &HealthSnapshot) -> Decisio
     decision
 }
 
-fn verdict(
+/// A pool of a virtual service, by itself or in its group.
+struct Member<'a> {
+    pool: &'a Pool,
+    health: &'a [ServerHealth],
+    priority: u32,
+    ratio: u32,
+}
+
+/// Those of the highest priority first.
+fn members<'a>(
     vs: &VirtualService,
-    has_vip: bool,
-    pool: Option<&Pool>,
-    servers: &[ServerHealth],
-) -> Verdict {
-    match pool {
+    pools: &BTreeMap<&str, &'a Pool>,
+    health: &'a HealthSnapshot,
+) -> Vec<Member<'a>> {
+    let member = |uuid: &str, priority, ratio| {
+        let health = health.pools.get(uuid).map(Vec::as_slice);
+        Some(Member {
+            pool: pools.get(uuid)?,
+            health: health.unwrap_or_default(),
+            priority,
+            ratio,
+        })
+    };
+    let Some(group) = &vs.pool_group else {
+        return member(&vs.pool_uuid, 0, 1).into_iter().collect();
+    };
+    let each = group.members.iter();
+    let each = each.filter_map(|m| member(&m.pool_uuid, m.priority, m.ratio));
+    let mut members: Vec<_> = each.collect();
+    members.sort_by_key(|m| Reverse(m.priority));
+    members
+}
+
+fn verdict(vs: &VirtualService, has_vip: bool, members: &[Member<'_>]) -> Verdict {
+    match has_vip {
         _ if !vs.enabled => (OperState::Disabled, Reason::VsDisabled),
-        _ if !has_vip => (OperState::Down, Reason::NoVip),
-        None => (OperState::Down, Reason::NoPool),
-        Some(pool) if !pool.enabled => (OperState::Down, Reason::PoolDisabled),
-        Some(pool) => pool_verdict(pool, servers),
+        false => (OperState::Down, Reason::NoVip),
+        true => group_verdict(members),
     }
 }
 
-fn pool_verdict(pool: &Pool, servers: &[ServerHealth]) -> Verdict {
-    let some_up = servers.iter().any(|s| s.state == OperState::Up);
-    match pool_state(pool, servers) {
+/// One pool that is up is enough. Of pools that are down, the one that is used first says why.
+fn group_verdict(members: &[Member<'_>]) -> Verdict {
+    let taking = members.iter().filter(|m| m.ratio > 0);
+    let verdicts: Vec<Verdict> = taking.map(pool_verdict).collect();
+    let find = |fits: &dyn Fn(&Verdict) -> bool| verdicts.iter().copied().find(|v| fits(v));
+    find(&|v| v.0 == OperState::Up)
+        .or_else(|| find(&|v| v.0 == OperState::Initializing))
+        .or_else(|| find(&|v| v.1 != Reason::PoolDisabled))
+        .or_else(|| verdicts.first().copied())
+        .unwrap_or((OperState::Down, Reason::NoPool))
+}
+
+fn pool_verdict(member: &Member<'_>) -> Verdict {
+    let some_up = member.health.iter().any(|s| s.state == OperState::Up);
+    match pool_state(member.pool, member.health) {
+        _ if !member.pool.enabled => (OperState::Down, Reason::PoolDisabled),
         State::Up => (OperState::Up, Reason::Up),
         State::Initializing => (OperState::Initializing, Reason::HealthChecksPending),
         State::Down if some_up => (OperState::Down, Reason::TooFewServersUp),
@@ -101,8 +133,7 @@ fn pool_verdict(pool: &Pool, servers: &[ServerHealth]) -> Verdict {
 fn service(
     desired: &DesiredState,
     vs: &VirtualService,
-    pool: Option<&Pool>,
-    health: &[ServerHealth],
+    members: &[Member<'_>],
     up: bool,
 ) -> VirtualServiceSpec {
     let of = |protocol: Protocol| {
@@ -117,7 +148,7 @@ fn service(
         accept: up,
         idle_timeout: (vs.idle_timeout_s > 0)
             .then(|| Duration::from_secs(vs.idle_timeout_s.into())),
-        pool: pool.map_or_else(no_pool, |p| pool_spec(p, health)),
+        group: group_spec(vs, members),
         hint: hint(desired, vs),
     }
 }
@@ -170,12 +201,17 @@ fn hint(desired: &DesiredState, vs: &VirtualService) -> Option<HintSpec> {
     vs.flow_hints.then_some(HintSpec { member, key })
 }
 
-fn no_pool() -> PoolSpec {
-    PoolSpec {
-        uuid: String::new(),
-        algorithm: Algorithm::RoundRobin,
-        servers: Vec::new(),
-        use_service_port: false,
+/// A pool of a group that is down takes nothing new, even if some of its servers are up.
+fn group_spec(vs: &VirtualService, members: &[Member<'_>]) -> PoolGroupSpec {
+    let is_up = |m: &Member<'_>| vs.pool_group.is_none() || pool_verdict(m).0 == OperState::Up;
+    let each = members.iter().map(|m| MemberSpec {
+        pool: pool_spec(m.pool, m.health),
+        priority: m.priority,
+        ratio: if is_up(m) { m.ratio } else { 0 },
+    });
+    PoolGroupSpec {
+        members: each.collect(),
+        min_servers: vs.pool_group.as_ref().map_or(0, |g| g.min_servers),
     }
 }
 
@@ -439,7 +475,9 @@ mod tests {
             let mut desired = desired(vec![service("a", 80)]);
             desired.pools[0].set_lb_algorithm(told);
             desired.pools[0].use_service_port = by_service_port;
-            let pool = decide(&desired, &health).services.remove(0).pool;
+            let pool = decide(&desired, &health).services[0].group.members[0]
+                .pool
+                .clone();
             assert_eq!(
                 (pool.algorithm, pool.use_service_port),
                 (expected, by_service_port)
@@ -467,12 +505,8 @@ mod tests {
             let mut desired = desired(vec![service("a", 80)]);
             desired.pools[0].graceful_disable_timeout_min = timeout;
             desired.pools[0].servers[0].enabled = enabled;
-            let server = decide(&desired, &health)
-                .services
-                .remove(0)
-                .pool
-                .servers
-                .remove(0);
+            let decision = decide(&desired, &health);
+            let server = &decision.services[0].group.members[0].pool.servers[0];
             assert_eq!((server.enabled, server.up), (enabled, true));
             server.cut_after.map(|after| after.as_secs())
         };
@@ -488,7 +522,9 @@ mod tests {
         let mut health = health(OperState::Down);
         let desired = desired(vec![service("a", 80)]);
         let takes = |health: &HealthSnapshot| {
-            let server = &decide(&desired, health).services[0].pool.servers[0];
+            let server = &decide(&desired, health).services[0].group.members[0]
+                .pool
+                .servers[0];
             (server.enabled, server.up)
         };
         assert_eq!(takes(&health), (true, false));
@@ -537,6 +573,75 @@ mod tests {
             change(&mut changed);
             assert_eq!(outcome(&changed, Up), (verdict, false, Err(verdict.1)));
         }
+    }
+
+    /// `a` with a group of pools with these priorities, ratios and states of their only servers.
+    fn grouped(pools: &[(u32, u32, OperState)]) -> (DesiredState, HealthSnapshot) {
+        let mut desired = desired(vec![service("a", 80)]);
+        let one = desired.pools.remove(0);
+        let mut known = HealthSnapshot::default();
+        let mut group = v1::PoolGroup::default();
+        for (number, (priority, ratio, state)) in pools.iter().enumerate() {
+            let uuid = format!("p{number}");
+            let servers = health(*state).pools.remove("p").expect("there");
+            known.pools.insert(uuid.clone(), servers);
+            group.members.push(v1::PoolGroupMember {
+                pool_uuid: uuid.clone(),
+                priority: *priority,
+                ratio: *ratio,
+            });
+            desired.pools.push(Pool {
+                uuid,
+                ..one.clone()
+            });
+        }
+        desired.virtual_services[0].pool_uuid = String::new();
+        desired.virtual_services[0].pool_group = Some(group);
+        (desired, known)
+    }
+
+    #[test]
+    fn one_pool_of_a_group_that_is_up_is_enough() {
+        use OperState::{Down, Initializing, Up};
+        let verdict = |pools: &[(u32, u32, OperState)]| {
+            let (desired, health) = grouped(pools);
+            decide(&desired, &health).verdicts["a"]
+        };
+        assert_eq!(verdict(&[(1, 1, Down), (0, 1, Up)]), (Up, Reason::Up));
+        let pending = (Initializing, Reason::HealthChecksPending);
+        assert_eq!(verdict(&[(1, 1, Down), (0, 1, Initializing)]), pending);
+        let down = (Down, Reason::PoolDown);
+        assert_eq!(verdict(&[(1, 1, Down), (0, 1, Down)]), down);
+        let none = (Down, Reason::NoPool);
+        assert_eq!(verdict(&[(1, 0, Up)]), none, "it takes nothing new");
+        assert_eq!(verdict(&[]), none);
+        let (mut desired, health) = grouped(&[(1, 1, Down), (0, 1, Up)]);
+        desired.pools[1].enabled = false;
+        assert_eq!(decide(&desired, &health).verdicts["a"], down);
+        desired.pools[0].enabled = false;
+        let disabled = (Down, Reason::PoolDisabled);
+        assert_eq!(decide(&desired, &health).verdicts["a"], disabled);
+    }
+
+    #[test]
+    fn a_pool_of_a_group_that_is_down_takes_nothing_new() {
+        let (mut desired, health) = grouped(&[(3, 5, OperState::Up), (7, 2, OperState::Up)]);
+        desired.virtual_services[0]
+            .pool_group
+            .as_mut()
+            .expect("a group")
+            .min_servers = 4;
+        let told = |desired: &DesiredState| {
+            let group = decide(desired, &health).services[0].group.clone();
+            let each = group.members.iter();
+            let each = each.map(|m| (m.pool.uuid.clone(), m.priority, m.ratio));
+            (each.collect::<Vec<_>>(), group.min_servers)
+        };
+        let [first, second] = ["p1", "p0"].map(str::to_owned);
+        let both = vec![(first.clone(), 7, 2), (second.clone(), 3, 5)];
+        assert_eq!(told(&desired), (both, 4));
+        desired.pools[1].min_servers_up = 2;
+        assert_eq!(told(&desired), (vec![(first, 7, 0), (second, 3, 5)], 4));
     }
 
     #[test]

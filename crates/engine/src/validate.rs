@@ -157,6 +157,8 @@ fn check_services(state: &DesiredState) -> Result<(), Refusal> {
             let field = format!("virtual_services[{i}].pool_uuid");
             return Err(refuse(field, format!("there is no pool {}", vs.pool_uuid)));
         }
+        check_group(vs, &pools)
+            .map_err(|(name, reason)| refuse(format!("virtual_services[{i}].{name}"), reason))?;
         for (j, range) in vs.ports.iter().enumerate() {
             let fits = |p: u32| (1..=65535).contains(&p);
             if !fits(range.first) || !fits(range.last) || range.last < range.first {
@@ -166,6 +168,27 @@ fn check_services(state: &DesiredState) -> Result<(), Refusal> {
             check_protocol(vs, j).map_err(|(name, reason)| {
                 refuse(format!("virtual_services[{i}].{name}"), reason)
             })?;
+        }
+    }
+    Ok(())
+}
+
+/// Pools of a group are there, each once, and no other is named beside them.
+fn check_group(vs: &VirtualService, pools: &BTreeSet<&str>) -> Result<(), (String, String)> {
+    let Some(group) = &vs.pool_group else {
+        return Ok(());
+    };
+    if !vs.pool_uuid.is_empty() {
+        return Err(("pool_uuid".into(), "goes with no pool_group".into()));
+    }
+    let mut seen = BTreeSet::new();
+    for (i, member) in group.members.iter().enumerate() {
+        let uuid = member.pool_uuid.as_str();
+        let wrong = |reason| Err((format!("pool_group.members[{i}].pool_uuid"), reason));
+        match pools.contains(uuid) {
+            false => return wrong(format!("there is no pool {uuid}")),
+            true if !seen.insert(uuid) => return wrong(format!("{uuid} is named twice")),
+            true => {}
         }
     }
     Ok(())
@@ -264,7 +287,9 @@ fn check_monitors(state: &DesiredState) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::v1::{BgpPeer, HealthMonitor, Pool, PortRange, Server, Vip, Vrf};
+    use proto::v1::{
+        BgpPeer, HealthMonitor, Pool, PoolGroup, PoolGroupMember, PortRange, Server, Vip, Vrf,
+    };
 
     fn peer() -> BgpPeer {
         BgpPeer {
@@ -345,6 +370,16 @@ mod tests {
 
     fn service(state: &mut DesiredState) -> &mut VirtualService {
         &mut state.virtual_services[0]
+    }
+
+    fn group(state: &mut DesiredState, pools: &[&str]) {
+        service(state).pool_uuid = String::new();
+        let member = |pool: &&str| PoolGroupMember {
+            pool_uuid: (*pool).to_owned(),
+            ..PoolGroupMember::default()
+        };
+        let group = service(state).pool_group.get_or_insert_default();
+        group.members = pools.iter().map(member).collect();
     }
 
     fn no_as(state: &mut DesiredState) {
@@ -437,7 +472,19 @@ mod tests {
     #[test]
     fn every_broken_field_is_named() {
         type Break = fn(&mut DesiredState);
-        let cases: [(Break, &str); 21] = [
+        let cases: [(Break, &str); 24] = [
+            (
+                |s| service(s).pool_group = Some(PoolGroup::default()),
+                "virtual_services[0].pool_uuid",
+            ),
+            (
+                |s| group(s, &["p", "q"]),
+                "virtual_services[0].pool_group.members[1].pool_uuid",
+            ),
+            (
+                |s| group(s, &["p", "p"]),
+                "virtual_services[0].pool_group.members[1].pool_uuid",
+            ),
             (|s| s.vips[0].address = "x".into(), "vips[0].address"),
             (
                 |s| s.vips[0].address = "224.0.0.1".into(),

@@ -11,7 +11,7 @@ pub enum Reason {
     VsDisabled,
     /// No VIP of the VS is enabled.
     NoVip,
-    /// The VS has no pool.
+    /// The VS has no pool, or none that takes connections.
     NoPool,
     /// The pool is disabled.
     PoolDisabled,
@@ -79,7 +79,7 @@ impl Reason {
                 "The virtual service is disabled (enabled or traffic_enabled is false)."
             }
             Self::NoVip => "The virtual service has no VIP that is enabled.",
-            Self::NoPool => "The virtual service has no pool.",
+            Self::NoPool => "The virtual service has no pool that takes connections.",
             Self::PoolDisabled => "The pool is disabled.",
             Self::PoolDown => "No server of the pool is up.",
             Self::TooFewServersUp => {

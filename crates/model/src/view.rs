@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// Parses a view.
@@ -117,6 +118,8 @@ pub struct VirtualService {
     pub vrf_context_ref: Option<Ref>,
     pub vsvip_ref: Option<Ref>,
     pub pool_ref: Option<Ref>,
+    /// In place of `pool_ref`.
+    pub pool_group_ref: Option<Ref>,
     pub network_profile_ref: Option<Ref>,
     pub application_profile_ref: Option<Ref>,
     #[serde(default)]
@@ -242,6 +245,46 @@ pub struct Pool {
     pub min_health_monitors_up: Option<i64>,
     /// With fewer servers up the pool is down; none, 0 or less = 1.
     pub min_servers_up: Option<i64>,
+}
+
+/// avi-api `PoolGroup`.
+#[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
+pub struct PoolGroup {
+    pub uuid: String,
+    pub name: String,
+    #[serde(default)]
+    pub members: Vec<PoolGroupMember>,
+    /// Pools of the next priority are used as well while fewer servers are up; 0 = 1.
+    #[serde(default)]
+    pub min_servers: u32,
+    /// Who orders labels that are no numbers.
+    pub priority_labels_ref: Option<Ref>,
+}
+
+impl PoolGroup {
+    /// Each member's rank among the labels: the higher is used first, and who has no label is last.
+    pub fn priorities(&self) -> Vec<u32> {
+        let number = |m: &PoolGroupMember| m.priority_label.as_ref()?.parse::<u64>().ok();
+        let labels: BTreeSet<Option<u64>> = self.members.iter().map(number).collect();
+        let rank = |m| labels.range(..number(m)).count();
+        let ranks = self.members.iter().map(rank);
+        ranks
+            .map(|r| u32::try_from(r).unwrap_or(u32::MAX))
+            .collect()
+    }
+}
+
+/// avi-api `PoolGroupMember`.
+#[derive(Debug, Clone, Deserialize)]
+#[allow(missing_docs)]
+pub struct PoolGroupMember {
+    pub pool_ref: Ref,
+    /// A number, of which the higher comes first.
+    pub priority_label: Option<String>,
+    /// Share among those of its label; 0 = nothing new.
+    #[serde(default = "one")]
+    pub ratio: u32,
 }
 
 /// avi-api `Server` of a pool.

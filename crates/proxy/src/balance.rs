@@ -132,14 +132,24 @@ const HASH_KEY: [u64; 2] = [
 /// When a server goes, only its own clients move, each to the server with its next highest number; when one comes, it takes
 /// only clients whose highest number is its own.
 fn consistent_hash(key: HashKey, candidates: &[Candidate], client: SocketAddr) -> Option<usize> {
-    let port = match key {
-        HashKey::Address => 0,
-        HashKey::AddressAndPort => client.port(),
-    };
-    let client = endpoint_bytes(client.ip(), port);
+    let client = endpoint_bytes(client.ip(), port_of(key, client));
     usable(candidates)
         .max_by_key(|(_, c)| (highest_number(&client, c), c.addr))
         .map(|(i, _)| i)
+}
+
+/// The number that a pool of a group draws for a client: the same on every engine.
+pub(crate) fn number_of(key: HashKey, client: SocketAddr, pool: &str) -> u64 {
+    let mut bytes = endpoint_bytes(client.ip(), port_of(key, client)).to_vec();
+    bytes.extend(pool.as_bytes());
+    siphash24(HASH_KEY, &bytes)
+}
+
+fn port_of(key: HashKey, client: SocketAddr) -> u16 {
+    match key {
+        HashKey::Address => 0,
+        HashKey::AddressAndPort => client.port(),
+    }
 }
 
 fn highest_number(client: &[u8; 18], server: &Candidate) -> u64 {

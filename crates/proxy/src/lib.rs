@@ -3,7 +3,7 @@
 //! Worker threads, each with a current-thread runtime and its own SO_REUSEPORT listener per address, so that
 //! connections never change threads. [`ProxyHandle::apply`] takes the whole desired state: what has not changed is
 //! not touched, and neither are running connections. A connection goes through named phases: accept
-//! (`listener`), choose a server (`balance`), connect, tunnel (`tunnel`); HTTP and TLS will stand between the
+//! (`listener`), choose a pool (`group`) and a server (`balance`), connect, tunnel (`tunnel`); HTTP and TLS will stand between the
 //! first two. UDP stands beside them (`udp`): flows count as connections.
 //!
 //! Where owner hints are on, a connection is stamped as it is accepted (`hint`), and again by a sweep of its worker over
@@ -18,6 +18,7 @@ mod balance;
 mod client;
 mod connection;
 mod cut;
+mod group;
 mod hint;
 mod listener;
 mod retire;
@@ -66,7 +67,7 @@ pub struct VirtualServiceSpec {
     /// Ends a connection without a byte in either direction; `None` = never.
     pub idle_timeout: Option<Duration>,
     /// Where connections go.
-    pub pool: PoolSpec,
+    pub group: PoolGroupSpec,
     /// Clients are made to echo who owns their connection; `None` = not. A change is for new connections, and for
     /// others when the next sweep finds that they can take it.
     pub hint: Option<HintSpec>,
@@ -93,7 +94,49 @@ pub struct UdpSpec {
     pub flows_max: u64,
 }
 
-/// The servers of a virtual service.
+/// The pools of a virtual service.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PoolGroupSpec {
+    /// The pools, in any order.
+    pub members: Vec<MemberSpec>,
+    /// Pools of the next priority are used as well while fewer servers are up in those before; 0 = 1.
+    pub min_servers: u32,
+}
+
+impl PoolGroupSpec {
+    /// All servers, with their pools.
+    pub(crate) fn servers(&self) -> impl Iterator<Item = (&PoolSpec, &ServerSpec)> {
+        let pools = self.members.iter().map(|m| &m.pool);
+        pools.flat_map(|pool| pool.servers.iter().map(move |server| (pool, server)))
+    }
+}
+
+impl From<PoolSpec> for PoolGroupSpec {
+    fn from(pool: PoolSpec) -> Self {
+        let only = MemberSpec {
+            pool,
+            priority: 0,
+            ratio: 1,
+        };
+        Self {
+            members: vec![only],
+            min_servers: 0,
+        }
+    }
+}
+
+/// A pool of a group (avi-api section 12, poolgroup).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberSpec {
+    /// The pool.
+    pub pool: PoolSpec,
+    /// Pools with the highest number are used first.
+    pub priority: u32,
+    /// Its share among pools of the same priority; 0 = it takes nothing new, and keeps what it has.
+    pub ratio: u32,
+}
+
+/// The servers of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolSpec {
     /// uuid.

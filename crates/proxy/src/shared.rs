@@ -3,9 +3,10 @@
 use crate::ages::Ages;
 use crate::balance::{self, Algorithm, Candidate, Draw};
 use crate::cut::Cut;
+use crate::group;
 use crate::hint::{HintCounters, HintSpec, HintStats};
 use crate::retire::Retirement;
-use crate::{PoolSpec, ServerSpec, UdpSpec, VirtualServiceSpec};
+use crate::{MemberSpec, PoolGroupSpec, PoolSpec, ServerSpec, UdpSpec, VirtualServiceSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
@@ -175,8 +176,39 @@ struct Rules {
     idle_timeout: Option<Duration>,
     hint: Option<HintSpec>,
     udp: UdpRules,
-    pool: PoolSpec,
+    group: PoolGroupSpec,
+    /// By member of the group.
+    pools: Vec<PoolCounters>,
+}
+
+/// What is counted of a pool for one virtual service.
+struct PoolCounters {
+    /// Grows with each choice of a server.
+    turn: Arc<AtomicU64>,
+    /// By server.
     servers: Vec<Arc<ServerCounters>>,
+}
+
+impl Rules {
+    /// What the choice of a pool rests on.
+    fn members(&self) -> Vec<group::Member<'_>> {
+        let up = |pool: &PoolSpec| pool.servers.iter().filter(|s| s.enabled && s.up).count();
+        let each = self.group.members.iter().map(|member| group::Member {
+            pool: &member.pool.uuid,
+            priority: member.priority,
+            ratio: member.ratio,
+            up: u32::try_from(up(&member.pool)).unwrap_or(u32::MAX),
+            algorithm: member.pool.algorithm,
+        });
+        each.collect()
+    }
+
+    /// The turn of this pool so far.
+    fn turn_of(&self, pool: &PoolSpec) -> Option<Arc<AtomicU64>> {
+        let mut members = self.group.members.iter().zip(&self.pools);
+        let (_, counters) = members.find(|(member, _)| member.pool.uuid == pool.uuid)?;
+        Some(counters.turn.clone())
+    }
 }
 
 #[derive(Default)]
@@ -224,17 +256,17 @@ impl Service {
         self.pool_state.load(Relaxed)
     }
 
-    /// Whether the server is in the pool and up; one that takes no new flows keeps those that it has.
+    /// Whether the server is in a pool and up; one that takes no new flows keeps those that it has.
     /// `server` is where it is reached for this port of the VIP.
     pub(crate) fn is_up(&self, server: SocketAddr, vip: SocketAddr) -> bool {
         let rules = self.rules();
-        let mut servers = rules.pool.servers.iter();
-        servers.any(|s| target(&rules.pool, s, vip) == server && s.up)
+        let mut servers = rules.group.servers();
+        servers.any(|(pool, s)| target(pool, s, vip) == server && s.up)
     }
 
     fn replace_rules(&self, rules: Arc<Rules>) {
         let mut current = self.rules.write().unwrap_or_else(PoisonError::into_inner);
-        if current.pool != rules.pool {
+        if current.group != rules.group {
             self.pool_state.fetch_add(1, Relaxed);
         }
         *current = rules;
@@ -243,30 +275,50 @@ impl Service {
     /// Where the next server is that has not been tried, for what this client sends to the VIP; counted as used.
     pub(crate) fn next_server(
         &self,
-        [client, vip]: [SocketAddr; 2],
+        ends: [SocketAddr; 2],
         tried: &[SocketAddr],
     ) -> Option<(SocketAddr, Counted)> {
         let rules = self.rules();
-        let turn = self.turn.fetch_add(1, Relaxed);
-        let pairs = rules.pool.servers.iter().zip(&rules.servers);
-        let candidates: Vec<_> = pairs
-            .map(|(spec, counters)| {
-                let untried = !tried.contains(&target(&rules.pool, spec, vip));
-                candidate(spec, counters, untried)
-            })
-            .collect();
-        let draw = Draw {
-            turn,
-            chance: chance(rules.pool.algorithm),
-            client,
+        // Most have one pool, and nothing to choose.
+        let order = match rules.pools.len() {
+            0 | 1 => (0..rules.pools.len()).collect(),
+            _ => {
+                let turn = self.turn.fetch_add(1, Relaxed);
+                group::order(&rules.members(), rules.group.min_servers, turn, ends[0])
+            }
         };
-        let index = balance::choose(rules.pool.algorithm, &candidates, draw)?;
-        let counters = rules.servers[index].clone();
-        counters.open.fetch_add(1, Relaxed);
-        counters.total.fetch_add(1, Relaxed);
-        let server = target(&rules.pool, &rules.pool.servers[index], vip);
-        Some((server, Counted(counters)))
+        order.into_iter().find_map(|i| {
+            let MemberSpec { pool, ratio, .. } = &rules.group.members[i];
+            let takes = *ratio > 0;
+            takes.then(|| next_of_pool(pool, &rules.pools[i], ends, tried))?
+        })
     }
+}
+
+/// See [`Service::next_server`].
+fn next_of_pool(
+    pool: &PoolSpec,
+    counters: &PoolCounters,
+    [client, vip]: [SocketAddr; 2],
+    tried: &[SocketAddr],
+) -> Option<(SocketAddr, Counted)> {
+    let draw = Draw {
+        turn: counters.turn.fetch_add(1, Relaxed),
+        chance: chance(pool.algorithm),
+        client,
+    };
+    let pairs = pool.servers.iter().zip(&counters.servers);
+    let candidates: Vec<_> = pairs
+        .map(|(spec, counters)| {
+            let untried = !tried.contains(&target(pool, spec, vip));
+            candidate(spec, counters, untried)
+        })
+        .collect();
+    let index = balance::choose(pool.algorithm, &candidates, draw)?;
+    let counters = counters.servers[index].clone();
+    counters.open.fetch_add(1, Relaxed);
+    counters.total.fetch_add(1, Relaxed);
+    Some((target(pool, &pool.servers[index], vip), Counted(counters)))
 }
 
 /// Where a server is reached for what came to this port of the VIP.
@@ -316,49 +368,55 @@ impl Shared {
 
     /// Adds a service or changes its rules; counters stay.
     pub(crate) fn set(&self, spec: &VirtualServiceSpec) {
+        let known = self.get(&spec.uuid);
+        let before = known.as_ref().map(|service| service.rules());
         let rules = Arc::new(Rules {
             idle_timeout: spec.idle_timeout,
             hint: spec.hint,
             udp: UdpRules::of(spec.udp.as_ref()),
-            servers: self.counters_of(&spec.pool),
-            pool: spec.pool.clone(),
+            pools: self.counters_of(&spec.group, before.as_deref()),
+            group: spec.group.clone(),
         });
-        let counters = rules.servers.clone();
-        match self.get(&spec.uuid) {
-            Some(service) => service.replace_rules(rules),
-            None => {
-                let service = Service {
-                    uuid: spec.uuid.clone(),
-                    counters: VsCounters::default(),
-                    ages: Ages::default(),
-                    cut: Cut::default(),
-                    turn: AtomicU64::new(0),
-                    pool_state: AtomicU64::new(0),
-                    rules: RwLock::new(rules),
-                };
-                self.services
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(spec.uuid.clone(), Arc::new(service));
-            }
+        match known {
+            Some(service) => service.replace_rules(rules.clone()),
+            None => self.add(&spec.uuid, rules.clone()),
         }
         // After the rules: who has chosen a server by the old ones is cut, too.
-        for (server, counters) in spec.pool.servers.iter().zip(counters) {
+        let counters = rules.pools.iter().flat_map(|p| &p.servers);
+        for ((_, server), counters) in rules.group.servers().zip(counters) {
             counters.follow(server);
         }
     }
 
-    fn counters_of(&self, pool: &PoolSpec) -> Vec<Arc<ServerCounters>> {
+    fn add(&self, uuid: &str, rules: Arc<Rules>) {
+        let service = Service {
+            uuid: uuid.to_owned(),
+            counters: VsCounters::default(),
+            ages: Ages::default(),
+            cut: Cut::default(),
+            turn: AtomicU64::new(0),
+            pool_state: AtomicU64::new(0),
+            rules: RwLock::new(rules),
+        };
+        let mut services = self
+            .services
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        services.insert(uuid.to_owned(), Arc::new(service));
+    }
+
+    fn counters_of(&self, group: &PoolGroupSpec, before: Option<&Rules>) -> Vec<PoolCounters> {
         let mut known = self.servers.write().unwrap_or_else(PoisonError::into_inner);
-        pool.servers
-            .iter()
-            .map(|s| {
-                known
-                    .entry((pool.uuid.clone(), s.addr))
-                    .or_default()
-                    .clone()
-            })
-            .collect()
+        let pools = group.members.iter().map(|m| &m.pool);
+        let each = pools.map(|pool| PoolCounters {
+            turn: before.and_then(|b| b.turn_of(pool)).unwrap_or_default(),
+            servers: {
+                let keys = pool.servers.iter().map(|s| (pool.uuid.clone(), s.addr));
+                keys.map(|key| known.entry(key).or_default().clone())
+                    .collect()
+            },
+        });
+        each.collect()
     }
 
     /// Forgets every other service without connections, and servers that no pool has any more.
@@ -371,15 +429,8 @@ impl Shared {
         let open = |s: &Service| s.counters.open.load(Relaxed) > 0;
         services.retain(|uuid, service| uuids.contains(uuid.as_str()) || open(service));
         let rules: Vec<_> = services.values().map(|s| s.rules()).collect();
-        let used: BTreeSet<_> = rules
-            .iter()
-            .flat_map(|r| {
-                r.pool
-                    .servers
-                    .iter()
-                    .map(|s| (r.pool.uuid.as_str(), s.addr))
-            })
-            .collect();
+        let used = rules.iter().flat_map(|r| r.group.servers());
+        let used: BTreeSet<_> = used.map(|(pool, s)| (pool.uuid.as_str(), s.addr)).collect();
         let mut servers = self.servers.write().unwrap_or_else(PoisonError::into_inner);
         servers.retain(|(pool, addr), _| used.contains(&(pool.as_str(), *addr)));
     }

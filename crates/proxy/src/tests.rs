@@ -31,12 +31,12 @@ impl Fixture {
             udp: None,
             accept: true,
             idle_timeout: None,
-            pool: PoolSpec {
+            group: PoolGroupSpec::from(PoolSpec {
                 uuid: "p".into(),
                 algorithm: Algorithm::RoundRobin,
                 servers: servers.iter().map(|a| server(*a)).collect(),
                 use_service_port: false,
-            },
+            }),
             hint: None,
         };
         let mut fixture = Self { proxy, addr, spec };
@@ -56,6 +56,10 @@ impl Fixture {
     fn vs(&self) -> VsStats {
         self.proxy.stats().virtual_services[0].clone()
     }
+}
+
+fn pool(spec: &mut VirtualServiceSpec) -> &mut PoolSpec {
+    &mut spec.group.members[0].pool
 }
 
 fn server(addr: SocketAddr) -> ServerSpec {
@@ -116,6 +120,25 @@ async fn read_all(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut all = Vec::new();
     let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut all));
     read.await.expect("in time").map(|_| all)
+}
+
+/// What so many connections, one after the other, are told; "" = cut.
+async fn words(fixture: &Fixture, count: usize) -> Vec<String> {
+    let mut words = Vec::new();
+    for _ in 0..count {
+        let word = read_all(&mut fixture.connect().await).await;
+        words.push(String::from_utf8(word.unwrap_or_default()).expect("text"));
+    }
+    words
+}
+
+/// Sends something to a server that echoes.
+async fn exchange(stream: &mut TcpStream, bytes: &[u8]) {
+    stream.write_all(bytes).await.expect("written");
+    let mut back = vec![0; bytes.len()];
+    let read = tokio::time::timeout(DEADLINE, stream.read_exact(&mut back));
+    read.await.expect("in time").expect("read");
+    assert_eq!(back, bytes);
 }
 
 async fn wait_until(what: &str, condition: impl Fn() -> bool) {
@@ -231,7 +254,7 @@ async fn a_server_that_refuses_is_passed_over() {
 #[tokio::test]
 async fn without_a_server_the_client_is_reset_and_counted() {
     let mut fixture = Fixture::new(&[echo().await]).await;
-    fixture.apply(|s| s.pool.servers[0].up = false).await;
+    fixture.apply(|s| pool(s).servers[0].up = false).await;
     // The reset may arrive before the connect is looked at.
     let error = match TcpStream::connect(fixture.addr).await {
         Ok(mut client) => read_all(&mut client).await.expect_err("reset"),
@@ -346,7 +369,7 @@ async fn round_robin_spreads_evenly_and_least_connections_prefers_the_idle() {
     }
     wait_until("three connections each", || open(&fixture) == [3, 3]).await;
     fixture
-        .apply(|s| s.pool.servers[0].max_connections = 3)
+        .apply(|s| pool(s).servers[0].max_connections = 3)
         .await;
     kept.push(fixture.connect().await);
     wait_until("the full one is passed over", || {
@@ -362,10 +385,10 @@ async fn round_robin_spreads_evenly_and_least_connections_prefers_the_idle() {
         .map(|s| s.open);
     assert_eq!(full, Some(3));
     fixture
-        .apply(|s| s.pool.algorithm = Algorithm::LeastConnections)
+        .apply(|s| pool(s).algorithm = Algorithm::LeastConnections)
         .await;
     fixture
-        .apply(|s| s.pool.servers[0].max_connections = 0)
+        .apply(|s| pool(s).servers[0].max_connections = 0)
         .await;
     kept.push(fixture.connect().await);
     wait_until("the emptier one is chosen", || open(&fixture) == [4, 4]).await;
@@ -400,7 +423,7 @@ async fn consistent_hash_gives_a_client_one_server_at_every_engine_and_moves_onl
  {
     let servers = [says("a").await, says("b").await, says("c").await];
     let by_address = |s: &mut VirtualServiceSpec| {
-        s.pool.algorithm = Algorithm::ConsistentHash(HashKey::Address);
+        pool(s).algorithm = Algorithm::ConsistentHash(HashKey::Address);
     };
     let (mut one, mut other) = (Fixture::new(&servers).await, Fixture::new(&servers).await);
     one.apply(by_address).await;
@@ -411,7 +434,7 @@ async fn consistent_hash_gives_a_client_one_server_at_every_engine_and_moves_onl
     for word in ["a", "b", "c"] {
         assert!(before.iter().any(|w| w == word.as_bytes()), "{word}");
     }
-    one.apply(|s| s.pool.servers[1].up = false).await;
+    one.apply(|s| pool(s).servers[1].up = false).await;
     let after = servers_of(&one, &clients).await;
     for (old, new) in before.iter().zip(&after) {
         assert_eq!(old == b"b", old != new, "{old:?} {new:?}");
@@ -422,7 +445,7 @@ async fn consistent_hash_gives_a_client_one_server_at_every_engine_and_moves_onl
 async fn at_random_every_server_has_its_turn() {
     let mut fixture = Fixture::new(&[says("a").await, says("b").await]).await;
     fixture
-        .apply(|s| s.pool.algorithm = Algorithm::Random)
+        .apply(|s| pool(s).algorithm = Algorithm::Random)
         .await;
     let (mut seen, until) = (Vec::new(), Instant::now() + DEADLINE);
     while seen.len() < 2 {
@@ -438,13 +461,13 @@ async fn at_random_every_server_has_its_turn() {
 async fn fastest_response_measures_servers_and_passes_over_one_that_refuses() {
     let mut fixture = Fixture::new(&[free_address(), says("b").await]).await;
     fixture
-        .apply(|s| s.pool.algorithm = Algorithm::FastestResponse)
+        .apply(|s| pool(s).algorithm = Algorithm::FastestResponse)
         .await;
     let clients = [[127, 9, 9, 1]; 12];
     let words = servers_of(&fixture, &clients).await;
     assert!(words.iter().all(|w| w == b"b"));
     let stats = fixture.proxy.stats();
-    let refusing = fixture.spec.pool.servers[0].addr;
+    let refusing = fixture.spec.group.members[0].pool.servers[0].addr;
     let tried = stats.servers.iter().find(|s| s.addr == refusing);
     assert_eq!(tried.map(|s| s.total), Some(1), "it is tried once");
 }
@@ -467,7 +490,7 @@ async fn a_server_that_is_disabled_gets_nothing_new_and_its_connections_are_cut_
     let mut second = fixture.connect().await;
     echoed(&mut second).await;
     fixture
-        .apply(|s| disable(&mut s.pool.servers[0], None))
+        .apply(|s| disable(&mut pool(s).servers[0], None))
         .await;
     for _ in 0..3 {
         echoed(&mut fixture.connect().await).await;
@@ -475,16 +498,16 @@ async fn a_server_that_is_disabled_gets_nothing_new_and_its_connections_are_cut_
     wait_until("new ones are at the other server", || {
         let servers = fixture.proxy.stats().servers;
         servers.iter().map(|s| s.total).sum::<u64>() == 5
-            && servers
-                .iter()
-                .any(|s| s.addr == fixture.spec.pool.servers[0].addr && s.total == 1)
+            && servers.iter().any(|s| {
+                s.addr == fixture.spec.group.members[0].pool.servers[0].addr && s.total == 1
+            })
     })
     .await;
     echoed(&mut first).await;
     let began = Instant::now();
     let soon = Duration::from_millis(100);
     fixture
-        .apply(|s| disable(&mut s.pool.servers[0], Some(soon)))
+        .apply(|s| disable(&mut pool(s).servers[0], Some(soon)))
         .await;
     let error = read_all(&mut first).await.expect_err("reset");
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
@@ -499,26 +522,26 @@ async fn saying_it_again_does_not_begin_the_time_anew_and_enabling_ends_it() {
     echoed(&mut stream).await;
     let soon = Duration::from_millis(100);
     fixture
-        .apply(|s| disable(&mut s.pool.servers[0], Some(soon)))
+        .apply(|s| disable(&mut pool(s).servers[0], Some(soon)))
         .await;
     fixture
-        .apply(|s| s.pool.servers[0] = server(s.pool.servers[0].addr))
+        .apply(|s| pool(s).servers[0] = server(pool(s).servers[0].addr))
         .await;
     let enabled = Instant::now();
     while enabled.elapsed() < 3 * soon {
         echoed(&mut stream).await;
     }
     fixture
-        .apply(|s| disable(&mut s.pool.servers[0], Some(Duration::ZERO)))
+        .apply(|s| disable(&mut pool(s).servers[0], Some(Duration::ZERO)))
         .await;
     assert!(read_all(&mut stream).await.is_err(), "at once");
     fixture
-        .apply(|s| s.pool.servers[0] = server(s.pool.servers[0].addr))
+        .apply(|s| pool(s).servers[0] = server(pool(s).servers[0].addr))
         .await;
     let mut stream = fixture.connect().await;
     echoed(&mut stream).await;
     fixture
-        .apply(|s| disable(&mut s.pool.servers[0], Some(soon)))
+        .apply(|s| disable(&mut pool(s).servers[0], Some(soon)))
         .await;
     let applied = async {
         loop {
@@ -542,7 +565,7 @@ async fn with_the_service_port_a_server_gets_the_port_that_the_client_used() {
     let statuses = fixture
         .apply(|s| {
             s.listen = vec![vip];
-            s.pool.use_service_port = true;
+            pool(s).use_service_port = true;
         })
         .await;
     assert_eq!(statuses[0].error, None);
@@ -553,4 +576,78 @@ async fn with_the_service_port_a_server_gets_the_port_that_the_client_used() {
     assert_eq!(read_all(&mut client).await.expect("read"), b"here");
     let counted = fixture.proxy.stats().servers;
     assert_eq!(counted[0].addr, unused, "counters stay the server's");
+}
+
+/// A group of two pools, the first of higher priority.
+async fn grouped() -> Fixture {
+    let mut fixture = Fixture::new(&[says("a").await]).await;
+    let second = MemberSpec {
+        pool: PoolSpec {
+            uuid: "q".into(),
+            servers: vec![server(says("b").await)],
+            ..pool(&mut fixture.spec).clone()
+        },
+        priority: 5,
+        ratio: 1,
+    };
+    fixture
+        .apply(|s| {
+            s.group.members[0].priority = 10;
+            s.group.members.push(second);
+        })
+        .await;
+    fixture
+}
+
+#[tokio::test]
+async fn a_pool_of_lower_priority_stands_by_until_no_server_of_the_others_is_left() {
+    let mut fixture = grouped().await;
+    assert_eq!(words(&fixture, 4).await, ["a", "a", "a", "a"]);
+    fixture
+        .apply(|s| s.group.members[0].pool.servers[0].up = false)
+        .await;
+    assert_eq!(words(&fixture, 2).await, ["b", "b"]);
+    let servers = fixture.proxy.stats().servers;
+    let totals: Vec<_> = servers.iter().map(|s| (&*s.pool_uuid, s.total)).collect();
+    assert_eq!(totals, [("p", 4), ("q", 2)]);
+}
+
+#[tokio::test]
+async fn a_pool_that_refuses_is_left_for_the_one_that_stands_by() {
+    let mut fixture = grouped().await;
+    let refuses = free_address();
+    fixture
+        .apply(|s| s.group.members[0].pool.servers = vec![server(refuses)])
+        .await;
+    assert_eq!(words(&fixture, 2).await, ["b", "b"]);
+}
+
+#[tokio::test]
+async fn a_pool_of_ratio_0_takes_nothing_new_and_keeps_what_it_has() {
+    let mut fixture = Fixture::new(&[echo().await]).await;
+    let mut before = fixture.connect().await;
+    exchange(&mut before, b"one").await;
+    let other = MemberSpec {
+        pool: PoolSpec {
+            uuid: "q".into(),
+            servers: vec![server(says("b").await)],
+            ..pool(&mut fixture.spec).clone()
+        },
+        priority: 0,
+        ratio: 1,
+    };
+    fixture
+        .apply(|s| {
+            s.group.members[0].ratio = 0;
+            s.group.members.push(other);
+        })
+        .await;
+    assert_eq!(words(&fixture, 3).await, ["b", "b", "b"]);
+    exchange(&mut before, b"two").await;
+    fixture.apply(|s| drop(s.group.members.pop())).await;
+    assert_eq!(
+        words(&fixture, 1).await,
+        [""],
+        "nobody is left for new ones"
+    );
 }

@@ -25,7 +25,9 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 use nix::unistd::Pid;
-use proxy::{Algorithm, PoolSpec, Proxy, ProxyConfig, ServerSpec, VirtualServiceSpec};
+use proxy::{
+    Algorithm, PoolGroupSpec, PoolSpec, Proxy, ProxyConfig, ServerSpec, VirtualServiceSpec,
+};
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
@@ -399,12 +401,12 @@ fn service() -> VirtualServiceSpec {
         udp: None,
         accept: true,
         idle_timeout: None,
-        pool: PoolSpec {
+        group: PoolGroupSpec::from(PoolSpec {
             uuid: "pool-1".into(),
             algorithm: Algorithm::RoundRobin,
             servers: vec![server],
             use_service_port: false,
-        },
+        }),
         hint: None,
     }
 }

@@ -13,6 +13,7 @@ fn vs_inventory() -> Value {
             "services": [{"port": 80, "port_range_end": 80}, {"port": 8000, "port_range_end": 8010}],
             "vip": [{"vip_id": "1", "ip_address": {"addr": "203.0.113.10", "type": "V4"}}],
             "pool_ref": "https://c/api/pool/pool-1#web"},
+        "pools": ["https://c/api/pool/pool-1#web"],
         "runtime": {
             "oper_status": {"state": "OPER_UP", "reason": []},
             "vip_summary": [{"vip_id": "1", "num_se_assigned": 2, "num_se_requested": 3,
@@ -41,6 +42,24 @@ fn virtual_services_show_what_is_assigned_and_what_was_asked_for() {
         value[0]["service_engines"][1]["reason"],
         "No server of the pool is up."
     );
+}
+
+#[test]
+fn a_virtual_service_with_a_pool_group_shows_the_servers_of_all_its_pools() {
+    let mut item = vs_inventory();
+    let config = item["config"].as_object_mut().unwrap();
+    config.remove("pool_ref");
+    config.insert(
+        "pool_group_ref".into(),
+        json!("https://c/api/poolgroup/poolgroup-1#both"),
+    );
+    item["pools"] = json!(["https://c/api/pool/pool-1#web", "https://c/api/pool/pool-2"]);
+    let mut other = pool_inventory();
+    other["config"]["uuid"] = json!("pool-2");
+    let rows = virtualservice::rows(&[item], &[pool_inventory(), other]);
+    let row = serde_json::to_value(&rows[0]).unwrap();
+    let shown = [&row["pool"], &row["num_servers"], &row["num_servers_up"]];
+    assert_eq!(shown, [&json!("both"), &json!(6), &json!(4)]);
 }
 
 #[test]

@@ -129,10 +129,14 @@ pub(super) fn rows(inventory: &[Value], pools: &[Value]) -> Vec<VirtualServiceRo
 fn row(item: &Value, pools: &[Value]) -> VirtualServiceRow {
     let vips = items(item, "/runtime/vip_summary");
     let status = item.pointer("/runtime/oper_status").unwrap_or(&Value::Null);
-    let pool_ref = text(item, "/config/pool_ref");
-    let pool = pools
-        .iter()
-        .find(|p| !pool_ref.is_empty() && text(p, "/config/uuid") == client::uuid_of(pool_ref));
+    let used = items(item, "/pools").iter().filter_map(Value::as_str);
+    let used: Vec<&str> = used.map(client::uuid_of).collect();
+    let used = |p: &&Value| used.contains(&text(p, "/config/uuid"));
+    let used: Vec<&Value> = pools.iter().filter(used).collect();
+    let servers = |pointer: &str| {
+        let numbers = used.iter().filter_map(|p| number(p, pointer));
+        (!used.is_empty()).then(|| numbers.sum())
+    };
     let sum = |field: &str| {
         vips.iter()
             .filter_map(|vip| number(vip, field))
@@ -163,10 +167,21 @@ fn row(item: &Value, pools: &[Value]) -> VirtualServiceRow {
             .map(lingering)
             .collect(),
         placement: placement(vips),
-        pool: pool.map(|p| text(p, "/config/name").into()),
-        num_servers: pool.and_then(|p| number(p, "/runtime/num_servers")),
-        num_servers_up: pool.and_then(|p| number(p, "/runtime/num_servers_up")),
+        pool: pool(item),
+        num_servers: servers("/runtime/num_servers"),
+        num_servers_up: servers("/runtime/num_servers_up"),
     }
+}
+
+/// The name of its pool, or of its pool group.
+fn pool(item: &Value) -> Option<String> {
+    let references = ["/config/pool_ref", "/config/pool_group_ref"].map(|p| text(item, p));
+    let named = references.into_iter().find(|r| !r.is_empty())?;
+    Some(
+        client::name_of(named)
+            .unwrap_or_else(|| client::uuid_of(named))
+            .to_string(),
+    )
 }
 
 fn addresses(item: &Value) -> Vec<String> {

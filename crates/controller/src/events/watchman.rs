@@ -6,13 +6,13 @@ use super::{Events, sources};
 use crate::clock::now_us;
 use crate::engines::Registry;
 use crate::health_score::Score;
-use crate::objects::{Objects, Snapshot};
+use crate::objects::{Objects, Snapshot, pools};
 use crate::plan::{LastScale, Planner};
 use crate::series::{self, Series};
 use crate::witness::{Committed, Witness};
 use model::object;
 use model::schema::object_type;
-use model::view::Ref;
+use model::view::{Ref, VirtualService};
 use proto::v1::{OperState, Report};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -101,12 +101,13 @@ impl Watchman {
     /// What is observed of a virtual service, in one number; none when there is no such object.
     pub fn score(&self, uuid: &str) -> Option<Score> {
         let snapshot = self.objects.snapshot();
-        let stored = snapshot.get("virtualservice", uuid)?;
-        let pool = stored.object.get("pool_ref").and_then(Value::as_str);
+        let vs = snapshot.view::<VirtualService>("virtualservice", uuid)?;
+        let used = pools::of(&snapshot, &vs);
         let state = self.lock();
-        let servers = pool.map(|p| state.observed.servers(Ref(p.to_owned()).uuid()));
+        let servers = used.iter().map(|pool| state.observed.servers(pool));
+        let servers = servers.fold((0, 0), |(up, all), (u, a)| (up + u, all + a));
         let count = state.observed.count(Kind::Service, uuid, "");
-        Some(Score::new(count, servers.unwrap_or_default()))
+        Some(Score::new(count, servers))
     }
 
     fn settle(&self) {

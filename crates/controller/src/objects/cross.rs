@@ -1,9 +1,9 @@
 //! Rules across objects: what one object alone cannot get wrong.
 
-use super::{Snapshot, transport};
+use super::{Snapshot, pools, transport};
 use crate::error::ApiError;
 use model::object::FieldError;
-use model::view::{Pool, Ref, VirtualService, VsVip};
+use model::view::{Ref, VirtualService, VsVip};
 use serde_json::Value;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,7 +17,8 @@ pub(super) fn check(snapshot: &Snapshot, path: &str, uuid: &str) -> Result<(), A
             check_vsvip_users(snapshot, uuid, &mut errors);
         }
         "virtualservice" => check_virtual_service(snapshot, uuid, &mut errors),
-        "pool" => check_pool_users(snapshot, uuid, &mut errors),
+        "pool" => pools::check_users(snapshot, uuid, &mut errors),
+        "poolgroup" => pools::check_users_of_group(snapshot, uuid, &mut errors),
         "networkprofile" => check_profile_users(snapshot, uuid, &mut errors),
         _ => {}
     }
@@ -67,7 +68,7 @@ fn check_virtual_service(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<Field
     };
     check_shared_ports(snapshot, &ours, errors);
     transport::check(snapshot, &ours, errors);
-    refuse_pool_group(snapshot, uuid, errors);
+    pools::check(snapshot, &ours, errors);
     let vsvip = ours
         .vsvip_ref
         .as_ref()
@@ -79,28 +80,6 @@ fn check_virtual_service(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<Field
             problem,
             "give both the same vrf_context_ref",
         ));
-    }
-    let pool = ours
-        .pool_ref
-        .as_ref()
-        .and_then(|r| snapshot.view::<Pool>("pool", r.uuid()));
-    if let Some(pool) = pool.filter(|p| p.vrf_ref != ours.vrf_context_ref) {
-        let problem = format!("pool {} is in another VRF context (vrf_ref)", pool.name);
-        errors.push(FieldError::new(
-            "pool_ref",
-            problem,
-            "give both the same VRF",
-        ));
-    }
-}
-
-/// Clients would be refused, and nobody would know why.
-fn refuse_pool_group(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldError>) {
-    let stored = snapshot.get("virtualservice", uuid);
-    if stored.is_some_and(|s| s.object.contains_key("pool_group_ref")) {
-        let problem = "engines do not serve pool groups yet";
-        let hint = "name one of its pools in pool_ref instead";
-        errors.push(FieldError::new("pool_group_ref", problem, hint));
     }
 }
 
@@ -153,30 +132,6 @@ fn check_vsvip_users(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldErro
     }
 }
 
-/// A pool that changes its VRF or its monitors must still fit its virtual services.
-fn check_pool_users(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldError>) {
-    let Some(pool) = snapshot.view::<Pool>("pool", uuid) else {
-        return;
-    };
-    let here = Ref::to("pool", uuid);
-    let users: Vec<Arc<VirtualService>> =
-        snapshot.views_referring("virtualservice", "pool_ref", &here);
-    for user in users {
-        transport::check_pool(snapshot, &user, &pool, errors);
-        if user.vrf_context_ref != pool.vrf_ref {
-            let problem = format!(
-                "virtual service {} uses this pool in another VRF",
-                user.name
-            );
-            errors.push(FieldError::new(
-                "vrf_ref",
-                problem,
-                "give both the same VRF",
-            ));
-        }
-    }
-}
-
 /// Another protocol, or what engines cannot do, must not come to virtual services by their profile.
 fn check_profile_users(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldError>) {
     let here = Ref::to("networkprofile", uuid);
@@ -188,6 +143,7 @@ fn check_profile_users(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldEr
         let mut own = Vec::new();
         check_shared_ports(snapshot, user, &mut own);
         transport::check(snapshot, user, &mut own);
+        pools::check(snapshot, user, &mut own);
         let name = &user.name;
         let of_user = |error: FieldError| {
             let problem = format!("virtual service {name}: {}: {}", error.path, error.problem);

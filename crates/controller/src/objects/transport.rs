@@ -89,8 +89,7 @@ pub(super) fn check(snapshot: &Snapshot, vs: &VirtualService, errors: &mut Vec<F
             ));
         }
     }
-    let udp = |s: &&Service| transport_of(snapshot, vs, s) == Transport::Udp;
-    if vs.services.iter().find(udp).is_some() {
+    if has_udp(snapshot, vs) {
         check_udp(snapshot, vs, errors);
     }
 }
@@ -147,11 +146,6 @@ fn check_udp(snapshot: &Snapshot, vs: &VirtualService, errors: &mut Vec<FieldErr
             "use System-L4-Application",
         ));
     }
-    let pool = vs.pool_ref.as_ref();
-    let pool = pool.and_then(|r| snapshot.view::<Pool>("pool", r.uuid()));
-    if let Some((_, problem)) = pool.and_then(|pool| unfit_monitor(snapshot, &pool)) {
-        errors.push(FieldError::new("pool_ref", problem, MONITOR_HINT));
-    }
 }
 
 /// What to do about [`unfit_monitor`].
@@ -173,6 +167,22 @@ fn unfit_monitor(snapshot: &Snapshot, pool: &Pool) -> Option<(usize, String)> {
     Some((i, problem))
 }
 
+/// A pool that a virtual service with a UDP port names in this field.
+pub(super) fn check_pool_of(
+    snapshot: &Snapshot,
+    vs: &VirtualService,
+    pool: &Pool,
+    field: &str,
+) -> Option<FieldError> {
+    let (_, problem) = unfit_monitor(snapshot, pool).filter(|_| has_udp(snapshot, vs))?;
+    Some(FieldError::new(field, problem, MONITOR_HINT))
+}
+
+fn has_udp(snapshot: &Snapshot, vs: &VirtualService) -> bool {
+    let mut services = vs.services.iter();
+    services.any(|s| transport_of(snapshot, vs, s) == Transport::Udp)
+}
+
 /// A pool of a virtual service with a UDP port.
 pub(super) fn check_pool(
     snapshot: &Snapshot,
@@ -180,8 +190,7 @@ pub(super) fn check_pool(
     pool: &Pool,
     errors: &mut Vec<FieldError>,
 ) {
-    let udp = |s: &&Service| transport_of(snapshot, user, s) == Transport::Udp;
-    if user.services.iter().find(udp).is_none() {
+    if !has_udp(snapshot, user) {
         return;
     }
     if let Some((i, problem)) = unfit_monitor(snapshot, pool) {

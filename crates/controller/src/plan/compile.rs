@@ -240,8 +240,11 @@ fn pools(
     snapshot: &Snapshot,
     services: &[v1::VirtualService],
 ) -> Result<Vec<v1::Pool>, Unreadable> {
-    let uuids = services.iter().map(|v| v.pool_uuid.as_str());
-    let uuids: BTreeSet<&str> = uuids.filter(|uuid| !uuid.is_empty()).collect();
+    let own = services.iter().map(|v| v.pool_uuid.as_str());
+    let groups = services.iter().filter_map(|v| v.pool_group.as_ref());
+    let members = groups.flat_map(|g| g.members.iter().map(|m| m.pool_uuid.as_str()));
+    let uuids = own.chain(members).filter(|uuid| !uuid.is_empty());
+    let uuids: BTreeSet<&str> = uuids.collect();
     let views = uuids
         .into_iter()
         .filter_map(|uuid| snapshot.try_view("pool", uuid).transpose());

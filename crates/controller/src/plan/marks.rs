@@ -106,7 +106,7 @@ impl Found {
         match path {
             "vsvip" => drop(self.vips.insert(uuid.to_owned())),
             "virtualservice" => self.vips.extend(vsvip_of(snapshot, uuid)),
-            "pool" | "healthmonitor" | "networkprofile" | "applicationprofile" => {
+            "pool" | "poolgroup" | "healthmonitor" | "networkprofile" | "applicationprofile" => {
                 for (user, uuid) in snapshot.referring_to(path, uuid) {
                     if self.seen.insert((user, uuid.to_owned())) {
                         self.follow(snapshot, user, uuid);

@@ -14,8 +14,8 @@ use super::assignments::Assignments;
 use super::runtime::Observer;
 use super::{Assignment, Planner, ScaleIn, situation};
 use crate::error::ApiError;
-use crate::objects::{Planned, Snapshot};
-use model::view::{Ref, VirtualService};
+use crate::objects::{Planned, Snapshot, pools};
+use model::view::{PoolGroup, Ref, VirtualService};
 use placement::Choice;
 use routes::{Route, Routes};
 use serde_json::{Value, json};
@@ -313,9 +313,17 @@ impl Touched {
         match path {
             "vsvip" => drop(self.vsvips.insert(uuid.to_owned())),
             "pool" => drop(self.pools.insert(uuid.to_owned())),
+            "poolgroup" => {
+                let group = snapshot.view::<PoolGroup>(path, uuid);
+                let members = group.iter().flat_map(|g| &g.members);
+                let members = members.map(|m| m.pool_ref.uuid().to_owned());
+                self.pools.extend(members);
+            }
             "virtualservice" => {
                 self.vsvips.extend(field(path, uuid, "vsvip_ref").map(last));
-                self.pools.extend(field(path, uuid, "pool_ref").map(last));
+                let view = snapshot.view::<VirtualService>(path, uuid);
+                self.pools
+                    .extend(view.iter().flat_map(|vs| pools::of(snapshot, vs)));
             }
             "serviceengine" => {
                 let here = assignments.at(uuid);

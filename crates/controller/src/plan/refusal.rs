@@ -118,6 +118,7 @@ fn renamed(field: &str) -> String {
         (".communities", ".community"),
         (".first", ".ip_begin"),
         (".last", ".ip_end"),
+        ("pool_group.members[", "pool_group_ref: members["),
         ("pool_uuid", "pool_ref"),
         ("health_monitor_uuids", "health_monitor_refs"),
         ("ports[", "services["),

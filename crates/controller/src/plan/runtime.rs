@@ -7,11 +7,11 @@ use super::{Assignment, LastScale, Planner, situation};
 use crate::api::Context;
 use crate::engines::Registry;
 use crate::engines::registry::EngineState;
-use crate::objects::{Snapshot, Stored, transport};
+use crate::objects::{Snapshot, Stored, pools, transport};
 use model::object;
 use model::reason::Reason;
 use model::schema::ObjectType;
-use model::view::{Pool, Ref, ServiceEngineGroup, Vip, VirtualService, VsVip};
+use model::view::{Pool, PoolGroup, Ref, ServiceEngineGroup, Vip, VirtualService, VsVip};
 use proto::v1::{
     BgpSession, BgpState, OperState, PoolStatus, ServerStatus, UdpStatus, VirtualServiceStatus,
 };
@@ -334,6 +334,28 @@ impl Observer<'_> {
         }))
     }
 
+    /// Its pools together: up when one of them is.
+    fn pool_group(&self, uuid: &str) -> Option<Value> {
+        let group: Arc<PoolGroup> = self.snapshot.view("poolgroup", uuid)?;
+        let members = group.members.iter();
+        let pools = members.filter_map(|m| self.pool(m.pool_ref.uuid()));
+        let pools: Vec<Value> = pools.collect();
+        let sum = |field: &str| {
+            let numbers = pools.iter().filter_map(|p| p[field].as_u64());
+            numbers.sum::<u64>()
+        };
+        let first = |state: &str| pools.iter().find(|p| p["oper_status"]["state"] == state);
+        let states = ["OPER_UP", "OPER_INITIALIZING", "OPER_DOWN"];
+        let best = states.into_iter().find_map(first).or(pools.first());
+        let empty = || status("OPER_UNUSED", "unused", "the group has no pools");
+        Some(json!({
+            "oper_status": best.map_or_else(empty, |p| p["oper_status"].clone()),
+            "num_servers": sum("num_servers"),
+            "num_servers_enabled": sum("num_servers_enabled"),
+            "num_servers_up": sum("num_servers_up"),
+        }))
+    }
+
     /// `pool/UUID/runtime/server`: each server as each engine sees it.
     pub(super) fn pool_servers(&self, uuid: &str) -> Value {
         let reports = self.pool_reports(uuid);
@@ -356,6 +378,7 @@ impl Observer<'_> {
             "virtualservice" => self.virtual_service(uuid),
             "serviceengine" => Some(self.service_engine(uuid)),
             "pool" => self.pool(uuid),
+            "poolgroup" => self.pool_group(uuid),
             "vsvip" => Some(self.vsvip(uuid)),
             _ => Some(json!({})),
         };
@@ -369,7 +392,19 @@ impl Observer<'_> {
             format!("{}/api/{kind}/{uuid}", context.origin).into(),
         );
         self.extend_config(kind, uuid, context, &mut config);
-        json!({"uuid": uuid, "config": config, "runtime": runtime, "_last_modified": stored.object.get("_last_modified")})
+        let mut item = json!({"uuid": uuid, "config": config, "runtime": runtime, "_last_modified": stored.object.get("_last_modified")});
+        if kind == "virtualservice" {
+            item["pools"] = self.pools_of(uuid, context);
+        }
+        item
+    }
+
+    /// All pools of a virtual service, also those of its group.
+    fn pools_of(&self, vs: &str, context: &Context) -> Value {
+        let view = self.snapshot.view::<VirtualService>("virtualservice", vs);
+        let used = view.iter().flat_map(|vs| pools::of(self.snapshot, vs));
+        let named = used.map(|uuid| self.named(&Ref::to("pool", &uuid).0, "pool", context));
+        named.collect::<Vec<_>>().into()
     }
 
     fn named(&self, canonical: &str, target: &str, context: &Context) -> String {
@@ -416,10 +451,11 @@ impl Observer<'_> {
                 config.insert("virtualservice_refs".into(), refs(services.collect()));
             }
             "pool" => {
-                let here = Ref::to("pool", uuid);
-                let users = self
-                    .snapshot
-                    .views_referring("virtualservice", "pool_ref", &here);
+                let users = pools::users(self.snapshot, uuid);
+                config.insert("virtualservice_refs".into(), refs(users));
+            }
+            "poolgroup" => {
+                let users = pools::users_of_group(self.snapshot, uuid);
                 config.insert("virtualservice_refs".into(), refs(users));
             }
             _ => {}

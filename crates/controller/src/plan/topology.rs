@@ -7,9 +7,11 @@ use super::{routing, scope, situation};
 use crate::api::Context;
 use crate::engines::registry::EngineState;
 use crate::error::ApiError;
+use crate::objects::pools;
 use model::view::{Pool, Ref, ServiceEngine, VirtualService, VsVip};
 use proto::v1::{BgpSession, BgpState, Interface, PoolStatus, ServerStatus, VipStatus};
 use serde_json::{Value, json};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::ops::Range;
@@ -174,8 +176,26 @@ impl<'a> Topology<'a> {
         json!({
             "name": vs.name, "uuid": vs.uuid, "enabled": vs.enabled && vs.traffic_enabled,
             "ports": vs.services.iter().map(model::view::Service::ports).collect::<Vec<_>>(),
-            "pool": name, "pool_uuid": pool,
+            "pool": name, "pool_uuid": pool, "pool_group": self.pool_group(vs),
         })
+    }
+
+    /// Its pools in the order of their priorities.
+    fn pool_group(&self, vs: &VirtualService) -> Option<Value> {
+        let group = pools::group_of(self.observer.snapshot, vs)?;
+        let mut members: Vec<_> = group.members.iter().zip(group.priorities()).collect();
+        members.sort_by_key(|(_, priority)| Reverse(*priority));
+        let members = members.into_iter().map(|(member, _)| {
+            let pool = member.pool_ref.uuid();
+            json!({
+                "pool": self.observer.snapshot.name_of("pool", pool), "pool_uuid": pool,
+                "priority_label": member.priority_label, "ratio": member.ratio,
+            })
+        });
+        Some(json!({
+            "pool_group": group.name, "pool_group_uuid": group.uuid,
+            "members": members.collect::<Vec<_>>(),
+        }))
     }
 
     /// Of the services of these VIPs.
@@ -183,7 +203,7 @@ impl<'a> Topology<'a> {
         let services = page
             .iter()
             .flat_map(|vsvip| situation::services_of(self.observer.snapshot, vsvip));
-        let used = services.filter_map(|vs| Some(vs.pool_ref.as_ref()?.uuid().to_owned()));
+        let used = services.flat_map(|vs| pools::of(self.observer.snapshot, &vs));
         let used: BTreeSet<String> = used.collect();
         used.iter().filter_map(|pool| self.pool(pool)).collect()
     }

@@ -609,33 +609,102 @@ fn names_of_older_clients_stand_for_references_of_five_kinds() {
     }
 }
 
+/// A pool group of these pools.
+fn group_of(pools: &[&str]) -> Value {
+    let member = |pool: &&str| json!({"pool_ref": pool});
+    json!({"name": "g", "members": pools.iter().map(member).collect::<Vec<_>>()})
+}
+
 #[test]
-fn a_pool_group_is_kept_and_not_taken_for_a_virtual_service() {
+fn a_virtual_service_uses_the_pools_of_its_group() {
     let folder = tempdir().unwrap();
     let server = Server::start(folder.path());
     let http = server.logged_in();
-    let (pool, _) = http.make("pool", json!({"name": "p"}));
-    let (group, made) = http.make(
-        "poolgroup",
-        json!({"name": "g", "members": [{"pool_ref": pool, "priority_label": "10"}]}),
-    );
+    let [a, b] = ["a", "b"].map(|name| http.make("pool", json!({"name": name})).0);
+    let (group, made) = http.make("poolgroup", group_of(&[&a, &b]));
     assert_eq!(
         (&made["members"][0]["ratio"], &made["min_servers"]),
         (&json!(1), &json!(0))
     );
-    let text = http
-        .post(
-            "/api/virtualservice",
-            &json!({"name": "v", "pool_group_ref": group}),
-        )
-        .refused(400);
-    assert_eq!(
-        text,
-        "pool_group_ref: engines do not serve pool groups yet; name one of its pools in pool_ref instead"
+    let (vs, _) = http.make(
+        "virtualservice",
+        json!({"name": "v", "pool_group_ref": group, "services": [{"port": 80}],
+            "vip": [{"vip_id": "1", "ip_address": {"addr": "10.9.0.1", "type": "V4"}}]}),
     );
-    let text = http.delete(&pool).refused(409);
+    let item = vs.replace("virtualservice/", "virtualservice-inventory/");
+    let pools = http.get(&item).good()["pools"].clone();
+    let name_of = |reference: &Value| {
+        reference
+            .as_str()
+            .unwrap()
+            .rsplit('#')
+            .next()
+            .unwrap()
+            .to_owned()
+    };
+    let names: Vec<String> = pools.as_array().unwrap().iter().map(name_of).collect();
+    assert_eq!(names, ["a", "b"]);
+    for inventory in ["pool-inventory", "poolgroup-inventory"] {
+        let items = http.get(&format!("/api/{inventory}")).good();
+        let users = items["results"][0]["config"]["virtualservice_refs"].to_string();
+        assert!(users.contains("#v"), "{inventory}: {users}");
+    }
+    let topology = http.get("/api/ek/topology").good();
+    let shown = &topology["vips"]["results"][0]["virtual_services"][0]["pool_group"];
+    assert_eq!(shown["members"][1]["pool"], "b", "{shown}");
     assert_eq!(
-        text,
+        http.delete(&group).refused(409),
+        "Cannot delete, object is referred by: ['VirtualService v']"
+    );
+    assert_eq!(
+        http.delete(&a).refused(409),
         "Cannot delete, object is referred by: ['PoolGroup g']"
+    );
+}
+
+#[test]
+fn a_pool_group_must_fit_its_virtual_services() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let http = server.logged_in();
+    let (fits, _) = http.make("pool", json!({"name": "fits"}));
+    let by_http =
+        json!({"name": "h", "health_monitor_refs": ["/api/healthmonitor?name=System-HTTP"]});
+    let (by_http, _) = http.make("pool", by_http);
+    let (vrf, _) = http.make("vrfcontext", json!({"name": "other"}));
+    let (elsewhere, _) = http.make("pool", json!({"name": "e", "vrf_ref": vrf}));
+    let vs = |group: &str| {
+        json!({"name": "v", "pool_group_ref": group, "services": [{"port": 53}],
+            "network_profile_ref": "/api/networkprofile?name=System-UDP-Fast-Path"})
+    };
+    let unfit = [
+        (
+            &by_http,
+            "pool h has the monitor System-HTTP of type HEALTH_MONITOR_HTTP",
+        ),
+        (&elsewhere, "pool e is in another VRF context (vrf_ref)"),
+    ];
+    let (group, _) = http.make("poolgroup", group_of(&[]));
+    for (pool, problem) in unfit {
+        http.put(&group, &group_of(&[&fits, pool])).good();
+        let text = http.post("/api/virtualservice", &vs(&group)).refused(400);
+        assert!(
+            text.starts_with(&format!("pool_group_ref: {problem}")),
+            "{text}"
+        );
+    }
+    http.put(&group, &group_of(&[&fits])).good();
+    http.make("virtualservice", vs(&group));
+    for (pool, problem) in unfit {
+        let text = http.put(&group, &group_of(&[&fits, pool])).refused(400);
+        let start = format!("members: virtual service v uses this group: {problem}");
+        assert!(text.starts_with(&start), "{text}");
+    }
+    let monitored =
+        json!({"name": "fits", "health_monitor_refs": ["/api/healthmonitor?name=System-HTTP"]});
+    let text = http.put(&fits, &monitored).refused(400);
+    assert!(
+        text.starts_with("health_monitor_refs[0]: virtual service v is UDP"),
+        "{text}"
     );
 }

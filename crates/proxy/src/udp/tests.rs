@@ -4,8 +4,8 @@ use super::*;
 use crate::shared::Shared;
 use crate::tests::free_address;
 use crate::{
-    Algorithm, HashKey, ListenerStatus, PoolSpec, Proxy, ProxyConfig, ProxyHandle, ServerSpec,
-    UdpSpec, UdpStats, VirtualServiceSpec, VsStats,
+    Algorithm, HashKey, ListenerStatus, PoolGroupSpec, PoolSpec, Proxy, ProxyConfig, ProxyHandle,
+    ServerSpec, UdpSpec, UdpStats, VirtualServiceSpec, VsStats,
 };
 use std::collections::BTreeSet;
 use std::net::UdpSocket as Blocking;
@@ -24,6 +24,10 @@ fn udp_spec(listen: SocketAddr) -> UdpSpec {
     }
 }
 
+fn pool(spec: &mut VirtualServiceSpec) -> &mut PoolSpec {
+    &mut spec.group.members[0].pool
+}
+
 fn spec(listen: SocketAddr, servers: &[SocketAddr]) -> VirtualServiceSpec {
     let server = |addr: &SocketAddr| ServerSpec {
         addr: *addr,
@@ -40,12 +44,12 @@ fn spec(listen: SocketAddr, servers: &[SocketAddr]) -> VirtualServiceSpec {
         udp: Some(udp_spec(listen)),
         accept: true,
         idle_timeout: None,
-        pool: PoolSpec {
+        group: PoolGroupSpec::from(PoolSpec {
             uuid: "p".into(),
             algorithm: Algorithm::RoundRobin,
             servers: servers.iter().map(server).collect(),
             use_service_port: false,
-        },
+        }),
         hint: None,
     }
 }
@@ -297,12 +301,12 @@ async fn a_server_that_goes_down_is_left_and_one_that_takes_no_more_is_not() {
     let mut fixture = Fixture::new(&[a.addr, b.addr]).await;
     let client = fixture.client().await;
     assert_eq!(ask(&client, b"").await, b"a");
-    fixture.apply(|s| s.pool.servers[0].enabled = false).await;
+    fixture.apply(|s| pool(s).servers[0].enabled = false).await;
     assert_eq!(ask(&client, b"").await, b"a", "it keeps its flows");
     assert_eq!(ask(&fixture.client().await, b"").await, b"b");
-    fixture.apply(|s| s.pool.servers[0].up = false).await;
+    fixture.apply(|s| pool(s).servers[0].up = false).await;
     assert_eq!(ask(&client, b"").await, b"b");
-    fixture.apply(|s| s.pool.servers[1].up = false).await;
+    fixture.apply(|s| pool(s).servers[1].up = false).await;
     assert_eq!(ask(&client, b"").await, b"b", "none is better");
     assert_eq!(fixture.udp().moved, 1);
 }
@@ -331,7 +335,7 @@ async fn further_flows_are_refused_and_counted_until_there_is_room() {
 #[tokio::test]
 async fn without_a_server_a_flow_is_refused_and_counted() {
     let mut fixture = Fixture::new(&[free_address()]).await;
-    fixture.apply(|s| s.pool.servers[0].up = false).await;
+    fixture.apply(|s| pool(s).servers[0].up = false).await;
     fixture.client().await.send(b"x").await.expect("sent");
     fixture.wait("it is refused", |vs| vs.refused == 1).await;
     assert_eq!(fixture.vs().open, 0);
@@ -480,7 +484,7 @@ async fn flows_of_one_address_have_one_server_by_consistent_hash() {
     let servers = [says_who().await, says_who().await, says_who().await];
     let mut fixture = Fixture::new(&servers).await;
     let by =
-        |key| move |s: &mut VirtualServiceSpec| s.pool.algorithm = Algorithm::ConsistentHash(key);
+        |key| move |s: &mut VirtualServiceSpec| pool(s).algorithm = Algorithm::ConsistentHash(key);
     fixture.apply(by(HashKey::Address)).await;
     let mut seen = BTreeSet::new();
     for _ in 0..8 {
@@ -520,10 +524,10 @@ async fn flows_of_a_server_out_of_use_go_on_until_they_are_cut() {
         .iter()
         .position(|s| s.to_string().as_bytes() == first);
     let at = at.expect("one of them");
-    fixture.apply(|s| s.pool.servers[at].enabled = false).await;
+    fixture.apply(|s| pool(s).servers[at].enabled = false).await;
     assert_eq!(ask(&client, b"who").await, first);
     fixture
-        .apply(|s| s.pool.servers[at].cut_after = Some(Duration::ZERO))
+        .apply(|s| pool(s).servers[at].cut_after = Some(Duration::ZERO))
         .await;
     wait_until("the flow has ended", || fixture.vs().udp.flows == 0).await;
     let other = servers[1 - at].to_string();
@@ -539,14 +543,14 @@ async fn with_the_service_port_a_flow_keeps_the_port_that_the_client_used() {
     fixture
         .apply(|s| {
             s.udp = Some(udp_spec(vip));
-            s.pool.use_service_port = true;
+            pool(s).use_service_port = true;
         })
         .await;
     let client = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
     client.connect(vip).await.expect("connects");
     assert_eq!(ask(&client, b"who").await, wanted.to_string().as_bytes());
     // The flow knows its server again after a change of the pool.
-    fixture.apply(|s| s.pool.servers[0].ratio = 2).await;
+    fixture.apply(|s| pool(s).servers[0].ratio = 2).await;
     assert_eq!(ask(&client, b"who").await, wanted.to_string().as_bytes());
     assert_eq!(fixture.vs().udp.moved, 0);
 }

@@ -2,8 +2,8 @@
 
 use crate::net::Net;
 use evenkeel_proxy::{
-    Algorithm, HintRenewal, HintSpec, HintStats, ListenerStatus, PoolSpec, Proxy, ProxyConfig,
-    ProxyHandle, ServerSpec, VirtualServiceSpec,
+    Algorithm, HintRenewal, HintSpec, HintStats, ListenerStatus, PoolGroupSpec, PoolSpec, Proxy,
+    ProxyConfig, ProxyHandle, ServerSpec, VirtualServiceSpec,
 };
 use flow::mark::HintKey;
 use std::cell::RefCell;
@@ -122,7 +122,7 @@ fn spec(listen: SocketAddr, server: SocketAddr) -> VirtualServiceSpec {
         udp: None,
         accept: true,
         idle_timeout: None,
-        pool: PoolSpec {
+        group: PoolGroupSpec::from(PoolSpec {
             uuid: "p".into(),
             algorithm: Algorithm::RoundRobin,
             servers: vec![ServerSpec {
@@ -134,7 +134,7 @@ fn spec(listen: SocketAddr, server: SocketAddr) -> VirtualServiceSpec {
                 max_connections: 0,
             }],
             use_service_port: false,
-        },
+        }),
         hint: None,
     }
 }

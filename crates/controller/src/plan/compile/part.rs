@@ -3,7 +3,7 @@
 use super::flow;
 use crate::objects::{Snapshot, Unreadable, transport};
 use crate::plan::situation;
-use model::view::{self, MADE_FOR_VS, NetworkProfile, Transport, VirtualService, VsVip};
+use model::view::{self, MADE_FOR_VS, NetworkProfile, PoolGroup, Transport, VirtualService, VsVip};
 use proto::v1;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -122,9 +122,37 @@ fn virtual_service(
         idle_timeout_s: idle_timeout_s(&carried),
         udp_idle_timeout_s: udp_idle_timeout_s(&carried),
         advertise_down_vs: vs.advertise_down_vs,
+        pool_group: pool_group(snapshot, vs)?,
         flow_hints: vs.flow_hints,
         flow_probes: flow::probes(snapshot, vs)?,
     })
+}
+
+fn pool_group(
+    snapshot: &Snapshot,
+    vs: &VirtualService,
+) -> Result<Option<v1::PoolGroup>, Unreadable> {
+    let Some(reference) = &vs.pool_group_ref else {
+        return Ok(None);
+    };
+    let group = snapshot.try_view::<PoolGroup>("poolgroup", reference.uuid())?;
+    Ok(group.map(|group| v1::PoolGroup {
+        uuid: group.uuid.clone(),
+        name: group.name.clone(),
+        members: group_members(&group),
+        min_servers: group.min_servers,
+    }))
+}
+
+fn group_members(group: &PoolGroup) -> Vec<v1::PoolGroupMember> {
+    let members = group.members.iter().zip(group.priorities());
+    members
+        .map(|(member, priority)| v1::PoolGroupMember {
+            pool_uuid: member.pool_ref.uuid().to_owned(),
+            priority,
+            ratio: member.ratio,
+        })
+        .collect()
 }
 
 /// A service and its network profile.

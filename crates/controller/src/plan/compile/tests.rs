@@ -551,3 +551,47 @@ async fn the_services_port_is_for_servers_only_where_the_pool_says_so() {
     let set = json!({"use_service_port": true});
     assert!(told_of_pool(set).await.use_service_port);
 }
+
+/// Puts a pool group in place of the pool of `vs-1`.
+async fn grouped(fixture: &Fixture, members: Value) {
+    let group = json!({"name": "g", "members": members, "min_servers": 3});
+    let group = fixture.create("poolgroup", group).await;
+    let vs = fixture.uuid("virtualservice", "vs-1");
+    let change = |o: &mut Object| {
+        o.remove("pool_ref");
+        let reference = format!("/api/poolgroup/{group}");
+        o.insert("pool_group_ref".into(), reference.into());
+    };
+    fixture.update("virtualservice", &vs, change).await;
+}
+
+#[tokio::test]
+async fn engines_are_told_of_the_pools_of_a_group_and_in_which_order_they_are_used() {
+    let fixture = Fixture::new().await;
+    let mut uuids = Vec::new();
+    for name in ["a", "b", "c"] {
+        let servers = json!([{"ip": v4("10.1.0.1"), "port": 80}]);
+        let pool = json!({"name": name, "servers": servers});
+        uuids.push(fixture.create("pool", pool).await);
+    }
+    let member = |i: usize| format!("/api/pool/{}", uuids[i]);
+    let members = json!([{"pool_ref": member(0), "priority_label": "10", "ratio": 0},
+        {"pool_ref": member(1), "priority_label": "18446744073709551615", "ratio": 1000}, {"pool_ref": member(2)}]);
+    grouped(&fixture, members).await;
+    let told = fixture.told();
+    let vs = &told.virtual_services[0];
+    let group = vs.pool_group.as_ref().expect("a group");
+    assert_eq!(
+        (&*vs.pool_uuid, &*group.name, group.min_servers),
+        ("", "g", 3)
+    );
+    let each = group.members.iter();
+    let each: Vec<_> = each
+        .map(|m| (m.pool_uuid.clone(), m.priority, m.ratio))
+        .collect();
+    let expected = [(0, 1, 0), (1, 2, 1000), (2, 0, 1)];
+    let expected = expected.map(|(i, priority, ratio)| (uuids[i].clone(), priority, ratio));
+    assert_eq!(each, expected);
+    let pools: BTreeSet<&str> = told.pools.iter().map(|p| &*p.uuid).collect();
+    assert_eq!(pools, uuids.iter().map(|u| &**u).collect());
+}

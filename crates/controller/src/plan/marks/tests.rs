@@ -62,6 +62,34 @@ async fn a_change_of_a_pool_concerns_its_engines_alone() {
 }
 
 #[tokio::test]
+async fn a_change_of_a_pool_group_or_of_a_pool_in_it_concerns_its_engines_alone() {
+    let (fixture, [_, second], [_, vip]) = two().await;
+    let member = json!({"pool_ref": "/api/pool?name=pool-2"});
+    let group = json!({"name": "g", "members": [member]});
+    let group = fixture.create("poolgroup", group).await;
+    let vs = fixture.uuid("virtualservice", "vs-2");
+    let to = format!("/api/poolgroup/{group}");
+    fixture
+        .update("virtualservice", &vs, |o| {
+            o.remove("pool_ref");
+            o.insert("pool_group_ref".into(), to.into());
+        })
+        .await;
+    let mut published = Published::default();
+    marked(&fixture, &mut published);
+    let pool = fixture.uuid("pool", "pool-2");
+    for (path, uuid) in [("poolgroup", &group), ("pool", &pool)] {
+        let describe = |o: &mut model::object::Object| {
+            o.insert("description".into(), "x".into());
+        };
+        fixture.update(path, uuid, describe).await;
+        let changed = marked(&fixture, &mut published);
+        assert_eq!(changed.engines, [second.clone()], "{path}");
+        assert_eq!(changed.vips, Vips::These([vip.clone()].into()), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_virtual_service_that_moves_concerns_both_vips() {
     let (fixture, engines, [first, second]) = two().await;
     let mut published = Published::default();
