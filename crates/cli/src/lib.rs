@@ -19,12 +19,14 @@ mod scale;
 mod sealkey;
 pub mod settings;
 pub mod show;
+mod support;
 mod token;
 mod trace;
 mod transfer;
 
 pub use settings::GlobalArgs;
 
+use client::Client;
 use output::Outcome;
 use settings::Settings;
 use std::process::ExitCode;
@@ -70,6 +72,9 @@ pub enum Command {
     /// Keys that seal secrets in the controller's store.
     #[command(subcommand)]
     Sealkey(sealkey::Command),
+    /// For whoever helps: a bundle of what he asks for, without secrets.
+    #[command(subcommand)]
+    Support(support::Command),
     /// API tokens, with which scripts call in place of a password.
     #[command(subcommand)]
     Token(token::Command),
@@ -87,28 +92,33 @@ pub fn run(command: Command, args: &GlobalArgs) -> ExitCode {
 fn execute(command: Command, args: &GlobalArgs) -> anyhow::Result<Outcome> {
     // A file is read before a connection is made: a typing error is found without a controller.
     let command = command.prepare()?;
-    let mut client = Settings::load(args)?.connect()?;
-    if let Some(message) = &args.message {
-        client.set_message(message);
-    }
+    let connect = || -> anyhow::Result<Client> {
+        let mut client = Settings::load(args)?.connect()?;
+        if let Some(message) = &args.message {
+            client.set_message(message);
+        }
+        Ok(client)
+    };
     let format = args.output;
     match command {
-        Prepared::Show(show) => show::run(&client, &show, format)?,
-        Prepared::Explain(explain) => explain::run(&client, &explain, format)?,
-        Prepared::Trace(trace) => trace::run(&client, &trace, format)?,
-        Prepared::Clear(clear) => clear::run(&client, &clear, format)?,
-        Prepared::Scaleout(scaleout) => scale::out(&client, &scaleout, format)?,
-        Prepared::Scalein(scalein) => scale::in_(&client, &scalein, format)?,
-        Prepared::Apply(documents) => apply::run(&client, &documents, format)?,
-        Prepared::Delete(args) => delete::run(&client, &args, format)?,
-        Prepared::Revert(args) => history::revert(&client, &args, format)?,
-        Prepared::Confirm(args) => history::confirm(&client, &args, format)?,
-        Prepared::Backup(args) => transfer::backup(&client, &args, format)?,
-        Prepared::Export(args) => transfer::export(&client, &args)?,
-        Prepared::Import(file) => transfer::import(&client, &file, format)?,
-        Prepared::Jointoken(command) => jointoken::run(&client, &command, format)?,
-        Prepared::Sealkey(command) => sealkey::run(&client, &command, format)?,
-        Prepared::Token(command) => token::run(&client, &command, format)?,
+        Prepared::Show(show) => show::run(&connect()?, &show, format)?,
+        Prepared::Explain(explain) => explain::run(&connect()?, &explain, format)?,
+        Prepared::Trace(trace) => trace::run(&connect()?, &trace, format)?,
+        Prepared::Clear(clear) => clear::run(&connect()?, &clear, format)?,
+        Prepared::Scaleout(scaleout) => scale::out(&connect()?, &scaleout, format)?,
+        Prepared::Scalein(scalein) => scale::in_(&connect()?, &scalein, format)?,
+        Prepared::Apply(documents) => apply::run(&connect()?, &documents, format)?,
+        Prepared::Delete(args) => delete::run(&connect()?, &args, format)?,
+        Prepared::Revert(args) => history::revert(&connect()?, &args, format)?,
+        Prepared::Confirm(args) => history::confirm(&connect()?, &args, format)?,
+        Prepared::Backup(args) => transfer::backup(&connect()?, &args, format)?,
+        Prepared::Export(args) => transfer::export(&connect()?, &args)?,
+        Prepared::Import(file) => transfer::import(&connect()?, &file, format)?,
+        Prepared::Jointoken(command) => jointoken::run(&connect()?, &command, format)?,
+        Prepared::Sealkey(command) => sealkey::run(&connect()?, &command, format)?,
+        Prepared::Token(command) => token::run(&connect()?, &command, format)?,
+        // Also when no controller can be reached.
+        Prepared::Support(command) => support::run(&command, args)?,
     }
     Ok(Outcome::Ok)
 }
@@ -131,6 +141,7 @@ enum Prepared {
     Jointoken(jointoken::Command),
     Sealkey(sealkey::Command),
     Token(token::Command),
+    Support(support::Command),
 }
 
 impl Command {
@@ -158,6 +169,7 @@ impl Command {
             Self::Jointoken(command) => Prepared::Jointoken(command),
             Self::Sealkey(command) => Prepared::Sealkey(command),
             Self::Token(command) => Prepared::Token(command),
+            Self::Support(command) => Prepared::Support(command),
         })
     }
 }

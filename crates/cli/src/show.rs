@@ -11,6 +11,8 @@ mod pool;
 mod serviceengine;
 mod virtualservice;
 
+pub(crate) use virtualservice::addresses;
+
 use crate::output::{Format, table};
 use anyhow::bail;
 use client::Client;

@@ -50,6 +50,9 @@ fn abbreviations_and_short_names_are_understood() {
         "evenkeel sealkey rotate",
         "evenkeel export",
         "evenkeel import -",
+        "evenkeel support bundle",
+        "evenkeel support bundle b.tar.gz --force -o json",
+        "evenkeel support bundle --host --bpf-dir /run/other",
     ];
     for line in lines {
         parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));

@@ -89,6 +89,7 @@ fn every_command_has_help_and_options_that_do_not_contradict_each_other() {
         "backup",
         "export",
         "import",
+        "support",
         "jointoken",
         "controller",
         "engine",

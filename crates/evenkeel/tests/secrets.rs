@@ -11,9 +11,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
-use support::{Controller, free_address};
+use support::{Controller, free_address, unpack};
 use ureq::http::{HeaderMap, Request};
 
 /// Every secret that we think of begins so, and nothing else does.
@@ -415,6 +415,34 @@ fn read_all(http: &Watched) {
     }
 }
 
+/// Every file of a bundle that is made with all rights, the host's part too.
+fn bundle(http: &Watched, folder: &Path) {
+    let path = folder.join("bundle.tar.gz");
+    let made = Command::new(env!("CARGO_BIN_EXE_evenkeel"))
+        .args(["support", "bundle", "--host", "--insecure"])
+        .args(["--controller", &http.url])
+        .arg(&path)
+        .env_clear()
+        .env("HOME", "/nonexistent")
+        .env("EVENKEEL_PASSWORD", PASSWORD)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&made.stderr).into_owned();
+    assert!(made.status.success(), "{said}");
+    http.check("what `support bundle` says", &said);
+    let files = unpack(&path);
+    for (name, text) in &files {
+        http.check(&format!("{name} of the bundle"), name);
+        http.check(&format!("{name} of the bundle"), text);
+    }
+    for name in ["controller/export.json", "controller/audit.json"] {
+        let there = files
+            .iter()
+            .any(|(path, text)| path == name && text.contains("md5_secret"));
+        assert!(there, "{name} tells of objects with secrets");
+    }
+}
+
 #[test]
 fn no_secret_is_in_answers_logs_metrics_files_or_a_backup() {
     let folder = tempfile::tempdir().unwrap();
@@ -430,6 +458,7 @@ fn no_secret_is_in_answers_logs_metrics_files_or_a_backup() {
         backup.status == 200 && backup.text.contains("$sealed"),
         "its secrets are sealed, too"
     );
+    bundle(&http, folder.path());
     let entries = std::fs::read_dir(folder.path().join("data")).unwrap();
     for path in entries.map(|e| e.unwrap().path()) {
         let bytes = std::fs::read(&path).unwrap_or_default();

@@ -184,7 +184,8 @@ fn pool(item: &Value) -> Option<String> {
     )
 }
 
-fn addresses(item: &Value) -> Vec<String> {
+/// Of its VIPs, from an item of the inventory.
+pub(crate) fn addresses(item: &Value) -> Vec<String> {
     let vips = ["/config/vip", "/config/vip_summary", "/runtime/vip_summary"];
     let vips = vips
         .iter()

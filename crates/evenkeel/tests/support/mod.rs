@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test binary uses a part of it
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
+use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -51,6 +52,22 @@ impl Drop for Controller {
         self.child.kill().ok();
         self.child.wait().unwrap();
     }
+}
+
+/// Path below the top folder, and text, of each file in a support bundle.
+pub fn unpack(bundle: &Path) -> Vec<(String, String)> {
+    let file = std::fs::File::open(bundle).unwrap();
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file));
+    let entries = archive.entries().unwrap().map(|entry| {
+        let mut entry = entry.unwrap();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        let path = entry.path().unwrap().to_str().unwrap().to_owned();
+        let (top, below) = path.split_once('/').unwrap();
+        assert!(top.starts_with("evenkeel-support-"), "{top}");
+        (below.to_owned(), String::from_utf8(bytes).unwrap())
+    });
+    entries.collect()
 }
 
 /// On loopback, and not in use now; the IP address is this process's own, so that no other takes the port meanwhile.
