@@ -171,7 +171,7 @@ fn wanted(pools: &[Pool], monitors: &[HealthMonitor]) -> BTreeMap<Key, HealthMon
 type Shared = (Arc<Mutex<Table>>, watch::Sender<Arc<HealthSnapshot>>);
 
 /// Probes one server with one monitor until aborted.
-async fn watch_server(key: Key, monitor: HealthMonitor, (table, snapshot): Shared) {
+async fn watch_server(key: Key, monitor: HealthMonitor, shared: Shared) {
     let mut check = Check::new(timing(&monitor), Instant::now());
     // The first probe is made at once; later ones are spread by where in the interval the server happens to start.
     loop {
@@ -182,22 +182,30 @@ async fn watch_server(key: Key, monitor: HealthMonitor, (table, snapshot): Share
         if !check.start(started) {
             continue;
         }
-        let result = probe(key.1, &monitor).await;
+        let probed = probe(key.1, &monitor).await;
         let now = Instant::now();
-        let passed = result.is_ok();
-        check.finished(started, now, result);
-        let mut table = lock(&table);
-        let Some(probe) = table.probes.get_mut(&key) else {
+        check.finished(started, now, probed.outcome);
+        let took = probed.outcome.is_ok().then(|| now - started);
+        if !note(&key, &check, took, &shared) {
             return;
-        };
-        probe.result.state = check.state();
-        probe.result.failure = check.failure();
-        if passed {
-            let took = now.duration_since(started).as_millis();
-            probe.result.response_time_ms = u32::try_from(took).unwrap_or(u32::MAX);
         }
-        publish(&table, &snapshot);
+        probed.close().await;
     }
+}
+
+/// Puts what a check says now into the table, and how long a good one took. False when nobody wants to know any more.
+fn note(key: &Key, check: &Check, took: Option<Duration>, (table, snapshot): &Shared) -> bool {
+    let mut table = lock(table);
+    let Some(probe) = table.probes.get_mut(key) else {
+        return false;
+    };
+    probe.result.state = check.state();
+    probe.result.failure = check.failure();
+    if let Some(took) = took {
+        probe.result.response_time_ms = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
+    }
+    publish(&table, snapshot);
+    true
 }
 
 fn timing(monitor: &HealthMonitor) -> Timing {

@@ -8,7 +8,8 @@
 mod response;
 
 pub use response::{
-    CodeClass, Expected, RESPONSE_LEN_MAX, Text, http_request, judge_http, judge_text,
+    CodeClass, Expected, RESPONSE_LEN_MAX, Rest, Text, asks_for_head, http_request, judge_http,
+    judge_text,
 };
 
 use std::fmt;

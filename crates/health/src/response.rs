@@ -41,6 +41,25 @@ pub struct Expected {
     pub maintenance_codes: Vec<u16>,
     /// In head or body.
     pub text: Text,
+    /// The request was HEAD: no body follows, whatever the head says.
+    pub head_only: bool,
+}
+
+/// What comes after the bytes that have been seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// Perhaps more.
+    Open,
+    /// Nothing: the server has ended it.
+    Ended,
+    /// Nothing that counts: the time is over.
+    Late,
+}
+
+impl Rest {
+    fn is_open(self) -> bool {
+        self == Self::Open
+    }
 }
 
 impl Expected {
@@ -52,30 +71,43 @@ impl Expected {
     }
 }
 
-/// What these bytes of a response mean; `None` while more must be read. `ended`: no more will come. A server that says
-/// that it is in maintenance is in maintenance, whatever else it says.
-pub fn judge_text(seen: &[u8], ended: bool, text: &Text) -> Option<Result<(), Failure>> {
-    let whole = ended || seen.len() >= RESPONSE_LEN_MAX;
+/// What these bytes of a response mean; `None` while more must be read. A server that says that it is in maintenance is in
+/// maintenance, whatever else it says.
+pub fn judge_text(seen: &[u8], rest: Rest, text: &Text) -> Option<Result<(), Failure>> {
+    let whole = !rest.is_open() || seen.len() >= RESPONSE_LEN_MAX;
     let seen = &seen[..seen.len().min(RESPONSE_LEN_MAX)];
     if !text.maintenance.is_empty() && contains(seen, &text.maintenance) {
         return Some(Err(Failure::MaintenancePayloadContentMatch));
     }
+    let missing = match rest {
+        Rest::Late => Failure::PayloadTimeout,
+        Rest::Open | Rest::Ended => Failure::PayloadContentMismatch,
+    };
     // With a response to wait for, that is what a healthy server ends with; without one only its end says that nothing of
     // maintenance comes any more.
     match (text.response.is_empty(), text.maintenance.is_empty()) {
         (false, _) if contains(seen, &text.response) => Some(Ok(())),
-        (false, _) => whole.then_some(Err(Failure::PayloadContentMismatch)),
+        (false, _) => whole.then_some(Err(missing)),
         (true, true) => Some(Ok(())),
         (true, false) => whole.then_some(Ok(())),
     }
 }
 
-/// The same for HTTP. The order is that of what a server says of itself: maintenance, then its code, then its text.
-pub fn judge_http(seen: &[u8], ended: bool, expected: &Expected) -> Option<Result<(), Failure>> {
+/// The same for HTTP. The order is that of what a server says of itself: maintenance, then its code, then its text. A code is
+/// judged for itself: a server with a wrong one that keeps the connection open is not late.
+pub fn judge_http(seen: &[u8], rest: Rest, expected: &Expected) -> Option<Result<(), Failure>> {
     let seen = &seen[..seen.len().min(RESPONSE_LEN_MAX)];
-    let ended = ended || seen.len() == RESPONSE_LEN_MAX || is_complete(seen);
+    let whole = seen.len() == RESPONSE_LEN_MAX || is_complete(seen, expected.head_only);
+    let rest = match rest {
+        _ if whole => Rest::Ended,
+        rest => rest,
+    };
     let Some(line) = status_line(seen) else {
-        return ended.then_some(Err(Failure::ResponseCodeMismatch));
+        return match rest {
+            Rest::Open => None,
+            Rest::Ended => Some(Err(Failure::ResponseCodeMismatch)),
+            Rest::Late => Some(Err(Failure::PayloadTimeout)),
+        };
     };
     let Some(code) = status_code(line) else {
         return Some(Err(Failure::ResponseCodeMismatch));
@@ -84,14 +116,14 @@ pub fn judge_http(seen: &[u8], ended: bool, expected: &Expected) -> Option<Resul
         return Some(Err(Failure::MaintenanceResponseCodeMatch));
     }
     if expected.has(code) {
-        return judge_text(seen, ended, &expected.text);
+        return judge_text(seen, rest, &expected.text);
     }
     // A page that speaks of maintenance often has a code that says the same less clearly.
     let maintenance = Text {
         response: String::new(),
         maintenance: expected.text.maintenance.clone(),
     };
-    let judged = judge_text(seen, ended, &maintenance)?;
+    let judged = judge_text(seen, rest, &maintenance)?;
     Some(judged.and(Err(Failure::ResponseCodeMismatch)))
 }
 
@@ -115,16 +147,48 @@ fn status_code(line: &[u8]) -> Option<u16> {
 }
 
 /// Whether the response says by itself that it ends here (RFC 9112 section 6.3): a server may keep the connection open.
-fn is_complete(seen: &[u8]) -> bool {
+fn is_complete(seen: &[u8], head_only: bool) -> bool {
     let Some((head, body)) = split_head(seen) else {
         return false;
     };
-    let chunked = header(head, "transfer-encoding").is_some_and(|v| v.contains("chunked"));
-    if chunked {
-        return body == b"0\r\n\r\n" || body.ends_with(b"\r\n0\r\n\r\n");
+    if head_only || has_no_body(head) {
+        return true;
+    }
+    if header(head, "transfer-encoding").is_some_and(|v| v.contains("chunked")) {
+        return has_last_chunk(body);
     }
     let length = header(head, "content-length").and_then(|v| v.parse::<usize>().ok());
     length.is_some_and(|length| body.len() >= length)
+}
+
+/// RFC 9112 section 6.3: "any response with a 1xx (Informational), 204 (No Content), or 304 (Not Modified) status code is
+/// always terminated by the first empty line after the header fields".
+fn has_no_body(head: &[u8]) -> bool {
+    let code = head.split(|byte| *byte == b'\n').next();
+    let code = code.and_then(|line| status_code(line.strip_suffix(b"\r").unwrap_or(line)));
+    matches!(code, Some(100..=199 | 204 | 304))
+}
+
+/// RFC 9112 section 7.1: chunks with their lengths, one of length 0, trailer fields, an empty line.
+fn has_last_chunk(mut body: &[u8]) -> bool {
+    while let Some((length, rest)) = chunk_length(body) {
+        if length == 0 {
+            return rest.starts_with(b"\r\n") || rest.windows(4).any(|w| w == b"\r\n\r\n");
+        }
+        let Some(next) = length.checked_add(2).and_then(|skip| rest.get(skip..)) else {
+            return false;
+        };
+        body = next;
+    }
+    false
+}
+
+/// The length of the first chunk, and what is behind its line; extensions do not matter.
+fn chunk_length(body: &[u8]) -> Option<(usize, &[u8])> {
+    let end = body.windows(2).position(|w| w == b"\r\n")?;
+    let line = std::str::from_utf8(&body[..end]).ok()?;
+    let digits = line.split(';').next()?.trim();
+    Some((usize::from_str_radix(digits, 16).ok()?, &body[end + 2..]))
 }
 
 /// Head and body, when all of the head is here.
@@ -173,6 +237,11 @@ pub fn http_request(text: &str, host: &str, exact: bool) -> String {
     format!("{}\r\n\r\n{}", lines.join("\r\n"), body.unwrap_or_default())
 }
 
+/// Whether an HTTP request as it is sent asks for the head alone (RFC 9110 section 9.3.2).
+pub fn asks_for_head(request: &str) -> bool {
+    request.starts_with("HEAD ")
+}
+
 /// Head and, behind an empty line, body.
 fn split_text(text: &str) -> (&str, Option<&str>) {
     let marks = ["\r\n\r\n", "\n\n", "\n\r\n"];
@@ -198,11 +267,12 @@ mod tests {
                 response: response.into(),
                 maintenance: "back soon".into(),
             },
+            head_only: false,
         }
     }
 
     fn judged(response: &str, expected: &Expected) -> Option<Result<(), Failure>> {
-        judge_http(response.as_bytes(), true, expected)
+        judge_http(response.as_bytes(), Rest::Ended, expected)
     }
 
     #[test]
@@ -261,7 +331,7 @@ mod tests {
 
     #[test]
     fn no_more_is_read_than_decides() {
-        let partial = |response: &str, wanted| judge_http(response.as_bytes(), false, wanted);
+        let partial = |response: &str, wanted| judge_http(response.as_bytes(), Rest::Open, wanted);
         let plain = Expected::default();
         assert_eq!(partial("HTTP/1.1 20", &plain), None);
         assert_eq!(partial("HTTP/1.1 200 OK\r\n", &plain), Some(Ok(())));
@@ -274,6 +344,70 @@ mod tests {
             assert_eq!(partial(whole, &wanted), Some(Ok(())), "{whole:?}");
             assert_eq!(partial(&whole[..whole.len() - 1], &wanted), None);
         }
+    }
+
+    #[test]
+    fn a_response_without_a_body_ends_with_its_head() {
+        let wanted = expected(&[CodeClass::Any], "");
+        let partial = |response: &str, head_only| {
+            let wanted = Expected {
+                head_only,
+                ..wanted.clone()
+            };
+            judge_http(response.as_bytes(), Rest::Open, &wanted)
+        };
+        for line in ["204 No Content", "304 Not Modified", "101 x"] {
+            let whole = format!("HTTP/1.1 {line}\r\nContent-Length: 9\r\n\r\n");
+            assert_eq!(partial(&whole, false), Some(Ok(())), "{line}");
+            assert_eq!(partial(&whole[..whole.len() - 1], false), None, "{line}");
+        }
+        let promised = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n";
+        assert_eq!(partial(promised, false), None);
+        assert_eq!(partial(promised, true), Some(Ok(())));
+        assert!(asks_for_head("HEAD / HTTP/1.1\r\n\r\n"));
+        assert!(!asks_for_head("HEADER / HTTP/1.1\r\n\r\n"));
+    }
+
+    #[test]
+    fn chunks_end_where_their_lengths_say() {
+        for (body, ends) in [
+            ("0\r\n\r\n", true),
+            ("2\r\nok\r\n0\r\n\r\n", true),
+            ("A;x=y\r\n0123456789\r\n0\r\nTrailer: 1\r\n\r\n", true),
+            ("2\r\nok\r\n0\r\n", false),
+            ("9\r\n\r\n0\r\n\r\n", false),
+            ("ffffffffffffffff\r\nx", false),
+            ("-1\r\nx\r\n0\r\n\r\n", false),
+            ("", false),
+        ] {
+            assert_eq!(has_last_chunk(body.as_bytes()), ends, "{body:?}");
+        }
+    }
+
+    /// The server keeps the connection open, and the time is over.
+    #[test]
+    fn when_the_time_is_over_a_wrong_code_is_that_and_what_is_missing_is_late() {
+        let late =
+            |response: &str, wanted| judge_http(response.as_bytes(), Rest::Late, wanted).unwrap();
+        let wanted = expected(&[], "ready");
+        let (open, code) = ("HTTP/1.1 404 x\r\n\r\nno", Failure::ResponseCodeMismatch);
+        assert_eq!(judge_http(open.as_bytes(), Rest::Open, &wanted), None);
+        assert_eq!(late(open, &wanted), Err(code));
+        let without_maintenance = Expected {
+            text: Text {
+                response: "ready".into(),
+                ..Text::default()
+            },
+            ..Expected::default()
+        };
+        let early = judge_http(open.as_bytes(), Rest::Open, &without_maintenance);
+        assert_eq!(early, Some(Err(code)), "nothing else can come of it");
+        for response in ["", "HTTP/1.1 40", "HTTP/1.1 200 OK\r\n\r\nnot yet"] {
+            let outcome = late(response, &wanted);
+            assert_eq!(outcome, Err(Failure::PayloadTimeout), "{response:?}");
+        }
+        let silent = expected(&[], "");
+        assert_eq!(late("HTTP/1.1 200 OK\r\n\r\n", &silent), Ok(()));
     }
 
     #[test]
@@ -311,10 +445,10 @@ mod tests {
         ) {
             bytes.splice(0..0, start.bytes());
             let wanted = expected(&[], "ready");
-            prop_assert!(judge_http(&bytes, true, &wanted).is_some());
-            prop_assert!(judge_text(&bytes, true, &wanted.text).is_some());
+            prop_assert!(judge_http(&bytes, Rest::Ended, &wanted).is_some());
+            prop_assert!(judge_text(&bytes, Rest::Late, &wanted.text).is_some());
             if bytes.len() >= RESPONSE_LEN_MAX {
-                prop_assert!(judge_http(&bytes, false, &wanted).is_some());
+                prop_assert!(judge_http(&bytes, Rest::Open, &wanted).is_some());
             }
         }
 
@@ -327,8 +461,8 @@ mod tests {
             let whole = format!("HTTP/1.1 {code} x\r\n\r\n{body}");
             let wanted = Expected { text: Text { response: "ab".into(), ..Text::default() }, ..Expected::default() };
             let seen = &whole.as_bytes()[..cut.min(whole.len())];
-            if let Some(early) = judge_http(seen, false, &wanted) {
-                prop_assert_eq!(Some(early), judge_http(whole.as_bytes(), true, &wanted));
+            if let Some(early) = judge_http(seen, Rest::Open, &wanted) {
+                prop_assert_eq!(Some(early), judge_http(whole.as_bytes(), Rest::Ended, &wanted));
             }
         }
 

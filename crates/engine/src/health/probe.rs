@@ -2,7 +2,8 @@
 
 use super::tls;
 use health::{
-    CodeClass, Expected, Failure, RESPONSE_LEN_MAX, Text, http_request, judge_http, judge_text,
+    CodeClass, Expected, Failure, RESPONSE_LEN_MAX, Rest, Text, asks_for_head, http_request,
+    judge_http, judge_text,
 };
 use proto::v1::{HealthMonitor, HttpMonitor, TcpMonitor, UdpMonitor, health_monitor::Kind};
 use std::io::{self, ErrorKind};
@@ -10,65 +11,130 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long a server is listened to that need not answer: a word of maintenance, or an ICMP error, comes within a round trip.
 const SILENCE: Duration = Duration::from_millis(500);
+/// How long a server may take to end its side of a connection that the probe has ended; shorter than the shortest interval.
+const FAREWELL: Duration = Duration::from_millis(500);
+/// What a server may still send meanwhile; one with more to say is reset.
+const DISCARDED_MAX: u64 = 256 * 1024;
 
 /// How a probe ends.
-type Outcome = Result<(), Failure>;
+pub(super) type Outcome = Result<(), Failure>;
 
-/// Probes a server, within the monitor's `receive_timeout` in all. The connection is closed by FIN, unless the server has
-/// sent more than is looked at.
-pub(super) async fn probe(server: SocketAddr, monitor: &HealthMonitor) -> Outcome {
-    let limit = Instant::now() + Duration::from_secs(monitor.receive_timeout_s.max(1).into());
-    let port = u16::try_from(monitor.monitor_port).ok().filter(|p| *p != 0);
-    let target = SocketAddr::new(server.ip(), port.unwrap_or(server.port()));
-    match &monitor.kind {
-        Some(Kind::Udp(udp)) => probe_udp(target, limit, udp).await,
-        Some(Kind::Tcp(tcp)) => probe_tcp(target, limit, tcp).await,
-        Some(Kind::Http(http)) => {
-            let stream = connect(target, limit).await?;
-            probe_http(stream, target, limit, http).await
+/// What a server is asked over.
+trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
+
+/// What a probe has found out, and the connection that it leaves.
+pub(super) struct Probed {
+    pub(super) outcome: Outcome,
+    connection: Option<Box<dyn Connection>>,
+}
+
+impl From<Outcome> for Probed {
+    fn from(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            connection: None,
         }
-        Some(Kind::Https(http)) => {
-            let stream = connect(target, limit).await?;
-            let stream = timeout_at(limit, tls::handshake(stream, target.ip())).await;
-            let stream = stream.ok().and_then(Result::ok).ok_or(Failure::SslError)?;
-            probe_http(stream, target, limit, http).await
-        }
-        None => connect(target, limit).await.map(drop),
     }
 }
 
-async fn connect(target: SocketAddr, limit: Instant) -> Result<TcpStream, Failure> {
+impl Probed {
+    /// Ends the connection as a client does: by FIN, and what the server has not been heard to say is read, as the kernel
+    /// would reset a connection with unread data. Apart from the outcome, so that this waits for nobody.
+    pub(super) async fn close(self) {
+        let Some(mut connection) = self.connection else {
+            return;
+        };
+        let farewell = async {
+            connection.shutdown().await?;
+            let mut rest = connection.take(DISCARDED_MAX);
+            tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
+        };
+        // A server that does not end it either, or breaks it, has been judged.
+        drop(timeout(FAREWELL, farewell).await);
+    }
+}
+
+/// Probes a server, within the monitor's `receive_timeout` in all.
+pub(super) async fn probe(server: SocketAddr, monitor: &HealthMonitor) -> Probed {
+    let limit = Instant::now() + Duration::from_secs(monitor.receive_timeout_s.max(1).into());
+    let port = u16::try_from(monitor.monitor_port).ok().filter(|p| *p != 0);
+    let target = SocketAddr::new(server.ip(), port.unwrap_or(server.port()));
+    let connected = match &monitor.kind {
+        Some(Kind::Udp(udp)) => return probe_udp(target, limit, udp).await.into(),
+        Some(Kind::Https(_)) => connect_tls(target, limit).await,
+        Some(Kind::Tcp(_) | Kind::Http(_)) | None => connect(target, limit).await,
+    };
+    let mut connection = match connected {
+        Ok(connection) => connection,
+        Err(failure) => return Err(failure).into(),
+    };
+    let outcome = match &monitor.kind {
+        Some(Kind::Tcp(tcp)) => probe_tcp(&mut *connection, limit, tcp).await,
+        Some(Kind::Http(http) | Kind::Https(http)) => {
+            probe_http(&mut *connection, target, limit, http).await
+        }
+        Some(Kind::Udp(_)) | None => Ok(()),
+    };
+    Probed {
+        outcome,
+        connection: Some(connection),
+    }
+}
+
+type Connected = Result<Box<dyn Connection>, Failure>;
+
+async fn connect(target: SocketAddr, limit: Instant) -> Connected {
+    Ok(Box::new(connect_tcp(target, limit).await?))
+}
+
+async fn connect_tcp(target: SocketAddr, limit: Instant) -> Result<TcpStream, Failure> {
     let connected = timeout_at(limit, TcpStream::connect(target)).await;
     connected
         .map_err(|_| Failure::ConnectionTimeout)?
         .map_err(|e| failure(&e))
 }
 
-async fn probe_tcp(target: SocketAddr, limit: Instant, monitor: &TcpMonitor) -> Outcome {
-    let stream = connect(target, limit).await?;
+/// One that says nothing during the handshake has failed it.
+async fn connect_tls(target: SocketAddr, limit: Instant) -> Connected {
+    let stream = connect_tcp(target, limit).await?;
+    let stream = timeout_at(limit, tls::handshake(stream, target.ip())).await;
+    let stream = stream.ok().and_then(Result::ok).ok_or(Failure::SslError)?;
+    Ok(Box::new(stream))
+}
+
+async fn probe_tcp(
+    connection: &mut dyn Connection,
+    limit: Instant,
+    monitor: &TcpMonitor,
+) -> Outcome {
     let text = text(&monitor.response, &monitor.maintenance_response);
     let limit = match text.response.is_empty() {
         true => limit.min(Instant::now() + SILENCE),
         false => limit,
     };
-    let judge = |seen: &[u8], ended| judge_text(seen, ended, &text);
-    converse(stream, &monitor.request, limit, judge).await
+    let judge = |seen: &[u8], rest| judge_text(seen, rest, &text);
+    converse(connection, &monitor.request, limit, judge).await
 }
 
 async fn probe_http(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
+    connection: &mut dyn Connection,
     target: SocketAddr,
     limit: Instant,
     monitor: &HttpMonitor,
 ) -> Outcome {
-    let expected = expected(monitor);
     let request = http_request(&monitor.request, &target.to_string(), monitor.exact_request);
-    let judge = |seen: &[u8], ended| judge_http(seen, ended, &expected);
-    converse(stream, &request, limit, judge).await
+    let expected = Expected {
+        head_only: asks_for_head(&request),
+        ..expected(monitor)
+    };
+    let judge = |seen: &[u8], rest| judge_http(seen, rest, &expected);
+    converse(connection, &request, limit, judge).await
 }
 
 fn expected(monitor: &HttpMonitor) -> Expected {
@@ -82,6 +148,7 @@ fn expected(monitor: &HttpMonitor) -> Expected {
         codes: monitor.response_classes.iter().map(class).collect(),
         maintenance_codes: codes.filter_map(|c| u16::try_from(*c).ok()).collect(),
         text: text(&monitor.response, &monitor.maintenance_response),
+        head_only: false,
     }
 }
 
@@ -92,44 +159,43 @@ fn text(response: &str, maintenance: &str) -> Text {
     }
 }
 
-/// Sends the request, and reads until what has come can be judged. A server that has said nothing wrong when the time is over,
-/// and need not say more, passes.
+/// Sends the request, and reads until what has come can be judged, or the time is over.
 async fn converse(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    connection: &mut dyn Connection,
     request: &str,
     limit: Instant,
-    judge: impl Fn(&[u8], bool) -> Option<Outcome>,
+    judge: impl Fn(&[u8], Rest) -> Option<Outcome>,
 ) -> Outcome {
     let mut seen = Vec::with_capacity(RESPONSE_LEN_MAX);
-    let exchange = exchange(&mut stream, request, &mut seen, &judge);
+    let exchange = exchange(connection, request, &mut seen, &judge);
     match timeout_at(limit, exchange).await {
         Ok(outcome) => outcome,
-        Err(_) if judge(&seen, true) == Some(Ok(())) => Ok(()),
-        Err(_) => Err(Failure::PayloadTimeout),
+        Err(_) => judge(&seen, Rest::Late).unwrap_or(Err(Failure::PayloadTimeout)),
     }
 }
 
 async fn exchange(
-    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    connection: &mut dyn Connection,
     request: &str,
     seen: &mut Vec<u8>,
-    judge: &impl Fn(&[u8], bool) -> Option<Outcome>,
+    judge: &impl Fn(&[u8], Rest) -> Option<Outcome>,
 ) -> Outcome {
     let sent = async {
-        stream.write_all(request.as_bytes()).await?;
-        stream.flush().await
+        connection.write_all(request.as_bytes()).await?;
+        connection.flush().await
     };
     sent.await.map_err(|e| failure(&e))?;
-    let mut limited = stream.take(RESPONSE_LEN_MAX as u64);
-    let mut ended = false;
+    let mut limited = connection.take(RESPONSE_LEN_MAX as u64);
+    let mut rest = Rest::Open;
     loop {
-        if let Some(outcome) = judge(seen, ended) {
+        if let Some(outcome) = judge(seen, rest) {
             return outcome;
         }
-        ended = match limited.read_buf(seen).await {
-            Ok(read) => read == 0,
+        rest = match limited.read_buf(seen).await {
+            Ok(0) => Rest::Ended,
+            Ok(_) => Rest::Open,
             // TLS whose end is not announced.
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => true,
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Rest::Ended,
             Err(error) => return Err(failure(&error)),
         };
     }
@@ -166,10 +232,10 @@ async fn answer(socket: &UdpSocket, monitor: &UdpMonitor) -> Outcome {
     let mut bytes = [0; RESPONSE_LEN_MAX];
     let len = socket.recv(&mut bytes).await.map_err(|e| failure(&e))?;
     let text = text(&monitor.response, &monitor.maintenance_response);
-    judge_text(&bytes[..len], true, &text).unwrap_or(Err(Failure::OtherError))
+    judge_text(&bytes[..len], Rest::Ended, &text).unwrap_or(Err(Failure::OtherError))
 }
 
-fn failure(error: &io::Error) -> Failure {
+pub(super) fn failure(error: &io::Error) -> Failure {
     match error.kind() {
         ErrorKind::ConnectionRefused => Failure::ConnectionRefused,
         ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Failure::ConnectionReset,

@@ -26,7 +26,7 @@ fn monitor(response: &str) -> HealthMonitor {
     let tcp = TcpMonitor {
         request: String::new(),
         response: response.into(),
-        maintenance_response: String::new(),
+        ..TcpMonitor::default()
     };
     HealthMonitor {
         uuid: "m".into(),
@@ -328,6 +328,101 @@ async fn an_http_server_that_says_nothing_is_down_for_that() {
     let health = HealthHandle::spawn();
     health.apply(&[pool(addr, &["m"])], &[of_kind(Kind::Http(http()))]);
     wait_for_failure(&health, Failure::PayloadTimeout).await;
+}
+
+#[tokio::test]
+async fn an_https_server_that_says_nothing_has_failed_the_handshake() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let addr = listener.local_addr().expect("addr");
+    let health = HealthHandle::spawn();
+    health.apply(&[pool(addr, &["m"])], &[of_kind(Kind::Https(http()))]);
+    wait_for_failure(&health, Failure::SslError).await;
+}
+
+#[tokio::test]
+async fn an_http_server_is_asked_at_the_monitors_port_where_it_has_one() {
+    let web = Web::new(FINE);
+    let asked = web.start().await;
+    let (_tcp_is_closed, addr) = udp_socket().await;
+    let monitor = HealthMonitor {
+        monitor_port: asked.port().into(),
+        ..of_kind(Kind::Http(http()))
+    };
+    let health = HealthHandle::spawn();
+    health.apply(&[pool(addr, &["m"])], &[monitor]);
+    wait_for(&health, OperState::Up).await;
+    let host = format!("Host: {asked}\r\n");
+    assert!(web.asked.borrow().contains(&host), "{:?}", web.asked);
+}
+
+/// A server that answers a request with this and ends nothing before its client does; and how each client ended.
+async fn holds(answer: Vec<u8>) -> (SocketAddr, watch::Receiver<Option<std::io::Result<usize>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let addr = listener.local_addr().expect("addr");
+    let ended = watch::Sender::new(None);
+    let watched = ended.subscribe();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 1024];
+            if stream.read(&mut request).await.unwrap_or(0) == 0 {
+                continue;
+            }
+            let end = async {
+                stream.write_all(&answer).await?;
+                stream.read(&mut request).await
+            };
+            ended.send_replace(Some(end.await));
+        }
+    });
+    (addr, watched)
+}
+
+#[tokio::test]
+async fn a_server_with_more_to_say_than_is_looked_at_is_not_reset() {
+    let long = [FINE.as_bytes(), &[b'x'; 100_000]].concat();
+    let (addr, mut ended) = holds(long).await;
+    let health = HealthHandle::spawn();
+    health.apply(&[pool(addr, &["m"])], &[of_kind(Kind::Http(http()))]);
+    wait_for(&health, OperState::Up).await;
+    let end = ended.wait_for(Option::is_some);
+    let end = tokio::time::timeout(Duration::from_secs(20), end).await;
+    let end = end.expect("in time").expect("told");
+    assert!(matches!(*end, Some(Ok(0))), "by FIN, not {end:?}");
+}
+
+#[tokio::test]
+async fn a_wrong_code_is_told_of_a_server_that_keeps_the_connection_open() {
+    let (addr, _) = holds(b"HTTP/1.1 404 x\r\n\r\nno".to_vec()).await;
+    let health = HealthHandle::spawn();
+    health.apply(&[pool(addr, &["m"])], &[of_kind(Kind::Http(http()))]);
+    wait_for_failure(&health, Failure::ResponseCodeMismatch).await;
+}
+
+#[tokio::test]
+async fn an_answer_without_a_body_is_not_waited_for_any_longer() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n";
+    for (request, answer) in [
+        ("HEAD / HTTP/1.1", head),
+        ("GET / HTTP/1.1", "HTTP/1.1 204 No Content\r\n\r\n"),
+        (
+            "GET / HTTP/1.1",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        ),
+    ] {
+        let (addr, _) = holds(answer.into()).await;
+        let http = HttpMonitor {
+            request: request.into(),
+            response: String::new(),
+            ..http()
+        };
+        let patient = HealthMonitor {
+            receive_timeout_s: 3600,
+            ..of_kind(Kind::Http(http))
+        };
+        let health = HealthHandle::spawn();
+        health.apply(&[pool(addr, &["m"])], &[patient]);
+        wait_for(&health, OperState::Up).await;
+    }
 }
 
 /// A server that says this to everyone.
