@@ -347,6 +347,21 @@ class Objects(SdkTest):
         off = self.api.patch(f"virtualservice/{service['uuid']}", data={"replace": {"enabled": False}})
         self.assertIs(off.json()["enabled"], False)
 
+    def test_a_vip_gets_its_address_from_a_network_and_keeps_it(self):
+        begin, end = ({"addr": f"10.9.0.{n}", "type": "V4"} for n in (10, 11))
+        subnet = {"prefix": {"ip_addr": {"addr": "10.9.0.0", "type": "V4"}, "mask": 24},
+                  "static_ip_ranges": [{"range": {"begin": begin, "end": end}, "type": "STATIC_IPS_FOR_VIP"}]}
+        network = self.make("network", name="front", configured_subnets=[subnet])
+        vip = {"vip_id": "1", "auto_allocate_ip": True, "ipam_network_subnet": {"network_ref": self.api.get_obj_ref(network)}}
+        vsvip = self.make("vsvip", name="auto", vip=[vip])
+        self.assertEqual((vsvip["vip"][0]["ip_address"], vsvip["vip"][0]["avi_allocated_vip"]), (begin, True))
+        put = self.api.put_by_name("vsvip", "auto", data={"name": "auto", "vip": [vip]})
+        self.assertEqual((put.status_code, put.json()["vip"][0]["ip_address"]), (200, begin), put.text)
+        self.assertEqual(self.make("vsvip", name="auto 2", vip=[vip])["vip"][0]["ip_address"], end)
+        refused = self.api.post("vsvip", data={"name": "auto 3", "vip": [vip]})
+        self.assertEqual(refused.status_code, 400)
+        self.assertIn("No available free IPs", refused.text)
+
 
 class Tenants(SdkTest):
     def setUp(self):

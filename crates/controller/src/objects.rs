@@ -9,6 +9,7 @@ mod author;
 pub mod certificate;
 mod cross;
 mod index;
+mod ipam;
 mod normalise;
 mod planned;
 pub mod pools;
@@ -80,6 +81,8 @@ pub struct Draft {
     /// The objects as they would be.
     pub snapshot: Snapshot,
     touched: BTreeMap<(&'static str, String), Option<u64>>,
+    /// uuids of VsVips that ask for addresses, in the order of the writes.
+    asking: Vec<String>,
     /// Writes of state that is no object, in the same transaction.
     beside: Vec<Op>,
 }
@@ -100,6 +103,9 @@ impl Draft {
     /// Adds or replaces an object that is already normalised.
     pub fn put(&mut self, ty: &'static ObjectType, uuid: &str, object: Object) {
         self.touch(&ty.path, uuid);
+        if ty.name == "VsVip" && ipam::is_asking(&object) {
+            self.asking.push(uuid.to_owned());
+        }
         self.snapshot.put(&ty.path, uuid, object);
     }
 
@@ -341,9 +347,11 @@ impl Objects {
         let mut draft = Draft {
             snapshot: (*self.snapshot()).clone(),
             touched: BTreeMap::new(),
+            asking: Vec::new(),
             beside: Vec::new(),
         };
         let result = f(&mut draft)?;
+        draft.allocate()?;
         if draft.touched.is_empty() && draft.beside.is_empty() && !author.dry_run {
             return Ok(result);
         }

@@ -2,6 +2,8 @@
 //!
 //! Rules across objects (a VIP used twice, ports that overlap) need the store and live in the controller.
 
+mod network;
+
 use crate::object::{FieldError, Object};
 use crate::schema::{Kind, ObjectType, message};
 use crate::view::{self, Address, BgpPeer, BgpProfile, Prefix, StaticRoute};
@@ -30,6 +32,7 @@ pub fn check(ty: &ObjectType, object: &Object) -> Vec<FieldError> {
         "VirtualService" => check_virtual_service(object, &mut errors),
         "HealthMonitor" => check_health_monitor(object, &mut errors),
         "PoolGroup" => check_pool_group(object, &mut errors),
+        "Network" => network::check(object, &mut errors),
         _ => {}
     }
     errors
@@ -566,6 +569,7 @@ fn check_vips(object: &Object, errors: &mut Vec<FieldError>) {
                 "give every VIP its own vip_id",
             ));
         }
+        network::check_wish(vip, &path, errors);
         for name in ["ip_address", "ip6_address"] {
             check_vip_address(
                 vip.get(name),
@@ -602,7 +606,7 @@ fn check_vip_address(
             format!("{ip} is of the other address family"),
             hint,
         ));
-    } else if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() {
+    } else if !can_be_vip(ip) {
         errors.push(FieldError::new(
             path,
             format!("{ip} cannot be a VIP"),
@@ -615,6 +619,10 @@ fn check_vip_address(
             "remove one of them",
         ));
     }
+}
+
+fn can_be_vip(ip: IpAddr) -> bool {
+    !(ip.is_unspecified() || ip.is_multicast() || ip.is_loopback())
 }
 
 fn check_virtual_service(object: &Object, errors: &mut Vec<FieldError>) {

@@ -4,6 +4,12 @@
 //! was validated before it was stored; so a parse error here is a bug of ours or a field whose meaning
 //! [`crate::rules`] forgot to check. Field names are those of avi-api; units are in the schema.
 
+mod network;
+
+pub use network::{
+    IpAddrRange, IpNetworkSubnet, Network, StaticIpRange, Subnet, VipRange, address_after,
+};
+
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -37,6 +43,7 @@ pub fn check(
         "VrfContext" => parse::<VrfContext>(object).map(drop),
         "ServiceEngineGroup" => parse::<ServiceEngineGroup>(object).map(drop),
         "ServiceEngine" => parse::<ServiceEngine>(object).map(drop),
+        "Network" => parse::<Network>(object).map(drop),
         _ => Ok(()),
     }
 }

@@ -90,7 +90,9 @@ fn surplus(
 ) -> Option<String> {
     let ours = |key: &str| {
         let field = ty.and_then(|ty| ty.field(key));
-        field.is_some_and(|field| !field.is_server_owned()) && !FILLED_IN.contains(&key)
+        field.is_some_and(|field| !field.is_server_owned())
+            && !FILLED_IN.contains(&key)
+            && !is_picked(ty, wanted, current, key)
     };
     let surplus = current
         .iter()
@@ -102,6 +104,16 @@ fn surplus(
             format!("{path}.{key}")
         }
     })
+}
+
+/// The address of a VIP that the controller picked, or is to pick: a file without it leaves it as it is (avi-api section 12,
+/// vsvip).
+fn is_picked(ty: Option<&ObjectType>, wanted: &Object, current: &Object, key: &str) -> bool {
+    let is_vip = ty.is_some_and(|ty| ty.name == "Vip");
+    let says = |object: &Object, field: &str| object.get(field) == Some(&Value::Bool(true));
+    is_vip
+        && ["ip_address", "ip6_address"].contains(&key)
+        && (says(wanted, "auto_allocate_ip") || says(current, "avi_allocated_vip"))
 }
 
 fn in_value(

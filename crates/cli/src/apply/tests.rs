@@ -182,3 +182,28 @@ fn text_that_is_no_address_is_left_to_the_controller_to_refuse_by_its_field() {
     );
     assert_eq!(expanded["vip"][1]["ip_address"]["type"], "V6");
 }
+
+#[test]
+fn an_address_that_the_controller_picked_is_no_difference_and_one_that_it_did_not_is() {
+    let vsvip = |vip: Value| json!({"name": "v", "vip": [vip]});
+    let address = json!({"addr": "10.9.0.10", "type": "V4"});
+    let asks = json!({"vip_id": "1", "auto_allocate_ip": true});
+    let mut has = asks.clone();
+    has["ip_address"] = address.clone();
+    has["ip6_address"] = json!({"addr": "fd00::1", "type": "V6"});
+    let between = |wanted: &Value, current: &Value| {
+        difference("vsvip", vsvip(wanted.clone()), vsvip(current.clone()))
+    };
+    assert_eq!(between(&asks, &has), None);
+    let off = json!({"vip_id": "1"});
+    let mut kept = json!({"vip_id": "1", "avi_allocated_vip": true, "ip_address": address});
+    assert_eq!(between(&off, &kept), None);
+    kept["avi_allocated_vip"] = json!(false);
+    assert_eq!(between(&off, &kept).as_deref(), Some("vip[0].ip_address"));
+    let mut other = asks;
+    other["ip_address"] = json!({"addr": "10.9.0.11", "type": "V4"});
+    assert_eq!(
+        between(&other, &has).as_deref(),
+        Some("vip[0].ip_address.addr")
+    );
+}

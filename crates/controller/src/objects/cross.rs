@@ -4,7 +4,6 @@ use super::{Snapshot, pools, transport};
 use crate::error::ApiError;
 use model::object::FieldError;
 use model::view::{Ref, VirtualService, VsVip};
-use serde_json::Value;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -39,12 +38,9 @@ fn check_vip_is_free(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldErro
     };
     // Another VsVip of the VRF with the address.
     let taken = |address: IpAddr| {
-        let mut others = snapshot.vsvips_at(address).filter(|other| *other != uuid);
-        others.find_map(|other| {
-            let other = snapshot.get("vsvip", other)?;
-            let theirs = other.object.get("vrf_context_ref").and_then(Value::as_str);
-            (theirs == Some(&vrf.0)).then(|| other.name())
-        })
+        let mut others = snapshot.vsvips_at(vrf, address);
+        let other = others.find(|other| *other != uuid)?;
+        snapshot.name_of("vsvip", other)
     };
     for (i, vip) in ours.vip.iter().enumerate() {
         for address in vip.addresses() {

@@ -40,8 +40,8 @@ pub(super) struct Index {
     edges: RedBlackTreeSetSync<(Arc<str>, Node)>,
     /// Type, name, uuid.
     names: RedBlackTreeSetSync<(&'static str, String, Arc<str>)>,
-    /// An address, and a VsVip that has it.
-    addresses: RedBlackTreeSetSync<(IpAddr, Arc<str>)>,
+    /// A VRF context (its canonical reference), an address, and a VsVip that has it there.
+    addresses: RedBlackTreeSetSync<(Arc<str>, IpAddr, Arc<str>)>,
 }
 
 impl Index {
@@ -66,8 +66,9 @@ impl Index {
         });
         if ty.path == "vsvip" {
             let (old, new) = (before.map(addresses), after.map(addresses));
-            difference(old, new, |address, comes| {
-                set(&mut self.addresses, (address, node.uuid.clone()), comes);
+            difference(old, new, |(vrf, address), comes| {
+                let entry = (self.target(vrf), address, node.uuid.clone());
+                set(&mut self.addresses, entry, comes);
             });
         }
     }
@@ -106,11 +107,27 @@ impl Index {
             .map(|(_, _, uuid)| &**uuid)
     }
 
-    /// uuids of the VsVips that have this address.
-    pub(super) fn vsvips_at(&self, address: IpAddr) -> impl Iterator<Item = &str> {
-        let all = self.addresses.range((address, Arc::from(""))..);
+    /// uuids of the VsVips that have this address in a VRF context.
+    pub(super) fn vsvips_at<'a>(
+        &'a self,
+        vrf: &str,
+        address: IpAddr,
+    ) -> impl Iterator<Item = &'a str> + use<'a> {
+        let all = self.vips_from(vrf, address);
         all.take_while(move |(at, _)| *at == address)
-            .map(|(_, uuid)| &**uuid)
+            .map(|(_, uuid)| uuid)
+    }
+
+    /// The addresses of a VRF context from this one on, lowest first, each with a VsVip that has it.
+    pub(super) fn vips_from<'a>(
+        &'a self,
+        vrf: &str,
+        first: IpAddr,
+    ) -> impl Iterator<Item = (IpAddr, &'a str)> + use<'a> {
+        let vrf: Arc<str> = vrf.into();
+        let all = self.addresses.range((vrf.clone(), first, Arc::from(""))..);
+        all.take_while(move |(here, _, _)| *here == vrf)
+            .map(|(_, address, uuid)| (*address, &**uuid))
     }
 }
 
@@ -148,14 +165,17 @@ fn name(object: &Object) -> BTreeSet<&str> {
     name.into_iter().collect()
 }
 
-/// The addresses of a VsVip as stored.
-fn addresses(vsvip: &Object) -> BTreeSet<IpAddr> {
+/// The addresses of a VsVip as stored, with its VRF context.
+fn addresses(vsvip: &Object) -> BTreeSet<(&str, IpAddr)> {
+    let vrf = vsvip.get("vrf_context_ref").and_then(Value::as_str);
+    let vrf = vrf.unwrap_or_default();
     let vips = vsvip.get("vip").and_then(Value::as_array);
     let each = vips.into_iter().flatten().flat_map(|vip| {
         let names = ["ip_address", "ip6_address"].into_iter();
         names.filter_map(|name| vip.get(name)?.get("addr")?.as_str())
     });
-    each.filter_map(|text| text.parse().ok()).collect()
+    each.filter_map(|text| Some((vrf, text.parse().ok()?)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -201,22 +221,33 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_found_at_every_vsvip_that_has_it() {
+    fn an_address_is_found_at_every_vsvip_that_has_it_in_a_vrf() {
         let ty = object_type("vsvip").expect("in the schema");
-        let vsvip = object(json!({"name": "v", "vip": [
-            {"ip_address": {"addr": "10.0.0.1", "type": "V4"}, "ip6_address": {"addr": "2001:db8::1", "type": "V6"}},
-        ]}));
-        let mut index = Index::default();
-        for uuid in ["v-1", "v-2"] {
-            index.change(ty, &Node::new(ty, uuid.into()), None, Some(&vsvip));
-        }
-        let at = |text: &str| {
-            index
-                .vsvips_at(text.parse().expect("an address"))
-                .collect::<Vec<_>>()
+        let vsvip = |vrf: &str| {
+            object(json!({"name": "v", "vrf_context_ref": vrf, "vip": [
+                {"ip_address": {"addr": "10.0.0.9", "type": "V4"}, "ip6_address": {"addr": "2001:db8::1", "type": "V6"}},
+                {"ip_address": {"addr": "10.0.0.10", "type": "V4"}},
+            ]}))
         };
-        assert_eq!(at("10.0.0.1"), ["v-1", "v-2"]);
-        assert_eq!(at("2001:db8::1"), ["v-1", "v-2"]);
-        assert_eq!(at("10.0.0.2"), Vec::<&str>::new());
+        let mut index = Index::default();
+        for (uuid, vrf) in [("v-1", "/a"), ("v-2", "/a"), ("v-3", "/b")] {
+            let node = Node::new(ty, uuid.into());
+            index.change(ty, &node, None, Some(&vsvip(vrf)));
+        }
+        let address = |text: &str| text.parse().expect("an address");
+        let at = |vrf: &str, text: &str| index.vsvips_at(vrf, address(text)).collect::<Vec<_>>();
+        assert_eq!(at("/a", "10.0.0.9"), ["v-1", "v-2"]);
+        assert_eq!(at("/a", "2001:db8::1"), ["v-1", "v-2"]);
+        assert_eq!(at("/b", "10.0.0.9"), ["v-3"]);
+        assert_eq!(at("/b", "10.0.0.8"), Vec::<&str>::new());
+        assert_eq!(at("", "10.0.0.9"), Vec::<&str>::new());
+        let all = index.vips_from("/b", address("10.0.0.9"));
+        let all: Vec<_> = all.map(|(address, _)| address.to_string()).collect();
+        assert_eq!(all, ["10.0.0.9", "10.0.0.10", "2001:db8::1"]);
+
+        let node = Node::new(ty, "v-3".into());
+        index.change(ty, &node, Some(&vsvip("/b")), Some(&vsvip("/c")));
+        assert_eq!(index.vsvips_at("/b", address("10.0.0.9")).count(), 0);
+        assert_eq!(index.vsvips_at("/c", address("10.0.0.9")).count(), 1);
     }
 }

@@ -1,7 +1,7 @@
 //! From what a client wrote to what is stored: references canonical, server-owned fields out, the references and
 //! side effects that the contract promises filled in (avi-api 5.2 and section 6).
 
-use super::{Author, Draft, certificate, refs, transport};
+use super::{Author, Draft, certificate, ipam, refs, transport};
 use crate::error::ApiError;
 use model::object::{self, FieldError, Object};
 use model::schema::{ObjectType, object_type};
@@ -40,7 +40,10 @@ pub(super) fn for_update(
     refuse_moves(stored, &object)?;
     match ty.name.as_str() {
         "VirtualService" => change_vsvip(draft, stored, &mut object, author)?,
-        "VsVip" => keep_vip_ids(stored, &mut object)?,
+        "VsVip" => {
+            keep_vip_ids(stored, &mut object)?;
+            ipam::keep(&draft.snapshot, stored, &mut object);
+        }
         _ => {}
     }
     side_effects(ty, &mut object);
@@ -124,7 +127,7 @@ fn refuse_moves(stored: &Object, object: &Object) -> Result<(), ApiError> {
     failed(errors)
 }
 
-fn failed(errors: Vec<FieldError>) -> Result<(), ApiError> {
+pub(super) fn failed(errors: Vec<FieldError>) -> Result<(), ApiError> {
     if errors.is_empty() {
         Ok(())
     } else {
@@ -263,7 +266,10 @@ fn side_effects(ty: &'static ObjectType, object: &mut Object) {
 }
 
 /// The objects of a list field.
-fn items<'a>(object: &'a mut Object, field: &str) -> impl Iterator<Item = &'a mut Object> {
+pub(super) fn items<'a>(
+    object: &'a mut Object,
+    field: &str,
+) -> impl Iterator<Item = &'a mut Object> {
     let list = object.get_mut(field).and_then(Value::as_array_mut);
     list.into_iter().flatten().filter_map(Value::as_object_mut)
 }
@@ -309,7 +315,7 @@ fn keep_vip_ids(stored: &Object, object: &mut Object) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn vsvip_type() -> &'static ObjectType {
+pub(super) fn vsvip_type() -> &'static ObjectType {
     object_type("vsvip").expect("in the schema")
 }
 

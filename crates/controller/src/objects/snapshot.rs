@@ -216,9 +216,23 @@ impl Snapshot {
         self.named(path, name).next()
     }
 
-    /// uuids of the VsVips that have this address.
-    pub fn vsvips_at(&self, address: IpAddr) -> impl Iterator<Item = &str> {
-        self.index.vsvips_at(address)
+    /// uuids of the VsVips that have this address in a VRF context.
+    pub fn vsvips_at<'a>(
+        &'a self,
+        vrf: &view::Ref,
+        address: IpAddr,
+    ) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.index.vsvips_at(&vrf.0, address)
+    }
+
+    /// The addresses that VsVips have in a VRF context, from this one on, lowest first.
+    pub fn vips_from<'a>(
+        &'a self,
+        vrf: &view::Ref,
+        first: IpAddr,
+    ) -> impl Iterator<Item = IpAddr> + use<'a> {
+        let all = self.index.vips_from(&vrf.0, first);
+        all.map(|(address, _)| address)
     }
 
     /// The name of an object, for `#name` in references.

@@ -17,6 +17,7 @@ mod flows;
 mod full_disk;
 mod history;
 mod http;
+mod ipam;
 mod limits;
 mod metrics;
 mod monitoring;

@@ -503,3 +503,113 @@ fn static_routes_are_of_one_family_and_have_an_id_each() {
         "{error}"
     );
 }
+
+fn range(begin: &str, end: &str) -> Value {
+    json!({"range": {"begin": v4(begin), "end": v4(end)}})
+}
+
+/// A network of 10.1.0.0/24 with the first list of ranges, and of 10.2.0.0/24 with the second.
+fn network(first: Value, second: Value) -> Value {
+    let subnet = |addr: &str, ranges| json!({"prefix": {"ip_addr": v4(addr), "mask": 24}, "static_ip_ranges": ranges});
+    json!({"name": "n", "configured_subnets": [subnet("10.1.0.0", first), subnet("10.2.0.0", second)]})
+}
+
+#[test]
+fn ranges_of_a_network_lie_in_their_subnet_and_go_upwards() {
+    let second = |ranges| first_error("network", network(json!([]), ranges));
+    assert_eq!(second(json!([range("10.2.0.7", "10.2.0.7")])), "");
+    assert_eq!(second(json!([range("10.2.0.0", "10.2.0.255")])), "");
+    for (wrong, expected) in [
+        (
+            range("10.1.0.5", "10.2.0.9"),
+            "begin: 10.1.0.5 is outside the subnet 10.2.0.0/24; use an address of the subnet",
+        ),
+        (
+            range("10.2.0.5", "10.2.1.0"),
+            "end: 10.2.1.0 is outside the subnet 10.2.0.0/24",
+        ),
+        (
+            range("10.2.0.9", "10.2.0.8"),
+            "end: 10.2.0.8 is below begin, 10.2.0.9; write the lower address into begin",
+        ),
+        (
+            json!({"range": {"begin": {"addr": "2001:db8::1", "type": "V6"}, "end": v4("10.2.0.8")}}),
+            "begin: 2001:db8::1 is outside the subnet",
+        ),
+        (
+            json!({"range": {"begin": {"addr": "a.example", "type": "DNS"}, "end": v4("10.2.0.8")}}),
+            "begin: \"a.example\" is no address",
+        ),
+    ] {
+        let error = second(json!([range("10.2.0.20", "10.2.0.30"), wrong]));
+        let expected = format!("configured_subnets[1].static_ip_ranges[1].range.{expected}");
+        assert!(error.starts_with(&expected), "{error}");
+    }
+}
+
+#[test]
+fn ranges_of_a_network_do_not_overlap_whatever_their_order_and_use() {
+    let mut for_engines = range("10.1.0.30", "10.1.0.40");
+    for_engines["type"] = json!("STATIC_IPS_FOR_SE");
+    let first = |added: Value| {
+        let ranges = json!([range("10.1.0.10", "10.1.0.20"), for_engines, added]);
+        first_error("network", network(ranges, json!([])))
+    };
+    assert_eq!(first(range("10.1.0.21", "10.1.0.29")), "");
+    for (begin, end, other) in [
+        ("10.1.0.15", "10.1.0.25", 0),
+        ("10.1.0.12", "10.1.0.12", 0),
+        ("10.1.0.20", "10.1.0.20", 0),
+        ("10.1.0.35", "10.1.0.36", 1),
+    ] {
+        let error = first(range(begin, end));
+        let at = |n: u8| format!("configured_subnets[0].static_ip_ranges[{n}].range");
+        let expected = format!("{}: overlaps {} (10.1.0.", at(2), at(other));
+        assert!(error.starts_with(&expected), "{error}");
+    }
+    let around = first(range("10.1.0.1", "10.1.0.50"));
+    assert!(
+        around.contains("overlaps configured_subnets[0].static_ip_ranges[2]"),
+        "{around}"
+    );
+}
+
+#[test]
+fn a_range_of_addresses_that_cannot_be_vips_is_none_for_vips() {
+    let loopback = |kind: &str| {
+        let range =
+            json!({"range": {"begin": v4("127.0.0.1"), "end": v4("127.0.0.9")}, "type": kind});
+        let subnet =
+            json!({"prefix": {"ip_addr": v4("127.0.0.0"), "mask": 8}, "static_ip_ranges": [range]});
+        first_error(
+            "network",
+            json!({"name": "n", "configured_subnets": [subnet]}),
+        )
+    };
+    assert_eq!(loopback("STATIC_IPS_FOR_SE"), "");
+    for kind in ["STATIC_IPS_FOR_VIP", "STATIC_IPS_FOR_VIP_AND_SE"] {
+        let error = loopback(kind);
+        assert!(
+            error.contains("range.begin: 127.0.0.1 cannot be a VIP"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_subnet_that_a_vip_asks_for_stands_in_the_field_of_its_family() {
+    let wish = |name: &str, addr: Value, mask: u8| {
+        let wish = json!({name: {"ip_addr": addr, "mask": mask}});
+        let vip = json!({"vip_id": "1", "auto_allocate_ip": true, "ipam_network_subnet": wish});
+        first_error("vsvip", json!({"name": "v", "vip": [vip]}))
+    };
+    let v6 = json!({"addr": "2001:db8::", "type": "V6"});
+    assert_eq!(wish("subnet", v4("10.1.0.0"), 24), "");
+    assert_eq!(wish("subnet6", v6.clone(), 64), "");
+    assert_eq!(
+        wish("subnet", v6, 64),
+        "vip[0].ipam_network_subnet.subnet: 2001:db8::/64 is of the other address family; put it into subnet6"
+    );
+    let error = wish("subnet6", v4("10.1.0.0"), 24);
+    assert!(error.ends_with("put it into subnet"), "{error}");
+}
