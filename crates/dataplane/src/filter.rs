@@ -1,4 +1,4 @@
-//! Filters that the kernel runs on a UDP socket before it queues a datagram.
+//! Filters that the kernel runs on a socket before it queues a packet.
 
 #![allow(unsafe_code)] // the program is passed by pointer, and SO_MEMINFO has no safe wrapper
 
@@ -45,7 +45,39 @@ pub struct BfdAdmission<'a> {
 ///
 /// The kernel refused.
 pub fn admit_bfd(socket: &impl AsFd, which: BfdAdmission<'_>) -> Result<(), SockoptError> {
-    let mut steps = bfd_program(which);
+    attach(socket, bfd_program(which))
+}
+
+/// Of what a raw TCP socket of this family sees, only segments from this port to that one are queued: all others of the
+/// same server would be copied for nothing.
+///
+/// # Errors
+///
+/// The kernel refused.
+pub fn admit_segments(
+    socket: &impl AsFd,
+    v6: bool,
+    [from, to]: [u16; 2],
+) -> Result<(), SockoptError> {
+    attach(socket, segment_program(v6, [from, to]))
+}
+
+/// IPv4 is seen from its header on, whose length varies (raw(7)); IPv6 from the TCP header on (RFC 3542 section 3).
+fn segment_program(v6: bool, [from, to]: [u16; 2]) -> Vec<libc::sock_filter> {
+    let header_len = step(libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH, 0);
+    let load = |mode| step(libc::BPF_LD | libc::BPF_W | mode, 0);
+    let mut steps = match v6 {
+        true => vec![load(libc::BPF_ABS)],
+        false => vec![header_len, load(libc::BPF_IND)],
+    };
+    let ports = (u32::from(from) << 16) | u32::from(to);
+    let admit = step(libc::BPF_RET | libc::BPF_K, u32::MAX);
+    let drop = step(libc::BPF_RET | libc::BPF_K, 0);
+    steps.extend([unless(ports, 1), admit, drop]);
+    steps
+}
+
+fn attach(socket: &impl AsFd, mut steps: Vec<libc::sock_filter>) -> Result<(), SockoptError> {
     // The kernel copies the program during the call, in which `steps` lives.
     let program = libc::sock_fprog {
         len: steps.len() as u16,
@@ -279,6 +311,31 @@ mod tests {
                 ends.send(255, &datagram(count, 1));
                 assert_eq!(ends.receive(), 1);
             }
+        }
+    }
+
+    /// What the program makes of a packet, on a pair of sockets that pass any bytes.
+    #[test]
+    fn segments_between_two_ports_are_admitted_and_no_others() {
+        let ports = |from: u16, to: u16| [from.to_be_bytes(), to.to_be_bytes()].concat();
+        let (other, wanted) = (ports(443, 40000), ports(80, 40000));
+        for (v6, header_len) in [(true, 0), (false, 20), (false, 60)] {
+            let (sender, receiver) = std::os::unix::net::UnixDatagram::pair().unwrap();
+            receiver.set_nonblocking(true).unwrap();
+            admit_segments(&receiver, v6, [80, 40000]).unwrap();
+            let mut header = vec![0; header_len];
+            if let Some(first) = header.first_mut() {
+                *first = 0x40 | (header_len / 4) as u8;
+            }
+            for bytes in [&other, &ports(40000, 80), &wanted[..3].to_vec()] {
+                let packet = [header.as_slice(), bytes].concat();
+                sender.send(&packet).ok();
+                let none = receiver.recv(&mut [0; 100]).unwrap_err();
+                assert_eq!(none.kind(), io::ErrorKind::WouldBlock, "{v6} {header_len}");
+            }
+            let packet = [header.as_slice(), &wanted].concat();
+            sender.send(&packet).unwrap();
+            assert_eq!(receiver.recv(&mut [0; 100]).unwrap(), packet.len());
         }
     }
 }

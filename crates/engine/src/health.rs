@@ -4,6 +4,7 @@
 //! at any await: a probe's socket is closed by dropping it. Results meet in one table, from which a snapshot is
 //! published whenever a state changes.
 
+mod half_open;
 mod probe;
 mod tls;
 

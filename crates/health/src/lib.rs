@@ -3,10 +3,13 @@
 //! A [`Check`] is one monitor's view of one server: it says when the next probe is due, takes the result, and
 //! changes its state after so many in a row (avi-api `successful_checks`, `failed_checks`). The first result decides
 //! at once, so that a virtual service comes up in milliseconds and not after the second interval. [`combine`] makes
-//! one state of several monitors'. What a response says is judged in `response`. No clock and no socket here: `now` and results come in.
+//! one state of several monitors'. What a response says is judged in `response`,
+//! what a SYN is answered with in `half_open`. No clock and no socket here: `now` and results come in.
 
+mod half_open;
 mod response;
 
+pub use half_open::{Syn, SynOutcome};
 pub use response::{
     CodeClass, Expected, RESPONSE_LEN_MAX, Rest, Text, asks_for_head, http_request, judge_http,
     judge_text,
@@ -49,6 +52,8 @@ pub enum Failure {
     SslError,
     /// No route, or the network says so.
     ServerUnreachable,
+    /// The engine may not open the raw socket that a half-open check needs.
+    NoRawSocket,
     /// Anything else.
     OtherError,
 }
@@ -67,6 +72,7 @@ impl Failure {
             Self::MaintenancePayloadContentMatch => "MAINTENANCE_PAYLOAD_CONTENT_MATCH",
             Self::SslError => "SSL_ERROR",
             Self::ServerUnreachable => "SERVER_UNREACHABLE",
+            Self::NoRawSocket => "NO_RESOURCES",
             Self::OtherError => "OTHER_ERROR",
         }
     }
@@ -93,6 +99,9 @@ impl fmt::Display for Failure {
             Self::MaintenancePayloadContentMatch => "the response says maintenance",
             Self::SslError => "the TLS handshake with the server failed",
             Self::ServerUnreachable => "the server cannot be reached",
+            Self::NoRawSocket => {
+                "the engine may not open the raw socket that a half-open check needs (give it CAP_NET_RAW)"
+            }
             Self::OtherError => "the check failed",
         })
     }

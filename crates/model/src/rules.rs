@@ -670,6 +670,7 @@ fn check_virtual_service(object: &Object, errors: &mut Vec<FieldError>) {
 }
 
 fn check_health_monitor(object: &Object, errors: &mut Vec<FieldError>) {
+    check_half_open(object, errors);
     let number = |name: &str, default| object.get(name).and_then(Value::as_i64).unwrap_or(default);
     let (timeout, interval) = (number("receive_timeout", 4), number("send_interval", 10));
     if timeout >= interval {
@@ -679,6 +680,27 @@ fn check_health_monitor(object: &Object, errors: &mut Vec<FieldError>) {
             problem,
             "lower it or raise send_interval",
         ));
+    }
+}
+
+/// "Since the TCP handshake is never fully completed, application health is not validated" (Avi's configuration guide, TCP
+/// health monitor): there is nothing to say anything over.
+fn check_half_open(object: &Object, errors: &mut Vec<FieldError>) {
+    let Some(tcp) = object.get("tcp_monitor") else {
+        return;
+    };
+    if tcp.get("tcp_half_open") != Some(&Value::Bool(true)) {
+        return;
+    }
+    for field in ["tcp_request", "tcp_response", "maintenance_response"] {
+        let text = tcp.get(field).and_then(Value::as_str);
+        if text.is_some_and(|text| !text.is_empty()) {
+            errors.push(FieldError::new(
+                format!("tcp_monitor.{field}"),
+                "goes with no tcp_half_open, which never completes the handshake",
+                "remove it, or set tcp_half_open to false",
+            ));
+        }
     }
 }
 

@@ -354,6 +354,7 @@ fn tcp_monitor(monitor: &view::HealthMonitor) -> v1::TcpMonitor {
         request: tcp.tcp_request.unwrap_or_default(),
         response: tcp.tcp_response.unwrap_or_default(),
         maintenance_response: tcp.maintenance_response.unwrap_or_default(),
+        half_open: tcp.tcp_half_open,
     }
 }
 

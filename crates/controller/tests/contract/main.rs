@@ -27,6 +27,7 @@ mod query;
 mod routing;
 mod sealing;
 mod sequences;
+mod servers;
 mod service_views;
 mod sessions;
 mod settings;

@@ -1,6 +1,6 @@
 //! One probe of one server: over TCP, UDP, HTTP or HTTPS. Cancel-safe: dropping it closes its socket.
 
-use super::tls;
+use super::{half_open, tls};
 use health::{
     CodeClass, Expected, Failure, RESPONSE_LEN_MAX, Rest, Text, asks_for_head, http_request,
     judge_http, judge_text,
@@ -67,6 +67,9 @@ pub(super) async fn probe(server: SocketAddr, monitor: &HealthMonitor) -> Probed
     let target = SocketAddr::new(server.ip(), port.unwrap_or(server.port()));
     let connected = match &monitor.kind {
         Some(Kind::Udp(udp)) => return probe_udp(target, limit, udp).await.into(),
+        Some(Kind::Tcp(tcp)) if tcp.half_open => {
+            return half_open::probe(target, limit).await.into();
+        }
         Some(Kind::Https(_)) => connect_tls(target, limit).await,
         Some(Kind::Tcp(_) | Kind::Http(_)) | None => connect(target, limit).await,
     };

@@ -425,6 +425,32 @@ async fn an_answer_without_a_body_is_not_waited_for_any_longer() {
     }
 }
 
+#[tokio::test]
+async fn a_half_open_monitor_takes_a_server_up_that_accepts_nobody() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let addr = listener.local_addr().expect("addr");
+    let tcp = TcpMonitor {
+        half_open: true,
+        ..TcpMonitor::default()
+    };
+    let health = HealthHandle::spawn();
+    health.apply(&[pool(addr, &["m"])], &[of_kind(Kind::Tcp(tcp))]);
+    let mut snapshot = health.snapshot();
+    let known = |s: &Arc<HealthSnapshot>| s.pools["p"][0].state != OperState::Initializing;
+    let known = tokio::time::timeout(Duration::from_secs(20), snapshot.wait_for(known));
+    let known = known.await.expect("in time").expect("published").clone();
+    let found = &known.pools["p"][0];
+    // Without CAP_NET_RAW that is what is said.
+    if found.failure != Some(Failure::NoRawSocket) {
+        assert_eq!(found.state, OperState::Up);
+        let ours = tokio::net::TcpStream::connect(addr)
+            .await
+            .expect("connects");
+        let (_, peer) = listener.accept().await.expect("accepts");
+        assert_eq!(peer, ours.local_addr().expect("addr"), "the first one");
+    }
+}
+
 /// A server that says this to everyone.
 async fn says(word: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");

@@ -613,3 +613,17 @@ fn a_subnet_that_a_vip_asks_for_stands_in_the_field_of_its_family() {
     let error = wish("subnet6", v4("10.1.0.0"), 24);
     assert!(error.ends_with("put it into subnet"), "{error}");
 }
+#[test]
+fn a_half_open_monitor_says_nothing_over_its_connection() {
+    let monitor = |half_open: bool, field: &str, text: &str| {
+        let tcp = json!({"tcp_half_open": half_open, field: text});
+        json!({"name": "m", "type": "HEALTH_MONITOR_TCP", "tcp_monitor": tcp})
+    };
+    for field in ["tcp_request", "tcp_response", "maintenance_response"] {
+        let error = first_error("healthmonitor", monitor(true, field, "x"));
+        let expected = format!("tcp_monitor.{field}: goes with no tcp_half_open");
+        assert!(error.starts_with(&expected), "{error}");
+        assert_eq!(first_error("healthmonitor", monitor(false, field, "x")), "");
+        assert_eq!(first_error("healthmonitor", monitor(true, field, "")), "");
+    }
+}

@@ -440,6 +440,14 @@ async fn a_udp_or_tcp_monitor_reaches_the_engine_as_one() {
         request: "helo".into(),
         response: "220".into(),
         maintenance_response: "421".into(),
+        half_open: false,
+    };
+    assert_eq!(monitor_kind(&fixture, monitor).await, Kind::Tcp(expected));
+    let own = json!({"tcp_half_open": true});
+    let monitor = json!({"name": "h", "type": "HEALTH_MONITOR_TCP", "tcp_monitor": own});
+    let expected = v1::TcpMonitor {
+        half_open: true,
+        ..v1::TcpMonitor::default()
     };
     assert_eq!(monitor_kind(&fixture, monitor).await, Kind::Tcp(expected));
 }
