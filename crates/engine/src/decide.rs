@@ -244,7 +244,7 @@ fn pool_spec(pool: &Pool, health: &[ServerHealth]) -> PoolSpec {
         health.iter().any(|h| h.addr == addr && fits(h))
     };
     let servers = pool.servers.iter().filter_map(|s| {
-        let addr = SocketAddr::new(s.address.parse().ok()?, u16::try_from(s.port).ok()?);
+        let addr = server_addr(s)?;
         let max_connections = pool.max_concurrent_connections_per_server;
         let in_maintenance = any(addr, ServerHealth::is_in_maintenance);
         Some(ServerSpec {
@@ -262,6 +262,7 @@ fn pool_spec(pool: &Pool, health: &[ServerHealth]) -> PoolSpec {
         algorithm: algorithm(pool),
         servers: servers.collect(),
         use_service_port: pool.use_service_port,
+        inline_health: pool.inline_health_monitor,
     }
 }
 
@@ -329,6 +330,11 @@ pub(crate) fn with_failures(
             _ => (uuid.clone(), *verdict),
         });
     each.collect()
+}
+
+fn server_addr(server: &v1::Server) -> Option<SocketAddr> {
+    let port = u16::try_from(server.port).ok()?;
+    Some(SocketAddr::new(server.address.parse().ok()?, port))
 }
 
 /// How long routes are held back for other engines to learn of this one. The controller says when they know, within

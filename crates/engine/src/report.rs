@@ -278,6 +278,7 @@ fn pool_status(pool: &Pool, health: &HealthSnapshot, stats: &Stats) -> PoolStatu
             open_connections: counters.map_or(0, |c| c.open),
             total_connections: counters.map_or(0, |c| c.total),
             response_time_ms: s.response_time_ms,
+            inline_health_share: counters.and_then(|c| c.inline_health_share),
         }
     });
     PoolStatus {
@@ -286,3 +287,6 @@ fn pool_status(pool: &Pool, health: &HealthSnapshot, stats: &Stats) -> PoolStatu
         servers: each.collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;

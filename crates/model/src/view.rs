@@ -248,6 +248,9 @@ pub struct Pool {
     /// Servers get the port that the client used at the VIP.
     #[serde(default)]
     pub use_service_port: bool,
+    /// Servers whose connects fail get fewer new connections.
+    #[serde(default = "yes")]
+    pub inline_health_monitor: bool,
     /// Monitors that must pass for a server to be up; none, 0 or less = all.
     pub min_health_monitors_up: Option<i64>,
     /// With fewer servers up the pool is down; none, 0 or less = 1.

@@ -70,12 +70,14 @@ async fn connect(
                 return Some((server, addr, counted));
             }
             Ok(Err(error)) => {
-                tracing::debug!(server = %addr, %error, "server refused the connection")
+                tracing::debug!(server = %addr, %error, "server refused the connection");
+                counted.failed(CONNECT_TIMEOUT, Some(&error));
             }
-            Err(_) => tracing::debug!(server = %addr, "server did not answer in time"),
+            Err(_) => {
+                tracing::debug!(server = %addr, "server did not answer in time");
+                counted.failed(CONNECT_TIMEOUT, None);
+            }
         }
-        // One that refuses is no fast one.
-        counted.connected(CONNECT_TIMEOUT);
         tried.push(addr);
     }
     None

@@ -20,6 +20,7 @@ mod connection;
 mod cut;
 mod group;
 mod hint;
+mod inline;
 mod listener;
 mod retire;
 mod shared;
@@ -147,6 +148,8 @@ pub struct PoolSpec {
     pub servers: Vec<ServerSpec>,
     /// Servers are reached at the port that the client used at the VIP, instead of their own.
     pub use_service_port: bool,
+    /// Servers whose connects fail get fewer new connections, until connects succeed (`inline`).
+    pub inline_health: bool,
 }
 
 /// A server of a pool.

@@ -5,6 +5,7 @@ use crate::balance::{self, Algorithm, Candidate, Draw};
 use crate::cut::Cut;
 use crate::group;
 use crate::hint::{HintCounters, HintSpec, HintStats};
+use crate::inline::{self, InlineHealth};
 use crate::retire::Retirement;
 use crate::{MemberSpec, PoolGroupSpec, PoolSpec, ServerSpec, UdpSpec, VirtualServiceSpec};
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,6 +73,8 @@ pub struct ServerStats {
     pub open: u64,
     /// Connections made.
     pub total: u64,
+    /// Of 100 new connections that it would get, so many it gets; `None` = its connects are not looked at.
+    pub inline_health_share: Option<u32>,
 }
 
 /// Counters of one server, kept as long as somebody holds it.
@@ -82,6 +85,7 @@ pub(crate) struct ServerCounters {
     /// How long it takes to accept a connection, on average; 0 = not known.
     connect_us: AtomicU64,
     up: AtomicBool,
+    inline: InlineHealth,
     retirement: Retirement,
 }
 
@@ -90,6 +94,7 @@ impl ServerCounters {
     fn follow(&self, server: &ServerSpec) {
         if server.up && !self.up.swap(server.up, Relaxed) {
             self.connect_us.store(0, Relaxed);
+            self.inline.forget();
         }
         self.up.store(server.up, Relaxed);
         self.retirement.set(server.cut_after);
@@ -110,9 +115,18 @@ impl ServerCounters {
 pub(crate) struct Counted(Arc<ServerCounters>);
 
 impl Counted {
-    /// The server has accepted after this time, or not accepted within it.
+    /// The server has accepted after this time.
     pub(crate) fn connected(&self, took: Duration) {
         self.0.connected(took);
+        self.0.inline.succeeded();
+    }
+
+    /// The server has not accepted within this time, or refused: one that refuses is no fast one.
+    pub(crate) fn failed(&self, within: Duration, cause: Option<&std::io::Error>) {
+        self.0.connected(within);
+        if cause.is_none_or(inline::is_the_servers) {
+            self.0.inline.failed();
+        }
     }
 
     /// Waits until the server's connections are to end, because it is out of use.
@@ -308,12 +322,14 @@ fn next_of_pool(
         client,
     };
     let pairs = pool.servers.iter().zip(&counters.servers);
-    let candidates: Vec<_> = pairs
+    let mut candidates: Vec<_> = pairs
         .map(|(spec, counters)| {
             let untried = !tried.contains(&target(pool, spec, vip));
             candidate(spec, counters, untried)
         })
         .collect();
+    let share = |i: usize| counters.servers[i].inline.share();
+    inline::hold_back(&mut candidates, share, pool.algorithm, draw.turn);
     let index = balance::choose(pool.algorithm, &candidates, draw)?;
     let counters = counters.servers[index].clone();
     counters.open.fetch_add(1, Relaxed);
@@ -383,8 +399,9 @@ impl Shared {
         }
         // After the rules: who has chosen a server by the old ones is cut, too.
         let counters = rules.pools.iter().flat_map(|p| &p.servers);
-        for ((_, server), counters) in rules.group.servers().zip(counters) {
+        for ((pool, server), counters) in rules.group.servers().zip(counters) {
             counters.follow(server);
+            counters.inline.watch(pool.inline_health);
         }
     }
 
@@ -469,5 +486,6 @@ fn server_stats(pool: &str, addr: SocketAddr, counters: &ServerCounters) -> Serv
         addr,
         open: counters.open.load(Relaxed),
         total: counters.total.load(Relaxed),
+        inline_health_share: counters.inline.is_on().then(|| counters.inline.share()),
     }
 }

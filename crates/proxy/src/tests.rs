@@ -36,6 +36,7 @@ impl Fixture {
                 algorithm: Algorithm::RoundRobin,
                 servers: servers.iter().map(|a| server(*a)).collect(),
                 use_service_port: false,
+                inline_health: false,
             }),
             hint: None,
         };
@@ -650,4 +651,64 @@ async fn a_pool_of_ratio_0_takes_nothing_new_and_keeps_what_it_has() {
         [""],
         "nobody is left for new ones"
     );
+}
+
+impl Fixture {
+    /// How often the server was tried, and its share of new connections.
+    fn inline(&self, server: SocketAddr) -> (u64, Option<u32>) {
+        let servers = self.proxy.stats().servers;
+        let found = servers.iter().find(|s| s.addr == server);
+        found
+            .map(|s| (s.total, s.inline_health_share))
+            .expect("there")
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_gets_few_connections_until_it_takes_them_again() {
+    let refusing = free_address();
+    let mut fixture = Fixture::new(&[refusing, says("b").await]).await;
+    fixture.apply(|s| pool(s).inline_health = true).await;
+    assert_eq!(fixture.inline(refusing), (0, Some(100)));
+    for _ in 0..100 {
+        let word = read_all(&mut fixture.connect().await).await.expect("read");
+        assert_eq!(word, b"b", "no client hears of it");
+    }
+    let (tried, share) = fixture.inline(refusing);
+    assert_eq!(share, Some(5));
+    assert!(
+        (3..25).contains(&tried),
+        "{tried} of 50 that would be its own"
+    );
+    let again = TcpListener::bind(refusing).await.expect("bind");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = again.accept().await {
+            stream.write_all(b"a").await.ok();
+        }
+    });
+    let until = Instant::now() + DEADLINE;
+    while fixture.inline(refusing).1 != Some(100) {
+        assert!(Instant::now() < until, "{:?}", fixture.inline(refusing));
+        read_all(&mut fixture.connect().await).await.expect("read");
+    }
+    fixture.apply(|s| pool(s).inline_health = false).await;
+    assert_eq!(fixture.inline(refusing).1, None);
+}
+
+#[tokio::test]
+async fn the_only_server_is_tried_each_time_however_often_it_refuses() {
+    let refusing = free_address();
+    let mut fixture = Fixture::new(&[refusing]).await;
+    fixture.apply(|s| pool(s).inline_health = true).await;
+    for refused in 1..=5 {
+        // It may be reset before the client has seen that it was accepted.
+        if let Ok(mut client) = TcpStream::connect(fixture.addr).await {
+            read_all(&mut client).await.expect_err("reset");
+        }
+        wait_until("it is refused", || fixture.vs().refused == refused).await;
+    }
+    assert_eq!(fixture.inline(refusing), (5, Some(5)));
+    fixture.apply(|s| pool(s).servers[0].up = false).await;
+    fixture.apply(|s| pool(s).servers[0].up = true).await;
+    assert_eq!(fixture.inline(refusing).1, Some(100), "it came up anew");
 }

@@ -406,6 +406,7 @@ fn service() -> VirtualServiceSpec {
             algorithm: Algorithm::RoundRobin,
             servers: vec![server],
             use_service_port: false,
+            inline_health: false,
         }),
         hint: None,
     }

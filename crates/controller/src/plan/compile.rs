@@ -272,6 +272,7 @@ fn pool(pool: &view::Pool) -> v1::Pool {
         min_servers_up: at_least(pool.min_servers_up),
         graceful_disable_timeout_min: Some(pool.graceful_disable_timeout),
         use_service_port: pool.use_service_port,
+        inline_health_monitor: pool.inline_health_monitor,
     }
 }
 

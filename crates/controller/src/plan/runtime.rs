@@ -577,6 +577,7 @@ fn server(se: &str, server: &ServerStatus) -> Value {
         "open_connections": server.open_connections,
         "total_connections": server.total_connections,
         "response_time_ms": server.response_time_ms,
+        "inline_health_share": server.inline_health_share,
     })
 }
 

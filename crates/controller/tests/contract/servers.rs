@@ -1,6 +1,8 @@
-//! Servers: how they are checked.
+//! Servers: how they are checked and what is told of them.
 
-use crate::http::Server;
+use crate::engine::{Engine, service};
+use crate::events::make_service;
+use crate::http::{Server, wait_for};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
@@ -21,4 +23,43 @@ fn a_half_open_check_has_nothing_to_say() {
     let (path, _) = http.make("healthmonitor", body(tcp));
     let read = http.get(&path).good();
     assert_eq!(read["tcp_monitor"]["tcp_half_open"], true);
+}
+
+#[test]
+fn the_runtime_says_why_a_server_is_down_and_how_much_it_gets() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let http = server.logged_in();
+    let vs = make_service(&http, "web");
+    let pool = http.get("/api/pool?name=pool-web").good();
+    let pool = pool["results"][0]["uuid"].as_str().unwrap().to_owned();
+    let engine = Engine::join(&server, &http, "se-1");
+    let shown = |code: &str| {
+        wait_for(&format!("a server with {code:?}"), || {
+            let list = http.get(&format!("/api/pool/{pool}/runtime/server")).good();
+            let first = list[0].clone();
+            match first["failure_code"] == code {
+                true => Ok(first),
+                false => Err(list.to_string()),
+            }
+        })
+    };
+    let mut report = service(&vs, false);
+    let told = &mut report.pools[0].servers[0];
+    told.failure_code = "RESPONSE_CODE_MISMATCH".into();
+    told.reason = "the response has no expected code".into();
+    told.inline_health_share = Some(25);
+    engine.report(report);
+    let down = shown("RESPONSE_CODE_MISMATCH");
+    assert_eq!(down["oper_status"]["state"], "OPER_DOWN");
+    let reason = down["oper_status"]["reason"].to_string();
+    assert!(
+        reason.contains("the response has no expected code"),
+        "{reason}"
+    );
+    assert_eq!(down["inline_health_share"], 25);
+    engine.report(service(&vs, true));
+    let up = shown("");
+    assert_eq!(up["oper_status"]["state"], "OPER_UP");
+    assert_eq!(up["inline_health_share"], Value::Null, "an older engine");
 }

@@ -49,6 +49,7 @@ fn spec(listen: SocketAddr, servers: &[SocketAddr]) -> VirtualServiceSpec {
             algorithm: Algorithm::RoundRobin,
             servers: servers.iter().map(server).collect(),
             use_service_port: false,
+            inline_health: false,
         }),
         hint: None,
     }

@@ -134,6 +134,7 @@ fn spec(listen: SocketAddr, server: SocketAddr) -> VirtualServiceSpec {
                 max_connections: 0,
             }],
             use_service_port: false,
+            inline_health: false,
         }),
         hint: None,
     }

@@ -603,3 +603,10 @@ async fn engines_are_told_of_the_pools_of_a_group_and_in_which_order_they_are_us
     let pools: BTreeSet<&str> = told.pools.iter().map(|p| &*p.uuid).collect();
     assert_eq!(pools, uuids.iter().map(|u| &**u).collect());
 }
+
+#[tokio::test]
+async fn connects_to_servers_count_unless_the_pool_says_otherwise() {
+    assert!(told_of_pool(json!({})).await.inline_health_monitor);
+    let off = json!({"inline_health_monitor": false});
+    assert!(!told_of_pool(off).await.inline_health_monitor);
+}
