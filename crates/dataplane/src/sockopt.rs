@@ -204,6 +204,23 @@ pub fn set_tos(socket: &impl AsFd, peer: IpAddr, tos: u8) -> Result<(), SockoptE
     }
 }
 
+/// A socket that is bound to an address and port 0 gets its port when it connects: for each server the ports are there anew
+/// (`linux/in.h`).
+///
+/// # Errors
+///
+/// The kernel refused.
+pub fn set_port_at_connect(socket: &impl AsFd) -> Result<(), SockoptError> {
+    let (on, name): (libc::c_int, _) = (1, libc::IP_BIND_ADDRESS_NO_PORT);
+    set(
+        socket,
+        libc::IPPROTO_IP,
+        name,
+        "IP_BIND_ADDRESS_NO_PORT",
+        &on,
+    )
+}
+
 /// Sends UDP without a checksum (RFC 768; RFC 6935 for IPv6), so that nothing is left for a device to write into datagrams
 /// that a program on the way turns into other ones.
 ///

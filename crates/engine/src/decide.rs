@@ -150,6 +150,7 @@ fn service(
             .then(|| Duration::from_secs(vs.idle_timeout_s.into())),
         group: group_spec(vs, members),
         hint: hint(desired, vs),
+        vip_as_source: vs.vip_as_source,
     }
 }
 
@@ -521,6 +522,19 @@ mod tests {
         assert_eq!(told(Some(-1), false), None);
         assert_eq!(told(None, false), None, "of an older controller");
         assert_eq!(told(Some(2), true), None);
+    }
+
+    #[test]
+    fn what_servers_see_and_whether_their_connects_count_reaches_the_proxy() {
+        let mut told = desired(vec![service("a", 80)]);
+        let spec = |desired: &DesiredState| {
+            let spec = decide(desired, &health(OperState::Up)).services.remove(0);
+            (spec.vip_as_source, spec.pool.inline_health)
+        };
+        assert_eq!(spec(&told), (false, false));
+        told.virtual_services[0].vip_as_source = true;
+        told.pools[0].inline_health_monitor = true;
+        assert_eq!(spec(&told), (true, true));
     }
 
     #[test]

@@ -627,6 +627,16 @@ fn can_be_vip(ip: IpAddr) -> bool {
 
 fn check_virtual_service(object: &Object, errors: &mut Vec<FieldError>) {
     check_peer_labels(object, errors);
+    let has_snat_ip = object.get("snat_ip").and_then(Value::as_array);
+    if object.get("use_vip_as_snat") == Some(&Value::Bool(true))
+        && has_snat_ip.is_some_and(|list| !list.is_empty())
+    {
+        errors.push(FieldError::new(
+            "use_vip_as_snat",
+            "goes with no snat_ip: servers see one of them",
+            "remove snat_ip, or set use_vip_as_snat to false",
+        ));
+    }
     if object.contains_key("pool_ref") && object.contains_key("pool_group_ref") {
         errors.push(FieldError::new(
             "pool_group_ref",

@@ -143,6 +143,9 @@ pub struct VirtualService {
     pub advertise_down_vs: bool,
     #[serde(default)]
     pub snat_ip: Vec<Address>,
+    /// Servers see the VIP; on one engine only, as routers would spread their answers over all.
+    #[serde(default)]
+    pub use_vip_as_snat: bool,
     /// This and the next two: of the VIPs that were made for an inline `vip` of this virtual service, instead of the
     /// VsVip's.
     pub bgp_local_preference: Option<u32>,

@@ -3,7 +3,7 @@
 use crate::ages::Start;
 use crate::client::Client;
 use crate::shared::{Counted, Service};
-use crate::tunnel;
+use crate::{source, tunnel};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -62,8 +62,8 @@ async fn connect(
     let mut tried: Vec<SocketAddr> = Vec::new();
     while tried.len() < SERVERS_TRIED_MAX {
         let (addr, counted) = service.next_server(ends, &tried)?;
-        let began = Instant::now();
-        match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(addr)).await {
+        let (began, source) = (Instant::now(), service.source(ends[1]));
+        match tokio::time::timeout(CONNECT_TIMEOUT, source::connect(source, addr)).await {
             Ok(Ok(server)) => {
                 server.set_nodelay(true).ok();
                 counted.connected(began.elapsed());

@@ -24,6 +24,7 @@ mod inline;
 mod listener;
 mod retire;
 mod shared;
+mod source;
 mod tunnel;
 mod udp;
 mod worker;
@@ -72,6 +73,8 @@ pub struct VirtualServiceSpec {
     /// Clients are made to echo who owns their connection; `None` = not. A change is for new connections, and for
     /// others when the next sweep finds that they can take it.
     pub hint: Option<HintSpec>,
+    /// Servers of the VIP's family see the VIP, others an address of the engine. A change is for new connections.
+    pub vip_as_source: bool,
 }
 
 impl VirtualServiceSpec {

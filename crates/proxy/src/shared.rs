@@ -10,7 +10,7 @@ use crate::retire::Retirement;
 use crate::{MemberSpec, PoolGroupSpec, PoolSpec, ServerSpec, UdpSpec, VirtualServiceSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -189,6 +189,7 @@ pub(crate) struct Service {
 struct Rules {
     idle_timeout: Option<Duration>,
     hint: Option<HintSpec>,
+    vip_as_source: bool,
     udp: UdpRules,
     group: PoolGroupSpec,
     /// By member of the group.
@@ -255,6 +256,11 @@ impl Service {
 
     pub(crate) fn hint(&self) -> Option<HintSpec> {
         self.rules().hint
+    }
+
+    /// What servers are to see of a connection that has come to this VIP; `None` = what the kernel chooses.
+    pub(crate) fn source(&self, vip: SocketAddr) -> Option<IpAddr> {
+        self.rules().vip_as_source.then(|| vip.ip())
     }
 
     pub(crate) fn udp_idle_timeout(&self) -> Option<Duration> {
@@ -389,6 +395,7 @@ impl Shared {
         let rules = Arc::new(Rules {
             idle_timeout: spec.idle_timeout,
             hint: spec.hint,
+            vip_as_source: spec.vip_as_source,
             udp: UdpRules::of(spec.udp.as_ref()),
             pools: self.counters_of(&spec.group, before.as_deref()),
             group: spec.group.clone(),

@@ -39,6 +39,7 @@ impl Fixture {
                 inline_health: false,
             }),
             hint: None,
+            vip_as_source: false,
         };
         let mut fixture = Self { proxy, addr, spec };
         assert_eq!(fixture.apply(|_| {}).await[0].error, None);
@@ -711,4 +712,28 @@ async fn the_only_server_is_tried_each_time_however_often_it_refuses() {
     fixture.apply(|s| pool(s).servers[0].up = false).await;
     fixture.apply(|s| pool(s).servers[0].up = true).await;
     assert_eq!(fixture.inline(refusing).1, Some(100), "it came up anew");
+}
+
+#[tokio::test]
+async fn servers_of_the_vips_family_see_the_vip_where_it_is_the_source() {
+    let (v4, v4_addr) = listen().await;
+    let v6 = TcpListener::bind("[::1]:0").await.expect("bind");
+    let v6_addr = v6.local_addr().expect("addr");
+    let mut fixture = Fixture::new(&[v4_addr]).await;
+    let seen = async |fixture: &Fixture, server: &TcpListener| {
+        let _client = fixture.connect().await;
+        server.accept().await.expect("accepted").1.ip()
+    };
+    assert_ne!(seen(&fixture, &v4).await, fixture.addr.ip());
+    fixture.apply(|s| s.vip_as_source = true).await;
+    assert_eq!(seen(&fixture, &v4).await, fixture.addr.ip());
+    assert_eq!(
+        seen(&fixture, &v4).await,
+        fixture.addr.ip(),
+        "the next, too"
+    );
+    fixture
+        .apply(|s| s.pool.servers = vec![server(v6_addr)])
+        .await;
+    assert_eq!(seen(&fixture, &v6).await, v6_addr.ip(), "another family");
 }

@@ -409,6 +409,7 @@ fn service() -> VirtualServiceSpec {
             inline_health: false,
         }),
         hint: None,
+        vip_as_source: false,
     }
 }
 

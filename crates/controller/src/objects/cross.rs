@@ -3,7 +3,7 @@
 use super::{Snapshot, pools, transport};
 use crate::error::ApiError;
 use model::object::FieldError;
-use model::view::{Ref, VirtualService, VsVip};
+use model::view::{Ref, ServiceEngineGroup, VirtualService, VsVip};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ pub(super) fn check(snapshot: &Snapshot, path: &str, uuid: &str) -> Result<(), A
         "pool" => pools::check_users(snapshot, uuid, &mut errors),
         "poolgroup" => pools::check_users_of_group(snapshot, uuid, &mut errors),
         "networkprofile" => check_profile_users(snapshot, uuid, &mut errors),
+        "serviceenginegroup" => check_group_users(snapshot, uuid, &mut errors),
         _ => {}
     }
     if errors.is_empty() {
@@ -65,6 +66,7 @@ fn check_virtual_service(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<Field
     check_shared_ports(snapshot, &ours, errors);
     transport::check(snapshot, &ours, errors);
     pools::check(snapshot, &ours, errors);
+    check_vip_as_source(snapshot, &ours, errors);
     let vsvip = ours
         .vsvip_ref
         .as_ref()
@@ -76,6 +78,41 @@ fn check_virtual_service(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<Field
             problem,
             "give both the same vrf_context_ref",
         ));
+    }
+}
+
+/// "The caveat of enabling this option is that the VirtualService cannot be configured in an Active-Active HA mode" (Avi,
+/// VirtualService, `use_vip_as_snat`): what servers send to the VIP would be spread over all engines that announce it.
+fn check_vip_as_source(snapshot: &Snapshot, ours: &VirtualService, errors: &mut Vec<FieldError>) {
+    let group = ours.se_group_ref.as_ref().map_or("", Ref::uuid);
+    let group = snapshot.view::<ServiceEngineGroup>("serviceenginegroup", group);
+    let Some(group) = group.filter(|g| ours.use_vip_as_snat && g.max_scaleout_per_vs > 1) else {
+        return;
+    };
+    let problem = format!(
+        "SE group {} may place the VIP on {} service engines (max_scaleout_per_vs), and routers would bring servers' answers to any of them",
+        group.name, group.max_scaleout_per_vs
+    );
+    let hint = "name a group in se_group_ref whose max_scaleout_per_vs is 1, or set use_vip_as_snat to false";
+    errors.push(FieldError::new("use_vip_as_snat", problem, hint));
+}
+
+/// A group that comes to place virtual services on several engines must have none whose VIP is their source.
+fn check_group_users(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldError>) {
+    let here = Ref::to("serviceenginegroup", uuid);
+    let users: Vec<Arc<VirtualService>> =
+        snapshot.views_referring("virtualservice", "se_group_ref", &here);
+    for user in users {
+        let mut own = Vec::new();
+        check_vip_as_source(snapshot, &user, &mut own);
+        if !own.is_empty() {
+            let problem = format!(
+                "virtual service {} sends from its VIP (use_vip_as_snat), for which it must be on one service engine",
+                user.name
+            );
+            let hint = "leave it at 1, or set use_vip_as_snat of the virtual service to false";
+            errors.push(FieldError::new("max_scaleout_per_vs", problem, hint));
+        }
     }
 }
 

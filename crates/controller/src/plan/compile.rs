@@ -56,7 +56,8 @@ pub(super) fn desired_state(
     let parts = parts.filter_map(|(vsvip, _)| made.of(snapshot, vsvip).transpose());
     let parts: Vec<Arc<Part>> = parts.collect::<Result<_, _>>()?;
     let virtual_services = parts.iter().flat_map(|p| &p.virtual_services);
-    let virtual_services: Vec<v1::VirtualService> = virtual_services.cloned().collect();
+    let mut virtual_services: Vec<v1::VirtualService> = virtual_services.cloned().collect();
+    keep_sources_apart(&mut virtual_services, &decided.assignments);
     let pools = pools(snapshot, &virtual_services)?;
     let groups = flow::groups(snapshot, decided, &here, se_uuid);
     let mut desired = v1::DesiredState {
@@ -80,6 +81,15 @@ pub(super) fn desired_state(
     };
     ask_for_resets(&mut desired, &decided.resets);
     Ok(desired)
+}
+
+/// A VIP that is still on several engines, from before its group was for one, is no source: routers would bring the servers'
+/// answers to any of them.
+fn keep_sources_apart(services: &mut [v1::VirtualService], assignments: &Assignments) {
+    for vs in services.iter_mut().filter(|vs| vs.vip_as_source) {
+        let assignment = assignments.get(&vs.vsvip_uuid);
+        vs.vip_as_source = assignment.is_some_and(|a| a.engines.len() == 1);
+    }
 }
 
 /// Puts what operators have asked for into the engine's peers.

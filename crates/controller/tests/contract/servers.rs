@@ -1,8 +1,8 @@
-//! Servers: how they are checked and what is told of them.
+//! Servers: how they are checked, what they see, and what is told of them.
 
 use crate::engine::{Engine, service};
 use crate::events::make_service;
-use crate::http::{Server, wait_for};
+use crate::http::{Http, Server, v4, wait_for};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
@@ -23,6 +23,50 @@ fn a_half_open_check_has_nothing_to_say() {
     let (path, _) = http.make("healthmonitor", body(tcp));
     let read = http.get(&path).good();
     assert_eq!(read["tcp_monitor"]["tcp_half_open"], true);
+}
+
+/// A virtual service whose servers see its VIP, in this group.
+fn from_vip(http: &Http, group: &str) -> Value {
+    let vip = json!([{"vip_id": "1", "ip_address": v4("10.9.9.9")}]);
+    let (vsvip, _) = http.make("vsvip", json!({"name": "v", "vip": vip}));
+    json!({"name": "vs", "vsvip_ref": vsvip, "services": [{"port": 80}], "use_vip_as_snat": true,
+        "se_group_ref": format!("/api/serviceenginegroup?name={group}")})
+}
+
+#[test]
+fn a_vip_is_a_source_on_one_engine_only() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let http = server.logged_in();
+    let wide = json!({"name": "wide", "max_scaleout_per_vs": 2});
+    http.make("serviceenginegroup", wide);
+    let single = json!({"name": "single", "max_scaleout_per_vs": 1});
+    let (group, _) = http.make("serviceenginegroup", single);
+    let mut body = from_vip(&http, "wide");
+    let text = http.post("/api/virtualservice", &body).refused(400);
+    let expected = "use_vip_as_snat: SE group wide may place the VIP on 2 service engines (max_scaleout_per_vs)";
+    assert!(text.starts_with(expected), "{text}");
+    assert!(text.contains("name a group in se_group_ref"), "{text}");
+    body["se_group_ref"] = json!("/api/serviceenginegroup?name=single");
+    body["snat_ip"] = json!([v4("10.9.9.8")]);
+    let text = http.post("/api/virtualservice", &body).refused(400);
+    let expected = "use_vip_as_snat: goes with no snat_ip";
+    assert!(text.starts_with(expected), "{text}");
+    body.as_object_mut().unwrap().remove("snat_ip");
+    let (path, _) = http.make("virtualservice", body);
+    let wider = json!({"replace": {"max_scaleout_per_vs": 2}});
+    let text = http.patch(&group, &wider).refused(400);
+    let expected = "max_scaleout_per_vs: virtual service vs sends from its VIP (use_vip_as_snat)";
+    assert!(text.starts_with(expected), "{text}");
+    let off = json!({"replace": {"use_vip_as_snat": false}});
+    http.patch(&path, &off).good();
+    http.patch(&group, &wider).good();
+    let on = json!({"replace": {"use_vip_as_snat": true}});
+    let text = http.patch(&path, &on).refused(400);
+    assert!(
+        text.starts_with("use_vip_as_snat: SE group single"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -627,3 +627,15 @@ fn a_half_open_monitor_says_nothing_over_its_connection() {
         assert_eq!(first_error("healthmonitor", monitor(true, field, "")), "");
     }
 }
+
+#[test]
+fn servers_see_the_vip_or_a_snat_ip_and_not_both() {
+    let service =
+        |snat_ip: Value| json!({"name": "v", "use_vip_as_snat": true, "snat_ip": snat_ip});
+    assert_eq!(first_error("virtualservice", service(json!([]))), "");
+    let error = first_error("virtualservice", service(json!([v4("10.1.1.1")])));
+    assert!(
+        error.starts_with("use_vip_as_snat: goes with no snat_ip"),
+        "{error}"
+    );
+}

@@ -4,8 +4,9 @@ use super::{Flows, Refusal, read, ready};
 use crate::OpenFlow;
 use crate::connection::Open;
 use crate::shared::{Counted, Service};
+use crate::source;
 use crate::tunnel::{Activity, Count, idle};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{SockRef, Socket};
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -286,7 +287,7 @@ fn connect(
 ) -> Option<Server> {
     while tried.len() < SERVERS_TRIED_MAX {
         let (addr, counted) = service.next_server(ends, tried)?;
-        match to_server(addr) {
+        match source::udp_socket(service.source(ends[1]), addr) {
             Ok(socket) => {
                 return Some(Server {
                     socket,
@@ -299,13 +300,6 @@ fn connect(
         tried.push(addr);
     }
     None
-}
-
-fn to_server(addr: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_nonblocking(true)?;
-    socket.connect(&addr.into())?;
-    UdpSocket::from_std(socket.into())
 }
 
 /// Past the runtime, which does not know yet that a new socket can be written to.

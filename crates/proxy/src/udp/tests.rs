@@ -52,6 +52,7 @@ fn spec(listen: SocketAddr, servers: &[SocketAddr]) -> VirtualServiceSpec {
             inline_health: false,
         }),
         hint: None,
+        vip_as_source: false,
     }
 }
 
@@ -554,4 +555,20 @@ async fn with_the_service_port_a_flow_keeps_the_port_that_the_client_used() {
     fixture.apply(|s| pool(s).servers[0].ratio = 2).await;
     assert_eq!(ask(&client, b"who").await, wanted.to_string().as_bytes());
     assert_eq!(fixture.vs().udp.moved, 0);
+}
+
+#[tokio::test]
+async fn a_server_sees_the_vip_where_it_is_the_source() {
+    let server = Server::says("").await;
+    let mut fixture = Fixture::new(&[server.addr]).await;
+    let vip = fixture.addr.ip();
+    let from_vip = || {
+        let peers = server.peers.lock().expect("not poisoned");
+        peers.iter().any(|peer| peer.ip() == vip)
+    };
+    ask(&fixture.client().await, b"x").await;
+    assert!(!from_vip(), "the kernel's choice");
+    fixture.apply(|s| s.vip_as_source = true).await;
+    ask(&fixture.client().await, b"x").await;
+    assert!(from_vip());
 }

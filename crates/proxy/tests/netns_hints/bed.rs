@@ -137,6 +137,7 @@ fn spec(listen: SocketAddr, server: SocketAddr) -> VirtualServiceSpec {
             inline_health: false,
         }),
         hint: None,
+        vip_as_source: false,
     }
 }
 

@@ -123,6 +123,7 @@ fn virtual_service(
         udp_idle_timeout_s: udp_idle_timeout_s(&carried),
         advertise_down_vs: vs.advertise_down_vs,
         pool_group: pool_group(snapshot, vs)?,
+        vip_as_source: vs.use_vip_as_snat,
         flow_hints: vs.flow_hints,
         flow_probes: flow::probes(snapshot, vs)?,
     })

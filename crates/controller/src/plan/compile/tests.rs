@@ -610,3 +610,29 @@ async fn connects_to_servers_count_unless_the_pool_says_otherwise() {
     let off = json!({"inline_health_monitor": false});
     assert!(!told_of_pool(off).await.inline_health_monitor);
 }
+
+#[tokio::test]
+async fn a_vip_is_a_source_where_it_is_on_one_engine_alone() {
+    let fixture = Fixture::new().await;
+    let vs = fixture.uuid("virtualservice", "vs-1");
+    let from_vip = |told: Arc<v1::DesiredState>| told.virtual_services[0].vip_as_source;
+    assert!(!from_vip(fixture.told()));
+    let group = fixture.uuid("serviceenginegroup", "Default-Group");
+    let single = set("max_scaleout_per_vs", json!(1));
+    fixture.update("serviceenginegroup", &group, single).await;
+    let on = set("use_vip_as_snat", json!(true));
+    fixture.update("virtualservice", &vs, on).await;
+    assert!(from_vip(fixture.told()));
+    let other = fixture
+        .create("serviceengine", json!({"name": "se-2"}))
+        .await;
+    let vsvip = &fixture.vsvip;
+    // As it may be when its group was made one for one engine afterwards.
+    fixture.place(vsvip, &[&fixture.engine, &other]).await;
+    assert!(
+        !from_vip(fixture.told()),
+        "routers would bring answers to both"
+    );
+    fixture.place(vsvip, &[&fixture.engine]).await;
+    assert!(from_vip(fixture.told()));
+}
