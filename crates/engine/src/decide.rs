@@ -292,7 +292,7 @@ pub(crate) fn announce(
     }
     let verdict = |v: &&VirtualService| verdicts.get(&v.uuid).copied();
     let announced = |vs: &&VirtualService| match verdict(vs) {
-        Some((OperState::Up, _)) => true,
+        Some((OperState::Up, _) | (_, Reason::ServersDraining)) => true,
         // avi-api annex, VirtualService: `advertise_down_vs`. What cannot listen here is better served elsewhere.
         Some((OperState::Down | OperState::Initializing, reason)) => {
             vs.advertise_down_vs && !matches!(reason, Reason::ListenerFailed | Reason::VipFailed)
@@ -331,6 +331,35 @@ pub(crate) fn with_failures(
             _ => (uuid.clone(), *verdict),
         });
     each.collect()
+}
+
+/// A virtual service that went down because servers of its pool were disabled keeps its route while these have connections:
+/// without it the router would send them elsewhere, where they end. `before`: what was the case until now, as one that was
+/// down for another reason has none to keep.
+pub(crate) fn keep_draining(
+    verdicts: &mut BTreeMap<String, Verdict>,
+    desired: &DesiredState,
+    open: impl Fn(&str, SocketAddr) -> bool,
+    before: &BTreeMap<String, Verdict>,
+) {
+    for vs in &desired.virtual_services {
+        let was = before.get(&vs.uuid).map(|v| v.1);
+        let kept = matches!(was, Some(Reason::Up | Reason::ServersDraining));
+        let mut pools = desired.pools.iter();
+        let pool = pools.find(|p| kept && p.uuid == vs.pool_uuid);
+        if let (Some(pool), Some(verdict)) = (pool, verdicts.get_mut(&vs.uuid))
+            && matches!(verdict.1, Reason::PoolDown | Reason::TooFewServersUp)
+            && has_draining(pool, &open)
+        {
+            *verdict = (OperState::Down, Reason::ServersDraining);
+        }
+    }
+}
+
+/// Whether a disabled server of the pool has connections; the proxy cuts them when their time is over.
+fn has_draining(pool: &Pool, open: impl Fn(&str, SocketAddr) -> bool) -> bool {
+    let mut disabled = pool.servers.iter().filter(|s| !s.enabled);
+    disabled.any(|s| server_addr(s).is_some_and(|addr| open(&pool.uuid, addr)))
 }
 
 fn server_addr(server: &v1::Server) -> Option<SocketAddr> {
@@ -522,6 +551,41 @@ mod tests {
         assert_eq!(told(Some(-1), false), None);
         assert_eq!(told(None, false), None, "of an older controller");
         assert_eq!(told(Some(2), true), None);
+    }
+
+    #[test]
+    fn the_route_stays_while_a_disabled_server_has_connections() {
+        use OperState::{Disabled, Down, Up};
+        let mut last = desired(vec![service("a", 80)]);
+        last.pools[0].servers[0].enabled = false;
+        let after = |verdict: Verdict, open: bool| {
+            let before = [("a".to_owned(), verdict)].into();
+            let mut verdicts = decide(&last, &health(Disabled)).verdicts;
+            let is_open = |pool: &str, addr: SocketAddr| {
+                assert_eq!((pool, addr.to_string().as_str()), ("p", "10.0.0.1:80"));
+                open
+            };
+            keep_draining(&mut verdicts, &last, is_open, &before);
+            (verdicts["a"], announce(&last, "v", &verdicts, false))
+        };
+        let down = (Down, Reason::PoolDown);
+        let drains = (Down, Reason::ServersDraining);
+        assert_eq!(after((Up, Reason::Up), true), (drains, Ok(())));
+        assert_eq!(after(drains, true), (drains, Ok(())));
+        assert_eq!(after(drains, false), (down, Err(Reason::PoolDown)));
+        assert_eq!(after((Up, Reason::Up), false).0, down, "nothing to keep");
+        assert_eq!(after(down, true).0, down, "its route has gone already");
+        let spec = decide(&last, &health(Disabled)).services.remove(0);
+        assert!(!spec.accept, "nothing new");
+    }
+
+    #[test]
+    fn a_server_in_use_that_fails_takes_its_route_away_at_once() {
+        let one = desired(vec![service("a", 80)]);
+        let before = [("a".to_owned(), (OperState::Up, Reason::Up))].into();
+        let mut verdicts = decide(&one, &health(OperState::Down)).verdicts;
+        keep_draining(&mut verdicts, &one, |_, _| true, &before);
+        assert_eq!(verdicts["a"], (OperState::Down, Reason::PoolDown));
     }
 
     #[test]

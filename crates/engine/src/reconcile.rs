@@ -18,7 +18,7 @@ use model::reason::Reason;
 use proto::v1::{self, BgpSession, DesiredState, Interface, OperState};
 use proxy::{ListenerStatus, ProxyHandle};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -161,7 +161,7 @@ impl Reconciler {
 
     /// One pass. True when another is due soon: something failed or drains.
     async fn round(&mut self, health: &HealthSnapshot) -> bool {
-        let decision = decide::decide(&self.desired, health);
+        let decision = self.decide(health);
         let holds = self.held.update(&self.desired, Instant::now());
         let (_, hoped) = self.announcements(&decision.verdicts);
         let mut kept = self.routes.clone();
@@ -178,7 +178,8 @@ impl Reconciler {
             self.restarting_until = None;
         }
         self.announce(routes);
-        let waits = drains || holds || self.is_restarting();
+        let draining = |v: &Verdict| v.1 == Reason::ServersDraining;
+        let waits = drains || holds || self.is_restarting() || verdicts.values().any(draining);
         let again = waits || !failed.is_empty() || !failures.is_empty();
         self.tell(Outcome {
             desired: self.desired.clone(),
@@ -187,6 +188,20 @@ impl Reconciler {
             announced,
         });
         again
+    }
+
+    /// From what is wanted and what is observed, connections among it.
+    fn decide(&self, health: &HealthSnapshot) -> Decision {
+        let mut decision = decide::decide(&self.desired, health);
+        let stats = self.actors.proxy.stats();
+        let open = |pool: &str, addr: SocketAddr| {
+            let mut servers = stats.servers.iter();
+            servers.any(|s| s.pool_uuid == pool && s.addr == addr && s.open > 0)
+        };
+        let before = self.outcome.borrow();
+        let verdicts = &mut decision.verdicts;
+        decide::keep_draining(verdicts, &self.desired, open, &before.verdicts);
+        decision
     }
 
     /// Per VsVip whether it is announced, and the addresses that are.
@@ -208,7 +223,7 @@ impl Reconciler {
         for snat in &self.desired.snat_ips {
             let up = verdicts
                 .get(&snat.vs_uuid)
-                .is_some_and(|v| v.0 == OperState::Up);
+                .is_some_and(|v| v.0 == OperState::Up || v.1 == Reason::ServersDraining);
             if let (true, Ok(address)) = (up, snat.address.parse()) {
                 routes.entry(address).or_insert(Announcement {
                     snat: true,

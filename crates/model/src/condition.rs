@@ -126,6 +126,7 @@ impl Condition {
             | "pool_disabled"
             | "pool_down"
             | "too_few_servers_up"
+            | "servers_draining"
             | "health_checks_pending"
             | "listener_failed" => Self::VsUp,
             "invalid_configuration" => Self::PeerConfigurationValid,

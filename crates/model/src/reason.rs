@@ -19,6 +19,8 @@ pub enum Reason {
     PoolDown,
     /// Fewer servers of the pool are up than `min_servers_up`.
     TooFewServersUp,
+    /// Servers of the pool were disabled and too few are left; those have connections that go on.
+    ServersDraining,
     /// The first health checks have not finished.
     HealthChecksPending,
     /// The proxy could not listen on a port of the VS.
@@ -56,6 +58,7 @@ impl Reason {
             Self::PoolDisabled => "pool_disabled",
             Self::PoolDown => "pool_down",
             Self::TooFewServersUp => "too_few_servers_up",
+            Self::ServersDraining => "servers_draining",
             Self::HealthChecksPending => "health_checks_pending",
             Self::ListenerFailed => "listener_failed",
             Self::VipFailed => "vip_failed",
@@ -84,6 +87,9 @@ impl Reason {
             Self::PoolDown => "No server of the pool is up.",
             Self::TooFewServersUp => {
                 "Fewer servers of the pool are up than its min_servers_up asks for."
+            }
+            Self::ServersDraining => {
+                "Servers of the pool were disabled and too few are left for new connections; the VIP stays announced until those that they have end."
             }
             Self::HealthChecksPending => "The first health checks have not finished.",
             Self::ListenerFailed => "The proxy could not listen on a port of the virtual service.",
