@@ -345,15 +345,21 @@ pub(crate) fn keep_draining(
     for vs in &desired.virtual_services {
         let was = before.get(&vs.uuid).map(|v| v.1);
         let kept = matches!(was, Some(Reason::Up | Reason::ServersDraining));
-        let mut pools = desired.pools.iter();
-        let pool = pools.find(|p| kept && p.uuid == vs.pool_uuid);
-        if let (Some(pool), Some(verdict)) = (pool, verdicts.get_mut(&vs.uuid))
+        let mut pools = desired.pools.iter().filter(|p| uses(vs, &p.uuid));
+        if let Some(verdict) = verdicts.get_mut(&vs.uuid)
+            && kept
             && matches!(verdict.1, Reason::PoolDown | Reason::TooFewServersUp)
-            && has_draining(pool, &open)
+            && pools.any(|pool| has_draining(pool, &open))
         {
             *verdict = (OperState::Down, Reason::ServersDraining);
         }
     }
+}
+
+/// By itself or by its group.
+fn uses(vs: &VirtualService, pool: &str) -> bool {
+    let mut members = vs.pool_group.iter().flat_map(|g| &g.members);
+    vs.pool_uuid == pool || members.any(|m| m.pool_uuid == pool)
 }
 
 /// Whether a disabled server of the pool has connections; the proxy cuts them when their time is over.
@@ -593,7 +599,8 @@ mod tests {
         let mut told = desired(vec![service("a", 80)]);
         let spec = |desired: &DesiredState| {
             let spec = decide(desired, &health(OperState::Up)).services.remove(0);
-            (spec.vip_as_source, spec.pool.inline_health)
+            let pool = &spec.group.members[0].pool;
+            (spec.vip_as_source, pool.inline_health)
         };
         assert_eq!(spec(&told), (false, false));
         told.virtual_services[0].vip_as_source = true;
