@@ -733,7 +733,7 @@ async fn servers_of_the_vips_family_see_the_vip_where_it_is_the_source() {
         "the next, too"
     );
     fixture
-        .apply(|s| s.pool.servers = vec![server(v6_addr)])
+        .apply(|s| pool(s).servers = vec![server(v6_addr)])
         .await;
     assert_eq!(seen(&fixture, &v6).await, v6_addr.ip(), "another family");
 }

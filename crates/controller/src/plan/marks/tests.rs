@@ -84,7 +84,7 @@ async fn a_change_of_a_pool_group_or_of_a_pool_in_it_concerns_its_engines_alone(
         };
         fixture.update(path, uuid, describe).await;
         let changed = marked(&fixture, &mut published);
-        assert_eq!(changed.engines, [second.clone()], "{path}");
+        assert_eq!(changed.engines, std::slice::from_ref(&second), "{path}");
         assert_eq!(changed.vips, Vips::These([vip.clone()].into()), "{path}");
     }
 }
