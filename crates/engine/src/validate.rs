@@ -470,21 +470,31 @@ mod tests {
     }
 
     #[test]
-    fn every_broken_field_is_named() {
+    fn a_pool_group_names_pools_that_are_there_each_once_and_alone() {
         type Break = fn(&mut DesiredState);
-        let cases: [(Break, &str); 24] = [
+        let member = "virtual_services[0].pool_group.members[1].pool_uuid";
+        let cases: [(Break, &str); 3] = [
             (
                 |s| service(s).pool_group = Some(PoolGroup::default()),
                 "virtual_services[0].pool_uuid",
             ),
-            (
-                |s| group(s, &["p", "q"]),
-                "virtual_services[0].pool_group.members[1].pool_uuid",
-            ),
-            (
-                |s| group(s, &["p", "p"]),
-                "virtual_services[0].pool_group.members[1].pool_uuid",
-            ),
+            (|s| group(s, &["p", "q"]), member),
+            (|s| group(s, &["p", "p"]), member),
+        ];
+        for (break_it, field) in cases {
+            let mut state = good();
+            break_it(&mut state);
+            assert_eq!(validate(&state, &[]).expect_err("refused").field, field);
+        }
+        let mut fits = good();
+        group(&mut fits, &["p"]);
+        assert_eq!(validate(&fits, &[]), Ok(()));
+    }
+
+    #[test]
+    fn every_broken_field_is_named() {
+        type Break = fn(&mut DesiredState);
+        let cases: [(Break, &str); 21] = [
             (|s| s.vips[0].address = "x".into(), "vips[0].address"),
             (
                 |s| s.vips[0].address = "224.0.0.1".into(),
