@@ -264,7 +264,7 @@ async fn writes_at_the_same_time_never_get_the_same_address() {
 }
 
 #[tokio::test]
-async fn thousands_of_vips_in_one_change_get_the_first_addresses_in_order() {
+async fn thousands_of_vips_get_the_first_addresses_in_order_in_one_change_and_after_it() {
     const COUNT: u32 = 5000;
     let world = World::new().await;
     let last = json!({"addr": "10.1.255.255", "type": "V4"});
@@ -278,11 +278,18 @@ async fn thousands_of_vips_in_one_change_get_the_first_addresses_in_order() {
         each.collect::<Result<Vec<_>, _>>()
     };
     let made = world.objects.change(&world.author, "test", make).await;
-    let snapshot = world.objects.snapshot();
-    for (n, uuid) in (0..COUNT).zip(made.expect("made")) {
-        let vsvip = snapshot.get("vsvip", &uuid).expect("there");
+    let check = |n: u32, uuid: &str| {
+        let snapshot = world.objects.snapshot();
+        let vsvip = snapshot.get("vsvip", uuid).expect("there");
         let address = vips(&vsvip.object).find_map(|vip| Family::V4.address(vip));
         let expected = std::net::Ipv4Addr::from(0x0A01_0001 + n);
         assert_eq!(address, Some(IpAddr::V4(expected)), "{n}");
+    };
+    for (n, uuid) in (0..COUNT).zip(made.expect("made")) {
+        check(n, &uuid);
+    }
+    for n in COUNT..COUNT + 100 {
+        let uuid = world.create("vsvip", None, body(n)).await;
+        check(n, &uuid.expect("made"));
     }
 }
