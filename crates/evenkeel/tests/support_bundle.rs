@@ -151,7 +151,9 @@ fn a_bundle_has_what_a_helper_asks_for() {
     assert!(metrics.contains("evenkeel_controller_calls_total"));
     let why = value(&files, "virtualservices/vs/explain-192.0.2.1.json");
     assert_eq!(why["virtual_services"], json!(["vs"]));
-    value(&files, "virtualservices/vs/runtime.json");
+    let runtime = value(&files, "virtualservices/vs/runtime.json");
+    assert_ne!(runtime["oper_status"]["state"], "OPER_UP", "{runtime}");
+    assert!(runtime["oper_status"].is_object(), "{runtime}");
     for table in [
         "runtime",
         "bgp-peer_state",

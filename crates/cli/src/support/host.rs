@@ -29,7 +29,7 @@ const PIN_DEPTH_MAX: usize = 4;
 const MORE_PATH: &str = "/usr/sbin:/sbin";
 
 /// Files and what is in them.
-pub(super) const FILES: [(&str, &str); 9] = [
+pub(super) const FILES: [(&str, &str); 10] = [
     (
         "kernel.json",
         "version of the kernel, time since its start, load, memory",
@@ -46,12 +46,13 @@ pub(super) const FILES: [(&str, &str); 9] = [
     ("ip-link.json", "interfaces with their counters"),
     ("ip-route.json", "IPv4 routes of all tables"),
     ("ip-route6.json", "IPv6 routes of all tables"),
-    ("ip-rule.json", "rules that choose a table"),
+    ("ip-rule.json", "rules that choose a table of IPv4 routes"),
+    ("ip-rule6.json", "rules that choose a table of IPv6 routes"),
     ("nft-ruleset.json", "the packet filter"),
 ];
 
 /// Commands that answer in JSON, and the files for it.
-const COMMANDS: [(&str, &str, &[&str]); 6] = [
+const COMMANDS: [(&str, &str, &[&str]); 7] = [
     ("ip-addr.json", "ip", &["-j", "addr"]),
     ("ip-link.json", "ip", &["-j", "-s", "link"]),
     (
@@ -64,7 +65,8 @@ const COMMANDS: [(&str, &str, &[&str]); 6] = [
         "ip",
         &["-j", "-6", "route", "show", "table", "all"],
     ),
-    ("ip-rule.json", "ip", &["-j", "rule"]),
+    ("ip-rule.json", "ip", &["-j", "-4", "rule"]),
+    ("ip-rule6.json", "ip", &["-j", "-6", "rule"]),
     ("nft-ruleset.json", "nft", &["-j", "list", "ruleset"]),
 ];
 

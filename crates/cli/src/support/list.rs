@@ -89,10 +89,10 @@ pub(super) static CONTROLLER: [Kind; 20] = {
             "runtime.json",
             "/api/cluster/runtime",
             Json,
-            "and their state",
+            "the state of the controller's nodes",
         ),
         kind("healthz.json", "/healthz", Json, "the process answers"),
-        kind("readyz.json", "/readyz", Json, "the store answers, too"),
+        kind("readyz.json", "/readyz", Json, "the store answers"),
         kind(
             "metrics.txt",
             "/metrics",
@@ -223,13 +223,13 @@ pub(super) static ENGINE: [Kind; 17] = {
             "bgp-peer_status.json",
             "bgp/peer_status",
             Json,
-            "the same, with counters",
+            "its BGP sessions, with counters",
         ),
         kind(
             "bgp-peer_info.json",
             "bgp/peer_info",
             Json,
-            "the same, with capabilities and timers",
+            "its BGP sessions, with capabilities and timers",
         ),
         kind(
             "bgp-advertised_routes.json",
@@ -280,7 +280,7 @@ pub(super) static ENGINE: [Kind; 17] = {
             "flowtable_remote.json",
             "flowtable_remote",
             Json,
-            "the first 1,000 that it sent to another engine",
+            "the first 1,000 flows that it sends to another engine",
         ),
         kind(
             "flowtablestat.json",
@@ -292,12 +292,13 @@ pub(super) static ENGINE: [Kind; 17] = {
 };
 
 /// Of each virtual service that is not up, below `/api/virtualservice/UUID/`.
-pub(super) static SERVICE: [Kind; 2] = [
+pub(super) static SERVICE: [Kind; 3] = [
+    kind("runtime.json", "runtime", Form::Json, "its state, and why"),
     kind(
-        "runtime.json",
+        "runtime-detail.json",
         "runtime/detail",
         Form::Json,
-        "state, on each engine",
+        "its state on each engine",
     ),
     kind(
         "placement.json",
