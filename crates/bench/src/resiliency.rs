@@ -12,6 +12,7 @@ use pool::System;
 use scene::{Observed, Setting};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// From 4 to 5 next hops a router moves about half of the flows; a run that moved fewer than this proves nothing.
 pub(crate) const MOVED_PERCENT_MIN: usize = 20;
@@ -84,10 +85,14 @@ fn run(args: Args) -> Result<Vec<Compared>> {
     Ok(rows.collect())
 }
 
+/// Between two messages of a flow.
+const INTERVAL: Duration = Duration::from_millis(200);
+
 fn play(system: System, flows: usize) -> Result<Round> {
     let mut scene = scene::Scene::build(Setting {
         system,
         flows,
+        interval: INTERVAL,
         keep_exchanges: false,
     })?;
     let mut round = Round::new();

@@ -12,6 +12,8 @@ use lab::member::traffic::Exchange;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// Between two messages of a flow: so rare that they seldom wait for each other, which would hide what is measured.
+const INTERVAL: Duration = Duration::from_secs(1);
 /// Traffic without a change, and as much with one.
 const WINDOW: Duration = Duration::from_millis(2500);
 /// Flows that stay are those of this time from the first one that moved.
@@ -53,6 +55,7 @@ pub(super) fn run(args: Args) -> Result<Vec<Reading>> {
     let setting = Setting {
         system: System::Evenkeel,
         flows,
+        interval: INTERVAL,
         keep_exchanges: true,
     };
     let mut scene = Scene::build(setting)?;

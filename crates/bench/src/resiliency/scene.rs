@@ -37,8 +37,6 @@ const KILLED: usize = 3;
 pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 pub(crate) const PORT: u16 = 80;
 
-/// Between two messages of a flow.
-const INTERVAL: Duration = Duration::from_millis(200);
 /// Traffic after a step: longer than what the client waits for an answer, so that a flow which is dead is known to be.
 const OBSERVED: Duration = Duration::from_secs(5);
 
@@ -53,6 +51,8 @@ const OPENING_TRIES: usize = 4;
 pub(crate) struct Setting {
     pub(crate) system: System,
     pub(crate) flows: usize,
+    /// Between two messages of a flow.
+    pub(crate) interval: Duration,
     /// The client keeps every exchange.
     pub(crate) keep_exchanges: bool,
 }
@@ -104,7 +104,7 @@ pub(crate) struct Scene {
     _router: Router,
     _servers: Vec<Daemon>,
     network: Network,
-    flows: usize,
+    setting: Setting,
 }
 
 impl Scene {
@@ -129,7 +129,7 @@ impl Scene {
             _router: router,
             _servers: servers,
             network,
-            flows: setting.flows,
+            setting,
         })
     }
 
@@ -215,19 +215,19 @@ impl Scene {
     /// All of them new, and all of them work in the end. How many did not at the first try.
     fn open_flows(&mut self) -> Result<usize> {
         let mut report = self.client("renew")?;
-        let (unopened, why) = (self.flows - report.alive, report.broken.last().cloned());
+        let flows = self.setting.flows;
+        let (unopened, why) = (flows - report.alive, report.broken.last().cloned());
         for _ in 1..OPENING_TRIES {
-            if report.alive < self.flows {
+            if report.alive < flows {
                 report = self.client("reopen")?;
             }
         }
         ensure!(
-            report.alive == self.flows,
-            "{} of {} flows could be opened; a failure: {why:?}",
-            report.alive,
-            self.flows
+            report.alive == flows,
+            "{} of {flows} flows could be opened; a failure: {why:?}",
+            report.alive
         );
-        self.let_pass(2 * INTERVAL)?;
+        self.let_pass(2 * self.setting.interval)?;
         Ok(unopened)
     }
 
@@ -282,7 +282,7 @@ fn traffic_arguments(setting: Setting) -> Vec<String> {
         "traffic".to_owned(),
         format!("--target={VIP}:{PORT}"),
         format!("--connections={}", setting.flows),
-        format!("--interval-ms={}", INTERVAL.as_millis()),
+        format!("--interval-ms={}", setting.interval.as_millis()),
         "--short-per-s=0".to_owned(),
     ];
     if setting.keep_exchanges {
