@@ -7,7 +7,7 @@ use model::reason::Reason;
 use proto::v1::{self, DesiredState, LbAlgorithm, OperState, Pool, VirtualService};
 use proxy::{
     Algorithm, HashKey, HintSpec, MemberSpec, PoolGroupSpec, PoolSpec, Protocol, ServerSpec,
-    UdpSpec, VirtualServiceSpec,
+    Source, UdpSpec, VirtualServiceSpec,
 };
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -150,7 +150,18 @@ fn service(
             .then(|| Duration::from_secs(vs.idle_timeout_s.into())),
         group: group_spec(vs, members),
         hint: hint(desired, vs),
-        vip_as_source: vs.vip_as_source,
+        source: source(desired, vs),
+    }
+}
+
+/// Addresses that the routers are told of, so that servers' answers come here.
+fn source(desired: &DesiredState, vs: &VirtualService) -> Source {
+    let own = desired.snat_ips.iter().filter(|s| s.vs_uuid == vs.uuid);
+    let own: Vec<IpAddr> = own.filter_map(|s| s.address.parse().ok()).collect();
+    match own.is_empty() {
+        false => Source::Addresses(own),
+        true if vs.vip_as_source => Source::Vip,
+        true => Source::Engine,
     }
 }
 
@@ -401,7 +412,7 @@ impl Held {
 }
 
 /// Addresses that virtual services use or used: a VIP stands on `lo` until the last connection to it has ended,
-/// because without it the kernel would drop what the clients send.
+/// because without it the kernel would drop what the clients send; a source address for what the servers send.
 #[derive(Debug, Default)]
 pub(crate) struct Draining(BTreeMap<String, BTreeSet<IpAddr>>);
 
@@ -413,6 +424,9 @@ impl Draining {
             let addresses = self.0.entry(service.uuid.clone()).or_default();
             let udp = service.udp.iter().flat_map(|udp| &udp.listen);
             addresses.extend(service.listen.iter().chain(udp).map(SocketAddr::ip));
+            if let Source::Addresses(own) = &service.source {
+                addresses.extend(own);
+            }
         }
     }
 
@@ -600,12 +614,12 @@ mod tests {
         let spec = |desired: &DesiredState| {
             let spec = decide(desired, &health(OperState::Up)).services.remove(0);
             let pool = &spec.group.members[0].pool;
-            (spec.vip_as_source, pool.inline_health)
+            (spec.source, pool.inline_health)
         };
-        assert_eq!(spec(&told), (false, false));
+        assert_eq!(spec(&told), (Source::Engine, false));
         told.virtual_services[0].vip_as_source = true;
         told.pools[0].inline_health_monitor = true;
-        assert_eq!(spec(&told), (true, true));
+        assert_eq!(spec(&told), (Source::Vip, true));
     }
 
     #[test]
@@ -819,8 +833,17 @@ mod tests {
             vs_uuid: "a".into(),
             address: "10.100.9.1".into(),
         }];
-        let vips = decide(&with_snat, &health(OperState::Up)).vips;
-        assert!(vips.contains(&"10.100.9.1".parse().expect("addr")));
+        let address: IpAddr = "10.100.9.1".parse().expect("addr");
+        let decision = decide(&with_snat, &health(OperState::Up));
+        assert!(decision.vips.contains(&address));
+        assert_eq!(
+            decision.services[0].source,
+            Source::Addresses(vec![address])
+        );
+        let mut draining = Draining::default();
+        draining.update(&decision.services, |_| false);
+        draining.update(&[], |_| true);
+        assert!(draining.addresses().contains(&address), "in use");
     }
 
     #[test]

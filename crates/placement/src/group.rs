@@ -33,6 +33,9 @@ pub struct Member {
     pub id: u8,
     /// What it does.
     pub role: Role,
+    /// See [`Group::slot`]; none in a group of an older version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u8>,
 }
 
 /// What a member does.
@@ -78,6 +81,27 @@ impl Group {
         self.members.iter().find(|m| m.engine == engine)
     }
 
+    /// A number that no other member has, as low as may be, kept for as long as the engine is in the group: which of the
+    /// addresses that are one engine's each is its own. Unlike an id, it is another engine's as soon as it is free.
+    #[must_use]
+    pub fn slot(&self, engine: &str) -> Option<usize> {
+        let slots = self.slots();
+        let mut members = self.members.iter().zip(slots);
+        let (_, slot) = members.find(|(m, _)| m.engine == engine)?;
+        Some(slot.into())
+    }
+
+    /// By member. Those of an older version get what is free, in their order.
+    fn slots(&self) -> Vec<u8> {
+        let mut used: BTreeSet<u8> = self.members.iter().filter_map(|m| m.slot).collect();
+        let each = self.members.iter().map(|m| {
+            let slot = m.slot.unwrap_or_else(|| lowest_free(&used));
+            used.insert(slot);
+            slot
+        });
+        each.collect()
+    }
+
     /// The others.
     pub fn others<'a>(&'a self, engine: &'a str) -> impl Iterator<Item = &'a Member> {
         self.members.iter().filter(move |m| m.engine != engine)
@@ -104,10 +128,15 @@ impl Group {
         }
         let id = self.id_for(engine, now_s)?;
         self.resting.retain(|r| r.id != id);
+        let slots = self.slots();
+        for (member, slot) in self.members.iter_mut().zip(&slots) {
+            member.slot = Some(*slot);
+        }
         self.members.push(Member {
             engine: engine.to_owned(),
             id,
             role: Role::Serving,
+            slot: Some(lowest_free(&slots.into_iter().collect())),
         });
         self.generation += 1;
         Ok(())
@@ -177,6 +206,12 @@ impl Group {
             lingering: self.lingering().count(),
         })
     }
+}
+
+fn lowest_free(used: &BTreeSet<u8>) -> u8 {
+    (0..u8::MAX)
+        .find(|slot| !used.contains(slot))
+        .unwrap_or(u8::MAX)
 }
 
 fn has_rested(resting: &Resting, now_s: u64) -> bool {

@@ -62,7 +62,7 @@ async fn connect(
     let mut tried: Vec<SocketAddr> = Vec::new();
     while tried.len() < SERVERS_TRIED_MAX {
         let (addr, counted) = service.next_server(ends, &tried)?;
-        let (began, source) = (Instant::now(), service.source(ends[1]));
+        let (began, source) = (Instant::now(), service.source(addr, ends[1]));
         match tokio::time::timeout(CONNECT_TIMEOUT, source::connect(source, addr)).await {
             Ok(Ok(server)) => {
                 server.set_nodelay(true).ok();

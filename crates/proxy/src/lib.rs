@@ -33,6 +33,7 @@ pub use balance::{Algorithm, HashKey};
 pub use flow::key::Protocol;
 pub use hint::{HintRenewal, HintSpec, HintStats};
 pub use shared::{ServerStats, Stats, UdpStats, VsStats};
+pub use source::Source;
 
 use listener::{Endpoint, Listener};
 use shared::Shared;
@@ -73,8 +74,8 @@ pub struct VirtualServiceSpec {
     /// Clients are made to echo who owns their connection; `None` = not. A change is for new connections, and for
     /// others when the next sweep finds that they can take it.
     pub hint: Option<HintSpec>,
-    /// Servers of the VIP's family see the VIP, others an address of the engine. A change is for new connections.
-    pub vip_as_source: bool,
+    /// What servers see. A change is for new connections.
+    pub source: Source,
 }
 
 impl VirtualServiceSpec {

@@ -7,6 +7,7 @@ use crate::group;
 use crate::hint::{HintCounters, HintSpec, HintStats};
 use crate::inline::{self, InlineHealth};
 use crate::retire::Retirement;
+use crate::source::Source;
 use crate::{MemberSpec, PoolGroupSpec, PoolSpec, ServerSpec, UdpSpec, VirtualServiceSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
@@ -189,7 +190,7 @@ pub(crate) struct Service {
 struct Rules {
     idle_timeout: Option<Duration>,
     hint: Option<HintSpec>,
-    vip_as_source: bool,
+    source: Source,
     udp: UdpRules,
     group: PoolGroupSpec,
     /// By member of the group.
@@ -258,9 +259,9 @@ impl Service {
         self.rules().hint
     }
 
-    /// What servers are to see of a connection that has come to this VIP; `None` = what the kernel chooses.
-    pub(crate) fn source(&self, vip: SocketAddr) -> Option<IpAddr> {
-        self.rules().vip_as_source.then(|| vip.ip())
+    /// What this server is to see of a connection that has come to this VIP; `None` = what the kernel chooses.
+    pub(crate) fn source(&self, server: SocketAddr, vip: SocketAddr) -> Option<IpAddr> {
+        self.rules().source.towards(server, vip)
     }
 
     pub(crate) fn udp_idle_timeout(&self) -> Option<Duration> {
@@ -395,7 +396,7 @@ impl Shared {
         let rules = Arc::new(Rules {
             idle_timeout: spec.idle_timeout,
             hint: spec.hint,
-            vip_as_source: spec.vip_as_source,
+            source: spec.source.clone(),
             udp: UdpRules::of(spec.udp.as_ref()),
             pools: self.counters_of(&spec.group, before.as_deref()),
             group: spec.group.clone(),

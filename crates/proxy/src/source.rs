@@ -1,4 +1,5 @@
-//! The engine's ends towards servers: at an address that the kernel chooses, or at the VIP (avi-api `use_vip_as_snat`).
+//! The engine's ends towards servers: at an address that the kernel chooses, at one of its own (avi-api `snat_ip`), or at the
+//! VIP (`use_vip_as_snat`).
 
 use dataplane::sockopt::set_port_at_connect;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -6,9 +7,33 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
-/// A connection to the server from this address, if it is of the server's family.
+/// What servers see of a virtual service's connections.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Source {
+    /// The engine, at the address that the kernel chooses.
+    #[default]
+    Engine,
+    /// The VIP that the client used.
+    Vip,
+    /// The first of these that is of the server's family.
+    Addresses(Vec<IpAddr>),
+}
+
+impl Source {
+    /// For a server; `None` = what the kernel chooses, also where nothing is of the server's family.
+    pub(crate) fn towards(&self, server: SocketAddr, vip: SocketAddr) -> Option<IpAddr> {
+        let fits = |source: &IpAddr| source.is_ipv4() == server.is_ipv4();
+        match self {
+            Self::Engine => None,
+            Self::Vip => Some(vip.ip()).filter(fits),
+            Self::Addresses(own) => own.iter().copied().find(fits),
+        }
+    }
+}
+
+/// A connection to the server from this address, which is of its family.
 pub(crate) async fn connect(source: Option<IpAddr>, server: SocketAddr) -> io::Result<TcpStream> {
-    match fitting(source, server) {
+    match source {
         None => TcpStream::connect(server).await,
         Some(source) => {
             let socket = socket(Type::STREAM, Protocol::TCP, server)?;
@@ -19,18 +44,14 @@ pub(crate) async fn connect(source: Option<IpAddr>, server: SocketAddr) -> io::R
     }
 }
 
-/// A socket for datagrams to the server and from it alone, at this address if it is of the server's family.
+/// A socket for datagrams to the server and from it alone, at this address, which is of its family.
 pub(crate) fn udp_socket(source: Option<IpAddr>, server: SocketAddr) -> io::Result<UdpSocket> {
     let socket = socket(Type::DGRAM, Protocol::UDP, server)?;
-    if let Some(source) = fitting(source, server) {
+    if let Some(source) = source {
         bind(&socket, source)?;
     }
     socket.connect(&server.into())?;
     UdpSocket::from_std(socket.into())
-}
-
-fn fitting(source: Option<IpAddr>, server: SocketAddr) -> Option<IpAddr> {
-    source.filter(|source| source.is_ipv4() == server.is_ipv4())
 }
 
 fn socket(kind: Type, protocol: Protocol, server: SocketAddr) -> io::Result<Socket> {

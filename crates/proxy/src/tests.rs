@@ -39,7 +39,7 @@ impl Fixture {
                 inline_health: false,
             }),
             hint: None,
-            vip_as_source: false,
+            source: Source::Engine,
         };
         let mut fixture = Self { proxy, addr, spec };
         assert_eq!(fixture.apply(|_| {}).await[0].error, None);
@@ -725,7 +725,7 @@ async fn servers_of_the_vips_family_see_the_vip_where_it_is_the_source() {
         server.accept().await.expect("accepted").1.ip()
     };
     assert_ne!(seen(&fixture, &v4).await, fixture.addr.ip());
-    fixture.apply(|s| s.vip_as_source = true).await;
+    fixture.apply(|s| s.source = Source::Vip).await;
     assert_eq!(seen(&fixture, &v4).await, fixture.addr.ip());
     assert_eq!(
         seen(&fixture, &v4).await,
@@ -736,4 +736,13 @@ async fn servers_of_the_vips_family_see_the_vip_where_it_is_the_source() {
         .apply(|s| pool(s).servers = vec![server(v6_addr)])
         .await;
     assert_eq!(seen(&fixture, &v6).await, v6_addr.ip(), "another family");
+    let own = ["127.9.8.7", "::1"].map(|a| a.parse().expect("an address"));
+    fixture
+        .apply(|s| s.source = Source::Addresses(own.into()))
+        .await;
+    assert_eq!(seen(&fixture, &v6).await, own[1]);
+    fixture
+        .apply(|s| pool(s).servers = vec![server(v4_addr)])
+        .await;
+    assert_eq!(seen(&fixture, &v4).await, own[0]);
 }

@@ -26,7 +26,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 use nix::unistd::Pid;
 use proxy::{
-    Algorithm, PoolGroupSpec, PoolSpec, Proxy, ProxyConfig, ServerSpec, VirtualServiceSpec,
+    Algorithm, PoolGroupSpec, PoolSpec, Proxy, ProxyConfig, ServerSpec, Source, VirtualServiceSpec,
 };
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -409,7 +409,7 @@ fn service() -> VirtualServiceSpec {
             inline_health: false,
         }),
         hint: None,
-        vip_as_source: false,
+        source: Source::Engine,
     }
 }
 

@@ -67,6 +67,7 @@ fn check_virtual_service(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<Field
     transport::check(snapshot, &ours, errors);
     pools::check(snapshot, &ours, errors);
     check_vip_as_source(snapshot, &ours, errors);
+    check_snat_is_free(snapshot, &ours, errors);
     let vsvip = ours
         .vsvip_ref
         .as_ref()
@@ -95,6 +96,30 @@ fn check_vip_as_source(snapshot: &Snapshot, ours: &VirtualService, errors: &mut 
     );
     let hint = "name a group in se_group_ref whose max_scaleout_per_vs is 1, or set use_vip_as_snat to false";
     errors.push(FieldError::new("use_vip_as_snat", problem, hint));
+}
+
+/// Source addresses are one engine's each: another virtual service's would be another engine's, too.
+fn check_snat_is_free(snapshot: &Snapshot, ours: &VirtualService, errors: &mut Vec<FieldError>) {
+    if ours.snat_ip.is_empty() {
+        return;
+    }
+    let others = snapshot.views::<VirtualService>("virtualservice");
+    let others: Vec<_> = others
+        .iter()
+        .filter(|o| o.uuid != ours.uuid && o.vrf_context_ref == ours.vrf_context_ref)
+        .collect();
+    for (i, address) in ours.snat_ip.iter().enumerate() {
+        let twice = ours.snat_ip[..i].contains(address);
+        let other = others.iter().find(|o| o.snat_ip.contains(address));
+        let user = match other {
+            Some(other) => format!("virtual service {}", other.name),
+            None if twice => "this virtual service already".to_owned(),
+            None => continue,
+        };
+        let problem = format!("{} is used by {user}", address.addr);
+        let hint = "use another address: servers' answers must come to one engine";
+        errors.push(FieldError::new(format!("snat_ip[{i}]"), problem, hint));
+    }
 }
 
 /// A group that comes to place virtual services on several engines must have none whose VIP is their source.

@@ -52,9 +52,15 @@ pub(super) fn desired_state(
         return Ok(v1::DesiredState::default());
     };
     let here: Vec<(&str, &Assignment)> = decided.assignments.at(se_uuid).collect();
-    let parts = here.iter();
-    let parts = parts.filter_map(|(vsvip, _)| made.of(snapshot, vsvip).transpose());
-    let parts: Vec<Arc<Part>> = parts.collect::<Result<_, _>>()?;
+    let mut parts: Vec<Arc<Part>> = Vec::new();
+    let mut snat_ips = Vec::new();
+    for (vsvip, assignment) in &here {
+        if let Some(part) = made.of(snapshot, vsvip)? {
+            let slot = assignment.group.slot(se_uuid);
+            snat_ips.extend(slot.into_iter().flat_map(|slot| part.snat_ips(slot)));
+            parts.push(part);
+        }
+    }
     let virtual_services = parts.iter().flat_map(|p| &p.virtual_services);
     let mut virtual_services: Vec<v1::VirtualService> = virtual_services.cloned().collect();
     keep_sources_apart(&mut virtual_services, &decided.assignments);
@@ -68,7 +74,7 @@ pub(super) fn desired_state(
         vips: parts.iter().flat_map(|p| &p.vips).cloned().collect(),
         virtual_services,
         health_monitors: health_monitors(snapshot, &pools)?,
-        snat_ips: parts.iter().flat_map(|p| &p.snat_ips).cloned().collect(),
+        snat_ips,
         // The drain switch (avi-api section 9); disabled for placement only keeps new VIPs away.
         draining: ["SE_STATE_DISABLED", "SE_STATE_DISABLED_FORCE"]
             .contains(&engine.enable_state.as_str()),

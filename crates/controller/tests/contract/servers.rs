@@ -34,6 +34,26 @@ fn from_vip(http: &Http, group: &str) -> Value {
 }
 
 #[test]
+fn a_source_address_is_one_virtual_services() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let http = server.logged_in();
+    let vs = |name: &str, snat: Value| json!({"name": name, "services": [{"port": 80}], "snat_ip": snat});
+    let [one, two] = ["10.9.9.1", "10.9.9.2"].map(v4);
+    let (path, _) = http.make("virtualservice", vs("a", json!([one, two])));
+    http.put(&path, &vs("a", json!([two, one]))).good();
+    let create = |snat: Value| http.post("/api/virtualservice", &vs("b", snat));
+    assert_eq!(
+        create(json!([v4("10.9.9.3"), one])).refused(400),
+        "snat_ip[1]: 10.9.9.1 is used by virtual service a; use another address: servers' answers must come to one engine"
+    );
+    let twice = create(json!([v4("10.9.9.3"), v4("10.9.9.3")])).refused(400);
+    let expected = "snat_ip[1]: 10.9.9.3 is used by this virtual service already";
+    assert!(twice.starts_with(expected), "{twice}");
+    create(json!([v4("10.9.9.3")])).good();
+}
+
+#[test]
 fn a_vip_is_a_source_on_one_engine_only() {
     let folder = tempdir().unwrap();
     let server = Server::start(folder.path());

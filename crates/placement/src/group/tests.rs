@@ -183,3 +183,33 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_slot_is_one_engines_as_long_as_it_is_a_member_and_the_lowest_free_one() {
+    let mut group = Group::default();
+    for engine in ["a", "b", "c"] {
+        group.join(engine, 0).expect("room");
+    }
+    group.leave("a", 1);
+    group.join("d", 2).expect("room");
+    let slots = |group: &Group| ["a", "b", "c", "d"].map(|e| group.slot(e));
+    assert_eq!(slots(&group), [None, Some(1), Some(2), Some(0)]);
+    assert_eq!(group.member("d").map(|m| m.id), Some(3), "ids rest");
+    group.join("a", 3).expect("room");
+    assert_eq!(slots(&group), [Some(3), Some(1), Some(2), Some(0)]);
+    assert_eq!(group.member("a").map(|m| m.id), Some(0));
+}
+
+#[test]
+fn members_of_an_older_version_get_slots_that_they_keep() {
+    let mut group = Group::default();
+    for engine in ["a", "b", "c"] {
+        group.join(engine, 0).expect("room");
+    }
+    group.members.iter_mut().for_each(|m| m.slot = None);
+    let slots = |group: &Group| ["a", "b", "c", "d"].map(|e| group.slot(e));
+    assert_eq!(slots(&group), [Some(0), Some(1), Some(2), None]);
+    group.join("d", 1).expect("room");
+    group.leave("a", 2);
+    assert_eq!(slots(&group), [None, Some(1), Some(2), Some(3)]);
+}

@@ -287,7 +287,7 @@ fn connect(
 ) -> Option<Server> {
     while tried.len() < SERVERS_TRIED_MAX {
         let (addr, counted) = service.next_server(ends, tried)?;
-        match source::udp_socket(service.source(ends[1]), addr) {
+        match source::udp_socket(service.source(addr, ends[1]), addr) {
             Ok(socket) => {
                 return Some(Server {
                     socket,

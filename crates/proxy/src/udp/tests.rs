@@ -5,7 +5,7 @@ use crate::shared::Shared;
 use crate::tests::free_address;
 use crate::{
     Algorithm, HashKey, ListenerStatus, PoolGroupSpec, PoolSpec, Proxy, ProxyConfig, ProxyHandle,
-    ServerSpec, UdpSpec, UdpStats, VirtualServiceSpec, VsStats,
+    ServerSpec, Source, UdpSpec, UdpStats, VirtualServiceSpec, VsStats,
 };
 use std::collections::BTreeSet;
 use std::net::UdpSocket as Blocking;
@@ -52,7 +52,7 @@ fn spec(listen: SocketAddr, servers: &[SocketAddr]) -> VirtualServiceSpec {
             inline_health: false,
         }),
         hint: None,
-        vip_as_source: false,
+        source: Source::Engine,
     }
 }
 
@@ -568,7 +568,7 @@ async fn a_server_sees_the_vip_where_it_is_the_source() {
     };
     ask(&fixture.client().await, b"x").await;
     assert!(!from_vip(), "the kernel's choice");
-    fixture.apply(|s| s.vip_as_source = true).await;
+    fixture.apply(|s| s.source = Source::Vip).await;
     ask(&fixture.client().await, b"x").await;
     assert!(from_vip());
 }

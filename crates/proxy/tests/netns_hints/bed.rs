@@ -3,7 +3,7 @@
 use crate::net::Net;
 use evenkeel_proxy::{
     Algorithm, HintRenewal, HintSpec, HintStats, ListenerStatus, PoolGroupSpec, PoolSpec, Proxy,
-    ProxyConfig, ProxyHandle, ServerSpec, VirtualServiceSpec,
+    ProxyConfig, ProxyHandle, ServerSpec, Source, VirtualServiceSpec,
 };
 use flow::mark::HintKey;
 use std::cell::RefCell;
@@ -137,7 +137,7 @@ fn spec(listen: SocketAddr, server: SocketAddr) -> VirtualServiceSpec {
             inline_health: false,
         }),
         hint: None,
-        vip_as_source: false,
+        source: Source::Engine,
     }
 }
 

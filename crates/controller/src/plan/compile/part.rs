@@ -6,6 +6,7 @@ use crate::plan::situation;
 use model::view::{self, MADE_FOR_VS, NetworkProfile, PoolGroup, Transport, VirtualService, VsVip};
 use proto::v1;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// See the module's documentation.
@@ -13,7 +14,29 @@ use std::sync::Arc;
 pub(super) struct Part {
     pub vips: Vec<v1::Vip>,
     pub virtual_services: Vec<v1::VirtualService>,
-    pub snat_ips: Vec<v1::SnatIp>,
+    snat_ips: Vec<SnatIps>,
+}
+
+/// Source addresses of a virtual service.
+#[derive(Debug)]
+struct SnatIps {
+    vs_uuid: String,
+    addresses: Vec<IpAddr>,
+}
+
+impl Part {
+    /// Of each virtual service those of the engine with this slot, one of each family: servers' answers must come to it alone.
+    pub(super) fn snat_ips(&self, slot: usize) -> impl Iterator<Item = v1::SnatIp> {
+        let own = move |snat: &SnatIps, v6: bool| {
+            let mut family = snat.addresses.iter().filter(|a| a.is_ipv6() == v6);
+            let address = family.nth(slot)?.to_string();
+            let vs_uuid = snat.vs_uuid.clone();
+            Some(v1::SnatIp { vs_uuid, address })
+        };
+        let each = self.snat_ips.iter();
+        each.flat_map(move |snat| [own(snat, false), own(snat, true)])
+            .flatten()
+    }
 }
 
 /// Parts that have been made, by uuid of the VsVip. Whoever learns of a change of what a part is made from forgets it.
@@ -58,7 +81,7 @@ fn part(snapshot: &Snapshot, vsvip: &VsVip) -> Result<Part, Unreadable> {
     Ok(Part {
         vips: vips(vsvip, &services),
         virtual_services: each.collect::<Result<_, _>>()?,
-        snat_ips: services.iter().flat_map(|vs| snat_ips(vs)).collect(),
+        snat_ips: services.iter().map(|vs| snat_ips(vs)).collect(),
     })
 }
 
@@ -84,15 +107,12 @@ fn vips(vsvip: &VsVip, services: &[Arc<VirtualService>]) -> Vec<v1::Vip> {
     .collect()
 }
 
-fn snat_ips(vs: &VirtualService) -> Vec<v1::SnatIp> {
+fn snat_ips(vs: &VirtualService) -> SnatIps {
     let announced = vs.snat_ip.iter().filter(|_| vs.enable_rhi_snat);
-    let addresses = announced.filter_map(view::Address::ip);
-    addresses
-        .map(|address| v1::SnatIp {
-            vs_uuid: vs.uuid.clone(),
-            address: address.to_string(),
-        })
-        .collect()
+    SnatIps {
+        vs_uuid: vs.uuid.clone(),
+        addresses: announced.filter_map(view::Address::ip).collect(),
+    }
 }
 
 fn virtual_service(

@@ -210,6 +210,34 @@ async fn snat_addresses_are_told_where_they_are_to_be_announced() {
     assert_eq!(fixture.told().snat_ips, [expected]);
 }
 
+#[tokio::test]
+async fn each_engine_has_a_source_address_of_its_own() {
+    let fixture = Fixture::new().await;
+    let vs = fixture.uuid("virtualservice", "vs-1");
+    let v6 = json!({"addr": "fd00::9:1", "type": "V6"});
+    let addresses = json!([v4("10.100.9.1"), v6, v4("10.100.9.2")]);
+    let change = |o: &mut Object| {
+        o.insert("snat_ip".into(), addresses);
+        o.insert("enable_rhi_snat".into(), json!(true));
+    };
+    fixture.update("virtualservice", &vs, change).await;
+    let mut engines = vec![fixture.engine.clone()];
+    for name in ["se-2", "se-3"] {
+        let engine = fixture.create("serviceengine", json!({"name": name}));
+        engines.push(engine.await);
+    }
+    let all: Vec<&str> = engines.iter().map(String::as_str).collect();
+    fixture.place(&fixture.vsvip, &all).await;
+    let told = |engine: &str| {
+        let told = fixture.told_to(engine);
+        let each = told.snat_ips.iter().map(|s| s.address.clone());
+        each.collect::<Vec<_>>()
+    };
+    assert_eq!(told(&engines[0]), ["10.100.9.1", "fd00::9:1"]);
+    assert_eq!(told(&engines[1]), ["10.100.9.2"]);
+    assert_eq!(told(&engines[2]), Vec::<String>::new(), "none is left");
+}
+
 /// Local preference, prepend and labels of the only VIP.
 fn of_vip(told: &v1::DesiredState, address: &str) -> (Option<u32>, Option<u32>, Vec<String>) {
     let vip = told
