@@ -154,9 +154,13 @@ fn service(
     }
 }
 
-/// Addresses that the routers are told of, so that servers' answers come here.
+/// Addresses of this engine alone that routers are told of, so that servers' answers come here.
 fn source(desired: &DesiredState, vs: &VirtualService) -> Source {
-    let own = desired.snat_ips.iter().filter(|s| s.vs_uuid == vs.uuid);
+    let profile = desired.vrf.as_ref().and_then(|vrf| vrf.bgp.as_ref());
+    let mut peers = profile.into_iter().flat_map(|profile| &profile.peers);
+    let told = peers.any(|peer| peer.advertise_snat_ip && !peer.shutdown);
+    let own = desired.snat_ips.iter();
+    let own = own.filter(|s| told && s.own && s.vs_uuid == vs.uuid);
     let own: Vec<IpAddr> = own.filter_map(|s| s.address.parse().ok()).collect();
     match own.is_empty() {
         false => Source::Addresses(own),
@@ -350,13 +354,15 @@ pub(crate) fn with_failures(
 pub(crate) fn keep_draining(
     verdicts: &mut BTreeMap<String, Verdict>,
     desired: &DesiredState,
+    health: &HealthSnapshot,
     open: impl Fn(&str, SocketAddr) -> bool,
     before: &BTreeMap<String, Verdict>,
 ) {
     for vs in &desired.virtual_services {
         let was = before.get(&vs.uuid).map(|v| v.1);
         let kept = matches!(was, Some(Reason::Up | Reason::ServersDraining));
-        let mut pools = desired.pools.iter().filter(|p| uses(vs, &p.uuid));
+        let own = |p: &&Pool| uses(vs, &p.uuid) && !has_failed(p, health);
+        let mut pools = desired.pools.iter().filter(own);
         if let Some(verdict) = verdicts.get_mut(&vs.uuid)
             && kept
             && matches!(verdict.1, Reason::PoolDown | Reason::TooFewServersUp)
@@ -377,6 +383,17 @@ fn uses(vs: &VirtualService, pool: &str) -> bool {
 fn has_draining(pool: &Pool, open: impl Fn(&str, SocketAddr) -> bool) -> bool {
     let mut disabled = pool.servers.iter().filter(|s| !s.enabled);
     disabled.any(|s| server_addr(s).is_some_and(|addr| open(&pool.uuid, addr)))
+}
+
+/// Whether a server in use is down: then the pool is not down for those that were disabled.
+fn has_failed(pool: &Pool, health: &HealthSnapshot) -> bool {
+    let health = health.pools.get(&pool.uuid).map(Vec::as_slice);
+    let is_up = |addr| {
+        let mut servers = health.unwrap_or_default().iter();
+        servers.any(|h| h.addr == addr && h.state == OperState::Up)
+    };
+    let mut used = pool.servers.iter().filter(|s| s.enabled);
+    used.any(|s| server_addr(s).is_some_and(|addr| !is_up(addr)))
 }
 
 fn server_addr(server: &v1::Server) -> Option<SocketAddr> {
@@ -585,7 +602,7 @@ mod tests {
                 assert_eq!((pool, addr.to_string().as_str()), ("p", "10.0.0.1:80"));
                 open
             };
-            keep_draining(&mut verdicts, &last, is_open, &before);
+            keep_draining(&mut verdicts, &last, &health(Disabled), is_open, &before);
             (verdicts["a"], announce(&last, "v", &verdicts, false))
         };
         let down = (Down, Reason::PoolDown);
@@ -604,8 +621,16 @@ mod tests {
         let one = desired(vec![service("a", 80)]);
         let before = [("a".to_owned(), (OperState::Up, Reason::Up))].into();
         let mut verdicts = decide(&one, &health(OperState::Down)).verdicts;
-        keep_draining(&mut verdicts, &one, |_, _| true, &before);
+        let down = health(OperState::Down);
+        keep_draining(&mut verdicts, &one, &down, |_, _| true, &before);
         assert_eq!(verdicts["a"], (OperState::Down, Reason::PoolDown));
+        let mut two = one.clone();
+        let mut disabled = two.pools[0].servers[0].clone();
+        (disabled.port, disabled.enabled) = (81, false);
+        two.pools[0].servers.push(disabled);
+        keep_draining(&mut verdicts, &two, &down, |_, _| true, &before);
+        let verdict = (OperState::Down, Reason::PoolDown);
+        assert_eq!(verdicts["a"], verdict, "with a disabled one beside it");
     }
 
     #[test]
@@ -832,7 +857,14 @@ mod tests {
         with_snat.snat_ips = vec![proto::v1::SnatIp {
             vs_uuid: "a".into(),
             address: "10.100.9.1".into(),
+            own: true,
         }];
+        let peer = proto::v1::BgpPeer {
+            advertise_snat_ip: true,
+            ..proto::v1::BgpPeer::default()
+        };
+        let bgp = with_snat.vrf.as_mut().and_then(|vrf| vrf.bgp.as_mut());
+        bgp.expect("a profile").peers.push(peer);
         let address: IpAddr = "10.100.9.1".parse().expect("addr");
         let decision = decide(&with_snat, &health(OperState::Up));
         assert!(decision.vips.contains(&address));
@@ -844,6 +876,16 @@ mod tests {
         draining.update(&decision.services, |_| false);
         draining.update(&[], |_| true);
         assert!(draining.addresses().contains(&address), "in use");
+        let source = |desired: &DesiredState| {
+            let services = decide(desired, &health(OperState::Up)).services;
+            services[0].source.clone()
+        };
+        let mut shared = with_snat.clone();
+        shared.snat_ips[0].own = false;
+        assert_eq!(source(&shared), Source::Engine, "others have it, too");
+        let bgp = with_snat.vrf.as_mut().and_then(|vrf| vrf.bgp.as_mut());
+        bgp.expect("a profile").peers[0].advertise_snat_ip = false;
+        assert_eq!(source(&with_snat), Source::Engine, "no router hears of it");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::sysctl::Sysctls;
 use model::reason::Reason;
 use proto::v1::{self, BgpSession, DesiredState, Interface, OperState};
 use proxy::{ListenerStatus, ProxyHandle};
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -193,14 +194,14 @@ impl Reconciler {
     /// From what is wanted and what is observed, connections among it.
     fn decide(&self, health: &HealthSnapshot) -> Decision {
         let mut decision = decide::decide(&self.desired, health);
-        let stats = self.actors.proxy.stats();
+        let stats = LazyCell::new(|| self.actors.proxy.stats());
         let open = |pool: &str, addr: SocketAddr| {
             let mut servers = stats.servers.iter();
             servers.any(|s| s.pool_uuid == pool && s.addr == addr && s.open > 0)
         };
         let before = self.outcome.borrow();
         let verdicts = &mut decision.verdicts;
-        decide::keep_draining(verdicts, &self.desired, open, &before.verdicts);
+        decide::keep_draining(verdicts, &self.desired, health, open, &before.verdicts);
         decision
     }
 
@@ -220,11 +221,17 @@ impl Reconciler {
             }
             by_vsvip.insert(vip.vsvip_uuid.clone(), verdict);
         }
+        let stats = LazyCell::new(|| self.actors.proxy.stats());
+        // Without the route the servers' answers to what goes on would be lost.
+        let open = |vs: &str| {
+            let mut services = stats.virtual_services.iter();
+            services.any(|s| s.uuid == vs && s.open > 0)
+        };
         for snat in &self.desired.snat_ips {
-            let up = verdicts
-                .get(&snat.vs_uuid)
-                .is_some_and(|v| v.0 == OperState::Up || v.1 == Reason::ServersDraining);
-            if let (true, Ok(address)) = (up, snat.address.parse()) {
+            let verdict = verdicts.get(&snat.vs_uuid);
+            let up = verdict.is_some_and(|v| v.0 == OperState::Up);
+            let wanted = up || open(&snat.vs_uuid);
+            if let (true, Ok(address)) = (wanted, snat.address.parse()) {
                 routes.entry(address).or_insert(Announcement {
                     snat: true,
                     ..Announcement::default()
@@ -239,7 +246,8 @@ impl Reconciler {
         self.actors.bgp.apply(BgpDesired {
             profile: self.desired.vrf.as_ref().and_then(|v| v.bgp.clone()),
             bfd: self.desired.vrf.as_ref().and_then(|v| v.bfd),
-            sessions_wanted: self.desired.virtual_services.iter().any(|v| v.enable_rhi),
+            sessions_wanted: self.desired.virtual_services.iter().any(|v| v.enable_rhi)
+                || !self.desired.snat_ips.is_empty(),
             interfaces: self.links.clone(),
             routes,
             draining: self.desired.draining,
@@ -321,6 +329,14 @@ impl Reconciler {
                 failures.insert(vs.uuid.clone(), failure);
             }
         }
+        for snat in &self.desired.snat_ips {
+            let failed = snat.address.parse().ok().and_then(|a: IpAddr| vips.get(&a));
+            if let Some(error) = failed {
+                let text = format!("Cannot put source address {} on lo: {error}.", snat.address);
+                let failure = Failure::new(Reason::VipFailed, text);
+                failures.insert(snat.vs_uuid.clone(), failure);
+            }
+        }
         failures
     }
 
@@ -345,6 +361,17 @@ impl Reconciler {
 
     async fn take_down(mut self, drain: Duration) {
         self.tell(self.stopping());
+        // The servers' answers still have to come.
+        let mut sources = self.routes.clone();
+        sources.retain(|_, route| route.snat);
+        let mut left = drain;
+        if !sources.is_empty() {
+            self.withdraw_all_but(sources).await;
+            let Actors { health, proxy, .. } = &self.actors;
+            serve_no_more(&self.desired, health, proxy).await;
+            drained(proxy, drain).await;
+            left = Duration::ZERO;
+        }
         let Actors {
             net,
             health,
@@ -354,10 +381,8 @@ impl Reconciler {
         } = self.actors;
         bgp.shutdown("the service engine is stopping", FAREWELL)
             .await;
-        let mut services = decide::decide(&self.desired, &health.snapshot().borrow()).services;
-        services.iter_mut().for_each(|s| s.accept = false);
-        proxy.apply(services).await;
-        drained(&proxy, drain).await;
+        serve_no_more(&self.desired, &health, &proxy).await;
+        drained(&proxy, left).await;
         proxy.close_all().await;
         net.remove_vips_except(&BTreeSet::new()).await;
         self.routes.clear();
@@ -379,6 +404,13 @@ impl Reconciler {
 }
 
 /// Waits until no connection is left, or for the time that connections may take.
+/// Running connections go on.
+async fn serve_no_more(desired: &DesiredState, health: &HealthHandle, proxy: &ProxyHandle) {
+    let mut services = decide::decide(desired, &health.snapshot().borrow()).services;
+    services.iter_mut().for_each(|s| s.accept = false);
+    proxy.apply(services).await;
+}
+
 async fn drained(proxy: &ProxyHandle, limit: Duration) {
     let until = Instant::now() + limit;
     let open = || -> u64 { proxy.stats().virtual_services.iter().map(|s| s.open).sum() };

@@ -121,17 +121,30 @@ fn check_vips(state: &DesiredState, interfaces: &[Interface]) -> Result<(), Refu
     let mut seen = BTreeSet::new();
     for (i, vip) in state.vips.iter().enumerate() {
         let wrong = |reason: String| refuse(format!("vips[{i}].address"), reason);
-        let address = host(&vip.address).map_err(wrong)?;
-        if let Some((_, name)) = networks(interfaces).find(|(n, _)| n.addr() == address) {
-            return Err(wrong(format!(
-                "{address} is the address of our interface {name}; a VIP is an address of its own"
-            )));
-        }
+        let address = own_address(&vip.address, interfaces).map_err(wrong)?;
         if !seen.insert(address) {
             return Err(wrong(format!("{address} is the address of another VIP")));
         }
     }
+    for (i, snat) in state.snat_ips.iter().enumerate() {
+        let wrong = |reason: String| refuse(format!("snat_ips[{i}].address"), reason);
+        let address = own_address(&snat.address, interfaces).map_err(wrong)?;
+        if seen.contains(&address) {
+            return Err(wrong(format!("{address} is the address of a VIP")));
+        }
+    }
     Ok(())
+}
+
+/// One that stands on `lo` and nowhere else.
+fn own_address(text: &str, interfaces: &[Interface]) -> Result<IpAddr, String> {
+    let address = host(text)?;
+    match networks(interfaces).find(|(n, _)| n.addr() == address) {
+        None => Ok(address),
+        Some((_, name)) => Err(format!(
+            "{address} is the address of our interface {name}; it must be an address of its own"
+        )),
+    }
 }
 
 /// An address that a host can have.
@@ -288,7 +301,8 @@ fn check_monitors(state: &DesiredState) -> Result<(), Refusal> {
 mod tests {
     use super::*;
     use proto::v1::{
-        BgpPeer, HealthMonitor, Pool, PoolGroup, PoolGroupMember, PortRange, Server, Vip, Vrf,
+        BgpPeer, HealthMonitor, Pool, PoolGroup, PoolGroupMember, PortRange, Server, SnatIp, Vip,
+        Vrf,
     };
 
     fn peer() -> BgpPeer {
@@ -466,6 +480,27 @@ mod tests {
             static_route(&mut state, prefix, next_hop);
             let refusal = validate(&state, &[]).expect_err("refused");
             assert_eq!(refusal.field, field);
+        }
+    }
+
+    #[test]
+    fn a_source_address_is_no_vip_and_no_interfaces() {
+        let field = |address: &str| {
+            let mut state = good();
+            state.snat_ips = vec![SnatIp {
+                address: address.into(),
+                ..SnatIp::default()
+            }];
+            let interfaces = [Interface {
+                addresses: vec!["10.9.9.9/24".into()],
+                ..Interface::default()
+            }];
+            validate(&state, &interfaces).map_err(|refusal| refusal.field)
+        };
+        assert_eq!(field("10.200.0.1"), Ok(()));
+        let vip = good().vips[0].address.clone();
+        for wrong in ["10.9.9.9", "127.0.0.1", "x", &vip] {
+            assert_eq!(field(wrong), Err("snat_ips[0].address".into()), "{wrong}");
         }
     }
 

@@ -637,6 +637,17 @@ fn check_virtual_service(object: &Object, errors: &mut Vec<FieldError>) {
             "remove snat_ip, or set use_vip_as_snat to false",
         ));
     }
+    for (i, address) in has_snat_ip.into_iter().flatten().enumerate() {
+        let ip = address.get("addr").and_then(Value::as_str);
+        let ip = ip.and_then(|ip| ip.parse::<IpAddr>().ok());
+        if ip.is_none_or(|ip| !can_be_vip(ip)) {
+            errors.push(FieldError::new(
+                format!("snat_ip[{i}]"),
+                "is no address that a connection can come from",
+                "use a unicast address beyond loopback, of its own",
+            ));
+        }
+    }
     if object.contains_key("pool_ref") && object.contains_key("pool_group_ref") {
         errors.push(FieldError::new(
             "pool_group_ref",

@@ -38,6 +38,7 @@ pub fn check(
         "VirtualService" => parse::<VirtualService>(object).map(drop),
         "VsVip" => parse::<VsVip>(object).map(drop),
         "Pool" => parse::<Pool>(object).map(drop),
+        "PoolGroup" => parse::<PoolGroup>(object).map(drop),
         "HealthMonitor" => parse::<HealthMonitor>(object).map(drop),
         "NetworkProfile" => parse::<NetworkProfile>(object).map(drop),
         "VrfContext" => parse::<VrfContext>(object).map(drop),

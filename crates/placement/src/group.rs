@@ -102,6 +102,15 @@ impl Group {
         each.collect()
     }
 
+    /// From now on they do not change, whoever leaves.
+    fn settle_slots(&mut self) -> Vec<u8> {
+        let slots = self.slots();
+        for (member, slot) in self.members.iter_mut().zip(&slots) {
+            member.slot = Some(*slot);
+        }
+        slots
+    }
+
     /// The others.
     pub fn others<'a>(&'a self, engine: &'a str) -> impl Iterator<Item = &'a Member> {
         self.members.iter().filter(move |m| m.engine != engine)
@@ -128,10 +137,7 @@ impl Group {
         }
         let id = self.id_for(engine, now_s)?;
         self.resting.retain(|r| r.id != id);
-        let slots = self.slots();
-        for (member, slot) in self.members.iter_mut().zip(&slots) {
-            member.slot = Some(*slot);
-        }
+        let slots = self.settle_slots();
         self.members.push(Member {
             engine: engine.to_owned(),
             id,
@@ -168,6 +174,7 @@ impl Group {
         let Some(at) = self.members.iter().position(|m| m.engine == engine) else {
             return;
         };
+        self.settle_slots();
         let Member { engine, id, .. } = self.members.remove(at);
         self.resting.retain(|r| !has_rested(r, now_s));
         self.resting.push(Resting {

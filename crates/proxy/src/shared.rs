@@ -201,6 +201,8 @@ struct Rules {
 struct PoolCounters {
     /// Grows with each choice of a server.
     turn: Arc<AtomicU64>,
+    /// Servers that are up and enabled.
+    up: u32,
     /// By server.
     servers: Vec<Arc<ServerCounters>>,
 }
@@ -208,12 +210,12 @@ struct PoolCounters {
 impl Rules {
     /// What the choice of a pool rests on.
     fn members(&self) -> Vec<group::Member<'_>> {
-        let up = |pool: &PoolSpec| pool.servers.iter().filter(|s| s.enabled && s.up).count();
-        let each = self.group.members.iter().map(|member| group::Member {
+        let pairs = self.group.members.iter().zip(&self.pools);
+        let each = pairs.map(|(member, counters)| group::Member {
             pool: &member.pool.uuid,
             priority: member.priority,
             ratio: member.ratio,
-            up: u32::try_from(up(&member.pool)).unwrap_or(u32::MAX),
+            up: counters.up,
             algorithm: member.pool.algorithm,
         });
         each.collect()
@@ -300,19 +302,18 @@ impl Service {
         tried: &[SocketAddr],
     ) -> Option<(SocketAddr, Counted)> {
         let rules = self.rules();
-        // Most have one pool, and nothing to choose.
-        let order = match rules.pools.len() {
-            0 | 1 => (0..rules.pools.len()).collect(),
-            _ => {
-                let turn = self.turn.fetch_add(1, Relaxed);
-                group::order(&rules.members(), rules.group.min_servers, turn, ends[0])
-            }
-        };
-        order.into_iter().find_map(|i| {
+        let next = |i: usize| {
             let MemberSpec { pool, ratio, .. } = &rules.group.members[i];
             let takes = *ratio > 0;
             takes.then(|| next_of_pool(pool, &rules.pools[i], ends, tried))?
-        })
+        };
+        // Most have one pool, and nothing to choose.
+        if rules.pools.len() < 2 {
+            return (0..rules.pools.len()).find_map(next);
+        }
+        let turn = self.turn.fetch_add(1, Relaxed);
+        let order = group::order(&rules.members(), rules.group.min_servers, turn, ends[0]);
+        order.into_iter().find_map(next)
     }
 }
 
@@ -435,6 +436,11 @@ impl Shared {
         let pools = group.members.iter().map(|m| &m.pool);
         let each = pools.map(|pool| PoolCounters {
             turn: before.and_then(|b| b.turn_of(pool)).unwrap_or_default(),
+            up: pool
+                .servers
+                .iter()
+                .map(|s| u32::from(s.enabled && s.up))
+                .sum(),
             servers: {
                 let keys = pool.servers.iter().map(|s| (pool.uuid.clone(), s.addr));
                 keys.map(|key| known.entry(key).or_default().clone())

@@ -37,6 +37,8 @@ pub(crate) async fn connect(source: Option<IpAddr>, server: SocketAddr) -> io::R
         None => TcpStream::connect(server).await,
         Some(source) => {
             let socket = socket(Type::STREAM, Protocol::TCP, server)?;
+            // Or a listener could not have a port of the VIP that such a connection has, or had a minute ago.
+            socket.set_reuse_address(true)?;
             bind(&socket, source)?;
             let socket = TcpSocket::from_std_stream(socket.into());
             socket.connect(server).await
@@ -63,4 +65,25 @@ fn socket(kind: Type, protocol: Protocol, server: SocketAddr) -> io::Result<Sock
 fn bind(socket: &Socket, source: IpAddr) -> io::Result<()> {
     set_port_at_connect(socket).map_err(io::Error::other)?;
     socket.bind(&SocketAddr::new(source, 0).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listener::Listener;
+    use flow::key::Protocol;
+
+    #[tokio::test]
+    async fn a_port_of_the_vip_that_a_connection_to_a_server_has_can_be_listened_on() {
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let server = server.expect("bind");
+        let addr = server.local_addr().expect("addr");
+        let vip = crate::tests::free_address().ip();
+        let connection = connect(Some(vip), addr).await.expect("connects");
+        let own = connection.local_addr().expect("addr");
+        assert_eq!(own.ip(), vip);
+        drop(Listener::bind((Protocol::Tcp, own)).expect("listens"));
+        drop((connection, server.accept().await.expect("accepted")));
+        Listener::bind((Protocol::Tcp, own)).expect("listens, in TIME_WAIT, too");
+    }
 }

@@ -2,7 +2,8 @@
 //! older controller, a field that carries text, or another program says.
 //!
 //! The schema says what is a secret (`model::schema`): by the type of an object where that is known, else by the name of
-//! the field. In any text there are private keys in PEM and tokens of ours.
+//! the field. In any text there are private keys in PEM, tokens of ours, and fields of HTTP requests that prove who asks, as in
+//! the request of a health monitor.
 
 use model::object::{MASK, Object, hide_secrets};
 use model::schema::{Field, ObjectType, messages, object_type};
@@ -46,16 +47,60 @@ pub(super) fn mask_foreign(value: &mut Value) {
     }
 }
 
-/// The text without private keys and tokens.
+/// The text without private keys, tokens, and values of telling HTTP fields.
 pub(super) fn without(text: &str) -> String {
-    TOKENS.iter().fold(without_keys(text), |text, token| {
-        without_tokens(&text, token)
-    })
+    let text = without_keys(text);
+    let text = TOKENS
+        .iter()
+        .fold(text, |text, token| without_tokens(&text, token));
+    without_http_fields(&text)
 }
 
 fn mask_text(text: &mut String) {
-    if text.contains(BEGIN) || TOKENS.iter().any(|token| text.contains(token)) {
+    let tokens = || TOKENS.iter().any(|token| text.contains(token));
+    if text.contains(BEGIN) || text.contains(':') || tokens() {
         *text = without(text);
+    }
+}
+
+/// HTTP fields whose value proves who asks; and names that end like these.
+const HTTP_FIELDS: [&str; 4] = [
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "set-cookie",
+];
+const HTTP_FIELD_ENDS: [&str; 4] = ["-key", "-token", "-secret", "-password"];
+
+/// `Authorization: <sensitive>`, line by line; escaped line ends (`\r\n`) of a text within a text end lines, too.
+fn without_http_fields(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let mut rest = line;
+        while let Some(at) = rest.find("\\n") {
+            let (part, after) = rest.split_at(at + 2);
+            out.push_str(&without_http_field(part));
+            rest = after;
+        }
+        out.push_str(&without_http_field(rest));
+    }
+    out
+}
+
+fn without_http_field(line: &str) -> String {
+    let Some((before, value)) = line.split_once(':') else {
+        return line.to_owned();
+    };
+    let name = before.rsplit(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+    let name = name.map(str::to_ascii_lowercase).next().unwrap_or_default();
+    let tells = HTTP_FIELDS.contains(&name.as_str())
+        || HTTP_FIELD_ENDS.iter().any(|end| name.ends_with(end));
+    let content = value.trim_end_matches(['\r', '\n']);
+    let content = content.strip_suffix("\\n").unwrap_or(content);
+    let content = content.strip_suffix("\\r").unwrap_or(content);
+    match tells && !content.trim().is_empty() {
+        true => format!("{before}: {MASK}{}", &value[content.len()..]),
+        false => line.to_owned(),
     }
 }
 
@@ -180,6 +225,36 @@ mod tests {
             let shown = masked(around).to_string();
             assert!(!shown.contains("\"s\""), "{shown}");
         }
+    }
+
+    #[test]
+    fn fields_of_a_request_that_prove_who_asks_have_no_value() {
+        for end in ["\r\n", "\n", "\\r\\n"] {
+            let request = [
+                "GET /a:b HTTP/1.0",
+                "Host: web:80",
+                "Authorization: Basic s3",
+                "x-api-key:s3",
+                "",
+            ];
+            let shown = [
+                "GET /a:b HTTP/1.0",
+                "Host: web:80",
+                &format!("Authorization: {MASK}"),
+                &format!("x-api-key: {MASK}"),
+                "",
+            ];
+            let monitor = json!({"http_monitor": {"http_request": request.join(end)}});
+            let expected = json!({"http_monitor": {"http_request": shown.join(end)}});
+            assert_eq!(masked(monitor), expected);
+        }
+        let last = json!(["Cookie: a=s3", "Authorization:", "a reason: not-a-key: b"]);
+        let shown = json!([
+            format!("Cookie: {MASK}"),
+            "Authorization:",
+            "a reason: not-a-key: b"
+        ]);
+        assert_eq!(masked(last), shown);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::{Snapshot, pools, transport};
 use crate::error::ApiError;
 use model::object::FieldError;
 use model::view::{Ref, ServiceEngineGroup, VirtualService, VsVip};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -43,18 +44,26 @@ fn check_vip_is_free(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldErro
         let other = others.find(|other| *other != uuid)?;
         snapshot.name_of("vsvip", other)
     };
+    let sources = snat_ips(snapshot, Some(vrf), "");
     for (i, vip) in ours.vip.iter().enumerate() {
         for address in vip.addresses() {
-            if let Some(other) = taken(address) {
-                let field = if address.is_ipv6() {
-                    "ip6_address"
-                } else {
-                    "ip_address"
-                };
-                let hint = "use another address, or share that VsVip (vsvip_ref) with other ports";
-                let problem = format!("{address} is used by VsVip {other} in the same VRF");
-                errors.push(FieldError::new(format!("vip[{i}].{field}"), problem, hint));
-            }
+            let (user, hint) = match (taken(address), sources.get(&address)) {
+                (Some(other), _) => (
+                    format!("VsVip {other} in the same VRF"),
+                    "use another address, or share that VsVip (vsvip_ref) with other ports",
+                ),
+                (None, Some(vs)) => (
+                    format!("virtual service {vs} as its snat_ip"),
+                    "use another address",
+                ),
+                (None, None) => continue,
+            };
+            let field = match address {
+                IpAddr::V4(_) => "ip_address",
+                IpAddr::V6(_) => "ip6_address",
+            };
+            let problem = format!("{address} is used by {user}");
+            errors.push(FieldError::new(format!("vip[{i}].{field}"), problem, hint));
         }
     }
 }
@@ -103,23 +112,46 @@ fn check_snat_is_free(snapshot: &Snapshot, ours: &VirtualService, errors: &mut V
     if ours.snat_ip.is_empty() {
         return;
     }
-    let others = snapshot.views::<VirtualService>("virtualservice");
-    let others: Vec<_> = others
-        .iter()
-        .filter(|o| o.uuid != ours.uuid && o.vrf_context_ref == ours.vrf_context_ref)
-        .collect();
+    let taken = snat_ips(snapshot, ours.vrf_context_ref.as_ref(), &ours.uuid);
+    let mut seen = BTreeSet::new();
     for (i, address) in ours.snat_ip.iter().enumerate() {
-        let twice = ours.snat_ip[..i].contains(address);
-        let other = others.iter().find(|o| o.snat_ip.contains(address));
-        let user = match other {
-            Some(other) => format!("virtual service {}", other.name),
-            None if twice => "this virtual service already".to_owned(),
-            None => continue,
+        let Some(ip) = address.ip() else { continue };
+        let vip = vip_at(snapshot, ip, ours.vrf_context_ref.as_ref());
+        let user = match (taken.get(&ip), vip) {
+            (Some(other), _) => format!("virtual service {other}"),
+            (None, Some(vsvip)) => format!("VsVip {vsvip}"),
+            (None, None) if !seen.insert(ip) => "this virtual service already".to_owned(),
+            (None, None) => continue,
         };
         let problem = format!("{} is used by {user}", address.addr);
         let hint = "use another address: servers' answers must come to one engine";
         errors.push(FieldError::new(format!("snat_ip[{i}]"), problem, hint));
     }
+}
+
+/// The VsVip of the VRF with this address, by name.
+fn vip_at(snapshot: &Snapshot, address: IpAddr, vrf: Option<&Ref>) -> Option<String> {
+    let vsvip = snapshot.vsvips_at(vrf?, address).next()?;
+    snapshot.name_of("vsvip", vsvip).map(str::to_owned)
+}
+
+/// Source addresses of a VRF with the names of their virtual services, but for one of these.
+pub(super) fn snat_ips(
+    snapshot: &Snapshot,
+    vrf: Option<&Ref>,
+    except: &str,
+) -> BTreeMap<IpAddr, String> {
+    let all = snapshot.all("virtualservice");
+    // From the objects as stored: few have any.
+    let some = all.filter(|(uuid, s)| *uuid != except && s.object.contains_key("snat_ip"));
+    let views = some.filter_map(|(uuid, _)| snapshot.view("virtualservice", uuid));
+    let here = views.filter(|vs: &Arc<VirtualService>| vs.vrf_context_ref.as_ref() == vrf);
+    let each = here.flat_map(|vs| {
+        let addresses = vs.snat_ip.iter().filter_map(model::view::Address::ip);
+        let named = addresses.map(|ip| (ip, vs.name.clone()));
+        named.collect::<Vec<_>>()
+    });
+    each.collect()
 }
 
 /// A group that comes to place virtual services on several engines must have none whose VIP is their source.

@@ -120,7 +120,8 @@ impl Found {
 }
 
 /// Types of which engines and placement know nothing.
-const CONCERNS_NOBODY: [&str; 8] = [
+const CONCERNS_NOBODY: [&str; 9] = [
+    "network",
     "user",
     "role",
     "useraccountprofile",

@@ -51,6 +51,44 @@ fn a_source_address_is_one_virtual_services() {
     let expected = "snat_ip[1]: 10.9.9.3 is used by this virtual service already";
     assert!(twice.starts_with(expected), "{twice}");
     create(json!([v4("10.9.9.3")])).good();
+    let loopback = create(json!([v4("127.0.0.1")])).refused(400);
+    let expected = "snat_ip[0]: is no address that a connection can come from";
+    assert!(loopback.starts_with(expected), "{loopback}");
+}
+
+#[test]
+fn a_vip_and_a_source_address_are_two_addresses() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let http = server.logged_in();
+    let vip = |addr: &str| json!({"name": "v", "vip": [{"vip_id": "1", "ip_address": v4(addr)}]});
+    let (vsvip, _) = http.make("vsvip", vip("10.9.9.1"));
+    let vs = |addr: &str| json!({"name": "a", "services": [{"port": 80}], "snat_ip": [v4(addr)]});
+    let text = http
+        .post("/api/virtualservice", &vs("10.9.9.1"))
+        .refused(400);
+    assert!(
+        text.starts_with("snat_ip[0]: 10.9.9.1 is used by VsVip v"),
+        "{text}"
+    );
+    http.post("/api/virtualservice", &vs("10.9.9.2")).good();
+    let text = http.put(&vsvip, &vip("10.9.9.2")).refused(400);
+    let expected = "vip[0].ip_address: 10.9.9.2 is used by virtual service a as its snat_ip";
+    assert!(text.starts_with(expected), "{text}");
+    let range = json!({"range": {"begin": v4("10.9.9.1"), "end": v4("10.9.9.9")}});
+    let subnet =
+        json!({"prefix": {"ip_addr": v4("10.9.9.0"), "mask": 24}, "static_ip_ranges": [range]});
+    http.make(
+        "network",
+        json!({"name": "n", "configured_subnets": [subnet]}),
+    );
+    let asks = json!({"name": "w", "vip": [{"vip_id": "1", "auto_allocate_ip": true}]});
+    let (_, made) = http.make("vsvip", asks);
+    assert_eq!(
+        made["vip"][0]["ip_address"],
+        v4("10.9.9.3"),
+        "1 and 2 are used"
+    );
 }
 
 #[test]

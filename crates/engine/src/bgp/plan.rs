@@ -16,7 +16,7 @@ use proto::v1;
 use super::learn::BestRoutes;
 use super::{Announcement, BgpDesired};
 use peer::Peer;
-use routes::{Policy, Withheld, drained_table};
+use routes::{Policy, Withheld};
 
 /// A BGP profile that cannot be put in force.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -216,7 +216,7 @@ impl Plan {
         let (fitting, mut refused) = one_per_subnet(fitting, has_session, peer);
         self.absent.append(&mut refused);
         let (table, withheld) = match drained {
-            true => drained_table(desired, peer),
+            true => policy.drained_table(desired, peer),
             false => policy.table(desired, learned, peer),
         };
         let (table, withheld) = (Arc::new(table), Arc::new(withheld));

@@ -425,6 +425,7 @@ async fn an_answer_without_a_body_is_not_waited_for_any_longer() {
     }
 }
 
+#[allow(clippy::print_stderr, clippy::disallowed_macros)]
 #[tokio::test]
 async fn a_half_open_monitor_takes_a_server_up_that_accepts_nobody() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
@@ -440,15 +441,21 @@ async fn a_half_open_monitor_takes_a_server_up_that_accepts_nobody() {
     let known = tokio::time::timeout(Duration::from_secs(20), snapshot.wait_for(known));
     let known = known.await.expect("in time").expect("published").clone();
     let found = &known.pools["p"][0];
-    // Without CAP_NET_RAW that is what is said.
-    if found.failure != Some(Failure::NoRawSocket) {
-        assert_eq!(found.state, OperState::Up);
-        let ours = tokio::net::TcpStream::connect(addr)
-            .await
-            .expect("connects");
-        let (_, peer) = listener.accept().await.expect("accepts");
-        assert_eq!(peer, ours.local_addr().expect("addr"), "the first one");
+    if found.failure == Some(Failure::NoRawSocket) {
+        let sentence = found.reason();
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "CI must run this: {sentence}"
+        );
+        eprintln!("SKIPPED: {sentence}");
+        return;
     }
+    assert_eq!(found.state, OperState::Up);
+    let ours = tokio::net::TcpStream::connect(addr)
+        .await
+        .expect("connects");
+    let (_, peer) = listener.accept().await.expect("accepts");
+    assert_eq!(peer, ours.local_addr().expect("addr"), "the first one");
 }
 
 /// A server that says this to everyone.

@@ -212,4 +212,7 @@ fn members_of_an_older_version_get_slots_that_they_keep() {
     group.join("d", 1).expect("room");
     group.leave("a", 2);
     assert_eq!(slots(&group), [None, Some(1), Some(2), Some(3)]);
+    group.members.iter_mut().for_each(|m| m.slot = None);
+    group.leave("b", 3);
+    assert_eq!(slots(&group), [None, None, Some(1), Some(2)]);
 }

@@ -3,7 +3,10 @@
 use super::flow;
 use crate::objects::{Snapshot, Unreadable, transport};
 use crate::plan::situation;
-use model::view::{self, MADE_FOR_VS, NetworkProfile, PoolGroup, Transport, VirtualService, VsVip};
+use model::view::{
+    self, MADE_FOR_VS, NetworkProfile, PoolGroup, ServiceEngineGroup, Transport, VirtualService,
+    VsVip,
+};
 use proto::v1;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -31,7 +34,11 @@ impl Part {
             let mut family = snat.addresses.iter().filter(|a| a.is_ipv6() == v6);
             let address = family.nth(slot)?.to_string();
             let vs_uuid = snat.vs_uuid.clone();
-            Some(v1::SnatIp { vs_uuid, address })
+            Some(v1::SnatIp {
+                vs_uuid,
+                address,
+                own: true,
+            })
         };
         let each = self.snat_ips.iter();
         each.flat_map(move |snat| [own(snat, false), own(snat, true)])
@@ -143,10 +150,17 @@ fn virtual_service(
         udp_idle_timeout_s: udp_idle_timeout_s(&carried),
         advertise_down_vs: vs.advertise_down_vs,
         pool_group: pool_group(snapshot, vs)?,
-        vip_as_source: vs.use_vip_as_snat,
+        vip_as_source: vs.use_vip_as_snat && is_for_one_engine(snapshot, vs)?,
         flow_hints: vs.flow_hints,
         flow_probes: flow::probes(snapshot, vs)?,
     })
+}
+
+/// Its group places a VIP on one engine at most.
+fn is_for_one_engine(snapshot: &Snapshot, vs: &VirtualService) -> Result<bool, Unreadable> {
+    let group = vs.se_group_ref.as_ref().map_or("", view::Ref::uuid);
+    let group = snapshot.try_view::<ServiceEngineGroup>("serviceenginegroup", group)?;
+    Ok(group.is_some_and(|group| group.max_scaleout_per_vs == 1))
 }
 
 fn pool_group(

@@ -206,6 +206,7 @@ async fn snat_addresses_are_told_where_they_are_to_be_announced() {
     let expected = v1::SnatIp {
         vs_uuid: vs,
         address: "10.100.9.1".into(),
+        own: true,
     };
     assert_eq!(fixture.told().snat_ips, [expected]);
 }

@@ -70,6 +70,29 @@ impl Policy {
         (table, withheld)
     }
 
+    /// Of an engine that has drained: the addresses that servers answer to, which what goes on needs, and nothing else, not
+    /// even what it passes on.
+    pub(super) fn drained_table(
+        &mut self,
+        desired: &BgpDesired,
+        peer: &Peer,
+    ) -> (RouteTable, Withheld) {
+        let (mut table, mut withheld) = (RouteTable::new(), Withheld::new());
+        for (address, announcement) in &desired.routes {
+            let prefix = IpNet::from(*address);
+            match kept_back(announcement, peer) {
+                None if announcement.snat => {
+                    let attributes = self.share(*address, announcement, desired.draining);
+                    table.insert(prefix, attributes);
+                }
+                reason => {
+                    withheld.insert(prefix, reason.unwrap_or("draining"));
+                }
+            }
+        }
+        (table, withheld)
+    }
+
     /// What the peer's `routing_options` add: the default route with us as next hop, and routes learned from
     /// others. The core sends only those of families that the session has.
     fn add_passed_on(
@@ -178,15 +201,6 @@ fn as_learned(route: &LearnedRoute) -> AttributeValues {
         large_communities: route.large_communities.clone(),
         ..AttributeValues::default()
     }
-}
-
-/// Of an engine that has drained: nothing, not even what it passes on.
-pub(super) fn drained_table(desired: &BgpDesired, peer: &Peer) -> (RouteTable, Withheld) {
-    let each = desired.routes.iter().map(|(address, announcement)| {
-        let reason = kept_back(announcement, peer).unwrap_or("draining");
-        (IpNet::from(*address), reason)
-    });
-    (RouteTable::new(), each.collect())
 }
 
 /// Why the peer's settings keep the route from it (avi-api annex, `BgpPeer` and `VsVip`).

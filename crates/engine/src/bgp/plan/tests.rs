@@ -324,3 +324,38 @@ fn an_engine_that_has_drained_keeps_every_route_back_and_every_session() {
     assert_eq!(session.withheld.get(&vip), Some(&"draining"));
     assert_eq!(session.core, only(&marked).1.core, "nothing resets it");
 }
+
+/// Running connections need the servers' answers.
+#[test]
+fn an_engine_that_has_drained_keeps_the_routes_of_its_source_addresses() {
+    let mut desired = desired(vec![peer("10.10.10.1", "10.10.10.0/24")]);
+    desired.draining = true;
+    let source = Announcement {
+        snat: true,
+        ..Announcement::default()
+    };
+    let address = "10.200.0.1".parse().unwrap();
+    desired.routes.insert(address, source);
+    let set = |desired: &mut BgpDesired, on| {
+        let profile = desired.profile.as_mut().unwrap();
+        profile.peers[0].advertise_snat_ip = on;
+    };
+    set(&mut desired, true);
+    let planned = |desired: &BgpDesired| {
+        let before = Sessions::new();
+        let router_id = Ipv4Addr::new(10, 20, 0, 1);
+        Plan::new(desired, &BestRoutes::new(), router_id, &before, true)
+    };
+    let prefix = IpNet::from(address);
+    let plan = planned(&desired);
+    let routes: Vec<&IpNet> = only(&plan).1.routes.keys().collect();
+    assert_eq!(routes, [&prefix]);
+    set(&mut desired, false);
+    let plan = planned(&desired);
+    let session = only(&plan).1;
+    assert!(session.routes.is_empty());
+    assert_eq!(
+        session.withheld.get(&prefix),
+        Some(&"advertise_snat_ip_off")
+    );
+}
