@@ -19,6 +19,11 @@ pub fn object(client: &Client, object_type: &str, name_or_uuid: &str) -> anyhow:
     }
 }
 
+/// What a reference names: the name behind `#`, or the uuid where there is none.
+pub(crate) fn name_or_uuid(reference: &str) -> &str {
+    client::name_of(reference).unwrap_or_else(|| client::uuid_of(reference))
+}
+
 fn by_uuid(client: &Client, object_type: &str, text: &str) -> anyhow::Result<Option<Value>> {
     let is_uuid = text
         .strip_prefix(object_type)

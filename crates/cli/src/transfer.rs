@@ -53,7 +53,7 @@ pub(crate) fn backup(client: &Client, args: &Backup, format: Format) -> anyhow::
 }
 
 /// A file that only its owner reads; one that is there already stays as it is.
-fn new_file(path: &Path) -> anyhow::Result<fs::File> {
+pub(crate) fn new_file(path: &Path) -> anyhow::Result<fs::File> {
     let mut options = fs::OpenOptions::new();
     let opened = options.write(true).create_new(true).mode(0o600).open(path);
     opened.with_context(|| format!("cannot make {}", path.display()))

@@ -1,6 +1,6 @@
 //! The health score of a virtual service: what is observed of it now, in one number.
 //!
-//! 100 × (its engines on which it is up ÷ all of its engines) × (servers of its pool that are up ÷ those switched on).
+//! 100 × (its engines on which it is up ÷ all of its engines) × (servers of its pools that are up ÷ those switched on).
 //! Without a pool, or while nobody has reported its servers, the second part is 1. Where it is up on no engine it is 0.
 
 use crate::events::observe::Count;

@@ -50,6 +50,13 @@ pub struct HealthSnapshot {
     pub pools: BTreeMap<String, Vec<ServerHealth>>,
 }
 
+impl HealthSnapshot {
+    /// Of this pool; none where nothing is known of it.
+    pub fn servers(&self, pool: &str) -> &[ServerHealth] {
+        self.pools.get(pool).map_or(&[], Vec::as_slice)
+    }
+}
+
 /// A server under a monitor: what a task probes.
 type Key = (String, SocketAddr, String);
 

@@ -19,7 +19,7 @@ use proto::v1::{self, BgpSession, DesiredState, Interface, OperState};
 use proxy::{ListenerStatus, ProxyHandle};
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -178,9 +178,11 @@ impl Reconciler {
         if decide::is_complete(&verdicts) {
             self.restarting_until = None;
         }
-        self.announce(routes);
         let draining = |v: &Verdict| v.1 == Reason::ServersDraining;
-        let waits = drains || holds || self.is_restarting() || verdicts.values().any(draining);
+        // What is there only as long as connections are open.
+        let kept = verdicts.values().any(draining) || self.keeps_sources(&verdicts, &routes);
+        let waits = drains || holds || self.is_restarting() || kept;
+        self.announce(routes);
         let again = waits || !failed.is_empty() || !failures.is_empty();
         self.tell(Outcome {
             desired: self.desired.clone(),
@@ -195,10 +197,7 @@ impl Reconciler {
     fn decide(&self, health: &HealthSnapshot) -> Decision {
         let mut decision = decide::decide(&self.desired, health);
         let stats = LazyCell::new(|| self.actors.proxy.stats());
-        let open = |pool: &str, addr: SocketAddr| {
-            let mut servers = stats.servers.iter();
-            servers.any(|s| s.pool_uuid == pool && s.addr == addr && s.open > 0)
-        };
+        let open = |pool: &str, addr| stats.server_has_open(pool, addr);
         let before = self.outcome.borrow();
         let verdicts = &mut decision.verdicts;
         decide::keep_draining(verdicts, &self.desired, health, open, &before.verdicts);
@@ -222,15 +221,10 @@ impl Reconciler {
             by_vsvip.insert(vip.vsvip_uuid.clone(), verdict);
         }
         let stats = LazyCell::new(|| self.actors.proxy.stats());
-        // Without the route the servers' answers to what goes on would be lost.
-        let open = |vs: &str| {
-            let mut services = stats.virtual_services.iter();
-            services.any(|s| s.uuid == vs && s.open > 0)
-        };
         for snat in &self.desired.snat_ips {
-            let verdict = verdicts.get(&snat.vs_uuid);
-            let up = verdict.is_some_and(|v| v.0 == OperState::Up);
-            let wanted = up || open(&snat.vs_uuid);
+            let up = is_up(verdicts, &snat.vs_uuid);
+            // Without the route the servers' answers to what goes on would be lost.
+            let wanted = up || stats.has_open(&snat.vs_uuid);
             if let (true, Ok(address)) = (wanted, snat.address.parse()) {
                 routes.entry(address).or_insert(Announcement {
                     snat: true,
@@ -239,6 +233,13 @@ impl Reconciler {
             }
         }
         (by_vsvip, routes)
+    }
+
+    /// Whether source addresses of virtual services that are not up are announced still.
+    fn keeps_sources(&self, verdicts: &BTreeMap<String, Verdict>, routes: &Routes) -> bool {
+        let announced = |address: &str| address.parse().is_ok_and(|a| routes.contains_key(&a));
+        let mut all = self.desired.snat_ips.iter();
+        all.any(|s| !is_up(verdicts, &s.vs_uuid) && announced(&s.address))
     }
 
     fn announce(&mut self, routes: Routes) {
@@ -293,12 +294,7 @@ impl Reconciler {
     /// Takes away the VIPs that nobody uses any more. True while connections keep some.
     async fn remove_vips(&mut self, decision: &Decision) -> bool {
         let stats = self.actors.proxy.stats();
-        let open = |uuid: &str| {
-            stats
-                .virtual_services
-                .iter()
-                .any(|s| s.uuid == uuid && s.open > 0)
-        };
+        let open = |uuid: &str| stats.has_open(uuid);
         self.draining.update(&decision.services, open);
         let used = &self.draining.addresses() | &decision.vips;
         self.actors.net.remove_vips_except(&used).await;
@@ -361,16 +357,12 @@ impl Reconciler {
 
     async fn take_down(mut self, drain: Duration) {
         self.tell(self.stopping());
-        // The servers' answers still have to come.
+        // Servers' answers to what goes on still have to come, for which the sessions stand until then.
         let mut sources = self.routes.clone();
         sources.retain(|_, route| route.snat);
-        let mut left = drain;
-        if !sources.is_empty() {
+        let sends = !sources.is_empty();
+        if sends {
             self.withdraw_all_but(sources).await;
-            let Actors { health, proxy, .. } = &self.actors;
-            serve_no_more(&self.desired, health, proxy).await;
-            drained(proxy, drain).await;
-            left = Duration::ZERO;
         }
         let Actors {
             net,
@@ -379,10 +371,18 @@ impl Reconciler {
             bgp,
             sysctls,
         } = self.actors;
-        bgp.shutdown("the service engine is stopping", FAREWELL)
-            .await;
-        serve_no_more(&self.desired, &health, &proxy).await;
-        drained(&proxy, left).await;
+        let farewell = bgp.shutdown("the service engine is stopping", FAREWELL);
+        let last = async {
+            serve_no_more(&self.desired, &health, &proxy).await;
+            drained(&proxy, drain).await;
+        };
+        if sends {
+            last.await;
+            farewell.await;
+        } else {
+            farewell.await;
+            last.await;
+        }
         proxy.close_all().await;
         net.remove_vips_except(&BTreeSet::new()).await;
         self.routes.clear();
@@ -403,7 +403,11 @@ impl Reconciler {
     }
 }
 
-/// Waits until no connection is left, or for the time that connections may take.
+fn is_up(verdicts: &BTreeMap<String, Verdict>, vs: &str) -> bool {
+    let verdict = verdicts.get(vs);
+    verdict.is_some_and(|v| v.0 == OperState::Up)
+}
+
 /// Running connections go on.
 async fn serve_no_more(desired: &DesiredState, health: &HealthHandle, proxy: &ProxyHandle) {
     let mut services = decide::decide(desired, &health.snapshot().borrow()).services;
@@ -411,6 +415,7 @@ async fn serve_no_more(desired: &DesiredState, health: &HealthHandle, proxy: &Pr
     proxy.apply(services).await;
 }
 
+/// Waits until no connection is left, or for the time that connections may take.
 async fn drained(proxy: &ProxyHandle, limit: Duration) {
     let until = Instant::now() + limit;
     let open = || -> u64 { proxy.stats().virtual_services.iter().map(|s| s.open).sum() };

@@ -253,11 +253,7 @@ fn vip_status(vip: &Vip, outcome: &Outcome) -> VipStatus {
 }
 
 fn pool_status(pool: &Pool, health: &HealthSnapshot, stats: &Stats) -> PoolStatus {
-    let servers = health
-        .pools
-        .get(&pool.uuid)
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let servers = health.servers(&pool.uuid);
     let state = match pool_state(pool, servers) {
         _ if !pool.enabled => OperState::Disabled,
         State::Up => OperState::Up,

@@ -1,20 +1,10 @@
 //! The binary's manners: exit codes, where errors go and in which form.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
-use std::net::TcpListener;
-use std::process::{Command, Output, Stdio};
+mod support;
 
-/// Runs the binary without settings of whoever runs the tests.
-fn evenkeel(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_evenkeel"))
-        .args(arguments)
-        .env_clear()
-        .env("HOME", "/nonexistent")
-        .env("EVENKEEL_PASSWORD", "secret")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
-}
+use std::net::TcpListener;
+use support::{evenkeel, text};
 
 /// An address where nobody listens.
 fn nobody() -> String {
@@ -24,10 +14,6 @@ fn nobody() -> String {
         .unwrap()
         .port();
     format!("https://127.0.0.1:{port}")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
 }
 
 #[test]

@@ -8,11 +8,9 @@ use serde_json::{Value, json};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use support::{Controller, free_address, unpack};
+use std::process::Output;
+use support::{Controller, PASSWORD, evenkeel, free_address, text, unpack};
 use tempfile::TempDir;
-
-const PASSWORD: &str = "for this test only";
 
 struct Scene {
     folder: TempDir,
@@ -56,21 +54,6 @@ impl Scene {
     fn files(&self, name: &str) -> Vec<(String, String)> {
         unpack(Path::new(&self.path(name)))
     }
-}
-
-fn evenkeel(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_evenkeel"))
-        .args(arguments)
-        .env_clear()
-        .env("HOME", "/nonexistent")
-        .env("EVENKEEL_PASSWORD", PASSWORD)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
 }
 
 fn make(client: &Client, object_type: &str, object: Value) {

@@ -6,9 +6,7 @@ mod support;
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use support::free_address;
-
-const PASSWORD: &str = "for this test only";
+use support::{PASSWORD, evenkeel, free_address, text};
 
 /// A controller, and the command line for it.
 struct Controller(support::Controller);
@@ -44,21 +42,6 @@ impl Controller {
     fn wait_for(&self, what: &str, arguments: &[&str], is_so: impl Fn(&Output) -> bool) {
         support::wait_for(what, || is_so(&self.run(arguments)));
     }
-}
-
-fn evenkeel(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_evenkeel"))
-        .args(arguments)
-        .env_clear()
-        .env("HOME", "/nonexistent")
-        .env("EVENKEEL_PASSWORD", PASSWORD)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
 }
 
 /// Writes a file with a pool of this port and a virtual service that uses it.

@@ -83,10 +83,11 @@ impl Syn {
 
 /// Of the segment and the pseudo header (RFC 9293 section 3.1, RFC 8200 section 8.1); the field itself is 0.
 fn checksum(from: IpAddr, to: IpAddr, segment: &[u8]) -> u16 {
-    let addresses = match (from, to) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => [from.octets(), to.octets()].concat(),
-        (from, to) => [octets16(from), octets16(to)].concat(),
+    let octets = |ip| match ip {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
     };
+    let addresses = [octets(from), octets(to)].concat();
     let length = u16::try_from(segment.len()).unwrap_or(u16::MAX);
     let numbers = [[0, TCP], length.to_be_bytes()].concat();
     let words = [addresses.as_slice(), numbers.as_slice(), segment].into_iter();
@@ -97,13 +98,6 @@ fn checksum(from: IpAddr, to: IpAddr, segment: &[u8]) -> u16 {
     let folded = (sum & 0xffff) + (sum >> 16);
     let folded = (folded & 0xffff) + (folded >> 16);
     !(folded as u16)
-}
-
-fn octets16(ip: IpAddr) -> [u8; 16] {
-    match ip {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-        IpAddr::V6(v6) => v6.octets(),
-    }
 }
 
 #[cfg(test)]

@@ -151,7 +151,7 @@ fn is_complete(seen: &[u8], head_only: bool) -> bool {
     let Some((head, body)) = split_head(seen) else {
         return false;
     };
-    if head_only || has_no_body(head) {
+    if head_only || has_no_body(seen) {
         return true;
     }
     if header(head, "transfer-encoding").is_some_and(|v| v.contains("chunked")) {
@@ -163,9 +163,8 @@ fn is_complete(seen: &[u8], head_only: bool) -> bool {
 
 /// RFC 9112 section 6.3: "any response with a 1xx (Informational), 204 (No Content), or 304 (Not Modified) status code is
 /// always terminated by the first empty line after the header fields".
-fn has_no_body(head: &[u8]) -> bool {
-    let code = head.split(|byte| *byte == b'\n').next();
-    let code = code.and_then(|line| status_code(line.strip_suffix(b"\r").unwrap_or(line)));
+fn has_no_body(seen: &[u8]) -> bool {
+    let code = status_line(seen).and_then(status_code);
     matches!(code, Some(100..=199 | 204 | 304))
 }
 

@@ -625,29 +625,41 @@ fn can_be_vip(ip: IpAddr) -> bool {
     !(ip.is_unspecified() || ip.is_multicast() || ip.is_loopback())
 }
 
-fn check_virtual_service(object: &Object, errors: &mut Vec<FieldError>) {
-    check_peer_labels(object, errors);
-    let has_snat_ip = object.get("snat_ip").and_then(Value::as_array);
-    if object.get("use_vip_as_snat") == Some(&Value::Bool(true))
-        && has_snat_ip.is_some_and(|list| !list.is_empty())
-    {
+/// What servers see of connections: the engine, one of `snat_ip`, or the VIP.
+fn check_sources(object: &Object, errors: &mut Vec<FieldError>) {
+    let sources = object.get("snat_ip").and_then(Value::as_array);
+    let sources = sources.map(Vec::as_slice).unwrap_or_default();
+    if object.get("use_vip_as_snat") == Some(&Value::Bool(true)) && !sources.is_empty() {
         errors.push(FieldError::new(
             "use_vip_as_snat",
             "goes with no snat_ip: servers see one of them",
             "remove snat_ip, or set use_vip_as_snat to false",
         ));
     }
-    for (i, address) in has_snat_ip.into_iter().flatten().enumerate() {
-        let ip = address.get("addr").and_then(Value::as_str);
-        let ip = ip.and_then(|ip| ip.parse::<IpAddr>().ok());
-        if ip.is_none_or(|ip| !can_be_vip(ip)) {
-            errors.push(FieldError::new(
-                format!("snat_ip[{i}]"),
-                "is no address that a connection can come from",
-                "use a unicast address beyond loopback, of its own",
-            ));
-        }
+    let mut seen = BTreeSet::new();
+    for (i, source) in sources.iter().enumerate() {
+        let Some(address) = source
+            .as_object()
+            .and_then(|o| view::parse::<Address>(o).ok())
+        else {
+            continue;
+        };
+        let (problem, hint) = match address.ip() {
+            Some(ip) if can_be_vip(ip) && seen.insert(ip) => continue,
+            Some(ip) if can_be_vip(ip) => ("is used twice", "remove one of them"),
+            _ => (
+                "cannot be a source",
+                "use a unicast address beyond loopback",
+            ),
+        };
+        let problem = format!("{} {problem}", address.addr);
+        errors.push(FieldError::new(format!("snat_ip[{i}].addr"), problem, hint));
     }
+}
+
+fn check_virtual_service(object: &Object, errors: &mut Vec<FieldError>) {
+    check_peer_labels(object, errors);
+    check_sources(object, errors);
     if object.contains_key("pool_ref") && object.contains_key("pool_group_ref") {
         errors.push(FieldError::new(
             "pool_group_ref",

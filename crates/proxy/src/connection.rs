@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 /// How long a server may take to accept; with health checks in place this is a server that just went away.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Distinct servers tried before the client is refused.
 const SERVERS_TRIED_MAX: usize = 3;
 
@@ -71,11 +71,11 @@ async fn connect(
             }
             Ok(Err(error)) => {
                 tracing::debug!(server = %addr, %error, "server refused the connection");
-                counted.failed(CONNECT_TIMEOUT, Some(&error));
+                counted.failed(Some(&error));
             }
             Err(_) => {
                 tracing::debug!(server = %addr, "server did not answer in time");
-                counted.failed(CONNECT_TIMEOUT, None);
+                counted.failed(None);
             }
         }
         tried.push(addr);

@@ -3,7 +3,7 @@
 //! Worker threads, each with a current-thread runtime and its own SO_REUSEPORT listener per address, so that
 //! connections never change threads. [`ProxyHandle::apply`] takes the whole desired state: what has not changed is
 //! not touched, and neither are running connections. A connection goes through named phases: accept
-//! (`listener`), choose a pool (`group`) and a server (`balance`), connect, tunnel (`tunnel`); HTTP and TLS will stand between the
+//! (`listener`), choose a pool (`pool_group`) and a server (`balance`), connect, tunnel (`tunnel`); HTTP and TLS will stand between the
 //! first two. UDP stands beside them (`udp`): flows count as connections.
 //!
 //! Where owner hints are on, a connection is stamped as it is accepted (`hint`), and again by a sweep of its worker over
@@ -18,10 +18,10 @@ mod balance;
 mod client;
 mod connection;
 mod cut;
-mod group;
 mod hint;
 mod inline;
 mod listener;
+mod pool_group;
 mod retire;
 mod shared;
 mod source;

@@ -2,10 +2,11 @@
 
 use crate::ages::Ages;
 use crate::balance::{self, Algorithm, Candidate, Draw};
+use crate::connection::CONNECT_TIMEOUT;
 use crate::cut::Cut;
-use crate::group;
 use crate::hint::{HintCounters, HintSpec, HintStats};
 use crate::inline::{self, InlineHealth};
+use crate::pool_group;
 use crate::retire::Retirement;
 use crate::source::Source;
 use crate::{MemberSpec, PoolGroupSpec, PoolSpec, ServerSpec, UdpSpec, VirtualServiceSpec};
@@ -23,6 +24,20 @@ pub struct Stats {
     pub virtual_services: Vec<VsStats>,
     /// By server of each pool.
     pub servers: Vec<ServerStats>,
+}
+
+impl Stats {
+    /// Whether a virtual service has connections or UDP flows.
+    pub fn has_open(&self, vs: &str) -> bool {
+        let mut all = self.virtual_services.iter();
+        all.any(|s| s.uuid == vs && s.open > 0)
+    }
+
+    /// Whether a server of a pool has.
+    pub fn server_has_open(&self, pool: &str, addr: SocketAddr) -> bool {
+        let mut all = self.servers.iter();
+        all.any(|s| s.pool_uuid == pool && s.addr == addr && s.open > 0)
+    }
 }
 
 /// Counters of a virtual service since it is here.
@@ -93,11 +108,11 @@ pub(crate) struct ServerCounters {
 impl ServerCounters {
     /// What is said of the server. One that comes up is not known any more: what it was like when it went does not count.
     fn follow(&self, server: &ServerSpec) {
-        if server.up && !self.up.swap(server.up, Relaxed) {
+        let was_up = self.up.swap(server.up, Relaxed);
+        if server.up && !was_up {
             self.connect_us.store(0, Relaxed);
             self.inline.forget();
         }
-        self.up.store(server.up, Relaxed);
         self.retirement.set(server.cut_after);
     }
 
@@ -122,9 +137,9 @@ impl Counted {
         self.0.inline.succeeded();
     }
 
-    /// The server has not accepted within this time, or refused: one that refuses is no fast one.
-    pub(crate) fn failed(&self, within: Duration, cause: Option<&std::io::Error>) {
-        self.0.connected(within);
+    /// The server has not accepted in time, or refused: one that refuses is no fast one.
+    pub(crate) fn failed(&self, cause: Option<&std::io::Error>) {
+        self.0.connected(CONNECT_TIMEOUT);
         if cause.is_none_or(inline::is_the_servers) {
             self.0.inline.failed();
         }
@@ -209,9 +224,9 @@ struct PoolCounters {
 
 impl Rules {
     /// What the choice of a pool rests on.
-    fn members(&self) -> Vec<group::Member<'_>> {
+    fn members(&self) -> Vec<pool_group::Member<'_>> {
         let pairs = self.group.members.iter().zip(&self.pools);
-        let each = pairs.map(|(member, counters)| group::Member {
+        let each = pairs.map(|(member, counters)| pool_group::Member {
             pool: &member.pool.uuid,
             priority: member.priority,
             ratio: member.ratio,
@@ -312,7 +327,7 @@ impl Service {
             return (0..rules.pools.len()).find_map(next);
         }
         let turn = self.turn.fetch_add(1, Relaxed);
-        let order = group::order(&rules.members(), rules.group.min_servers, turn, ends[0]);
+        let order = pool_group::order(&rules.members(), rules.group.min_servers, turn, ends[0]);
         order.into_iter().find_map(next)
     }
 }

@@ -522,7 +522,7 @@ async fn saying_it_again_does_not_begin_the_time_anew_and_enabling_ends_it() {
     let mut fixture = Fixture::new(&[echo().await]).await;
     let mut stream = fixture.connect().await;
     echoed(&mut stream).await;
-    let soon = Duration::from_millis(100);
+    let soon = Duration::from_millis(500);
     fixture
         .apply(|s| disable(&mut pool(s).servers[0], Some(soon)))
         .await;
@@ -745,4 +745,47 @@ async fn servers_of_the_vips_family_see_the_vip_where_it_is_the_source() {
         .apply(|s| pool(s).servers = vec![server(v4_addr)])
         .await;
     assert_eq!(seen(&fixture, &v4).await, own[0]);
+}
+
+#[tokio::test]
+async fn what_this_host_cannot_do_is_not_the_servers_fault() {
+    let mut fixture = Fixture::new(&[echo().await]).await;
+    let not_ours = "192.0.2.1".parse().expect("an address");
+    fixture
+        .apply(|s| {
+            pool(s).inline_health = true;
+            s.source = Source::Addresses(vec![not_ours]);
+        })
+        .await;
+    // It may be reset before connect() has returned.
+    if let Ok(mut client) = TcpStream::connect(fixture.addr).await {
+        read_all(&mut client).await.ok();
+    }
+    wait_until("it is refused", || fixture.vs().refused == 1).await;
+    let server = fixture.spec.group.members[0].pool.servers[0].addr;
+    assert_eq!(fixture.inline(server), (1, Some(100)));
+}
+
+#[tokio::test]
+async fn servers_that_are_disabled_do_not_count_as_up_in_a_group() {
+    let mut fixture = grouped().await;
+    fixture
+        .apply(|s| s.group.members[0].pool.servers[0].enabled = false)
+        .await;
+    assert_eq!(words(&fixture, 2).await, ["b", "b"]);
+    let more = server(says("c").await);
+    fixture
+        .apply(|s| {
+            s.group.members[0].pool.servers.push(more);
+            s.group.min_servers = 2;
+        })
+        .await;
+    let mut told = words(&fixture, 8).await;
+    told.sort_unstable();
+    told.dedup();
+    assert_eq!(
+        told,
+        ["b", "c"],
+        "with one server of two the other pool helps"
+    );
 }

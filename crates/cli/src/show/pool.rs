@@ -1,7 +1,7 @@
 //! `show pool`.
 
 use super::virtualservice::up_of;
-use crate::lookup::{items, number, reasons, text};
+use crate::lookup::{items, name_or_uuid, number, reasons, text};
 use crate::output::table::{Column, Row};
 use serde::Serialize;
 use serde_json::Value;
@@ -48,11 +48,6 @@ fn row(item: &Value) -> PoolRow {
     let virtual_services = virtual_services
         .iter()
         .flat_map(|pointer| items(item, pointer));
-    let name_of = |reference: &str| {
-        client::name_of(reference)
-            .unwrap_or_else(|| client::uuid_of(reference))
-            .to_string()
-    };
     PoolRow {
         name: text(item, "/config/name").into(),
         uuid: text(item, "/config/uuid").into(),
@@ -64,7 +59,7 @@ fn row(item: &Value) -> PoolRow {
         num_servers_up: number(item, "/runtime/num_servers_up"),
         virtual_services: virtual_services
             .filter_map(Value::as_str)
-            .map(name_of)
+            .map(|reference| name_or_uuid(reference).to_string())
             .collect(),
     }
 }

@@ -1,7 +1,7 @@
 //! `show serviceengine`.
 
 use super::age;
-use crate::lookup::{items, number, reasons, text};
+use crate::lookup::{items, name_or_uuid, number, reasons, text};
 use crate::output::table::{Column, Row};
 use serde::Serialize;
 use serde_json::Value;
@@ -98,9 +98,7 @@ fn row(item: &Value, sessions: &[Value]) -> ServiceEngineRow {
     let flag = |pointer| item.pointer(pointer).and_then(Value::as_bool);
     let name_of = |reference: &Value| {
         let reference = reference.as_str().unwrap_or_default();
-        client::name_of(reference)
-            .unwrap_or_else(|| client::uuid_of(reference))
-            .to_string()
+        name_or_uuid(reference).to_string()
     };
     let group = text(item, "/config/se_group_ref");
     let count = |pointer| number(item, pointer);

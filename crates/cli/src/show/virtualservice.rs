@@ -1,6 +1,6 @@
 //! `show virtualservice`.
 
-use crate::lookup::{items, number, reasons, text};
+use crate::lookup::{items, name_or_uuid, number, reasons, text};
 use crate::output::table::{Column, Row};
 use serde::Serialize;
 use serde_json::Value;
@@ -177,11 +177,7 @@ fn row(item: &Value, pools: &[Value]) -> VirtualServiceRow {
 fn pool(item: &Value) -> Option<String> {
     let references = ["/config/pool_ref", "/config/pool_group_ref"].map(|p| text(item, p));
     let named = references.into_iter().find(|r| !r.is_empty())?;
-    Some(
-        client::name_of(named)
-            .unwrap_or_else(|| client::uuid_of(named))
-            .to_string(),
-    )
+    Some(name_or_uuid(named).to_string())
 }
 
 /// Of its VIPs, from an item of the inventory.

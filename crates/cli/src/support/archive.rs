@@ -1,12 +1,12 @@
 //! The file: a packed archive that nobody else reads, under its name only when it is whole.
 
 use crate::output::UsageError;
+use crate::transfer::new_file;
 use anyhow::{Context as _, bail};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, BufWriter};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use time::OffsetDateTime;
 
@@ -31,8 +31,7 @@ impl Archive {
         now: OffsetDateTime,
     ) -> anyhow::Result<Self> {
         let target = Target::new(path, force)?;
-        let file = new_file(&target.temporary)
-            .with_context(|| format!("cannot make {}", path.display()))?;
+        let file = new_file(&target.temporary)?;
         let packed = GzEncoder::new(BufWriter::new(file), Compression::default());
         Ok(Self {
             tar: tar::Builder::new(packed),
@@ -99,7 +98,7 @@ impl Target {
     fn keep(self) -> anyhow::Result<()> {
         let cannot = || format!("cannot make {}", self.path.display());
         if !self.force {
-            new_file(&self.path).with_context(cannot)?;
+            new_file(&self.path)?;
         }
         let moved = fs::rename(&self.temporary, &self.path);
         if moved.is_err() && !self.force {
@@ -114,9 +113,4 @@ impl Drop for Target {
         // After a rename there is none.
         fs::remove_file(&self.temporary).ok();
     }
-}
-
-fn new_file(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true).mode(MODE).open(path)
 }

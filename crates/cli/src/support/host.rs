@@ -270,6 +270,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_program_says_is_masked() {
+        let said = json!({"comment": "ekjoin1.s3"});
+        let text = piece("x", Ok(said)).text.unwrap();
+        assert!(!text.contains("s3"), "{text}");
+    }
+
+    #[test]
     fn a_command_that_is_not_there_fails_or_does_not_end_is_named_with_the_reason() {
         let gone = output("evenkeel-no-such-command", &[], COMMAND_TIME).unwrap_err();
         assert_eq!(gone, "evenkeel-no-such-command is not installed here");

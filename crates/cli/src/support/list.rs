@@ -200,7 +200,7 @@ const POOLS: Kind = kind(
     "pools, their servers up and their state",
 );
 /// What more is asked of each item, and of none.
-pub(super) const INVENTORIES: [&Kind; 3] = [&SERVICES, &ENGINES, &POOLS];
+pub(super) static INVENTORIES: [Kind; 3] = [SERVICES, ENGINES, POOLS];
 
 /// Of each engine, below `/api/serviceengine/UUID/`.
 pub(super) static ENGINE: [Kind; 17] = {

@@ -120,10 +120,7 @@ fn what(pattern: &str) -> &'static str {
         found.map(|kind| kind.what)
     };
     let found = match folder {
-        "controller" => of(&list::CONTROLLER).or_else(|| {
-            let found = list::INVENTORIES.iter().find(|kind| kind.file == file);
-            found.map(|kind| kind.what)
-        }),
+        "controller" => of(&list::CONTROLLER).or_else(|| of(&list::INVENTORIES)),
         "controller/objects" => {
             Some("objects of a type, where the configuration as a whole was refused")
         }
@@ -177,7 +174,7 @@ mod tests {
     #[test]
     fn each_kind_of_file_is_said_to_be_something() {
         let of = |folder: &str, file: &str| format!("{folder}/{file}");
-        let kinds = list::CONTROLLER.iter().chain(list::INVENTORIES);
+        let kinds = list::CONTROLLER.iter().chain(&list::INVENTORIES);
         let mut all: Vec<String> = kinds.map(|k| of("controller", k.file)).collect();
         all.extend(list::ENGINE.iter().map(|k| of("engines/NAME", k.file)));
         let services = list::SERVICE.iter().chain([&list::EXPLAIN]);

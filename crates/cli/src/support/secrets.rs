@@ -248,6 +248,14 @@ mod tests {
             let expected = json!({"http_monitor": {"http_request": shown.join(end)}});
             assert_eq!(masked(monitor), expected);
         }
+        let ends = HTTP_FIELD_ENDS.iter().map(|end| format!("X-Any{end}"));
+        for name in HTTP_FIELDS
+            .iter()
+            .map(|name| (*name).to_owned())
+            .chain(ends)
+        {
+            assert_eq!(without(&format!("{name}: s3")), format!("{name}: {MASK}"));
+        }
         let last = json!(["Cookie: a=s3", "Authorization:", "a reason: not-a-key: b"]);
         let shown = json!([
             format!("Cookie: {MASK}"),

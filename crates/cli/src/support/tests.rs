@@ -90,6 +90,29 @@ fn what_is_not_answered_in_time_is_named_and_the_rest_is_read() {
 }
 
 #[test]
+fn what_is_read_is_masked_whatever_form_it_has() {
+    let client = serve(|path| {
+        let body = match path.split('?').next() {
+            Some("/text") => "a token ekapi1.s3",
+            Some("/list") => r#"{"count": 1, "results": [{"md5_secret": "s3"}]}"#,
+            _ => r#"{"md5_secret": "s3"}"#,
+        };
+        Some((200, body.into()))
+    });
+    let pages = Form::Pages { size: 1, max: 1 };
+    let asks = vec![
+        ask("json", Form::Json),
+        ask("list", pages),
+        ask("text", Form::Text),
+    ];
+    for piece in read(&client, LONG, asks) {
+        let text = piece.text.expect("read");
+        assert!(!text.contains("s3"), "{}: {text}", piece.path);
+        assert!(text.contains(model::object::MASK), "{}: {text}", piece.path);
+    }
+}
+
+#[test]
 fn an_answer_that_is_refused_or_no_json_or_not_the_engines_is_named_in_its_words() {
     let silent = r#"[{"se_uuid": "u", "not_answered": "it has no session"}]"#;
     let client = serve(move |path| {

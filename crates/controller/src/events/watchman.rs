@@ -504,6 +504,10 @@ fn services(snapshot: &Snapshot, vsvip: &str) -> Vec<String> {
 
 /// uuids of the virtual services that use an object.
 fn users(snapshot: &Snapshot, path: &str, uuid: &str) -> Vec<String> {
+    if path == "pool" {
+        let services = pools::users(snapshot, uuid).into_iter();
+        return services.map(|vs| vs.uuid.clone()).collect();
+    }
     let all = snapshot.referring_to(path, uuid);
     let services = all.filter(|(ty, _)| *ty == "virtualservice");
     services.map(|(_, uuid)| uuid.to_owned()).collect()

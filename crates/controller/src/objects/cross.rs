@@ -1,10 +1,10 @@
 //! Rules across objects: what one object alone cannot get wrong.
 
+use super::normalise::failed;
 use super::{Snapshot, pools, transport};
 use crate::error::ApiError;
 use model::object::FieldError;
 use model::view::{Ref, ServiceEngineGroup, VirtualService, VsVip};
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -23,11 +23,7 @@ pub(super) fn check(snapshot: &Snapshot, path: &str, uuid: &str) -> Result<(), A
         "serviceenginegroup" => check_group_users(snapshot, uuid, &mut errors),
         _ => {}
     }
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(ApiError::fields(&errors))
-    }
+    failed(errors)
 }
 
 /// One address may be in one VsVip per VRF only (avi-api section 12).
@@ -38,25 +34,10 @@ fn check_vip_is_free(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldErro
     let Some(vrf) = &ours.vrf_context_ref else {
         return;
     };
-    // Another VsVip of the VRF with the address.
-    let taken = |address: IpAddr| {
-        let mut others = snapshot.vsvips_at(vrf, address);
-        let other = others.find(|other| *other != uuid)?;
-        snapshot.name_of("vsvip", other)
-    };
-    let sources = snat_ips(snapshot, Some(vrf), "");
     for (i, vip) in ours.vip.iter().enumerate() {
         for address in vip.addresses() {
-            let (user, hint) = match (taken(address), sources.get(&address)) {
-                (Some(other), _) => (
-                    format!("VsVip {other} in the same VRF"),
-                    "use another address, or share that VsVip (vsvip_ref) with other ports",
-                ),
-                (None, Some(vs)) => (
-                    format!("virtual service {vs} as its snat_ip"),
-                    "use another address",
-                ),
-                (None, None) => continue,
+            let Some((user, hint)) = other_user(snapshot, vrf, address, uuid) else {
+                continue;
             };
             let field = match address {
                 IpAddr::V4(_) => "ip_address",
@@ -66,6 +47,28 @@ fn check_vip_is_free(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldErro
             errors.push(FieldError::new(format!("vip[{i}].{field}"), problem, hint));
         }
     }
+}
+
+/// Who else has an address in a VRF context, in words, and what to do about it.
+fn other_user(
+    snapshot: &Snapshot,
+    vrf: &Ref,
+    address: IpAddr,
+    uuid: &str,
+) -> Option<(String, &'static str)> {
+    let mut users = snapshot.users_of_address(vrf, address);
+    let (path, user) = users.find(|(_, user)| *user != uuid)?;
+    let name = snapshot.name_of(path, user)?;
+    Some(match path {
+        "virtualservice" => (
+            format!("virtual service {name} as its snat_ip"),
+            "use another address",
+        ),
+        _ => (
+            format!("VsVip {name} in the same VRF"),
+            "use another address, or share that VsVip (vsvip_ref) with other ports",
+        ),
+    })
 }
 
 fn check_virtual_service(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldError>) {
@@ -96,7 +99,7 @@ fn check_virtual_service(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<Field
 fn check_vip_as_source(snapshot: &Snapshot, ours: &VirtualService, errors: &mut Vec<FieldError>) {
     let group = ours.se_group_ref.as_ref().map_or("", Ref::uuid);
     let group = snapshot.view::<ServiceEngineGroup>("serviceenginegroup", group);
-    let Some(group) = group.filter(|g| ours.use_vip_as_snat && g.max_scaleout_per_vs > 1) else {
+    let Some(group) = group.filter(|g| ours.use_vip_as_snat && !g.is_for_one_engine()) else {
         return;
     };
     let problem = format!(
@@ -107,51 +110,20 @@ fn check_vip_as_source(snapshot: &Snapshot, ours: &VirtualService, errors: &mut 
     errors.push(FieldError::new("use_vip_as_snat", problem, hint));
 }
 
-/// Source addresses are one engine's each: another virtual service's would be another engine's, too.
+/// Source addresses are one engine's each: another virtual service's would be another engine's, too, and a VIP is all
+/// engines'.
 fn check_snat_is_free(snapshot: &Snapshot, ours: &VirtualService, errors: &mut Vec<FieldError>) {
-    if ours.snat_ip.is_empty() {
+    let Some(vrf) = &ours.vrf_context_ref else {
         return;
-    }
-    let taken = snat_ips(snapshot, ours.vrf_context_ref.as_ref(), &ours.uuid);
-    let mut seen = BTreeSet::new();
+    };
     for (i, address) in ours.snat_ip.iter().enumerate() {
-        let Some(ip) = address.ip() else { continue };
-        let vip = vip_at(snapshot, ip, ours.vrf_context_ref.as_ref());
-        let user = match (taken.get(&ip), vip) {
-            (Some(other), _) => format!("virtual service {other}"),
-            (None, Some(vsvip)) => format!("VsVip {vsvip}"),
-            (None, None) if !seen.insert(ip) => "this virtual service already".to_owned(),
-            (None, None) => continue,
-        };
-        let problem = format!("{} is used by {user}", address.addr);
-        let hint = "use another address: servers' answers must come to one engine";
-        errors.push(FieldError::new(format!("snat_ip[{i}]"), problem, hint));
+        let user = |ip| other_user(snapshot, vrf, ip, &ours.uuid);
+        if let Some((user, _)) = address.ip().and_then(user) {
+            let problem = format!("{} is used by {user}", address.addr);
+            let hint = "use another address: servers' answers must come to one engine";
+            errors.push(FieldError::new(format!("snat_ip[{i}]"), problem, hint));
+        }
     }
-}
-
-/// The VsVip of the VRF with this address, by name.
-fn vip_at(snapshot: &Snapshot, address: IpAddr, vrf: Option<&Ref>) -> Option<String> {
-    let vsvip = snapshot.vsvips_at(vrf?, address).next()?;
-    snapshot.name_of("vsvip", vsvip).map(str::to_owned)
-}
-
-/// Source addresses of a VRF with the names of their virtual services, but for one of these.
-pub(super) fn snat_ips(
-    snapshot: &Snapshot,
-    vrf: Option<&Ref>,
-    except: &str,
-) -> BTreeMap<IpAddr, String> {
-    let all = snapshot.all("virtualservice");
-    // From the objects as stored: few have any.
-    let some = all.filter(|(uuid, s)| *uuid != except && s.object.contains_key("snat_ip"));
-    let views = some.filter_map(|(uuid, _)| snapshot.view("virtualservice", uuid));
-    let here = views.filter(|vs: &Arc<VirtualService>| vs.vrf_context_ref.as_ref() == vrf);
-    let each = here.flat_map(|vs| {
-        let addresses = vs.snat_ip.iter().filter_map(model::view::Address::ip);
-        let named = addresses.map(|ip| (ip, vs.name.clone()));
-        named.collect::<Vec<_>>()
-    });
-    each.collect()
 }
 
 /// A group that comes to place virtual services on several engines must have none whose VIP is their source.

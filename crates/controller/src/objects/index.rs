@@ -40,8 +40,9 @@ pub(super) struct Index {
     edges: RedBlackTreeSetSync<(Arc<str>, Node)>,
     /// Type, name, uuid.
     names: RedBlackTreeSetSync<(&'static str, String, Arc<str>)>,
-    /// A VRF context (its canonical reference), an address, and a VsVip that has it there.
-    addresses: RedBlackTreeSetSync<(Arc<str>, IpAddr, Arc<str>)>,
+    /// A VRF context (its canonical reference), an address, and who has it there: a VsVip, or a virtual service that sends from
+    /// it.
+    addresses: RedBlackTreeSetSync<(Arc<str>, IpAddr, Node)>,
 }
 
 impl Index {
@@ -64,13 +65,12 @@ impl Index {
             let entry = (node.path, name.to_owned(), node.uuid.clone());
             set(&mut self.names, entry, comes);
         });
-        if ty.path == "vsvip" {
-            let (old, new) = (before.map(addresses), after.map(addresses));
-            difference(old, new, |(vrf, address), comes| {
-                let entry = (self.target(vrf), address, node.uuid.clone());
-                set(&mut self.addresses, entry, comes);
-            });
-        }
+        let have = |object| addresses(&ty.path, object);
+        let (old, new) = (before.map(have), after.map(have));
+        difference(old, new, |(vrf, address), comes| {
+            let entry = (self.target(vrf), address, node.clone());
+            set(&mut self.addresses, entry, comes);
+        });
     }
 
     /// The reference, in the memory of one that is known already: thousands of objects refer to the same few.
@@ -107,27 +107,16 @@ impl Index {
             .map(|(_, _, uuid)| &**uuid)
     }
 
-    /// uuids of the VsVips that have this address in a VRF context.
-    pub(super) fn vsvips_at<'a>(
-        &'a self,
-        vrf: &str,
-        address: IpAddr,
-    ) -> impl Iterator<Item = &'a str> + use<'a> {
-        let all = self.vips_from(vrf, address);
-        all.take_while(move |(at, _)| *at == address)
-            .map(|(_, uuid)| uuid)
-    }
-
-    /// The addresses of a VRF context from this one on, lowest first, each with a VsVip that has it.
-    pub(super) fn vips_from<'a>(
+    /// The addresses of a VRF context from this one on, lowest first, each with type and uuid of who has it.
+    pub(super) fn addresses_from<'a>(
         &'a self,
         vrf: &str,
         first: IpAddr,
-    ) -> impl Iterator<Item = (IpAddr, &'a str)> + use<'a> {
+    ) -> impl Iterator<Item = (IpAddr, (&'static str, &'a str))> + use<'a> {
         let vrf: Arc<str> = vrf.into();
-        let all = self.addresses.range((vrf.clone(), first, Arc::from(""))..);
+        let all = self.addresses.range((vrf.clone(), first, Node::first())..);
         all.take_while(move |(here, _, _)| *here == vrf)
-            .map(|(_, address, uuid)| (*address, &**uuid))
+            .map(|(_, address, node)| (*address, (node.path, &*node.uuid)))
     }
 }
 
@@ -165,16 +154,25 @@ fn name(object: &Object) -> BTreeSet<&str> {
     name.into_iter().collect()
 }
 
-/// The addresses of a VsVip as stored, with its VRF context.
-fn addresses(vsvip: &Object) -> BTreeSet<(&str, IpAddr)> {
-    let vrf = vsvip.get("vrf_context_ref").and_then(Value::as_str);
-    let vrf = vrf.unwrap_or_default();
-    let vips = vsvip.get("vip").and_then(Value::as_array);
-    let each = vips.into_iter().flatten().flat_map(|vip| {
+/// The addresses that an object as stored has for itself, with its VRF context: those of a VsVip's VIPs, and those that a
+/// virtual service sends from.
+fn addresses<'a>(path: &str, object: &'a Object) -> BTreeSet<(&'a str, IpAddr)> {
+    let list = |name: &str| object.get(name).and_then(Value::as_array);
+    let (vips, sources) = match path {
+        "vsvip" => (list("vip"), None),
+        "virtualservice" => (None, list("snat_ip")),
+        _ => return BTreeSet::new(),
+    };
+    let vips = vips.into_iter().flatten().flat_map(|vip| {
         let names = ["ip_address", "ip6_address"].into_iter();
-        names.filter_map(|name| vip.get(name)?.get("addr")?.as_str())
+        names.filter_map(|name| vip.get(name))
     });
-    each.filter_map(|text| Some((vrf, text.parse().ok()?)))
+    let vrf = object.get("vrf_context_ref").and_then(Value::as_str);
+    let vrf = vrf.unwrap_or_default();
+    let all = vips.chain(sources.into_iter().flatten());
+    let texts = all.filter_map(|address| address.get("addr")?.as_str());
+    texts
+        .filter_map(|text| Some((vrf, text.parse().ok()?)))
         .collect()
 }
 
@@ -235,19 +233,29 @@ mod tests {
             index.change(ty, &node, None, Some(&vsvip(vrf)));
         }
         let address = |text: &str| text.parse().expect("an address");
-        let at = |vrf: &str, text: &str| index.vsvips_at(vrf, address(text)).collect::<Vec<_>>();
-        assert_eq!(at("/a", "10.0.0.9"), ["v-1", "v-2"]);
-        assert_eq!(at("/a", "2001:db8::1"), ["v-1", "v-2"]);
-        assert_eq!(at("/b", "10.0.0.9"), ["v-3"]);
-        assert_eq!(at("/b", "10.0.0.8"), Vec::<&str>::new());
-        assert_eq!(at("", "10.0.0.9"), Vec::<&str>::new());
-        let all = index.vips_from("/b", address("10.0.0.9"));
+        let at = |index: &Index, vrf: &str, text: &str| -> Vec<String> {
+            let all = index.addresses_from(vrf, address(text));
+            let here = all.take_while(|(found, _)| *found == address(text));
+            here.map(|(_, (_, uuid))| uuid.to_owned()).collect()
+        };
+        assert_eq!(at(&index, "/a", "10.0.0.9"), ["v-1", "v-2"]);
+        assert_eq!(at(&index, "/a", "2001:db8::1"), ["v-1", "v-2"]);
+        assert_eq!(at(&index, "/b", "10.0.0.9"), ["v-3"]);
+        assert!(at(&index, "/b", "10.0.0.8").is_empty());
+        assert!(at(&index, "", "10.0.0.9").is_empty());
+        let all = index.addresses_from("/b", address("10.0.0.9"));
         let all: Vec<_> = all.map(|(address, _)| address.to_string()).collect();
         assert_eq!(all, ["10.0.0.9", "10.0.0.10", "2001:db8::1"]);
 
         let node = Node::new(ty, "v-3".into());
         index.change(ty, &node, Some(&vsvip("/b")), Some(&vsvip("/c")));
-        assert_eq!(index.vsvips_at("/b", address("10.0.0.9")).count(), 0);
-        assert_eq!(index.vsvips_at("/c", address("10.0.0.9")).count(), 1);
+        assert!(at(&index, "/b", "10.0.0.9").is_empty());
+        assert_eq!(at(&index, "/c", "10.0.0.9"), ["v-3"]);
+
+        let ty = object_type("virtualservice").expect("in the schema");
+        let sources = json!([{"addr": "2001:DB8:0::9", "type": "V6"}]);
+        let vs = object(json!({"name": "s", "vrf_context_ref": "/a", "snat_ip": sources}));
+        index.change(ty, &Node::new(ty, "s-1".into()), None, Some(&vs));
+        assert_eq!(at(&index, "/a", "2001:db8::9"), ["s-1"]);
     }
 }

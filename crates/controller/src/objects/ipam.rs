@@ -5,7 +5,6 @@
 //! is not given to another one. Changes are made one at a time ([`super::Objects::change`]), each on what the one before
 //! has committed, so that no two get the same address. The addresses that are in use are read from the index in order.
 
-use super::cross::snat_ips;
 use super::normalise::{failed, items, vsvip_type};
 use super::{Draft, Snapshot, Stored};
 use crate::access::is_seen_in;
@@ -222,8 +221,6 @@ struct Given {
     searched: BTreeMap<(Ref, String, IpAddr), IpAddr>,
     /// Addresses of the engines' own interfaces.
     interfaces: Option<BTreeSet<IpAddr>>,
-    /// Source addresses of virtual services, by VRF context.
-    sources: BTreeMap<Ref, BTreeMap<IpAddr, String>>,
 }
 
 /// Where a VIP may have its address from.
@@ -285,7 +282,7 @@ impl Given {
     }
 
     fn lowest_free(&mut self, wanted: &Wanted<'_>, from: IpAddr, last: IpAddr) -> Option<IpAddr> {
-        let mut used = wanted.snapshot.vips_from(wanted.vrf, from).peekable();
+        let mut used = wanted.snapshot.addresses_from(wanted.vrf, from).peekable();
         let mut address = from;
         while address <= last {
             while used.next_if(|u| *u < address).is_some() {}
@@ -297,17 +294,12 @@ impl Given {
         None
     }
 
-    /// True when it is given to another VIP of this change, is an engine's own (a range may be for both), or a virtual service
-    /// sends from it.
+    /// True when it is given to another VIP of this change, or is an engine's own: a range may be for both.
     fn has_given(&mut self, wanted: &Wanted<'_>, address: IpAddr) -> bool {
         let interfaces = self
             .interfaces
             .get_or_insert_with(|| interfaces(wanted.snapshot));
-        let sources = self.sources.entry(wanted.vrf.clone());
-        let sources = sources.or_insert_with(|| snat_ips(wanted.snapshot, Some(wanted.vrf), ""));
-        interfaces.contains(&address)
-            || sources.contains_key(&address)
-            || self.addresses.contains(&(wanted.vrf.clone(), address))
+        interfaces.contains(&address) || self.addresses.contains(&(wanted.vrf.clone(), address))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which pools a virtual service sends to, by itself or by a pool group, and the other way round; and what has to fit.
 
+use super::transport::MONITOR_HINT;
 use super::{Snapshot, transport};
 use model::object::FieldError;
 use model::view::{Pool, PoolGroup, Ref, VirtualService};
@@ -10,9 +11,13 @@ use std::sync::Arc;
 pub fn of(snapshot: &Snapshot, vs: &VirtualService) -> Vec<String> {
     let own = vs.pool_ref.iter().map(|r| r.uuid().to_owned());
     let group = group_of(snapshot, vs);
-    let members = group.iter().flat_map(|g| &g.members);
-    own.chain(members.map(|m| m.pool_ref.uuid().to_owned()))
-        .collect()
+    let members = group.iter().flat_map(|g| of_group(g));
+    own.chain(members.map(str::to_owned)).collect()
+}
+
+/// uuids of the pools of a group.
+pub fn of_group(group: &PoolGroup) -> impl Iterator<Item = &str> {
+    group.members.iter().map(|m| m.pool_ref.uuid())
 }
 
 /// The pool group of a virtual service.
@@ -57,18 +62,15 @@ pub(super) fn check(snapshot: &Snapshot, vs: &VirtualService, errors: &mut Vec<F
             let problem = format!("pool {} is in another VRF context (vrf_ref)", pool.name);
             errors.push(FieldError::new(field, problem, SAME_VRF));
         }
-        errors.extend(transport::check_pool_of(snapshot, vs, &pool, field));
+        let unfit = transport::unfit_monitor_for(snapshot, vs, &pool);
+        errors.extend(unfit.map(|(_, problem)| FieldError::new(field, problem, MONITOR_HINT)));
     }
 }
 
 /// Labels that are no numbers, which engines could not order.
 fn labels(group: &PoolGroup, field: &str) -> Option<FieldError> {
-    let numbers = |label: &String| label.parse::<u64>().is_ok();
-    let mut labels = group
-        .members
-        .iter()
-        .filter_map(|m| m.priority_label.as_ref());
-    let label = labels.find(|l| !numbers(l))?;
+    let mut others = group.members.iter().filter(|m| m.priority().is_none());
+    let label = others.find_map(|m| m.priority_label.as_ref())?;
     let name = &group.name;
     let problem =
         format!("pool group {name} has the label {label:?}, and engines order numbers only");
@@ -82,9 +84,13 @@ pub(super) fn check_users(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<Fiel
         return;
     };
     for user in users(snapshot, uuid) {
-        transport::check_pool(snapshot, &user, &pool, errors);
+        let name = &user.name;
+        if let Some((i, problem)) = transport::unfit_monitor_for(snapshot, &user, &pool) {
+            let problem = format!("virtual service {name} is UDP: {problem}");
+            let path = format!("health_monitor_refs[{i}]");
+            errors.push(FieldError::new(path, problem, MONITOR_HINT));
+        }
         if user.vrf_context_ref != pool.vrf_ref {
-            let name = &user.name;
             let problem = format!("virtual service {name} uses this pool in another VRF");
             errors.push(FieldError::new("vrf_ref", problem, SAME_VRF));
         }

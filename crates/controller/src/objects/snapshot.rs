@@ -216,22 +216,24 @@ impl Snapshot {
         self.named(path, name).next()
     }
 
-    /// uuids of the VsVips that have this address in a VRF context.
-    pub fn vsvips_at<'a>(
+    /// Type and uuid of who has this address in a VRF context: VsVips, and virtual services that send from it.
+    pub fn users_of_address<'a>(
         &'a self,
         vrf: &view::Ref,
         address: IpAddr,
-    ) -> impl Iterator<Item = &'a str> + use<'a> {
-        self.index.vsvips_at(&vrf.0, address)
+    ) -> impl Iterator<Item = (&'static str, &'a str)> + use<'a> {
+        let all = self.index.addresses_from(&vrf.0, address);
+        all.take_while(move |(here, _)| *here == address)
+            .map(|(_, user)| user)
     }
 
-    /// The addresses that VsVips have in a VRF context, from this one on, lowest first.
-    pub fn vips_from<'a>(
+    /// The addresses that they have, from this one on, lowest first.
+    pub fn addresses_from<'a>(
         &'a self,
         vrf: &view::Ref,
         first: IpAddr,
     ) -> impl Iterator<Item = IpAddr> + use<'a> {
-        let all = self.index.vips_from(&vrf.0, first);
+        let all = self.index.addresses_from(&vrf.0, first);
         all.map(|(address, _)| address)
     }
 

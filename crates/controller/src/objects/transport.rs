@@ -148,8 +148,9 @@ fn check_udp(snapshot: &Snapshot, vs: &VirtualService, errors: &mut Vec<FieldErr
     }
 }
 
-/// What to do about [`unfit_monitor`].
-const MONITOR_HINT: &str = "use a monitor of type HEALTH_MONITOR_UDP, such as System-UDP";
+/// What to do about [`unfit_monitor_for`].
+pub(super) const MONITOR_HINT: &str =
+    "use a monitor of type HEALTH_MONITOR_UDP, such as System-UDP";
 
 /// A monitor of a pool that cannot tell of a UDP server: which, and why.
 fn unfit_monitor(snapshot: &Snapshot, pool: &Pool) -> Option<(usize, String)> {
@@ -167,37 +168,18 @@ fn unfit_monitor(snapshot: &Snapshot, pool: &Pool) -> Option<(usize, String)> {
     Some((i, problem))
 }
 
-/// A pool that a virtual service with a UDP port names in this field.
-pub(super) fn check_pool_of(
-    snapshot: &Snapshot,
-    vs: &VirtualService,
-    pool: &Pool,
-    field: &str,
-) -> Option<FieldError> {
-    let (_, problem) = unfit_monitor(snapshot, pool).filter(|_| has_udp(snapshot, vs))?;
-    Some(FieldError::new(field, problem, MONITOR_HINT))
-}
-
 fn has_udp(snapshot: &Snapshot, vs: &VirtualService) -> bool {
     let mut services = vs.services.iter();
     services.any(|s| transport_of(snapshot, vs, s) == Transport::Udp)
 }
 
-/// A pool of a virtual service with a UDP port.
-pub(super) fn check_pool(
+/// A monitor of a pool that cannot tell of the servers of this virtual service, because it has a UDP port: which, and why.
+pub(super) fn unfit_monitor_for(
     snapshot: &Snapshot,
-    user: &VirtualService,
+    vs: &VirtualService,
     pool: &Pool,
-    errors: &mut Vec<FieldError>,
-) {
-    if !has_udp(snapshot, user) {
-        return;
-    }
-    if let Some((i, problem)) = unfit_monitor(snapshot, pool) {
-        let problem = format!("virtual service {} is UDP: {problem}", user.name);
-        let path = format!("health_monitor_refs[{i}]");
-        errors.push(FieldError::new(path, problem, MONITOR_HINT));
-    }
+) -> Option<(usize, String)> {
+    unfit_monitor(snapshot, pool).filter(|_| has_udp(snapshot, vs))
 }
 
 /// The application profile that a virtual service gets without asking.

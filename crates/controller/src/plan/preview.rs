@@ -315,9 +315,8 @@ impl Touched {
             "pool" => drop(self.pools.insert(uuid.to_owned())),
             "poolgroup" => {
                 let group = snapshot.view::<PoolGroup>(path, uuid);
-                let members = group.iter().flat_map(|g| &g.members);
-                let members = members.map(|m| m.pool_ref.uuid().to_owned());
-                self.pools.extend(members);
+                let members = group.iter().flat_map(|g| pools::of_group(g));
+                self.pools.extend(members.map(str::to_owned));
             }
             "virtualservice" => {
                 self.vsvips.extend(field(path, uuid, "vsvip_ref").map(last));

@@ -196,6 +196,10 @@ mod tests {
                 "virtual_services[0].pool_uuid",
                 "virtualservice web: pool_ref",
             ),
+            (
+                "virtual_services[0].pool_group.members[1].pool_uuid",
+                "virtualservice web: pool_group_ref: members[1].pool_ref",
+            ),
             ("se_uuid", "se_uuid"),
             ("vips[9].address", "vips[9].address"),
         ] {

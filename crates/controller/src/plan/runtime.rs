@@ -335,10 +335,9 @@ impl Observer<'_> {
     }
 
     /// Its pools together: up when one of them is.
-    fn pool_group(&self, uuid: &str) -> Option<Value> {
+    pub(super) fn pool_group(&self, uuid: &str) -> Option<Value> {
         let group: Arc<PoolGroup> = self.snapshot.view("poolgroup", uuid)?;
-        let members = group.members.iter();
-        let pools = members.filter_map(|m| self.pool(m.pool_ref.uuid()));
+        let pools = pools::of_group(&group).filter_map(|pool| self.pool(pool));
         let pools: Vec<Value> = pools.collect();
         let sum = |field: &str| {
             let numbers = pools.iter().filter_map(|p| p[field].as_u64());

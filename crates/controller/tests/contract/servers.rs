@@ -45,14 +45,18 @@ fn a_source_address_is_one_virtual_services() {
     let create = |snat: Value| http.post("/api/virtualservice", &vs("b", snat));
     assert_eq!(
         create(json!([v4("10.9.9.3"), one])).refused(400),
-        "snat_ip[1]: 10.9.9.1 is used by virtual service a; use another address: servers' answers must come to one engine"
+        "snat_ip[1]: 10.9.9.1 is used by virtual service a as its snat_ip; use another address: servers' answers must come to one engine"
     );
     let twice = create(json!([v4("10.9.9.3"), v4("10.9.9.3")])).refused(400);
-    let expected = "snat_ip[1]: 10.9.9.3 is used by this virtual service already";
+    let expected = "snat_ip[1].addr: 10.9.9.3 is used twice; remove one of them";
     assert!(twice.starts_with(expected), "{twice}");
     create(json!([v4("10.9.9.3")])).good();
+    let (vrf, _) = http.make("vrfcontext", json!({"name": "other"}));
+    let mut elsewhere = vs("c", json!([one]));
+    elsewhere["vrf_context_ref"] = json!(vrf);
+    http.make("virtualservice", elsewhere);
     let loopback = create(json!([v4("127.0.0.1")])).refused(400);
-    let expected = "snat_ip[0]: is no address that a connection can come from";
+    let expected = "snat_ip[0].addr: 127.0.0.1 cannot be a source";
     assert!(loopback.starts_with(expected), "{loopback}");
 }
 

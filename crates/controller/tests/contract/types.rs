@@ -621,7 +621,9 @@ fn a_virtual_service_uses_the_pools_of_its_group() {
     let server = Server::start(folder.path());
     let http = server.logged_in();
     let [a, b] = ["a", "b"].map(|name| http.make("pool", json!({"name": name})).0);
-    let (group, made) = http.make("poolgroup", group_of(&[&a, &b]));
+    let mut members = group_of(&[&a, &b]);
+    members["members"][1]["priority_label"] = json!("10");
+    let (group, made) = http.make("poolgroup", members);
     assert_eq!(
         (&made["members"][0]["ratio"], &made["min_servers"]),
         (&json!(1), &json!(0))
@@ -651,7 +653,12 @@ fn a_virtual_service_uses_the_pools_of_its_group() {
     }
     let topology = http.get("/api/ek/topology").good();
     let shown = &topology["vips"]["results"][0]["virtual_services"][0]["pool_group"];
-    assert_eq!(shown["members"][1]["pool"], "b", "{shown}");
+    assert_eq!(shown["members"][0]["pool"], "b", "{shown}");
+    assert_eq!(shown["members"][1]["pool"], "a", "{shown}");
+    let pools = topology["pools"].as_array().unwrap().iter();
+    let mut pools: Vec<_> = pools.map(|p| p["pool"].as_str().unwrap()).collect();
+    pools.sort_unstable();
+    assert_eq!(pools, ["a", "b"]);
     assert_eq!(
         http.delete(&group).refused(409),
         "Cannot delete, object is referred by: ['VirtualService v']"

@@ -215,10 +215,7 @@ impl Plan {
             |(interface, local): &Fitting<'_>| before.contains_key(&peer.key(interface, *local));
         let (fitting, mut refused) = one_per_subnet(fitting, has_session, peer);
         self.absent.append(&mut refused);
-        let (table, withheld) = match drained {
-            true => policy.drained_table(desired, peer),
-            false => policy.table(desired, learned, peer),
-        };
+        let (table, withheld) = policy.table(desired, learned, peer, drained);
         let (table, withheld) = (Arc::new(table), Arc::new(withheld));
         for (interface, local) in fitting {
             if !interface.up {

@@ -116,4 +116,4 @@ fn local_addr(socket: &Socket) -> io::Result<SocketAddr> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -5,9 +5,11 @@
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+/// The admin's.
+pub const PASSWORD: &str = "for this test only";
 /// What takes longer does not come.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -52,6 +54,23 @@ impl Drop for Controller {
         self.child.kill().ok();
         self.child.wait().unwrap();
     }
+}
+
+/// Runs the binary as the admin with [`PASSWORD`], without settings of whoever runs the tests.
+pub fn evenkeel(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_evenkeel"))
+        .args(arguments)
+        .env_clear()
+        .env("HOME", "/nonexistent")
+        .env("EVENKEEL_PASSWORD", PASSWORD)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+/// What a program has printed.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
 }
 
 /// Path below the top folder, and text, of each file in a support bundle.

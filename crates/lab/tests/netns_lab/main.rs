@@ -16,4 +16,5 @@ mod links;
 mod plans;
 mod product;
 mod scenarios;
+mod sources;
 mod support;

@@ -314,6 +314,31 @@ async fn a_server_that_goes_down_is_left_and_one_that_takes_no_more_is_not() {
 }
 
 #[tokio::test]
+async fn a_flow_keeps_its_server_in_a_pool_of_ratio_0_and_leaves_it_when_it_goes_down() {
+    let (a, b) = (Server::says("a").await, Server::says("b").await);
+    let mut fixture = Fixture::new(&[a.addr]).await;
+    let client = fixture.client().await;
+    assert_eq!(ask(&client, b"").await, b"a");
+    let mut other = fixture.spec.group.members[0].clone();
+    other.pool.uuid = "q".into();
+    other.pool.servers[0].addr = b.addr;
+    fixture
+        .apply(|s| {
+            s.group.members[0].ratio = 0;
+            s.group.members.insert(0, other);
+        })
+        .await;
+    assert_eq!(ask(&client, b"").await, b"a", "it takes nothing new only");
+    assert_eq!(ask(&fixture.client().await, b"").await, b"b");
+    assert_eq!(fixture.udp().moved, 0);
+    fixture
+        .apply(|s| s.group.members[1].pool.servers[0].up = false)
+        .await;
+    assert_eq!(ask(&client, b"").await, b"b");
+    assert_eq!(fixture.udp().moved, 1);
+}
+
+#[tokio::test]
 async fn further_flows_are_refused_and_counted_until_there_is_room() {
     let server = Server::says("").await;
     let mut fixture = Fixture::new(&[server.addr]).await;

@@ -160,7 +160,7 @@ fn virtual_service(
 fn is_for_one_engine(snapshot: &Snapshot, vs: &VirtualService) -> Result<bool, Unreadable> {
     let group = vs.se_group_ref.as_ref().map_or("", view::Ref::uuid);
     let group = snapshot.try_view::<ServiceEngineGroup>("serviceenginegroup", group)?;
-    Ok(group.is_some_and(|group| group.max_scaleout_per_vs == 1))
+    Ok(group.is_some_and(|group| group.is_for_one_engine()))
 }
 
 fn pool_group(

@@ -135,11 +135,12 @@ async fn what_all_have_in_common_concerns_all() {
 }
 
 #[tokio::test]
-async fn users_concern_nobody() {
+async fn users_and_networks_concern_nobody() {
     let (fixture, _, _) = two().await;
     let mut published = Published::default();
     marked(&fixture, &mut published);
     fixture.create("role", json!({"name": "looks-on"})).await;
+    fixture.create("network", json!({"name": "front"})).await;
     let changed = marked(&fixture, &mut published);
     assert_eq!(
         (changed.vips, changed.engines),

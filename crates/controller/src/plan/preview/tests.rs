@@ -279,6 +279,88 @@ async fn connections_to_a_server_that_is_taken_out_are_counted_and_kept() {
 }
 
 #[tokio::test]
+async fn connections_of_a_pool_whose_group_changes_are_looked_at() {
+    let fixture = Fixture::new().await;
+    let body = json!({"name": "web", "servers": [{"ip": v4("10.20.20.11"), "port": 80}]});
+    let pool = fixture.create("pool", body).await;
+    let member = json!({"pool_ref": format!("/api/pool/{pool}")});
+    let body = json!({"name": "g", "members": [member]});
+    let group = fixture.create("poolgroup", body).await;
+    let vs = fixture.uuid("virtualservice", "vs-1");
+    let reference = format!("/api/poolgroup/{group}");
+    fixture
+        .update("virtualservice", &vs, |o| {
+            o.shift_remove("pool_ref");
+            o.insert("pool_group_ref".into(), reference.into());
+        })
+        .await;
+    let snapshot = fixture.snapshot();
+    for (path, uuid) in [("poolgroup", &group), ("virtualservice", &vs)] {
+        let mut touched = Touched::default();
+        touched.add(&snapshot, path, uuid, &Assignments::default());
+        assert_eq!(touched.pools, [pool.clone()].into(), "{path}");
+    }
+}
+
+/// A report of pools with so many servers that are up and down.
+fn pools_report(pools: &[(&str, OperState, u32, u32)]) -> Report {
+    let server = |port: u32, state: OperState| ServerStatus {
+        address: "10.20.20.11".into(),
+        port,
+        state: state.into(),
+        ..ServerStatus::default()
+    };
+    let each = pools.iter().map(|(uuid, state, up, down)| {
+        let up_ports = (1..=*up).map(|port| server(port, OperState::Up));
+        let down_ports = (up + 1..=up + down).map(|port| server(port, OperState::Down));
+        PoolStatus {
+            uuid: (*uuid).to_owned(),
+            state: (*state).into(),
+            servers: up_ports.chain(down_ports).collect(),
+        }
+    });
+    Report {
+        pools: each.collect(),
+        ..Report::default()
+    }
+}
+
+#[tokio::test]
+async fn a_pool_group_is_as_well_as_its_best_pool() {
+    use OperState::{Down, Up};
+    let fixture = Fixture::new().await;
+    let mut pools = Vec::new();
+    for (name, ports) in [("a", vec![1, 2]), ("b", vec![1])] {
+        let servers = ports
+            .iter()
+            .map(|p| json!({"ip": v4("10.20.20.11"), "port": p}));
+        let body = json!({"name": name, "servers": servers.collect::<Vec<_>>()});
+        pools.push(fixture.create("pool", body).await);
+    }
+    let member = |uuid: &String| json!({"pool_ref": format!("/api/pool/{uuid}")});
+    let members: Vec<Value> = pools.iter().map(member).collect();
+    let body = json!({"name": "g", "members": members});
+    let group = fixture.create("poolgroup", body).await;
+    let seen = |group: &str| {
+        let runtime = fixture.observe(|o| o.pool_group(group)).expect("there");
+        let state = runtime["oper_status"]["state"].clone();
+        let number = |name: &str| runtime[name].clone();
+        (state, number("num_servers"), number("num_servers_up"))
+    };
+    let tell = |first, up| {
+        let report = pools_report(&[(&pools[0], first, up, 2 - up), (&pools[1], Down, 0, 1)]);
+        let registry = &fixture.registry;
+        registry.reported(&fixture.engine, fixture.session, report);
+    };
+    tell(Up, 1);
+    assert_eq!(seen(&group), (json!("OPER_UP"), json!(3), json!(1)));
+    tell(Down, 0);
+    assert_eq!(seen(&group), (json!("OPER_DOWN"), json!(3), json!(0)));
+    let empty = fixture.create("poolgroup", json!({"name": "none"})).await;
+    assert_eq!(seen(&empty).0, "OPER_UNUSED");
+}
+
+#[tokio::test]
 async fn scaling_is_planned_without_being_done_or_noted() {
     let fixture = Fixture::new().await;
     report(&fixture, 9);

@@ -46,17 +46,20 @@ impl Policy {
         Ok(policy)
     }
 
-    /// The table of a peer, and what its settings keep from it.
+    /// The table of a peer, and what is kept from it. An engine that has drained keeps the addresses that servers answer to,
+    /// which what goes on needs, and nothing else, not even what it passes on.
     pub(super) fn table(
         &mut self,
         desired: &BgpDesired,
         learned: &BestRoutes,
         peer: &Peer,
+        drained: bool,
     ) -> (RouteTable, Withheld) {
         let (mut table, mut withheld) = (RouteTable::new(), Withheld::new());
         for (address, announcement) in &desired.routes {
             let prefix = IpNet::from(*address);
-            match kept_back(announcement, peer) {
+            let draining = (drained && !announcement.snat).then_some("draining");
+            match kept_back(announcement, peer).or(draining) {
                 Some(reason) => {
                     withheld.insert(prefix, reason);
                 }
@@ -66,29 +69,8 @@ impl Policy {
                 }
             }
         }
-        self.add_passed_on(&mut table, desired, learned, peer);
-        (table, withheld)
-    }
-
-    /// Of an engine that has drained: the addresses that servers answer to, which what goes on needs, and nothing else, not
-    /// even what it passes on.
-    pub(super) fn drained_table(
-        &mut self,
-        desired: &BgpDesired,
-        peer: &Peer,
-    ) -> (RouteTable, Withheld) {
-        let (mut table, mut withheld) = (RouteTable::new(), Withheld::new());
-        for (address, announcement) in &desired.routes {
-            let prefix = IpNet::from(*address);
-            match kept_back(announcement, peer) {
-                None if announcement.snat => {
-                    let attributes = self.share(*address, announcement, desired.draining);
-                    table.insert(prefix, attributes);
-                }
-                reason => {
-                    withheld.insert(prefix, reason.unwrap_or("draining"));
-                }
-            }
+        if !drained {
+            self.add_passed_on(&mut table, desired, learned, peer);
         }
         (table, withheld)
     }

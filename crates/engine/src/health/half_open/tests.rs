@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 const LONG: Duration = Duration::from_secs(20);
 
 /// Says why not, and fails where CI must run all.
-fn can_run() -> bool {
+pub(in crate::health) fn can_run() -> bool {
     let target = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
     let Err(why) = raw_socket(target).map_err(|e| no_socket(&e)) else {
         return true;
@@ -85,6 +85,25 @@ async fn a_server_that_does_not_answer_is_late() {
         began.elapsed() >= limit,
         "also the second SYN is waited for"
     );
+}
+
+#[tokio::test]
+async fn a_segment_that_is_lost_is_sent_again() {
+    if !can_run() {
+        return;
+    }
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket");
+    let any = SocketAddr::new(own(), 0);
+    socket.bind(&any.into()).expect("bind");
+    socket.listen(0).expect("listens");
+    let target = local_addr(&socket).expect("addr");
+    let _first = TcpStream::connect(target).await.expect("fills the queue");
+    let raw = raw_socket(target).expect("a raw socket");
+    let attempt = Attempt::begin(raw, target).expect("begins");
+    // The first segment has met the full queue; the next one meets room.
+    let _accepted = socket.accept().expect("accepts");
+    let outcome = tokio::time::timeout(LONG, attempt.outcome());
+    assert_eq!(outcome.await.expect("in time"), Ok(()));
 }
 
 #[tokio::test]
