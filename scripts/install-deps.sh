@@ -21,7 +21,7 @@ packages=(
 )
 # Other routers and a load balancer to test against, what blocks and loses packets there, and the fuzzer's C++ runtime.
 if [ "${1:-demo}" = test ]; then
-    packages+=(bird2=/usr/sbin/bird gobgpd=/usr/bin/gobgpd openbgpd=/usr/sbin/bgpctl haproxy=/usr/sbin/haproxy nftables=nft g++=c++)
+    packages+=(bird2=/usr/sbin/bird gobgpd=/usr/bin/gobgpd openbgpd=/usr/sbin/bgpctl haproxy=/usr/sbin/haproxy nftables=nft g++=c++ etcd-server=etcd)
 fi
 
 say() { printf '%s\n' "$*"; }
@@ -57,6 +57,7 @@ for package in "${missing[@]}"; do
     case $package in
         frr | gobgpd | openbgpd | haproxy) daemons+=("$package") ;;
         bird2) daemons+=(bird) ;;
+        etcd-server) daemons+=(etcd) ;;
     esac
 done
 policy=/usr/sbin/policy-rc.d

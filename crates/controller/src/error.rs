@@ -72,11 +72,28 @@ impl From<StoreError> for ApiError {
                     "the controller's disk is full: nothing was written; make room in its data folder and repeat",
                 )
             }
+            StoreError::NoSpace { .. } => {
+                tracing::error!(%error, "a write was refused");
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string())
+            }
+            StoreError::TooLarge { .. } => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string())
+            }
+            StoreError::NotLeader { .. } => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+            }
+            StoreError::Unreachable { .. } | StoreError::OutcomeUnknown { .. } => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::error!(%error, cause, "the store does not answer");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+            }
             StoreError::Compacted { .. } => Self::new(StatusCode::GONE, error.to_string()),
             StoreError::NewerSchema { .. }
             | StoreError::NoBackup { .. }
             | StoreError::Unreadable { .. }
             | StoreError::Database { .. }
+            | StoreError::Refused { .. }
+            | StoreError::File { .. }
             | StoreError::Closed => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 Self::internal(&error.to_string(), &cause.unwrap_or_default())

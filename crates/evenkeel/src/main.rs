@@ -6,6 +6,10 @@ use clap::{Parser, Subcommand};
 use dataplane::process;
 use model::log::Settings;
 use std::process::ExitCode;
+use tikv_jemallocator::Jemalloc;
+
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// A load balancer whose virtual services grow and shrink while every flow stays upright.
 #[derive(Parser)]
@@ -36,10 +40,7 @@ fn main() -> ExitCode {
         .install_default()
         .ok();
     match args.command {
-        Command::Controller(daemon) => {
-            process::give_back_large_blocks();
-            run_daemon(&daemon.log(), || controller::run(daemon))
-        }
+        Command::Controller(daemon) => run_daemon(&daemon.log(), || controller::run(daemon)),
         Command::Engine(daemon) => run_daemon(&daemon.log(), || engine::run(daemon)),
         Command::Lab(command) => {
             cli::output::set_format(args.global.output);

@@ -2,12 +2,14 @@
 //!
 //! The model is etcd's in one process: a global revision that grows with every commit, compare-and-set on
 //! keys, lists by prefix, and changes since a revision. The revision log is append-only: it is audit trail,
-//! difference and way back. [`Memory`] serves tests, [`Sqlite`] one controller; both pass one conformance suite
-//! (`tests/conformance.rs`), which a cluster engine has to pass, too.
+//! difference and way back. [`Memory`] serves tests, [`Sqlite`] one controller, [`Etcd`] several; all pass one conformance suite
+//! (`tests/conformance.rs`).
 
+pub mod etcd;
 mod memory;
 mod sqlite;
 
+pub use etcd::Etcd;
 pub use memory::Memory;
 pub use sqlite::{Backup, Sqlite, restore};
 
@@ -207,9 +209,81 @@ pub enum StoreError {
         #[source]
         source: rusqlite::Error,
     },
+    /// etcd does not answer. Nothing was written.
+    #[error(
+        "cannot {doing}: no etcd server answers; see that a majority of them runs and can be reached from here, and repeat"
+    )]
+    Unreachable {
+        /// The operation.
+        doing: &'static str,
+        /// What the last one that was asked said.
+        #[source]
+        source: Cause,
+    },
+    /// etcd says no. Nothing was written.
+    #[error("etcd refuses to {doing}; see that the user, its role and the certificates are right")]
+    Refused {
+        /// The operation.
+        doing: &'static str,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// etcd has used up its quota; nothing was written, and reads go on.
+    #[error(
+        "etcd is out of space: cannot {doing}; compact and defragment it or raise its --quota-backend-bytes, end the \
+         alarm with `etcdctl alarm disarm`, and repeat"
+    )]
+    NoSpace {
+        /// The operation.
+        doing: &'static str,
+    },
+    /// A value is larger than etcd takes. Nothing was written.
+    #[error("{key} has {len} bytes with its value, and etcd takes {max}: make it smaller")]
+    TooLarge {
+        /// The key.
+        key: String,
+        /// Bytes of key and value.
+        len: usize,
+        /// Bytes that they may have.
+        max: usize,
+    },
+    /// Only the leader writes. Nothing was written.
+    #[error("this controller does not lead, so it writes nothing: ask the leader{}", named(.leader.as_deref()))]
+    NotLeader {
+        /// What the leader said of himself, when one is known.
+        leader: Option<Vec<u8>>,
+    },
+    /// The connection to etcd broke at the wrong moment.
+    #[error(
+        "it is unknown whether etcd has done what it was asked to ({doing}): read again before you repeat it"
+    )]
+    OutcomeUnknown {
+        /// The operation.
+        doing: &'static str,
+    },
+    /// A file that the settings name cannot be read.
+    #[error("cannot read {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The store's thread has ended.
     #[error("the store is closed")]
     Closed,
+}
+
+/// What lies below an error of a store that is asked over the network.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+fn named(leader: Option<&[u8]>) -> String {
+    match leader {
+        None => " (there is none just now)".into(),
+        Some(who) => format!(" ({})", String::from_utf8_lossy(who)),
+    }
 }
 
 /// The store. A commit is answered when it is durable.

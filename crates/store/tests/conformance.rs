@@ -2,24 +2,22 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "etcd/server.rs"]
+#[allow(dead_code, reason = "the tests of etcd alone need more of it")]
+mod server;
+
 use evenkeel_store::{
-    Change, Expect, Memory, Meta, Op, Recode, Sqlite, Store, StoreError, Watch, Written, restore,
+    Change, Etcd, Expect, Memory, Meta, Op, Recode, Sqlite, Store, StoreError, Watch, Written,
+    restore,
 };
 use proptest::prelude::*;
+use server::run;
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::sync::Arc;
-
-fn run<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
-    runtime.unwrap().block_on(future)
-}
 
 /// Runs the test on a fresh store of every kind.
 fn each(test: impl Fn(&dyn Store)) {
-    test(&Memory::default());
-    let folder = tempfile::tempdir().unwrap();
-    test(&Sqlite::open(&folder.path().join("s.db")).unwrap());
+    each_shared(|store| test(&*store));
 }
 
 /// The same for what several tasks share.
@@ -27,6 +25,13 @@ fn each_shared(test: impl Fn(Arc<dyn Store>)) {
     test(Arc::new(Memory::default()));
     let folder = tempfile::tempdir().unwrap();
     test(Arc::new(Sqlite::open(&folder.path().join("s.db")).unwrap()));
+    let Some(server) = server::shared() else {
+        return;
+    };
+    let etcd = run(Etcd::open(&server.fresh())).unwrap();
+    let leadership = run(etcd.campaign("the test")).unwrap();
+    test(Arc::new(etcd));
+    run(leadership.resign()).unwrap();
 }
 
 fn commit(store: &dyn Store, ops: Vec<Op>) -> Result<u64, StoreError> {

@@ -161,7 +161,6 @@ impl Front {
         let program: &mut Xdp = program.try_into()?;
         if program.fd().is_err() {
             program.load()?;
-            load::give_back_memory();
         }
         Ok(program)
     }

@@ -79,7 +79,6 @@ pub(super) fn open(dir: &Path, cache: Option<u32>) -> Result<(Ebpf, PathBuf), Er
     })?;
     let mut ebpf = load(STEER_TC, &dir, cache)?;
     program(&mut ebpf)?.load()?;
-    give_back_memory();
     Ok((ebpf, dir))
 }
 
@@ -91,17 +90,6 @@ pub(super) fn load(object: &[u8], dir: &Path, cache: Option<u32>) -> Result<Ebpf
         loader.map_max_entries("cache", flows);
     }
     Ok(loader.load(object)?)
-}
-
-/// To relate the program to this kernel all types of the kernel (BTF) were read: tens of megabytes in small pieces, which
-/// the allocator would keep. They would have to be unmapped when the process ends, before its sockets are closed.
-#[allow(unsafe_code)]
-pub(super) fn give_back_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: it takes no pointer and touches only what is free.
-    unsafe {
-        libc::malloc_trim(0)
-    };
 }
 
 /// The folder for this layout, on a BPF file system.

@@ -1,0 +1,178 @@
+//! Forgetting: compaction of the log, values in another form, and etcd's own history.
+
+use super::layout::{self, Current, Place, Write};
+use super::read::{self, Fate, Kept};
+use super::view::{Lost, One, Range};
+use super::wire::Fault;
+use super::writer::{Now, Raw, Writer, batches};
+use crate::{Recode, StoreError};
+use etcd_client::{Client, CompactionOptions, KeyValue};
+use std::collections::BTreeSet;
+use std::ops::ControlFlow::Continue;
+use std::time::Duration;
+
+/// How long etcd may take to compact its history or to write its file anew: gigabytes, on a slow disk.
+const REWRITE: Duration = Duration::from_secs(120);
+
+/// A value of the log in its new form.
+struct Recoded {
+    place: Place,
+    key: String,
+    old: Vec<u8>,
+    new: Vec<u8>,
+}
+
+impl Writer {
+    /// First the line is drawn, which is what readers go by; then what is beyond it is deleted in parts. What an
+    /// interrupted one left is deleted by the next.
+    pub(super) async fn compact(&mut self, before: u64) -> Result<u64, Lost> {
+        let (now, _) = self.ready(&[]).await?;
+        let oldest = before.min(now.view.revision).max(now.view.oldest);
+        if oldest != self.swept {
+            let text = oldest.to_string().into_bytes();
+            let line = Raw::Put(self.shared.layout.oldest(), text);
+            self.guarded(&now, "compact the log", &[line]).await?;
+            for batch in batches(forgotten(&now, oldest).await?) {
+                self.guarded(&now, "compact the log", &batch).await?;
+            }
+            self.swept = oldest;
+        }
+        if let Some(past) = self.past.replace(now.view.at) {
+            // It makes room, and is tried again the next time.
+            self.compact_etcd(past, false).await.ok();
+        }
+        Ok(oldest)
+    }
+
+    pub(super) async fn recode(
+        &mut self,
+        after: u64,
+        limit: usize,
+        form: &Recode,
+    ) -> Result<Option<u64>, Lost> {
+        let (now, _) = self.ready(&[]).await?;
+        // Nothing is done for no values, but the caller wants to get on.
+        let limit = limit.max(1);
+        let valued = |write: &Write| write.value.is_some();
+        let found = read::writes_after(&now.view, after, limit, valued).await?;
+        let last = found.last().map(|(place, _)| place.revision);
+        let recoded = found
+            .into_iter()
+            .filter_map(|(place, write)| recode(place, write, form));
+        let groups = in_place(&now, recoded.collect()).await?;
+        for batch in batches(groups) {
+            self.guarded(&now, "recode values", &batch).await?;
+        }
+        Ok(last)
+    }
+
+    pub(super) async fn scrub(&mut self) -> Result<(), Lost> {
+        let (now, _) = self.ready(&[]).await?;
+        self.compact_etcd(now.view.at, true).await?;
+        if !self.shared.defragment {
+            return Ok(());
+        }
+        let defragment = |client: Client| async move {
+            client.maintenance_client().defragment().await.map(drop)
+        };
+        let done = self.shared.wire.each(REWRITE, defragment).await;
+        Ok(done.map_err(|fault| fault.error("write the members' files anew"))?)
+    }
+
+    /// Has etcd forget values that were replaced by then.
+    async fn compact_etcd(&self, at: i64, physically: bool) -> Result<(), StoreError> {
+        let compact = |client: Client| async move {
+            let options = CompactionOptions::new();
+            let options = if physically {
+                options.with_physical()
+            } else {
+                options
+            };
+            client.kv_client().compact(at, Some(options)).await
+        };
+        match self.shared.wire.patiently(REWRITE, compact).await {
+            // Somebody was faster.
+            Ok(_) | Err(Fault::Moved) => Ok(()),
+            Err(fault) => Err(fault.error("compact etcd's history")),
+        }
+    }
+}
+
+/// What is to be deleted when this is the oldest commit.
+async fn forgotten(now: &Now, oldest: u64) -> Result<Vec<Vec<Raw>>, Lost> {
+    let view = &now.view;
+    let layout = &view.shared.layout;
+    let (mut gone, mut left) = (Vec::new(), BTreeSet::new());
+    let (mut of, mut kept) = (Vec::new(), Kept::new(oldest));
+    let all = Range::prefix(layout.traces()).backwards().keys_only();
+    view.scan(all, |entry| {
+        let trace = layout::trace_of(entry.key())?;
+        if trace.of != of {
+            (of, kept) = (trace.of.clone(), Kept::new(oldest));
+        }
+        match kept.next(&trace) {
+            Fate::Kept => drop(left.insert(trace.place.revision)),
+            Fate::Forgotten => gone.push(vec![
+                Raw::Delete(entry.key().to_vec()),
+                Raw::Delete(layout.log(trace.place)),
+            ]),
+        }
+        Ok(Continue(()))
+    })
+    .await?;
+    let heads = Range::new(layout.heads(), layout.head(oldest)).keys_only();
+    view.scan(heads, |entry| {
+        if !left.contains(&layout.revision_of_head(entry.key())?) {
+            gone.push(vec![Raw::Delete(entry.key().to_vec())]);
+        }
+        Ok(Continue(()))
+    })
+    .await?;
+    Ok(gone)
+}
+
+fn recode(place: Place, Write { key, value }: Write, form: &Recode) -> Option<Recoded> {
+    let old = value?;
+    let new = form(&key, &old)?;
+    Some(Recoded {
+        place,
+        key,
+        old,
+        new,
+    })
+}
+
+/// Each value's place in the log, and among the current ones if it is there.
+async fn in_place(now: &Now, recoded: Vec<Recoded>) -> Result<Vec<Vec<Raw>>, Lost> {
+    let layout = &now.view.shared.layout;
+    let keys = recoded.iter().map(|r| One::key(layout.current(&r.key)));
+    let found = now.view.firsts(&keys.collect::<Vec<_>>()).await?;
+    // A transaction has a key once, and a commit may write the same twice.
+    let mut written = BTreeSet::new();
+    let groups = recoded.into_iter().zip(found).map(|(recoded, entry)| {
+        let entry = entry.filter(|entry| !written.contains(entry.key()));
+        let current = entry
+            .map(|entry| current_of(&recoded, &entry))
+            .transpose()?;
+        let current = current.flatten();
+        written.extend(current.iter().map(|raw| raw.key().to_vec()));
+        let value = Some(recoded.new);
+        let write = layout::encode(&Write {
+            key: recoded.key,
+            value,
+        });
+        let log = Raw::Put(layout.log(recoded.place), write);
+        Ok([log].into_iter().chain(current).collect())
+    });
+    groups.collect()
+}
+
+fn current_of(recoded: &Recoded, entry: &KeyValue) -> Result<Option<Raw>, StoreError> {
+    let mut current: Current = layout::decode(entry.key(), entry.value())?;
+    if current.revision != recoded.place.revision || current.value != recoded.old {
+        return Ok(None);
+    }
+    current.value.clone_from(&recoded.new);
+    let raw = Raw::Put(entry.key().to_vec(), layout::encode(&current));
+    Ok(Some(raw))
+}
