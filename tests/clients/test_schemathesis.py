@@ -41,13 +41,14 @@ REFUSED = {
     "PUT /api/useraccount": "wants the password",
     "POST /api/virtualservice/{uuid}/scaleout": "there are no engines",
     "POST /api/virtualservice/{uuid}/scalein": "there are no engines",
+    "POST /api/virtualservice/{uuid}/migrate": "there are no engines",
+    "POST /api/virtualservice/{uuid}/switchover": "there are no engines",
 } | {
     f"POST /api/{path}": "not available yet"
     for path in [
         "pool/{uuid}/scalein", "pool/{uuid}/scaleout", "serviceengine/{uuid}/forcedelete", "serviceengine/{uuid}/reboot",
-        "serviceengine/{uuid}/switchover", "serviceenginegroup/{uuid}/redistribute", "virtualservice/{uuid}/migrate",
+        "serviceengine/{uuid}/switchover", "serviceenginegroup/{uuid}/redistribute",
         "virtualservice/{uuid}/resync", "virtualservice/{uuid}/retryplacement", "virtualservice/{uuid}/rotatekeys",
-        "virtualservice/{uuid}/switchover",
     ]
 }
 

@@ -78,7 +78,7 @@ impl Default for AttributeValues {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AttributeError {
     /// See [`RouteAttributes::PREPEND_MAX`].
-    #[error("{0} AS path prepends, at most 10 are allowed")]
+    #[error("{0} AS path prepends, at most 13 are allowed")]
     TooManyPrepends(u32),
     /// See [`RouteAttributes::COMMUNITIES_MAX`].
     #[error("{0} communities, at most 128 are allowed")]
@@ -89,8 +89,8 @@ pub enum AttributeError {
 }
 
 impl RouteAttributes {
-    /// `num_as_path_prepend` of the API goes to 10.
-    pub const PREPEND_MAX: u32 = 10;
+    /// `num_as_path_prepend` of the API goes to 10, and a standby's route has 3 more.
+    pub const PREPEND_MAX: u32 = 13;
     /// Of each kind; keeps the attributes below a message of 4096 octets, so that prefixes fit beside them.
     pub const COMMUNITIES_MAX: usize = 128;
     /// With our own AS and its repetitions it still fits one segment of 255.

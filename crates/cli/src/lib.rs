@@ -52,6 +52,12 @@ pub enum Command {
     /// Take a service engine from a virtual service.
     #[command(subcommand)]
     Scalein(scale::Scalein),
+    /// Move a virtual service from one service engine to another.
+    #[command(subcommand)]
+    Migrate(scale::Migrate),
+    /// Make the standby service engine of a virtual service its active one.
+    #[command(subcommand)]
+    Switchover(scale::Switchover),
     /// Create or change the objects that a file describes; a second time changes nothing.
     Apply(apply::Args),
     /// Delete an object by type and name.
@@ -107,6 +113,8 @@ fn execute(command: Command, args: &GlobalArgs) -> anyhow::Result<Outcome> {
         Prepared::Clear(clear) => clear::run(&connect()?, &clear, format)?,
         Prepared::Scaleout(scaleout) => scale::out(&connect()?, &scaleout, format)?,
         Prepared::Scalein(scalein) => scale::in_(&connect()?, &scalein, format)?,
+        Prepared::Migrate(migrate) => scale::migrate(&connect()?, &migrate, format)?,
+        Prepared::Switchover(over) => scale::switch_over(&connect()?, &over, format)?,
         Prepared::Apply(documents) => apply::run(&connect()?, &documents, format)?,
         Prepared::Delete(args) => delete::run(&connect()?, &args, format)?,
         Prepared::Revert(args) => history::revert(&connect()?, &args, format)?,
@@ -131,6 +139,8 @@ enum Prepared {
     Clear(clear::Clear),
     Scaleout(scale::Scaleout),
     Scalein(scale::Scalein),
+    Migrate(scale::Migrate),
+    Switchover(scale::Switchover),
     Apply(apply::Manifest),
     Delete(delete::Args),
     Revert(history::Revert),
@@ -156,6 +166,8 @@ impl Command {
             Self::Clear(clear) => Prepared::Clear(clear),
             Self::Scaleout(scaleout) => Prepared::Scaleout(scaleout),
             Self::Scalein(scalein) => Prepared::Scalein(scalein),
+            Self::Migrate(migrate) => Prepared::Migrate(migrate),
+            Self::Switchover(over) => Prepared::Switchover(over),
             Self::Apply(args) => Prepared::Apply(apply::Manifest::read(&args)?),
             Self::Delete(args) => Prepared::Delete(args),
             Self::Revert(args) => {

@@ -1,4 +1,4 @@
-//! `scaleout` and `scalein` of a virtual service.
+//! `scaleout`, `scalein`, `migrate` and `switchover` of a virtual service.
 
 use crate::lookup::{self, items, text};
 use crate::output::{Format, UsageError, table};
@@ -27,6 +27,50 @@ pub enum Scalein {
     /// One engine fewer for this virtual service; virtual services that share its VIP follow.
     #[command(visible_alias = "vs")]
     Virtualservice(ScaleinArgs),
+}
+
+/// What to move.
+#[derive(Debug, clap::Subcommand)]
+pub enum Migrate {
+    /// Another engine in the place of one; that one goes when the other serves, and keeps its flows until they end.
+    #[command(visible_alias = "vs")]
+    Virtualservice(MigrateArgs),
+}
+
+/// What to switch over.
+#[derive(Debug, clap::Subcommand)]
+pub enum Switchover {
+    /// The standby of this virtual service becomes its active engine (ha_mode HA_MODE_LEGACY_ACTIVE_STANDBY).
+    #[command(visible_alias = "vs")]
+    Virtualservice(SwitchoverArgs),
+}
+
+/// How to migrate.
+#[derive(Debug, clap::Args)]
+pub struct MigrateArgs {
+    /// Name or UUID of the virtual service.
+    name: String,
+    /// The engine that gives its place up [default: the primary].
+    #[arg(long, value_name = "SE")]
+    from_se: Option<String>,
+    /// The engine that takes it [default: the planner chooses].
+    #[arg(long, value_name = "SE")]
+    to_se: Option<String>,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+/// How to switch over.
+#[derive(Debug, clap::Args)]
+pub struct SwitchoverArgs {
+    /// Name or UUID of the virtual service.
+    name: String,
+    /// The engine that becomes active [default: the standby].
+    #[arg(long, value_name = "SE")]
+    to_se: Option<String>,
+    /// Which VIP, where the virtual service has several.
+    #[arg(long, value_name = "ID")]
+    vip_id: Option<String>,
 }
 
 /// How to scale out.
@@ -73,8 +117,8 @@ struct CommonArgs {
 struct Action<'a> {
     verb: &'static str,
     done: &'static str,
-    /// Name of the field for the engine, and the engine.
-    engine: (&'static str, Option<&'a str>),
+    /// Names of the fields for engines, and the engines.
+    engines: &'a [(&'static str, Option<&'a str>)],
     /// End what it has.
     force: bool,
     /// The engine is in service when the action is done.
@@ -93,11 +137,11 @@ pub(crate) fn out(
         to_se,
         common,
     } = args;
-    let engine = ("to_se_ref", to_se.as_deref());
+    let engines = &[("to_se_ref", to_se.as_deref())];
     Action {
         verb: "scaleout",
         done: "scaled out to",
-        engine,
+        engines,
         force: false,
         present: true,
         name,
@@ -117,15 +161,69 @@ pub(crate) fn in_(
         force,
         common,
     } = args;
-    let engine = ("from_se_ref", from_se.as_deref());
+    let engines = &[("from_se_ref", from_se.as_deref())];
     Action {
         verb: "scalein",
         done: "scaled in from",
-        engine,
+        engines,
         force: *force,
         present: false,
         name,
         common,
+    }
+    .run(client, format)
+}
+
+pub(crate) fn migrate(
+    client: &Client,
+    Migrate::Virtualservice(args): &Migrate,
+    format: Format,
+) -> anyhow::Result<()> {
+    let MigrateArgs {
+        name,
+        from_se,
+        to_se,
+        common,
+    } = args;
+    let engines = &[
+        ("from_se_ref", from_se.as_deref()),
+        ("to_se_ref", to_se.as_deref()),
+    ];
+    Action {
+        verb: "migrate",
+        done: "migrates to",
+        engines,
+        force: false,
+        present: true,
+        name,
+        common,
+    }
+    .run(client, format)
+}
+
+pub(crate) fn switch_over(
+    client: &Client,
+    Switchover::Virtualservice(args): &Switchover,
+    format: Format,
+) -> anyhow::Result<()> {
+    let SwitchoverArgs {
+        name,
+        to_se,
+        vip_id,
+    } = args;
+    let common = CommonArgs {
+        vip_id: vip_id.clone(),
+        wait: false,
+        dry_run: false,
+    };
+    Action {
+        verb: "switchover",
+        done: "is active on",
+        engines: &[("se_uuid", to_se.as_deref())],
+        force: false,
+        present: true,
+        name,
+        common: &common,
     }
     .run(client, format)
 }
@@ -135,9 +233,10 @@ impl Action<'_> {
         let vs = lookup::object(client, "virtualservice", self.name)?;
         let path = format!("/api/virtualservice/{}", text(&vs, "/uuid"));
         let mut body = json!({ "vip_id": self.vip_id(client, &path)? });
-        if let (field, Some(engine)) = self.engine {
+        for (field, engine) in self.engines {
+            let Some(engine) = engine else { continue };
             let engine = lookup::object(client, "serviceengine", engine)?;
-            body[field] = format!("/api/serviceengine/{}", text(&engine, "/uuid")).into();
+            body[*field] = format!("/api/serviceengine/{}", text(&engine, "/uuid")).into();
         }
         if self.force {
             body["force"] = true.into();
@@ -213,7 +312,7 @@ impl Action<'_> {
                 .context("waiting")?;
             let seen = engine_state(&runtime, engine);
             let done = if self.present {
-                seen.as_deref() == Some("OPER_UP")
+                seen.as_deref() == Some("OPER_UP") && !is_migrating(&runtime)
             } else {
                 seen.is_none() && !is_leaving(&runtime, engine)
             };
@@ -248,6 +347,12 @@ fn is_leaving(runtime: &Value, engine: &str) -> bool {
     let vips = items(runtime, "/vip_summary").iter();
     let mut leaving = vips.flat_map(|vip| items(vip, "/lingering_service_engine"));
     leaving.any(|se| text(se, "/name") == engine && se["scalein_in_progress"] == true)
+}
+
+/// Whether an engine has not given its place up yet.
+fn is_migrating(runtime: &Value) -> bool {
+    let mut vips = items(runtime, "/vip_summary").iter();
+    vips.any(|vip| vip["migrate_in_progress"] == true)
 }
 
 /// The state of the virtual service on one engine; nothing when it is not assigned to it.
@@ -317,7 +422,7 @@ mod tests {
         let action = Action {
             verb: "scaleout",
             done: "scaled out to",
-            engine: ("to_se_ref", None),
+            engines: &[("to_se_ref", None)],
             force: false,
             present: true,
             name: "vs-1",

@@ -1,7 +1,7 @@
 //! The controller: REST API, store, planner, and the sessions with the service engines.
 //!
 //! Tasks, all owned by [`Controller`], which ends them in this order when it is told to stop: the API's listener
-//! (answers what it has begun), the reconciler (finishes its round), the one that waits for joins, the one that reverts
+//! (answers what it has begun), the reconciler (finishes its round), the one that waits for joins, the one that brings scale-outs and migrations to their ends, the one that reverts
 //! what nobody confirmed, the one that compacts the log, the one that seals anew, the engines' listener, the one that writes
 //! events down. Engines go on without us. A SIGKILL at any moment loses nothing that was acknowledged: the store is durable
 //! before an answer leaves.
@@ -92,6 +92,7 @@ pub struct Controller {
     publisher: JoinHandle<()>,
     reconciler: JoinHandle<()>,
     joins: JoinHandle<()>,
+    moves: JoinHandle<()>,
     unconfirmed: JoinHandle<()>,
     compaction: JoinHandle<()>,
     keeper: JoinHandle<()>,
@@ -172,7 +173,8 @@ impl Controller {
             engines: tokio::spawn(engines),
             publisher: tokio::spawn(plan::publish(planner.clone(), stop.clone())),
             reconciler: tokio::spawn(plan::reconcile(planner.clone(), stop.clone())),
-            joins: tokio::spawn(plan::finish_joins(planner, stop.clone())),
+            joins: tokio::spawn(plan::finish_joins(planner.clone(), stop.clone())),
+            moves: tokio::spawn(plan::tend(planner, stop.clone())),
             unconfirmed: tokio::spawn(unconfirmed),
             compaction: tokio::spawn(compaction),
             keeper: tokio::spawn(keeper),
@@ -216,6 +218,7 @@ impl Controller {
             publisher,
             reconciler,
             joins,
+            moves,
             unconfirmed,
             compaction,
             keeper,
@@ -234,6 +237,7 @@ impl Controller {
         join("reconciler", reconciler).await;
         join("publisher", publisher).await;
         join("joins", joins).await;
+        join("moves", moves).await;
         join("unconfirmed", unconfirmed).await;
         join("compaction", compaction).await;
         join("sealing", sealing).await;

@@ -16,8 +16,10 @@ mod host;
 mod join;
 mod keys;
 mod leave;
+mod losses;
 mod marks;
 mod metrics;
+mod moves;
 mod preview;
 mod reconcile;
 mod refusal;
@@ -27,12 +29,14 @@ mod scope;
 mod service;
 mod situation;
 mod topology;
+mod width;
 
-pub use assignments::Assignment;
+pub use assignments::{Assignment, Scaling};
 pub use backend::Backend;
 pub use host::{FlowView, HostView};
 pub use join::run as finish_joins;
 pub use leave::ScaleIn;
+pub use moves::run as tend;
 pub use reconcile::{publish, run as reconcile};
 pub use routing::RoutingText;
 pub use service::ServiceView;
@@ -40,6 +44,7 @@ pub use topology::TopologyPage;
 
 use crate::clock::now_unix_s;
 use crate::engines::Registry;
+use crate::engines::registry::DEAD_AFTER;
 use crate::error::ApiError;
 use crate::objects::{Objects, Snapshot};
 use crate::witness::Seat;
@@ -47,17 +52,14 @@ use assignments::Assignments;
 use join::Joins;
 use keys::Keys;
 use marks::{Marks, Published};
-use placement::Group;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 use store::{Expect, Meta, Op};
 use tokio::sync::{Mutex, watch};
 
 const PREFIX: &str = "/placement/";
-/// An engine whose session has ended is called dead after this time: a restart of the process is shorter.
-const DEAD_AFTER: Duration = Duration::from_secs(10);
 
 /// The last thing that was tried with a VIP's placement, for people.
 #[derive(Debug, Clone)]
@@ -78,6 +80,8 @@ pub struct LastScale {
 struct Tables {
     assignments: Assignments,
     last: BTreeMap<String, LastScale>,
+    /// What has failed last, by VsVip and action: it is said once.
+    failures: BTreeMap<(String, &'static str), String>,
     resets: Resets,
     joins: Joins,
     keys: BTreeMap<String, Keys>,
@@ -86,6 +90,8 @@ struct Tables {
     cuts: BTreeMap<(String, String), Instant>,
     revision: u64,
     marks: Marks,
+    /// uuids of engines that are lost for certain.
+    lost: BTreeSet<String>,
 }
 
 /// When an operator last asked for a reset of a peer's sessions, in Unix milliseconds; by engine and peer. An engine
@@ -103,6 +109,8 @@ pub struct Planner {
     publishing: std::sync::Mutex<Published>,
     /// Tells [`join::run`] that an engine joins.
     joining: watch::Sender<u64>,
+    /// Tells [`reconcile`] that VIPs are marked.
+    marked: watch::Sender<u64>,
     started: SystemTime,
     /// Who is told of steps of placement.
     pub witness: Seat,
@@ -136,6 +144,7 @@ impl Planner {
             deciding: Mutex::new(()),
             publishing: std::sync::Mutex::default(),
             joining: watch::Sender::new(0),
+            marked: watch::Sender::new(0),
             started: SystemTime::now(),
             witness: Seat::default(),
         })
@@ -181,9 +190,7 @@ impl Planner {
             Ok(choice) => (true, choice.reason.clone(), Some(choice.engine.clone())),
             Err(why) => (false, why.to_owned(), None),
         };
-        let known = self
-            .last_scale(vsvip)
-            .is_some_and(|l| l.reason == reason && l.action == action);
+        let known = self.is_known(vsvip, action, success, &reason);
         if !known {
             tracing::info!(vsvip, action, success, reason, "placement");
         }
@@ -200,52 +207,61 @@ impl Planner {
         }
     }
 
-    /// Places the VIP on these engines; those that it is taken off keep their connections.
+    /// Whether this has been said of the VIP already.
+    fn is_known(&self, vsvip: &str, action: &'static str, success: bool, reason: &str) -> bool {
+        let key = (vsvip.to_owned(), action);
+        let failures = &mut self.write().failures;
+        if success {
+            failures.retain(|(v, _), _| v != vsvip);
+            return false;
+        }
+        let before = failures.insert(key, reason.to_owned());
+        before.as_deref() == Some(reason)
+    }
+
+    /// Places the VIP on these engines; those that it is taken off keep their connections. `begun` is what does not
+    /// serve yet.
     async fn assign(
         &self,
         vsvip: &str,
         engines: Vec<String>,
+        begun: Vec<Scaling>,
         message: String,
     ) -> Result<(), ApiError> {
-        let Assignment {
-            engines: before,
-            mut group,
-            ..
-        } = self.assignment(vsvip);
+        let before = self.assignment(vsvip);
+        let mut next = before.clone();
         let now_s = now_unix_s();
-        for gone in before.iter().filter(|e| !engines.contains(e)) {
-            group.linger(gone, now_s);
+        for gone in before.engines.iter().filter(|e| !engines.contains(e)) {
+            next.group.linger(gone, now_s);
         }
         let joined = engines
             .iter()
-            .filter(|e| !before.contains(e))
-            .try_for_each(|new| group.join(new, now_s));
+            .filter(|e| !before.engines.contains(e))
+            .try_for_each(|new| next.group.join(new, now_s));
+        next.engines = engines;
+        next.scaling.extend(begun);
         let written = match joined {
-            Ok(()) => self.write_assignment(vsvip, engines, group, message).await,
+            Ok(()) => self.write_assignment(vsvip, next, message).await,
             Err(full) => Err(ApiError::bad_request(full.to_string())),
         };
-        written.inspect_err(|_| self.write().joins.keep(vsvip, &before))
+        written.inspect_err(|_| self.write().joins.keep(vsvip, &before.engines))
     }
 
-    /// Writes an assignment, durable before anybody hears of it; one that says nothing is removed.
+    /// Writes an assignment in the place of the one that the VIP has, durable before anybody hears of it; one that says
+    /// nothing is removed.
     async fn write_assignment(
         &self,
         vsvip: &str,
-        engines: Vec<String>,
-        group: Group,
+        mut assignment: Assignment,
         message: String,
     ) -> Result<(), ApiError> {
-        let before = self.assignment(vsvip).revision;
-        let expect = match before {
+        let expect = match self.assignment(vsvip).revision {
             0 => Expect::Absent,
             revision => Expect::Revision(revision),
         };
         let key = format!("{PREFIX}{vsvip}");
-        let mut assignment = Assignment {
-            engines,
-            group,
-            revision: 0,
-        };
+        assignment.revision = 0;
+        assignment.tidy_scaling();
         let empty = assignment == Assignment::default();
         let op = if empty {
             Op::delete(key, expect)
@@ -307,11 +323,13 @@ impl Planner {
             keys: tables.keys.clone(),
             cuts: tables.cuts.keys().cloned().collect(),
             dead: published.dead.clone(),
+            away: published.away.clone(),
         };
         (decided, tables.revision.max(snapshot.revision))
     }
 
-    /// An engine that this process has never seen may be alive: it waits for nobody when a controller starts.
+    /// It has had no session for longer than a restart takes. An engine that this process has never seen may be alive: it waits
+    /// for nobody when a controller starts.
     fn is_dead(&self, engine: &str) -> bool {
         let state = self.registry.get(engine);
         let lost = state.connected_since.is_none() && state.lost.is_some();
@@ -355,14 +373,29 @@ impl Planner {
         self.publish();
     }
 
+    /// What decisions have in common, as of now.
+    fn ground<'a>(&self, snapshot: &'a Snapshot) -> situation::Ground<'a> {
+        let assignments = self.read().assignments.clone();
+        self.ground_of(snapshot, &assignments)
+    }
+
+    /// The same with other assignments.
+    fn ground_of<'a>(
+        &self,
+        snapshot: &'a Snapshot,
+        assignments: &Assignments,
+    ) -> situation::Ground<'a> {
+        let lost = self.read().lost.clone();
+        situation::Ground::of(snapshot, &self.registry, assignments, &lost)
+    }
+
     /// The situation in which the planner decides about a VIP.
     fn situation(
         &self,
         snapshot: &Snapshot,
         vsvip: &str,
     ) -> Result<situation::Situation, ApiError> {
-        let assignments = self.read().assignments.clone();
-        let mut ground = situation::Ground::of(snapshot, &self.registry, &assignments);
+        let mut ground = self.ground(snapshot);
         Ok(situation::Situation {
             demand: ground.demand(vsvip)?,
             assigned: self.assignment(vsvip).engines,
@@ -388,7 +421,12 @@ impl Planner {
         assigned.push(choice.engine.clone());
         let message = format!("scale out to {}: {}", choice.name, choice.reason);
         self.begin_joins(vsvip, std::slice::from_ref(&choice.engine));
-        let done = self.assign(vsvip, assigned, message).await;
+        let begun = vec![Scaling {
+            to: choice.engine.clone(),
+            from: None,
+            since_s: now_unix_s(),
+        }];
+        let done = self.assign(vsvip, assigned, begun, message).await;
         done.inspect_err(|e| self.note(vsvip, "SCALE_OUT", Err(&e.text)))?;
         self.note(vsvip, "SCALE_OUT", Ok(&choice));
         self.publish();

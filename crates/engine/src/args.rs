@@ -1,5 +1,6 @@
 //! Settings of the process: flags, and a TOML file with the same names; flags win.
 
+use crate::sysctl;
 use anyhow::{Context as _, bail};
 use dataplane::steering::Attach;
 use model::log;
@@ -32,6 +33,10 @@ pub struct Args {
     /// Name of this engine as operators see it [default: the host's name]
     #[arg(long)]
     name: Option<String>,
+    /// Host that this engine shares with others, so that a virtual service's engines are on several: same words on all of
+    /// them [default: the running kernel, which containers share and virtual machines do not]
+    #[arg(long, value_name = "WORDS")]
+    host: Option<String>,
     /// Folder for the identity and the last good state [default: /var/lib/evenkeel/engine]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
@@ -112,6 +117,8 @@ pub(crate) struct Settings {
     /// `host:port`, at least one.
     pub controllers: Vec<String>,
     pub name: String,
+    /// What tells its host from others.
+    pub host: String,
     pub state_dir: PathBuf,
     pub interfaces: InterfaceFilter,
     /// Most time for connections to end after the routes are withdrawn.
@@ -153,6 +160,10 @@ impl Args {
         Ok(Settings {
             controllers: controllers.into_iter().map(with_port).collect(),
             name,
+            host: self
+                .host
+                .or(file.host)
+                .unwrap_or_else(sysctl::running_kernel),
             state_dir: state_dir(self.state_dir, file.state_dir),
             interfaces: InterfaceFilter {
                 data: list(self.data_interface, file.data_interface),

@@ -49,6 +49,7 @@ use reconcile::{Actors, Outcome, Stop};
 use report::Observer;
 use std::sync::Arc;
 use std::time::Duration;
+use steering::sentry::Sightings;
 use sysctl::Sysctls;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -107,8 +108,9 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let observed = (&desired, &reports);
     let (connected, _metrics) = tell_metrics(metrics_listener, &settings.name, observed);
     let watch = steering::Watch::default();
-    let (steering, _steering_tasks) = steer(&settings, &desired, &net, &actors, &watch);
-    let observer = Observer::new(&actors, outcomes, steering.clone(), watch.clone());
+    let (steering, sightings, _steering_tasks) = steer(&settings, &desired, &net, &actors, &watch);
+    let observed = (steering.clone(), sightings, watch.clone());
+    let observer = Observer::new(&actors, outcomes, observed);
     let flows = flows::Flows {
         proxy: actors.proxy.clone(),
         plans: steering.clone(),
@@ -164,19 +166,26 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     result
 }
 
-/// Steering, and the hellos and lines that it follows; the plan that is in force, and the tasks.
+/// Steering, and the hellos and lines that it follows; the plan that is in force, what is seen of engines that the controller has
+/// lost, and the tasks.
 fn steer(
     settings: &Settings,
     desired: &watch::Sender<Arc<DesiredState>>,
     net: &Net,
     actors: &Actors,
     watch: &steering::Watch,
-) -> (watch::Receiver<Arc<steering::Plan>>, [Task<()>; 3]) {
+) -> (
+    watch::Receiver<Arc<steering::Plan>>,
+    watch::Receiver<Sightings>,
+    [Task<()>; 4],
+) {
     let (plans, planned) = watch::channel(Arc::default());
     let (heard, liveness) = watch::channel(flow::hello::Liveness::new());
     let hellos = steering::hello::run(planned.clone(), heard);
     let (held, lines) = watch::channel(steering::line::Lines::new());
     let held = steering::line::run(planned.clone(), held);
+    let (seen, sightings) = watch::channel(Sightings::new());
+    let sentry = steering::sentry::run(planned.clone(), seen);
     let inputs = steering::Inputs {
         desired: desired.subscribe(),
         interfaces: net.interfaces(),
@@ -194,9 +203,10 @@ fn steer(
     let tasks = [
         Task(tokio::spawn(hellos)),
         Task(tokio::spawn(held)),
+        Task(tokio::spawn(sentry)),
         Task(tokio::spawn(steering)),
     ];
-    (planned, tasks)
+    (planned, sightings, tasks)
 }
 
 /// What the agent shares with the tasks that act and observe.

@@ -6,14 +6,15 @@ use crate::bfd::BfdMonitor;
 use crate::health::{HealthSnapshot, pool_state};
 use crate::net::Net;
 use crate::reconcile::{Actors, Outcome};
+use crate::steering::sentry::{Sighting, Sightings};
 use crate::steering::{Plan, Watch};
 use flow::Verdict;
 use health::State;
 use model::reason::Reason;
 use proto::v1::{
-    Attachment, BgpSession, EngineStats, HintStats, LearnedRoute, OperState, Pool, PoolStatus,
-    Protocol, Report, ServerStatus, Steering, TunnelledTo, UdpStatus, VerdictCount, Vip, VipStatus,
-    VirtualService, VirtualServiceStatus,
+    self, Attachment, BgpSession, EngineStats, HintStats, LearnedRoute, OperState, Pool,
+    PoolStatus, Protocol, Report, ServerStatus, Steering, TunnelledTo, UdpStatus, VerdictCount,
+    Vip, VipStatus, VirtualService, VirtualServiceStatus,
 };
 use proxy::{ProxyHandle, Stats, UdpStats};
 use std::sync::{Arc, OnceLock};
@@ -33,6 +34,7 @@ pub(crate) struct Observer {
     learned: watch::Receiver<Arc<Vec<LearnedRoute>>>,
     bfd: Arc<OnceLock<BfdMonitor>>,
     steering: watch::Receiver<Arc<Plan>>,
+    sightings: watch::Receiver<Sightings>,
     watch: Watch,
     proxy: ProxyHandle,
     started: Instant,
@@ -42,8 +44,11 @@ impl Observer {
     pub(crate) fn new(
         actors: &Actors,
         outcome: watch::Receiver<Outcome>,
-        steering: watch::Receiver<Arc<Plan>>,
-        watch: Watch,
+        (steering, sightings, watch): (
+            watch::Receiver<Arc<Plan>>,
+            watch::Receiver<Sightings>,
+            Watch,
+        ),
     ) -> Self {
         let (health, bgp, learned, bfd, proxy) = (
             actors.health.snapshot(),
@@ -59,6 +64,7 @@ impl Observer {
             learned,
             bfd,
             steering,
+            sightings,
             watch,
             proxy,
             started: Instant::now(),
@@ -82,6 +88,7 @@ impl Observer {
                 _ = self.bgp.changed() => {}
                 _ = self.learned.changed() => {}
                 _ = self.steering.changed() => {}
+                _ = self.sightings.changed() => {}
                 _ = interfaces.changed() => {}
                 () = tokio::time::sleep(REPORT_PERIOD) => {}
             }
@@ -97,6 +104,7 @@ impl Observer {
         report.bfd_sessions = bfd.map(BfdMonitor::status).unwrap_or_default();
         report.bfd = bfd.map(BfdMonitor::engine);
         report.member_problems = self.steering.borrow_and_update().problems.clone();
+        report.sightings = sightings(&self.sightings.borrow_and_update());
         report.steering = steering(&self.watch);
         report.learned_routes = self.learned.borrow_and_update().to_vec();
         report.stats = Some(EngineStats {
@@ -106,6 +114,16 @@ impl Observer {
         });
         report
     }
+}
+
+fn sightings(seen: &Sightings) -> Vec<v1::Sighting> {
+    let each = seen.iter();
+    let each = each.map(|(se_uuid, Sighting { answers, since })| v1::Sighting {
+        se_uuid: se_uuid.clone(),
+        answers: *answers,
+        since_ms: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
+    });
+    each.collect()
 }
 
 /// What the programs have counted, once they are loaded.

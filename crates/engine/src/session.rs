@@ -150,6 +150,7 @@ impl Agent {
             applied_generation: self.desired.borrow().generation,
             interfaces: self.interfaces.borrow().clone(),
             boot_id: self.boot_id.clone(),
+            host: self.settings.host.clone(),
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! [`plan`] is pure. [`run`] is one task, owned and aborted by [`crate::run`]: it follows desired state and interfaces,
 //! has the [`kernel`] steer accordingly, publishes the plan that is in force, and keeps [`house`] between changes; [`hello`] says which
-//! members answer, [`line`] which processes come and go, [`voices`] which of them speak. It is apart from the reconciler, whose rounds wait for withdrawals: a new
+//! members answer, [`line`] which processes come and go, [`voices`] which of them speak, [`sentry`] which engines that the controller
+//! has lost are there. It is apart from the reconciler, whose rounds wait for withdrawals: a new
 //! member is to be known within milliseconds, and the acknowledgement of a desired state waits for it
 //! ([`crate::session`]).
 
@@ -12,6 +13,7 @@ mod house;
 mod kernel;
 pub(crate) mod line;
 mod seen;
+pub(crate) mod sentry;
 mod voices;
 
 pub(crate) use kernel::Kernel;
@@ -43,6 +45,15 @@ pub(crate) struct Plan {
     pub config: Config,
     /// Members that cannot be reached by a tunnel.
     pub problems: Vec<MemberProblem>,
+    /// Engines that the controller has lost.
+    pub watched: Vec<Watched>,
+}
+
+/// An engine that is looked after ([`sentry`]).
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Watched {
+    pub se_uuid: String,
+    pub addresses: Vec<IpAddr>,
 }
 
 /// After the kernel has refused something.
@@ -267,6 +278,7 @@ pub(crate) fn plan(
     Plan {
         generation: desired.generation,
         problems: problems.collect(),
+        watched: desired.watched.iter().map(watched).collect(),
         config: Config {
             services: services(desired, &groups),
             settings: settings(desired.flow.as_ref()),
@@ -294,12 +306,23 @@ fn networks(interfaces: &[Interface], index_of: &dyn Fn(&str) -> u32) -> Vec<Our
     ours
 }
 
-fn peer(peer: &v1::Peer, ours: &[Our]) -> Peer {
+fn watched(peer: &v1::Peer) -> Watched {
+    Watched {
+        se_uuid: peer.se_uuid.clone(),
+        addresses: addresses(peer),
+    }
+}
+
+fn addresses(peer: &v1::Peer) -> Vec<IpAddr> {
     let nets = peer
         .addresses
         .iter()
         .filter_map(|a| a.parse::<IpNet>().ok());
-    let theirs: Vec<IpAddr> = nets.map(|net| net.addr()).collect();
+    nets.map(|net| net.addr()).collect()
+}
+
+fn peer(peer: &v1::Peer, ours: &[Our]) -> Peer {
+    let theirs = addresses(peer);
     Peer {
         se_uuid: peer.se_uuid.clone(),
         name: peer.name.clone(),

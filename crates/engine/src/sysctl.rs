@@ -19,6 +19,11 @@ const INTERFACES: &str = "sysctls.json";
 const LOOPBACK: &str = "sysctls-loopback.json";
 const BOOT_ID: &str = "kernel/random/boot_id";
 
+/// What tells this boot of the kernel from all others, in the words of the kernel; containers of one host share it.
+pub(crate) fn running_kernel() -> String {
+    read(&Path::new("/proc/sys").join(BOOT_ID)).unwrap_or_default()
+}
+
 /// The settings that we changed, by path below /proc/sys, with their value before.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -625,6 +625,8 @@ pub struct BgpPeer {
     pub bfd_strict: bool,
     #[serde(default)]
     pub graceful_restart: bool,
+    /// Next hops of one route that the router uses at most; unknown without it.
+    pub ecmp_width: Option<u32>,
 }
 
 impl std::fmt::Debug for BgpPeer {
@@ -666,6 +668,17 @@ pub struct ServiceEngineGroup {
     /// Seconds after which a scale-in counts as done; connections may go on.
     #[serde(default = "scalein_timeout")]
     pub vs_scalein_timeout: u32,
+    /// Seconds after which a scale-out that has not come to an end is rolled back.
+    #[serde(default = "scaleout_timeout")]
+    pub vs_scaleout_timeout: u32,
+    /// Engines that may be lost at once, with HA_MODE_SHARED.
+    #[serde(default = "one")]
+    pub buffer_se: u32,
+    /// Most engines of the group with VIPs; 0 = any number.
+    #[serde(default = "ten")]
+    pub max_se: u32,
+    #[serde(default = "yes")]
+    pub vs_host_redundancy: bool,
 }
 
 impl ServiceEngineGroup {
@@ -728,6 +741,10 @@ fn probe_retries() -> u8 {
 fn probe_retry_timer() -> u32 {
     40
 }
+fn scaleout_timeout() -> u32 {
+    600
+}
+
 fn scalein_timeout() -> u32 {
     30
 }

@@ -13,7 +13,10 @@ fn demand(min: u32, max: u32) -> Demand {
         min_scaleout: min,
         max_scaleout: max,
         max_per_engine: 10,
+        max_engines: 0,
         algorithm: Algorithm::Packed,
+        ha: Ha::Shared { buffer: 1 },
+        host_redundancy: true,
     }
 }
 
@@ -21,12 +24,13 @@ fn engine(n: u32) -> Engine {
     Engine {
         uuid: format!("serviceengine-{n}"),
         name: format!("se-{n}"),
-        connected: true,
-        enabled: true,
+        presence: Presence::Here,
+        enabled: Enabled::Yes,
         se_group: "g".into(),
         cloud: "c".into(),
         vrf: "global".into(),
         networks: vec!["10.10.10.0/24".parse().expect("net")],
+        host: String::new(),
         placed: 0,
     }
 }
@@ -81,9 +85,10 @@ fn scale_out_beyond_the_maximum_says_the_numbers() {
 #[test]
 fn every_reason_against_an_engine_is_found_and_has_a_code() {
     type Break = fn(&mut Engine);
-    let cases: [(Break, &str); 8] = [
-        (|e| e.connected = false, "not_connected"),
-        (|e| e.enabled = false, "disabled"),
+    let cases: [(Break, &str); 9] = [
+        (|e| e.presence = Presence::Away, "not_connected"),
+        (|e| e.presence = Presence::Lost, "not_connected"),
+        (|e| e.enabled = Enabled::No, "disabled"),
         (|e| e.cloud = "x".into(), "other_cloud"),
         (|e| e.se_group = "x".into(), "other_se_group"),
         (|e| e.vrf = "x".into(), "other_vrf"),
@@ -100,7 +105,11 @@ fn every_reason_against_an_engine_is_found_and_has_a_code() {
     for (break_it, code) in cases {
         let mut e = engine(1);
         break_it(&mut e);
-        assert_eq!(unfit(&demand(1, 4), &e, &[]).map(|u| u.code()), Some(code));
+        let all = [e.clone()];
+        assert_eq!(
+            unfit(&demand(1, 4), &e, &all, &[]).map(|u| u.code()),
+            Some(code)
+        );
         let error = scale_out(&demand(1, 4), &[e], &[], None)
             .expect_err(code)
             .to_string();
@@ -120,7 +129,7 @@ fn an_engine_asked_for_is_taken_or_refused_with_its_reason() {
             .name,
         "se-2"
     );
-    engines[1].connected = false;
+    engines[1].presence = Presence::Away;
     let error =
         scale_out(&demand(1, 4), &engines, &[], Some("serviceengine-2")).expect_err("refused");
     assert_eq!(
@@ -151,7 +160,7 @@ fn scale_in_takes_the_newest_then_never_goes_below_the_minimum() {
 #[test]
 fn scale_in_prefers_an_engine_that_is_away_and_spares_the_primary_unless_asked() {
     let mut engines = [engine(1), engine(2), engine(3)];
-    engines[1].connected = false;
+    engines[1].presence = Presence::Away;
     let at = uuids(&[1, 2, 3]);
     assert_eq!(
         scale_in(&demand(1, 4), &engines, &at, None, false)
@@ -183,17 +192,218 @@ fn scale_in_prefers_an_engine_that_is_away_and_spares_the_primary_unless_asked()
     ));
 }
 
+#[test]
+fn a_pair_has_two_engines_and_active_standby_never_more() {
+    let engines = [1, 2, 3].map(engine);
+    let with = |ha| Demand { ha, ..demand(1, 1) };
+    for ha in [Ha::SharedPair, Ha::ActiveStandby] {
+        let (chosen, error) = ensure(&with(ha), &engines, &[]);
+        assert_eq!((chosen.len(), error), (2, None), "{ha:?}");
+        let at = uuids(&[1, 2]);
+        let more = scale_out(&with(ha), &engines, &at, None);
+        assert!(matches!(more, Err(PlanError::AtMaximum { max: 2, .. })));
+        let fewer = scale_in(&with(ha), &engines, &at, None, false);
+        assert!(matches!(fewer, Err(PlanError::AtMinimum { min: 2, .. })));
+    }
+}
+
+#[test]
+fn another_host_is_preferred_and_the_same_taken_where_there_is_no_other() {
+    let mut engines = [1, 2, 3].map(engine);
+    for (engine, host) in engines.iter_mut().zip(["a", "a", "b"]) {
+        engine.host = host.into();
+    }
+    engines[1].placed = 5;
+    let next = |demand: &Demand, engines: &[Engine]| {
+        scale_out(demand, engines, &uuids(&[1]), None).expect("fits")
+    };
+    assert_eq!(next(&demand(1, 4), &engines).name, "se-3");
+    let off = Demand {
+        host_redundancy: false,
+        ..demand(1, 4)
+    };
+    assert_eq!(next(&off, &engines).name, "se-2");
+    engines[2].presence = Presence::Away;
+    let choice = next(&demand(1, 4), &engines);
+    assert_eq!(choice.name, "se-2");
+    assert!(choice.reason.contains("vs_host_redundancy"), "{choice:?}");
+}
+
+#[test]
+fn one_that_has_come_back_just_now_is_taken_last() {
+    let mut engines = [1, 2].map(engine);
+    engines[0].presence = Presence::Back;
+    let first = |engines: &[Engine]| {
+        let choice = scale_out(&demand(1, 4), engines, &[], None);
+        choice.expect("fits")
+    };
+    assert_eq!(first(&engines).name, "se-2");
+    let alone = first(&engines[..1]);
+    assert!(alone.reason.contains("has come back"), "{alone:?}");
+}
+
+#[test]
+fn a_group_uses_no_more_engines_than_it_may() {
+    let mut engines = [1, 2, 3].map(engine);
+    let demand = Demand {
+        max_engines: 2,
+        ..demand(3, 4)
+    };
+    let (chosen, error) = ensure(&demand, &engines, &[]);
+    assert_eq!(chosen.len(), 2);
+    let said = error.expect("one is missing").to_string();
+    assert!(said.contains("on 2 other engines"), "{said}");
+    engines[0].presence = Presence::Lost;
+    let (chosen, _) = ensure(&demand, &engines, &uuids(&[1]));
+    assert_eq!(chosen.len(), 2, "one that is lost does not count");
+}
+
+#[test]
+fn a_lost_engine_gives_its_place_up_and_an_absent_one_keeps_it() {
+    let mut engines = [1, 2, 3].map(engine);
+    let at = uuids(&[1, 2]);
+    engines[1].presence = Presence::Away;
+    assert_eq!(keep(&demand(1, 4), &engines, &at, &[]), []);
+    engines[1].presence = Presence::Lost;
+    let steps = keep(&demand(1, 4), &engines, &at, &[]);
+    assert_eq!(after(&at, &steps), uuids(&[1, 3]));
+    engines[2].presence = Presence::Away;
+    let steps = keep(&demand(1, 4), &engines, &at, &[]);
+    assert!(matches!(
+        &steps[..],
+        [Step::Stay {
+            cause: Cause::Lost,
+            why: PlanError::NoEngine(_),
+            ..
+        }]
+    ));
+}
+
+#[test]
+fn an_engine_that_is_moving_is_not_planned_again_and_goes_at_once_when_it_is_lost() {
+    let mut engines = [1, 2].map(engine);
+    let (at, moving) = (uuids(&[1, 2]), uuids(&[1]));
+    engines[0].enabled = Enabled::No;
+    assert_eq!(keep(&demand(1, 4), &engines, &at, &moving), []);
+    engines[0].presence = Presence::Lost;
+    let steps = keep(&demand(1, 4), &engines, &at, &moving);
+    assert_eq!(after(&at, &steps), uuids(&[2]));
+}
+
+#[test]
+fn a_drained_engine_makes_room_for_another_one_of_the_group() {
+    let mut engines = [1, 2].map(engine);
+    (engines[0].placed, engines[0].enabled) = (1, Enabled::No);
+    let demand = Demand {
+        max_engines: 1,
+        ..demand(1, 4)
+    };
+    let steps = keep(&demand, &engines, &uuids(&[1]), &[]);
+    assert_eq!(after(&uuids(&[1]), &steps), uuids(&[2]));
+}
+
+#[test]
+fn the_standby_becomes_active_when_the_active_one_is_lost() {
+    let mut engines = [1, 2].map(engine);
+    let demand = Demand {
+        ha: Ha::ActiveStandby,
+        ..demand(1, 1)
+    };
+    engines[0].presence = Presence::Lost;
+    let at = uuids(&[1, 2]);
+    let now = after(&at, &keep(&demand, &engines, &at, &[]));
+    assert_eq!(now, uuids(&[2, 1]));
+    engines[0].presence = Presence::Here;
+    assert_eq!(
+        keep(&demand, &engines, &now, &[]),
+        [],
+        "it does not take it back"
+    );
+}
+
+#[test]
+fn room_for_lost_engines_is_counted_the_fullest_first() {
+    let mut engines = [1, 2, 3].map(engine);
+    for (engine, placed) in engines.iter_mut().zip([8, 6, 0]) {
+        engine.placed = placed;
+    }
+    let survives = |engines: &[Engine], wanted| spare(engines, 10, wanted).survives;
+    assert_eq!(survives(&engines, 1), 1, "8 of 14 free");
+    assert_eq!(survives(&engines, 2), 1, "14 do not fit into 10");
+    assert!(spare(&engines, 10, 2).is_short());
+    engines[2].enabled = Enabled::No;
+    assert_eq!(survives(&engines, 1), 0, "8 do not fit into 4");
+    assert_eq!(survives(&engines[..1], 1), 0, "there is no other");
+    assert!(!spare(&[], 10, 0).is_short());
+}
+
 fn any_engine(n: u32) -> impl Strategy<Value = Engine> {
-    (any::<bool>(), any::<bool>(), any::<bool>(), 0..12u32).prop_map(
-        move |(connected, enabled, near, placed)| {
+    (
+        any_presence(),
+        any_enabled(),
+        any::<bool>(),
+        0..4u8,
+        0..12u32,
+    )
+        .prop_map(move |(presence, enabled, near, host, placed)| {
             let mut e = engine(n);
-            (e.connected, e.enabled, e.placed) = (connected, enabled, placed);
+            (e.presence, e.enabled, e.placed) = (presence, enabled, placed);
+            e.host = ["", "a", "b", "c"][usize::from(host)].into();
             if !near {
                 e.networks.clear();
             }
             e
-        },
-    )
+        })
+}
+
+fn any_presence() -> impl Strategy<Value = Presence> {
+    prop_oneof![
+        4 => Just(Presence::Here),
+        1 => Just(Presence::Back),
+        1 => Just(Presence::Away),
+        2 => Just(Presence::Lost),
+    ]
+}
+
+fn any_enabled() -> impl Strategy<Value = Enabled> {
+    prop_oneof![
+        4 => Just(Enabled::Yes),
+        1 => Just(Enabled::ForPlacementNot),
+        2 => Just(Enabled::No),
+    ]
+}
+
+fn any_ha() -> impl Strategy<Value = Ha> {
+    prop_oneof![
+        Just(Ha::Shared { buffer: 1 }),
+        Just(Ha::SharedPair),
+        Just(Ha::ActiveStandby),
+    ]
+}
+
+/// Engines of the VIP after these steps.
+fn after(assigned: &[String], steps: &[Step]) -> Vec<String> {
+    let mut now = assigned.to_vec();
+    for step in steps {
+        match step {
+            Step::Replace { engine, by, .. } => {
+                now.retain(|e| e != engine);
+                now.push(by.engine.clone());
+            }
+            Step::Promote { engine, .. } => {
+                now.retain(|e| e != engine);
+                now.insert(0, engine.clone());
+            }
+            Step::Leave { engine, .. } => now.retain(|e| e != engine),
+            Step::Stay { .. } => {}
+        }
+    }
+    now
+}
+
+fn is_sound(engines: &[Engine], uuid: &str) -> bool {
+    let engine = engines.iter().find(|e| e.uuid == uuid).expect("known");
+    engine.presence != Presence::Lost && engine.enabled != Enabled::No
 }
 
 fn any_engines() -> impl Strategy<Value = Vec<Engine>> {
@@ -209,13 +419,60 @@ proptest! {
         let (chosen, error) = ensure(&demand, &engines, &assigned);
         for choice in &chosen {
             let engine = engines.iter().find(|e| e.uuid == choice.engine).expect("known");
-            prop_assert_eq!(unfit(&demand, engine, &assigned), None);
+            prop_assert_eq!(unfit(&demand, engine, &engines, &assigned), None);
             assigned.push(choice.engine.clone());
         }
         prop_assert!(assigned.starts_with(&before));
         prop_assert!(assigned.len() <= 6);
         prop_assert_eq!(error.is_none(), assigned.len() >= min as usize);
         prop_assert!(ensure(&demand, &engines, &assigned).0.is_empty());
+    }
+
+    #[test]
+    fn only_engines_that_are_lost_or_drained_give_their_places_up_and_each_to_one_that_fits(
+        engines in any_engines(), ha in any_ha(), min in 1..4u32, held in 0..5usize
+    ) {
+        let demand = Demand { ha, ..demand(min, 6) };
+        let assigned: Vec<String> = engines.iter().take(held).map(|e| e.uuid.clone()).collect();
+        let steps = keep(&demand, &engines, &assigned, &[]);
+        let now = after(&assigned, &steps);
+        prop_assert_eq!(now.len(), assigned.len(), "neither more nor fewer");
+        for uuid in assigned.iter().filter(|uuid| is_sound(&engines, uuid)) {
+            prop_assert!(now.contains(uuid), "{} need not move", uuid);
+        }
+        for uuid in now.iter().filter(|uuid| !assigned.contains(uuid)) {
+            let engine = engines.iter().find(|e| e.uuid == *uuid).expect("known");
+            let free = Demand { ha: Ha::SharedPair, ..demand.clone() };
+            prop_assert_eq!(unfit(&free, engine, &engines, &assigned), None);
+        }
+        if assigned.first().is_some_and(|first| is_sound(&engines, first)) {
+            prop_assert_eq!(now.first(), assigned.first(), "the active one stays it");
+        }
+    }
+
+    #[test]
+    fn what_was_kept_is_settled(engines in any_engines(), ha in any_ha(), held in 0..5usize) {
+        let demand = Demand { ha, ..demand(1, 6) };
+        let assigned: Vec<String> = engines.iter().take(held).map(|e| e.uuid.clone()).collect();
+        let now = after(&assigned, &keep(&demand, &engines, &assigned, &[]));
+        let again = keep(&demand, &engines, &now, &[]);
+        let moves = again.iter().filter(|s| !matches!(s, Step::Stay { .. }));
+        prop_assert_eq!(moves.count(), 0, "{:?}", again);
+    }
+
+    #[test]
+    fn an_engine_that_comes_back_gets_nothing_by_it(engines in any_engines(), held in 1..5usize) {
+        let demand = demand(1, 6);
+        let assigned: Vec<String> = engines.iter().take(held).map(|e| e.uuid.clone()).collect();
+        let now = after(&assigned, &keep(&demand, &engines, &assigned, &[]));
+        let mut back = engines;
+        for engine in &mut back {
+            engine.presence = Presence::Here;
+        }
+        let moved = keep(&demand, &back, &now, &[]).into_iter().any(|s| !matches!(
+            s, Step::Stay { cause: Cause::Drained, .. } | Step::Replace { cause: Cause::Drained, .. }
+        ));
+        prop_assert!(!moved);
     }
 
     #[test]

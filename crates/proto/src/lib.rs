@@ -4,10 +4,13 @@
 //! includes what is generated from it, and keeps secrets out of `Debug`.
 
 /// Version of the stream's meaning; raised when an older engine must not ignore a change.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// The oldest version of an engine that a controller can steer.
 pub const PROTOCOL_VERSION_MIN: u32 = 3;
+
+/// From this version on an engine answers others that ask whether it is there.
+pub const ANSWERS_SINCE: u32 = 4;
 
 /// Generated types of `evenkeel.engine.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::too_many_lines)]

@@ -211,6 +211,7 @@ impl Stub {
             applied_generation: self.applied,
             interfaces: interfaces(self.number),
             boot_id: "1".to_owned(),
+            host: String::new(),
         };
         outbox.send(say(engine_message::Body::Hello(hello))).await?;
         let mut client = EngineControlClient::new(channel);

@@ -230,7 +230,7 @@ fn configure(client: &Client, scaleout: usize) -> Result<()> {
         .context("no SE group")?;
     let uuid = group["uuid"].as_str().context("no uuid")?;
     let room = json!({
-        "max_vs_per_se": 1000, "min_scaleout_per_vs": scaleout, "max_scaleout_per_vs": 64,
+        "max_vs_per_se": 1000, "min_scaleout_per_vs": scaleout, "max_scaleout_per_vs": 64, "max_se": 0,
         "algo": "PLACEMENT_ALGO_DISTRIBUTED",
     });
     client.patch(

@@ -22,6 +22,8 @@ pub(crate) struct VirtualServiceRow {
     service_engines: Vec<EngineOfVs>,
     /// Engines that were scaled in and serve the flows that they have.
     lingering: Vec<LingeringEngine>,
+    /// Routers that may not use all of its engines, in words.
+    warnings: Vec<String>,
     /// Why it is placed as it is, in the planner's words.
     placement: String,
     pool: Option<String>,
@@ -73,7 +75,8 @@ impl Row for VirtualServiceRow {
 }
 
 impl VirtualServiceRow {
-    /// Why it is as it is, what engines that were scaled in have left, who cannot reach whom, and who is full.
+    /// Why it is as it is, what engines that were scaled in have left, who cannot reach whom, who is full, and which routers may
+    /// not use all engines.
     fn reasons(&self) -> String {
         let left = self
             .lingering
@@ -94,7 +97,8 @@ impl VirtualServiceRow {
         let all = std::iter::once(self.reason.clone())
             .chain(left)
             .chain(problems)
-            .chain(full);
+            .chain(full)
+            .chain(self.warnings.iter().cloned());
         let all = all.filter(|text| !text.is_empty());
         all.collect::<Vec<_>>().join("; ")
     }
@@ -165,6 +169,11 @@ fn row(item: &Value, pools: &[Value]) -> VirtualServiceRow {
             .iter()
             .flat_map(|vip| items(vip, "/lingering_service_engine"))
             .map(lingering)
+            .collect(),
+        warnings: vips
+            .iter()
+            .flat_map(|vip| items(vip, "/warnings"))
+            .map(|warning| text(warning, "/reason").to_string())
             .collect(),
         placement: placement(vips),
         pool: pool(item),

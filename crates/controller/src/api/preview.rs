@@ -22,7 +22,7 @@ pub(super) fn of_change(app: &App, context: &Context, planned: &Planned) -> Valu
     with_head(revision, objects, app.backend.preview(planned, context))
 }
 
-/// `POST /api/virtualservice/UUID/scaleout?dry_run=true`, and `scalein`.
+/// `POST /api/virtualservice/UUID/scaleout?dry_run=true`, `scalein` and `migrate`.
 ///
 /// # Errors
 /// As the action itself.
@@ -30,6 +30,7 @@ pub(super) fn of_scaling(call: &Call<'_>) -> Result<Response, ApiError> {
     let (body, backend) = (parse(&call.body)?, &call.app.backend);
     let plan = match call.last {
         "scaleout" => backend.preview_scale_out(call.uuid, &body, call.context)?,
+        "migrate" => backend.preview_migrate(call.uuid, &body, call.context)?,
         _ => backend.preview_scale_in(call.uuid, &body, call.context)?,
     };
     let objects = json!({"count": 0, "results": []});

@@ -21,6 +21,7 @@ pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
     let mut all = sessions_and_system();
     all.extend(settings());
     all.extend(log_and_whole());
+    all.extend(placed());
     all.extend(observed());
     all.extend(happened());
     all.extend(counted());
@@ -34,9 +35,7 @@ pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
 
 /// Actions of the contract (avi-api section 9) that the product does not have yet. They are refused with a reason,
 /// and can be read, because some clients read an action's path before they post to it (avi-api 4.2).
-const ACTIONS: [(&str, &str); 11] = [
-    ("virtualservice", "migrate"),
-    ("virtualservice", "switchover"),
+const ACTIONS: [(&str, &str); 9] = [
     ("virtualservice", "retryplacement"),
     ("virtualservice", "resync"),
     ("virtualservice", "rotatekeys"),
@@ -206,9 +205,38 @@ fn log_and_whole() -> Vec<Operation> {
     ]
 }
 
+/// Actions on the placement of virtual services (avi-api section 9).
+fn placed() -> Vec<Operation> {
+    let vs = |action: &str| format!("/api/virtualservice/{{uuid}}/{action}");
+    let read = |action: &str| {
+        get(&vs(action), Permission::Read, |_| {
+            Box::pin(async { empty_page() })
+        })
+    };
+    let post = |action: &str, handler| {
+        Operation::new(
+            Method::POST,
+            vs(action),
+            Permission::Operate,
+            Audit::Action,
+            handler,
+        )
+    };
+    vec![
+        read("scaleout"),
+        read("scalein"),
+        read("migrate"),
+        read("switchover"),
+        post("scaleout", |c| Box::pin(scale_out(c))).with_plan(),
+        post("scalein", |c| Box::pin(scale_in(c))).with_plan(),
+        post("migrate", |c| Box::pin(migrate(c))).with_plan(),
+        post("switchover", |c| Box::pin(switch_over(c))),
+    ]
+}
+
 /// What is observed, and the actions on it (avi-api sections 9 and 10).
 fn observed() -> Vec<Operation> {
-    use Permission::{Operate, Read, Services};
+    use Permission::{Read, Services};
     let vs = |action: &str| format!("/api/virtualservice/{{uuid}}/{action}");
     vec![
         get("/api/ek/bgp", Read, |c| {
@@ -251,16 +279,6 @@ fn observed() -> Vec<Operation> {
         get(&vs("runtime"), Read, |c| {
             Box::pin(async { Ok(ok(c.app.backend.vs_runtime(c.uuid, c.context)?)) })
         }),
-        get(&vs("scaleout"), Read, |_| Box::pin(async { empty_page() })),
-        get(&vs("scalein"), Read, |_| Box::pin(async { empty_page() })),
-        Operation::new(Method::POST, vs("scaleout"), Operate, Audit::Action, |c| {
-            Box::pin(scale_out(c))
-        })
-        .with_plan(),
-        Operation::new(Method::POST, vs("scalein"), Operate, Audit::Action, |c| {
-            Box::pin(scale_in(c))
-        })
-        .with_plan(),
         get("/api/serviceengine/{uuid}/runtime", Read, |c| {
             Box::pin(async {
                 exists(c, "serviceengine")?;
@@ -607,6 +625,19 @@ async fn scale_in(call: &Call<'_>) -> Result<Response, ApiError> {
     Ok(ok(backend.scale_in(call.uuid, body, call.context).await?))
 }
 
+async fn migrate(call: &Call<'_>) -> Result<Response, ApiError> {
+    if call.context.author.dry_run {
+        return preview::of_scaling(call);
+    }
+    let body = parse(&call.body)?;
+    Ok(ok(call.app.backend.migrate(call.uuid, body).await?))
+}
+
+async fn switch_over(call: &Call<'_>) -> Result<Response, ApiError> {
+    let body = parse(&call.body)?;
+    Ok(ok(call.app.backend.switch_over(call.uuid, body).await?))
+}
+
 /// As Prometheus and OpenMetrics readers take it.
 fn metrics(call: &Call<'_>) -> Response {
     const FORMAT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -630,9 +661,6 @@ fn not_available(action: &str) -> ApiError {
             "retryplacement is not available: placement is tried again by itself, on every change and every few \
              seconds; the virtual service's runtime says what it waits for"
                 .to_owned()
-        }
-        "migrate" => {
-            "migrate is not available yet; scale out to the other engine, then scale in from this one".to_owned()
         }
         other => format!("{other} is not available yet"),
     })

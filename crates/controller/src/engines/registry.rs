@@ -8,7 +8,7 @@ use proto::v1::{
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 
 /// One engine, as seen from here.
@@ -18,10 +18,18 @@ pub struct EngineState {
     pub connected_since: Option<SystemTime>,
     /// When the last session ended, and in which words.
     pub lost: Option<(SystemTime, String)>,
+    /// While it has no session: what other engines see of it; nothing while nobody has said so.
+    pub others_see: Option<Seen>,
+    /// It does not answer when others ask whether it is there: it is older.
+    pub cannot_answer: bool,
     /// When it was last heard.
     pub last_seen: Option<SystemTime>,
     /// The software's version.
     pub version: String,
+    /// What tells its host from others; empty = it has not said.
+    pub host: String,
+    /// For how long it had had no session before the present one, as far as this process knows.
+    pub gap: Option<Duration>,
     /// Its data interfaces.
     pub interfaces: Vec<Interface>,
     /// The newest generation it has put into force.
@@ -37,6 +45,31 @@ pub struct EngineState {
     pub desired: Option<Arc<DesiredState>>,
     /// Why no newer one could be made.
     pub stuck: Option<String>,
+}
+
+/// A session that ends and begins again within this time is the same presence: a restart of the process is shorter.
+pub const DEAD_AFTER: Duration = Duration::from_secs(10);
+/// An engine that was away is steady when it has been back for so long.
+const STEADY_AFTER: Duration = Duration::from_secs(30);
+
+/// What others see of an engine that has no session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// Its process answers one of them.
+    Answers,
+    /// It answers nobody, and it is not certain that it is lost.
+    Silent,
+    /// It is lost for certain.
+    Lost,
+}
+
+impl EngineState {
+    /// It was away for longer than a restart takes, and has come back just now.
+    pub fn is_back(&self) -> bool {
+        let was_away = self.gap.is_some_and(|gap| gap >= DEAD_AFTER);
+        let age = self.connected_since.and_then(|at| at.elapsed().ok());
+        was_away && age.is_some_and(|age| age < STEADY_AFTER)
+    }
 }
 
 struct Slot {
@@ -106,8 +139,16 @@ impl Registry {
         slot.session = session;
         slot.sender = Some(sender);
         let now = Some(SystemTime::now());
+        slot.state.gap = gap(&slot.state);
         (slot.state.connected_since, slot.state.last_seen) = (now, now);
+        slot.state.others_see = None;
+        slot.state.cannot_answer = hello.protocol_version < proto::ANSWERS_SINCE;
+        // It was of others that may be back.
+        if let Some(report) = &mut slot.state.report {
+            Arc::make_mut(report).sightings.clear();
+        }
         slot.state.version = hello.version;
+        slot.state.host = hello.host;
         slot.state.interfaces = hello.interfaces;
         slot.state.acked = hello.applied_generation;
         slot.state.confirmed = 0;
@@ -135,6 +176,22 @@ impl Registry {
         self.notify();
         self.witness.tell(|w| w.engine_went(se, why));
         self.answers.send_modify(|n| *n += 1);
+    }
+
+    /// As if its last session had ended so much earlier.
+    #[cfg(test)]
+    pub fn gone_for(&self, se: &str, time: Duration) {
+        let mut slots = self.slots();
+        let lost = &mut slot(&mut slots, se).state.lost;
+        *lost = lost.take().map(|(at, why)| (at - time, why));
+    }
+
+    /// As if its session had begun so much earlier.
+    #[cfg(test)]
+    pub fn connected_for(&self, se: &str, time: Duration) {
+        let mut slots = self.slots();
+        let since = &mut slot(&mut slots, se).state.connected_since;
+        *since = since.map(|at| at - time);
     }
 
     fn with(&self, se: &str, session: u64, f: impl FnOnce(&mut EngineState)) {
@@ -180,6 +237,13 @@ impl Registry {
         if moved {
             self.notify();
         }
+    }
+
+    /// What other engines see of one that has no session.
+    pub fn seen_by_others(&self, se: &str, seen: Option<Seen>) {
+        let mut slots = self.slots();
+        let slot = slot(&mut slots, se);
+        slot.state.others_see = seen.filter(|_| slot.sender.is_none());
     }
 
     /// Asks the engine about flows; none when it has no session, or reads too slowly.
@@ -281,6 +345,15 @@ impl Registry {
     pub fn is_connected(&self, se: &str) -> bool {
         self.slots().get(se).is_some_and(|s| s.sender.is_some())
     }
+}
+
+/// Time since the last session; nothing where a newer one takes the place of one that has not ended.
+fn gap(state: &EngineState) -> Option<Duration> {
+    let (ended, _) = state
+        .lost
+        .as_ref()
+        .filter(|_| state.connected_since.is_none())?;
+    ended.elapsed().ok()
 }
 
 /// The engine's slot; a new one without a session.

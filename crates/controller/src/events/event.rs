@@ -72,6 +72,7 @@ ids! {
     VipScaleoutFailed "VIP_SCALEOUT_FAILED" "VS_MGR" "EVENT_CONTEXT_SYSTEM" "EVENT_PAGE_VS", "No engine was found for a VIP.";
     VipScalein "VIP_SCALEIN" "VS_MGR" "EVENT_CONTEXT_SYSTEM" "EVENT_PAGE_VS", "A VIP was taken off an engine, which keeps its connections until they end.";
     VipScaleinFailed "VIP_SCALEIN_FAILED" "VS_MGR" "EVENT_CONTEXT_SYSTEM" "EVENT_PAGE_VS", "A VIP was not taken off an engine.";
+    VipSwitchover "VIP_SWITCHOVER" "VS_MGR" "EVENT_CONTEXT_SYSTEM" "EVENT_PAGE_VS", "The standby of a VIP became its active engine.";
     VsScaleoutComplete "VS_SCALEOUT_COMPLETE" "VS_MGR" "EVENT_CONTEXT_APP" "EVENT_PAGE_VS", "A virtual service is up on the engine that it was scaled out to.";
     VsScaleoutFailed "VS_SCALEOUT_FAILED" "VS_MGR" "EVENT_CONTEXT_APP" "EVENT_PAGE_VS", "A virtual service was not scaled out, or is not up there in time.";
     VsScaleinComplete "VS_SCALEIN_COMPLETE" "VS_MGR" "EVENT_CONTEXT_APP" "EVENT_PAGE_VS", "An engine that a virtual service was scaled in from has nothing left of it.";

@@ -349,7 +349,9 @@ impl Witness for Watchman {
     fn scaled(&self, vsvip: &str, step: &LastScale) {
         let se = step.engine.as_deref().unwrap_or_default();
         let (vip, service) = match (step.action, step.success) {
-            ("SCALE_IN", true) => (Id::VipScalein, None),
+            ("SWITCHOVER", true) => (Id::VipSwitchover, None),
+            ("SWITCHOVER", false) => return,
+            ("SCALE_IN" | "MIGRATE_SCALEIN", true) => (Id::VipScalein, None),
             ("SCALE_IN", false) => (Id::VipScaleinFailed, Some(Id::VsScaleinFailed)),
             (_, true) => (Id::VipScaleout, None),
             (_, false) => (Id::VipScaleoutFailed, Some(Id::VsScaleoutFailed)),

@@ -13,12 +13,39 @@ pub struct Assignment {
     /// These, and those that were scaled in and have connections left.
     #[serde(default)]
     pub group: Group,
+    /// Engines of it that were added and do not serve yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scaling: Vec<Scaling>,
     /// The revision that wrote it.
     #[serde(skip)]
     pub(super) revision: u64,
 }
 
+/// An engine gets the VIP, by scale-out, or in the place of another one: by migration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scaling {
+    /// uuid of the engine.
+    pub to: String,
+    /// uuid of the one that gives it up as soon as the other one serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// When it began.
+    pub since_s: u64,
+}
+
 impl Assignment {
+    /// uuids of the engines whose places others are about to take.
+    pub(super) fn moving(&self) -> Vec<String> {
+        self.scaling.iter().filter_map(|s| s.from.clone()).collect()
+    }
+
+    /// Ends what has lost its engine.
+    pub(super) fn tidy_scaling(&mut self) {
+        let has = |engine: &String| self.engines.contains(engine);
+        self.scaling
+            .retain(|s| has(&s.to) && s.from.as_ref().is_none_or(has));
+    }
+
     /// One that was stored before there were groups: its engines get ids in their order.
     pub(super) fn complete(&mut self) {
         for engine in &self.engines {

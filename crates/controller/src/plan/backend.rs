@@ -94,6 +94,52 @@ impl Backend {
         Ok(reply)
     }
 
+    /// `POST /api/virtualservice/UUID/migrate` (avi-api section 9).
+    ///
+    /// # Errors
+    /// 400 with the field or the planner's reason.
+    pub async fn migrate(&self, vs: &str, body: Object) -> Result<Value, ApiError> {
+        let snapshot = self.objects.snapshot();
+        let vsvip = vsvip_of(&snapshot, vs, &body)?;
+        let from = engine_in(&snapshot, &body, "from_se_ref")?;
+        let to = engine_in(&snapshot, &body, "to_se_ref")?;
+        let migrated = self.planner.migrate(&vsvip, from.as_deref(), to.as_deref());
+        Ok(self.scaled(&vsvip, &migrated.await?))
+    }
+
+    /// `POST /api/virtualservice/UUID/switchover` (avi-api section 9): `se_uuid` becomes the active engine.
+    ///
+    /// # Errors
+    /// 400 with the field or the planner's reason.
+    pub async fn switch_over(&self, vs: &str, body: Object) -> Result<Value, ApiError> {
+        let snapshot = self.objects.snapshot();
+        let vsvip = vsvip_of(&snapshot, vs, &body)?;
+        let to = engine_in(&snapshot, &body, "se_uuid")?;
+        let choice = self.planner.switch_over(&vsvip, to.as_deref()).await?;
+        Ok(self.scaled(&vsvip, &choice))
+    }
+
+    /// What [`Self::migrate`] would do.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn preview_migrate(
+        &self,
+        vs: &str,
+        body: &Object,
+        context: &Context,
+    ) -> Result<Value, ApiError> {
+        let snapshot = self.objects.snapshot();
+        let vsvip = vsvip_of(&snapshot, vs, body)?;
+        let from = engine_in(&snapshot, body, "from_se_ref")?;
+        let to = engine_in(&snapshot, body, "to_se_ref")?;
+        let (from, choice) =
+            self.planner
+                .choose_migration(&vsvip, from.as_deref(), to.as_deref())?;
+        let kind = preview::AskedKind::Migrate { from: &from };
+        Ok(self.preview_scaling(&snapshot, context, &vsvip, &choice, kind))
+    }
+
     /// What a change of objects would do, as far as the caller sees it.
     pub fn preview(&self, planned: &Planned, context: &Context) -> Value {
         let observer = self.observer(&planned.before);
@@ -151,7 +197,7 @@ impl Backend {
         context: &Context,
         vsvip: &str,
         choice: &placement::Choice,
-        kind: preview::AskedKind,
+        kind: preview::AskedKind<'_>,
     ) -> Value {
         let asked = preview::Asked {
             vsvip,

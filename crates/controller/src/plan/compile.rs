@@ -20,6 +20,9 @@ use proto::v1;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// Where none is configured (RFC 4271 leaves it open; routers take 100).
+const LOCAL_PREFERENCE: u32 = 100;
+
 /// What desired states are made from, besides the objects.
 #[derive(Debug, Default)]
 pub(super) struct Decided {
@@ -35,6 +38,8 @@ pub(super) struct Decided {
     pub cuts: BTreeSet<(String, String)>,
     /// uuids of engines that have been without a session for a while.
     pub dead: BTreeSet<String>,
+    /// uuids of engines that have none now, or had none yet.
+    pub away: BTreeSet<String>,
 }
 
 /// The desired state of an engine; its generation is set by whoever sends it.
@@ -53,11 +58,13 @@ pub(super) fn desired_state(
     };
     let here: Vec<(&str, &Assignment)> = decided.assignments.at(se_uuid).collect();
     let mut parts: Vec<Arc<Part>> = Vec::new();
-    let mut snat_ips = Vec::new();
+    let (mut snat_ips, mut standby) = (Vec::new(), BTreeSet::new());
     for (vsvip, assignment) in &here {
         if let Some(part) = made.of(snapshot, vsvip)? {
             let slot = assignment.group.slot(se_uuid);
             snat_ips.extend(slot.into_iter().flat_map(|slot| part.snat_ips(slot)));
+            let is_active = assignment.engines.first().is_some_and(|e| e == se_uuid);
+            standby.extend((part.active_standby && !is_active).then_some(*vsvip));
             parts.push(part);
         }
     }
@@ -81,12 +88,33 @@ pub(super) fn desired_state(
         pools,
         peers: flow::peers(snapshot, decided, &groups)?,
         flow: flow::settings(snapshot, decided, &engine)?,
+        watched: flow::watched(snapshot, decided, &engine)?,
         groups,
         cut_virtual_service_uuids: flow::cut(snapshot, decided, se_uuid),
         se_name: engine.name.clone(),
     };
+    stand_by(&mut desired, &standby);
     ask_for_resets(&mut desired, &decided.resets);
     Ok(desired)
+}
+
+/// By how much a standby's route is worse than the active engine's, so that routers take it when that one is gone, and need
+/// nobody to tell them.
+const STANDBY_PREPEND: u32 = 3;
+
+fn stand_by(desired: &mut v1::DesiredState, standby: &BTreeSet<&str>) {
+    let profile = desired.vrf.as_ref().and_then(|vrf| vrf.bgp.clone());
+    let profile = profile.unwrap_or_default();
+    let vips = desired.vips.iter_mut();
+    for vip in vips.filter(|vip| standby.contains(vip.vsvip_uuid.as_str())) {
+        if profile.ibgp {
+            let active = vip.local_preference.or(profile.local_preference);
+            vip.local_preference = Some(active.unwrap_or(LOCAL_PREFERENCE) / 2);
+        } else {
+            let active = vip.num_as_path_prepend.or(profile.num_as_path_prepend);
+            vip.num_as_path_prepend = Some(active.unwrap_or(0) + STANDBY_PREPEND);
+        }
+    }
 }
 
 /// A VIP that is still on several engines, from before its group was for one, is no source: routers would bring the servers'

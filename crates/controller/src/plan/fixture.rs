@@ -70,7 +70,9 @@ impl Fixture {
     /// Places a VIP on these engines; those that it is taken off linger.
     pub async fn place(&self, vsvip: &str, engines: &[&str]) {
         let engines = engines.iter().map(|e| (*e).to_owned()).collect();
-        let placed = self.planner.assign(vsvip, engines, "placed".into());
+        let placed = self
+            .planner
+            .assign(vsvip, engines, Vec::new(), "placed".into());
         placed.await.expect("stored");
     }
 
@@ -81,6 +83,11 @@ impl Fixture {
 
     /// A session of an engine with this address on `eth0`.
     pub fn open_session(&self, engine: &str, address: &str) -> u64 {
+        self.open_session_on("", engine, address)
+    }
+
+    /// The same, of an engine on this host.
+    pub fn open_session_on(&self, host: &str, engine: &str, address: &str) -> u64 {
         let (sender, receiver) = mpsc::channel(64);
         std::mem::forget(receiver);
         let hello = Hello {
@@ -90,6 +97,8 @@ impl Fixture {
                 addresses: vec![address.into()],
                 ..Interface::default()
             }],
+            host: host.into(),
+            protocol_version: proto::PROTOCOL_VERSION,
             ..Hello::default()
         };
         self.registry.open(engine, hello, sender)

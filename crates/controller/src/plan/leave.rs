@@ -124,7 +124,7 @@ impl Planner {
         if ask.force {
             self.end(vsvip, &choice.engine, assigned, message).await?;
         } else {
-            self.assign(vsvip, assigned, message).await?;
+            self.assign(vsvip, assigned, Vec::new(), message).await?;
         }
         self.note(vsvip, "SCALE_IN", Ok(&choice));
         self.publish();
@@ -170,10 +170,10 @@ impl Planner {
         assigned: Vec<String>,
         message: String,
     ) -> Result<(), ApiError> {
-        let mut group = self.assignment(vsvip).group;
-        group.leave(engine, crate::clock::now_unix_s());
-        self.write_assignment(vsvip, assigned, group, message)
-            .await?;
+        let mut next = self.assignment(vsvip);
+        next.engines = assigned;
+        next.group.leave(engine, crate::clock::now_unix_s());
+        self.write_assignment(vsvip, next, message).await?;
         let cut = (vsvip.to_owned(), engine.to_owned());
         let mut tables = self.write();
         tables.cuts.insert(cut, Instant::now());
@@ -251,15 +251,12 @@ impl Planner {
     }
 
     async fn finish_leaving(&self, vsvip: &str, engine: &str, why: &str) -> Result<(), ApiError> {
-        let Assignment {
-            engines, mut group, ..
-        } = self.assignment(vsvip);
-        group.leave(engine, crate::clock::now_unix_s());
+        let mut next = self.assignment(vsvip);
+        next.group.leave(engine, crate::clock::now_unix_s());
         let se = self.name(engine);
         tracing::info!(vsvip, se, why, "a scaled-in engine leaves the group");
         let message = format!("{se} leaves the group: {why}");
-        self.write_assignment(vsvip, engines, group, message)
-            .await?;
+        self.write_assignment(vsvip, next, message).await?;
         self.witness.tell(|w| w.left(vsvip, engine, why));
         Ok(())
     }
@@ -287,8 +284,11 @@ impl Planner {
             return Ok(());
         }
         let message = "an engine was disabled or enabled".to_owned();
-        self.write_assignment(vsvip, assignment.engines.clone(), group, message)
-            .await
+        let next = Assignment {
+            group,
+            ..assignment.clone()
+        };
+        self.write_assignment(vsvip, next, message).await
     }
 }
 

@@ -145,6 +145,8 @@ pub(super) struct Published {
     snapshot: Option<Arc<Snapshot>>,
     /// uuids of engines that have been without a session for a while.
     pub(super) dead: BTreeSet<String>,
+    /// uuids of engines that have none now.
+    pub(super) away: BTreeSet<String>,
     pub(super) parts: Parts,
 }
 
@@ -178,11 +180,7 @@ impl super::Planner {
     pub(super) fn take_marks(&self, published: &mut Published) -> (Arc<Snapshot>, Vec<String>) {
         let (touched, snapshot) = self.objects.take_touched();
         let before = published.snapshot.replace(snapshot.clone());
-        let engines = snapshot.all("serviceengine").map(|(uuid, _)| uuid);
-        let dead: BTreeSet<String> = engines
-            .filter(|uuid| self.is_dead(uuid))
-            .map(str::to_owned)
-            .collect();
+        let (away, dead) = self.without_session(&snapshot);
         let mut tables = self.write();
         let Tables {
             marks, assignments, ..
@@ -195,8 +193,9 @@ impl super::Planner {
             None => marks.everything(&mut published.parts),
         }
         let marked = marks.take_engines();
-        let marked = marked.filter(|_| dead == published.dead);
-        published.dead = dead;
+        let nobody_came = dead == published.dead && away == published.away;
+        let marked = marked.filter(|_| nobody_came);
+        (published.dead, published.away) = (dead, away);
         let engines = snapshot.all("serviceengine").map(|(uuid, _)| uuid);
         let is_marked = |uuid: &&str| marked.as_ref().is_none_or(|m| m.contains(*uuid));
         let told = engines.filter(is_marked).map(str::to_owned).collect();

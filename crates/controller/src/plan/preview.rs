@@ -96,13 +96,17 @@ pub(super) struct Asked<'a> {
     pub engine: &'a str,
     /// The planner's.
     pub reason: &'a str,
-    pub kind: AskedKind,
+    pub kind: AskedKind<'a>,
 }
 
 /// Which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum AskedKind {
+pub(super) enum AskedKind<'a> {
     ScaleOut,
+    /// The engine takes the place of this one.
+    Migrate {
+        from: &'a str,
+    },
     ScaleIn,
     /// Its flows are ended.
     ForcedScaleIn,

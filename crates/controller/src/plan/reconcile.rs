@@ -4,8 +4,9 @@
 //! Two tasks: [`publish`] tells engines of every change at once, so that no change waits for a placement that is being
 //! written; [`run`] places.
 
-use super::assignments::Assignments;
+use super::assignments::{Assignment, Assignments, Scaling};
 use super::marks::Vips;
+use super::moves::SWITCHOVER;
 use super::{Planner, keys, situation};
 use crate::engines::Registry;
 use crate::error::ApiError;
@@ -16,6 +17,7 @@ use ipnet::IpNet;
 use model::object::Object;
 use model::schema::object_type;
 use model::view::Ref;
+use placement::{Cause, Step};
 use proto::v1::Interface;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -34,6 +36,7 @@ const VIPS_AT_ONCE: usize = 256;
 const WRITES_AT_ONCE: usize = 64;
 /// The action, in the words of `ScaleStatus` (avi-api 10.2).
 const INITIAL: &str = "INITIAL_PLACEMENT";
+const REPLACED: &str = "SE_REMOVED";
 
 /// Tells engines of what changes, until `stop`.
 pub async fn publish(planner: Arc<Planner>, stop: CancellationToken) {
@@ -52,6 +55,7 @@ pub async fn publish(planner: Arc<Planner>, stop: CancellationToken) {
 pub async fn run(planner: Arc<Planner>, stop: CancellationToken) {
     let mut objects = planner.objects.changed();
     let mut engines = planner.registry.changed();
+    let mut marked = planner.marked.subscribe();
     let mut turns = Turns::default();
     round(&planner).await;
     let mut next = tokio::time::Instant::now() + PERIOD;
@@ -59,6 +63,7 @@ pub async fn run(planner: Arc<Planner>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = objects.changed() => short_round(&planner).await,
+            _ = marked.changed() => short_round(&planner).await,
             // An engine that came or went may be what any VIP waits for.
             _ = engines.changed() => round(&planner).await,
             () = tokio::time::sleep_until(next) => {
@@ -179,7 +184,7 @@ pub(super) async fn place(
 ) -> Result<(), ApiError> {
     let _one = planner.deciding.lock().await;
     let assignments = planner.read().assignments.clone();
-    let mut ground = situation::Ground::of(snapshot, &planner.registry, &assignments);
+    let mut ground = planner.ground(snapshot);
     let (used, unused): (Vec<&String>, Vec<&String>) =
         vips.iter().partition(|vsvip| is_used(snapshot, vsvip));
     let gone = take_off(planner, unused).await;
@@ -224,10 +229,8 @@ async fn take_off(
     let each = placed.map(|vsvip| -> BoxFuture<_> {
         Box::pin(async move {
             let message = "no virtual service uses the VIP".to_owned();
-            let group = placement::Group::default();
-            planner
-                .write_assignment(&vsvip, Vec::new(), group, message)
-                .await
+            let nowhere = Assignment::default();
+            planner.write_assignment(&vsvip, nowhere, message).await
         })
     });
     each_written(each.collect()).await
@@ -242,28 +245,34 @@ async fn forget_deleted_engines(planner: &Planner, snapshot: &Snapshot) -> Resul
         if gone.is_empty() {
             continue;
         }
-        let (mut engines, mut group) = (assignment.engines.clone(), assignment.group.clone());
-        engines.retain(|e| known(e));
+        let mut next = assignment.clone();
+        next.engines.retain(|e| known(e));
         for engine in &gone {
-            group.leave(engine, crate::clock::now_unix_s());
+            next.group.leave(engine, crate::clock::now_unix_s());
         }
         let message = "an engine was deleted".to_owned();
-        planner
-            .write_assignment(vsvip, engines, group, message)
-            .await?;
+        planner.write_assignment(vsvip, next, message).await?;
     }
     Ok(())
 }
 
-/// Engines that a VIP gets.
+/// What becomes of a VIP.
 struct Decision {
     vsvip: String,
-    /// Those that it has, and those.
+    /// Its engines from now on.
     engines: Vec<String>,
-    chosen: Vec<placement::Choice>,
+    /// New ones in the places of others, which leave when these serve.
+    begun: Vec<Scaling>,
+    /// Those that it has not had.
+    new: Vec<String>,
+    /// The action, and why this engine.
+    chosen: Vec<(&'static str, placement::Choice)>,
+    /// What is done, in words.
+    words: Vec<String>,
 }
 
-/// What the VIP lacks; `None` when it lacks nothing or nothing can be done about it, which is noted.
+/// What the VIP lacks, and what others have to take over from engines that are lost or drained; `None` when nothing need
+/// or can be done, which is noted.
 fn decide(
     planner: &Planner,
     ground: &mut situation::Ground<'_>,
@@ -277,20 +286,110 @@ fn decide(
             return None;
         }
     };
-    let assigned = assignments.get(&vsvip).map(|a| a.engines.clone());
-    let mut engines = assigned.unwrap_or_default();
-    let (chosen, error) = placement::ensure(&demand, &ground.engines, &engines);
-    if let Some(error) = error {
-        planner.note(&vsvip, INITIAL, Err(&error.to_string()));
-    }
-    let new: Vec<String> = chosen.iter().map(|c| c.engine.clone()).collect();
-    ground.placed(&new);
-    engines.extend(new);
-    (!chosen.is_empty()).then_some(Decision {
+    let assignment = assignments.get(&vsvip).cloned().unwrap_or_default();
+    let mut decision = Decision {
         vsvip,
-        engines,
-        chosen,
-    })
+        engines: assignment.engines.clone(),
+        begun: Vec::new(),
+        new: Vec::new(),
+        chosen: Vec::new(),
+        words: Vec::new(),
+    };
+    decision.keep(planner, ground, &demand, &assignment);
+    let (chosen, error) = placement::ensure(&demand, &ground.engines, &decision.engines);
+    if let Some(error) = error {
+        planner.note(&decision.vsvip, INITIAL, Err(&error.to_string()));
+    }
+    for choice in chosen {
+        ground.placed(std::slice::from_ref(&choice.engine));
+        decision.engines.push(choice.engine.clone());
+        decision.new.push(choice.engine.clone());
+        let words = format!("placed on {}: {}", choice.name, choice.reason);
+        decision.words.push(words);
+        decision.chosen.push((INITIAL, choice));
+    }
+    (!decision.words.is_empty()).then_some(decision)
+}
+
+impl Decision {
+    fn keep(
+        &mut self,
+        planner: &Planner,
+        ground: &mut situation::Ground<'_>,
+        demand: &placement::Demand,
+        assignment: &Assignment,
+    ) {
+        let (engines, moving) = (&assignment.engines, assignment.moving());
+        let mut stay = Vec::new();
+        for step in placement::keep(demand, &ground.engines, engines, &moving) {
+            match step {
+                Step::Replace { engine, cause, by } => {
+                    ground.moved(&engine, &by.engine);
+                    self.replace(planner, engine, cause, by);
+                }
+                Step::Leave { engine, cause } => {
+                    let why = format!("{} {cause}", planner.name(&engine));
+                    self.words.push(why);
+                    self.engines.retain(|e| *e != engine);
+                }
+                Step::Promote { engine, cause } => self.promote(planner, engine, cause),
+                Step::Stay { engine, cause, why } => {
+                    let name = planner.name(&engine);
+                    stay.push(format!(
+                        "{name} {cause}, and nothing can take its place: {why}"
+                    ));
+                }
+            }
+        }
+        if !stay.is_empty() {
+            planner.note(&self.vsvip, REPLACED, Err(&stay.join("; ")));
+        }
+    }
+
+    fn promote(&mut self, planner: &Planner, engine: String, cause: Cause) {
+        let name = planner.name(&engine);
+        let reason = format!("{name} becomes active: the one before {cause}");
+        self.engines.retain(|e| *e != engine);
+        self.engines.insert(0, engine.clone());
+        self.words.push(reason.clone());
+        let choice = placement::Choice {
+            engine,
+            name,
+            reason,
+            rejected: Vec::new(),
+        };
+        self.chosen.push((SWITCHOVER, choice));
+    }
+
+    /// One that is lost goes at once, one that is drained when the other one serves.
+    fn replace(&mut self, planner: &Planner, engine: String, cause: Cause, by: placement::Choice) {
+        let (name, new) = (planner.name(&engine), &by.name);
+        let why = format!(
+            "{new} takes the place of {name}, which {cause}: {}",
+            by.reason
+        );
+        self.engines.push(by.engine.clone());
+        self.new.push(by.engine.clone());
+        match cause {
+            Cause::Lost => self.engines.retain(|e| *e != engine),
+            Cause::Drained => self.begun.push(Scaling {
+                to: by.engine.clone(),
+                from: Some(engine),
+                since_s: crate::clock::now_unix_s(),
+            }),
+        }
+        let reason = why.clone();
+        self.chosen
+            .push((action(cause), placement::Choice { reason, ..by }));
+        self.words.push(why);
+    }
+}
+
+fn action(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Lost => REPLACED,
+        Cause::Drained => "MIGRATE_SCALEOUT",
+    }
 }
 
 async fn carry_out(planner: &Planner, decisions: Vec<Decision>) -> Result<(), ApiError> {
@@ -299,17 +398,17 @@ async fn carry_out(planner: &Planner, decisions: Vec<Decision>) -> Result<(), Ap
             let Decision {
                 vsvip,
                 engines,
+                begun,
+                new,
                 chosen,
+                words,
             } = decision;
-            let new: Vec<String> = chosen.iter().map(|c| c.engine.clone()).collect();
             planner.begin_joins(&vsvip, &new);
-            let words = chosen
-                .iter()
-                .map(|c| format!("placed on {}: {}", c.name, c.reason));
-            let message = words.collect::<Vec<_>>().join("; ");
-            planner.assign(&vsvip, engines, message).await?;
-            for choice in &chosen {
-                planner.note(&vsvip, INITIAL, Ok(choice));
+            planner
+                .assign(&vsvip, engines, begun, words.join("; "))
+                .await?;
+            for (action, choice) in &chosen {
+                planner.note(&vsvip, action, Ok(choice));
             }
             Ok(())
         })

@@ -6,7 +6,7 @@ use super::refusal::Refusal;
 use super::{Assignment, LastScale, Planner, situation};
 use crate::api::Context;
 use crate::engines::Registry;
-use crate::engines::registry::EngineState;
+use crate::engines::registry::{EngineState, Seen};
 use crate::objects::{Snapshot, Stored, pools, transport};
 use model::object;
 use model::reason::Reason;
@@ -49,6 +49,22 @@ fn connected_status(state: &EngineState) -> Value {
     }
 }
 
+/// Reason code for an engine without a session, and what to add to the reason.
+fn seen_by_others(seen: Option<Seen>) -> (&'static str, &'static str) {
+    match seen {
+        None => ("se_disconnected", ""),
+        Some(Seen::Silent) => ("se_disconnected", "; it answers no other engine"),
+        Some(Seen::Answers) => (
+            "se_disconnected",
+            "; it answers other engines: it is cut off from the controller and serves",
+        ),
+        Some(Seen::Lost) => (
+            "se_lost",
+            "; it answers no other engine: others take its places where they can",
+        ),
+    }
+}
+
 pub(super) fn oper_word(state: i32) -> &'static str {
     match OperState::try_from(state).unwrap_or_default() {
         OperState::Up => "OPER_UP",
@@ -77,11 +93,11 @@ impl Observer<'_> {
                 "se_never_connected",
                 "it has had no session with the controller since the controller started",
             ),
-            Some((at, why)) => status(
-                "OPER_DOWN",
-                "se_disconnected",
-                format!("no session with the controller for {} s: {why}", age_s(*at)),
-            ),
+            Some((at, why)) => {
+                let (code, seen) = seen_by_others(state.others_see);
+                let text = format!("no session with the controller for {} s: {why}", age_s(*at));
+                status("OPER_DOWN", code, text + seen)
+            }
         }
     }
 
@@ -113,8 +129,14 @@ impl Observer<'_> {
     }
 
     fn assigned(&self, vs: &VirtualService, vsvip: &str) -> Vec<Value> {
-        let Assignment { engines, group, .. } = self.planner.assignment(vsvip);
+        let Assignment {
+            engines,
+            group,
+            scaling,
+            ..
+        } = self.planner.assignment(vsvip);
         let holding = self.planner.holding(vsvip);
+        let has_standby = self.has_standby(vs);
         let each = engines.iter().enumerate().map(|(i, se)| {
             let state = self.registry.get(se);
             let oper = self.service_on(vs, se);
@@ -122,18 +144,28 @@ impl Observer<'_> {
                 "ref": Ref::to("serviceengine", se).0,
                 "name": self.name(se),
                 "primary": i == 0,
-                "standby": false,
+                "standby": has_standby && i > 0,
                 "connected": state.connected_since.is_some(),
                 "active_on_se": oper["state"] == "OPER_UP",
                 "oper_status": oper,
                 "scalein_in_progress": false,
-                "scaleout_in_progress": holding.contains(se),
+                "scaleout_in_progress": holding.contains(se) || scaling.iter().any(|s| s.to == *se),
+                "migrate_in_progress": scaling.iter().any(|s| s.from.as_ref() == Some(se)),
                 "member_id": group.member(se).map(|m| m.id),
                 "member_problems": self.member_problems(vsvip, &state),
                 "udp": reported(&state, vs).and_then(|report| report.udp).map(udp_status),
             })
         });
         each.collect()
+    }
+
+    /// Only the first engine is active.
+    fn has_standby(&self, vs: &VirtualService) -> bool {
+        let uuid = vs.se_group_ref.as_ref().map_or("", Ref::uuid);
+        let group = self
+            .snapshot
+            .view::<ServiceEngineGroup>("serviceenginegroup", uuid);
+        group.is_some_and(|g| situation::ha(&g) == placement::Ha::ActiveStandby)
     }
 
     /// Members of the VIP's group that this engine has no tunnel path to, as it says.
@@ -210,9 +242,10 @@ impl Observer<'_> {
             "percent_ses_up": percent,
             "scaleout_in_progress": engines.iter().any(is_joining),
             "scalein_in_progress": leaving,
-            "migrate_in_progress": false,
+            "migrate_in_progress": engines.iter().any(|e| e["migrate_in_progress"] == true),
             "scale_status": last.as_ref().map(|l| self.scale_status(l, &vsvip.uuid, &engines, leaving)),
             "vip_placement_resolution_info": info,
+            "warnings": self.width_warnings(vs, vsvip),
             "service_engine": engines,
             "lingering_service_engine": lingering,
         })
@@ -229,9 +262,14 @@ impl Observer<'_> {
         let late = uuids.filter_map(|se| self.planner.late_sentence(vsvip, se.rsplit('/').next()?));
         let reasons: Vec<String> = std::iter::once(last.reason.clone()).chain(late).collect();
         let state = match (last.action, last.success) {
+            (_, true) if let Some(word) = self.under_way(vsvip) => word,
             ("SCALE_IN", true) if leaving => "SCALEIN_AWAITING_SE_RELEASE",
             ("SCALE_IN", true) => "SCALEIN_SUCCESS",
             ("SCALE_IN", false) => "SCALEIN_ERROR",
+            ("MIGRATE_SCALEIN", true) if leaving => "MIGRATE_SCALEIN_AWAITING_SE_RELEASE",
+            ("MIGRATE_SCALEIN", true) => "MIGRATE_SCALEIN_SUCCESS",
+            ("MIGRATE_SCALEOUT", true) => "MIGRATE_SCALEOUT_SUCCESS",
+            ("MIGRATE_SCALEOUT", false) => "MIGRATE_SCALEOUT_ERROR",
             (_, true) => "SCALEOUT_SUCCESS",
             (_, false) => "SCALEOUT_RESOURCES",
         };
@@ -244,6 +282,14 @@ impl Observer<'_> {
             "num_se_assigned": engines.len(),
             "end_time_str": last.at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()).to_string(),
         })
+    }
+
+    /// How far the scale-out or migration is that is under way.
+    fn under_way(&self, vsvip: &str) -> Option<&'static str> {
+        let assignment = self.planner.assignment(vsvip);
+        let scaling = assignment.scaling.last()?;
+        let progress = self.planner.progress(self.snapshot, vsvip, &scaling.to);
+        Some(progress.word(scaling.from.is_some()))
     }
 
     /// `VirtualServiceRuntimeSummary`, with the 16.3 fields on the top level.
@@ -379,6 +425,7 @@ impl Observer<'_> {
             "pool" => self.pool(uuid),
             "poolgroup" => self.pool_group(uuid),
             "vsvip" => Some(self.vsvip(uuid)),
+            "serviceenginegroup" => self.se_group(uuid),
             _ => Some(json!({})),
         };
         let mut config = object::with_defaults(ty, &stored.object);
@@ -396,6 +443,21 @@ impl Observer<'_> {
             item["pools"] = self.pools_of(uuid, context);
         }
         item
+    }
+
+    /// How many engines of an SE group may be lost, and the VIPs have room on the others.
+    pub(super) fn se_group(&self, uuid: &str) -> Option<Value> {
+        let group = self
+            .snapshot
+            .view::<ServiceEngineGroup>("serviceenginegroup", uuid)?;
+        let mut engines = self.planner.ground(self.snapshot).engines;
+        engines.retain(|e| e.se_group == uuid);
+        let here = engines.iter().filter(|e| e.is_here()).count();
+        let spare = placement::spare(&engines, group.max_vs_per_se, group.buffer_se);
+        Some(json!({
+            "num_se": engines.len(), "num_se_connected": here,
+            "buffer_se": {"wanted": spare.wanted, "survives": spare.survives, "short": spare.is_short()},
+        }))
     }
 
     /// All pools of a virtual service, also those of its group.

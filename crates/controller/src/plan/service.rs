@@ -162,7 +162,7 @@ impl Observer<'_> {
             let mut row = json!({
                 "se_ref": Ref::to("serviceengine", &engine.uuid).0, "se_name": engine.name,
             });
-            match placement::unfit(demand, engine, assigned) {
+            match placement::unfit(demand, engine, engines, assigned) {
                 None => {
                     row["recommended"] = (best == Some(engine.uuid.as_str())).into();
                     fit.push(row);

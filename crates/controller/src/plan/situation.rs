@@ -2,6 +2,7 @@
 
 use super::assignments::Assignments;
 use crate::engines::Registry;
+use crate::engines::registry::EngineState;
 use crate::error::ApiError;
 use crate::objects::{Snapshot, Unreadable};
 use ipnet::IpNet;
@@ -9,9 +10,9 @@ use model::object::Object;
 use model::view::{
     Prefix, Ref, ServiceEngine, ServiceEngineGroup, VirtualService, VrfContext, VsVip,
 };
-use placement::{Algorithm, Demand, Engine};
+use placement::{Algorithm, Demand, Enabled, Engine, Ha, Presence};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// See the module's documentation.
@@ -52,16 +53,24 @@ impl<'a> Ground<'a> {
         snapshot: &'a Snapshot,
         registry: &Registry,
         assignments: &Assignments,
+        lost: &BTreeSet<String>,
     ) -> Self {
         let engines = snapshot.views::<ServiceEngine>("serviceengine");
         let engines = engines
             .iter()
-            .map(|e| engine(snapshot, registry, assignments, e));
+            .map(|e| engine(snapshot, registry, assignments, lost, e));
         Self {
             engines: engines.collect(),
             snapshot,
             peer_networks: BTreeMap::new(),
         }
+    }
+
+    /// The VIP moves from one engine to another.
+    pub(super) fn moved(&mut self, from: &str, to: &str) {
+        self.placed(&[to.to_owned()]);
+        let engines = self.engines.iter_mut().filter(|e| e.uuid == from);
+        engines.for_each(|e| e.placed = e.placed.saturating_sub(1));
     }
 
     /// These engines have a VIP more.
@@ -126,11 +135,33 @@ fn demand(
         min_scaleout: group.min_scaleout_per_vs,
         max_scaleout: group.max_scaleout_per_vs,
         max_per_engine: group.max_vs_per_se,
+        max_engines: group.max_se,
+        ha: ha(&group),
+        host_redundancy: group.vs_host_redundancy,
         algorithm: match group.algo.as_str() {
             "PLACEMENT_ALGO_DISTRIBUTED" => Algorithm::Distributed,
             _ => Algorithm::Packed,
         },
     })
+}
+
+/// How the group lives through the loss of an engine.
+pub(super) fn ha(group: &ServiceEngineGroup) -> Ha {
+    match group.ha_mode.as_str() {
+        "HA_MODE_SHARED_PAIR" => Ha::SharedPair,
+        "HA_MODE_LEGACY_ACTIVE_STANDBY" => Ha::ActiveStandby,
+        _ => Ha::Shared {
+            buffer: group.buffer_se,
+        },
+    }
+}
+
+fn enabled(word: &str) -> Enabled {
+    match word {
+        "SE_STATE_DISABLED_FOR_PLACEMENT" => Enabled::ForPlacementNot,
+        "SE_STATE_DISABLED" | "SE_STATE_DISABLED_FORCE" => Enabled::No,
+        _ => Enabled::Yes,
+    }
 }
 
 fn uuid_of(reference: Option<&Ref>) -> String {
@@ -152,15 +183,16 @@ fn engine(
     snapshot: &Snapshot,
     registry: &Registry,
     assignments: &Assignments,
+    lost: &BTreeSet<String>,
     engine: &ServiceEngine,
 ) -> Engine {
-    let interfaces = registry.get(&engine.uuid).interfaces;
-    let addresses = interfaces.iter().flat_map(|i| &i.addresses);
+    let state = registry.get(&engine.uuid);
+    let addresses = state.interfaces.iter().flat_map(|i| &i.addresses);
     Engine {
         uuid: engine.uuid.clone(),
         name: engine.name.clone(),
-        connected: registry.is_connected(&engine.uuid),
-        enabled: engine.enable_state == "SE_STATE_ENABLED",
+        presence: presence(&state, lost.contains(&engine.uuid)),
+        enabled: enabled(&engine.enable_state),
         se_group: uuid_of(engine.se_group_ref.as_ref()),
         cloud: uuid_of(engine.cloud_ref.as_ref()),
         vrf: vrf_of(snapshot, engine),
@@ -168,7 +200,17 @@ fn engine(
             .filter_map(|a| a.parse::<IpNet>().ok())
             .map(|n| n.trunc())
             .collect(),
+        host: state.host.clone(),
         placed: assignments.placed(&engine.uuid),
+    }
+}
+
+fn presence(state: &EngineState, is_lost: bool) -> Presence {
+    match state.connected_since {
+        Some(_) if state.is_back() => Presence::Back,
+        Some(_) => Presence::Here,
+        None if is_lost => Presence::Lost,
+        None => Presence::Away,
     }
 }
 

@@ -6,6 +6,9 @@ use crate::plan::leave::CUT_FOR;
 use model::object::Object;
 use proto::v1::{DesiredState, MemberProblem, Nack, Report, VirtualServiceStatus};
 use serde_json::{Value, json};
+use std::time::Duration;
+
+mod moves;
 
 /// An engine with a session.
 struct Engine {
@@ -395,6 +398,10 @@ async fn engines_that_are_deleted_or_disabled_by_force_are_out_at_once() {
     fixture.says(&engines[1], 3, 1);
     fixture.scale_in(&engines[1], false).await.expect("done");
     let state = |state: &str| set("enable_state", json!(state));
+    let takes_nothing = state("SE_STATE_DISABLED_FOR_PLACEMENT");
+    fixture
+        .update("serviceengine", &engines[1].uuid, takes_nothing)
+        .await;
     let disabled = fixture.update(
         "serviceengine",
         &engines[2].uuid,

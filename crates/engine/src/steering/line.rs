@@ -2,8 +2,11 @@
 //! process is killed its kernel ends them at once, and when it comes up it opens them: both move flows, and a router
 //! acts on it sooner than a hello is missed ([`super::hello`]) or the controller tells.
 //!
-//! What counts are the lines that others have opened to us. Tasks: one per local address, that accepts; one per way, that
-//! keeps our own line open; one per line of others. All end with [`run`].
+//! What counts are the lines that others have opened to us. A HELLO with a number is a question whether we are there
+//! ([`super::sentry`]): it is answered, and the connection ends; it may come from any engine of our SE group.
+//!
+//! Tasks: one per local address, that accepts; one per way, that keeps our own line open; one per line of others. All end
+//! with [`run`].
 
 use super::Plan;
 use super::hello::letters;
@@ -11,7 +14,7 @@ use crate::Task;
 use dataplane::sockopt;
 use flow::config::MessageKey;
 use flow::hello::Way;
-use flow::wire::{Envelope, MESSAGE_LEN, MESSAGE_PORT, MessageKind};
+use flow::wire::{Envelope, MESSAGE_LEN, MESSAGE_PORT, Message, MessageKind};
 use socket2::{Domain, Socket, TcpKeepalive, Type};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -35,6 +38,9 @@ const OPENING: Duration = Duration::from_secs(1);
 /// A host that has died says nothing: then a line ends after twice this.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
+/// With so many connections at an address, only members' are taken.
+const STRANGERS: usize = 256;
+
 /// Of the kernel's queue; each way opens one.
 const BACKLOG: i32 = 64;
 
@@ -43,19 +49,18 @@ pub(crate) async fn run(mut plans: watch::Receiver<Arc<Plan>>, lines: watch::Sen
     let mut ours: BTreeMap<Way, Task<()>> = BTreeMap::new();
     let mut doors: BTreeMap<IpAddr, Task<()>> = BTreeMap::new();
     loop {
-        let ways: BTreeSet<Way> = letters(&plans.borrow_and_update().config)
-            .into_keys()
-            .collect();
+        let plan = plans.borrow_and_update().clone();
+        let ways: BTreeSet<Way> = letters(&plan.config).into_keys().collect();
+        let locals = locals(&plan, &ways);
         ours.retain(|way, _| ways.contains(way));
-        doors.retain(|local, _| ways.iter().any(|way| way.local == *local));
+        doors.retain(|local, _| locals.contains(local));
+        for local in locals {
+            let door = || answer(local, plans.clone(), lines.clone());
+            doors
+                .entry(local)
+                .or_insert_with(|| Task(tokio::spawn(door())));
+        }
         for way in ways {
-            doors.entry(way.local).or_insert_with(|| {
-                Task(tokio::spawn(answer(
-                    way.local,
-                    plans.clone(),
-                    lines.clone(),
-                )))
-            });
             ours.entry(way)
                 .or_insert_with(|| Task(tokio::spawn(keep(way, plans.clone()))));
         }
@@ -63,6 +68,15 @@ pub(crate) async fn run(mut plans: watch::Receiver<Arc<Plan>>, lines: watch::Sen
             return;
         }
     }
+}
+
+/// Where others may call us, once they can be told from strangers.
+fn locals(plan: &Plan, ways: &BTreeSet<Way>) -> BTreeSet<IpAddr> {
+    if plan.config.settings.message_keys.is_empty() {
+        return BTreeSet::new();
+    }
+    let ours = plan.config.addresses.iter().copied();
+    ours.chain(ways.iter().map(|way| way.local)).collect()
 }
 
 /// Keeps our line on this way.
@@ -92,10 +106,10 @@ async fn open(way: &Way, first: &[u8]) -> io::Result<TcpStream> {
     Ok(line)
 }
 
-/// Accepts the lines of members at this address of ours; of each way the newest.
+/// Accepts lines of members, and questions, at this address of ours.
 async fn answer(local: IpAddr, plans: watch::Receiver<Arc<Plan>>, lines: watch::Sender<Lines>) {
     let door = door(local).await;
-    let mut held: BTreeMap<Way, Task<()>> = BTreeMap::new();
+    let mut visitors: Vec<Task<()>> = Vec::new();
     loop {
         let Ok((line, from)) = door.accept().await else {
             sleep(RETRY).await;
@@ -103,10 +117,11 @@ async fn answer(local: IpAddr, plans: watch::Receiver<Arc<Plan>>, lines: watch::
         };
         let remote = from.ip().to_canonical();
         let way = Way { local, remote };
-        held.retain(|_, task| !task.0.is_finished());
-        if letters(&plans.borrow().config).contains_key(&way) {
-            let hold = hold(way, line, plans.clone(), lines.clone());
-            held.insert(way, Task(tokio::spawn(hold)));
+        visitors.retain(|task| !task.0.is_finished());
+        let is_member = letters(&plans.borrow().config).contains_key(&way);
+        if is_member || visitors.len() < STRANGERS {
+            let visit = visit(way, line, plans.clone(), lines.clone());
+            visitors.push(Task(tokio::spawn(visit)));
         }
     }
 }
@@ -146,31 +161,60 @@ fn socket(local: IpAddr, port: u16) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A line that others hold: it counts from its HELLO to its end.
-async fn hold(
+/// A connection that another one has opened: a question, or a line.
+async fn visit(
     way: Way,
     mut line: TcpStream,
     plans: watch::Receiver<Arc<Plan>>,
     lines: watch::Sender<Lines>,
 ) {
     let mut first = [0; MESSAGE_LEN];
-    if !matches!(
-        timeout(OPENING, line.read_exact(&mut first)).await,
-        Ok(Ok(_))
-    ) || !is_hello(&first, &plans.borrow().config.settings.message_keys)
-    {
+    let read = timeout(OPENING, line.read_exact(&mut first)).await;
+    let plan = plans.borrow().clone();
+    let Some((hello, key)) = read
+        .ok()
+        .and_then(Result::ok)
+        .and_then(|_| hello_in(&first, &plan.config.settings.message_keys))
+    else {
         return;
+    };
+    if hello.number != 0 {
+        // Whoever has gone meanwhile asks again.
+        timeout(OPENING, be_there(line, hello, key)).await.ok();
+    } else if letters(&plan.config).contains_key(&way) {
+        hold(way, line, lines).await;
     }
-    let _held = Held::new(way, lines);
-    ended(line).await;
 }
 
-fn is_hello(first: &[u8], keys: &[MessageKey]) -> bool {
-    let message = Envelope::read(first).and_then(|envelope| {
-        envelope.check()?;
-        envelope.open(keys)
+/// A member's line counts from its HELLO to its end, or until a newer one comes.
+async fn hold(way: Way, line: TcpStream, lines: watch::Sender<Lines>) {
+    let mut newer = lines.subscribe();
+    let held = Held::new(way, lines);
+    tokio::select! {
+        () = ended(line) => {}
+        _ = newer.wait_for(|lines| lines.get(&way) != Some(&held.since)) => {}
+    }
+}
+
+/// With the key of the question: whoever is cut off may have others that he signs with.
+async fn be_there(mut line: TcpStream, hello: Message, key: MessageKey) -> io::Result<()> {
+    let heard = Message {
+        kind: MessageKind::Heard,
+        ..hello
+    };
+    line.write_all(&heard.sign(&key)).await?;
+    line.shutdown().await
+}
+
+/// And the key that it is signed with.
+fn hello_in(first: &[u8], keys: &[MessageKey]) -> Option<(Message, MessageKey)> {
+    let envelope = Envelope::read(first).ok()?;
+    envelope.check().ok()?;
+    let opened = keys.iter().find_map(|key| {
+        let message = envelope.open(std::slice::from_ref(key)).ok()?;
+        Some((message, *key))
     });
-    message.is_ok_and(|message| message.kind == MessageKind::Hello)
+    opened.filter(|(message, _)| message.kind == MessageKind::Hello)
 }
 
 /// Whoever says more is no member of ours.

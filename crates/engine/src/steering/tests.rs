@@ -120,6 +120,7 @@ fn desired() -> DesiredState {
             ..v1::Group::default()
         }],
         peers: vec![peer_with(&["10.10.10.12/24"])],
+        watched: vec![peer_with(&["10.10.10.12/24", "2001:db8::12/64"])],
         flow: Some(FlowSettings {
             probe_retries: 3,
             probe_retry_timer_ms: 25,
@@ -143,8 +144,11 @@ fn a_desired_state_becomes_what_the_programs_are_told() {
         generation,
         config,
         problems,
+        watched,
     } = plan(&desired(), &ours());
     assert_eq!((generation, problems), (9, Vec::new()));
+    let there = ["10.10.10.12", "2001:db8::12"].map(|a| a.parse::<IpAddr>().expect("ip"));
+    assert_eq!(watched[0].addresses, there);
     let service = |port| Service {
         address: SocketAddr::new("10.100.0.1".parse().expect("ip"), port),
         protocol: Protocol::Tcp,

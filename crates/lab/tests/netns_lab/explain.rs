@@ -256,6 +256,12 @@ fn conditions_of_virtual_service_and_engine_are_named_in_turn() {
     lab.link("mgmt0", "up");
     lab.holds();
 
+    // Nothing is to take its place.
+    for other in ["se-2", "se-3", "se-4", "se-5"] {
+        let state = "SE_STATE_DISABLED_FOR_PLACEMENT";
+        let other = format!("serviceengine: [{{name: {other}, enable_state: {state}}}]");
+        apply(&lab.lab, &other);
+    }
     let engine = |state: &str| format!("serviceengine: [{{name: se-1, enable_state: {state}}}]");
     apply(&lab.lab, &engine("SE_STATE_DISABLED"));
     lab.names("engine_enabled", "SE_STATE_DISABLED", &[], true);

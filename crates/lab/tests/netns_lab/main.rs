@@ -13,6 +13,7 @@ mod explain;
 mod flows;
 mod lifecycle;
 mod links;
+mod placement;
 mod plans;
 mod product;
 mod scenarios;

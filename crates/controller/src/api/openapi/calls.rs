@@ -42,6 +42,13 @@ pub(super) fn body(operation: &Operation) -> Option<Value> {
             json!([]),
             json!({"vip_id": text(), "from_se_ref": text(), "scalein_primary": {"type": "boolean"}, "force": {"type": "boolean"}}),
         ),
+        (_, "/api/virtualservice/{uuid}/migrate") => (
+            json!([]),
+            json!({"vip_id": text(), "from_se_ref": text(), "to_se_ref": text()}),
+        ),
+        (_, "/api/virtualservice/{uuid}/switchover") => {
+            (json!([]), json!({"vip_id": text(), "se_uuid": text()}))
+        }
         (_, "/api/serviceengine/{uuid}/bgp/reset") => (json!([]), json!({"peer_ip": text()})),
         _ => (json!([]), json!({})),
     };

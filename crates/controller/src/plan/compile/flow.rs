@@ -61,16 +61,41 @@ pub(super) fn peers(
         .into_iter()
         .filter_map(|uuid| snapshot.try_view("serviceengine", uuid).transpose());
     views
-        .map(|view| view.map(|engine| peer(&engine, decided)))
+        .map(|view| view.map(|engine| peer(&engine, decided, &is_up)))
         .collect()
 }
 
-fn peer(engine: &ServiceEngine, decided: &Decided) -> v1::Peer {
-    let up = |v: &&Vnic| v.link_up != Some(false);
+/// The engines of its SE group that have no session with us, for it to look after; whoever has none itself cannot be told.
+///
+/// # Errors
+/// An engine's object cannot be read.
+pub(super) fn watched(
+    snapshot: &Snapshot,
+    decided: &Decided,
+    engine: &ServiceEngine,
+) -> Result<Vec<v1::Peer>, Unreadable> {
+    if decided.away.contains(&engine.uuid) {
+        return Ok(Vec::new());
+    }
+    let mut watched = Vec::new();
+    for uuid in &decided.away {
+        let other = snapshot.try_view::<ServiceEngine>("serviceengine", uuid)?;
+        let near = other.filter(|o| o.se_group_ref == engine.se_group_ref);
+        watched.extend(near.map(|other| peer(&other, decided, &|_| true)));
+    }
+    Ok(watched)
+}
+
+fn is_up(interface: &Vnic) -> bool {
+    interface.link_up != Some(false)
+}
+
+/// With the addresses of these interfaces.
+fn peer(engine: &ServiceEngine, decided: &Decided, counts: &dyn Fn(&Vnic) -> bool) -> v1::Peer {
     let networks = engine
         .data_vnics
         .iter()
-        .filter(up)
+        .filter(|v| counts(v))
         .flat_map(|v| &v.vnic_networks);
     let addresses = networks.filter_map(|n| Prefix::address(&n.ip));
     v1::Peer {
@@ -121,7 +146,7 @@ fn disabled_everywhere(snapshot: &Snapshot) -> bool {
     runtime.and_then(|r| r.get("disable_flow_probes")) == Some(&Value::Bool(true))
 }
 
-fn se_group(
+pub(super) fn se_group(
     snapshot: &Snapshot,
     reference: Option<&Ref>,
 ) -> Result<Option<Arc<ServiceEngineGroup>>, Unreadable> {

@@ -7,6 +7,7 @@ use model::view::{
     self, MADE_FOR_VS, NetworkProfile, PoolGroup, ServiceEngineGroup, Transport, VirtualService,
     VsVip,
 };
+use placement::Ha;
 use proto::v1;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -17,6 +18,8 @@ use std::sync::Arc;
 pub(super) struct Part {
     pub vips: Vec<v1::Vip>,
     pub virtual_services: Vec<v1::VirtualService>,
+    /// The first engine of the VIP is active, the others are standbys.
+    pub active_standby: bool,
     snat_ips: Vec<SnatIps>,
 }
 
@@ -85,7 +88,10 @@ impl Parts {
 fn part(snapshot: &Snapshot, vsvip: &VsVip) -> Result<Part, Unreadable> {
     let services = situation::try_services_of(snapshot, &vsvip.uuid)?;
     let each = services.iter().map(|v| virtual_service(snapshot, v));
+    let group = services.first().and_then(|vs| vs.se_group_ref.as_ref());
+    let group = flow::se_group(snapshot, group)?;
     Ok(Part {
+        active_standby: group.is_some_and(|g| situation::ha(&g) == Ha::ActiveStandby),
         vips: vips(vsvip, &services),
         virtual_services: each.collect::<Result<_, _>>()?,
         snat_ips: services.iter().map(|vs| snat_ips(vs)).collect(),

@@ -6,6 +6,7 @@ use crate::objects::Stored;
 use crate::plan::Assignment;
 use crate::plan::runtime::Observer;
 use crate::plan::situation::{self, Ground};
+use placement::{Demand, Step};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -47,7 +48,7 @@ pub(super) fn run(
     disable(after, moves);
     let used = after.sharing.vsvips();
     let (first, others): (Vec<_>, Vec<_>) = used
-        .filter(|vsvip| lacks_engines(after, vsvip))
+        .filter(|vsvip| lacks_engines(after, vsvip) || has_drained(after, vsvip))
         .cloned()
         .partition(|vsvip| direct.contains(vsvip));
     // Those that lose an engine come first.
@@ -55,7 +56,9 @@ pub(super) fn run(
     let (mut others, rest): (Vec<_>, Vec<_>) = others.into_iter().partition(loses);
     others.extend(rest);
     let not_looked_at = others.len().saturating_sub(OTHERS_MAX);
-    let mut ground = Ground::of(after.snapshot, observer.registry, &after.assignments);
+    let mut ground = observer
+        .planner
+        .ground_of(after.snapshot, &after.assignments);
     for vsvip in first.iter().chain(others.iter().take(OTHERS_MAX)) {
         ensure(&mut ground, after, vsvip, direct.contains(vsvip), moves);
     }
@@ -71,6 +74,16 @@ pub(super) fn scale(after: &mut Scene<'_>, asked: &Asked<'_>, moves: &mut Moves)
         AskedKind::ScaleOut => {
             assignment.engines.push(key.1.clone());
             moves.joined.insert(key, Joined { reason });
+        }
+        AskedKind::Migrate { from } => {
+            assignment.engines.push(key.1.clone());
+            let joined = Joined {
+                reason: reason.clone(),
+            };
+            moves.joined.insert(key, joined);
+            assignment.engines.retain(|e| e != from);
+            let moved = (asked.vsvip.to_owned(), from.to_owned());
+            moves.lost.insert(moved, Lost { reason, end: None });
         }
         AskedKind::ScaleIn => {
             assignment.engines.retain(|e| *e != key.1);
@@ -171,8 +184,22 @@ fn lacks_engines(scene: &Scene<'_>, vsvip: &str) -> bool {
     let first = services.first();
     let group = first.and_then(|vs| vs.object.get("se_group_ref")?.as_str());
     let group = group.and_then(|g| snapshot.get("serviceenginegroup", g.rsplit('/').next()?));
-    let min = group.and_then(|g| g.object.get("min_scaleout_per_vs")?.as_u64());
-    (scene.engines(vsvip).len() as u64) < min.unwrap_or(1).max(1)
+    let field = |name: &str| group?.object.get(name);
+    let min = field("min_scaleout_per_vs").and_then(Value::as_u64);
+    let pair = match field("ha_mode").and_then(Value::as_str) {
+        Some("HA_MODE_SHARED_PAIR" | "HA_MODE_LEGACY_ACTIVE_STANDBY") => 2,
+        _ => 1,
+    };
+    (scene.engines(vsvip).len() as u64) < min.unwrap_or(1).max(pair)
+}
+
+/// Whether one of its engines is disabled, so that another one is to take its place.
+fn has_drained(scene: &Scene<'_>, vsvip: &str) -> bool {
+    let engines = scene.engines(vsvip);
+    let drained = |engine: &String| {
+        situation::enable_state(scene.snapshot, engine) == Some("SE_STATE_DISABLED")
+    };
+    engines.iter().any(drained)
 }
 
 fn ensure(
@@ -191,6 +218,7 @@ fn ensure(
         Err(_) => return,
     };
     let mut assignment = after.assignment(vsvip);
+    let replaced = keep(ground, &demand, &mut assignment, moves);
     let (chosen, error) = placement::ensure(&demand, &ground.engines, &assignment.engines);
     let moves_now = !chosen.is_empty() || of_vip(&moves.lost, vsvip).next().is_some();
     let new: Vec<String> = chosen.iter().map(|c| c.engine.clone()).collect();
@@ -203,10 +231,40 @@ fn ensure(
         let reason = choice.reason;
         moves.joined.insert(key, Joined { reason });
     }
-    if !new.is_empty() {
+    if replaced || !new.is_empty() {
         after.assignments.insert(vsvip.to_owned(), assignment);
     }
     if let Some(error) = error.filter(|_| is_direct || moves_now) {
         moves.waiting.insert(vsvip.to_owned(), error.to_string());
     }
+}
+
+/// Engines that take the places of others, as soon as they serve; whether there are any.
+fn keep(
+    ground: &mut Ground<'_>,
+    demand: &Demand,
+    assignment: &mut Assignment,
+    moves: &mut Moves,
+) -> bool {
+    let moving = assignment.moving();
+    let steps = placement::keep(demand, &ground.engines, &assignment.engines, &moving);
+    let mut replaced = false;
+    for step in steps {
+        let Step::Replace { engine, cause, by } = step else {
+            continue;
+        };
+        ground.moved(&engine, &by.engine);
+        assignment.engines.retain(|e| *e != engine);
+        assignment.group.linger(&engine, now_unix_s());
+        assignment.group.join(&by.engine, now_unix_s()).ok();
+        assignment.engines.push(by.engine.clone());
+        let vsvip = demand.vsvip.clone();
+        let reason = format!("the engine {cause}, and {} takes its place", by.name);
+        let lost = Lost { reason, end: None };
+        moves.lost.insert((vsvip.clone(), engine), lost);
+        let joined = Joined { reason: by.reason };
+        moves.joined.insert((vsvip, by.engine), joined);
+        replaced = true;
+    }
+    replaced
 }

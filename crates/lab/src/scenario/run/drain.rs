@@ -10,8 +10,10 @@ use std::time::Instant;
 const WITHDRAWN_WITHIN_S: f64 = 65.0;
 
 impl Runner<'_> {
-    /// Disables an SE and waits until the router has no route over it any more.
+    /// Disables an SE and waits until the router has no route over it any more. No other one gets its place, so that it has
+    /// it still when it is enabled again.
     pub(super) fn drain(&mut self, node: &str) -> Result<Done> {
+        self.enable_others(node, "SE_STATE_DISABLED_FOR_PLACEMENT")?;
         let at = self.enable_state(node, "SE_STATE_DISABLED")?;
         let late = self.await_gone(node, at, 0.0, WITHDRAWN_WITHIN_S);
         self.lost.insert(node.to_owned());
@@ -25,12 +27,19 @@ impl Runner<'_> {
     /// Enables it and waits for its route.
     pub(super) fn undrain(&mut self, node: &str) -> Result<Done> {
         let at = self.enable_state(node, "SE_STATE_ENABLED")?;
+        self.enable_others(node, "SE_STATE_ENABLED")?;
         self.lost.remove(node);
         Ok(Done {
             called_us: wall_us(at),
             api_to_fib_s: vec![self.await_back(node, at)],
             ..Done::default()
         })
+    }
+
+    fn enable_others(&self, node: &str, state: &str) -> Result<()> {
+        let engines = self.topology.nodes.iter().filter(|n| n.engine.is_some());
+        let mut others = engines.filter(|n| n.name != node);
+        others.try_for_each(|n| self.enable_state(&n.name, state).map(drop))
     }
 
     fn enable_state(&self, node: &str, state: &str) -> Result<Instant> {

@@ -1,0 +1,199 @@
+//! What becomes of a VIP whose engines are lost or drained: others take their places, and nothing else moves.
+
+use crate::{Choice, Demand, Enabled, Engine, Ha, PlanError, Presence, Unfit, scale_out};
+use std::fmt;
+
+/// Why an engine gives its place up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// It is lost for certain.
+    Lost,
+    /// It was disabled: it keeps its connections, and serves until another one does.
+    Drained,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Lost => "is lost",
+            Self::Drained => "is disabled",
+        })
+    }
+}
+
+/// What is to be done about one engine of the VIP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Another one takes its place.
+    Replace {
+        /// uuid of the engine.
+        engine: String,
+        /// Why it gives its place up.
+        cause: Cause,
+        /// Who takes it.
+        by: Choice,
+    },
+    /// It goes; the one that takes its place has the VIP already.
+    Leave {
+        /// uuid of the engine.
+        engine: String,
+        /// Why it gives its place up.
+        cause: Cause,
+    },
+    /// It stays, because no other one can take its place.
+    Stay {
+        /// uuid of the engine.
+        engine: String,
+        /// Why it should not.
+        cause: Cause,
+        /// Why it does.
+        why: PlanError,
+    },
+    /// With [`Ha::ActiveStandby`]: it becomes the active one.
+    Promote {
+        /// uuid of the engine.
+        engine: String,
+        /// What has happened to the one that was.
+        cause: Cause,
+    },
+}
+
+/// The steps for the engines of a VIP that are lost or drained, in order; none where nothing need move. `moving` are those
+/// whose places others are about to take.
+pub fn keep(
+    demand: &Demand,
+    engines: &[Engine],
+    assigned: &[String],
+    moving: &[String],
+) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut holds = assigned.to_vec();
+    for uuid in assigned {
+        let Some(cause) = cause(engines, uuid) else {
+            continue;
+        };
+        let engine = uuid.clone();
+        if moving.contains(uuid) {
+            if cause == Cause::Lost {
+                holds.retain(|e| e != uuid);
+                steps.push(Step::Leave { engine, cause });
+            }
+            continue;
+        }
+        let gone = assigned.iter().filter(|e| !holds.contains(e));
+        let all: Vec<String> = holds.iter().chain(gone).cloned().collect();
+        match take_over(demand, engines, &all, None) {
+            Ok(by) => {
+                holds.retain(|e| e != uuid);
+                holds.push(by.engine.clone());
+                steps.push(Step::Replace { engine, cause, by });
+            }
+            Err(why) => steps.push(Step::Stay { engine, cause, why }),
+        }
+    }
+    steps.extend(promotion(demand, engines, &holds));
+    steps
+}
+
+/// One that is not known is none of the planner's business: whoever deletes it takes it off.
+fn cause(engines: &[Engine], uuid: &str) -> Option<Cause> {
+    let engine = engines.iter().find(|e| e.uuid == uuid)?;
+    match (engine.presence, engine.enabled) {
+        (Presence::Lost, _) => Some(Cause::Lost),
+        (_, Enabled::No) => Some(Cause::Drained),
+        (_, Enabled::Yes | Enabled::ForPlacementNot) => None,
+    }
+}
+
+/// The engine that takes the place of one of those that have the VIP, however many there may be.
+///
+/// # Errors
+/// No engine fits (each with its reason), or the engine asked for does not.
+pub fn take_over(
+    demand: &Demand,
+    engines: &[Engine],
+    assigned: &[String],
+    wanted: Option<&str>,
+) -> Result<Choice, PlanError> {
+    let room = Demand {
+        max_scaleout: u32::MAX,
+        ha: match demand.ha {
+            Ha::ActiveStandby => Ha::SharedPair,
+            shared => shared,
+        },
+        ..demand.clone()
+    };
+    scale_out(&room, engines, assigned, wanted)
+}
+
+/// uuid of the engine of this name or uuid, of those that have the VIP; of the primary, where none is asked for.
+///
+/// # Errors
+/// It does not have the VIP, or no engine has it.
+pub fn holder(
+    engines: &[Engine],
+    assigned: &[String],
+    wanted: Option<&str>,
+) -> Result<String, PlanError> {
+    let wanted = match wanted {
+        Some(wanted) => wanted,
+        None => assigned.first().ok_or(PlanError::NotPlaced)?,
+    };
+    let known = engines
+        .iter()
+        .find(|e| e.uuid == wanted || e.name == wanted);
+    let uuid = known.map_or(wanted, |e| &e.uuid);
+    let name = known.map_or(wanted, |e| &e.name);
+    let found = assigned.iter().find(|e| *e == uuid);
+    found
+        .cloned()
+        .ok_or_else(|| PlanError::NotPlacedThere(name.to_owned()))
+}
+
+/// With [`Ha::ActiveStandby`]: the engine that becomes active, the one asked for or the standby.
+///
+/// # Errors
+/// Another HA mode, or the engine is active already, has no session or does not have the VIP.
+pub fn switch_over(
+    demand: &Demand,
+    engines: &[Engine],
+    assigned: &[String],
+    wanted: Option<&str>,
+) -> Result<Choice, PlanError> {
+    if demand.ha != Ha::ActiveStandby {
+        return Err(PlanError::NoStandby);
+    }
+    let standby = wanted.or_else(|| Some(assigned.get(1)?.as_str()));
+    let standby = standby.ok_or(PlanError::NoStandby)?;
+    let uuid = holder(engines, assigned, Some(standby))?;
+    let engine = engines.iter().find(|e| e.uuid == uuid);
+    let engine = engine.ok_or_else(|| PlanError::UnknownEngine(uuid.clone()))?;
+    let name = engine.name.clone();
+    if assigned.first() == Some(&uuid) {
+        return Err(PlanError::ActiveAlready(name));
+    }
+    if !engine.is_here() {
+        let why = Unfit::NotConnected;
+        return Err(PlanError::UnfitEngine { name, why });
+    }
+    Ok(Choice {
+        reason: format!("{name} becomes active: it was asked for"),
+        engine: uuid,
+        name,
+        rejected: Vec::new(),
+    })
+}
+
+fn promotion(demand: &Demand, engines: &[Engine], assigned: &[String]) -> Option<Step> {
+    if demand.ha != Ha::ActiveStandby {
+        return None;
+    }
+    let (active, others) = assigned.split_first()?;
+    let cause = cause(engines, active)?;
+    let sound = |uuid: &&String| {
+        let known = engines.iter().find(|e| e.uuid == **uuid);
+        known.is_some_and(|e| e.is_here() && e.enabled != Enabled::No)
+    };
+    let engine = others.iter().find(sound)?.clone();
+    Some(Step::Promote { engine, cause })
+}

@@ -1,0 +1,166 @@
+//! Why an engine cannot take a VIP.
+
+use crate::{Demand, Enabled, Engine, Presence};
+use ipnet::IpNet;
+use std::fmt;
+
+/// Why an engine is not chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unfit {
+    /// It holds the VIP already.
+    AlreadyPlaced,
+    /// No session with the controller.
+    NotConnected,
+    /// Disabled by `enable_state`.
+    Disabled,
+    /// Of another cloud.
+    OtherCloud,
+    /// Of another SE group.
+    OtherSeGroup,
+    /// Of another VRF.
+    OtherVrf,
+    /// As many engines of the group as may be have VIPs, and this one has none.
+    GroupFull {
+        /// The limit.
+        max: usize,
+    },
+    /// `max_vs_per_se` reached.
+    Full {
+        /// The limit.
+        max: u32,
+    },
+    /// No interface in any BGP peer's subnet.
+    NoInterfaceInPeerSubnet {
+        /// The subnets.
+        wanted: Vec<IpNet>,
+    },
+    /// Two interfaces in one of the peers' subnets.
+    TwoInterfacesInOneSubnet {
+        /// The subnet.
+        subnet: IpNet,
+    },
+}
+
+impl Unfit {
+    /// The snake_case code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::AlreadyPlaced => "already_placed",
+            Self::NotConnected => "not_connected",
+            Self::Disabled => "disabled",
+            Self::OtherCloud => "other_cloud",
+            Self::OtherSeGroup => "other_se_group",
+            Self::OtherVrf => "other_vrf",
+            Self::GroupFull { .. } => "group_full",
+            Self::Full { .. } => "full",
+            Self::NoInterfaceInPeerSubnet { .. } => "no_interface_in_peer_subnet",
+            Self::TwoInterfacesInOneSubnet { .. } => "two_interfaces_in_one_subnet",
+        }
+    }
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AlreadyPlaced => f.write_str("the VIP is placed there already"),
+            Self::NotConnected => f.write_str("it has no session with the controller"),
+            Self::Disabled => f.write_str("it is disabled (enable_state)"),
+            Self::OtherCloud => f.write_str("it belongs to another cloud"),
+            Self::OtherSeGroup => f.write_str("it belongs to another SE group"),
+            Self::OtherVrf => {
+                f.write_str("its interfaces are in another VRF than the virtual service")
+            }
+            Self::GroupFull { max } => {
+                write!(
+                    f,
+                    "VIPs of its SE group are on {max} other engines, the most there may be (max_se; 2 with HA_MODE_LEGACY_ACTIVE_STANDBY)"
+                )
+            }
+            Self::Full { max } => {
+                write!(f, "it holds {max} VIPs, the most that max_vs_per_se allows")
+            }
+            Self::NoInterfaceInPeerSubnet { wanted } => {
+                let wanted: Vec<_> = wanted.iter().map(ToString::to_string).collect();
+                write!(
+                    f,
+                    "it has no interface in a BGP peer's subnet ({})",
+                    wanted.join(", ")
+                )
+            }
+            Self::TwoInterfacesInOneSubnet { subnet } => {
+                write!(
+                    f,
+                    "it has two interfaces in {subnet}: two interfaces in the same subnet and VLAN are not supported"
+                )
+            }
+        }
+    }
+}
+
+/// Why this engine, one of `engines`, cannot take the VIP; `None` when it can.
+pub fn unfit(
+    demand: &Demand,
+    engine: &Engine,
+    engines: &[Engine],
+    assigned: &[String],
+) -> Option<Unfit> {
+    if assigned.contains(&engine.uuid) {
+        return Some(Unfit::AlreadyPlaced);
+    }
+    elsewhere(demand, engine)
+        .or_else(|| full(demand, engine, engines, assigned))
+        .or_else(|| networks(demand, engine))
+}
+
+fn elsewhere(demand: &Demand, engine: &Engine) -> Option<Unfit> {
+    let checks = [
+        (engine.cloud != demand.cloud, Unfit::OtherCloud),
+        (engine.se_group != demand.se_group, Unfit::OtherSeGroup),
+        (engine.vrf != demand.vrf, Unfit::OtherVrf),
+        (engine.enabled != Enabled::Yes, Unfit::Disabled),
+        (!engine.is_here(), Unfit::NotConnected),
+    ];
+    let mut failed = checks.into_iter().filter(|(fails, _)| *fails);
+    failed.next().map(|(_, why)| why)
+}
+
+fn full(
+    demand: &Demand,
+    engine: &Engine,
+    engines: &[Engine],
+    assigned: &[String],
+) -> Option<Unfit> {
+    let max = demand.max_per_engine;
+    if engine.placed >= max {
+        return Some(Unfit::Full { max });
+    }
+    let max = demand.most_in_group()?;
+    let has_vips = |e: &&Engine| e.placed > 0 || assigned.contains(&e.uuid);
+    let stays = |e: &&Engine| e.presence != Presence::Lost && e.enabled != Enabled::No;
+    let here = |e: &&Engine| e.se_group == engine.se_group && stays(e);
+    let used = engines.iter().filter(here).filter(has_vips);
+    (engine.placed == 0 && used.count() >= max).then_some(Unfit::GroupFull { max })
+}
+
+fn networks(demand: &Demand, engine: &Engine) -> Option<Unfit> {
+    if demand.peer_networks.is_empty() {
+        return None;
+    }
+    let within = |subnet: &IpNet| {
+        let inside = engine.networks.iter().filter(|n| subnet.contains(*n));
+        inside.cloned().collect::<Vec<_>>()
+    };
+    for subnet in &demand.peer_networks {
+        let mut inside = within(subnet);
+        let count = inside.len();
+        inside.sort_unstable();
+        inside.dedup();
+        if inside.len() < count {
+            return Some(Unfit::TwoInterfacesInOneSubnet { subnet: *subnet });
+        }
+    }
+    let reachable = demand.peer_networks.iter().any(|s| !within(s).is_empty());
+    (!reachable).then(|| Unfit::NoInterfaceInPeerSubnet {
+        wanted: demand.peer_networks.clone(),
+    })
+}
