@@ -138,16 +138,7 @@ pub(crate) fn out(
         common,
     } = args;
     let engines = &[("to_se_ref", to_se.as_deref())];
-    Action {
-        verb: "scaleout",
-        done: "scaled out to",
-        engines,
-        force: false,
-        present: true,
-        name,
-        common,
-    }
-    .run(client, format)
+    Action::new(["scaleout", "scaled out to"], name, engines, common).run(client, format)
 }
 
 pub(crate) fn in_(
@@ -163,13 +154,9 @@ pub(crate) fn in_(
     } = args;
     let engines = &[("from_se_ref", from_se.as_deref())];
     Action {
-        verb: "scalein",
-        done: "scaled in from",
-        engines,
         force: *force,
         present: false,
-        name,
-        common,
+        ..Action::new(["scalein", "scaled in from"], name, engines, common)
     }
     .run(client, format)
 }
@@ -189,16 +176,7 @@ pub(crate) fn migrate(
         ("from_se_ref", from_se.as_deref()),
         ("to_se_ref", to_se.as_deref()),
     ];
-    Action {
-        verb: "migrate",
-        done: "migrates to",
-        engines,
-        force: false,
-        present: true,
-        name,
-        common,
-    }
-    .run(client, format)
+    Action::new(["migrate", "migrates to"], name, engines, common).run(client, format)
 }
 
 pub(crate) fn switch_over(
@@ -216,19 +194,29 @@ pub(crate) fn switch_over(
         wait: false,
         dry_run: false,
     };
-    Action {
-        verb: "switchover",
-        done: "is active on",
-        engines: &[("se_uuid", to_se.as_deref())],
-        force: false,
-        present: true,
-        name,
-        common: &common,
-    }
-    .run(client, format)
+    let engines = &[("se_uuid", to_se.as_deref())];
+    Action::new(["switchover", "is active on"], name, engines, &common).run(client, format)
 }
 
-impl Action<'_> {
+impl<'a> Action<'a> {
+    /// One after which the engine is in service.
+    fn new(
+        [verb, done]: [&'static str; 2],
+        name: &'a str,
+        engines: &'a [(&'static str, Option<&'a str>)],
+        common: &'a CommonArgs,
+    ) -> Self {
+        Self {
+            verb,
+            done,
+            engines,
+            force: false,
+            present: true,
+            name,
+            common,
+        }
+    }
+
     fn run(&self, client: &Client, format: Format) -> anyhow::Result<()> {
         let vs = lookup::object(client, "virtualservice", self.name)?;
         let path = format!("/api/virtualservice/{}", text(&vs, "/uuid"));
@@ -419,15 +407,12 @@ mod tests {
             wait: true,
             dry_run: false,
         };
-        let action = Action {
-            verb: "scaleout",
-            done: "scaled out to",
-            engines: &[("to_se_ref", None)],
-            force: false,
-            present: true,
-            name: "vs-1",
-            common: &common,
-        };
+        let action = Action::new(
+            ["scaleout", "scaled out to"],
+            "vs-1",
+            &[("to_se_ref", None)],
+            &common,
+        );
         let rejected = json!([{"se_name": "se-3", "reason_code": "disconnected", "reason": "it is not connected"}]);
         let reply = json!({"se_name": "se-2", "reason": "fewest VIPs", "waited_ms": 1042, "rejected": rejected});
         let line = "virtualservice vs-1 scaled out to se-2 after 1.042 s: fewest VIPs";

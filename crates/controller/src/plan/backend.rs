@@ -63,8 +63,7 @@ impl Backend {
         _context: &Context,
     ) -> Result<Value, ApiError> {
         let snapshot = self.objects.snapshot();
-        let vsvip = vsvip_of(&snapshot, vs, &body)?;
-        let wanted = engine_in(&snapshot, &body, "to_se_ref")?;
+        let (vsvip, [wanted]) = asked(&snapshot, vs, &body, ["to_se_ref"])?;
         let choice = self.planner.scale_out(&vsvip, wanted.as_deref()).await?;
         Ok(self.scaled(&vsvip, &choice))
     }
@@ -80,13 +79,8 @@ impl Backend {
         _context: &Context,
     ) -> Result<Value, ApiError> {
         let snapshot = self.objects.snapshot();
-        let vsvip = vsvip_of(&snapshot, vs, &body)?;
-        let wanted = engine_in(&snapshot, &body, "from_se_ref")?;
-        let ask = ScaleIn {
-            wanted: wanted.as_deref(),
-            primary: flag(&body, "scalein_primary")?,
-            force: flag(&body, "force")?,
-        };
+        let (vsvip, [wanted]) = asked(&snapshot, vs, &body, ["from_se_ref"])?;
+        let ask = scale_in_asked(&body, wanted.as_deref())?;
         let (choice, left) = self.planner.scale_in(&vsvip, ask).await?;
         let mut reply = self.scaled(&vsvip, &choice);
         let field = if ask.force { "flows_cut" } else { "flows_left" };
@@ -100,9 +94,7 @@ impl Backend {
     /// 400 with the field or the planner's reason.
     pub async fn migrate(&self, vs: &str, body: Object) -> Result<Value, ApiError> {
         let snapshot = self.objects.snapshot();
-        let vsvip = vsvip_of(&snapshot, vs, &body)?;
-        let from = engine_in(&snapshot, &body, "from_se_ref")?;
-        let to = engine_in(&snapshot, &body, "to_se_ref")?;
+        let (vsvip, [from, to]) = asked(&snapshot, vs, &body, ["from_se_ref", "to_se_ref"])?;
         let migrated = self.planner.migrate(&vsvip, from.as_deref(), to.as_deref());
         Ok(self.scaled(&vsvip, &migrated.await?))
     }
@@ -113,8 +105,7 @@ impl Backend {
     /// 400 with the field or the planner's reason.
     pub async fn switch_over(&self, vs: &str, body: Object) -> Result<Value, ApiError> {
         let snapshot = self.objects.snapshot();
-        let vsvip = vsvip_of(&snapshot, vs, &body)?;
-        let to = engine_in(&snapshot, &body, "se_uuid")?;
+        let (vsvip, [to]) = asked(&snapshot, vs, &body, ["se_uuid"])?;
         let choice = self.planner.switch_over(&vsvip, to.as_deref()).await?;
         Ok(self.scaled(&vsvip, &choice))
     }
@@ -130,9 +121,7 @@ impl Backend {
         context: &Context,
     ) -> Result<Value, ApiError> {
         let snapshot = self.objects.snapshot();
-        let vsvip = vsvip_of(&snapshot, vs, body)?;
-        let from = engine_in(&snapshot, body, "from_se_ref")?;
-        let to = engine_in(&snapshot, body, "to_se_ref")?;
+        let (vsvip, [from, to]) = asked(&snapshot, vs, body, ["from_se_ref", "to_se_ref"])?;
         let (from, choice) =
             self.planner
                 .choose_migration(&vsvip, from.as_deref(), to.as_deref())?;
@@ -158,8 +147,7 @@ impl Backend {
         context: &Context,
     ) -> Result<Value, ApiError> {
         let snapshot = self.objects.snapshot();
-        let vsvip = vsvip_of(&snapshot, vs, body)?;
-        let wanted = engine_in(&snapshot, body, "to_se_ref")?;
+        let (vsvip, [wanted]) = asked(&snapshot, vs, body, ["to_se_ref"])?;
         let choice = self.planner.choose_scale_out(&vsvip, wanted.as_deref())?;
         let kind = preview::AskedKind::ScaleOut;
         Ok(self.preview_scaling(&snapshot, context, &vsvip, &choice, kind))
@@ -176,13 +164,8 @@ impl Backend {
         context: &Context,
     ) -> Result<Value, ApiError> {
         let snapshot = self.objects.snapshot();
-        let vsvip = vsvip_of(&snapshot, vs, body)?;
-        let wanted = engine_in(&snapshot, body, "from_se_ref")?;
-        let ask = ScaleIn {
-            wanted: wanted.as_deref(),
-            primary: flag(body, "scalein_primary")?,
-            force: flag(body, "force")?,
-        };
+        let (vsvip, [wanted]) = asked(&snapshot, vs, body, ["from_se_ref"])?;
+        let ask = scale_in_asked(body, wanted.as_deref())?;
         let choice = self.planner.choose_scale_in(&vsvip, ask)?;
         let kind = match ask.force {
             true => preview::AskedKind::ForcedScaleIn,
@@ -526,6 +509,29 @@ fn flag(body: &Object, field: &str) -> Result<bool, ApiError> {
             "{field}: must be true or false, not {other}"
         ))),
     }
+}
+
+/// The VsVip, and the engines in these fields.
+fn asked<const N: usize>(
+    snapshot: &Snapshot,
+    vs: &str,
+    body: &Object,
+    fields: [&str; N],
+) -> Result<(String, [Option<String>; N]), ApiError> {
+    let vsvip = vsvip_of(snapshot, vs, body)?;
+    let mut engines = [const { None }; N];
+    for (engine, field) in engines.iter_mut().zip(fields) {
+        *engine = engine_in(snapshot, body, field)?;
+    }
+    Ok((vsvip, engines))
+}
+
+fn scale_in_asked<'a>(body: &Object, wanted: Option<&'a str>) -> Result<ScaleIn<'a>, ApiError> {
+    Ok(ScaleIn {
+        wanted,
+        primary: flag(body, "scalein_primary")?,
+        force: flag(body, "force")?,
+    })
 }
 
 /// The engine named by a field, in any form of a reference.

@@ -196,6 +196,18 @@ mod tests {
         }
     }
 
+    async fn until_it_answers(engine: &Watched, key: MessageKey) {
+        let asked = timeout(Duration::from_secs(20), async {
+            for number in (1..100).cycle() {
+                if is_there(engine, number, key).await {
+                    break;
+                }
+                sleep(Duration::from_millis(10)).await;
+            }
+        });
+        asked.await.expect("it answers");
+    }
+
     #[tokio::test]
     async fn an_engine_is_seen_while_its_process_lives_and_forgotten_when_nobody_asks() {
         let (plans, planned) = watch::channel(plan(US, KEY, watched(&["127.0.93.8", THERE])));
@@ -235,12 +247,7 @@ mod tests {
         let _there = Task(tokio::spawn(line::run(planned, lines)));
         let engine = &watched(&[there])[0];
         for key in [newer, older] {
-            for number in 1.. {
-                if is_there(engine, number, key).await {
-                    break;
-                }
-                sleep(Duration::from_millis(10)).await;
-            }
+            until_it_answers(engine, key).await;
         }
     }
 
@@ -250,12 +257,7 @@ mod tests {
         let _there = process(there, [1, 3]);
         let engine = &watched(&[there])[0];
         let key = |secret| MessageKey { id: 7, secret };
-        for number in 1.. {
-            if is_there(engine, number, key([1, 3])).await {
-                break;
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
+        until_it_answers(engine, key([1, 3])).await;
         assert!(!is_there(engine, 1, key(KEY)).await);
     }
 }

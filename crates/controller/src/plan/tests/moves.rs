@@ -240,12 +240,17 @@ async fn a_move_goes_on_after_a_restart_of_the_controller() {
         "{}",
         choice.reason
     );
-    let again = Planner::open(fixture.objects.clone(), Arc::default()).await;
-    let again = again.expect("it reads what it has written");
-    let scaling = again.assignment(&fixture.vsvip).scaling;
-    assert_eq!(scaling.len(), 1);
-    assert_eq!(scaling[0].to, engines[2].uuid);
-    assert_eq!(scaling[0].from.as_ref(), Some(&engines[0].uuid));
+    let again = Planner::open(fixture.objects.clone(), fixture.registry.clone()).await;
+    let fixture = Fixture {
+        planner: again.expect("it reads what it has written"),
+        ..fixture
+    };
+    fixture.moves_in(1).await;
+    assert_eq!(fixture.placed(), ["se-1", "se-3"]);
+    fixture.serves(&engines[2], OperState::Up);
+    fixture.moves_in(1).await;
+    assert_eq!(fixture.placed(), ["se-3"]);
+    assert_eq!(fixture.lingering(), ["se-1"]);
 }
 
 #[tokio::test]
