@@ -92,7 +92,7 @@ pub struct Controller {
     publisher: JoinHandle<()>,
     reconciler: JoinHandle<()>,
     joins: JoinHandle<()>,
-    moves: JoinHandle<()>,
+    scaling: JoinHandle<()>,
     unconfirmed: JoinHandle<()>,
     compaction: JoinHandle<()>,
     keeper: JoinHandle<()>,
@@ -174,7 +174,7 @@ impl Controller {
             publisher: tokio::spawn(plan::publish(planner.clone(), stop.clone())),
             reconciler: tokio::spawn(plan::reconcile(planner.clone(), stop.clone())),
             joins: tokio::spawn(plan::finish_joins(planner.clone(), stop.clone())),
-            moves: tokio::spawn(plan::tend(planner, stop.clone())),
+            scaling: tokio::spawn(plan::scale_and_watch(planner, stop.clone())),
             unconfirmed: tokio::spawn(unconfirmed),
             compaction: tokio::spawn(compaction),
             keeper: tokio::spawn(keeper),
@@ -218,7 +218,7 @@ impl Controller {
             publisher,
             reconciler,
             joins,
-            moves,
+            scaling,
             unconfirmed,
             compaction,
             keeper,
@@ -237,7 +237,7 @@ impl Controller {
         join("reconciler", reconciler).await;
         join("publisher", publisher).await;
         join("joins", joins).await;
-        join("moves", moves).await;
+        join("scaling", scaling).await;
         join("unconfirmed", unconfirmed).await;
         join("compaction", compaction).await;
         join("sealing", sealing).await;

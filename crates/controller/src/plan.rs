@@ -4,9 +4,12 @@
 //! (compare-and-set) and only then tells the engines. The reconciler runs on every change of objects and engines,
 //! and in parts on a period; it takes no input and may run at any time. [`Backend`] is what the API calls.
 
+mod action;
 mod assignments;
 mod backend;
 mod compile;
+mod decision;
+mod ecmp_width;
 mod explain;
 #[cfg(test)]
 mod fixture;
@@ -19,32 +22,32 @@ mod leave;
 mod losses;
 mod marks;
 mod metrics;
-mod moves;
+mod peers;
 mod preview;
 mod reconcile;
 mod refusal;
 mod routing;
 mod runtime;
+mod scaling;
 mod scope;
 mod service;
 mod situation;
 mod topology;
-mod width;
 
+pub use action::Action;
 pub use assignments::{Assignment, Scaling};
 pub use backend::Backend;
 pub use host::{FlowView, HostView};
 pub use join::run as finish_joins;
 pub use leave::ScaleIn;
-pub use moves::run as tend;
 pub use reconcile::{publish, run as reconcile};
 pub use routing::RoutingText;
+pub use scaling::run as scale_and_watch;
 pub use service::ServiceView;
 pub use topology::TopologyPage;
 
 use crate::clock::now_unix_s;
 use crate::engines::Registry;
-use crate::engines::registry::DEAD_AFTER;
 use crate::error::ApiError;
 use crate::objects::{Objects, Snapshot};
 use crate::witness::Seat;
@@ -64,8 +67,8 @@ const PREFIX: &str = "/placement/";
 /// The last thing that was tried with a VIP's placement, for people.
 #[derive(Debug, Clone)]
 pub struct LastScale {
-    /// SCALE_OUT, SCALE_IN, INITIAL_PLACEMENT.
-    pub action: &'static str,
+    /// What.
+    pub action: Action,
     /// It was done.
     pub success: bool,
     /// Why this engine, or why none.
@@ -81,7 +84,7 @@ struct Tables {
     assignments: Assignments,
     last: BTreeMap<String, LastScale>,
     /// What has failed last, by VsVip and action: it is said once.
-    failures: BTreeMap<(String, &'static str), String>,
+    failures: BTreeMap<(String, Action), String>,
     resets: Resets,
     joins: Joins,
     keys: BTreeMap<String, Keys>,
@@ -185,14 +188,14 @@ impl Planner {
         published.unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, vsvip: &str, action: &'static str, outcome: Result<&placement::Choice, &str>) {
+    fn note(&self, vsvip: &str, action: Action, outcome: Result<&placement::Choice, &str>) {
         let (success, reason, engine) = match outcome {
             Ok(choice) => (true, choice.reason.clone(), Some(choice.engine.clone())),
             Err(why) => (false, why.to_owned(), None),
         };
         let known = self.is_known(vsvip, action, success, &reason);
         if !known {
-            tracing::info!(vsvip, action, success, reason, "placement");
+            tracing::info!(vsvip, action = action.word(), success, reason, "placement");
         }
         let last = LastScale {
             action,
@@ -208,7 +211,7 @@ impl Planner {
     }
 
     /// Whether this has been said of the VIP already.
-    fn is_known(&self, vsvip: &str, action: &'static str, success: bool, reason: &str) -> bool {
+    fn is_known(&self, vsvip: &str, action: Action, success: bool, reason: &str) -> bool {
         let key = (vsvip.to_owned(), action);
         let failures = &mut self.write().failures;
         if success {
@@ -328,14 +331,6 @@ impl Planner {
         (decided, tables.revision.max(snapshot.revision))
     }
 
-    /// It has had no session for longer than a restart takes. An engine that this process has never seen may be alive: it waits
-    /// for nobody when a controller starts.
-    fn is_dead(&self, engine: &str) -> bool {
-        let state = self.registry.get(engine);
-        let lost = state.connected_since.is_none() && state.lost.is_some();
-        lost && self.lost_for(&state) >= DEAD_AFTER
-    }
-
     /// What every member that has a session, the joining engine too, has to acknowledge; nothing while the engine has
     /// not been assigned yet.
     fn awaited(
@@ -413,11 +408,9 @@ impl Planner {
         wanted: Option<&str>,
     ) -> Result<placement::Choice, ApiError> {
         let _one = self.deciding.lock().await;
-        let situation = self.situation(&self.objects.snapshot(), vsvip)?;
-        let (demand, engines) = (&situation.demand, &situation.engines);
-        let choice = placement::scale_out(demand, engines, &situation.assigned, wanted);
-        let choice = choice.map_err(|e| self.refused(vsvip, "SCALE_OUT", &e))?;
-        let mut assigned = situation.assigned;
+        let choice = self.choose_scale_out(vsvip, wanted);
+        let choice = choice.inspect_err(|e| self.note(vsvip, Action::ScaleOut, Err(&e.text)))?;
+        let mut assigned = self.assignment(vsvip).engines;
         assigned.push(choice.engine.clone());
         let message = format!("scale out to {}: {}", choice.name, choice.reason);
         self.begin_joins(vsvip, std::slice::from_ref(&choice.engine));
@@ -427,16 +420,10 @@ impl Planner {
             since_s: now_unix_s(),
         }];
         let done = self.assign(vsvip, assigned, begun, message).await;
-        done.inspect_err(|e| self.note(vsvip, "SCALE_OUT", Err(&e.text)))?;
-        self.note(vsvip, "SCALE_OUT", Ok(&choice));
+        done.inspect_err(|e| self.note(vsvip, Action::ScaleOut, Err(&e.text)))?;
+        self.note(vsvip, Action::ScaleOut, Ok(&choice));
         self.publish();
         Ok(choice)
-    }
-
-    fn refused(&self, vsvip: &str, action: &'static str, error: &placement::PlanError) -> ApiError {
-        let text = error.to_string();
-        self.note(vsvip, action, Err(&text));
-        ApiError::bad_request(text)
     }
 }
 

@@ -682,9 +682,10 @@ pub struct ServiceEngineGroup {
 }
 
 impl ServiceEngineGroup {
-    /// It places a VIP on one engine at most.
+    /// It places a VIP on one engine at most; an `ha_mode` of pairs on two at least.
     pub fn is_for_one_engine(&self) -> bool {
-        self.max_scaleout_per_vs <= 1
+        let pairs = ["HA_MODE_SHARED_PAIR", "HA_MODE_LEGACY_ACTIVE_STANDBY"];
+        self.max_scaleout_per_vs <= 1 && !pairs.contains(&self.ha_mode.as_str())
     }
 }
 

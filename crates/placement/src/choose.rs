@@ -1,6 +1,6 @@
 //! Which engine is next, and which goes.
 
-use crate::{Algorithm, Demand, Enabled, Engine, Presence, Unfit, unfit};
+use crate::{Algorithm, Demand, Enabled, Engine, Presence, Unfit, holder, unfit};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The chosen engine and why it was chosen.
@@ -239,16 +239,19 @@ pub fn scale_in(
             .to_owned()
     };
     let (engine, reason) = match wanted {
-        Some(w) => {
-            let found = assigned.iter().find(|u| *u == w || name(u) == w);
-            let uuid = found.ok_or_else(|| PlanError::NotPlacedThere(name(w)))?;
-            (uuid, format!("{} was asked for", name(uuid)))
+        Some(_) => {
+            let uuid = holder(engines, assigned, wanted)?;
+            let reason = format!("{} was asked for", name(&uuid));
+            (uuid, reason)
         }
-        None => scale_in_candidate(&by_uuid, assigned, primary_too),
+        None => {
+            let (uuid, reason) = scale_in_candidate(&by_uuid, assigned, primary_too);
+            (uuid.clone(), reason)
+        }
     };
     Ok(Choice {
-        engine: engine.clone(),
-        name: name(engine),
+        name: name(&engine),
+        engine,
         reason,
         rejected: Vec::new(),
     })

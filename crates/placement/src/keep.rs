@@ -1,6 +1,6 @@
 //! What becomes of a VIP whose engines are lost or drained: others take their places, and nothing else moves.
 
-use crate::{Choice, Demand, Enabled, Engine, Ha, PlanError, Presence, Unfit, scale_out};
+use crate::{Choice, Demand, Enabled, Engine, Ha, PlanError, Unfit, scale_out};
 use std::fmt;
 
 /// Why an engine gives its place up.
@@ -97,12 +97,7 @@ pub fn keep(
 
 /// One that is not known is none of the planner's business: whoever deletes it takes it off.
 fn cause(engines: &[Engine], uuid: &str) -> Option<Cause> {
-    let engine = engines.iter().find(|e| e.uuid == uuid)?;
-    match (engine.presence, engine.enabled) {
-        (Presence::Lost, _) => Some(Cause::Lost),
-        (_, Enabled::No) => Some(Cause::Drained),
-        (_, Enabled::Yes | Enabled::ForPlacementNot) => None,
-    }
+    engines.iter().find(|e| e.uuid == uuid)?.gives_way()
 }
 
 /// The engine that takes the place of one of those that have the VIP, however many there may be.

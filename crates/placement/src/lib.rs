@@ -31,15 +31,12 @@ pub enum Algorithm {
 /// How an SE group lives through the loss of an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ha {
-    /// HA_MODE_SHARED, N+M: room for the VIPs of any `buffer` engines is to be kept on the others ([`spare`]).
-    Shared {
-        /// `buffer_se`.
-        buffer: u32,
-    },
+    /// HA_MODE_SHARED, N+M: room for the VIPs of some engines is to be kept on the others ([`spare`]).
+    Shared,
     /// HA_MODE_SHARED_PAIR, active/active: no VIP is on fewer than two engines.
     SharedPair,
     /// HA_MODE_LEGACY_ACTIVE_STANDBY: a VIP is on two engines, of which the first is active and the second is used when
-    /// the first is gone; a group has two engines.
+    /// the first is gone; VIPs of a group are on two engines, and others wait.
     ActiveStandby,
 }
 
@@ -76,21 +73,28 @@ pub struct Demand {
 /// Engines of a VIP in [`Ha::SharedPair`] at least, and in [`Ha::ActiveStandby`] for certain.
 const PAIR: usize = 2;
 
+impl Ha {
+    /// Engines that a VIP gets by itself, with this `min_scaleout_per_vs`.
+    pub fn fewest(self, min_scaleout: u32) -> usize {
+        let min = min_scaleout.max(1) as usize;
+        match self {
+            Self::Shared => min,
+            Self::SharedPair => min.max(PAIR),
+            Self::ActiveStandby => PAIR,
+        }
+    }
+}
+
 impl Demand {
     /// Engines that the VIP gets by itself.
     pub fn fewest(&self) -> usize {
-        let min = self.min_scaleout.max(1) as usize;
-        match self.ha {
-            Ha::Shared { .. } => min,
-            Ha::SharedPair => min.max(PAIR),
-            Ha::ActiveStandby => PAIR,
-        }
+        self.ha.fewest(self.min_scaleout)
     }
 
     /// Most engines of the VIP.
     pub fn most(&self) -> usize {
         match self.ha {
-            Ha::Shared { .. } | Ha::SharedPair => (self.max_scaleout as usize).max(self.fewest()),
+            Ha::Shared | Ha::SharedPair => (self.max_scaleout as usize).max(self.fewest()),
             Ha::ActiveStandby => PAIR,
         }
     }
@@ -99,7 +103,7 @@ impl Demand {
     fn most_in_group(&self) -> Option<usize> {
         let max = (self.max_engines > 0).then_some(self.max_engines as usize);
         match self.ha {
-            Ha::Shared { .. } | Ha::SharedPair => max,
+            Ha::Shared | Ha::SharedPair => max,
             Ha::ActiveStandby => Some(PAIR),
         }
     }
@@ -158,6 +162,15 @@ impl Engine {
     /// It has a session.
     pub fn is_here(&self) -> bool {
         matches!(self.presence, Presence::Here | Presence::Back)
+    }
+
+    /// Why it gives its places up, if it does.
+    pub fn gives_way(&self) -> Option<Cause> {
+        match (self.presence, self.enabled) {
+            (Presence::Lost, _) => Some(Cause::Lost),
+            (_, Enabled::No) => Some(Cause::Drained),
+            (_, Enabled::Yes | Enabled::ForPlacementNot) => None,
+        }
     }
 }
 

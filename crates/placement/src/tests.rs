@@ -15,7 +15,7 @@ fn demand(min: u32, max: u32) -> Demand {
         max_per_engine: 10,
         max_engines: 0,
         algorithm: Algorithm::Packed,
-        ha: Ha::Shared { buffer: 1 },
+        ha: Ha::Shared,
         host_redundancy: true,
     }
 }
@@ -375,7 +375,7 @@ fn any_enabled() -> impl Strategy<Value = Enabled> {
 
 fn any_ha() -> impl Strategy<Value = Ha> {
     prop_oneof![
-        Just(Ha::Shared { buffer: 1 }),
+        Just(Ha::Shared),
         Just(Ha::SharedPair),
         Just(Ha::ActiveStandby),
     ]

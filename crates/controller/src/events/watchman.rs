@@ -7,7 +7,7 @@ use crate::clock::now_us;
 use crate::engines::Registry;
 use crate::health_score::Score;
 use crate::objects::{Objects, Snapshot, pools};
-use crate::plan::{LastScale, Planner};
+use crate::plan::{Action, LastScale, Planner};
 use crate::series::{self, Series};
 use crate::witness::{Committed, Witness};
 use model::object;
@@ -349,10 +349,10 @@ impl Witness for Watchman {
     fn scaled(&self, vsvip: &str, step: &LastScale) {
         let se = step.engine.as_deref().unwrap_or_default();
         let (vip, service) = match (step.action, step.success) {
-            ("SWITCHOVER", true) => (Id::VipSwitchover, None),
-            ("SWITCHOVER", false) => return,
-            ("SCALE_IN" | "MIGRATE_SCALEIN", true) => (Id::VipScalein, None),
-            ("SCALE_IN", false) => (Id::VipScaleinFailed, Some(Id::VsScaleinFailed)),
+            (Action::Switchover, true) => (Id::VipSwitchover, None),
+            (Action::Switchover, false) => return,
+            (Action::ScaleIn | Action::MigrateScalein, true) => (Id::VipScalein, None),
+            (Action::ScaleIn, false) => (Id::VipScaleinFailed, Some(Id::VsScaleinFailed)),
             (_, true) => (Id::VipScaleout, None),
             (_, false) => (Id::VipScaleoutFailed, Some(Id::VsScaleoutFailed)),
         };

@@ -103,10 +103,10 @@ fn check_vip_as_source(snapshot: &Snapshot, ours: &VirtualService, errors: &mut 
         return;
     };
     let problem = format!(
-        "SE group {} may place the VIP on {} service engines (max_scaleout_per_vs), and routers would bring servers' answers to any of them",
-        group.name, group.max_scaleout_per_vs
+        "SE group {} may place the VIP on several service engines (max_scaleout_per_vs is {}, ha_mode {}), and routers would bring servers' answers to any of them",
+        group.name, group.max_scaleout_per_vs, group.ha_mode
     );
-    let hint = "name a group in se_group_ref whose max_scaleout_per_vs is 1, or set use_vip_as_snat to false";
+    let hint = "name a group in se_group_ref whose max_scaleout_per_vs is 1 and ha_mode HA_MODE_SHARED, or set use_vip_as_snat to false";
     errors.push(FieldError::new("use_vip_as_snat", problem, hint));
 }
 

@@ -38,7 +38,7 @@ pub(super) struct Decided {
     pub cuts: BTreeSet<(String, String)>,
     /// uuids of engines that have been without a session for a while.
     pub dead: BTreeSet<String>,
-    /// uuids of engines that have none now, or had none yet.
+    /// uuids of engines that others are to ask whether they are there.
     pub away: BTreeSet<String>,
 }
 

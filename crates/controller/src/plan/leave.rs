@@ -3,8 +3,7 @@
 //!
 //! Cut are connections only where an operator says so: a forced scale-in, or an engine that is disabled by force.
 
-use super::{Assignment, Planner, Tables, situation};
-use crate::engines::registry::EngineState;
+use super::{Action, Assignment, Planner, Tables, situation};
 use crate::error::ApiError;
 use crate::objects::Snapshot;
 use std::collections::BTreeMap;
@@ -104,21 +103,10 @@ impl Planner {
     ) -> Result<(placement::Choice, Option<Left>), ApiError> {
         let _one = self.deciding.lock().await;
         let snapshot = self.objects.snapshot();
-        let situation = self.situation(&snapshot, vsvip)?;
-        let choice = match self.lingering_named(vsvip, ask.wanted) {
-            Some(engine) => self.end_choice(vsvip, &engine, ask.force)?,
-            None => {
-                let situation::Situation {
-                    demand,
-                    engines,
-                    assigned,
-                } = &situation;
-                placement::scale_in(demand, engines, assigned, ask.wanted, ask.primary)
-                    .map_err(|e| self.refused(vsvip, "SCALE_IN", &e))?
-            }
-        };
+        let choice = self.choose_scale_in(vsvip, ask);
+        let choice = choice.inspect_err(|e| self.note(vsvip, Action::ScaleIn, Err(&e.text)))?;
         let left = self.left(&snapshot, vsvip, &choice.engine);
-        let mut assigned = situation.assigned;
+        let mut assigned = self.assignment(vsvip).engines;
         assigned.retain(|uuid| *uuid != choice.engine);
         let message = format!("scale in from {}: {}", choice.name, choice.reason);
         if ask.force {
@@ -126,7 +114,7 @@ impl Planner {
         } else {
             self.assign(vsvip, assigned, Vec::new(), message).await?;
         }
-        self.note(vsvip, "SCALE_IN", Ok(&choice));
+        self.note(vsvip, Action::ScaleIn, Ok(&choice));
         self.publish();
         Ok((choice, left))
     }
@@ -206,16 +194,10 @@ impl Planner {
     fn seen(&self, snapshot: &Snapshot, vsvip: &str, engine: &str) -> Seen {
         let state = self.registry.get(engine);
         if state.connected_since.is_none() {
-            return Seen::Lost(self.lost_for(&state));
+            return Seen::Lost(self.absent_for(&state, SystemTime::now()));
         }
         self.left(snapshot, vsvip, engine)
             .map_or(Seen::Silent, Seen::Left)
-    }
-
-    /// For how long the engine has had no session, as far as this process knows.
-    pub(super) fn lost_for(&self, state: &EngineState) -> Duration {
-        let since = state.lost.as_ref().map_or(self.started, |(at, _)| *at);
-        SystemTime::now().duration_since(since).unwrap_or_default()
     }
 
     /// Takes those out of their groups that have nothing left, and those that are out at once: disabled by force.

@@ -7,7 +7,9 @@ use super::Planner;
 use crate::engines::registry::{DEAD_AFTER, EngineState, Seen};
 use crate::objects::Snapshot;
 use model::view::{Ref, ServiceEngine};
+use proto::v1::Report;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// Without a session for so long, an engine is asked by others; less than [`DEAD_AFTER`] by what they take to be sure, and
@@ -22,12 +24,20 @@ impl Planner {
         &self,
         snapshot: &Snapshot,
     ) -> (BTreeSet<String>, BTreeSet<String>) {
-        let all = snapshot.all("serviceengine").map(|(uuid, _)| uuid);
-        let away = all.filter(|uuid| self.is_away(&self.registry.get(uuid), SystemTime::now()));
-        let away = away.map(str::to_owned).collect();
-        let all = snapshot.all("serviceengine").map(|(uuid, _)| uuid);
-        let dead = all.filter(|uuid| self.is_dead(uuid));
-        (away, dead.map(str::to_owned).collect())
+        let now = SystemTime::now();
+        let (mut away, mut dead) = (BTreeSet::new(), BTreeSet::new());
+        for (uuid, _) in snapshot.all("serviceengine") {
+            let state = self.registry.get(uuid);
+            away.extend(self.is_away(&state, now).then(|| uuid.to_owned()));
+            dead.extend(self.is_dead(&state, now).then(|| uuid.to_owned()));
+        }
+        (away, dead)
+    }
+
+    /// One that this process has never seen may be alive: it waits for nobody when a controller starts.
+    fn is_dead(&self, state: &EngineState, now: SystemTime) -> bool {
+        let gone = state.connected_since.is_none() && state.lost.is_some();
+        gone && self.absent_for(state, now) >= DEAD_AFTER
     }
 
     fn is_away(&self, state: &EngineState, now: SystemTime) -> bool {
@@ -36,32 +46,14 @@ impl Planner {
     }
 
     /// One that has had no session with this process is given as long, from its start.
-    fn absent_for(&self, state: &EngineState, now: SystemTime) -> Duration {
+    pub(super) fn absent_for(&self, state: &EngineState, now: SystemTime) -> Duration {
         let since = state.lost.as_ref().map_or(self.started, |(at, _)| *at);
         now.duration_since(since).unwrap_or_default()
     }
 
-    /// What others see of an engine: its process answers one of them, or none; nothing while nobody has said anything.
-    fn is_answering(&self, snapshot: &Snapshot, engine: &str) -> Option<bool> {
-        let others = snapshot.all("serviceengine").map(|(uuid, _)| uuid);
-        let states = others.map(|uuid| self.registry.get(uuid));
-        let connected = states.filter(|state| state.connected_since.is_some());
-        let mut answering = None;
-        for report in connected.filter_map(|state| state.report) {
-            let mut sightings = report.sightings.iter();
-            if let Some(sighting) = sightings.find(|s| s.se_uuid == engine) {
-                answering = Some(answering.unwrap_or(false) || sighting.answers);
-            }
-        }
-        answering
-    }
-
-    /// Tells the engines whom to ask, and marks what is placed on those that are lost since the last time.
+    /// Marks what is placed on engines that are lost since the last time.
     pub(super) fn look_for_losses(&self, now: SystemTime) {
         let snapshot = self.objects.snapshot();
-        if self.published().away != self.without_session(&snapshot).0 {
-            self.publish();
-        }
         let lost = self.lost(&snapshot, now);
         let mut tables = self.write();
         if lost == tables.lost {
@@ -78,39 +70,52 @@ impl Planner {
         self.marked.send_modify(|n| *n += 1);
     }
 
+    /// Those that are lost; what others see of each that is away is noted.
     fn lost(&self, snapshot: &Snapshot, now: SystemTime) -> BTreeSet<String> {
         let mut lost = BTreeSet::new();
         for group in groups(snapshot).into_values() {
-            let silent = self.silent(snapshot, &group, now);
-            let many = group.len() >= GROUP_MIN && silent.len() * 2 > group.len();
-            for engine in silent.into_iter().filter(|_| !many) {
-                self.registry.seen_by_others(&engine, Some(Seen::Lost));
-                lost.insert(engine);
+            let seen = self.others_see(&group, now);
+            let silent = seen.values().filter(|s| **s == Some(Seen::Lost)).count();
+            let many = group.len() >= GROUP_MIN && silent * 2 > group.len();
+            for (engine, seen) in seen {
+                let seen = match seen {
+                    Some(Seen::Lost) if many => Some(Seen::Silent),
+                    seen => seen,
+                };
+                self.registry.seen_by_others(&engine, seen);
+                lost.extend((seen == Some(Seen::Lost)).then_some(engine));
             }
         }
         lost
     }
 
-    /// Those of a group that have had no session for long, and answer nobody. What is seen of each is noted.
-    fn silent(&self, snapshot: &Snapshot, group: &[String], now: SystemTime) -> Vec<String> {
-        let mut silent = Vec::new();
-        for engine in group {
-            let state = self.registry.get(engine);
-            if !self.is_away(&state, now) {
-                continue;
-            }
-            let seen = self
-                .is_answering(snapshot, engine)
-                .map(|answers| match answers {
-                    true => Seen::Answers,
-                    false => Seen::Silent,
-                });
-            self.registry.seen_by_others(engine, seen);
+    /// Each of a group that is away: its process answers one of the others, or none; nothing while nobody has said anything.
+    /// Lost is one that has been silent for long, as far as it goes by itself.
+    fn others_see(&self, group: &[String], now: SystemTime) -> BTreeMap<String, Option<Seen>> {
+        let states = group.iter().map(|e| (e, self.registry.get(e)));
+        let (away, here): (Vec<_>, Vec<_>) =
+            states.partition(|(_, state)| state.connected_since.is_none());
+        let here = here.into_iter().filter_map(|(_, state)| state.report);
+        let reports: Vec<Arc<Report>> = here.collect();
+        let away = away.into_iter().filter(|(_, s)| self.is_away(s, now));
+        away.map(|(engine, state)| {
             let for_long = self.absent_for(&state, now) >= DEAD_AFTER;
-            silent.extend((for_long && seen == Some(Seen::Silent)).then(|| engine.clone()));
-        }
-        silent
+            let seen = is_answering(&reports, engine).map(|answers| match answers {
+                true => Seen::Answers,
+                false if for_long => Seen::Lost,
+                false => Seen::Silent,
+            });
+            (engine.clone(), seen)
+        })
+        .collect()
     }
+}
+
+/// One that is answered outweighs any number that are not.
+fn is_answering(reports: &[Arc<Report>], engine: &str) -> Option<bool> {
+    let all = reports.iter().flat_map(|r| &r.sightings);
+    let said = all.filter(|s| s.se_uuid == engine).map(|s| s.answers);
+    said.reduce(|one, other| one || other)
 }
 
 /// uuids of the engines of each SE group.

@@ -145,7 +145,7 @@ pub(super) struct Published {
     snapshot: Option<Arc<Snapshot>>,
     /// uuids of engines that have been without a session for a while.
     pub(super) dead: BTreeSet<String>,
-    /// uuids of engines that have none now.
+    /// uuids of engines that others are to ask whether they are there.
     pub(super) away: BTreeSet<String>,
     pub(super) parts: Parts,
 }

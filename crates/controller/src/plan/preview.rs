@@ -64,6 +64,8 @@ struct Moves {
     lost: BTreeMap<(String, String), Lost>,
     /// Why a VIP does not get all the engines that it asks for.
     waiting: BTreeMap<String, String>,
+    /// The standby that becomes active, and why; by VsVip.
+    active: BTreeMap<String, (String, String)>,
 }
 
 /// Of one VIP: by engine.
@@ -220,7 +222,9 @@ impl<'a> Preview<'a> {
             .map(|(se, lost)| self.move_of(se, &lost.reason))
             .collect();
         let waiting = self.moves.waiting.get(vsvip);
-        if added.is_empty() && removed.is_empty() && waiting.is_none() {
+        let active = self.moves.active.get(vsvip);
+        let active = active.map(|(se, reason)| self.move_of(se, reason));
+        if added.is_empty() && removed.is_empty() && waiting.is_none() && active.is_none() {
             return None;
         }
         let names = |engines: &[String]| -> Vec<String> {
@@ -232,7 +236,7 @@ impl<'a> Preview<'a> {
             "virtual_services": self.services_of(vsvip),
             "result": result(before, after, !added.is_empty(), !removed.is_empty()),
             "engines": names(after), "engines_before": names(before),
-            "added": added, "removed": removed, "waits_for": waiting,
+            "added": added, "removed": removed, "waits_for": waiting, "becomes_active": active,
         }))
     }
 

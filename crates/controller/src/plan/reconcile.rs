@@ -4,10 +4,10 @@
 //! Two tasks: [`publish`] tells engines of every change at once, so that no change waits for a placement that is being
 //! written; [`run`] places.
 
-use super::assignments::{Assignment, Assignments, Scaling};
+use super::assignments::{Assignment, Assignments};
+use super::decision::Decision;
 use super::marks::Vips;
-use super::moves::SWITCHOVER;
-use super::{Planner, keys, situation};
+use super::{Action, Planner, keys, situation};
 use crate::engines::Registry;
 use crate::error::ApiError;
 use crate::objects::{Author, Objects, Snapshot};
@@ -17,7 +17,6 @@ use ipnet::IpNet;
 use model::object::Object;
 use model::schema::object_type;
 use model::view::Ref;
-use placement::{Cause, Step};
 use proto::v1::Interface;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -34,9 +33,6 @@ const ENGINES_AT_ONCE: usize = 4;
 const VIPS_AT_ONCE: usize = 256;
 /// Placements that are written at once.
 const WRITES_AT_ONCE: usize = 64;
-/// The action, in the words of `ScaleStatus` (avi-api 10.2).
-const INITIAL: &str = "INITIAL_PLACEMENT";
-const REPLACED: &str = "SE_REMOVED";
 
 /// Tells engines of what changes, until `stop`.
 pub async fn publish(planner: Arc<Planner>, stop: CancellationToken) {
@@ -256,163 +252,44 @@ async fn forget_deleted_engines(planner: &Planner, snapshot: &Snapshot) -> Resul
     Ok(())
 }
 
-/// What becomes of a VIP.
-struct Decision {
-    vsvip: String,
-    /// Its engines from now on.
-    engines: Vec<String>,
-    /// New ones in the places of others, which leave when these serve.
-    begun: Vec<Scaling>,
-    /// Those that it has not had.
-    new: Vec<String>,
-    /// The action, and why this engine.
-    chosen: Vec<(&'static str, placement::Choice)>,
-    /// What is done, in words.
-    words: Vec<String>,
-}
-
-/// What the VIP lacks, and what others have to take over from engines that are lost or drained; `None` when nothing need
-/// or can be done, which is noted.
+/// What is to be done about the VIP, if anything; what cannot be done is noted.
 fn decide(
     planner: &Planner,
     ground: &mut situation::Ground<'_>,
     assignments: &Assignments,
     vsvip: String,
-) -> Option<Decision> {
+) -> Option<(String, Decision)> {
     let demand = match ground.demand(&vsvip) {
         Ok(demand) => demand,
         Err(error) => {
-            planner.note(&vsvip, INITIAL, Err(&error.text));
+            planner.note(&vsvip, Action::InitialPlacement, Err(&error.text));
             return None;
         }
     };
     let assignment = assignments.get(&vsvip).cloned().unwrap_or_default();
-    let mut decision = Decision {
-        vsvip,
-        engines: assignment.engines.clone(),
-        begun: Vec::new(),
-        new: Vec::new(),
-        chosen: Vec::new(),
-        words: Vec::new(),
-    };
-    decision.keep(planner, ground, &demand, &assignment);
-    let (chosen, error) = placement::ensure(&demand, &ground.engines, &decision.engines);
-    if let Some(error) = error {
-        planner.note(&decision.vsvip, INITIAL, Err(&error.to_string()));
+    let decision = Decision::of(ground, &demand, &assignment);
+    for (action, why) in &decision.refused {
+        planner.note(&vsvip, *action, Err(why));
     }
-    for choice in chosen {
-        ground.placed(std::slice::from_ref(&choice.engine));
-        decision.engines.push(choice.engine.clone());
-        decision.new.push(choice.engine.clone());
-        let words = format!("placed on {}: {}", choice.name, choice.reason);
-        decision.words.push(words);
-        decision.chosen.push((INITIAL, choice));
-    }
-    (!decision.words.is_empty()).then_some(decision)
+    decision.acts().then_some((vsvip, decision))
 }
 
-impl Decision {
-    fn keep(
-        &mut self,
-        planner: &Planner,
-        ground: &mut situation::Ground<'_>,
-        demand: &placement::Demand,
-        assignment: &Assignment,
-    ) {
-        let (engines, moving) = (&assignment.engines, assignment.moving());
-        let mut stay = Vec::new();
-        for step in placement::keep(demand, &ground.engines, engines, &moving) {
-            match step {
-                Step::Replace { engine, cause, by } => {
-                    ground.moved(&engine, &by.engine);
-                    self.replace(planner, engine, cause, by);
+async fn carry_out(planner: &Planner, decisions: Vec<(String, Decision)>) -> Result<(), ApiError> {
+    let each = decisions
+        .into_iter()
+        .map(|(vsvip, decision)| -> BoxFuture<_> {
+            Box::pin(async move {
+                planner.begin_joins(&vsvip, &decision.new);
+                let (begun, words) = (decision.begun, decision.words.join("; "));
+                planner
+                    .assign(&vsvip, decision.engines, begun, words)
+                    .await?;
+                for (action, choice) in &decision.done {
+                    planner.note(&vsvip, *action, Ok(choice));
                 }
-                Step::Leave { engine, cause } => {
-                    let why = format!("{} {cause}", planner.name(&engine));
-                    self.words.push(why);
-                    self.engines.retain(|e| *e != engine);
-                }
-                Step::Promote { engine, cause } => self.promote(planner, engine, cause),
-                Step::Stay { engine, cause, why } => {
-                    let name = planner.name(&engine);
-                    stay.push(format!(
-                        "{name} {cause}, and nothing can take its place: {why}"
-                    ));
-                }
-            }
-        }
-        if !stay.is_empty() {
-            planner.note(&self.vsvip, REPLACED, Err(&stay.join("; ")));
-        }
-    }
-
-    fn promote(&mut self, planner: &Planner, engine: String, cause: Cause) {
-        let name = planner.name(&engine);
-        let reason = format!("{name} becomes active: the one before {cause}");
-        self.engines.retain(|e| *e != engine);
-        self.engines.insert(0, engine.clone());
-        self.words.push(reason.clone());
-        let choice = placement::Choice {
-            engine,
-            name,
-            reason,
-            rejected: Vec::new(),
-        };
-        self.chosen.push((SWITCHOVER, choice));
-    }
-
-    /// One that is lost goes at once, one that is drained when the other one serves.
-    fn replace(&mut self, planner: &Planner, engine: String, cause: Cause, by: placement::Choice) {
-        let (name, new) = (planner.name(&engine), &by.name);
-        let why = format!(
-            "{new} takes the place of {name}, which {cause}: {}",
-            by.reason
-        );
-        self.engines.push(by.engine.clone());
-        self.new.push(by.engine.clone());
-        match cause {
-            Cause::Lost => self.engines.retain(|e| *e != engine),
-            Cause::Drained => self.begun.push(Scaling {
-                to: by.engine.clone(),
-                from: Some(engine),
-                since_s: crate::clock::now_unix_s(),
-            }),
-        }
-        let reason = why.clone();
-        self.chosen
-            .push((action(cause), placement::Choice { reason, ..by }));
-        self.words.push(why);
-    }
-}
-
-fn action(cause: Cause) -> &'static str {
-    match cause {
-        Cause::Lost => REPLACED,
-        Cause::Drained => "MIGRATE_SCALEOUT",
-    }
-}
-
-async fn carry_out(planner: &Planner, decisions: Vec<Decision>) -> Result<(), ApiError> {
-    let each = decisions.into_iter().map(|decision| -> BoxFuture<_> {
-        Box::pin(async move {
-            let Decision {
-                vsvip,
-                engines,
-                begun,
-                new,
-                chosen,
-                words,
-            } = decision;
-            planner.begin_joins(&vsvip, &new);
-            planner
-                .assign(&vsvip, engines, begun, words.join("; "))
-                .await?;
-            for (action, choice) in &chosen {
-                planner.note(&vsvip, action, Ok(choice));
-            }
-            Ok(())
-        })
-    });
+                Ok(())
+            })
+        });
     each_written(each.collect()).await
 }
 

@@ -261,20 +261,10 @@ impl Observer<'_> {
         let uuids = engines.iter().filter_map(|e| e["ref"].as_str());
         let late = uuids.filter_map(|se| self.planner.late_sentence(vsvip, se.rsplit('/').next()?));
         let reasons: Vec<String> = std::iter::once(last.reason.clone()).chain(late).collect();
-        let state = match (last.action, last.success) {
-            (_, true) if let Some(word) = self.under_way(vsvip) => word,
-            ("SCALE_IN", true) if leaving => "SCALEIN_AWAITING_SE_RELEASE",
-            ("SCALE_IN", true) => "SCALEIN_SUCCESS",
-            ("SCALE_IN", false) => "SCALEIN_ERROR",
-            ("MIGRATE_SCALEIN", true) if leaving => "MIGRATE_SCALEIN_AWAITING_SE_RELEASE",
-            ("MIGRATE_SCALEIN", true) => "MIGRATE_SCALEIN_SUCCESS",
-            ("MIGRATE_SCALEOUT", true) => "MIGRATE_SCALEOUT_SUCCESS",
-            ("MIGRATE_SCALEOUT", false) => "MIGRATE_SCALEOUT_ERROR",
-            (_, true) => "SCALEOUT_SUCCESS",
-            (_, false) => "SCALEOUT_RESOURCES",
-        };
+        let under_way = self.under_way(vsvip).filter(|_| last.success);
+        let state = under_way.unwrap_or_else(|| last.action.state(last.success, leaving));
         json!({
-            "action": last.action,
+            "action": last.action.word(),
             "action_success": last.success,
             "state": state,
             "reason": reasons,

@@ -66,6 +66,12 @@ impl<'a> Ground<'a> {
         }
     }
 
+    /// The engine's name, for people.
+    pub(super) fn name<'b>(&'b self, uuid: &'b str) -> &'b str {
+        let engine = self.engines.iter().find(|e| e.uuid == uuid);
+        engine.map_or(uuid, |e| &e.name)
+    }
+
     /// The VIP moves from one engine to another.
     pub(super) fn moved(&mut self, from: &str, to: &str) {
         self.placed(&[to.to_owned()]);
@@ -150,9 +156,7 @@ pub(super) fn ha(group: &ServiceEngineGroup) -> Ha {
     match group.ha_mode.as_str() {
         "HA_MODE_SHARED_PAIR" => Ha::SharedPair,
         "HA_MODE_LEGACY_ACTIVE_STANDBY" => Ha::ActiveStandby,
-        _ => Ha::Shared {
-            buffer: group.buffer_se,
-        },
+        _ => Ha::Shared,
     }
 }
 

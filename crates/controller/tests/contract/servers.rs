@@ -106,7 +106,7 @@ fn a_vip_is_a_source_on_one_engine_only() {
     let (group, _) = http.make("serviceenginegroup", single);
     let mut body = from_vip(&http, "wide");
     let text = http.post("/api/virtualservice", &body).refused(400);
-    let expected = "use_vip_as_snat: SE group wide may place the VIP on 2 service engines (max_scaleout_per_vs)";
+    let expected = "use_vip_as_snat: SE group wide may place the VIP on several service engines (max_scaleout_per_vs is 2, ha_mode HA_MODE_SHARED)";
     assert!(text.starts_with(expected), "{text}");
     assert!(text.contains("name a group in se_group_ref"), "{text}");
     body["se_group_ref"] = json!("/api/serviceenginegroup?name=single");

@@ -2,9 +2,8 @@
 
 use super::Scene;
 use crate::engines::Registry;
-use crate::plan::situation;
-use ipnet::IpNet;
-use model::view::{BgpPeer, BgpProfile, MADE_FOR_VS, Prefix, VirtualService, VrfContext, VsVip};
+use crate::plan::peers::{self, Near};
+use model::view::{BgpProfile, VirtualService, VrfContext, VsVip};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -49,19 +48,22 @@ impl<'a> Routes<'a> {
         let Some(profile) = self.profile(vrf) else {
             return Vec::new();
         };
-        let labels = labels(&view, &services).to_vec();
+        let labels = peers::labels(&view, &services).to_vec();
         let vips = view.vip.iter().filter(|v| v.enabled);
         let addresses: Vec<IpAddr> = vips.flat_map(|v| v.addresses()).collect();
         let engines = scene.engines(vsvip).iter();
-        let engines = engines.filter(|e| !is_draining(scene, e));
+        let engines = engines.filter(|e| !peers::is_draining(scene.snapshot, e));
         engines
             .flat_map(|engine| {
-                let peers = peers(&profile, &labels, &networks(registry, engine));
-                addresses.iter().map(move |vip| Route {
+                let interfaces = registry.get(engine).interfaces;
+                let near: Vec<Near> = peers::near(&profile, &labels, &interfaces).collect();
+                let told = |vip: &IpAddr| peers::of_family(&near, vip.is_ipv4());
+                let routes = addresses.iter().map(|vip| Route {
                     vip: *vip,
                     engine: engine.clone(),
-                    peers: of_family(&peers, vip.is_ipv4()),
-                })
+                    peers: told(vip).iter().map(|near| near.address).collect(),
+                });
+                routes.collect::<Vec<_>>()
             })
             .filter(|route| !route.peers.is_empty())
             .collect()
@@ -97,63 +99,4 @@ pub(super) fn missing(all: &[Route], other: &[Route]) -> Vec<Route> {
     };
     let each = all.iter().map(less);
     each.filter(|r| !r.peers.is_empty()).collect()
-}
-
-/// avi-api section 12, virtualservice: "VS wins if it has its own `vip`".
-fn labels<'a>(vsvip: &'a VsVip, services: &'a [Arc<VirtualService>]) -> &'a [String] {
-    let own = services
-        .first()
-        .filter(|_| vsvip.created_by == MADE_FOR_VS)
-        .map(|vs| &vs.bgp_peer_labels);
-    own.filter(|l| !l.is_empty())
-        .unwrap_or(&vsvip.bgp_peer_labels)
-}
-
-/// Its routes are marked and then withdrawn.
-fn is_draining(scene: &Scene<'_>, engine: &str) -> bool {
-    let state = situation::enable_state(scene.snapshot, engine);
-    ["SE_STATE_DISABLED", "SE_STATE_DISABLED_FORCE"].contains(&state.unwrap_or_default())
-}
-
-fn networks(registry: &Registry, engine: &str) -> Vec<IpNet> {
-    let interfaces = registry.get(engine).interfaces;
-    let addresses = interfaces.iter().flat_map(|i| &i.addresses);
-    addresses.filter_map(|a| a.parse().ok()).collect()
-}
-
-/// Those that the settings let the route go to, in a subnet of the engine's.
-fn peers(profile: &BgpProfile, labels: &[String], networks: &[IpNet]) -> Vec<IpAddr> {
-    let wanted = |peer: &&BgpPeer| {
-        let label = peer.label.as_ref();
-        let fits = labels.is_empty() || label.is_some_and(|l| labels.contains(l));
-        fits && peer.advertise_vip && !peer.shutdown
-    };
-    let near = |subnet: &Option<Prefix>| {
-        let subnet = subnet.as_ref().and_then(Prefix::net);
-        subnet.is_some_and(|s| networks.iter().any(|n| s.contains(&n.addr())))
-    };
-    let ends = profile.peers.iter().filter(wanted).flat_map(|peer| {
-        [
-            (&peer.peer_ip, &peer.subnet),
-            (&peer.peer_ip6, &peer.subnet6),
-        ]
-    });
-    let ends = ends.filter(|(_, subnet)| near(subnet));
-    ends.filter_map(|(address, _)| address.as_ref()?.ip())
-        .collect()
-}
-
-/// Each address family on its own session is what most operators configure; where there is none of the family, others
-/// carry it (RFC 4760).
-fn of_family(peers: &[IpAddr], v4: bool) -> BTreeSet<IpAddr> {
-    let own: BTreeSet<IpAddr> = peers
-        .iter()
-        .filter(|p| p.is_ipv4() == v4)
-        .copied()
-        .collect();
-    if own.is_empty() {
-        peers.iter().copied().collect()
-    } else {
-        own
-    }
 }

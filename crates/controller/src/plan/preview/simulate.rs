@@ -3,10 +3,11 @@
 use super::{Asked, AskedKind, Moves, Scene, of_vip};
 use crate::clock::now_unix_s;
 use crate::objects::Stored;
-use crate::plan::Assignment;
+use crate::plan::decision::Decision;
 use crate::plan::runtime::Observer;
 use crate::plan::situation::{self, Ground};
-use placement::{Demand, Step};
+use crate::plan::{Action, Assignment};
+use model::view::{Ref, ServiceEngineGroup};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -46,9 +47,20 @@ pub(super) fn run(
     remove_unused(after, moves);
     forget_deleted_engines(after, moves);
     disable(after, moves);
+    let mut ground = observer
+        .planner
+        .ground_of(after.snapshot, &after.assignments);
+    let give_way: BTreeSet<String> = (ground.engines.iter())
+        .filter(|e| e.gives_way().is_some())
+        .map(|e| e.uuid.clone())
+        .collect();
+    let moves_on = |vsvip: &String| {
+        let engines = after.engines(vsvip);
+        lacks_engines(after, vsvip) || engines.iter().any(|e| give_way.contains(e))
+    };
     let used = after.sharing.vsvips();
     let (first, others): (Vec<_>, Vec<_>) = used
-        .filter(|vsvip| lacks_engines(after, vsvip) || has_drained(after, vsvip))
+        .filter(|vsvip| moves_on(vsvip))
         .cloned()
         .partition(|vsvip| direct.contains(vsvip));
     // Those that lose an engine come first.
@@ -56,11 +68,8 @@ pub(super) fn run(
     let (mut others, rest): (Vec<_>, Vec<_>) = others.into_iter().partition(loses);
     others.extend(rest);
     let not_looked_at = others.len().saturating_sub(OTHERS_MAX);
-    let mut ground = observer
-        .planner
-        .ground_of(after.snapshot, &after.assignments);
     for vsvip in first.iter().chain(others.iter().take(OTHERS_MAX)) {
-        ensure(&mut ground, after, vsvip, direct.contains(vsvip), moves);
+        decide(&mut ground, after, vsvip, direct.contains(vsvip), moves);
     }
     not_looked_at
 }
@@ -181,28 +190,17 @@ fn lacks_engines(scene: &Scene<'_>, vsvip: &str) -> bool {
     if !services.iter().any(enabled) {
         return false;
     }
-    let first = services.first();
-    let group = first.and_then(|vs| vs.object.get("se_group_ref")?.as_str());
-    let group = group.and_then(|g| snapshot.get("serviceenginegroup", g.rsplit('/').next()?));
-    let field = |name: &str| group?.object.get(name);
-    let min = field("min_scaleout_per_vs").and_then(Value::as_u64);
-    let pair = match field("ha_mode").and_then(Value::as_str) {
-        Some("HA_MODE_SHARED_PAIR" | "HA_MODE_LEGACY_ACTIVE_STANDBY") => 2,
-        _ => 1,
-    };
-    (scene.engines(vsvip).len() as u64) < min.unwrap_or(1).max(pair)
+    let group = services.first().and_then(|vs| {
+        let group = vs.object.get("se_group_ref")?.as_str()?;
+        let uuid = Ref(group.to_owned());
+        snapshot.view::<ServiceEngineGroup>("serviceenginegroup", uuid.uuid())
+    });
+    let fewest = group.map_or(1, |g| situation::ha(&g).fewest(g.min_scaleout_per_vs));
+    scene.engines(vsvip).len() < fewest
 }
 
-/// Whether one of its engines is disabled, so that another one is to take its place.
-fn has_drained(scene: &Scene<'_>, vsvip: &str) -> bool {
-    let engines = scene.engines(vsvip);
-    let drained = |engine: &String| {
-        situation::enable_state(scene.snapshot, engine) == Some("SE_STATE_DISABLED")
-    };
-    engines.iter().any(drained)
-}
-
-fn ensure(
+/// What the reconciler would decide, and how it is when all of it has come to an end.
+fn decide(
     ground: &mut Ground<'_>,
     after: &mut Scene<'_>,
     vsvip: &str,
@@ -218,53 +216,35 @@ fn ensure(
         Err(_) => return,
     };
     let mut assignment = after.assignment(vsvip);
-    let replaced = keep(ground, &demand, &mut assignment, moves);
-    let (chosen, error) = placement::ensure(&demand, &ground.engines, &assignment.engines);
-    let moves_now = !chosen.is_empty() || of_vip(&moves.lost, vsvip).next().is_some();
-    let new: Vec<String> = chosen.iter().map(|c| c.engine.clone()).collect();
-    ground.placed(&new);
-    for choice in chosen {
-        // A group that is full is refused when it is done; it says so then.
-        assignment.group.join(&choice.engine, now_unix_s()).ok();
-        assignment.engines.push(choice.engine.clone());
+    let decision = Decision::of(ground, &demand, &assignment);
+    let moves_now = decision.acts() || of_vip(&moves.lost, vsvip).next().is_some();
+    if moves_now || is_direct {
+        let why = decision.refused.iter().map(|(_, why)| why.as_str());
+        let why: Vec<&str> = why.collect();
+        if !why.is_empty() {
+            moves.waiting.insert(vsvip.to_owned(), why.join("; "));
+        }
+    }
+    if !decision.acts() {
+        return;
+    }
+    assignment.engines = decision.engines;
+    for (action, choice) in decision.done {
         let key = (vsvip.to_owned(), choice.engine);
         let reason = choice.reason;
-        moves.joined.insert(key, Joined { reason });
+        if action == Action::Switchover {
+            moves.active.insert(key.0, (key.1, reason));
+        } else {
+            // A group that is full is refused when it is done; it says so then.
+            assignment.group.join(&key.1, now_unix_s()).ok();
+            moves.joined.insert(key, Joined { reason });
+        }
     }
-    if replaced || !new.is_empty() {
-        after.assignments.insert(vsvip.to_owned(), assignment);
-    }
-    if let Some(error) = error.filter(|_| is_direct || moves_now) {
-        moves.waiting.insert(vsvip.to_owned(), error.to_string());
-    }
-}
-
-/// Engines that take the places of others, as soon as they serve; whether there are any.
-fn keep(
-    ground: &mut Ground<'_>,
-    demand: &Demand,
-    assignment: &mut Assignment,
-    moves: &mut Moves,
-) -> bool {
-    let moving = assignment.moving();
-    let steps = placement::keep(demand, &ground.engines, &assignment.engines, &moving);
-    let mut replaced = false;
-    for step in steps {
-        let Step::Replace { engine, cause, by } = step else {
-            continue;
-        };
-        ground.moved(&engine, &by.engine);
+    for (engine, reason) in decision.going {
         assignment.engines.retain(|e| *e != engine);
         assignment.group.linger(&engine, now_unix_s());
-        assignment.group.join(&by.engine, now_unix_s()).ok();
-        assignment.engines.push(by.engine.clone());
-        let vsvip = demand.vsvip.clone();
-        let reason = format!("the engine {cause}, and {} takes its place", by.name);
         let lost = Lost { reason, end: None };
-        moves.lost.insert((vsvip.clone(), engine), lost);
-        let joined = Joined { reason: by.reason };
-        moves.joined.insert((vsvip, by.engine), joined);
-        replaced = true;
+        moves.lost.insert((vsvip.to_owned(), engine), lost);
     }
-    replaced
+    after.assignments.insert(vsvip.to_owned(), assignment);
 }

@@ -452,3 +452,98 @@ async fn an_engine_that_comes_free_goes_to_who_waits_for_it_and_is_told_to_who_s
     let plan = fixture.observe(|o| Preview::of_change(o, &planned).show(&own));
     assert_eq!(results(&plan, "/placement").len(), 1, "{plan}");
 }
+
+/// A second engine that can take VIPs.
+async fn with_another(fixture: &Fixture) -> String {
+    let uuid = fixture
+        .create("serviceengine", json!({"name": "se-2"}))
+        .await;
+    fixture.open_session(&uuid, "10.10.10.12/24");
+    fixture.round().await;
+    uuid
+}
+
+#[tokio::test]
+async fn the_plan_of_a_drain_says_who_takes_over_or_why_nobody_does() {
+    let fixture = Fixture::new().await;
+    let disabled = || json!("SE_STATE_DISABLED");
+    let plan = plan_of_update(
+        &fixture,
+        "serviceengine",
+        "se-1",
+        "enable_state",
+        disabled(),
+    )
+    .await;
+    assert!(
+        results(&plan, "/placement").is_empty(),
+        "nobody can: {plan}"
+    );
+    with_another(&fixture).await;
+    let before = state(&fixture);
+    let plan = plan_of_update(
+        &fixture,
+        "serviceengine",
+        "se-1",
+        "enable_state",
+        disabled(),
+    )
+    .await;
+    assert_eq!(state(&fixture), before);
+    let [moved] = results(&plan, "/placement") else {
+        panic!("{plan}");
+    };
+    assert_eq!(moved["engines"], json!(["se-2"]));
+    assert_eq!(moved["added"][0]["se_name"], "se-2");
+    let reason = "se-1 is disabled, and se-2 takes its place";
+    assert_eq!(moved["removed"][0]["reason"], reason);
+}
+
+#[tokio::test]
+async fn the_plan_of_a_drain_says_that_the_standby_becomes_active() {
+    let fixture = Fixture::new().await;
+    with_another(&fixture).await;
+    let group = fixture.uuid("serviceenginegroup", "Default-Group");
+    fixture
+        .update("serviceenginegroup", &group, |o| {
+            let mode = json!("HA_MODE_LEGACY_ACTIVE_STANDBY");
+            o.insert("ha_mode".into(), mode);
+        })
+        .await;
+    fixture.round().await;
+    let disabled = json!("SE_STATE_DISABLED");
+    let plan = plan_of_update(&fixture, "serviceengine", "se-1", "enable_state", disabled).await;
+    let [moved] = results(&plan, "/placement") else {
+        panic!("{plan}");
+    };
+    assert_eq!(moved["becomes_active"]["se_name"], "se-2", "{plan}");
+    assert_eq!(moved["engines"], json!(["se-2", "se-1"]));
+    let waits = moved["waits_for"].as_str().unwrap_or_default();
+    assert!(waits.contains("nothing can take its place"), "{plan}");
+}
+
+#[tokio::test]
+async fn the_plan_of_a_migration_is_what_it_comes_to() {
+    let fixture = Fixture::new().await;
+    with_another(&fixture).await;
+    let before = state(&fixture);
+    let chosen = fixture.planner.choose_migration(&fixture.vsvip, None, None);
+    let (from, choice) = chosen.expect("it fits");
+    let plan = fixture.observe(|o| {
+        let asked = Asked {
+            vsvip: &fixture.vsvip,
+            engine: &choice.engine,
+            reason: &choice.reason,
+            kind: AskedKind::Migrate { from: &from },
+        };
+        Preview::of_scaling(o, &asked).show(&|_, _, _| true)
+    });
+    assert_eq!(state(&fixture), before);
+    let moved = &results(&plan, "/placement")[0];
+    assert_eq!(
+        (&moved["engines_before"], &moved["engines"]),
+        (&json!(["se-1"]), &json!(["se-2"]))
+    );
+    assert_eq!(results(&plan, "/routes/announced").len(), 1);
+    assert_eq!(results(&plan, "/routes/withdrawn").len(), 1);
+}

@@ -38,7 +38,8 @@ impl Runner<'_> {
 
     fn enable_others(&self, node: &str, state: &str) -> Result<()> {
         let engines = self.topology.nodes.iter().filter(|n| n.engine.is_some());
-        let mut others = engines.filter(|n| n.name != node);
+        // Those that are drained stay so.
+        let mut others = engines.filter(|n| n.name != node && !self.lost.contains(&n.name));
         others.try_for_each(|n| self.enable_state(&n.name, state).map(drop))
     }
 

@@ -109,7 +109,7 @@ async fn an_engine_is_lost_when_it_has_no_session_and_answers_nobody_and_gets_no
     assert_eq!(fixture.lingering(), ["se-1"]);
     assert_eq!(fixture.engine_reason(&engines[0]).0, "se_lost");
     let last = fixture.planner.last_scale(&fixture.vsvip).expect("noted");
-    assert_eq!((last.action, last.success), ("SE_REMOVED", true));
+    assert_eq!((last.action, last.success), (Action::SeRemoved, true));
     assert!(
         last.reason.contains("se-1, which is lost"),
         "{}",
@@ -287,6 +287,7 @@ async fn a_scale_out_that_does_not_serve_in_time_is_rolled_back_and_one_that_ser
         .connected_for(&engines[1].uuid, Duration::from_secs(30));
     fixture.moves_in(601).await;
     assert_eq!(fixture.placed(), ["se-1"], "it is up at the other one");
+    assert_eq!(fixture.scale_state(), "SCALEOUT_ERROR");
     let last = fixture.planner.last_scale(&fixture.vsvip).expect("noted");
     assert!(
         last.reason.contains("se-2 does not serve after 60"),
@@ -403,4 +404,74 @@ async fn the_room_for_lost_engines_is_shown() {
     let short = json!({"wanted": 1, "survives": 0, "short": true});
     assert_eq!(spare()["buffer_se"], short);
     assert_eq!(spare()["num_se_connected"], 1);
+}
+
+#[tokio::test]
+async fn more_next_hops_than_a_router_uses_are_pointed_out_to_who_is_told_of_the_vip() {
+    use super::super::fixture::{peer, v4};
+    let (fixture, engines) = Fixture::with_engines(1).await;
+    fixture.scale_out(&engines[1]).await;
+    let vrf = fixture.uuid("vrfcontext", "global");
+    let codes = async |more: Value| {
+        let profile = json!({"local_as": 65001, "ibgp": true, "peers": [peer(more)]});
+        fixture
+            .update("vrfcontext", &vrf, set("bgp_profile", profile))
+            .await;
+        let runtime = fixture.runtime();
+        let warnings = runtime["warnings"].as_array().cloned().unwrap_or_default();
+        let each = warnings.iter();
+        each.map(|w| (w["reason_code"].clone(), w["next_hops"].clone()))
+            .collect::<Vec<_>>()
+    };
+    let exceeded = vec![(json!("ecmp_width_exceeded"), json!(2))];
+    assert_eq!(codes(json!({"ecmp_width": 1})).await, exceeded);
+    assert_eq!(codes(json!({"ecmp_width": 2})).await, []);
+    assert_eq!(codes(json!({})).await, [], "two are no reason to ask");
+    for not_told in [json!({"advertise_vip": false}), json!({"shutdown": true})] {
+        let mut peer = json!({"ecmp_width": 1});
+        let fields = not_told.as_object().expect("object").clone();
+        peer.as_object_mut().expect("object").extend(fields);
+        assert_eq!(codes(peer).await, [], "{not_told}");
+    }
+    let six = json!({
+        "ecmp_width": 1, "peer_ip6": {"addr": "2001:db8::1", "type": "V6"},
+        "subnet6": {"ip_addr": {"addr": "2001:db8::", "type": "V6"}, "mask": 64},
+    });
+    assert_eq!(codes(six).await, exceeded, "one family carries it");
+    let labels = set("bgp_peer_labels", json!(["far"]));
+    fixture.update("vsvip", &fixture.vsvip, labels).await;
+    assert_eq!(
+        codes(json!({"ecmp_width": 1})).await,
+        [],
+        "not of this label"
+    );
+    assert_eq!(
+        codes(json!({"ecmp_width": 1, "label": "far", "peer_ip": v4("10.10.10.1")})).await,
+        exceeded
+    );
+}
+
+#[tokio::test]
+async fn a_standby_of_another_as_announces_a_longer_path() {
+    use super::super::fixture::peer;
+    let (fixture, engines) = Fixture::with_engines(1).await;
+    let mode = json!("HA_MODE_LEGACY_ACTIVE_STANDBY");
+    fixture.group_setting("ha_mode", mode).await;
+    fixture.round().await;
+    let vrf = fixture.uuid("vrfcontext", "global");
+    for (own, standby) in [(Value::Null, 3), (json!(2), 5)] {
+        let mut profile =
+            json!({"local_as": 65001, "ibgp": false, "peers": [peer(json!({"remote_as": 65000}))]});
+        if own != Value::Null {
+            profile["num_as_path_prepend"] = own;
+        }
+        fixture
+            .update("vrfcontext", &vrf, set("bgp_profile", profile))
+            .await;
+        let prepend = |engine: &Engine| fixture.told_to(&engine.uuid).vips[0].num_as_path_prepend;
+        assert_eq!(
+            (prepend(&engines[0]), prepend(&engines[1])),
+            (None, Some(standby))
+        );
+    }
 }

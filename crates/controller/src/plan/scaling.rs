@@ -4,7 +4,7 @@
 //! What is under way is part of the assignment, so that a controller that starts anew goes on with it. [`run`] is one task,
 //! owned by the controller, which also looks for engines that are lost; it waits between steps that are whole.
 
-use super::{Assignment, Planner, Scaling, situation};
+use super::{Action, Assignment, Planner, Scaling, situation};
 use crate::clock::now_unix_s;
 use crate::error::ApiError;
 use crate::objects::Snapshot;
@@ -17,8 +17,6 @@ use tokio_util::sync::CancellationToken;
 const PERIOD: Duration = Duration::from_millis(500);
 /// An engine has its session for so long before it is said that it does not serve.
 const JUDGED_AFTER: Duration = Duration::from_secs(30);
-/// The action of a switchover; the contract has no word for it.
-pub(in crate::plan) const SWITCHOVER: &str = "SWITCHOVER";
 
 /// How far an engine that gets a VIP is, in the words of `ScaleStatus` (avi-api 10.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +103,10 @@ impl Planner {
         to: Option<&str>,
     ) -> Result<placement::Choice, ApiError> {
         let _one = self.deciding.lock().await;
-        let (from, choice) = self.choose_migration(vsvip, from, to)?;
+        let chosen = self.choose_migration(vsvip, from, to);
+        let chosen =
+            chosen.inspect_err(|e| self.note(vsvip, Action::MigrateScaleout, Err(&e.text)));
+        let (from, choice) = chosen?;
         let mut engines = self.assignment(vsvip).engines;
         engines.push(choice.engine.clone());
         let begun = vec![Scaling {
@@ -116,8 +117,8 @@ impl Planner {
         self.begin_joins(vsvip, std::slice::from_ref(&choice.engine));
         let done = self.assign(vsvip, engines, begun, choice.reason.clone());
         let done = done.await;
-        done.inspect_err(|e| self.note(vsvip, "MIGRATE_SCALEOUT", Err(&e.text)))?;
-        self.note(vsvip, "MIGRATE_SCALEOUT", Ok(&choice));
+        done.inspect_err(|e| self.note(vsvip, Action::MigrateScaleout, Err(&e.text)))?;
+        self.note(vsvip, Action::MigrateScaleout, Ok(&choice));
         self.publish();
         Ok(choice)
     }
@@ -167,13 +168,14 @@ impl Planner {
             &situation.assigned,
             to,
         );
-        let choice = choice.map_err(|e| self.refused(vsvip, SWITCHOVER, &e))?;
+        let choice = choice.map_err(|e| ApiError::bad_request(e.to_string()));
+        let choice = choice.inspect_err(|e| self.note(vsvip, Action::Switchover, Err(&e.text)))?;
         let mut next = self.assignment(vsvip);
         next.engines.retain(|e| *e != choice.engine);
         next.engines.insert(0, choice.engine.clone());
         self.write_assignment(vsvip, next, choice.reason.clone())
             .await?;
-        self.note(vsvip, SWITCHOVER, Ok(&choice));
+        self.note(vsvip, Action::Switchover, Ok(&choice));
         self.publish();
         Ok(choice)
     }
@@ -232,16 +234,16 @@ impl Planner {
             return self.write_assignment(vsvip, next, message).await;
         };
         let message = format!("migrated from {} to {to}: it serves", self.name(from));
-        next.engines.retain(|e| e != from);
-        next.group.linger(from, now_unix_s());
         let choice = placement::Choice {
             engine: from.clone(),
             name: self.name(from),
             reason: message.clone(),
             rejected: Vec::new(),
         };
-        self.write_assignment(vsvip, next, message).await?;
-        self.note(vsvip, "MIGRATE_SCALEIN", Ok(&choice));
+        next.engines.retain(|e| e != from);
+        self.assign(vsvip, next.engines, Vec::new(), message)
+            .await?;
+        self.note(vsvip, Action::MigrateScalein, Ok(&choice));
         Ok(())
     }
 
@@ -257,11 +259,11 @@ impl Planner {
             self.name(&scaling.to)
         );
         next.engines.retain(|e| *e != scaling.to);
-        next.group.linger(&scaling.to, now_unix_s());
-        self.write_assignment(vsvip, next, why.clone()).await?;
+        self.assign(vsvip, next.engines, Vec::new(), why.clone())
+            .await?;
         let action = match scaling.from {
-            None => "SCALE_OUT",
-            Some(_) => "MIGRATE_SCALEOUT",
+            None => Action::ScaleOutRolledBack,
+            Some(_) => Action::MigrateRolledBack,
         };
         self.note(vsvip, action, Err(&why));
         Ok(())
