@@ -1,6 +1,6 @@
 //! Forgetting: compaction of the log, values in another form, and etcd's own history.
 
-use super::layout::{self, Current, Place, Write};
+use super::layout::{self, Current, Key, Layout, Place, Trace, Write};
 use super::read::{self, Fate, Kept};
 use super::view::{Lost, One, Range};
 use super::wire::Fault;
@@ -32,9 +32,7 @@ impl Writer {
             let text = oldest.to_string().into_bytes();
             let line = Raw::Put(self.shared.layout.oldest(), text);
             self.guarded(&now, "compact the log", &[line]).await?;
-            for batch in batches(forgotten(&now, oldest).await?) {
-                self.guarded(&now, "compact the log", &batch).await?;
-            }
+            self.sweep(&now, oldest).await?;
             self.swept = oldest;
         }
         if let Some(past) = self.past.replace(now.view.at) {
@@ -42,6 +40,34 @@ impl Writer {
             self.compact_etcd(past, false).await.ok();
         }
         Ok(oldest)
+    }
+
+    /// Deletes what is beyond the line, page by page of the index, and the heads of which nothing is left.
+    async fn sweep(&mut self, now: &Now, oldest: u64) -> Result<(), Lost> {
+        let shared = self.shared.clone();
+        let (layout, mut sweep) = (&shared.layout, Sweep::new(oldest));
+        let mut rest = Some(Range::prefix(layout.traces()).keys_only());
+        while let Some(range) = rest {
+            let page = now.view.page(&range).await?;
+            for entry in page.kvs() {
+                sweep.see(layout, entry)?;
+            }
+            rest = range.after(&page);
+            self.delete(now, &mut sweep.gone).await?;
+        }
+        sweep.end_key(layout);
+        let heads = Range::new(layout.heads(), layout.head(oldest)).keys_only();
+        let see = |entry: &KeyValue| Ok(Continue(sweep.see_head(layout, entry)?));
+        now.view.scan(heads, see).await?;
+        Ok(self.delete(now, &mut sweep.gone).await?)
+    }
+
+    /// Deletes these in their order.
+    async fn delete(&mut self, now: &Now, gone: &mut Vec<Vec<Raw>>) -> Result<(), StoreError> {
+        for batch in batches(gone.drain(..)) {
+            self.guarded(now, "compact the log", &batch).await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn recode(
@@ -98,37 +124,74 @@ impl Writer {
     }
 }
 
-/// What is to be deleted when this is the oldest commit.
-async fn forgotten(now: &Now, oldest: u64) -> Result<Vec<Vec<Raw>>, Lost> {
-    let view = &now.view;
-    let layout = &view.shared.layout;
-    let (mut gone, mut left) = (Vec::new(), BTreeSet::new());
-    let (mut of, mut kept) = (Vec::new(), Kept::new(oldest));
-    let all = Range::prefix(layout.traces()).backwards().keys_only();
-    view.scan(all, |entry| {
+/// What is to be deleted when this is the oldest commit, found key by key and of each the oldest first: whatever was
+/// deleted last, what is left of a key is its newest writes, and says the same of it.
+struct Sweep {
+    oldest: u64,
+    /// The key whose entries of the index are read.
+    of: Vec<u8>,
+    /// Its entries of the last commit before the oldest one, as far as is known.
+    last: Vec<(Key, Trace)>,
+    /// The older commits of which something is left.
+    left: BTreeSet<u64>,
+    gone: Vec<Vec<Raw>>,
+}
+
+impl Sweep {
+    fn new(oldest: u64) -> Self {
+        Self {
+            oldest,
+            of: Vec::new(),
+            last: Vec::new(),
+            left: BTreeSet::new(),
+            gone: Vec::new(),
+        }
+    }
+
+    /// The next entry of the index, in its order.
+    fn see(&mut self, layout: &Layout, entry: &KeyValue) -> Result<(), StoreError> {
         let trace = layout::trace_of(entry.key())?;
-        if trace.of != of {
-            (of, kept) = (trace.of.clone(), Kept::new(oldest));
+        if trace.of != self.of {
+            self.end_key(layout);
+            self.of.clone_from(&trace.of);
         }
-        match kept.next(&trace) {
-            Fate::Kept => drop(left.insert(trace.place.revision)),
-            Fate::Forgotten => gone.push(vec![
-                Raw::Delete(entry.key().to_vec()),
-                Raw::Delete(layout.log(trace.place)),
-            ]),
+        if trace.place.revision >= self.oldest {
+            return Ok(());
         }
-        Ok(Continue(()))
-    })
-    .await?;
-    let heads = Range::new(layout.heads(), layout.head(oldest)).keys_only();
-    view.scan(heads, |entry| {
-        if !left.contains(&layout.revision_of_head(entry.key())?) {
-            gone.push(vec![Raw::Delete(entry.key().to_vec())]);
+        let last = self.last.first().map(|(_, last)| last.place.revision);
+        if last.is_some_and(|last| last < trace.place.revision) {
+            let replaced = self.last.drain(..).map(|(key, t)| group(layout, key, &t));
+            self.gone.extend(replaced);
         }
-        Ok(Continue(()))
-    })
-    .await?;
-    Ok(gone)
+        self.last.push((entry.key().to_vec(), trace));
+        Ok(())
+    }
+
+    /// All entries of the key are read, so that it is known which of them stay.
+    fn end_key(&mut self, layout: &Layout) {
+        let mut kept = Kept::new(self.oldest);
+        let last = std::mem::take(&mut self.last);
+        let fates: Vec<_> = last.iter().rev().map(|(_, t)| kept.next(t)).collect();
+        for ((key, trace), fate) in last.into_iter().zip(fates.into_iter().rev()) {
+            match fate {
+                Fate::Kept => drop(self.left.insert(trace.place.revision)),
+                Fate::Forgotten => self.gone.push(group(layout, key, &trace)),
+            }
+        }
+    }
+
+    /// A head of a commit before the oldest one.
+    fn see_head(&mut self, layout: &Layout, entry: &KeyValue) -> Result<(), StoreError> {
+        if !self.left.contains(&layout.revision_of_head(entry.key())?) {
+            self.gone.push(vec![Raw::Delete(entry.key().to_vec())]);
+        }
+        Ok(())
+    }
+}
+
+/// An entry of the index goes with its write.
+fn group(layout: &Layout, key: Key, trace: &Trace) -> Vec<Raw> {
+    vec![Raw::Delete(key), Raw::Delete(layout.log(trace.place))]
 }
 
 fn recode(place: Place, Write { key, value }: Write, form: &Recode) -> Option<Recoded> {

@@ -134,6 +134,12 @@ impl Range {
         TxnOp::get(self.from.clone(), Some(self.options()))
     }
 
+    /// What is left after a page of it; none when that was all.
+    pub(super) fn after(self, page: &GetResponse) -> Option<Self> {
+        let last = page.kvs().last().filter(|_| page.more())?;
+        Some(self.rest(last.key()))
+    }
+
     /// What is left after this key.
     fn rest(mut self, last: &[u8]) -> Self {
         if self.backwards {
@@ -217,10 +223,10 @@ impl View {
                     return Ok(());
                 }
             }
-            let Some(last) = page.kvs().last().filter(|_| page.more()) else {
+            let Some(rest) = range.after(&page) else {
                 return Ok(());
             };
-            range = range.rest(last.key());
+            range = rest;
             page = self.page(&range).await?;
         }
     }

@@ -7,6 +7,7 @@ mod faults;
 mod foreign;
 mod large;
 mod leaders;
+mod maintenance;
 mod model;
 mod relay;
 mod server;

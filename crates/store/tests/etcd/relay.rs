@@ -1,5 +1,7 @@
 //! Stands between a store and etcd, and fails as networks do.
 
+use super::server::Server;
+use evenkeel_store::etcd::Config;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -38,6 +40,14 @@ pub struct Relay {
 }
 
 impl Relay {
+    /// In front of a server, with settings of a fresh prefix: those that lead past it, and those that lead through it.
+    pub async fn before(server: &Server) -> (Self, Config, Config) {
+        let (relay, direct) = (Self::start(server.url()).await, server.fresh());
+        let mut through = direct.clone();
+        through.endpoints = vec![relay.url()];
+        (relay, direct, through)
+    }
+
     /// In front of a server.
     pub async fn start(url: &str) -> Self {
         let server: SocketAddr = url.strip_prefix("http://").unwrap().parse().unwrap();
