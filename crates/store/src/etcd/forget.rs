@@ -4,7 +4,7 @@ use super::layout::{self, Current, Key, Layout, Place, Trace, Write};
 use super::read::{self, Fate, Kept};
 use super::view::{Lost, One, Range};
 use super::wire::Fault;
-use super::writer::{Now, Raw, Writer, batches};
+use super::writer::{Now, Raw, Writer, batches, fits};
 use crate::{Recode, StoreError};
 use etcd_client::{Client, CompactionOptions, KeyValue};
 use std::collections::BTreeSet;
@@ -225,9 +225,19 @@ async fn in_place(now: &Now, recoded: Vec<Recoded>) -> Result<Vec<Vec<Raw>>, Los
             value,
         });
         let log = Raw::Put(layout.log(recoded.place), write);
-        Ok([log].into_iter().chain(current).collect())
+        Ok(current.into_iter().chain([log]).collect())
     });
-    groups.collect()
+    let groups: Vec<Vec<Raw>> = groups.collect::<Result<_, StoreError>>()?;
+    Ok(groups.into_iter().flat_map(in_parts).collect())
+}
+
+/// What is too large for one transaction takes two. The log's value comes last: as long as it has its old form, both
+/// are done when somebody repeats it.
+fn in_parts(group: Vec<Raw>) -> Vec<Vec<Raw>> {
+    match fits(&group) {
+        true => vec![group],
+        false => group.into_iter().map(|raw| vec![raw]).collect(),
+    }
 }
 
 fn current_of(recoded: &Recoded, entry: &KeyValue) -> Result<Option<Raw>, StoreError> {

@@ -138,7 +138,8 @@ pub(super) fn ops_of(raw: &[Raw]) -> Vec<TxnOp> {
     raw.iter().map(Raw::op).collect()
 }
 
-fn fits(raw: &[Raw]) -> bool {
+/// True when one transaction holds it.
+pub(super) fn fits(raw: &[Raw]) -> bool {
     raw.len() <= TXN_OPS_MAX && raw.iter().map(Raw::len).sum::<usize>() <= TXN_LEN_MAX
 }
 

@@ -3,7 +3,7 @@
 use super::relay::{Fate, Relay};
 use super::server::{run, shared, spawn};
 use super::{depose, leading, put, raw, within};
-use evenkeel_store::{Expect, Meta, Op, Store as _};
+use evenkeel_store::{Etcd, Expect, Meta, Op, Recode, Store as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,5 +48,55 @@ fn a_compaction_that_is_interrupted_says_nothing_wrong_and_is_finished_by_the_ne
             let left = raw(&client, &direct, part).await;
             assert_eq!(left.len(), 1, "{left:?}");
         }
+    });
+}
+
+/// A value that etcd takes once in a transaction, and not twice.
+const LARGE: usize = 1_300_000;
+
+/// Values that begin with an `a` begin with a `z`.
+fn form() -> Recode {
+    Arc::new(|_, value| Some([b"z", value.strip_prefix(b"a")?].concat()))
+}
+
+/// The first byte of the current value of `/k`, and of that in the log.
+async fn firsts(etcd: &Etcd) -> [u8; 2] {
+    let current = etcd.get("/k").await.unwrap().unwrap().value;
+    let logged = etcd.history("/k", 1).await.unwrap();
+    assert_eq!(current.len(), LARGE);
+    [current[0], logged[0].value.as_ref().unwrap()[0]]
+}
+
+#[test]
+fn a_value_that_a_transaction_holds_once_gets_its_form_in_both_places() {
+    let Some(server) = shared() else { return };
+    run(async {
+        let (etcd, _leadership) = leading(&server.fresh(), "me").await;
+        put(&etcd, "/k", &"a".repeat(LARGE)).await.unwrap();
+        assert_eq!(etcd.recode(0, 9, form()).await.unwrap(), Some(1));
+        assert_eq!(firsts(&etcd).await, *b"zz");
+    });
+}
+
+#[test]
+fn a_large_value_that_got_its_form_in_one_place_gets_it_in_both_when_it_is_repeated() {
+    let Some(server) = shared() else { return };
+    run(async {
+        let (relay, direct, mut through) = Relay::before(server).await;
+        // It is the test that ends it.
+        through.lease_ttl = Duration::from_secs(600);
+        let (old, _leadership) = leading(&through, "old").await;
+        put(&old, "/k", &"a".repeat(LARGE)).await.unwrap();
+        let logged = format!("{}/log/{:020}/{:08}", direct.prefix, 1, 0);
+        relay.catch(logged, Fate::LastOfAll);
+        let recoding = spawn(async move { old.recode(0, 9, form()).await });
+        within(relay.caught()).await;
+        recoding.abort();
+
+        depose(&mut server.client().await, &direct).await;
+        let (new, _leadership) = leading(&direct, "new").await;
+        assert_eq!(firsts(&new).await, *b"za");
+        assert_eq!(new.recode(0, 9, form()).await.unwrap(), Some(1));
+        assert_eq!(firsts(&new).await, *b"zz");
     });
 }
