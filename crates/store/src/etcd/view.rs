@@ -357,15 +357,24 @@ pub(super) fn unfinished(get: &GetResponse) -> Result<Option<Unfinished>, StoreE
 }
 
 /// Refuses keys that a newer program wrote.
-pub(super) async fn check_format(shared: &Shared) -> Result<bool, StoreError> {
+pub(super) async fn check_format(shared: &Shared) -> Result<(), StoreError> {
     let key = shared.layout.format();
-    let txn = Txn::new().and_then([TxnOp::get(key.clone(), None)]);
+    let txn = Txn::new().and_then([TxnOp::get(key, None)]);
     let answer = shared.wire.transact(&txn).await;
     let gets = wire::gets(&answer.map_err(|fault| fault.error("read the version"))?);
-    let value = gets.first().and_then(|get| get.kvs().first());
+    known_format(&shared.layout, gets.first())
+}
+
+/// The same by the answer about the key of the version.
+pub(super) fn known_format(
+    layout: &layout::Layout,
+    get: Option<&GetResponse>,
+) -> Result<(), StoreError> {
+    let key = layout.format();
+    let value = get.and_then(|get| get.kvs().first());
     let found = layout::number(&key, value.map(KeyValue::value))?;
     if found <= u64::from(layout::VERSION) {
-        return Ok(found != 0);
+        return Ok(());
     }
     Err(StoreError::NewerSchema {
         path: String::from_utf8_lossy(&key).into_owned().into(),

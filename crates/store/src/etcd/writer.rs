@@ -89,7 +89,10 @@ pub(super) async fn serve(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Order>)
                 drop(reply.send(steadily!(writer.recode(after, limit, &form))));
             }
             Order::Scrub(reply) => drop(reply.send(steadily!(writer.scrub()))),
-            Order::TakeOver(reply) => drop(reply.send(steadily!(writer.take_over()))),
+            Order::TakeOver(reply) => {
+                let ready = steadily!(writer.ready(&[]));
+                drop(reply.send(ready.map(drop)));
+            }
         }
         if std::mem::take(&mut writer.is_unfinished) {
             // The commit is made and answered. If its values cannot be put in place now, the next order does it.
@@ -316,16 +319,21 @@ impl Writer {
     }
 
     /// We lead, and nothing is left behind: no pending commit, no parts of one that was not made, and no transaction
-    /// that may be done yet. Gives the answers to further reads, too.
+    /// that may be done yet. And no newer program has led before us: it alone writes another format, and none while we
+    /// lead. Gives the answers to further reads, too.
     pub(super) async fn ready(&mut self, more: &[TxnOp]) -> Result<(Now, Vec<GetResponse>), Lost> {
         for _ in 0..STEPS_MAX {
             let term = *self.shared.term.borrow();
             let term = term.ok_or_else(|| self.shared.not_leader())?;
-            let mut ops = vec![TxnOp::get(self.shared.layout.leader(), None)];
+            let layout = &self.shared.layout;
+            let keys = [layout.leader(), layout.format()];
+            let mut ops = keys.map(|key| TxnOp::get(key, None)).to_vec();
             ops.extend_from_slice(more);
             let (view, mut gets) = View::open_with(self.shared.clone(), ops).await?;
-            let found = gets.split_off(gets.len().min(1));
+            let found = gets.split_off(gets.len().min(2));
+            let format = gets.pop();
             self.check_leader(term, view.at, gets.pop())?;
+            view::known_format(&self.shared.layout, format.as_ref())?;
             let now = Now { term, view };
             match now.view.pending {
                 Some(unfinished) => large::finish(self, &now, unfinished).await?,
@@ -490,11 +498,6 @@ impl Writer {
             // It is compacted away already.
             None => Err(unknown),
         }
-    }
-
-    async fn take_over(&mut self) -> Result<(), Lost> {
-        view::check_format(&self.shared).await?;
-        self.ready(&[]).await.map(drop)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Values below the prefix that are none of ours.
 
 use super::server::{run, shared};
-use super::{leading, put, within};
+use super::{leading, put, raw, within};
 use evenkeel_store::{Etcd, Store as _, StoreError};
 
 fn is_unreadable<T: std::fmt::Debug>(result: Result<T, StoreError>, key: &str) {
@@ -87,6 +87,28 @@ fn keys_of_a_newer_program_are_left_alone() {
             matches!(refused, StoreError::NewerSchema { .. }),
             "{refused}"
         );
+    });
+}
+
+#[test]
+fn a_leader_writes_nothing_more_once_the_keys_are_of_a_newer_program() {
+    let Some(server) = shared() else { return };
+    run(async {
+        let config = server.fresh();
+        let (etcd, _leadership) = leading(&config, "old").await;
+        put(&etcd, "/k", "1").await.unwrap();
+        let (mut client, place) = (server.client().await, format!("{}/format", config.prefix));
+        client.put(place, "99", None).await.unwrap();
+        let before = raw(&client, &config, "").await;
+        let refused = [
+            put(&etcd, "/k", "2").await.unwrap_err(),
+            etcd.compact(1).await.unwrap_err(),
+        ];
+        for refused in refused {
+            let is_told = matches!(refused, StoreError::NewerSchema { .. });
+            assert!(is_told, "{refused}");
+        }
+        assert_eq!(raw(&client, &config, "").await, before);
     });
 }
 
