@@ -2,11 +2,11 @@
 
 use super::layout::{self, Current, Key, Layout, Place, Trace, Write};
 use super::read::{self, Fate, Kept};
-use super::view::{Lost, One, Range};
+use super::view::{Lost, One, READS_MAX, Range};
 use super::wire::Fault;
 use super::writer::{Now, Raw, Writer, batches, fits};
 use crate::{Recode, StoreError};
-use etcd_client::{Client, CompactionOptions, KeyValue};
+use etcd_client::{Client, CompactionOptions, Error, KeyValue};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow::Continue;
 use std::time::Duration;
@@ -37,7 +37,7 @@ impl Writer {
         }
         if let Some(past) = self.past.replace(now.view.at) {
             // It makes room, and is tried again the next time.
-            self.compact_etcd(past, false).await.ok();
+            self.compact_etcd(past).await.ok();
         }
         Ok(oldest)
     }
@@ -93,35 +93,60 @@ impl Writer {
     }
 
     pub(super) async fn scrub(&mut self) -> Result<(), Lost> {
-        let (now, _) = self.ready(&[]).await?;
-        self.compact_etcd(now.view.at, true).await?;
-        if !self.shared.defragment {
-            return Ok(());
+        for server in 0..self.shared.wire.len() {
+            self.empty(server).await?;
+            if self.shared.defragment {
+                self.defragment(server).await?;
+            }
         }
-        let defragment = |client: Client| async move {
+        Ok(())
+    }
+
+    /// Waits until what was replaced is gone from a member's file. Each has its own, deletes from it when it gets to
+    /// it, and says that it is done to nobody but who has asked it for a compaction; for which there must be
+    /// something newer than the last one, such as a new stamp.
+    async fn empty(&mut self, server: usize) -> Result<(), Lost> {
+        for _ in 0..READS_MAX {
+            self.settled = None;
+            let (now, _) = self.ready(&[]).await?;
+            let compact = |client| compact(client, now.view.at, true);
+            match self.shared.wire.one(server, REWRITE, compact).await {
+                Ok(()) => return Ok(()),
+                // Somebody was faster, and it was he who is told.
+                Err(Fault::Moved) => {}
+                Err(fault) => return Err(Lost::Store(fault.error("compact etcd's history"))),
+            }
+        }
+        Err(Lost::Moved)
+    }
+
+    async fn defragment(&self, server: usize) -> Result<(), StoreError> {
+        let ask = |client: Client| async move {
             client.maintenance_client().defragment().await.map(drop)
         };
-        let done = self.shared.wire.each(REWRITE, defragment).await;
-        Ok(done.map_err(|fault| fault.error("write the members' files anew"))?)
+        let done = self.shared.wire.one(server, REWRITE, ask).await;
+        done.map_err(|fault| fault.error("write the members' files anew"))
     }
 
     /// Has etcd forget values that were replaced by then.
-    async fn compact_etcd(&self, at: i64, physically: bool) -> Result<(), StoreError> {
-        let compact = |client: Client| async move {
-            let options = CompactionOptions::new();
-            let options = if physically {
-                options.with_physical()
-            } else {
-                options
-            };
-            client.kv_client().compact(at, Some(options)).await
-        };
+    async fn compact_etcd(&self, at: i64) -> Result<(), StoreError> {
+        let compact = |client| compact(client, at, false);
         match self.shared.wire.patiently(REWRITE, compact).await {
             // Somebody was faster.
-            Ok(_) | Err(Fault::Moved) => Ok(()),
+            Ok(()) | Err(Fault::Moved) => Ok(()),
             Err(fault) => Err(fault.error("compact etcd's history")),
         }
     }
+}
+
+/// Physically, it is done once the member that is asked has deleted it all.
+async fn compact(client: Client, at: i64, physically: bool) -> Result<(), Error> {
+    let mut options = CompactionOptions::new();
+    if physically {
+        options = options.with_physical();
+    }
+    let mut kv = client.kv_client();
+    kv.compact(at, Some(options)).await.map(drop)
 }
 
 /// What is to be deleted when this is the oldest commit, found key by key and of each the oldest first: whatever was

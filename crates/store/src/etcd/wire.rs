@@ -202,18 +202,6 @@ impl Wire {
         self.repeated(|client| send(client, txn.clone())).await
     }
 
-    /// Asks each server in turn, once.
-    pub(super) async fn each<F: Future<Output = Result<(), Error>>>(
-        &self,
-        patience: Duration,
-        ask: impl Fn(Client) -> F,
-    ) -> Result<(), Fault> {
-        for server in 0..self.servers.len() {
-            self.ask(server, patience, &ask).await?;
-        }
-        Ok(())
-    }
-
     /// Asks one server that is allowed to take its time.
     pub(super) async fn patiently<T, F: Future<Output = Result<T, Error>>>(
         &self,
@@ -222,6 +210,21 @@ impl Wire {
     ) -> Result<T, Fault> {
         let asked = self.asked.load(Ordering::Relaxed);
         self.ask(asked, patience, ask).await
+    }
+
+    /// Asks this server, once.
+    pub(super) async fn one<T, F: Future<Output = Result<T, Error>>>(
+        &self,
+        server: usize,
+        patience: Duration,
+        ask: impl FnOnce(Client) -> F,
+    ) -> Result<T, Fault> {
+        self.ask(server, patience, ask).await
+    }
+
+    /// How many servers are named.
+    pub(super) fn len(&self) -> usize {
+        self.servers.len()
     }
 
     async fn ask<T, F: Future<Output = Result<T, Error>>>(

@@ -2,7 +2,7 @@
 
 use super::relay::{Fate, Relay};
 use super::server::{Server, run, shared, spawn};
-use super::{leading, put, until, within};
+use super::{leading, put, within};
 use etcd_client::{AlarmAction, AlarmOptions, AlarmType, CompactionOptions};
 use evenkeel_store::{Etcd, Expect, Meta, Op, Store as _, StoreError, Watch};
 use std::sync::Arc;
@@ -268,28 +268,5 @@ fn an_etcd_out_of_space_refuses_writes_and_answers_reads_until_there_is_room() {
         assert!(leadership.lasts());
         assert_eq!(etcd.compact(made).await.unwrap(), made);
         assert_eq!(put(&etcd, "/l", "small").await.unwrap(), made + 1);
-    });
-}
-
-#[test]
-fn scrubbing_leaves_nothing_of_a_replaced_value_in_the_members_file() {
-    let Some(server) = Server::start(&[]) else {
-        return;
-    };
-    run(async {
-        let config = server.fresh();
-        let (etcd, _leadership) = leading(&config, "me").await;
-        put(&etcd, "/k", &"planted ".repeat(2000)).await.unwrap();
-        let is_there = || {
-            let file = std::fs::read(server.folder().join("data/member/snap/db")).unwrap();
-            file.windows(7).any(|w| w == b"planted")
-        };
-        until("it is in the file", async || is_there()).await;
-        let form: evenkeel_store::Recode = Arc::new(|_, _| Some(b"other".to_vec()));
-        etcd.recode(0, 100, form).await.unwrap();
-        etcd.scrub().await.unwrap();
-        assert!(!is_there());
-        assert_eq!(etcd.get("/k").await.unwrap().unwrap().value, b"other");
-        put(&etcd, "/k", "next").await.unwrap();
     });
 }

@@ -1,8 +1,8 @@
 //! Compaction, values in another form, and scrubbing.
 
 use super::relay::{Fate, Relay};
-use super::server::{run, shared, spawn};
-use super::{depose, leading, put, raw, within};
+use super::server::{Server, run, shared, spawn};
+use super::{depose, leading, put, raw, until, within};
 use evenkeel_store::{Etcd, Expect, Meta, Op, Recode, Store as _};
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,4 +99,47 @@ fn a_large_value_that_got_its_form_in_one_place_gets_it_in_both_when_it_is_repea
         assert_eq!(new.recode(0, 9, form()).await.unwrap(), Some(1));
         assert_eq!(firsts(&new).await, *b"zz");
     });
+}
+
+/// True when a member's file has the text that is looked for somewhere.
+fn has_it(member: &Server) -> bool {
+    let file = std::fs::read(member.folder().join("data/member/snap/db")).unwrap();
+    file.windows(7).any(|w| w == b"planted")
+}
+
+async fn is_scrubbed_from_all(members: &[Server]) {
+    let mut config = members[0].fresh();
+    config.endpoints = members.iter().map(|m| m.url().to_owned()).collect();
+    let (etcd, _leadership) = leading(&config, "me").await;
+    for n in 0..30 {
+        put(&etcd, &format!("/{n}"), "x").await.unwrap();
+    }
+    put(&etcd, "/k", &"planted ".repeat(2000)).await.unwrap();
+    let has_all = async || members.iter().all(has_it);
+    until("it is in each member's file", has_all).await;
+    let other: Recode = Arc::new(|_, _| Some(b"other".to_vec()));
+    etcd.recode(0, 100, other).await.unwrap();
+    etcd.scrub().await.unwrap();
+    let left = members.iter().map(has_it).collect::<Vec<_>>();
+    assert!(!left.contains(&true), "{left:?}");
+    assert_eq!(etcd.get("/k").await.unwrap().unwrap().value, b"other");
+    put(&etcd, "/k", "next").await.unwrap();
+}
+
+#[test]
+fn scrubbing_leaves_nothing_of_a_replaced_value_in_the_members_file() {
+    let Some(server) = Server::start(&[]) else {
+        return;
+    };
+    run(is_scrubbed_from_all(&[server]));
+}
+
+#[test]
+fn scrubbing_waits_for_a_member_that_is_slow_to_forget() {
+    // One revision at a time, with a pause after each.
+    let slow = ["--experimental-compaction-batch-limit", "1"];
+    let Some(members) = Server::cluster_with([&[], &[], &slow]) else {
+        return;
+    };
+    run(is_scrubbed_from_all(&members));
 }

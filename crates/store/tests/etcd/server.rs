@@ -86,11 +86,17 @@ impl Server {
 
     /// Three members.
     pub fn cluster() -> Option<Vec<Self>> {
-        let member = |_| {
+        Self::cluster_with([&[], &[], &[]])
+    }
+
+    /// The same with arguments for each.
+    pub fn cluster_with(args: [&[&str]; 3]) -> Option<Vec<Self>> {
+        let member = |args| {
             let config = Config::new([format!("http://127.0.0.1:{}", free_port())]);
-            Self::new(config, &[])
+            Self::new(config, args)
         };
-        let mut members: Vec<_> = (0..3).map(member).collect::<Option<_>>()?;
+        let members = args.into_iter().map(member);
+        let mut members: Vec<_> = members.collect::<Option<_>>()?;
         let peers = members.iter().enumerate();
         let all: Vec<_> = peers.map(|(n, m)| format!("m{n}={}", m.peers)).collect();
         for (n, member) in members.iter_mut().enumerate() {
