@@ -12,9 +12,7 @@ use std::time::Duration;
 fn commits_whose_answers_are_lost_are_made_exactly_once() {
     let Some(server) = shared() else { return };
     run(async {
-        let relay = Relay::start(server.url()).await;
-        let mut config = server.fresh();
-        config.endpoints = vec![relay.url()];
+        let (relay, _, config) = Relay::before(server).await;
         let (etcd, _leadership) = leading(&config, "me").await;
         let fates = [Fate::AnswerLost, Fate::Lost, Fate::Late];
         for n in 0..30u64 {
@@ -41,9 +39,7 @@ fn commits_whose_answers_are_lost_are_made_exactly_once() {
 fn a_commit_of_which_nobody_can_tell_is_an_error_that_says_so() {
     let Some(server) = shared() else { return };
     run(async {
-        let relay = Relay::start(server.url()).await;
-        let mut config = server.fresh();
-        config.endpoints = vec![relay.url()];
+        let (relay, _, mut config) = Relay::before(server).await;
         config.lease_ttl = Duration::from_secs(600);
         let (etcd, _leadership) = leading(&config, "me").await;
         relay.catch("needle", Fate::AnswerLost);
@@ -74,10 +70,7 @@ fn a_commit_of_which_nobody_can_tell_is_an_error_that_says_so() {
 fn a_watcher_survives_the_compaction_of_what_it_missed_in_etcd() {
     let Some(server) = shared() else { return };
     run(async {
-        let direct = server.fresh();
-        let relay = Relay::start(server.url()).await;
-        let mut through = direct.clone();
-        through.endpoints = vec![relay.url()];
+        let (relay, direct, through) = Relay::before(server).await;
         let (etcd, _leadership) = leading(&direct, "me").await;
         let follower = Arc::new(Etcd::open(&through).await.unwrap());
         let mut watch = Watch::new(follower.clone(), "/k/", 0);

@@ -1,6 +1,6 @@
 //! Commits that take many transactions.
 
-use super::relay::{Fate, Relay};
+use super::relay::{Fate, Relay, delete_of, put_of};
 use super::server::{Server, run, shared};
 use super::{depose, leading, put, raw, until, within};
 use evenkeel_store::{Etcd, Expect, Meta, Op, Store as _, StoreError};
@@ -135,22 +135,19 @@ fn a_value_that_etcd_does_not_take_is_refused_by_its_name() {
     });
 }
 
-/// A leader that is cut off in a large commit at the first request that contains this; what it is told, and the next
-/// leader.
+/// A leader that is cut off in a large commit when it writes this key; what it is told, and the next leader.
 async fn cut_off_at(
     server: &Server,
-    needle: &str,
+    key: &str,
     check: impl AsyncFn(Result<u64, StoreError>, Etcd, Vec<String>),
 ) {
-    let direct = server.fresh();
-    let relay = Relay::start(server.url()).await;
-    let mut through = direct.clone();
-    through.endpoints = vec![relay.url()];
+    let (relay, direct, mut through) = Relay::before(server).await;
     // It is the test that ends it.
     through.lease_ttl = Duration::from_secs(600);
     let (old, leadership) = leading(&through, "old").await;
     put(&old, "/before", "x").await.unwrap();
-    relay.catch(format!("{}/{needle}", direct.prefix), Fate::LastOfAll);
+    let write = put_of(&format!("{}/{key}", direct.prefix));
+    relay.catch(write, Fate::LastOfAll);
     let told = within(old.commit(ops(1), Meta::default())).await;
 
     within(relay.caught()).await;
@@ -166,28 +163,33 @@ async fn cut_off_at(
 #[test]
 fn a_leader_that_is_lost_before_the_values_are_in_place_is_finished_by_the_next() {
     let Some(server) = shared() else { return };
-    run(cut_off_at(server, "current/", async |told, new, left| {
-        assert_eq!(told.unwrap(), 2, "it is made");
-        assert!(left.contains(&"pending".into()));
-        let in_place = left.iter().filter(|k| k.starts_with("current//k/"));
-        assert_eq!(in_place.count(), 0);
-        assert_eq!(
-            seen(&new).await,
-            (BTreeSet::from([1]), COUNT),
-            "all read it"
-        );
-        assert_eq!(*new.revision().borrow(), 2);
-        let _leadership = within(new.campaign("new")).await.unwrap();
-        assert_eq!(seen(&new).await, (BTreeSet::from([1]), COUNT));
-        assert_eq!(put(&new, "/after", "x").await.unwrap(), 3);
-        assert_eq!(seen(&new).await, (BTreeSet::from([1]), COUNT));
-    }));
+    run(cut_off_at(
+        server,
+        "current//k/00000",
+        async |told, new, left| {
+            assert_eq!(told.unwrap(), 2, "it is made");
+            assert!(left.contains(&"pending".into()));
+            let in_place = left.iter().filter(|k| k.starts_with("current//k/"));
+            assert_eq!(in_place.count(), 0);
+            assert_eq!(
+                seen(&new).await,
+                (BTreeSet::from([1]), COUNT),
+                "all read it"
+            );
+            assert_eq!(*new.revision().borrow(), 2);
+            let _leadership = within(new.campaign("new")).await.unwrap();
+            assert_eq!(seen(&new).await, (BTreeSet::from([1]), COUNT));
+            assert_eq!(put(&new, "/after", "x").await.unwrap(), 3);
+            assert_eq!(seen(&new).await, (BTreeSet::from([1]), COUNT));
+        },
+    ));
 }
 
 #[test]
 fn a_leader_that_is_lost_before_the_commit_is_made_leaves_nothing_of_it() {
     let Some(server) = shared() else { return };
-    run(cut_off_at(server, "head/", async |told, new, left| {
+    let head = format!("head/{:020}", 2);
+    run(cut_off_at(server, &head, async |told, new, left| {
         let told = told.unwrap_err();
         assert!(
             matches!(
@@ -208,36 +210,40 @@ fn a_leader_that_is_lost_before_the_commit_is_made_leaves_nothing_of_it() {
     }));
 }
 
+/// What the request contains that is to be caught in the commit of this revision, and the byte of its values: each of
+/// the four steps meets each fate.
+fn steps(prefix: &str, revision: u64) -> (Vec<u8>, u8) {
+    let step = match (revision - 1) / 3 {
+        0 => put_of(&format!("{prefix}/log/{revision:020}/{:08}", 0)),
+        1 => put_of(&format!("{prefix}/head/{revision:020}")),
+        2 => put_of(&format!("{prefix}/current//k/00000")),
+        _ => delete_of(&format!("{prefix}/pending")),
+    };
+    (step, u8::try_from(revision).unwrap())
+}
+
 #[test]
 fn a_large_commit_is_made_once_although_answers_are_lost() {
     let Some(server) = shared() else { return };
     run(async {
-        let direct = server.fresh();
-        let relay = Relay::start(server.url()).await;
-        let mut through = direct.clone();
-        through.endpoints = vec![relay.url()];
+        let (relay, direct, through) = Relay::before(server).await;
         let (etcd, _leadership) = leading(&through, "me").await;
-        let mut expected = 0;
-        for (byte, needle) in (1..).zip(["log/", "head/", "current/", "pending"]) {
-            for fate in [Fate::AnswerLost, Fate::Lost, Fate::Late] {
-                relay.catch(format!("{}/{needle}", direct.prefix), fate);
-                let revision = within(etcd.commit(some_ops(byte), Meta::default()))
-                    .await
-                    .unwrap();
-                expected += 1;
-                assert_eq!(revision, expected, "{needle} {fate:?}");
-                if fate == Fate::Late {
-                    within(relay.caught()).await;
-                    within(relay.let_go()).await;
-                }
-                assert_eq!(seen(&etcd).await, (BTreeSet::from([byte]), SOME));
+        let client = server.client().await;
+        for expected in 1..=12 {
+            let (step, byte) = steps(&direct.prefix, expected);
+            let fate = [Fate::AnswerLost, Fate::Lost, Fate::Late][byte as usize % 3];
+            relay.catch(step, fate);
+            let revision = within(etcd.commit(some_ops(byte), Meta::default())).await;
+            assert_eq!(revision.unwrap(), expected, "{fate:?}");
+            within(relay.caught()).await;
+            if fate == Fate::Late {
+                within(relay.let_go()).await;
             }
+            assert_eq!(seen(&etcd).await, (BTreeSet::from([byte]), SOME));
+            // The next step is one of the next commit.
+            let is_over = async || raw(&client, &direct, "pending").await.is_empty();
+            until("nothing is pending", is_over).await;
         }
-        until("nothing is pending", async || {
-            let pending = raw(&server.client().await, &direct, "pending").await;
-            pending.is_empty()
-        })
-        .await;
         let log = etcd.history("/k/00077", 99).await.unwrap();
         assert_eq!(log.len(), 12);
         etcd.compact(12).await.unwrap();

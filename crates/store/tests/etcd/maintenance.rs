@@ -1,6 +1,6 @@
 //! Compaction, values in another form, and scrubbing.
 
-use super::relay::{Fate, Relay};
+use super::relay::{Fate, Relay, delete_of, put_of};
 use super::server::{Server, run, shared, spawn};
 use super::{depose, leading, put, raw, until, within};
 use evenkeel_store::{Etcd, Expect, Meta, Op, Recode, Store as _};
@@ -25,8 +25,8 @@ fn a_compaction_that_is_interrupted_says_nothing_wrong_and_is_finished_by_the_ne
         old.commit(vec![delete], Meta::default()).await.unwrap();
         put(&old, "/other", "x").await.unwrap();
 
-        let amid = format!("{}/log/{:020}/", direct.prefix, WRITES / 2);
-        relay.catch(amid, Fate::LastOfAll);
+        let amid = format!("{}/log/{:020}/{:08}", direct.prefix, WRITES / 2, 0);
+        relay.catch(delete_of(&amid), Fate::LastOfAll);
         let old = Arc::new(old);
         let compacting = old.clone();
         let compaction = spawn(async move { compacting.compact(WRITES + 1).await });
@@ -88,7 +88,7 @@ fn a_large_value_that_got_its_form_in_one_place_gets_it_in_both_when_it_is_repea
         let (old, _leadership) = leading(&through, "old").await;
         put(&old, "/k", &"a".repeat(LARGE)).await.unwrap();
         let logged = format!("{}/log/{:020}/{:08}", direct.prefix, 1, 0);
-        relay.catch(logged, Fate::LastOfAll);
+        relay.catch(put_of(&logged), Fate::LastOfAll);
         let recoding = spawn(async move { old.recode(0, 9, form()).await });
         within(relay.caught()).await;
         recoding.abort();

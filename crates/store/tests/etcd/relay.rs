@@ -2,6 +2,7 @@
 
 use super::server::Server;
 use evenkeel_store::etcd::Config;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -67,7 +68,7 @@ impl Relay {
         format!("http://{}", self.address)
     }
 
-    /// The next request that contains this has this fate.
+    /// The next request that contains this has this fate, as a whole.
     pub fn catch(&self, needle: impl Into<Vec<u8>>, fate: Fate) {
         *self.trap.armed.lock().unwrap() = Some((needle.into(), fate));
     }
@@ -157,18 +158,130 @@ async fn forward(
     to: &mut OwnedWriteHalf,
     trap: &Trap,
 ) -> Option<(Vec<u8>, Fate)> {
-    let mut buffer = vec![0; 1 << 16];
+    let mut requests = Requests::new(from);
+    to.write_all(&requests.take(PREFACE_LEN).await?)
+        .await
+        .ok()?;
     loop {
-        let len = from.read(&mut buffer).await.ok().filter(|len| *len > 0)?;
-        let bytes = &buffer[..len];
-        if let Some(fate) = trap.take(bytes) {
+        let frame = requests.frame().await?;
+        let whole = requests.messages_with(&frame);
+        if let Some(fate) = whole.iter().find_map(|message| trap.take(message)) {
+            let end = requests.end_with(frame).await;
             if fate == Fate::AnswerLost {
-                to.write_all(bytes).await.ok()?;
+                to.write_all(&end).await.ok()?;
             }
-            return Some((bytes.to_vec(), fate));
+            return Some((end, fate));
         }
-        to.write_all(bytes).await.ok()?;
+        to.write_all(&frame.bytes).await.ok()?;
     }
+}
+
+/// What a client says first on a connection (HTTP/2).
+const PREFACE_LEN: usize = 24;
+/// What a frame begins with.
+const HEADER_LEN: usize = 9;
+/// What a message begins with: a flag and its length (gRPC).
+const MESSAGE_HEADER_LEN: usize = 5;
+
+/// What a client sends, frame by frame.
+struct Requests<'a> {
+    from: &'a mut OwnedReadHalf,
+    buffer: Vec<u8>,
+    /// The beginning of the message of each stream.
+    begun: BTreeMap<u32, Vec<u8>>,
+}
+
+struct Frame {
+    bytes: Vec<u8>,
+    stream: u32,
+    is_data: bool,
+    ends_stream: bool,
+}
+
+impl<'a> Requests<'a> {
+    fn new(from: &'a mut OwnedReadHalf) -> Self {
+        Self {
+            from,
+            buffer: Vec::new(),
+            begun: BTreeMap::new(),
+        }
+    }
+
+    async fn fill(&mut self, len: usize) -> Option<()> {
+        while self.buffer.len() < len {
+            let read = self.from.read_buf(&mut self.buffer).await.ok()?;
+            (read > 0).then_some(())?;
+        }
+        Some(())
+    }
+
+    async fn take(&mut self, len: usize) -> Option<Vec<u8>> {
+        self.fill(len).await?;
+        Some(self.buffer.drain(..len).collect())
+    }
+
+    async fn frame(&mut self) -> Option<Frame> {
+        self.fill(HEADER_LEN).await?;
+        let [a, b, c, kind, flags, s, t, u, v, ..] = self.buffer[..] else {
+            return None;
+        };
+        let len = usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap();
+        Some(Frame {
+            bytes: self.take(HEADER_LEN + len).await?,
+            stream: u32::from_be_bytes([s, t, u, v]),
+            is_data: kind == 0,
+            ends_stream: kind <= 1 && flags & 1 == 1,
+        })
+    }
+
+    /// The messages that end in this frame.
+    fn messages_with(&mut self, frame: &Frame) -> Vec<Vec<u8>> {
+        let mut messages = Vec::new();
+        if frame.is_data {
+            let begun = self.begun.entry(frame.stream).or_default();
+            begun.extend(&frame.bytes[HEADER_LEN..]);
+            while let Some(len) = message_len(begun).filter(|len| *len <= begun.len()) {
+                messages.push(begun.drain(..len).collect());
+            }
+        }
+        messages
+    }
+
+    /// A frame that ends a request's message, and what comes with it to the end of the request.
+    async fn end_with(&mut self, mut frame: Frame) -> Vec<u8> {
+        let (stream, mut end) = (frame.stream, Vec::new());
+        loop {
+            let is_end = frame.stream == stream && frame.ends_stream;
+            end.extend(frame.bytes);
+            let next = if is_end { None } else { self.frame().await };
+            match next {
+                Some(next) => frame = next,
+                None => return end,
+            }
+        }
+    }
+}
+
+/// How long a message is of which this is the beginning, once that is known.
+fn message_len(begun: &[u8]) -> Option<usize> {
+    let [_, a, b, c, d, ..] = begun else {
+        return None;
+    };
+    let len = usize::try_from(u32::from_be_bytes([*a, *b, *c, *d])).unwrap();
+    Some(MESSAGE_HEADER_LEN + len)
+}
+
+/// What a request has in it that writes this key with a value, and no request that reads it alone (protobuf: the key,
+/// and the next field).
+pub fn put_of(key: &str) -> Vec<u8> {
+    let len = u8::try_from(key.len()).unwrap();
+    [&[0x0a, len], key.as_bytes(), &[0x12]].concat()
+}
+
+/// What a request has in it that deletes this key, and no other (protobuf: an operation of a transaction).
+pub fn delete_of(key: &str) -> Vec<u8> {
+    let len = u8::try_from(key.len()).unwrap();
+    [&[0x1a, len + 2, 0x0a, len], key.as_bytes()].concat()
 }
 
 async fn back(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
