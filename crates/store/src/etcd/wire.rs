@@ -134,6 +134,40 @@ struct Server {
     client: OnceCell<Client>,
 }
 
+impl Server {
+    /// An error is about the connection alone, so what is asked is not done.
+    async fn client(&self, options: &ConnectOptions) -> Result<Client, Fault> {
+        let connect = || Client::connect([&self.url], Some(options.clone()));
+        let connected = self.client.get_or_try_init(connect);
+        let connected = timeout(ATTEMPT, connected).await;
+        let connected = connected.map_err(|_| Fault::NotDone(too_late()))?;
+        connected.cloned().map_err(|error| match fault(error) {
+            Fault::Unknown(error) => Fault::NotDone(error),
+            known => known,
+        })
+    }
+}
+
+/// What comes first gives what is asked for the second, and both have this long. Only the second can have done
+/// something when the time is over.
+async fn one_after_the_other<A, B, F: Future<Output = Result<B, Fault>>>(
+    patience: Duration,
+    first: impl Future<Output = Result<A, Fault>>,
+    second: impl FnOnce(A) -> F,
+) -> Result<B, Fault> {
+    let mut is_first_over = false;
+    let both = async {
+        let given = first.await?;
+        is_first_over = true;
+        second(given).await
+    };
+    match timeout(patience, both).await {
+        Ok(answer) => answer,
+        Err(_) if is_first_over => Err(Fault::Unknown(too_late())),
+        Err(_) => Err(Fault::NotDone(too_late())),
+    }
+}
+
 impl Wire {
     pub(super) fn new(config: &Config) -> Result<Self, StoreError> {
         let server = |url: &String| Server {
@@ -234,24 +268,8 @@ impl Wire {
         ask: impl FnOnce(Client) -> F,
     ) -> Result<T, Fault> {
         let server = &self.servers[server % self.servers.len()];
-        let connect = server
-            .client
-            .get_or_try_init(|| Client::connect([&server.url], Some(self.options.clone())));
-        let client = match timeout(patience.min(ATTEMPT), connect).await {
-            // It was about the connection alone, so what is asked was not done.
-            Err(_) => return Err(Fault::NotDone(too_late())),
-            Ok(Err(error)) => {
-                return Err(match fault(error) {
-                    Fault::Unknown(error) => Fault::NotDone(error),
-                    known => known,
-                });
-            }
-            Ok(Ok(client)) => client.clone(),
-        };
-        match timeout(patience, ask(client)).await {
-            Err(_) => Err(Fault::Unknown(too_late())),
-            Ok(answer) => answer.map_err(fault),
-        }
+        let asked = |client| async move { ask(client).await.map_err(fault) };
+        one_after_the_other(patience, server.client(&self.options), asked).await
     }
 
     /// The next server is asked from now on, unless somebody went on already.
@@ -332,4 +350,31 @@ fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
         path: path.to_owned(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::pending;
+
+    const PATIENCE: Duration = Duration::from_millis(50);
+
+    #[tokio::test]
+    async fn a_login_and_what_is_asked_share_one_patience() {
+        let most = || async {
+            sleep(PATIENCE * 3 / 5).await;
+            Ok(())
+        };
+        let late = one_after_the_other(PATIENCE, most(), |()| most()).await;
+        assert!(late.is_err(), "each had it all");
+    }
+
+    #[tokio::test]
+    async fn what_is_late_is_unknown_only_if_it_was_asked() {
+        let never = || pending::<Result<(), Fault>>();
+        let asked = one_after_the_other(PATIENCE, async { Ok(()) }, |()| never()).await;
+        assert!(matches!(asked, Err(Fault::Unknown(_))), "{asked:?}");
+        let unasked = one_after_the_other(PATIENCE, never(), |()| async { Ok(()) }).await;
+        assert!(matches!(unasked, Err(Fault::NotDone(_))), "{unasked:?}");
+    }
 }
