@@ -254,9 +254,12 @@ pub enum StoreError {
         /// What the leader said of himself, when one is known.
         leader: Option<Vec<u8>>,
     },
-    /// The connection to etcd broke at the wrong moment.
+    /// The connection to etcd broke at the wrong moment. What was sent may have been done, or not, or may be done later
+    /// yet. The next commit makes certain of it before it writes anything, whoever leads then, and finds it done or sees
+    /// to it that it never will be: a read tells for certain from then on. So what is repeated should expect what was
+    /// read ([`Expect::Revision`], [`Expect::Absent`]): then it is a [`StoreError::Conflict`] if it was done meanwhile.
     #[error(
-        "it is unknown whether etcd has done what it was asked to ({doing}): read again before you repeat it"
+        "it is unknown whether etcd has done what it was asked to ({doing}), and it may do it yet: read again before you repeat it"
     )]
     OutcomeUnknown {
         /// The operation.

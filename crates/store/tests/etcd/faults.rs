@@ -2,8 +2,9 @@
 
 use super::relay::{Fate, Relay};
 use super::server::{Server, run, shared, spawn};
-use super::{leading, put, within};
+use super::{leading, put, raw, within};
 use etcd_client::{AlarmAction, AlarmOptions, AlarmType, CompactionOptions};
+use evenkeel_store::etcd::{Config, Leadership};
 use evenkeel_store::{Etcd, Expect, Meta, Op, Store as _, StoreError, Watch};
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +64,64 @@ fn a_commit_of_which_nobody_can_tell_is_an_error_that_says_so() {
         let next = within(put(&etcd, "/l", "next")).await.unwrap();
         assert_eq!(next, known.revision + 1);
         assert_eq!(etcd.changes(0, 9).await.unwrap().len() as u64, next);
+    });
+}
+
+/// A leader that was told that nobody knows what became of its first commit, which is on its way still.
+async fn left_in_the_dark(relay: &Relay, mut through: Config) -> (Etcd, Leadership) {
+    through.lease_ttl = Duration::from_secs(600);
+    let (etcd, leadership) = leading(&through, "me").await;
+    relay.catch("needle", Fate::LateAndLast);
+    let told = within(put(&etcd, "/k", "needle")).await.unwrap_err();
+    assert!(matches!(told, StoreError::OutcomeUnknown { .. }), "{told}");
+    relay.open();
+    assert_eq!(etcd.list("/").await.unwrap().revision, 0);
+    (etcd, leadership)
+}
+
+/// Commits the same once more, unless it is there.
+async fn repeat(etcd: &Etcd) -> Result<u64, StoreError> {
+    let op = Op::put("/k", "needle", Expect::Absent);
+    within(etcd.commit(vec![op], Meta::default())).await
+}
+
+#[test]
+fn a_commit_that_is_made_after_all_is_not_made_twice() {
+    let Some(server) = shared() else { return };
+    run(async {
+        let (relay, _, through) = Relay::before(server).await;
+        let (etcd, _leadership) = left_in_the_dark(&relay, through).await;
+        within(relay.let_go()).await;
+        let mut revision = etcd.revision();
+        within(revision.wait_for(|r| *r == 1)).await.unwrap();
+        let told = repeat(&etcd).await.unwrap_err();
+        assert!(matches!(told, StoreError::Conflict { .. }), "{told}");
+        assert_eq!(put(&etcd, "/l", "next").await.unwrap(), 2);
+        let log = etcd.changes(0, 9).await.unwrap();
+        let keys = log.iter().map(|c| c.key.as_str());
+        assert_eq!(keys.collect::<Vec<_>>(), ["/k", "/l"]);
+    });
+}
+
+#[test]
+fn a_commit_of_which_nobody_could_tell_is_never_made_once_there_is_a_next_one() {
+    let Some(server) = shared() else { return };
+    run(async {
+        let (relay, direct, through) = Relay::before(server).await;
+        let (etcd, _leadership) = left_in_the_dark(&relay, through).await;
+        assert_eq!(within(put(&etcd, "/l", "next")).await.unwrap(), 1);
+        let mut client = server.client().await;
+        let before = raw(&client, &direct, "").await;
+        within(relay.let_go()).await;
+        // etcd has done what came before by then.
+        for n in 0..50 {
+            client.put("/elsewhere", n.to_string(), None).await.unwrap();
+        }
+        assert_eq!(raw(&client, &direct, "").await, before);
+        assert_eq!(repeat(&etcd).await.unwrap(), 2);
+        let log = etcd.changes(0, 9).await.unwrap();
+        let keys = log.iter().map(|c| c.key.as_str());
+        assert_eq!(keys.collect::<Vec<_>>(), ["/l", "/k"]);
     });
 }
 

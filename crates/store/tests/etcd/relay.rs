@@ -20,8 +20,10 @@ pub enum Fate {
     Lost,
     /// It arrives once the relay is told to let it go.
     Late,
-    /// It does not arrive, and nothing does after it.
+    /// It does not arrive, and nothing does after it until the relay is opened.
     LastOfAll,
+    /// It arrives once the relay is told to let it go, and nothing else does after it until the relay is opened.
+    LateAndLast,
 }
 
 #[derive(Default)]
@@ -130,19 +132,20 @@ async fn pass(client: TcpStream, server: TcpStream, trap: Arc<Trap>, is_open: wa
         () = back(from_server, to_client) => return,
         _ = closed.wait_for(|open| !open) => return,
     };
-    // From here on the client is cut off: both halves of its connection are gone.
-    drop(from_client);
     let Some((bytes, fate)) = held else { return };
-    if fate == Fate::LastOfAll {
+    let is_late = matches!(fate, Fate::Late | Fate::LateAndLast);
+    if matches!(fate, Fate::LastOfAll | Fate::LateAndLast) {
         is_open.send_replace(false);
     }
+    // From here on the client is cut off: both halves of its connection are gone.
+    drop(from_client);
     trap.caught.notify_one();
-    if fate == Fate::Late {
+    if is_late {
         trap.let_go.notified().await;
         to_server.write_all(&bytes).await.ok();
         trap.delivered.notify_one();
     }
-    if matches!(fate, Fate::Late | Fate::AnswerLost) {
+    if is_late || fate == Fate::AnswerLost {
         // etcd does not do what it reads once the connection is closed.
         drain(to_server).await;
     }
