@@ -13,7 +13,7 @@ use super::layout;
 use super::view::{Lost, Range, Unfinished, View};
 use super::writer::{Draft, Now, Raw, Writer, batches, current};
 use crate::StoreError;
-use etcd_client::{Compare, CompareOp, Txn, TxnOp};
+use etcd_client::{Compare, CompareOp};
 use std::ops::ControlFlow::Continue;
 use std::sync::Arc;
 
@@ -67,19 +67,18 @@ pub(super) async fn finish(
     };
     let pending = shared.layout.pending();
     let same = Compare::mod_revision(pending.clone(), CompareOp::Equal, unfinished.made);
+    // If a comparison fails an attempt before has deleted the key, or we do not lead: what is so now tells.
+    let doing = "put a commit in place";
     for batch in batches(values.iter().map(place)) {
         let guards = vec![now.leads(), same.clone()];
-        let doing = "put a commit in place";
-        writer.compared(now, guards, doing, &batch).await?;
+        if !writer.compared(guards, doing, &batch).await?.succeeded() {
+            return Ok(());
+        }
     }
-    let txn = Txn::new()
-        .when([now.leads(), same])
-        .and_then([TxnOp::delete(pending, None)]);
-    // If the comparison fails an attempt before has deleted it, or we do not lead: what is so now tells.
-    let answer = shared.wire.transact(&txn).await;
-    Ok(answer
-        .map(drop)
-        .map_err(|fault| fault.error("end a commit"))?)
+    let end = [Raw::Delete(pending)];
+    let guards = vec![now.leads(), same];
+    writer.compared(guards, doing, &end).await?;
+    Ok(())
 }
 
 /// Deletes parts of commits that were not made; true when there were some.

@@ -400,16 +400,20 @@ impl Writer {
         doing: &'static str,
         raw: &[Raw],
     ) -> Result<(), StoreError> {
-        self.compared(now, now.guards(), doing, raw).await
+        let answer = self.compared(now.guards(), doing, raw).await?;
+        match answer.succeeded() {
+            true => Ok(()),
+            false => self.failed(now, doing, &answer),
+        }
     }
 
+    /// The same with the answer, which has who leads when a comparison fails.
     pub(super) async fn compared(
         &mut self,
-        now: &Now,
         guards: Vec<Compare>,
         doing: &'static str,
         raw: &[Raw],
-    ) -> Result<(), StoreError> {
+    ) -> Result<TxnResponse, StoreError> {
         let txn = Txn::new()
             .when(guards)
             .and_then(ops_of(raw))
@@ -421,10 +425,7 @@ impl Writer {
             self.settled = None;
         }
         let (answer, _) = answer.map_err(|fault| fault.error(doing))?;
-        match answer.succeeded() {
-            true => Ok(()),
-            false => self.failed(now, doing, &answer),
-        }
+        Ok(answer)
     }
 
     /// A comparison failed, which is because we do not lead any more unless somebody meddled.

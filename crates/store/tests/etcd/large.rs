@@ -1,7 +1,7 @@
 //! Commits that take many transactions.
 
 use super::relay::{Fate, Relay, delete_of, put_of};
-use super::server::{Server, run, shared};
+use super::server::{Server, run, shared, spawn};
 use super::{depose, leading, put, raw, until, within};
 use evenkeel_store::{Etcd, Expect, Meta, Op, Store as _, StoreError};
 use std::collections::BTreeSet;
@@ -248,5 +248,41 @@ fn a_large_commit_is_made_once_although_answers_are_lost() {
         assert_eq!(log.len(), 12);
         etcd.compact(12).await.unwrap();
         etcd.scrub().await.unwrap();
+    });
+}
+
+#[test]
+fn a_commit_that_was_put_in_place_late_is_in_nobodys_way() {
+    let Some(server) = shared() else { return };
+    run(async {
+        let (relay, direct, mut through) = Relay::before(server).await;
+        through.lease_ttl = Duration::from_secs(600);
+        let (etcd, _leadership) = leading(&through, "me").await;
+        let (etcd, client) = (Arc::new(etcd), server.client().await);
+        let key = |key: &str| format!("{}/{key}", direct.prefix);
+
+        // All is in place, and the last request of it is on its way until its sender has given it up.
+        relay.catch(delete_of(&key("pending")), Fate::LateAndLast);
+        etcd.commit(some_ops(1), Meta::default()).await.unwrap();
+        within(relay.caught()).await;
+        let refused = within(put(&etcd, "/next", "1")).await.unwrap_err();
+        assert!(
+            matches!(refused, StoreError::Unreachable { .. }),
+            "{refused}"
+        );
+        relay.open();
+
+        // It arrives when the next one has begun to put the same in place.
+        relay.catch(put_of(&key("current//k/00000")), Fate::LastOfAll);
+        let next = etcd.clone();
+        let next = spawn(async move { put(&next, "/next", "2").await });
+        within(relay.caught()).await;
+        assert_eq!(raw(&client, &direct, "pending").await.len(), 1);
+        within(relay.let_go()).await;
+        let is_over = async || raw(&client, &direct, "pending").await.is_empty();
+        until("it has arrived", is_over).await;
+        relay.open();
+        assert_eq!(within(next).await.unwrap().unwrap(), 2);
+        assert_eq!(seen(&etcd).await, (BTreeSet::from([1]), SOME));
     });
 }
