@@ -90,6 +90,7 @@ impl From<StoreError> for ApiError {
             StoreError::Compacted { .. } => Self::new(StatusCode::GONE, error.to_string()),
             StoreError::NewerSchema { .. }
             | StoreError::NoBackup { .. }
+            | StoreError::NotEmpty { .. }
             | StoreError::Unreadable { .. }
             | StoreError::Database { .. }
             | StoreError::Refused { .. }

@@ -5,10 +5,12 @@
 //! difference and way back. [`Memory`] serves tests, [`Sqlite`] one controller, [`Etcd`] several; all pass one conformance suite
 //! (`tests/conformance.rs`).
 
+mod backup;
 pub mod etcd;
 mod memory;
 mod sqlite;
 
+pub use backup::{back_up, fill};
 pub use etcd::Etcd;
 pub use memory::Memory;
 pub use sqlite::{Backup, Sqlite, restore};
@@ -176,6 +178,14 @@ pub enum StoreError {
         /// What tells.
         why: String,
     },
+    /// A store is to be filled from a backup, and has something in it. Nothing was written.
+    #[error(
+        "the store has something in it already, {key} for one: a backup is put into an empty store alone"
+    )]
+    NotEmpty {
+        /// A key that it has.
+        key: String,
+    },
     /// The log does not go back that far any more.
     #[error(
         "revision {asked} is no longer in the log, which begins at revision {oldest}: read the current values and go on from there"
@@ -265,8 +275,8 @@ pub enum StoreError {
         /// The operation.
         doing: &'static str,
     },
-    /// A file that the settings name cannot be read.
-    #[error("cannot read {path}")]
+    /// A file cannot be read, or not be written.
+    #[error("cannot read or write {path}")]
     File {
         /// The file.
         path: PathBuf,

@@ -3,7 +3,7 @@
 //! One thread owns the connection. Commits that wait together become one transaction, each in a savepoint of
 //! its own, and are answered when that transaction is on disk. The thread ends when the last handle is dropped.
 
-mod backup;
+pub(crate) mod backup;
 mod log;
 mod schema;
 

@@ -8,7 +8,7 @@ mod server;
 
 use evenkeel_store::{
     Change, Etcd, Expect, Memory, Meta, Op, Recode, Sqlite, Store, StoreError, Watch, Written,
-    restore,
+    back_up, fill, restore,
 };
 use proptest::prelude::*;
 use server::run;
@@ -481,6 +481,125 @@ fn what_is_no_backup_or_a_newer_one_is_not_restored() {
         .execute_batch("PRAGMA user_version = 99")
         .unwrap();
     assert!(refused("newer").contains("newer program"));
+}
+
+/// Keys and values, without revisions.
+fn values(store: &dyn Store) -> Vec<(String, Vec<u8>)> {
+    let entries = run(store.list("/")).unwrap().entries;
+    entries.into_iter().map(|e| (e.key, e.value)).collect()
+}
+
+#[test]
+fn a_backup_of_any_store_is_restored_with_its_values_its_revision_and_its_files() {
+    use std::os::unix::fs::PermissionsExt;
+    each(|store| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        commit(store, vec![Op::put("/a", "1", Expect::Any)]).unwrap();
+        commit(store, vec![Op::put("/gone", "x", Expect::Any)]).unwrap();
+        commit(store, vec![Op::delete("/gone", Expect::Any)]).unwrap();
+        let last = commit(store, vec![Op::put("/b", "2", Expect::Any)]).unwrap();
+        let files = [("ca.key".to_owned(), b"secret".to_vec())];
+        std::fs::write(path("backup.new"), "what a crash left").unwrap();
+        assert_eq!(run(back_up(store, &path("backup"), &files)).unwrap(), last);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        let mode = std::fs::metadata(path("backup")).unwrap().permissions();
+        assert_eq!(mode.mode() & 0o777, 0o600);
+
+        let restored = restore(&path("backup"), &path("new.db")).unwrap();
+        assert_eq!((restored.revision, restored.files), (last, files.to_vec()));
+        let copy = Sqlite::open(&path("new.db")).unwrap();
+        assert_eq!(values(&copy), values(store));
+        let only = run(copy.log("/", u64::MAX, 9)).unwrap();
+        assert_eq!((only.len(), only[0].revision), (1, last));
+        let read = run(copy.get_at("/a", last)).unwrap().unwrap();
+        assert_eq!((read.revision, read.value), (last, b"1".to_vec()));
+        let before = run(copy.changes(0, 9)).unwrap_err();
+        assert!(matches!(before, StoreError::Compacted { oldest, .. } if oldest == last));
+        let next = Op::put("/a", "3", Expect::Revision(last));
+        assert_eq!(commit(&copy, vec![next]).unwrap(), last + 1);
+    });
+}
+
+#[test]
+fn a_backup_that_cannot_be_written_leaves_what_is_there_and_nothing_else() {
+    each(|store| {
+        let folder = tempfile::tempdir().unwrap();
+        let there = folder.path().join("there");
+        std::fs::write(&there, "mine").unwrap();
+        for target in [&there, &folder.path().join("none/backup")] {
+            let refused = run(back_up(store, target, &[]));
+            assert!(refused.is_err(), "{refused:?}");
+        }
+        assert_eq!(std::fs::read(&there).unwrap(), b"mine");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    });
+}
+
+#[test]
+fn any_empty_store_is_filled_from_a_backup_in_one_commit_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let source = Sqlite::open(&path("s.db")).unwrap();
+    for value in ["1", "2"] {
+        let ops = ["/a", "/b"].map(|key| Op::put(key, value, Expect::Any));
+        commit(&source, ops.to_vec()).unwrap();
+    }
+    let files = [("ca.key".to_owned(), b"secret".to_vec())];
+    source.backup(&path("backup"), &files).unwrap();
+    std::fs::write(path("text"), "no database at all, but long enough to see").unwrap();
+    each(|store| {
+        for none in ["text", "missing", "s.db"] {
+            let refused = run(fill(store, &path(none))).unwrap_err();
+            assert!(matches!(refused, StoreError::NoBackup { .. }), "{refused}");
+        }
+        assert_eq!(run(store.list("")).unwrap().revision, 0);
+        let (revision, found) = run(fill(store, &path("backup"))).unwrap();
+        assert_eq!((revision, found.as_slice()), (1, files.as_slice()));
+        assert_eq!(values(store), values(&source));
+        let log = run(store.changes(0, 9)).unwrap();
+        assert!(
+            log.iter()
+                .all(|c| c.revision == 1 && c.meta.who == "restore")
+        );
+
+        let refused = run(fill(store, &path("backup"))).unwrap_err();
+        assert!(matches!(&refused, StoreError::NotEmpty { key } if key == "/a"));
+        assert!(refused.to_string().contains("empty store"), "{refused}");
+        assert_eq!(*store.revision().borrow(), 1);
+    });
+}
+
+#[test]
+fn values_go_from_sqlite_to_etcd_and_back_by_backups() {
+    let Some(server) = server::shared() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let sqlite = Sqlite::open(&path("s.db")).unwrap();
+    // Large for etcd, which takes it in many transactions.
+    let put = |n: u32| Op::put(format!("/k/{n:05}"), vec![n as u8; 700], Expect::Any);
+    commit(&sqlite, (0..3000).map(put).collect()).unwrap();
+    commit(&sqlite, (7..9).map(put).collect()).unwrap();
+    let files = [("ca.key".to_owned(), b"secret".to_vec())];
+    run(back_up(&sqlite, &path("first"), &files)).unwrap();
+
+    let etcd = run(Etcd::open(&server.fresh())).unwrap();
+    let _leadership = run(etcd.campaign("the test")).unwrap();
+    let filled = run(fill(&etcd, &path("first"))).unwrap();
+    assert_eq!(filled, (1, files.to_vec()));
+    assert_eq!(values(&etcd), values(&sqlite));
+    let whole = run(etcd.read_commit(1)).unwrap().unwrap();
+    assert_eq!(whole.writes.len(), 3000);
+
+    let last = commit(&etcd, vec![put(7)]).unwrap();
+    assert_eq!(run(back_up(&etcd, &path("second"), &files)).unwrap(), last);
+    let restored = restore(&path("second"), &path("new.db")).unwrap();
+    assert_eq!((restored.revision, restored.files), (last, files.to_vec()));
+    let back = Sqlite::open(&path("new.db")).unwrap();
+    assert_eq!(values(&back), values(&sqlite));
+    assert_eq!(commit(&back, vec![put(9)]).unwrap(), last + 1);
 }
 
 proptest! {

@@ -62,6 +62,12 @@ pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// Makes the tables in an empty file.
+pub(super) fn make(connection: &Connection) -> Result<(), StoreError> {
+    let made = connection.execute_batch(&tables_from(0));
+    made.map_err(refused("make the tables"))
+}
+
 /// What makes the tables out of those of another version. A file of ours is not written to: its disk may be full.
 fn tables_from(found: i64) -> String {
     let upgrade = match found {
