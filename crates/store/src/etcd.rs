@@ -18,6 +18,7 @@ mod forget;
 mod large;
 mod layout;
 mod lead;
+mod newest;
 mod read;
 mod view;
 mod wire;

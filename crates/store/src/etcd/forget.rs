@@ -2,7 +2,7 @@
 
 use super::layout::{self, Current, Key, Layout, Place, Trace, Write};
 use super::read::{self, Fate, Kept};
-use super::view::{Lost, One, READS_MAX, Range};
+use super::view::{Lost, READS_MAX, Range};
 use super::wire::Fault;
 use super::writer::{Now, Raw, Writer, batches, fits};
 use crate::{Recode, StoreError};
@@ -233,8 +233,8 @@ fn recode(place: Place, Write { key, value }: Write, form: &Recode) -> Option<Re
 /// Each value's place in the log, and among the current ones if it is there.
 async fn in_place(now: &Now, recoded: Vec<Recoded>) -> Result<Vec<Vec<Raw>>, Lost> {
     let layout = &now.view.shared.layout;
-    let keys = recoded.iter().map(|r| One::key(layout.current(&r.key)));
-    let found = now.view.firsts(&keys.collect::<Vec<_>>()).await?;
+    let keys = recoded.iter().map(|r| layout.current(&r.key));
+    let found = now.view.entries(&keys.collect::<Vec<_>>()).await?;
     // A transaction has a key once, and a commit may write the same twice.
     let mut written = BTreeSet::new();
     let groups = recoded.into_iter().zip(found).map(|(recoded, entry)| {

@@ -246,18 +246,15 @@ impl Layout {
     }
 
     /// The length comes first, so that no key's entries are among another's.
-    pub(super) fn traces_of(&self, key: &str) -> Key {
+    fn traces_of(&self, key: &str) -> Key {
         self.at(&format!("history/{:07}{key}/", key.len()))
     }
 
-    /// Where the entries of a key end that are of this revision or older.
-    pub(super) fn traces_until(&self, key: &str, revision: u64) -> Key {
-        let mut end = self.traces_of(key);
-        match revision.checked_add(1) {
-            Some(next) => end.extend(format!("{next:020}").bytes()),
-            None => end = end_of(&end),
-        }
-        end
+    /// Where the entries of a key begin that are of this revision or newer.
+    pub(super) fn traces_from(&self, key: &str, revision: u64) -> Key {
+        let mut from = self.traces_of(key);
+        from.extend(format!("{revision:020}").bytes());
+        from
     }
 
     pub(super) fn trace(&self, key: &str, place: Place, is_deletion: bool) -> Key {
@@ -353,14 +350,10 @@ mod tests {
         assert_eq!(end_of(&[1, 255]), [2]);
         assert_eq!(end_of(&[255]), [0]);
         let layout = Layout::new("/p");
-        let last = layout.trace(
-            "k",
-            Place {
-                revision: u64::MAX,
-                seq: 0,
-            },
-            false,
-        );
-        assert!(last < layout.traces_until("k", u64::MAX));
+        let place = |revision| Place { revision, seq: 0 };
+        let trace = |revision| layout.trace("k", place(revision), false);
+        let from = layout.traces_from("k", 7);
+        assert!(trace(6) < from && from < trace(7));
+        assert!(trace(u64::MAX) < end_of(&layout.traces()));
     }
 }

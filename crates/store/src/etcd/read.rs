@@ -2,7 +2,8 @@
 
 use super::Shared;
 use super::layout::{self, Current, Head as HeadRecord, Place, Trace, Write};
-use super::view::{Lost, One, Range, View};
+use super::newest::{self, Descent};
+use super::view::{Lost, Range, View};
 use crate::{Change, Commit, Entry, Head, Listing, StoreError, Written};
 use etcd_client::{KeyValue, TxnOp};
 use std::collections::BTreeMap;
@@ -146,11 +147,8 @@ async fn heads_of(view: &View, places: &[Place]) -> Result<BTreeMap<u64, HeadRec
     let layout = &view.shared.layout;
     let mut revisions: Vec<u64> = places.iter().map(|place| place.revision).collect();
     revisions.dedup();
-    let keys: Vec<_> = revisions
-        .iter()
-        .map(|r| One::key(layout.head(*r)))
-        .collect();
-    let found = view.firsts(&keys).await?;
+    let keys: Vec<_> = revisions.iter().map(|r| layout.head(*r)).collect();
+    let found = view.entries(&keys).await?;
     let found = revisions
         .into_iter()
         .zip(found)
@@ -160,23 +158,7 @@ async fn heads_of(view: &View, places: &[Place]) -> Result<BTreeMap<u64, HeadRec
 }
 
 pub(super) async fn history(view: &View, key: &str, limit: usize) -> Result<Vec<Change>, Lost> {
-    let layout = &view.shared.layout;
-    let range = Range::new(
-        layout.traces_of(key),
-        layout.traces_until(key, view.revision),
-    );
-    let mut kept = Kept::new(view.oldest);
-    let mut places = Vec::new();
-    view.scan(range.backwards().keys_only(), |entry| {
-        let trace = layout::trace_of(entry.key())?;
-        match kept.next(&trace) {
-            Fate::Kept if places.len() < limit => places.push(trace.place),
-            Fate::Forgotten => {}
-            Fate::Kept => return Ok(Break(())),
-        }
-        Ok(Continue(()))
-    })
-    .await?;
+    let places = newest_places(view, key, limit).await?;
     let heads = heads_of(view, &places).await?;
     let writes = view.writes(&places).await?;
     let changes = places.into_iter().zip(writes).map(|(place, write)| {
@@ -186,6 +168,24 @@ pub(super) async fn history(view: &View, key: &str, limit: usize) -> Result<Vec<
         Ok(change_of(place, write, head))
     });
     changes.collect()
+}
+
+/// Where the log has what was written to a key, the newest first, at most `limit` of them.
+async fn newest_places(view: &View, key: &str, limit: usize) -> Result<Vec<Place>, Lost> {
+    let at = |revision| view.shared.layout.traces_from(key, revision);
+    let end = view.revision + 1;
+    let mut descent = Descent::new(at, 0, end, end).keys_only();
+    let (mut kept, mut places) = (Kept::new(view.oldest), Vec::new());
+    while places.len() < limit
+        && let Some(entries) = descent.next(view).await?
+    {
+        for entry in entries {
+            let trace = layout::trace_of(entry.key())?;
+            places.extend((kept.next(&trace) == Fate::Kept).then_some(trace.place));
+        }
+    }
+    places.truncate(limit);
+    Ok(places)
 }
 
 /// What compaction leaves of a key's writes, seen from the newest to the oldest: all of the commits that are kept,
@@ -236,18 +236,17 @@ pub(super) async fn heads(
     if end <= view.oldest || limit == 0 {
         return Ok(Vec::new());
     }
-    let mut range = Range::new(layout.head(view.oldest), layout.head(end)).backwards();
+    let at = |revision| layout.head(revision);
+    let width = u64::try_from(limit).unwrap_or(u64::MAX);
+    let mut descent = Descent::new(at, view.oldest, end, width);
     let mut found = Vec::new();
-    while found.len() < limit {
-        let page = view.page(&range).await?;
-        for entry in page.kvs() {
-            let (revision, record) = head_of(view, entry).await?;
+    while found.len() < limit
+        && let Some(entries) = descent.next(view).await?
+    {
+        for entry in entries {
+            let (revision, record) = head_of(view, &entry).await?;
             found.extend(head_under(prefix, revision, record));
         }
-        let Some(last) = page.kvs().last().filter(|_| page.more()) else {
-            break;
-        };
-        range.end = last.key().to_vec();
     }
     found.truncate(limit);
     Ok(found)
@@ -310,17 +309,8 @@ pub(super) async fn last(view: &View, key: &str, revision: u64) -> Result<Option
 
 /// The entries of keys as they were after a revision.
 async fn lasts(view: &View, keys: &[&str], revision: u64) -> Result<Vec<Option<Entry>>, Lost> {
-    let layout = &view.shared.layout;
-    let revision = revision.min(view.revision);
-    let reads = keys.iter().map(|key| {
-        let until = layout.traces_until(key, revision);
-        One::last(layout.traces_of(key), until)
-    });
-    let found = view.firsts(&reads.collect::<Vec<_>>()).await?;
-    let traces = found
-        .iter()
-        .map(|e| e.as_ref().map(|e| layout::trace_of(e.key())).transpose());
-    let traces: Vec<Option<Trace>> = traces.collect::<Result<_, _>>()?;
+    let end = revision.min(view.revision) + 1;
+    let traces = newest::last_traces(view, keys, end).await?;
     let valued = |trace: &Option<Trace>| trace.as_ref().filter(|t| !t.is_deletion).map(|t| t.place);
     let places: Vec<Option<Place>> = traces.iter().map(valued).collect();
     let wanted: Vec<Place> = places.iter().copied().flatten().collect();

@@ -4,7 +4,7 @@ use super::Shared;
 use super::layout::{self, Key, Pending, Place, Write};
 use super::wire::{self, Fault};
 use crate::StoreError;
-use etcd_client::{GetOptions, GetResponse, KeyValue, SortOrder, SortTarget, Txn, TxnOp};
+use etcd_client::{GetOptions, GetResponse, KeyValue, Txn, TxnOp};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError};
@@ -83,13 +83,12 @@ pub(super) struct View {
     pub(super) pending: Option<Unfinished>,
 }
 
-/// A part of the keys, in order.
+/// A part of the keys, in order. What is wanted in the other order is read by `newest`.
 #[derive(Debug, Clone)]
 pub(super) struct Range {
-    pub(super) from: Key,
-    pub(super) end: Key,
-    pub(super) backwards: bool,
-    pub(super) keys_only: bool,
+    from: Key,
+    end: Key,
+    keys_only: bool,
 }
 
 impl Range {
@@ -97,7 +96,6 @@ impl Range {
         Self {
             from,
             end,
-            backwards: false,
             keys_only: false,
         }
     }
@@ -107,11 +105,6 @@ impl Range {
         Self::new(prefix, end)
     }
 
-    pub(super) fn backwards(self) -> Self {
-        let backwards = true;
-        Self { backwards, ..self }
-    }
-
     pub(super) fn keys_only(self) -> Self {
         let keys_only = true;
         Self { keys_only, ..self }
@@ -119,13 +112,18 @@ impl Range {
 
     fn options(&self) -> GetOptions {
         let options = GetOptions::new().with_range(self.end.clone());
-        let options = match self.keys_only {
-            true => options.with_limit(KEYS_PAGE_LEN).with_keys_only(),
-            false => options.with_limit(PAGE_LEN),
-        };
-        match self.backwards {
-            true => options.with_sort(SortTarget::Key, SortOrder::Descend),
+        let options = options.with_limit(self.page_len());
+        match self.keys_only {
+            true => options.with_keys_only(),
             false => options,
+        }
+    }
+
+    /// How many entries a page has at most.
+    pub(super) fn page_len(&self) -> i64 {
+        match self.keys_only {
+            true => KEYS_PAGE_LEN,
+            false => PAGE_LEN,
         }
     }
 
@@ -137,17 +135,8 @@ impl Range {
     /// What is left after a page of it; none when that was all.
     pub(super) fn after(self, page: &GetResponse) -> Option<Self> {
         let last = page.kvs().last().filter(|_| page.more())?;
-        Some(self.rest(last.key()))
-    }
-
-    /// What is left after this key.
-    fn rest(mut self, last: &[u8]) -> Self {
-        if self.backwards {
-            self.end = last.to_vec();
-        } else {
-            self.from = [last, &[0]].concat();
-        }
-        self
+        let from = [last.key(), &[0]].concat();
+        Some(Self { from, ..self })
     }
 }
 
@@ -231,28 +220,35 @@ impl View {
         }
     }
 
-    /// The entry that each of these reads is about, `None` where there is none.
-    pub(super) async fn firsts(&self, reads: &[One]) -> Result<Vec<Option<KeyValue>>, Lost> {
-        let mut found = Vec::with_capacity(reads.len());
+    /// The answers to these reads, as many of them in one transaction as it takes.
+    pub(super) async fn answers(&self, reads: Vec<TxnOp>) -> Result<Vec<GetResponse>, Lost> {
+        let mut answers = Vec::with_capacity(reads.len());
         for part in reads.chunks(TXN_OPS_MAX) {
-            let ops: Vec<_> = part.iter().map(|read| read.op(self.at)).collect();
-            let txn = Txn::new().and_then(ops);
+            let txn = Txn::new().and_then(part);
             let answer = self.shared.wire.transact(&txn).await?;
-            let firsts = wire::gets(&answer).into_iter();
-            found.extend(firsts.map(|mut get| get.take_kvs().into_iter().next()));
+            answers.extend(wire::gets(&answer));
         }
-        Ok(found)
+        Ok(answers)
+    }
+
+    /// The entry of each of these keys, `None` where there is none.
+    pub(super) async fn entries(&self, keys: &[Key]) -> Result<Vec<Option<KeyValue>>, Lost> {
+        let options = GetOptions::new().with_revision(self.at);
+        let read = |key: &Key| TxnOp::get(key.clone(), Some(options.clone()));
+        let answers = self.answers(keys.iter().map(read).collect()).await?;
+        let first = |mut get: GetResponse| get.take_kvs().into_iter().next();
+        Ok(answers.into_iter().map(first).collect())
     }
 
     /// The writes at these places of the log, in their order.
     pub(super) async fn writes(&self, places: &[Place]) -> Result<Vec<Write>, Lost> {
         let keys = places.iter().map(|place| self.shared.layout.log(*place));
-        let keys: Vec<_> = keys.map(One::key).collect();
-        let found = self.firsts(&keys).await?;
+        let keys: Vec<_> = keys.collect();
+        let found = self.entries(&keys).await?;
         let writes = found.iter().zip(&keys).map(|(entry, key)| match entry {
             Some(entry) => layout::decode(entry.key(), entry.value()),
             None => Err(layout::unreadable(
-                &key.from,
+                key,
                 "the index names it, and it is missing",
             )),
         });
@@ -300,44 +296,6 @@ impl Shared {
     fn forget_pending(&self) {
         let lock = self.pending.lock();
         *lock.unwrap_or_else(PoisonError::into_inner) = None;
-    }
-}
-
-/// A read of one entry within a range.
-#[derive(Debug, Clone)]
-pub(super) struct One {
-    from: Key,
-    /// The end of the range whose last entry is wanted; none for the key itself.
-    last_before: Option<Key>,
-}
-
-impl One {
-    /// The entry of a key.
-    pub(super) fn key(key: Key) -> Self {
-        Self {
-            from: key,
-            last_before: None,
-        }
-    }
-
-    /// The last entry of a range.
-    pub(super) fn last(from: Key, end: Key) -> Self {
-        Self {
-            from,
-            last_before: Some(end),
-        }
-    }
-
-    fn op(&self, at: i64) -> TxnOp {
-        let options = GetOptions::new().with_revision(at);
-        let options = match &self.last_before {
-            None => options,
-            Some(end) => options
-                .with_range(end.clone())
-                .with_sort(SortTarget::Key, SortOrder::Descend)
-                .with_limit(1),
-        };
-        TxnOp::get(self.from.clone(), Some(options))
     }
 }
 

@@ -10,7 +10,7 @@
 
 use super::layout::{self, Current, Head, Pending, Place, Write};
 use super::lead::Term;
-use super::view::{self, Lost, One, READS_MAX, TXN_OPS_MAX, View};
+use super::view::{self, Lost, READS_MAX, TXN_OPS_MAX, View};
 use super::wire::{self, Fault};
 use super::{Leader, Shared, large};
 use crate::{Expect, Meta, Op, Recode, StoreError, holds, now_us};
@@ -312,8 +312,7 @@ impl Writer {
         let gets = at_once.iter().map(|key| TxnOp::get(key.clone(), None));
         let (now, found) = self.ready(&gets.collect::<Vec<_>>()).await?;
         let mut found: Vec<_> = found.into_iter().map(first).collect();
-        let later: Vec<_> = later.iter().cloned().map(One::key).collect();
-        found.extend(now.view.firsts(&later).await?);
+        found.extend(now.view.entries(later).await?);
         check_expected(&picky, &found)?;
         Ok(now)
     }

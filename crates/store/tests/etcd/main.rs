@@ -9,6 +9,7 @@ mod large;
 mod leaders;
 mod maintenance;
 mod model;
+mod newest;
 mod relay;
 mod server;
 mod tls;

@@ -4,6 +4,7 @@ use super::server::Server;
 use evenkeel_store::etcd::Config;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -32,6 +33,7 @@ struct Trap {
     caught: Notify,
     let_go: Notify,
     delivered: Notify,
+    largest: AtomicUsize,
 }
 
 /// See the module's documentation.
@@ -73,6 +75,11 @@ impl Relay {
     /// The next request that contains this has this fate, as a whole.
     pub fn catch(&self, needle: impl Into<Vec<u8>>, fate: Fate) {
         *self.trap.armed.lock().unwrap() = Some((needle.into(), fate));
+    }
+
+    /// Bytes of the largest answer until now.
+    pub fn largest_answer(&self) -> usize {
+        self.trap.largest.load(Ordering::Relaxed)
     }
 
     /// Waits until the request was caught.
@@ -129,7 +136,7 @@ async fn pass(client: TcpStream, server: TcpStream, trap: Arc<Trap>, is_open: wa
     let mut closed = is_open.subscribe();
     let held = tokio::select! {
         held = forward(&mut from_client, &mut to_server, &trap) => held,
-        () = back(from_server, to_client) => return,
+        () = back(from_server, to_client, &trap) => return,
         _ = closed.wait_for(|open| !open) => return,
     };
     let Some((bytes, fate)) = held else { return };
@@ -161,13 +168,13 @@ async fn forward(
     to: &mut OwnedWriteHalf,
     trap: &Trap,
 ) -> Option<(Vec<u8>, Fate)> {
-    let mut requests = Requests::new(from);
+    let mut requests = Messages::new(from);
     to.write_all(&requests.take(PREFACE_LEN).await?)
         .await
         .ok()?;
     loop {
         let frame = requests.frame().await?;
-        let whole = requests.messages_with(&frame);
+        let whole = requests.ending_in(&frame);
         if let Some(fate) = whole.iter().find_map(|message| trap.take(message)) {
             let end = requests.end_with(frame).await;
             if fate == Fate::AnswerLost {
@@ -186,8 +193,8 @@ const HEADER_LEN: usize = 9;
 /// What a message begins with: a flag and its length (gRPC).
 const MESSAGE_HEADER_LEN: usize = 5;
 
-/// What a client sends, frame by frame.
-struct Requests<'a> {
+/// What one side sends, frame by frame.
+struct Messages<'a> {
     from: &'a mut OwnedReadHalf,
     buffer: Vec<u8>,
     /// The beginning of the message of each stream.
@@ -201,7 +208,7 @@ struct Frame {
     ends_stream: bool,
 }
 
-impl<'a> Requests<'a> {
+impl<'a> Messages<'a> {
     fn new(from: &'a mut OwnedReadHalf) -> Self {
         Self {
             from,
@@ -238,7 +245,7 @@ impl<'a> Requests<'a> {
     }
 
     /// The messages that end in this frame.
-    fn messages_with(&mut self, frame: &Frame) -> Vec<Vec<u8>> {
+    fn ending_in(&mut self, frame: &Frame) -> Vec<Vec<u8>> {
         let mut messages = Vec::new();
         if frame.is_data {
             let begun = self.begun.entry(frame.stream).or_default();
@@ -287,8 +294,15 @@ pub fn delete_of(key: &str) -> Vec<u8> {
     [&[0x1a, len + 2, 0x0a, len], key.as_bytes()].concat()
 }
 
-async fn back(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
-    tokio::io::copy(&mut from, &mut to).await.ok();
+async fn back(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, trap: &Trap) {
+    let mut answers = Messages::new(&mut from);
+    while let Some(frame) = answers.frame().await {
+        let len = answers.ending_in(&frame).iter().map(Vec::len).max();
+        trap.largest.fetch_max(len.unwrap_or(0), Ordering::Relaxed);
+        if to.write_all(&frame.bytes).await.is_err() {
+            return;
+        }
+    }
 }
 
 impl Trap {
