@@ -14,10 +14,10 @@
 //! A commit is one transaction of etcd's, whatever its size: see `writer` and `large`. Revisions are the store's own.
 
 mod follow;
-mod forget;
 mod large;
 mod layout;
 mod lead;
+mod maintain;
 mod newest;
 mod read;
 mod view;

@@ -219,7 +219,7 @@ pub enum StoreError {
         #[source]
         source: rusqlite::Error,
     },
-    /// etcd does not answer. Nothing was written.
+    /// etcd does not answer. No commit was made; of anything else a part may be done, and to repeat it does the rest.
     #[error(
         "cannot {doing}: no etcd server answers; see that a majority of them runs and can be reached from here, and repeat"
     )]
@@ -230,7 +230,7 @@ pub enum StoreError {
         #[source]
         source: Cause,
     },
-    /// etcd says no. Nothing was written.
+    /// etcd says no. No commit was made; of anything else a part may be done.
     #[error("etcd refuses to {doing}; see that the user, its role and the certificates are right")]
     Refused {
         /// The operation.
@@ -239,7 +239,7 @@ pub enum StoreError {
         #[source]
         source: Cause,
     },
-    /// etcd has used up its quota; nothing was written, and reads go on.
+    /// etcd has used up its quota. No commit was made; of anything else a part may be done. Reads go on.
     #[error(
         "etcd is out of space: cannot {doing}; compact and defragment it or raise its --quota-backend-bytes, end the \
          alarm with `etcdctl alarm disarm`, and repeat"
@@ -258,7 +258,7 @@ pub enum StoreError {
         /// Bytes that they may have.
         max: usize,
     },
-    /// Only the leader writes. Nothing was written.
+    /// Only the leader writes. No commit was made; of anything else a part may be done, by a leader until just now.
     #[error("this controller does not lead, so it writes nothing: ask the leader{}", named(.leader.as_deref()))]
     NotLeader {
         /// What the leader said of himself, when one is known.

@@ -1,8 +1,9 @@
 //! The one that writes: a task that does one thing after the other, while we lead.
 //!
-//! Whatever is written compares two things in the same transaction: that the leader's key is of our term, and that the
-//! key `revision` has the stamp (etcd's revision of it) that was read before. So a deposed leader writes nothing, and
-//! nothing is written twice.
+//! Whatever is written compares in the same transaction that the leader's key is of our term, so that a deposed leader
+//! writes nothing. And it compares that the key `revision` has the stamp (etcd's revision of it) that was read before,
+//! and that no commit is pending, so that nothing is written twice. But for the current values of a pending commit: they
+//! compare that it is this one that is pending.
 //!
 //! When the answer to a transaction is lost, it may be done later still. Then `revision` is written anew with the same
 //! value and a new stamp, which either fails, because the commit was made, or sees to it that it never will be. The

@@ -1,4 +1,4 @@
-//! Forgetting: compaction of the log, values in another form, and etcd's own history.
+//! Maintenance: compaction of the log, values in another form, and etcd's own history and files.
 
 use super::layout::{self, Current, Key, Layout, Place, Trace, Write};
 use super::read::{self, Fate, Kept};
