@@ -21,13 +21,13 @@ use std::sync::Arc;
 pub(super) async fn commit(
     writer: &mut Writer,
     now: &Now,
-    draft: &Draft,
+    mut draft: Draft<'_>,
 ) -> Result<bool, StoreError> {
-    let staged = stage(writer, now, draft).await;
+    let staged = stage(writer, now, std::mem::take(&mut draft.log)).await;
     let made = match staged {
         Ok(()) => {
             let raw = draft.made_pending(&writer.shared);
-            writer.make(now, draft, &raw).await
+            writer.make(now, &draft, &raw).await
         }
         Err(error) => Err(error),
     };
@@ -37,15 +37,16 @@ pub(super) async fn commit(
         return made.map(|_| false);
     };
     if made != 0 {
-        let values = Arc::new(draft.values.clone());
-        writer.shared.keep_pending(made, values);
+        writer
+            .shared
+            .keep_pending(made, Arc::new(draft.owned_values()));
     }
     writer.is_unfinished = true;
     Ok(true)
 }
 
-async fn stage(writer: &mut Writer, now: &Now, draft: &Draft) -> Result<(), StoreError> {
-    for batch in batches(draft.log.iter().cloned()) {
+async fn stage(writer: &mut Writer, now: &Now, log: Vec<Vec<Raw>>) -> Result<(), StoreError> {
+    for batch in batches(log) {
         writer.guarded(now, "stage a commit", &batch).await?;
     }
     // An attempt that was given up and is done late writes the same once more, or fails because the commit is made.
@@ -77,7 +78,9 @@ pub(super) async fn finish(
     }
     let end = [Raw::Delete(pending)];
     let guards = vec![now.leads(), same];
-    writer.compared(guards, doing, &end).await?;
+    if writer.compared(guards, doing, &end).await?.succeeded() {
+        shared.forget_pending();
+    }
     Ok(())
 }
 

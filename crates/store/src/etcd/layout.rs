@@ -109,8 +109,9 @@ pub(super) struct Pending {
 
 /// The bytes of a record.
 pub(super) fn encode(record: &impl Message) -> Vec<u8> {
-    let mut bytes = vec![VERSION];
-    bytes.extend(record.encode_to_vec());
+    let mut bytes = Vec::with_capacity(1 + record.encoded_len());
+    bytes.push(VERSION);
+    record.encode_raw(&mut bytes);
     bytes
 }
 

@@ -36,6 +36,7 @@ pub struct Leadership {
     shared: Arc<Shared>,
     term: Term,
     keeper: JoinHandle<()>,
+    is_resigned: bool,
 }
 
 impl Etcd {
@@ -73,6 +74,7 @@ impl Etcd {
             shared,
             term,
             keeper,
+            is_resigned: false,
         }))
     }
 }
@@ -99,9 +101,10 @@ impl Leadership {
     ///
     /// # Errors
     /// etcd cannot be reached; then leadership ends with the lease.
-    pub async fn resign(self) -> Result<(), StoreError> {
+    pub async fn resign(mut self) -> Result<(), StoreError> {
         self.shared.depose(self.term);
         let revoked = revoke(&self.shared, self.term.lease).await;
+        self.is_resigned = revoked.is_ok();
         revoked.map_err(|fault| fault.error("resign"))
     }
 }
@@ -109,6 +112,9 @@ impl Leadership {
 impl Drop for Leadership {
     fn drop(&mut self) {
         self.keeper.abort();
+        if self.is_resigned {
+            return;
+        }
         let (shared, lease) = (self.shared.clone(), self.term.lease);
         shared.depose(self.term);
         let runtime = shared.runtime.clone();

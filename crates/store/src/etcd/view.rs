@@ -293,7 +293,8 @@ impl Shared {
         *lock.unwrap_or_else(PoisonError::into_inner) = Some(Overlay { made, values });
     }
 
-    fn forget_pending(&self) {
+    /// It is in place, or there is none.
+    pub(super) fn forget_pending(&self) {
         let lock = self.pending.lock();
         *lock.unwrap_or_else(PoisonError::into_inner) = None;
     }

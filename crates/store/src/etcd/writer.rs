@@ -144,41 +144,45 @@ pub(super) fn ops_of(raw: &[Raw]) -> Vec<TxnOp> {
 
 /// True when one transaction holds it.
 pub(super) fn fits(raw: &[Raw]) -> bool {
-    raw.len() <= TXN_OPS_MAX && raw.iter().map(Raw::len).sum::<usize>() <= TXN_LEN_MAX
+    raw.len() <= TXN_OPS_MAX && len_of(raw) <= TXN_LEN_MAX
 }
 
-/// As few transactions as hold these groups, none of which is cut in two.
-pub(super) fn batches(groups: impl IntoIterator<Item = Vec<Raw>>) -> Vec<Vec<Raw>> {
-    let (mut batches, mut len): (Vec<Vec<Raw>>, usize) = (Vec::new(), 0);
-    for group in groups {
-        let more: usize = group.iter().map(Raw::len).sum();
-        match batches.last_mut() {
-            Some(last) if last.len() + group.len() <= TXN_OPS_MAX && len + more <= TXN_LEN_MAX => {
-                last.extend(group);
-                len += more;
-            }
-            _ => {
-                batches.push(group);
-                len = more;
-            }
+fn len_of(raw: &[Raw]) -> usize {
+    raw.iter().map(Raw::len).sum()
+}
+
+/// As few transactions as hold these groups, none of which is cut in two. Each is made when its turn comes.
+pub(super) fn batches(
+    groups: impl IntoIterator<Item = Vec<Raw>>,
+) -> impl Iterator<Item = Vec<Raw>> {
+    let mut groups = groups.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let mut batch = groups.next()?;
+        let mut len = len_of(&batch);
+        let fits = |batch: &[Raw], len: usize, group: &[Raw]| {
+            batch.len() + group.len() <= TXN_OPS_MAX && len + len_of(group) <= TXN_LEN_MAX
+        };
+        while let Some(group) = groups.next_if(|group| fits(&batch, len, group)) {
+            len += len_of(&group);
+            batch.extend(group);
         }
-    }
-    batches
+        Some(batch)
+    })
 }
 
 /// A commit that is to be made.
-pub(super) struct Draft {
+pub(super) struct Draft<'a> {
     pub(super) revision: u64,
     attempt: Vec<u8>,
     head: Raw,
     /// The log's entry of each write, with the one of the index.
     pub(super) log: Vec<Vec<Raw>>,
     /// The values in the end.
-    pub(super) values: BTreeMap<String, Option<Vec<u8>>>,
+    values: BTreeMap<&'a str, Option<&'a [u8]>>,
 }
 
-impl Draft {
-    fn new(shared: &Shared, revision: u64, ops: &[Op], meta: &Meta) -> Self {
+impl<'a> Draft<'a> {
+    fn new(shared: &Shared, revision: u64, ops: &'a [Op], meta: &Meta) -> Self {
         let layout = &shared.layout;
         let attempt = uuid::Uuid::new_v4().as_bytes().to_vec();
         let keys = ops.iter().map(|op| op.key.as_str());
@@ -199,9 +203,27 @@ impl Draft {
             log: log.collect(),
             values: ops
                 .iter()
-                .map(|op| (op.key.clone(), op.value.clone()))
+                .map(|op| (op.key.as_str(), op.value.as_deref()))
                 .collect(),
         }
+    }
+
+    /// True when one transaction holds all of it.
+    fn fits(&self) -> bool {
+        let ops = 2 + self.log.iter().map(Vec::len).sum::<usize>() + self.values.len();
+        let logged = self.log.iter().map(|group| len_of(group)).sum::<usize>();
+        let values = self.values.iter();
+        let len_of =
+            |(key, value): (&&str, &Option<&[u8]>)| key.len() + value.map_or(0, <[u8]>::len);
+        let len = self.head.len() + logged + values.map(len_of).sum::<usize>();
+        ops <= TXN_OPS_MAX && len <= TXN_LEN_MAX
+    }
+
+    /// The values in the end, for who reads them when this is gone.
+    pub(super) fn owned_values(&self) -> BTreeMap<String, Option<Vec<u8>>> {
+        let values = self.values.iter();
+        let owned = values.map(|(key, value)| ((*key).to_owned(), value.map(<[u8]>::to_vec)));
+        owned.collect()
     }
 
     /// What makes it a commit.
@@ -216,8 +238,7 @@ impl Draft {
     /// All of it, for one transaction.
     fn whole(&self, shared: &Shared) -> Vec<Raw> {
         let values = self.values.iter();
-        let values =
-            values.map(|(key, value)| current(shared, self.revision, key, value.as_deref()));
+        let values = values.map(|(key, value)| current(shared, self.revision, key, *value));
         let log = self.log.iter().flatten().cloned();
         self.made(shared)
             .into_iter()
@@ -288,14 +309,16 @@ impl Writer {
         for _ in 0..COMMITS_MAX {
             let now = self.ready_for(ops).await?;
             let draft = Draft::new(&self.shared, now.view.revision + 1, ops, meta);
-            let whole = draft.whole(&self.shared);
-            let is_made = match fits(&whole) {
-                true => self.make(&now, &draft, &whole).await?.is_some(),
-                false => large::commit(self, &now, &draft).await?,
+            let revision = draft.revision;
+            let is_made = if draft.fits() {
+                let whole = draft.whole(&self.shared);
+                self.make(&now, &draft, &whole).await?.is_some()
+            } else {
+                large::commit(self, &now, draft).await?
             };
             if is_made {
-                self.shared.publish_revision(draft.revision);
-                return Ok(draft.revision);
+                self.shared.publish_revision(revision);
+                return Ok(revision);
             }
         }
         Err(Lost::Store(StoreError::Unreachable {
@@ -449,7 +472,7 @@ impl Writer {
     pub(super) async fn make(
         &mut self,
         now: &Now,
-        draft: &Draft,
+        draft: &Draft<'_>,
         raw: &[Raw],
     ) -> Result<Option<i64>, StoreError> {
         let txn = Txn::new().when(now.guards()).and_then(ops_of(raw));
@@ -471,7 +494,7 @@ impl Writer {
     }
 
     /// True when the commit was made; false when it never will be.
-    async fn was_made(&mut self, now: &Now, draft: &Draft) -> Result<bool, StoreError> {
+    async fn was_made(&mut self, now: &Now, draft: &Draft<'_>) -> Result<bool, StoreError> {
         let unknown = StoreError::OutcomeUnknown { doing: "commit" };
         let layout = &self.shared.layout;
         let same = now.view.revision.to_string();

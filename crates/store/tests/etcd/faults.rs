@@ -2,8 +2,8 @@
 
 use super::relay::{Fate, Relay};
 use super::server::{Server, run, shared, spawn};
-use super::{leading, put, raw, within};
-use etcd_client::{AlarmAction, AlarmOptions, AlarmType, CompactionOptions};
+use super::{compact_etcd, leading, put, raw, within};
+use etcd_client::{AlarmAction, AlarmOptions, AlarmType};
 use evenkeel_store::etcd::{Config, Leadership};
 use evenkeel_store::{Etcd, Expect, Meta, Op, Store as _, StoreError, Watch};
 use std::sync::Arc;
@@ -140,11 +140,7 @@ fn a_watcher_survives_the_compaction_of_what_it_missed_in_etcd() {
         for n in 1..=20 {
             put(&etcd, &format!("/k/{n}"), "x").await.unwrap();
         }
-        let mut client = server.client().await;
-        let at = client.get("x", None).await.unwrap();
-        let at = at.header().unwrap().revision();
-        let physically = CompactionOptions::new().with_physical();
-        client.compact(at, Some(physically)).await.unwrap();
+        compact_etcd(&mut server.client().await).await;
         relay.open();
 
         let mut seen = Vec::new();
@@ -307,10 +303,7 @@ fn an_etcd_out_of_space_refuses_writes_and_answers_reads_until_there_is_room() {
         assert!(put(&etcd, "/l", "small").await.is_err());
 
         let mut client = server.client().await;
-        let at = client.get("x", None).await.unwrap();
-        let at = at.header().unwrap().revision();
-        let physically = CompactionOptions::new().with_physical();
-        client.compact(at, Some(physically)).await.unwrap();
+        compact_etcd(&mut client).await;
         client.defragment().await.unwrap();
         let status = client.status().await.unwrap();
         let mut member = AlarmOptions::new();

@@ -14,7 +14,7 @@ mod relay;
 mod server;
 mod tls;
 
-use etcd_client::{Client, GetOptions};
+use etcd_client::{Client, CompactionOptions, GetOptions};
 use evenkeel_store::etcd::{Config, Leadership};
 use evenkeel_store::{Etcd, Expect, Meta, Op, Store as _, StoreError};
 use server::DEADLINE;
@@ -59,6 +59,14 @@ async fn raw(client: &Client, config: &Config, part: &str) -> Vec<(String, Vec<u
         (key, kv.value().to_vec())
     };
     found.take_kvs().into_iter().map(entry).collect()
+}
+
+/// Has etcd forget all that was replaced until now, at once.
+async fn compact_etcd(client: &mut Client) {
+    let now = client.get("x", None).await.unwrap();
+    let now = now.header().unwrap().revision();
+    let physically = CompactionOptions::new().with_physical();
+    client.compact(now, Some(physically)).await.unwrap();
 }
 
 /// Ends the leader's lease, as if it had been silent.
