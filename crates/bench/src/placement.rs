@@ -111,6 +111,7 @@ fn settings() -> FlowSettings {
             secret: b"keys of messages".to_vec(),
         }],
         hint_key: b"and one of hints".to_vec(),
+        ..FlowSettings::default()
     }
 }
 

@@ -11,6 +11,7 @@ mod cross;
 mod index;
 mod ipam;
 mod normalise;
+mod peer_networks;
 mod planned;
 pub mod pools;
 pub mod refs;

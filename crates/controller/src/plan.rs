@@ -22,6 +22,7 @@ mod leave;
 mod losses;
 mod marks;
 mod metrics;
+mod pace;
 mod peers;
 mod preview;
 mod reconcile;
@@ -32,10 +33,11 @@ mod scaling;
 mod scope;
 mod service;
 mod situation;
+mod switchover;
 mod topology;
 
 pub use action::Action;
-pub use assignments::{Assignment, Scaling};
+pub use assignments::{Assignment, Scaling, Switchover};
 pub use backend::Backend;
 pub use host::{FlowView, HostView};
 pub use join::run as finish_joins;
@@ -89,6 +91,10 @@ struct Tables {
     joins: Joins,
     keys: BTreeMap<String, Keys>,
     empty: leave::Empty,
+    /// Engines that a VIP was placed on because it lacked one, by VsVip, and until when they are to serve it.
+    placed: BTreeMap<(String, String), u64>,
+    /// Engines that do not serve in time, of which it was said, by VsVip.
+    not_ready: BTreeSet<(String, String)>,
     /// Connections that are cut, by VsVip and engine, and since when.
     cuts: BTreeMap<(String, String), Instant>,
     revision: u64,
@@ -205,8 +211,19 @@ impl Planner {
             at: SystemTime::now(),
         };
         self.write().last.insert(vsvip.to_owned(), last.clone());
+        self.note_placed(vsvip, &last);
         if success || !known {
             self.witness.tell(|w| w.scaled(vsvip, &last));
+        }
+    }
+
+    /// An engine that a VIP was placed on because it lacked one is to serve it in time.
+    fn note_placed(&self, vsvip: &str, last: &LastScale) {
+        let is_placed = matches!(last.action, Action::InitialPlacement | Action::SeRemoved);
+        if let Some(engine) = last.engine.as_ref().filter(|_| is_placed) {
+            let until_s = self.serves_until_s(vsvip);
+            let key = (vsvip.to_owned(), engine.clone());
+            self.write().placed.insert(key, until_s);
         }
     }
 
@@ -418,6 +435,7 @@ impl Planner {
             to: choice.engine.clone(),
             from: None,
             since_s: now_unix_s(),
+            ready_since_s: None,
         }];
         let done = self.assign(vsvip, assigned, begun, message).await;
         done.inspect_err(|e| self.note(vsvip, Action::ScaleOut, Err(&e.text)))?;

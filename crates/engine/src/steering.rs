@@ -22,7 +22,7 @@ pub(crate) use seen::Watch;
 use crate::decide::endpoints;
 use asking::{Asking, Signs};
 use flow::config::{Config, Group, Link, Member, MessageKey, Peer, Service, Settings};
-use flow::hello::Liveness;
+use flow::hello::{Liveness, Rhythm};
 use flow::key::Protocol;
 use flow::mark::HintKey;
 use ipnet::IpNet;
@@ -435,7 +435,23 @@ fn settings(settings: Option<&v1::FlowSettings>) -> Settings {
         probe_retry_timer: Duration::from_millis(settings.probe_retry_timer_ms.into()),
         message_keys: settings.message_keys.iter().filter_map(key).collect(),
         hint_key: hint_key(settings).unwrap_or_default(),
+        rhythm: rhythm(settings),
         ..Settings::default()
+    }
+}
+
+/// Of hellos; 0 is what an older controller says, which does not know of it.
+fn rhythm(settings: &v1::FlowSettings) -> Rhythm {
+    let usual = Rhythm::default();
+    Rhythm {
+        interval: match settings.hello_interval_ms {
+            0 => usual.interval,
+            ms => Duration::from_millis(ms.into()),
+        },
+        down_after: match settings.hello_count {
+            0 => usual.down_after,
+            count => count,
+        },
     }
 }
 

@@ -1,5 +1,6 @@
 //! What an engine is told about its neighbours: plain data, from the controller to the programs in the kernel.
 
+use crate::hello::Rhythm;
 use crate::key::Protocol;
 use crate::mark::HintKey;
 use std::net::{IpAddr, SocketAddr};
@@ -109,6 +110,8 @@ pub struct Settings {
     pub copies_per_s: u32,
     /// Copies that may go at once.
     pub copies_burst: u32,
+    /// Of hellos to other members.
+    pub rhythm: Rhythm,
 }
 
 impl Default for Settings {
@@ -121,6 +124,7 @@ impl Default for Settings {
             hint_key: HintKey::default(),
             copies_per_s: 50_000,
             copies_burst: 50_000,
+            rhythm: Rhythm::default(),
         }
     }
 }

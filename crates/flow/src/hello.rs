@@ -1,4 +1,4 @@
-//! Which members are there (`docs/dev/steering.md`, section 9): a hello on every way each [`TICK`], answered by the other
+//! Which members are there (`docs/dev/steering.md`, section 9): hellos on every way in a [`Rhythm`], answered by the other
 //! engine's program. A process that hangs there keeps nobody from answering, and one that hangs here sends none and
 //! judges nobody: what counts is hellos without an answer, not time.
 
@@ -8,15 +8,47 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Between two hellos on a way.
-pub const TICK: Duration = Duration::from_millis(100);
+/// Hellos without an answer for so long, on every way, while somebody else answers: the member is dead, and its flows are reset. A reset cannot be
+/// taken back, and until then a packet for a flow of that member is in nobody's way: so this is longer than networks take to heal.
+pub const DEAD_AFTER: Duration = Duration::from_secs(5);
 
-/// So many hellos without an answer: another way is better.
-pub const DOWN_AFTER: u32 = 3;
+/// How often hellos are said, and how many without an answer mean something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rhythm {
+    /// Between two hellos on a way.
+    pub interval: Duration,
+    /// So many hellos without an answer: another way is better.
+    pub down_after: u32,
+}
 
-/// So many, 5 s, on every way, while somebody else answers: the member is dead, and its flows are reset. A reset cannot be taken back, and until then a
-/// packet for a flow of that member is in nobody's way: so this is longer than networks take to heal.
-pub const DEAD_AFTER: u32 = 50;
+impl Default for Rhythm {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_millis(100),
+            down_after: 3,
+        }
+    }
+}
+
+impl Rhythm {
+    /// So many hellos without an answer are [`DEAD_AFTER`], and in any case more than mean that a way is down.
+    #[must_use]
+    pub fn dead_after(self) -> u32 {
+        let hellos = DEAD_AFTER.as_millis() / self.interval.as_millis().max(1);
+        let hellos = u32::try_from(hellos).unwrap_or(u32::MAX);
+        hellos.max(self.down_after.saturating_add(1))
+    }
+
+    fn state(self, missed: u32) -> State {
+        if missed <= self.down_after {
+            State::Up
+        } else if missed <= self.dead_after() {
+            State::Down
+        } else {
+            State::Dead
+        }
+    }
+}
 
 /// From one of our tunnel addresses to one of a peer's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,9 +73,9 @@ impl From<&Link> for Way {
 pub enum State {
     /// It answers.
     Up,
-    /// It has missed [`DOWN_AFTER`] hellos.
+    /// It has missed more than [`Rhythm::down_after`] hellos.
     Down,
-    /// It has missed [`DEAD_AFTER`].
+    /// It has missed more than [`Rhythm::dead_after`].
     Dead,
 }
 
@@ -59,11 +91,13 @@ pub struct Hellos {
     ways: BTreeMap<Way, Missed>,
     /// Of the last hellos; 14 bits, not 0 once there were any.
     number: u16,
+    rhythm: Rhythm,
 }
 
 impl Hellos {
-    /// From now on these ways; what is known of those that stay is kept.
-    pub fn follow(&mut self, ways: &BTreeSet<Way>) {
+    /// From now on these ways, in this rhythm; what is known of those that stay is kept.
+    pub fn follow(&mut self, ways: &BTreeSet<Way>, rhythm: Rhythm) {
+        self.rhythm = rhythm;
         self.ways.retain(|way, _| ways.contains(way));
         for way in ways {
             self.ways.entry(*way).or_default();
@@ -74,10 +108,12 @@ impl Hellos {
     /// off: nobody gets any deader, and when we are back nobody's flows are reset.
     pub fn tick(&mut self) -> (u16, Vec<Way>) {
         self.number = self.number % VALUE_MASK + 1;
-        let mut states = self.ways.values().flatten().map(|missed| state(*missed));
+        let rhythm = self.rhythm;
+        let known = self.ways.values().flatten();
+        let mut states = known.map(|missed| rhythm.state(*missed));
         let is_cut_off = !states.any(|state| state == State::Up);
         for missed in self.ways.values_mut().flatten() {
-            if state(*missed) == State::Up || !is_cut_off {
+            if rhythm.state(*missed) == State::Up || !is_cut_off {
                 *missed = missed.saturating_add(1);
             }
         }
@@ -88,7 +124,7 @@ impl Hellos {
     pub fn heard(&mut self, way: Way, number: u16) {
         let age = (self.number + VALUE_MASK - number % VALUE_MASK) % VALUE_MASK;
         if let Some(missed) = self.ways.get_mut(&way)
-            && u32::from(age) < DOWN_AFTER
+            && u32::from(age) < self.rhythm.down_after
         {
             *missed = Some(age.into());
         }
@@ -99,16 +135,8 @@ impl Hellos {
     pub fn liveness(&self) -> Liveness {
         let known = self.ways.iter();
         known
-            .filter_map(|(way, missed)| Some((*way, state((*missed)?))))
+            .filter_map(|(way, missed)| Some((*way, self.rhythm.state((*missed)?))))
             .collect()
-    }
-}
-
-fn state(missed: u32) -> State {
-    match missed {
-        0..=DOWN_AFTER => State::Up,
-        missed if missed <= DEAD_AFTER => State::Down,
-        _ => State::Dead,
     }
 }
 

@@ -430,11 +430,15 @@ fn check_peer_subnet(
         return;
     };
     let path = format!("{path}.subnet{suffix}");
+    // The network's subnets are looked at where the network is: among all objects.
+    if subnet.is_none() && peer.network_ref.is_some() {
+        return;
+    }
     let Some(net) = subnet.and_then(Prefix::net) else {
         return errors.push(FieldError::new(
             path,
             "is required",
-            "set the network of the engines' interfaces towards this router",
+            "set the network of the engines' interfaces towards this router, or network_ref",
         ));
     };
     if net.addr().is_ipv4() != ip.is_ipv4() {

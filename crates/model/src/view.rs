@@ -7,7 +7,8 @@
 mod network;
 
 pub use network::{
-    IpAddrRange, IpNetworkSubnet, Network, StaticIpRange, Subnet, VipRange, address_after,
+    IpAddrRange, IpNetworkSubnet, Network, StaticIpRange, Subnet, VipPlacementNetwork, VipRange,
+    address_after,
 };
 
 use ipnet::IpNet;
@@ -212,6 +213,9 @@ pub struct Vip {
     pub ip6_address: Option<Address>,
     #[serde(default = "yes")]
     pub enabled: bool,
+    /// Engines need an interface in one of these; none = in any network.
+    #[serde(default)]
+    pub placement_networks: Vec<VipPlacementNetwork>,
 }
 
 impl Vip {
@@ -597,6 +601,8 @@ pub struct BgpPeer {
     pub peer_ip6: Option<Address>,
     pub subnet: Option<Prefix>,
     pub subnet6: Option<Prefix>,
+    /// Whose subnets stand for those that are left out; see [`BgpPeer::fill_subnets`].
+    pub network_ref: Option<Ref>,
     pub remote_as: Option<u32>,
     pub local_as: Option<u32>,
     pub keepalive_interval: Option<u16>,
@@ -627,6 +633,21 @@ pub struct BgpPeer {
     pub graceful_restart: bool,
     /// Next hops of one route that the router uses at most; unknown without it.
     pub ecmp_width: Option<u32>,
+}
+
+impl BgpPeer {
+    /// Puts what the network has in the place of subnets that are left out.
+    pub fn fill_subnets(&mut self, network: &Network) {
+        let ends = [
+            (&self.peer_ip, &mut self.subnet),
+            (&self.peer_ip6, &mut self.subnet6),
+        ];
+        for (address, subnet) in ends {
+            let ip = address.as_ref().and_then(Address::ip);
+            let found = ip.and_then(|ip| network.towards(ip));
+            *subnet = subnet.take().or_else(|| found.cloned());
+        }
+    }
 }
 
 impl std::fmt::Debug for BgpPeer {
@@ -671,6 +692,31 @@ pub struct ServiceEngineGroup {
     /// Seconds after which a scale-out that has not come to an end is rolled back.
     #[serde(default = "scaleout_timeout")]
     pub vs_scaleout_timeout: u32,
+    /// Seconds in which an engine that gets a VIP is to serve; of one that does not it is said.
+    #[serde(default = "scaleout_ready_timeout")]
+    pub vs_se_scaleout_ready_timeout: u32,
+    /// Seconds that an engine has served before a scale-out or migration goes on.
+    #[serde(default)]
+    pub vs_se_scaleout_additional_wait_time: u32,
+    /// Seconds that an engine without connections stays in the group longer than it would.
+    #[serde(default)]
+    pub vs_se_scalein_additional_wait_time: u32,
+    /// Seconds that both engines of a pair announce as active ones do before the former becomes the standby.
+    #[serde(default)]
+    pub vs_se_primary_switchover_additional_wait_time: u32,
+    /// Seconds after which a switchover to an engine that does not serve is taken back.
+    #[serde(default = "switchover_timeout")]
+    pub vs_switchover_timeout: u32,
+    #[serde(default = "hb_frequency")]
+    pub dp_hb_frequency: u32,
+    #[serde(default = "hb_count")]
+    pub dp_hb_timeout_count: u32,
+    #[serde(default = "aggressive_hb_frequency")]
+    pub dp_aggressive_hb_frequency: u32,
+    #[serde(default = "hb_count")]
+    pub dp_aggressive_hb_timeout_count: u32,
+    #[serde(default)]
+    pub aggressive_failure_detection: bool,
     /// Engines that may be lost at once, with HA_MODE_SHARED.
     #[serde(default = "one")]
     pub buffer_se: u32,
@@ -686,6 +732,17 @@ impl ServiceEngineGroup {
     pub fn is_for_one_engine(&self) -> bool {
         let pairs = ["HA_MODE_SHARED_PAIR", "HA_MODE_LEGACY_ACTIVE_STANDBY"];
         self.max_scaleout_per_vs <= 1 && !pairs.contains(&self.ha_mode.as_str())
+    }
+
+    /// Milliseconds between hellos of its engines to each other, and how many without an answer mean something.
+    pub fn hellos(&self) -> (u32, u32) {
+        match self.aggressive_failure_detection {
+            false => (self.dp_hb_frequency, self.dp_hb_timeout_count),
+            true => (
+                self.dp_aggressive_hb_frequency,
+                self.dp_aggressive_hb_timeout_count,
+            ),
+        }
     }
 }
 
@@ -748,6 +805,26 @@ fn scaleout_timeout() -> u32 {
 
 fn scalein_timeout() -> u32 {
     30
+}
+
+fn hb_frequency() -> u32 {
+    100
+}
+
+fn hb_count() -> u32 {
+    3
+}
+
+fn aggressive_hb_frequency() -> u32 {
+    50
+}
+
+fn scaleout_ready_timeout() -> u32 {
+    60
+}
+
+fn switchover_timeout() -> u32 {
+    300
 }
 fn http_request() -> String {
     "GET / HTTP/1.0".to_owned()

@@ -54,6 +54,8 @@ pub struct Demand {
     /// Networks of which an engine needs an interface in at least one: those of the BGP peers when the VIP is to be
     /// announced. Empty = none needed.
     pub peer_networks: Vec<IpNet>,
+    /// For each VIP that has `placement_networks`, networks of which an engine needs an interface in at least one.
+    pub placement_networks: Vec<Vec<IpNet>>,
     /// `min_scaleout_per_vs`; see [`Demand::fewest`].
     pub min_scaleout: u32,
     /// `max_scaleout_per_vs`; see [`Demand::most`].

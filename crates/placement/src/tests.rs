@@ -10,6 +10,7 @@ fn demand(min: u32, max: u32) -> Demand {
         cloud: "c".into(),
         vrf: "global".into(),
         peer_networks: vec!["10.10.10.0/24".parse().expect("net")],
+        placement_networks: Vec::new(),
         min_scaleout: min,
         max_scaleout: max,
         max_per_engine: 10,
@@ -118,6 +119,28 @@ fn every_reason_against_an_engine_is_found_and_has_a_code() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn each_vip_needs_an_interface_in_one_of_its_placement_networks() {
+    let nets = |all: &[&str]| all.iter().map(|n| n.parse().expect("net")).collect();
+    let why = |wanted: &[&[&str]]| {
+        let demand = Demand {
+            placement_networks: wanted.iter().map(|all| nets(all)).collect(),
+            ..demand(1, 4)
+        };
+        let engine = engine(1);
+        let why = unfit(&demand, &engine, std::slice::from_ref(&engine), &[]);
+        why.map(|why| (why.code(), why.to_string()))
+    };
+    let code = "no_interface_in_placement_network";
+    assert_eq!(why(&[&["10.9.0.0/16", "10.10.0.0/16"]]), None);
+    let (found, text) = why(&[&["10.10.10.0/24"], &["10.9.0.0/16", "10.8.0.0/16"]]).expect("unfit");
+    assert_eq!(found, code);
+    assert!(text.ends_with("(10.9.0.0/16, 10.8.0.0/16)"), "{text}");
+    let (found, text) = why(&[&[]]).expect("nowhere");
+    assert_eq!(found, code);
+    assert!(text.contains("no configured_subnets"), "{text}");
 }
 
 #[test]

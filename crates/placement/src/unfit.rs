@@ -34,6 +34,11 @@ pub enum Unfit {
         /// The subnets.
         wanted: Vec<IpNet>,
     },
+    /// No interface in any of the VIP's `placement_networks`.
+    NoInterfaceInPlacementNetwork {
+        /// Their subnets.
+        wanted: Vec<IpNet>,
+    },
     /// Two interfaces in one of the peers' subnets.
     TwoInterfacesInOneSubnet {
         /// The subnet.
@@ -54,6 +59,7 @@ impl Unfit {
             Self::GroupFull { .. } => "group_full",
             Self::Full { .. } => "full",
             Self::NoInterfaceInPeerSubnet { .. } => "no_interface_in_peer_subnet",
+            Self::NoInterfaceInPlacementNetwork { .. } => "no_interface_in_placement_network",
             Self::TwoInterfacesInOneSubnet { .. } => "two_interfaces_in_one_subnet",
         }
     }
@@ -80,11 +86,17 @@ impl fmt::Display for Unfit {
                 write!(f, "it holds {max} VIPs, the most that max_vs_per_se allows")
             }
             Self::NoInterfaceInPeerSubnet { wanted } => {
-                let wanted: Vec<_> = wanted.iter().map(ToString::to_string).collect();
+                let wanted = listed(wanted);
+                write!(f, "it has no interface in a BGP peer's subnet ({wanted})")
+            }
+            Self::NoInterfaceInPlacementNetwork { wanted } if wanted.is_empty() => {
+                f.write_str("the VIP's placement_networks have no configured_subnets")
+            }
+            Self::NoInterfaceInPlacementNetwork { wanted } => {
+                let wanted = listed(wanted);
                 write!(
                     f,
-                    "it has no interface in a BGP peer's subnet ({})",
-                    wanted.join(", ")
+                    "it has no interface in the VIP's placement_networks ({wanted})"
                 )
             }
             Self::TwoInterfacesInOneSubnet { subnet } => {
@@ -95,6 +107,11 @@ impl fmt::Display for Unfit {
             }
         }
     }
+}
+
+fn listed(networks: &[IpNet]) -> String {
+    let all: Vec<_> = networks.iter().map(ToString::to_string).collect();
+    all.join(", ")
 }
 
 /// Why this engine, one of `engines`, cannot take the VIP; `None` when it can.
@@ -110,6 +127,7 @@ pub fn unfit(
     elsewhere(demand, engine)
         .or_else(|| full(demand, engine, engines, assigned))
         .or_else(|| networks(demand, engine))
+        .or_else(|| placement_networks(demand, engine))
 }
 
 fn elsewhere(demand: &Demand, engine: &Engine) -> Option<Unfit> {
@@ -162,5 +180,14 @@ fn networks(demand: &Demand, engine: &Engine) -> Option<Unfit> {
     let reachable = demand.peer_networks.iter().any(|s| !within(s).is_empty());
     (!reachable).then(|| Unfit::NoInterfaceInPeerSubnet {
         wanted: demand.peer_networks.clone(),
+    })
+}
+
+fn placement_networks(demand: &Demand, engine: &Engine) -> Option<Unfit> {
+    let inside = |subnet: &IpNet| engine.networks.iter().any(|n| subnet.contains(n));
+    let mut all = demand.placement_networks.iter();
+    let unmet = all.find(|wanted| !wanted.iter().any(inside))?;
+    Some(Unfit::NoInterfaceInPlacementNetwork {
+        wanted: unmet.clone(),
     })
 }

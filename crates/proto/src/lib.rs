@@ -37,6 +37,8 @@ impl std::fmt::Debug for v1::FlowSettings {
             .field("probe_retry_timer_ms", &self.probe_retry_timer_ms)
             .field("message_keys", &self.message_keys)
             .field("hint_key_set", &!self.hint_key.is_empty())
+            .field("hello_interval_ms", &self.hello_interval_ms)
+            .field("hello_count", &self.hello_count)
             .finish()
     }
 }

@@ -73,12 +73,13 @@ ids! {
     VipScalein "VIP_SCALEIN" "VS_MGR" "EVENT_CONTEXT_SYSTEM" "EVENT_PAGE_VS", "A VIP was taken off an engine, which keeps its connections until they end.";
     VipScaleinFailed "VIP_SCALEIN_FAILED" "VS_MGR" "EVENT_CONTEXT_SYSTEM" "EVENT_PAGE_VS", "A VIP was not taken off an engine.";
     VipSwitchover "VIP_SWITCHOVER" "VS_MGR" "EVENT_CONTEXT_SYSTEM" "EVENT_PAGE_VS", "The standby of a VIP became its active engine.";
+    VipSwitchoverFailed "VIP_SWITCHOVER_FAILED" "VS_MGR" "EVENT_CONTEXT_SYSTEM" "EVENT_PAGE_VS", "The engine that was to become active did not serve in time, and is the standby again.";
     VsScaleoutComplete "VS_SCALEOUT_COMPLETE" "VS_MGR" "EVENT_CONTEXT_APP" "EVENT_PAGE_VS", "A virtual service is up on the engine that it was scaled out to.";
     VsScaleoutFailed "VS_SCALEOUT_FAILED" "VS_MGR" "EVENT_CONTEXT_APP" "EVENT_PAGE_VS", "A virtual service was not scaled out, or is not up there in time.";
     VsScaleinComplete "VS_SCALEIN_COMPLETE" "VS_MGR" "EVENT_CONTEXT_APP" "EVENT_PAGE_VS", "An engine that a virtual service was scaled in from has nothing left of it.";
     VsScaleinFailed "VS_SCALEIN_FAILED" "VS_MGR" "EVENT_CONTEXT_APP" "EVENT_PAGE_VS", "A virtual service was not scaled in.";
     SeScaleoutReady "SE_SCALEOUT_READY" "SE_MGR" "EVENT_CONTEXT_SYSTEM" "EVENT_PAGE_SE", "All engines of a VIP know the one that joins; it announces.";
-    SeScaleoutReadyTimedout "SE_SCALEOUT_READY_TIMEDOUT" "SE_MGR" "EVENT_CONTEXT_SYSTEM" "EVENT_PAGE_SE", "Not all engines of a VIP have confirmed the one that joins in time; it announces all the same.";
+    SeScaleoutReadyTimedout "SE_SCALEOUT_READY_TIMEDOUT" "SE_MGR" "EVENT_CONTEXT_SYSTEM" "EVENT_PAGE_SE", "An engine that joins does not serve in time; or not all engines of its VIP have confirmed it, and it announces all the same.";
 }
 
 impl Id {

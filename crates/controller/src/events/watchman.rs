@@ -10,12 +10,10 @@ use crate::objects::{Objects, Snapshot, pools};
 use crate::plan::{Action, LastScale, Planner};
 use crate::series::{self, Series};
 use crate::witness::{Committed, Witness};
-use model::object;
-use model::schema::object_type;
-use model::view::{Ref, VirtualService};
+use model::view::VirtualService;
 use proto::v1::{OperState, Report};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,14 +22,14 @@ const SETTLES_AFTER: Duration = Duration::from_secs(30);
 /// Virtual services of a VIP that have an event each.
 const SERVICES_MAX: usize = 20;
 
-/// An engine that a VIP was scaled out to, by engine and VsVip, and until when it is to be up there.
-type Pending = BTreeMap<(String, String), Instant>;
+/// Engines that a VIP was placed on and that are to be up there, by engine and VsVip. The planner has the time for it.
+type Pending = BTreeSet<(String, String)>;
 
 struct State {
     observed: Observed,
     /// Engines, and whether they have a session, as was said last.
     engines: HashMap<String, bool>,
-    scaleouts: Pending,
+    placed: Pending,
     settled: bool,
 }
 
@@ -58,7 +56,7 @@ impl Watchman {
         let state = State {
             observed: remembered(&events, &objects.snapshot()),
             engines: engines(&events),
-            scaleouts: Pending::new(),
+            placed: Pending::new(),
             settled: false,
         };
         let watchman = Arc::new(Self {
@@ -81,14 +79,12 @@ impl Watchman {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What time brings about: engines that do not come back, scale-outs that take too long.
+    /// What time brings about: engines that do not come back.
     pub fn tick(&self) {
-        let now = Instant::now();
-        if now >= self.started + SETTLES_AFTER {
+        if Instant::now() >= self.started + SETTLES_AFTER {
             self.settle();
         }
         self.forget_engines();
-        self.give_up(now);
         let snapshot = self.objects.snapshot();
         let look = |kind: series::Kind, uuid: &str| match kind {
             series::Kind::VirtualService => self.score(uuid).map(Score::value),
@@ -145,21 +141,6 @@ impl Watchman {
         }
         drop(state);
         self.say(&changes);
-    }
-
-    /// Scale-outs whose time is up.
-    fn give_up(&self, now: Instant) {
-        let mut state = self.lock();
-        let late = state.scaleouts.iter().filter(|(_, until)| now >= **until);
-        let late: Vec<_> = late.map(|(key, _)| key.clone()).collect();
-        state.scaleouts.retain(|_, until| now < *until);
-        drop(state);
-        let still =
-            |(se, vsvip): &(String, String)| self.planner.assignment(vsvip).engines.contains(se);
-        for (se, vsvip) in late.into_iter().filter(still) {
-            let text = "it is not up there within vs_scaleout_timeout of the SE group";
-            self.of_services(Id::VsScaleoutFailed, &vsvip, &se, text);
-        }
     }
 
     /// The engine has a session, or none any more.
@@ -272,34 +253,15 @@ impl Watchman {
         })
     }
 
-    fn scaleout_begins(&self, vsvip: &str, se: &str) {
-        let snapshot = self.objects.snapshot();
-        let group = services(&snapshot, vsvip).first().and_then(|vs| {
-            let group = snapshot
-                .get("virtualservice", vs)?
-                .object
-                .get("se_group_ref")?
-                .as_str()?;
-            let ty = object_type("serviceenginegroup")?;
-            let stored = snapshot.get(&ty.path, Ref(group.to_owned()).uuid())?;
-            object::with_defaults(ty, &stored.object)
-                .get("vs_scaleout_timeout")?
-                .as_u64()
-        });
-        let until = Instant::now() + Duration::from_secs(group.unwrap_or_default());
-        let key = (se.to_owned(), vsvip.to_owned());
-        self.lock().scaleouts.insert(key, until);
-    }
-
-    /// Of the scale-outs to this engine, those that have brought a service up there.
-    fn scaleouts_done(&self, se: &str, report: &Report) {
+    /// Of the placements on this engine, those that have brought a service up there.
+    fn placed_is_up(&self, se: &str, report: &Report) {
         let mut state = self.lock();
         let from = (se.to_owned(), String::new());
         let pending = state
-            .scaleouts
+            .placed
             .range(from..)
-            .take_while(|((engine, _), _)| engine == se);
-        let pending: Vec<_> = pending.map(|(key, _)| key.clone()).collect();
+            .take_while(|(engine, _)| engine == se);
+        let pending: Vec<_> = pending.cloned().collect();
         if pending.is_empty() {
             return;
         }
@@ -312,7 +274,7 @@ impl Watchman {
         let done = done.filter(|(_, vsvip)| services(&snapshot, vsvip).iter().any(is_up));
         let done: Vec<_> = done.collect();
         for key in &done {
-            state.scaleouts.remove(key);
+            state.placed.remove(key);
         }
         drop(state);
         for (se, vsvip) in done {
@@ -343,7 +305,7 @@ impl Witness for Watchman {
         self.series.report(se, report, now_us() / 1_000_000);
         let changes = self.lock().observed.report(se, report);
         self.say(&changes);
-        self.scaleouts_done(se, report);
+        self.placed_is_up(se, report);
     }
 
     fn scaled(&self, vsvip: &str, step: &LastScale) {
@@ -351,16 +313,19 @@ impl Witness for Watchman {
         let (vip, service) = match (step.action, step.success) {
             (Action::Switchover, true) => (Id::VipSwitchover, None),
             (Action::Switchover, false) => return,
+            (Action::SwitchoverRolledBack, _) => (Id::VipSwitchoverFailed, None),
             (Action::ScaleIn | Action::MigrateScalein, true) => (Id::VipScalein, None),
             (Action::ScaleIn, false) => (Id::VipScaleinFailed, Some(Id::VsScaleinFailed)),
             (_, true) => (Id::VipScaleout, None),
             (_, false) => (Id::VipScaleoutFailed, Some(Id::VsScaleoutFailed)),
         };
-        match vip {
-            Id::VipScaleout => self.scaleout_begins(vsvip, se),
-            Id::VipScalein => {
-                let key = (se.to_owned(), vsvip.to_owned());
-                self.lock().scaleouts.remove(&key);
+        let key = (se.to_owned(), vsvip.to_owned());
+        match (vip, step.action) {
+            (Id::VipScaleout, Action::InitialPlacement | Action::SeRemoved) => {
+                self.lock().placed.insert(key);
+            }
+            (Id::VipScalein, _) => {
+                self.lock().placed.remove(&key);
             }
             _ => {}
         }
@@ -387,6 +352,21 @@ impl Witness for Watchman {
         let late: Vec<String> = late.iter().map(|se| name(se)).collect();
         let text = format!("{} have not confirmed {joining}", late.join(", "));
         self.of_vip(Id::SeScaleoutReadyTimedout, vsvip, se, &text);
+    }
+
+    fn arrived(&self, vsvip: &str, se: &str, why: &str) {
+        self.of_services(Id::VsScaleoutComplete, vsvip, se, why);
+    }
+
+    fn time_is_up(&self, vsvip: &str, se: &str, why: &str) {
+        let key = (se.to_owned(), vsvip.to_owned());
+        if self.lock().placed.remove(&key) {
+            self.of_services(Id::VsScaleoutFailed, vsvip, se, why);
+        }
+    }
+
+    fn not_ready(&self, vsvip: &str, se: &str, why: &str) {
+        self.of_vip(Id::SeScaleoutReadyTimedout, vsvip, se, why);
     }
 
     fn left(&self, vsvip: &str, se: &str, why: &str) {

@@ -1,7 +1,7 @@
 //! Rules across objects: what one object alone cannot get wrong.
 
 use super::normalise::failed;
-use super::{Snapshot, pools, transport};
+use super::{Snapshot, peer_networks, pools, transport};
 use crate::error::ApiError;
 use model::object::FieldError;
 use model::view::{Ref, ServiceEngineGroup, VirtualService, VsVip};
@@ -21,6 +21,8 @@ pub(super) fn check(snapshot: &Snapshot, path: &str, uuid: &str) -> Result<(), A
         "poolgroup" => pools::check_users_of_group(snapshot, uuid, &mut errors),
         "networkprofile" => check_profile_users(snapshot, uuid, &mut errors),
         "serviceenginegroup" => check_group_users(snapshot, uuid, &mut errors),
+        "vrfcontext" => peer_networks::check(snapshot, uuid, &mut errors),
+        "network" => peer_networks::check_users(snapshot, uuid, &mut errors),
         _ => {}
     }
     failed(errors)

@@ -21,6 +21,8 @@ pub enum Action {
     MigrateScalein,
     /// The standby becomes active.
     Switchover,
+    /// The new active one does not serve in time, and is the standby again.
+    SwitchoverRolledBack,
 }
 
 impl Action {
@@ -33,7 +35,7 @@ impl Action {
             Self::SeRemoved => "SE_REMOVED",
             Self::MigrateScaleout | Self::MigrateRolledBack => "MIGRATE_SCALEOUT",
             Self::MigrateScalein => "MIGRATE_SCALEIN",
-            Self::Switchover => "SWITCHOVER",
+            Self::Switchover | Self::SwitchoverRolledBack => "SWITCHOVER",
         }
     }
 
@@ -48,7 +50,8 @@ impl Action {
             (Self::MigrateScalein, false) => "MIGRATE_SCALEIN_ERROR",
             (Self::MigrateScaleout, true) => "MIGRATE_SCALEOUT_SUCCESS",
             (Self::MigrateScaleout | Self::MigrateRolledBack, _) => "MIGRATE_SCALEOUT_ERROR",
-            (Self::ScaleOutRolledBack, _) | (Self::Switchover, false) => "SCALEOUT_ERROR",
+            (Self::ScaleOutRolledBack | Self::SwitchoverRolledBack, _)
+            | (Self::Switchover, false) => "SCALEOUT_ERROR",
             (Self::InitialPlacement | Self::ScaleOut | Self::SeRemoved, false) => {
                 "SCALEOUT_RESOURCES"
             }

@@ -16,6 +16,9 @@ pub struct Assignment {
     /// Engines of it that were added and do not serve yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scaling: Vec<Scaling>,
+    /// The first engine is about to be the active one of the pair.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switchover: Option<Switchover>,
     /// The revision that wrote it.
     #[serde(skip)]
     pub(super) revision: u64,
@@ -31,6 +34,21 @@ pub struct Scaling {
     pub from: Option<String>,
     /// When it began.
     pub since_s: u64,
+    /// Since when the engine has served, where that is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_since_s: Option<u64>,
+}
+
+/// The standby becomes active: both announce as active ones do, until it has served for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switchover {
+    /// uuid of the engine that is to be the standby.
+    pub from: String,
+    /// When it began.
+    pub since_s: u64,
+    /// Since when the new active one has served, where that is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_since_s: Option<u64>,
 }
 
 impl Assignment {
@@ -44,6 +62,20 @@ impl Assignment {
         let has = |engine: &String| self.engines.contains(engine);
         self.scaling
             .retain(|s| has(&s.to) && s.from.as_ref().is_none_or(has));
+        let others = self.engines.get(1..).unwrap_or_default();
+        self.switchover.take_if(|s| !others.contains(&s.from));
+    }
+
+    /// The engine, one of its own, becomes the first.
+    pub(super) fn make_active(&mut self, engine: &str) {
+        self.engines.retain(|e| e != engine);
+        self.engines.insert(0, engine.to_owned());
+    }
+
+    /// Whether the engine, one of a pair, announces as the active one.
+    pub(super) fn is_active(&self, engine: &str) -> bool {
+        let former = self.switchover.as_ref().map(|s| s.from.as_str());
+        self.engines.first().is_some_and(|e| e == engine) || former == Some(engine)
     }
 
     /// One that was stored before there were groups: its engines get ids in their order.

@@ -13,7 +13,6 @@ use super::{Resets, situation};
 use crate::objects::{Snapshot, Unreadable};
 use model::view::{
     self, BfdProfile, BgpPeer, BgpProfile, BgpRoutingOptions, IpCommunity, Prefix, ServiceEngine,
-    VrfContext,
 };
 use part::Part;
 use proto::v1;
@@ -63,8 +62,8 @@ pub(super) fn desired_state(
         if let Some(part) = made.of(snapshot, vsvip)? {
             let slot = assignment.group.slot(se_uuid);
             snat_ips.extend(slot.into_iter().flat_map(|slot| part.snat_ips(slot)));
-            let is_active = assignment.engines.first().is_some_and(|e| e == se_uuid);
-            standby.extend((part.active_standby && !is_active).then_some(*vsvip));
+            let stands_by = part.active_standby && !assignment.is_active(se_uuid);
+            standby.extend(stands_by.then_some(*vsvip));
             parts.push(part);
         }
     }
@@ -142,7 +141,7 @@ fn ask_for_resets(desired: &mut v1::DesiredState, resets: &Resets) {
 
 fn vrf(snapshot: &Snapshot, engine: &ServiceEngine) -> Result<Option<v1::Vrf>, Unreadable> {
     let uuid = situation::vrf_of(snapshot, engine);
-    let vrf = snapshot.try_view::<VrfContext>("vrfcontext", &uuid)?;
+    let vrf = situation::try_vrf_context(snapshot, &uuid)?;
     Ok(vrf.map(|vrf| v1::Vrf {
         bgp: vrf.bgp_profile.as_ref().map(bgp_profile),
         bfd: Some(bfd_profile(&vrf.bfd_profile.clone().unwrap_or_default())),

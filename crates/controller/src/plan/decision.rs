@@ -99,6 +99,7 @@ impl Decision {
             to: by.engine.clone(),
             from: Some(engine.clone()),
             since_s: now_unix_s(),
+            ready_since_s: None,
         });
         let reason = why.clone();
         self.gets(action, Choice { reason, ..by }, why);

@@ -4,7 +4,7 @@
 use super::peers::{self, Near};
 use super::runtime::Observer;
 use super::situation;
-use model::view::{BgpPeer, BgpProfile, Ref, Vip, VirtualService, VrfContext, VsVip};
+use model::view::{BgpPeer, BgpProfile, Ref, Vip, VirtualService, VsVip};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -19,7 +19,7 @@ impl Observer<'_> {
     /// For each router that gets more next hops for the VIP than it uses, or may use, a warning.
     pub(super) fn width_warnings(&self, vs: &VirtualService, vsvip: &VsVip) -> Vec<Value> {
         let uuid = vsvip.vrf_context_ref.as_ref().map_or("", Ref::uuid);
-        let vrf = self.snapshot.view::<VrfContext>("vrfcontext", uuid);
+        let vrf = situation::vrf_context(self.snapshot, uuid);
         let profile = vrf.as_ref().and_then(|v| v.bgp_profile.as_ref());
         let announced = vs.enabled && vs.traffic_enabled && vs.enable_rhi;
         let Some(profile) = profile.filter(|p| announced && !p.shutdown) else {

@@ -9,7 +9,7 @@ use crate::error::ApiError;
 use crate::objects::Stored;
 use axum::http::StatusCode;
 use model::condition::Condition;
-use model::view::{VirtualService, VrfContext, VsVip};
+use model::view::{VirtualService, VsVip};
 use proto::v1::{BgpSession, BgpState};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -215,7 +215,7 @@ impl Observer<'_> {
 
     fn without_peers(&self, subject: &Subject) -> Option<String> {
         let reference = subject.vsvip.vrf_context_ref.as_ref();
-        let vrf = reference.and_then(|r| self.snapshot.view::<VrfContext>("vrfcontext", r.uuid()));
+        let vrf = reference.and_then(|r| situation::vrf_context(self.snapshot, r.uuid()));
         let name = vrf.as_ref().map_or("", |v| v.name.as_str());
         match vrf.as_ref().and_then(|v| v.bgp_profile.as_ref()) {
             None => Some(format!("VRF context {name:?} has no bgp_profile")),

@@ -109,6 +109,11 @@ impl Fixture {
         reconcile::round(&self.planner).await;
     }
 
+    /// The reconciler looks at what is marked.
+    pub async fn short_round(&self) {
+        reconcile::short_round(&self.planner).await;
+    }
+
     pub async fn create(&self, path: &str, body: Value) -> String {
         let ty = object_type(path).expect("known");
         let body = body.as_object().expect("object").clone();
@@ -134,6 +139,17 @@ impl Fixture {
 
     /// Changes an object as a client does.
     pub async fn update(&self, path: &str, uuid: &str, f: impl FnOnce(&mut Object)) {
+        let changed = self.try_update(path, uuid, f).await;
+        changed.expect("changed");
+    }
+
+    /// The same, which may be refused.
+    pub async fn try_update(
+        &self,
+        path: &str,
+        uuid: &str,
+        f: impl FnOnce(&mut Object),
+    ) -> Result<(), String> {
         let ty = object_type(path).expect("known");
         let author = author();
         let changed = self.objects.change(&author, "test", |draft| {
@@ -142,7 +158,7 @@ impl Fixture {
             f(&mut object);
             draft.update(ty, uuid, object, &author)
         });
-        changed.await.expect("changed");
+        changed.await.map(drop).map_err(|e| e.text)
     }
 
     /// Takes an object away as a client does.

@@ -61,11 +61,18 @@ pub(super) struct Empty(BTreeMap<(String, String), Instant>);
 
 impl Empty {
     /// Why the engine leaves now, if it does.
-    fn look(&mut self, key: (String, String), seen: Seen, now: Instant) -> Option<&'static str> {
+    /// `longer` is how long it stays beside [`EMPTY_FOR`].
+    fn look(
+        &mut self,
+        key: (String, String),
+        seen: Seen,
+        longer: Duration,
+        now: Instant,
+    ) -> Option<&'static str> {
         match seen {
             Seen::Left(Left { flows: 0, .. }) => {
                 let since = *self.0.entry(key).or_insert(now);
-                (now >= since + EMPTY_FOR).then_some("its last flow has ended")
+                (now >= since + EMPTY_FOR + longer).then_some("its last flow has ended")
             }
             Seen::Left(_) | Seen::Silent => {
                 self.0.remove(&key);
@@ -213,7 +220,8 @@ impl Planner {
             for engine in lingering.map(|(m, _)| m.engine.as_str()) {
                 let seen = self.seen(snapshot, vsvip, engine);
                 let key = (vsvip.to_owned(), engine.to_owned());
-                let over = self.write().empty.look(key, seen, now);
+                let longer = additional_wait(snapshot, vsvip);
+                let over = self.write().empty.look(key, seen, longer, now);
                 if let Some(why) = over {
                     self.finish_leaving(vsvip, engine, why).await?;
                 }
@@ -274,9 +282,18 @@ impl Planner {
     }
 }
 
+/// `vs_se_scalein_additional_wait_time`: for routers that send for a while what they were told not to.
+fn additional_wait(snapshot: &Snapshot, vsvip: &str) -> Duration {
+    let group = situation::group_of(snapshot, vsvip);
+    let wait_s = group.map_or(0, |g| g.vs_se_scalein_additional_wait_time);
+    Duration::from_secs(wait_s.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NONE: Duration = Duration::ZERO;
 
     fn key() -> (String, String) {
         ("vip".into(), "se".into())
@@ -290,23 +307,27 @@ mod tests {
     fn an_engine_leaves_when_it_has_had_no_connection_for_a_while() {
         let (mut empty, at) = (Empty::default(), Instant::now());
         let second = Duration::from_secs(1);
-        assert_eq!(empty.look(key(), left(3), at), None);
-        assert_eq!(empty.look(key(), left(0), at + second), None);
-        assert_eq!(empty.look(key(), left(1), at + 20 * second), None);
-        assert_eq!(empty.look(key(), left(0), at + 25 * second), None);
-        assert_eq!(empty.look(key(), Seen::Silent, at + 30 * second), None);
-        assert_eq!(empty.look(key(), left(0), at + 40 * second), None);
+        assert_eq!(empty.look(key(), left(3), NONE, at), None);
+        assert_eq!(empty.look(key(), left(0), NONE, at + second), None);
+        assert_eq!(empty.look(key(), left(1), NONE, at + 20 * second), None);
+        assert_eq!(empty.look(key(), left(0), NONE, at + 25 * second), None);
+        assert_eq!(
+            empty.look(key(), Seen::Silent, NONE, at + 30 * second),
+            None
+        );
+        assert_eq!(empty.look(key(), left(0), NONE, at + 40 * second), None);
         let until = at + 40 * second + EMPTY_FOR;
-        assert_eq!(empty.look(key(), left(0), until - second), None);
-        assert!(empty.look(key(), left(0), until).is_some());
+        assert_eq!(empty.look(key(), left(0), NONE, until - second), None);
+        assert_eq!(empty.look(key(), left(0), second, until), None);
+        assert!(empty.look(key(), left(0), NONE, until).is_some());
     }
 
     #[test]
     fn an_engine_that_is_lost_for_long_is_gone() {
         let (mut empty, at) = (Empty::default(), Instant::now());
         let short = LOST_FOR - Duration::from_secs(1);
-        assert_eq!(empty.look(key(), Seen::Lost(short), at), None);
-        assert!(empty.look(key(), Seen::Lost(LOST_FOR), at).is_some());
+        assert_eq!(empty.look(key(), Seen::Lost(short), NONE, at), None);
+        assert!(empty.look(key(), Seen::Lost(LOST_FOR), NONE, at).is_some());
     }
 
     #[test]

@@ -113,6 +113,14 @@ impl Found {
                     }
                 }
             }
+            // Where VIPs are placed, and how routers are reached.
+            "network" => {
+                for (user, uuid) in snapshot.referring_to(path, uuid) {
+                    if ["vsvip", "vrfcontext"].contains(&user) {
+                        self.follow(snapshot, user, uuid);
+                    }
+                }
+            }
             path if CONCERNS_NOBODY.contains(&path) => {}
             _ => self.everything = true,
         }
@@ -120,8 +128,7 @@ impl Found {
 }
 
 /// Types of which engines and placement know nothing.
-const CONCERNS_NOBODY: [&str; 9] = [
-    "network",
+const CONCERNS_NOBODY: [&str; 8] = [
     "user",
     "role",
     "useraccountprofile",

@@ -131,7 +131,7 @@ fn engines(snapshot: &Snapshot) -> BTreeSet<String> {
 }
 
 /// The same for what was written since, which seldom concerns more than some engines and VIPs.
-async fn short_round(planner: &Planner) {
+pub(super) async fn short_round(planner: &Planner) {
     // Engines hear of a change before anything else is thought about; it also finds out what the change concerns.
     planner.publish();
     let vips = planner.write().marks.take_vips();

@@ -129,12 +129,13 @@ impl Observer<'_> {
     }
 
     fn assigned(&self, vs: &VirtualService, vsvip: &str) -> Vec<Value> {
+        let assignment = self.planner.assignment(vsvip);
         let Assignment {
             engines,
             group,
             scaling,
             ..
-        } = self.planner.assignment(vsvip);
+        } = &assignment;
         let holding = self.planner.holding(vsvip);
         let has_standby = self.has_standby(vs);
         let each = engines.iter().enumerate().map(|(i, se)| {
@@ -144,7 +145,7 @@ impl Observer<'_> {
                 "ref": Ref::to("serviceengine", se).0,
                 "name": self.name(se),
                 "primary": i == 0,
-                "standby": has_standby && i > 0,
+                "standby": has_standby && !assignment.is_active(se),
                 "connected": state.connected_since.is_some(),
                 "active_on_se": oper["state"] == "OPER_UP",
                 "oper_status": oper,
@@ -185,7 +186,7 @@ impl Observer<'_> {
     /// `vs_scalein_timeout` has passed; the flows are not.
     fn lingering(&self, vs: &VirtualService, vsvip: &str) -> Vec<Value> {
         let group = self.planner.assignment(vsvip).group;
-        let timeout_s = self.scalein_timeout_s(vs);
+        let (timeout_s, wait_s) = self.scalein_times_s(vs);
         let each = group.lingering().map(|(member, since_s)| {
             let state = self.registry.get(&member.engine);
             let left = self.planner.left(self.snapshot, vsvip, &member.engine);
@@ -199,7 +200,7 @@ impl Observer<'_> {
                 "flows": left.map(|l| l.flows),
                 "oldest_s": left.map(|l| l.oldest_s),
                 "since_unix_s": since_s,
-                "scalein_in_progress": for_s < timeout_s && left.is_none_or(|l| l.flows > 0),
+                "scalein_in_progress": for_s < wait_s || for_s < timeout_s && left.is_none_or(|l| l.flows > 0),
                 "reason_code": Reason::Lingering.code(),
                 "reason": left_sentence(left, connected),
             })
@@ -207,12 +208,16 @@ impl Observer<'_> {
         each.collect()
     }
 
-    fn scalein_timeout_s(&self, vs: &VirtualService) -> u64 {
+    /// `vs_scalein_timeout` and `vs_se_scalein_additional_wait_time`.
+    fn scalein_times_s(&self, vs: &VirtualService) -> (u64, u64) {
         let uuid = vs.se_group_ref.as_ref().map_or("", Ref::uuid);
         let group = self
             .snapshot
             .view::<ServiceEngineGroup>("serviceenginegroup", uuid);
-        group.map_or(0, |g| g.vs_scalein_timeout.into())
+        group.map_or((0, 0), |g| {
+            let wait_s = g.vs_se_scalein_additional_wait_time;
+            (g.vs_scalein_timeout.into(), wait_s.into())
+        })
     }
 
     fn summary(&self, vs: &VirtualService, vsvip: &VsVip) -> Value {
@@ -274,12 +279,18 @@ impl Observer<'_> {
         })
     }
 
-    /// How far the scale-out or migration is that is under way.
+    /// How far the scale-out, migration or switchover is that is under way.
     fn under_way(&self, vsvip: &str) -> Option<&'static str> {
         let assignment = self.planner.assignment(vsvip);
-        let scaling = assignment.scaling.last()?;
-        let progress = self.planner.progress(self.snapshot, vsvip, &scaling.to);
-        Some(progress.word(scaling.from.is_some()))
+        let progress = |to| self.planner.progress(self.snapshot, vsvip, to);
+        if let Some(scaling) = assignment.scaling.last() {
+            let progress = progress(&scaling.to).waiting(scaling.ready_since_s.is_some());
+            return Some(progress.word(scaling.from.is_some()));
+        }
+        let switchover = assignment.switchover.as_ref()?;
+        let progress = progress(assignment.engines.first()?);
+        let progress = progress.waiting(switchover.ready_since_s.is_some());
+        Some(progress.word(false))
     }
 
     /// `VirtualServiceRuntimeSummary`, with the 16.3 fields on the top level.

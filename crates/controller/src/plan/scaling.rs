@@ -1,14 +1,16 @@
 //! Scale-outs and migrations until they are done: an engine was added and is to serve; then the one whose place it takes is
-//! taken out, and keeps its connections. One that does not serve in time (`vs_scaleout_timeout`) is taken out itself.
+//! taken out, and keeps its connections. One that does not serve in time (`vs_scaleout_timeout`) is taken out itself. All
+//! that waits for an engine to serve has its time here; when it is up, the witness is told.
 //!
 //! What is under way is part of the assignment, so that a controller that starts anew goes on with it. [`run`] is one task,
 //! owned by the controller, which also looks for engines that are lost; it waits between steps that are whole.
 
+use super::pace::{Next, Since, Times};
 use super::{Action, Assignment, Planner, Scaling, situation};
 use crate::clock::now_unix_s;
 use crate::error::ApiError;
 use crate::objects::Snapshot;
-use model::view::{Ref, ServiceEngineGroup};
+use model::view::ServiceEngineGroup;
 use proto::v1::OperState;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -30,6 +32,14 @@ pub(super) enum Progress {
 }
 
 impl Progress {
+    /// The same, of one that has served for too short a time.
+    pub(super) fn waiting(self, waits: bool) -> Self {
+        match self {
+            Self::Ready if waits => Self::WaitForReady,
+            progress => progress,
+        }
+    }
+
     /// The state; of a migration with its prefix.
     pub(super) fn word(self, is_migration: bool) -> &'static str {
         match (self, is_migration) {
@@ -113,6 +123,7 @@ impl Planner {
             to: choice.engine.clone(),
             from: Some(from),
             since_s: now_unix_s(),
+            ready_since_s: None,
         }];
         self.begin_joins(vsvip, std::slice::from_ref(&choice.engine));
         let done = self.assign(vsvip, engines, begun, choice.reason.clone());
@@ -151,45 +162,21 @@ impl Planner {
         Ok((from, placement::Choice { reason, ..choice }))
     }
 
-    /// The standby of a VIP becomes its active engine, and the active one its standby.
-    ///
-    /// # Errors
-    /// 400: its SE group has another HA mode, or the other one has no session.
-    pub async fn switch_over(
-        &self,
-        vsvip: &str,
-        to: Option<&str>,
-    ) -> Result<placement::Choice, ApiError> {
-        let _one = self.deciding.lock().await;
-        let situation = self.situation(&self.objects.snapshot(), vsvip)?;
-        let choice = placement::switch_over(
-            &situation.demand,
-            &situation.engines,
-            &situation.assigned,
-            to,
-        );
-        let choice = choice.map_err(|e| ApiError::bad_request(e.to_string()));
-        let choice = choice.inspect_err(|e| self.note(vsvip, Action::Switchover, Err(&e.text)))?;
-        let mut next = self.assignment(vsvip);
-        next.engines.retain(|e| *e != choice.engine);
-        next.engines.insert(0, choice.engine.clone());
-        self.write_assignment(vsvip, next, choice.reason.clone())
-            .await?;
-        self.note(vsvip, Action::Switchover, Ok(&choice));
-        self.publish();
-        Ok(choice)
-    }
-
     pub(super) async fn finish_moves(&self, now_s: u64) {
         let assignments = self.read().assignments.clone();
-        let under_way = assignments.iter().filter(|(_, a)| !a.scaling.is_empty());
-        for (vsvip, assignment) in under_way {
+        for (vsvip, assignment) in assignments.iter() {
             for scaling in &assignment.scaling {
                 if let Err(error) = self.finish(vsvip, scaling, now_s).await {
                     tracing::error!(%error, vsvip, "a scale-out or migration is not brought to its end");
                 }
             }
+            if let Some(switchover) = &assignment.switchover
+                && let Err(error) = self.finish_switchover(vsvip, switchover, now_s).await
+            {
+                tracing::error!(%error, vsvip, "a switchover is not brought to its end");
+            }
         }
+        self.end_placed(now_s);
         // Once for all: what one engine is told anew, others wait for.
         self.publish();
     }
@@ -201,20 +188,71 @@ impl Planner {
             return Ok(());
         }
         let snapshot = self.objects.snapshot();
-        if self.progress(&snapshot, vsvip, &scaling.to) == Progress::Ready {
-            return self.complete(vsvip, assignment, scaling).await;
+        let serves = self.progress(&snapshot, vsvip, &scaling.to) == Progress::Ready;
+        let group = situation::group_of(&snapshot, vsvip);
+        self.say_not_ready(vsvip, scaling, group.as_deref(), serves, now_s);
+        let since = Since {
+            begun_s: scaling.since_s,
+            ready_s: scaling.ready_since_s,
+        };
+        match since.next(scaleout_times(group.as_deref()), serves, now_s) {
+            Next::GoOn => self.complete(vsvip, assignment, scaling).await,
+            Next::Ready(ready_s) => self.waits(vsvip, assignment, scaling, ready_s).await,
+            Next::Late(for_s) if self.may_be_judged(&scaling.to) => {
+                self.roll_back(vsvip, assignment, scaling, for_s).await
+            }
+            Next::Late(_) | Next::Wait => Ok(()),
         }
-        let since_s = now_s.saturating_sub(scaling.since_s);
-        let in_time = since_s < self.scaleout_timeout_s(&snapshot, vsvip);
-        if in_time || !self.may_be_judged(&scaling.to) {
-            return Ok(());
+    }
+
+    /// Says once of an engine that it does not serve within `vs_se_scaleout_ready_timeout`.
+    fn say_not_ready(
+        &self,
+        vsvip: &str,
+        scaling: &Scaling,
+        group: Option<&ServiceEngineGroup>,
+        serves: bool,
+        now_s: u64,
+    ) {
+        let timeout_s = group.map_or(u64::MAX, |g| g.vs_se_scaleout_ready_timeout.into());
+        let key = (vsvip.to_owned(), scaling.to.clone());
+        if serves || scaling.ready_since_s.is_some() {
+            self.write().not_ready.remove(&key);
+            return;
         }
-        self.roll_back(vsvip, assignment, scaling, since_s).await
+        let late = now_s.saturating_sub(scaling.since_s) >= timeout_s;
+        if late && self.may_be_judged(&scaling.to) && self.write().not_ready.insert(key) {
+            let why = format!(
+                "{} does not serve within {timeout_s} s (vs_se_scaleout_ready_timeout of the SE group)",
+                self.name(&scaling.to)
+            );
+            self.witness.tell(|w| w.not_ready(vsvip, &scaling.to, &why));
+        }
+    }
+
+    /// Since when the engine has served, or that it does not any more.
+    async fn waits(
+        &self,
+        vsvip: &str,
+        mut next: Assignment,
+        scaling: &Scaling,
+        ready_since_s: Option<u64>,
+    ) -> Result<(), ApiError> {
+        let mut all = next.scaling.iter_mut();
+        if let Some(own) = all.find(|s| *s == scaling) {
+            own.ready_since_s = ready_since_s;
+        }
+        let to = self.name(&scaling.to);
+        let message = match ready_since_s {
+            Some(_) => format!("{to} serves; vs_se_scaleout_additional_wait_time begins"),
+            None => format!("{to} does not serve any more"),
+        };
+        self.write_assignment(vsvip, next, message).await
     }
 
     /// Whether it is the engine's fault that nobody sees it serve. One without a session may serve, and after a start of the
     /// controller engines have to come first.
-    fn may_be_judged(&self, engine: &str) -> bool {
+    pub(super) fn may_be_judged(&self, engine: &str) -> bool {
         let lost = self.read().lost.contains(engine);
         let state = self.registry.get(engine);
         let here = state.connected_since.and_then(|at| at.elapsed().ok());
@@ -231,7 +269,9 @@ impl Planner {
         next.scaling.retain(|s| s != scaling);
         let Some(from) = &scaling.from else {
             let message = format!("scaled out to {to}: it serves");
-            return self.write_assignment(vsvip, next, message).await;
+            self.write_assignment(vsvip, next, message).await?;
+            self.arrived(vsvip, &scaling.to);
+            return Ok(());
         };
         let message = format!("migrated from {} to {to}: it serves", self.name(from));
         let choice = placement::Choice {
@@ -243,8 +283,14 @@ impl Planner {
         next.engines.retain(|e| e != from);
         self.assign(vsvip, next.engines, Vec::new(), message)
             .await?;
+        self.arrived(vsvip, &scaling.to);
         self.note(vsvip, Action::MigrateScalein, Ok(&choice));
         Ok(())
+    }
+
+    fn arrived(&self, vsvip: &str, engine: &str) {
+        self.witness
+            .tell(|w| w.arrived(vsvip, engine, "it serves there"));
     }
 
     async fn roll_back(
@@ -261,6 +307,8 @@ impl Planner {
         next.engines.retain(|e| *e != scaling.to);
         self.assign(vsvip, next.engines, Vec::new(), why.clone())
             .await?;
+        let key = (vsvip.to_owned(), scaling.to.clone());
+        self.write().not_ready.remove(&key);
         let action = match scaling.from {
             None => Action::ScaleOutRolledBack,
             Some(_) => Action::MigrateRolledBack,
@@ -269,11 +317,32 @@ impl Planner {
         Ok(())
     }
 
-    fn scaleout_timeout_s(&self, snapshot: &Snapshot, vsvip: &str) -> u64 {
-        let services = situation::services_of(snapshot, vsvip);
-        let group = services.first().and_then(|vs| vs.se_group_ref.as_ref());
-        let uuid = group.map_or("", Ref::uuid);
-        let group = snapshot.view::<ServiceEngineGroup>("serviceenginegroup", uuid);
-        group.map_or(u64::MAX, |g| g.vs_scaleout_timeout.into())
+    /// When an engine that a VIP was placed on is to serve it.
+    pub(super) fn serves_until_s(&self, vsvip: &str) -> u64 {
+        let group = situation::group_of(&self.objects.snapshot(), vsvip);
+        let timeout_s = scaleout_times(group.as_deref()).timeout_s;
+        now_unix_s().saturating_add(timeout_s)
+    }
+
+    /// Of engines that a VIP was placed on because it lacked one: nothing is taken back when their time is up, and it is
+    /// said of those that do not serve.
+    fn end_placed(&self, now_s: u64) {
+        let mut tables = self.write();
+        let over = tables.placed.extract_if(.., |_, until_s| now_s >= *until_s);
+        let over: Vec<_> = over.map(|(key, _)| key).collect();
+        drop(tables);
+        for (vsvip, engine) in over {
+            if self.assignment(&vsvip).engines.contains(&engine) {
+                let why = "it is not up there within vs_scaleout_timeout of the SE group";
+                self.witness.tell(|w| w.time_is_up(&vsvip, &engine, why));
+            }
+        }
+    }
+}
+
+fn scaleout_times(group: Option<&ServiceEngineGroup>) -> Times {
+    Times {
+        wait_s: group.map_or(0, |g| g.vs_se_scaleout_additional_wait_time.into()),
+        timeout_s: group.map_or(u64::MAX, |g| g.vs_scaleout_timeout.into()),
     }
 }

@@ -8,7 +8,8 @@ use crate::objects::{Snapshot, Unreadable};
 use ipnet::IpNet;
 use model::object::Object;
 use model::view::{
-    Prefix, Ref, ServiceEngine, ServiceEngineGroup, VirtualService, VrfContext, VsVip,
+    BgpProfile, Network, Prefix, Ref, ServiceEngine, ServiceEngineGroup, Vip, VirtualService,
+    VrfContext, VsVip,
 };
 use placement::{Algorithm, Demand, Enabled, Engine, Ha, Presence};
 use serde_json::Value;
@@ -30,7 +31,14 @@ pub(super) fn services_of(snapshot: &Snapshot, vsvip: &str) -> Vec<Arc<VirtualSe
     snapshot.views_referring("virtualservice", "vsvip_ref", &Ref::to("vsvip", vsvip))
 }
 
-/// The same, all of them or the one that cannot be read.
+/// The SE group of the VIP's virtual services.
+pub(super) fn group_of(snapshot: &Snapshot, vsvip: &str) -> Option<Arc<ServiceEngineGroup>> {
+    let services = services_of(snapshot, vsvip);
+    let group = services.first()?.se_group_ref.as_ref()?;
+    snapshot.view("serviceenginegroup", group.uuid())
+}
+
+/// [`services_of`], all of them or the one that cannot be read.
 pub(super) fn try_services_of(
     snapshot: &Snapshot,
     vsvip: &str,
@@ -137,6 +145,7 @@ fn demand(
         se_group: group.uuid.clone(),
         cloud: uuid_of(vsvip.cloud_ref.as_ref()),
         peer_networks,
+        placement_networks: placement_networks(snapshot, vsvip),
         vrf,
         min_scaleout: group.min_scaleout_per_vs,
         max_scaleout: group.max_scaleout_per_vs,
@@ -172,8 +181,60 @@ fn uuid_of(reference: Option<&Ref>) -> String {
     reference.map(|r| r.uuid().to_owned()).unwrap_or_default()
 }
 
+/// The VRF context with the subnets that its peers have from networks.
+pub(super) fn vrf_context(snapshot: &Snapshot, uuid: &str) -> Option<Arc<VrfContext>> {
+    try_vrf_context(snapshot, uuid).ok().flatten()
+}
+
+/// The same, or what of it cannot be read.
+pub(super) fn try_vrf_context(
+    snapshot: &Snapshot,
+    uuid: &str,
+) -> Result<Option<Arc<VrfContext>>, Unreadable> {
+    let mut vrf = snapshot.try_view::<VrfContext>("vrfcontext", uuid)?;
+    let profile = vrf.as_ref().and_then(|v| v.bgp_profile.as_ref());
+    let named = profile.is_some_and(|p| p.peers.iter().any(|p| p.network_ref.is_some()));
+    if let Some(vrf) = vrf.as_mut().filter(|_| named)
+        && let Some(profile) = &mut Arc::make_mut(vrf).bgp_profile
+    {
+        fill_subnets(snapshot, profile)?;
+    }
+    Ok(vrf)
+}
+
+fn fill_subnets(snapshot: &Snapshot, profile: &mut BgpProfile) -> Result<(), Unreadable> {
+    for peer in &mut profile.peers {
+        let Some(network) = &peer.network_ref else {
+            continue;
+        };
+        if let Some(network) = snapshot.try_view::<Network>("network", network.uuid())? {
+            peer.fill_subnets(&network);
+        }
+    }
+    Ok(())
+}
+
+/// Of each VIP that is for some networks only, their subnets.
+fn placement_networks(snapshot: &Snapshot, vsvip: &VsVip) -> Vec<Vec<IpNet>> {
+    let vips = vsvip.vip.iter().filter(|v| v.enabled);
+    let named = vips.filter(|v| !v.placement_networks.is_empty());
+    named.map(|vip| subnets_of(snapshot, vip)).collect()
+}
+
+fn subnets_of(snapshot: &Snapshot, vip: &Vip) -> Vec<IpNet> {
+    let mut all = Vec::new();
+    for wanted in &vip.placement_networks {
+        let own: Vec<IpNet> = wanted.subnets().collect();
+        let network = wanted.network_ref.as_ref().filter(|_| own.is_empty());
+        let network = network.and_then(|n| snapshot.view::<Network>("network", n.uuid()));
+        all.extend(own);
+        all.extend(network.iter().flat_map(|n| n.subnets()));
+    }
+    all
+}
+
 fn peer_networks(snapshot: &Snapshot, vrf: &str) -> Vec<IpNet> {
-    let view = snapshot.view::<VrfContext>("vrfcontext", vrf);
+    let view = vrf_context(snapshot, vrf);
     let profile = view.as_ref().and_then(|v| v.bgp_profile.as_ref());
     let peers = profile.into_iter().flat_map(|p| &p.peers);
     let subnets = peers.flat_map(|p| [&p.subnet, &p.subnet6]).flatten();

@@ -8,6 +8,7 @@ use proto::v1::{DesiredState, MemberProblem, Nack, Report, VirtualServiceStatus}
 use serde_json::{Value, json};
 use std::time::Duration;
 
+mod networks;
 mod scaling;
 
 /// An engine with a session.
@@ -457,6 +458,23 @@ fn flow(told: &DesiredState) -> (bool, bool, u32, u32) {
         flow.probe_retries,
         flow.probe_retry_timer_ms,
     )
+}
+
+#[tokio::test]
+async fn the_rhythm_of_hellos_is_that_of_the_se_group() {
+    let (fixture, _) = Fixture::with_engines(0).await;
+    let hellos = || {
+        let flow = fixture.told().flow.clone().expect("there");
+        (flow.hello_interval_ms, flow.hello_count)
+    };
+    assert_eq!(hellos(), (100, 3));
+    fixture.group_setting("dp_hb_frequency", json!(500)).await;
+    fixture.group_setting("dp_hb_timeout_count", json!(4)).await;
+    assert_eq!(hellos(), (500, 4));
+    fixture
+        .group_setting("aggressive_failure_detection", json!(true))
+        .await;
+    assert_eq!(hellos(), (50, 3));
 }
 
 #[tokio::test]

@@ -149,6 +149,8 @@ fn raw_settings(settings: &Settings, watching: bool) -> raw::Settings {
         hint_key,
         copies_per_s,
         copies_burst,
+        // Hellos are the process's.
+        rhythm: _,
     } = settings;
     let secret = |index: usize| {
         let key = message_keys.get(index);

@@ -5,27 +5,32 @@ use super::Plan;
 use dataplane::sockopt;
 use flow::Flow;
 use flow::config::{Config, MessageKey};
-use flow::hello::{Hellos, Liveness, TICK, Way};
+use flow::hello::{Hellos, Liveness, Way};
 use flow::wire::{Envelope, MESSAGE_LEN, MESSAGE_PORT, Message, MessageKind};
 use socket2::{Domain, Socket, Type};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Interval, MissedTickBehavior};
 
 /// Answers read per tick and way; one is expected.
 const ANSWERS_PER_TICK: usize = 16;
 
 /// Says hello on all ways of the plan, and publishes which of them answer. Cancel-safe: it waits for time only.
 pub(crate) async fn run(mut plans: watch::Receiver<Arc<Plan>>, liveness: watch::Sender<Liveness>) {
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut round = Round::default();
+    let mut tick = every(Config::default().settings.rhythm.interval);
     while let Ok(changed) = plans.has_changed() {
         if changed {
-            round.follow(&plans.borrow_and_update().config);
+            let plan = plans.borrow_and_update().clone();
+            round.follow(&plan.config);
+            let interval = plan.config.settings.rhythm.interval;
+            if interval != tick.period() {
+                tick = every(interval);
+            }
         }
         round.tick();
         liveness.send_if_modified(|old| {
@@ -36,6 +41,12 @@ pub(crate) async fn run(mut plans: watch::Receiver<Arc<Plan>>, liveness: watch::
         });
         tick.tick().await;
     }
+}
+
+fn every(interval: Duration) -> Interval {
+    let mut tick = tokio::time::interval(interval);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tick
 }
 
 /// What is said on which way.
@@ -56,7 +67,7 @@ impl Round {
         self.letters = letters(config);
         self.keys.clone_from(&config.settings.message_keys);
         let ways: BTreeSet<Way> = self.letters.keys().copied().collect();
-        self.hellos.follow(&ways);
+        self.hellos.follow(&ways, config.settings.rhythm);
         self.posts.retain(|way, _| ways.contains(way));
         self.failed.retain(|way| ways.contains(way));
     }

@@ -58,7 +58,8 @@ impl House {
         watch: &Watch,
     ) -> Result<(), Error> {
         let counters = steering.counters()?;
-        self.voices.tick(&counters.hellos);
+        let interval = config.settings.rhythm.interval;
+        self.voices.tick(&counters.hellos, interval);
         let rate = self.next_rate(now, others(config), &counters);
         let watched = watch.lock().watched(now);
         let news = watched != self.watched;

@@ -129,6 +129,8 @@ fn desired() -> DesiredState {
                 secret: (0..16).collect(),
             }],
             hint_key: vec![1; 16],
+            hello_interval_ms: 50,
+            hello_count: 0,
         }),
         ..DesiredState::default()
     }
@@ -177,6 +179,11 @@ fn a_desired_state_becomes_what_the_programs_are_told() {
     );
     assert_eq!(config.settings.probe_retries, 3);
     assert_eq!(config.settings.probe_retry_timer, Duration::from_millis(25));
+    let rhythm = config.settings.rhythm;
+    assert_eq!(
+        (rhythm.interval, rhythm.down_after),
+        (Duration::from_millis(50), 3)
+    );
     let key = &config.settings.message_keys[0];
     assert_eq!(key.secret, [0x0706_0504_0302_0100, 0x0F0E_0D0C_0B0A_0908]);
     assert_eq!(

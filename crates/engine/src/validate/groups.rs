@@ -65,6 +65,11 @@ fn check_group(i: usize, group: &Group, state: &DesiredState) -> Result<(), Refu
     Ok(())
 }
 
+/// Longer than any network takes to lose a hello, and to bring it late.
+const HELLO_INTERVAL_MAX_MS: u32 = 60_000;
+/// Numbers of hellos come again after 16,383.
+const HELLO_COUNT_MAX: u32 = 1000;
+
 /// Nothing of a key is ever said, not even of a wrong one.
 fn check_settings(settings: &FlowSettings) -> Result<(), Refusal> {
     let FlowSettings {
@@ -72,7 +77,17 @@ fn check_settings(settings: &FlowSettings) -> Result<(), Refusal> {
         probe_retry_timer_ms: _,
         message_keys,
         hint_key,
+        hello_interval_ms,
+        hello_count,
     } = settings;
+    if *hello_interval_ms > HELLO_INTERVAL_MAX_MS {
+        let reason = format!("{hello_interval_ms} ms are longer than {HELLO_INTERVAL_MAX_MS} ms");
+        return Err(refuse("flow.hello_interval_ms", reason));
+    }
+    if *hello_count > HELLO_COUNT_MAX {
+        let reason = format!("{hello_count} hellos are more than {HELLO_COUNT_MAX}");
+        return Err(refuse("flow.hello_count", reason));
+    }
     if u8::try_from(*probe_retries).is_err() {
         let reason = format!("{probe_retries} retries are too many");
         return Err(refuse("flow.probe_retries", reason));
@@ -153,7 +168,12 @@ mod tests {
             state.flow.as_mut().expect("there")
         }
         type Break = fn(&mut DesiredState);
-        let cases: [(Break, &str); 11] = [
+        let cases: [(Break, &str); 13] = [
+            (
+                |s| flow(s).hello_interval_ms = 60_001,
+                "flow.hello_interval_ms",
+            ),
+            (|s| flow(s).hello_count = 1001, "flow.hello_count"),
             (
                 |s| s.groups.push(s.groups[0].clone()),
                 "groups[1].vsvip_uuid",

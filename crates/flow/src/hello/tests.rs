@@ -4,6 +4,9 @@ use super::*;
 use crate::config::{Group, Member};
 use proptest::prelude::*;
 
+const DOWN_AFTER: u32 = 3;
+const DEAD_AFTER: u32 = 50;
+
 fn way(ours: u8, theirs: u8) -> Way {
     Way {
         local: [10, 0, ours, 1].into(),
@@ -13,7 +16,7 @@ fn way(ours: u8, theirs: u8) -> Way {
 
 fn followed(ways: &[Way]) -> Hellos {
     let mut hellos = Hellos::default();
-    hellos.follow(&ways.iter().copied().collect());
+    hellos.follow(&ways.iter().copied().collect(), Rhythm::default());
     hellos
 }
 
@@ -61,6 +64,31 @@ fn a_way_goes_down_and_the_member_is_dead_long_after() {
 }
 
 #[test]
+fn another_rhythm_changes_when_a_way_is_down_and_not_how_long_until_dead() {
+    let rhythm = |interval_ms, down_after| Rhythm {
+        interval: Duration::from_millis(interval_ms),
+        down_after,
+    };
+    for (rhythm, dead_after) in [
+        (Rhythm::default(), DEAD_AFTER),
+        (rhythm(50, 3), 100),
+        (rhythm(1000, 10), 11),
+    ] {
+        assert_eq!(rhythm.dead_after(), dead_after, "{rhythm:?}");
+        let mut hellos = followed(&[way(1, 1), way(2, 2)]);
+        hellos.follow(&BTreeSet::from([way(1, 1), way(2, 2)]), rhythm);
+        let state_of = |hellos: &Hellos| hellos.liveness().get(&way(2, 2)).copied();
+        ticks(&mut hellos, 1, 0);
+        ticks_of_the_second(&mut hellos, rhythm.down_after);
+        assert_eq!(state_of(&hellos), Some(State::Up));
+        ticks_of_the_second(&mut hellos, 1);
+        assert_eq!(state_of(&hellos), Some(State::Down));
+        ticks_of_the_second(&mut hellos, dead_after - rhythm.down_after);
+        assert_eq!(state_of(&hellos), Some(State::Dead));
+    }
+}
+
+#[test]
 fn whoever_hears_nobody_is_cut_off_and_holds_nobody_for_dead() {
     let mut hellos = followed(&[way(1, 1), way(2, 2)]);
     ticks(&mut hellos, 1, 10 * DEAD_AFTER);
@@ -91,7 +119,7 @@ fn an_answer_to_a_hello_of_long_ago_says_nothing() {
 fn what_is_known_of_a_way_goes_with_it() {
     let mut hellos = followed(&[way(1, 1), way(2, 2)]);
     ticks(&mut hellos, 1, 0);
-    hellos.follow(&BTreeSet::from([way(2, 2), way(3, 3)]));
+    hellos.follow(&BTreeSet::from([way(2, 2), way(3, 3)]), Rhythm::default());
     assert_eq!(hellos.liveness(), BTreeMap::from([(way(2, 2), State::Up)]));
 }
 

@@ -52,6 +52,23 @@ pub struct IpNetworkSubnet {
     pub subnet6: Option<Prefix>,
 }
 
+/// avi-api `VipPlacementNetwork`: where engines of a VIP need an interface. Without a subnet it is any of the network's.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[allow(missing_docs)]
+pub struct VipPlacementNetwork {
+    pub network_ref: Option<Ref>,
+    pub subnet: Option<Prefix>,
+    pub subnet6: Option<Prefix>,
+}
+
+impl VipPlacementNetwork {
+    /// The subnets that it names itself.
+    pub fn subnets(&self) -> impl Iterator<Item = IpNet> {
+        let own = [&self.subnet, &self.subnet6].into_iter().flatten();
+        own.filter_map(Prefix::net)
+    }
+}
+
 /// Addresses of a subnet that VIPs may get, from the first to the last, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct VipRange {
@@ -104,6 +121,18 @@ impl Network {
         self.configured_subnets
             .iter()
             .filter_map(|s| s.prefix.net())
+    }
+
+    /// The subnet in which a router of this address is reached: the one that has it; else, for a router behind others, the
+    /// first one of its family.
+    pub fn towards(&self, router: IpAddr) -> Option<&Prefix> {
+        let prefixes = self.configured_subnets.iter().map(|s| &s.prefix);
+        let nets = prefixes.filter_map(|p| Some((p, p.net()?)));
+        let mut own = nets.filter(|(_, net)| net.addr().is_ipv4() == router.is_ipv4());
+        let first = own.next()?;
+        let has = |(_, net): &(&Prefix, IpNet)| net.contains(&router);
+        let found = std::iter::once(first).chain(own).find(has);
+        found.or(Some(first)).map(|(prefix, _)| prefix)
     }
 
     /// The ranges that VIPs may have of the subnets that `wanted` lets through, lowest first.

@@ -118,11 +118,14 @@ pub(super) fn settings(
     let group = se_group(snapshot, engine.se_group_ref.as_ref())?;
     Ok(group.map(|group| {
         let keys = decided.keys.get(&group.uuid);
+        let (hello_interval_ms, hello_count) = group.hellos();
         v1::FlowSettings {
             probe_retries: group.se_flow_probe_retries.into(),
             probe_retry_timer_ms: group.se_flow_probe_retry_timer,
             message_keys: keys.map(|k| k.message_keys()).unwrap_or_default(),
             hint_key: keys.map(|k| k.hint_key()).unwrap_or_default(),
+            hello_interval_ms,
+            hello_count,
         }
     }))
 }

@@ -3,7 +3,8 @@
 use super::Scene;
 use crate::engines::Registry;
 use crate::plan::peers::{self, Near};
-use model::view::{BgpProfile, VirtualService, VrfContext, VsVip};
+use crate::plan::situation;
+use model::view::{BgpProfile, VirtualService, VsVip};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -71,7 +72,7 @@ impl<'a> Routes<'a> {
 
     fn profile(&mut self, vrf: &str) -> Option<BgpProfile> {
         let read = || {
-            let view = self.scene.snapshot.view::<VrfContext>("vrfcontext", vrf)?;
+            let view = situation::vrf_context(self.scene.snapshot, vrf)?;
             view.bgp_profile.clone().filter(|p| !p.shutdown)
         };
         if let Some(known) = self.profiles.get(vrf) {

@@ -4,6 +4,8 @@ use super::*;
 use proto::v1::{OperState, Sighting};
 use std::time::SystemTime;
 
+mod waits;
+
 impl Fixture {
     /// Names of the VIP's engines, the primary first.
     fn placed(&self) -> Vec<String> {

@@ -1,0 +1,116 @@
+//! Switchovers of a pair until they are done: the standby announces as the active engine does, and the former active one
+//! becomes the standby when the new one serves. One that does not in time (`vs_switchover_timeout`) is the standby again.
+//!
+//! What is under way is part of the assignment, and brought on by the task of [`super::scaling`].
+
+use super::pace::{Next, Since, Times};
+use super::scaling::Progress;
+use super::{Action, Assignment, Planner, Switchover, situation};
+use crate::clock::now_unix_s;
+use crate::error::ApiError;
+use model::view::ServiceEngineGroup;
+
+impl Planner {
+    /// The standby of a VIP becomes its active engine, and the active one its standby.
+    ///
+    /// # Errors
+    /// 400: its SE group has another HA mode, or the other one has no session.
+    pub async fn switch_over(
+        &self,
+        vsvip: &str,
+        to: Option<&str>,
+    ) -> Result<placement::Choice, ApiError> {
+        let _one = self.deciding.lock().await;
+        let snapshot = self.objects.snapshot();
+        let situation = self.situation(&snapshot, vsvip)?;
+        let (demand, engines) = (&situation.demand, &situation.engines);
+        let choice = placement::switch_over(demand, engines, &situation.assigned, to);
+        let choice = choice.map_err(|e| ApiError::bad_request(e.to_string()));
+        let choice = choice.inspect_err(|e| self.note(vsvip, Action::Switchover, Err(&e.text)))?;
+        let mut next = self.assignment(vsvip);
+        let wait_s = times(situation::group_of(&snapshot, vsvip).as_deref()).wait_s;
+        let serves = self.progress(&snapshot, vsvip, &choice.engine) == Progress::Ready;
+        next.make_active(&choice.engine);
+        // One that serves and is not waited for is the active one at once.
+        next.switchover = (wait_s > 0 || !serves).then(|| Switchover {
+            from: situation.assigned[0].clone(),
+            since_s: now_unix_s(),
+            ready_since_s: None,
+        });
+        self.write_assignment(vsvip, next, choice.reason.clone())
+            .await?;
+        self.note(vsvip, Action::Switchover, Ok(&choice));
+        self.publish();
+        Ok(choice)
+    }
+
+    pub(super) async fn finish_switchover(
+        &self,
+        vsvip: &str,
+        switchover: &Switchover,
+        now_s: u64,
+    ) -> Result<(), ApiError> {
+        let _one = self.deciding.lock().await;
+        let mut assignment = self.assignment(vsvip);
+        let Some(to) = assignment.engines.first().cloned() else {
+            return Ok(());
+        };
+        if assignment.switchover.as_ref() != Some(switchover) {
+            return Ok(());
+        }
+        let snapshot = self.objects.snapshot();
+        let serves = self.progress(&snapshot, vsvip, &to) == Progress::Ready;
+        let since = Since {
+            begun_s: switchover.since_s,
+            ready_s: switchover.ready_since_s,
+        };
+        let times = times(situation::group_of(&snapshot, vsvip).as_deref());
+        let name = self.name(&to);
+        let message = match since.next(times, serves, now_s) {
+            Next::GoOn => {
+                assignment.switchover = None;
+                format!("switched over to {name}: it serves")
+            }
+            Next::Ready(ready_since_s) => {
+                let switchover = assignment.switchover.as_mut();
+                switchover
+                    .into_iter()
+                    .for_each(|s| s.ready_since_s = ready_since_s);
+                format!("switchover to {name}: whether it serves has changed")
+            }
+            Next::Late(for_s) if self.may_be_judged(&to) => {
+                let from = &switchover.from;
+                return self.switch_back(vsvip, assignment, from, for_s).await;
+            }
+            Next::Late(_) | Next::Wait => return Ok(()),
+        };
+        self.write_assignment(vsvip, assignment, message).await
+    }
+
+    async fn switch_back(
+        &self,
+        vsvip: &str,
+        mut next: Assignment,
+        from: &str,
+        for_s: u64,
+    ) -> Result<(), ApiError> {
+        let why = format!(
+            "{} does not serve after {for_s} s (vs_switchover_timeout of the SE group); {} is the active engine again",
+            self.name(&next.engines[0]),
+            self.name(from)
+        );
+        next.make_active(from);
+        next.switchover = None;
+        self.write_assignment(vsvip, next, why.clone()).await?;
+        self.note(vsvip, Action::SwitchoverRolledBack, Err(&why));
+        Ok(())
+    }
+}
+
+fn times(group: Option<&ServiceEngineGroup>) -> Times {
+    let wait_s = group.map_or(0, |g| g.vs_se_primary_switchover_additional_wait_time);
+    Times {
+        wait_s: wait_s.into(),
+        timeout_s: group.map_or(u64::MAX, |g| g.vs_switchover_timeout.into()),
+    }
+}
