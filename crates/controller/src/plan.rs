@@ -103,6 +103,21 @@ struct Tables {
     lost: BTreeSet<String>,
 }
 
+/// The engine that is to get a VIP, as far as somebody asks for it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted<'a> {
+    /// This one, by uuid or name; else the planner chooses.
+    pub engine: Option<&'a str>,
+    /// One of this host, as engines say it (`engine --host`).
+    pub host: Option<&'a str>,
+}
+
+impl<'a> From<Option<&'a str>> for Wanted<'a> {
+    fn from(engine: Option<&'a str>) -> Self {
+        Self { engine, host: None }
+    }
+}
+
 /// When an operator last asked for a reset of a peer's sessions, in Unix milliseconds; by engine and peer. An engine
 /// acts on a time that is later than the one it knows, so that nothing is lost with this process but the wish itself.
 type Resets = BTreeMap<(String, IpAddr), u64>;
@@ -422,10 +437,10 @@ impl Planner {
     pub async fn scale_out(
         &self,
         vsvip: &str,
-        wanted: Option<&str>,
+        wanted: impl Into<Wanted<'_>>,
     ) -> Result<placement::Choice, ApiError> {
         let _one = self.deciding.lock().await;
-        let choice = self.choose_scale_out(vsvip, wanted);
+        let choice = self.choose_scale_out(vsvip, wanted.into());
         let choice = choice.inspect_err(|e| self.note(vsvip, Action::ScaleOut, Err(&e.text)))?;
         let mut assigned = self.assignment(vsvip).engines;
         assigned.push(choice.engine.clone());

@@ -474,6 +474,15 @@ fn a_service_without_engines_says_why_it_is_not_placed() {
         code == 400 && text.contains("no service engine can take the virtual service"),
         "{text}"
     );
+    for (field, value) in [("to_new_se", json!(true)), ("new_vcpus", json!(2))] {
+        for action in ["scaleout", "migrate"] {
+            let action = format!("{path}/{action}");
+            let (code, text) = status(client.post(&action, &json!({field: value})));
+            let hint = "start one with a join token, and name it in to_se_ref";
+            let said = text.contains(&format!("{field}: ")) && text.contains(hint);
+            assert!(code == 400 && said, "{text}");
+        }
+    }
     let runtime = client.get(&format!("{path}/runtime"), &[]).unwrap();
     assert_eq!(
         runtime["oper_status"]["state"], "OPER_RESOURCES",

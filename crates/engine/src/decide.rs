@@ -153,6 +153,7 @@ fn service(
         accept: up,
         idle_timeout: (vs.idle_timeout_s > 0)
             .then(|| Duration::from_secs(vs.idle_timeout_s.into())),
+        keeps_idle: vs.keeps_idle,
         group: group_spec(vs, members),
         hint: hint(desired, vs),
         source: source(desired, vs),

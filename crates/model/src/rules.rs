@@ -33,6 +33,7 @@ pub fn check(ty: &ObjectType, object: &Object) -> Vec<FieldError> {
         "HealthMonitor" => check_health_monitor(object, &mut errors),
         "PoolGroup" => check_pool_group(object, &mut errors),
         "Network" => network::check(object, &mut errors),
+        "ApplicationProfile" => check_application_profile(object, &mut errors),
         _ => {}
     }
     errors
@@ -101,6 +102,17 @@ fn check_prefix(object: &Object, path: &str, errors: &mut Vec<FieldError>) {
             path,
             problem,
             "write ip_addr {addr, type} and a mask that fits it",
+        ));
+    }
+}
+
+/// Servers' answers come back to the engine only where they are sent to an address of its own.
+fn check_application_profile(object: &Object, errors: &mut Vec<FieldError>) {
+    if object.get("preserve_client_ip") == Some(&Value::Bool(true)) {
+        errors.push(FieldError::new(
+            "preserve_client_ip",
+            "engines do not show servers the addresses of clients",
+            "set it to false; servers see the engine, snat_ip of the virtual service, or its VIP (use_vip_as_snat)",
         ));
     }
 }
@@ -554,6 +566,9 @@ fn check_peer_labels(object: &Object, errors: &mut Vec<FieldError>) {
     }
 }
 
+/// `prefix_length` of a VIP, whatever its family.
+const HOST_ROUTE: i64 = 32;
+
 fn check_vips(object: &Object, errors: &mut Vec<FieldError>) {
     check_peer_labels(object, errors);
     let Some(vips) = object.get("vip").and_then(Value::as_array) else {
@@ -574,6 +589,7 @@ fn check_vips(object: &Object, errors: &mut Vec<FieldError>) {
             ));
         }
         network::check_wish(vip, &path, errors);
+        check_prefix_length(vip, &path, errors);
         for name in ["ip_address", "ip6_address"] {
             check_vip_address(
                 vip.get(name),
@@ -583,6 +599,17 @@ fn check_vips(object: &Object, errors: &mut Vec<FieldError>) {
                 errors,
             );
         }
+    }
+}
+
+fn check_prefix_length(vip: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    let length = vip.get("prefix_length").and_then(Value::as_i64);
+    if let Some(length) = length.filter(|length| *length != HOST_ROUTE) {
+        errors.push(FieldError::new(
+            format!("{path}.prefix_length"),
+            format!("{length} is no host route, and a VIP is announced as one"),
+            "leave it at 32; several addresses are several VIPs",
+        ));
     }
 }
 

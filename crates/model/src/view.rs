@@ -133,6 +133,9 @@ pub struct VirtualService {
     pub application_profile_ref: Option<Ref>,
     #[serde(default)]
     pub services: Vec<Service>,
+    /// Which engine of a pair is to be the active one.
+    #[serde(default)]
+    pub active_standby_se_tag: String,
     #[serde(default = "yes")]
     pub enabled: bool,
     #[serde(default = "yes")]
@@ -174,6 +177,8 @@ pub struct Service {
     pub enable_ssl: bool,
     /// Instead of the virtual service's.
     pub override_network_profile_ref: Option<Ref>,
+    /// Instead of the virtual service's.
+    pub override_application_profile_ref: Option<Ref>,
 }
 
 impl Service {
@@ -418,6 +423,7 @@ pub struct NetworkProfileUnion {
     #[serde(rename = "type")]
     pub kind: String,
     pub tcp_proxy_profile: Option<TcpProxyProfile>,
+    pub tcp_fast_path_profile: Option<TcpFastPathProfile>,
     pub udp_fast_path_profile: Option<UdpProfile>,
     pub udp_proxy_profile: Option<UdpProfile>,
 }
@@ -439,6 +445,17 @@ impl NetworkProfileUnion {
             kind if kind.starts_with("PROTOCOL_TYPE_SCTP") => None,
             _ => Some(Transport::Tcp),
         }
+    }
+
+    /// Seconds after which a connection of the TCP kinds is idle, 0 = never, and whether it is kept then. Both are served by
+    /// the same proxy.
+    pub fn tcp_idle(&self) -> (u32, bool) {
+        if self.kind == "PROTOCOL_TYPE_TCP_FAST_PATH" {
+            let profile = self.tcp_fast_path_profile.unwrap_or_default();
+            return (profile.session_idle_timeout, false);
+        }
+        let profile = self.tcp_proxy_profile.clone().unwrap_or_default();
+        (profile.idle_connection_timeout, profile.keeps_idle())
     }
 
     /// The settings of the UDP kinds; both are served by the same proxy.
@@ -481,6 +498,41 @@ pub struct TcpProxyProfile {
     /// Seconds without a byte in either direction; 0 = never.
     #[serde(default = "idle_connection_timeout")]
     pub idle_connection_timeout: u32,
+    /// `KEEP_ALIVE`, the default, or `CLOSE_IDLE`.
+    #[serde(default)]
+    pub idle_connection_type: String,
+}
+
+impl Default for TcpProxyProfile {
+    fn default() -> Self {
+        Self {
+            idle_connection_timeout: idle_connection_timeout(),
+            idle_connection_type: String::new(),
+        }
+    }
+}
+
+/// avi-api `TCPFastPathProfile`.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct TcpFastPathProfile {
+    /// Seconds without a byte in either direction; 0 = never.
+    #[serde(default = "tcp_session_idle_timeout")]
+    pub session_idle_timeout: u32,
+}
+
+impl Default for TcpFastPathProfile {
+    fn default() -> Self {
+        Self {
+            session_idle_timeout: tcp_session_idle_timeout(),
+        }
+    }
+}
+
+impl TcpProxyProfile {
+    /// An idle connection is kept while its ends are there; with CLOSE_IDLE it is ended.
+    pub fn keeps_idle(&self) -> bool {
+        self.idle_connection_type != "CLOSE_IDLE"
+    }
 }
 
 /// avi-api `VrfContext`.
@@ -717,6 +769,12 @@ pub struct ServiceEngineGroup {
     pub dp_aggressive_hb_timeout_count: u32,
     #[serde(default)]
     pub aggressive_failure_detection: bool,
+    /// HA_MODE_LEGACY_ACTIVE_STANDBY: VIPs may prefer one engine of the pair or the other as their active one.
+    #[serde(default)]
+    pub distribute_load_active_standby: bool,
+    /// They go back to the engine that they prefer when it is back.
+    #[serde(default)]
+    pub auto_redistribute_active_standby_load: bool,
     /// Engines that may be lost at once, with HA_MODE_SHARED.
     #[serde(default = "one")]
     pub buffer_se: u32,
@@ -860,6 +918,9 @@ fn max_learn_limit() -> u32 {
 }
 fn idle_connection_timeout() -> u32 {
     600
+}
+fn tcp_session_idle_timeout() -> u32 {
+    300
 }
 fn udp_idle_timeout() -> u32 {
     10

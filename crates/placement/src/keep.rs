@@ -1,6 +1,7 @@
 //! What becomes of a VIP whose engines are lost or drained: others take their places, and nothing else moves.
 
-use crate::{Choice, Demand, Enabled, Engine, Ha, PlanError, Unfit, scale_out};
+use crate::choose::natural;
+use crate::{Choice, Demand, Enabled, Engine, Ha, PlanError, Presence, Tag, Unfit, scale_out};
 use std::fmt;
 
 /// Why an engine gives its place up.
@@ -191,4 +192,29 @@ fn promotion(demand: &Demand, engines: &[Engine], assigned: &[String]) -> Option
     };
     let engine = others.iter().find(sound)?.clone();
     Some(Step::Promote { engine, cause })
+}
+
+/// With a [`Tag`]: the engine of the pair that is to be the active one, when it is not.
+pub fn preferred<'a>(
+    demand: &Demand,
+    engines: &'a [Engine],
+    assigned: &[String],
+) -> Option<&'a Engine> {
+    let tag = demand.tag.filter(|_| demand.ha == Ha::ActiveStandby)?;
+    let own = engines.iter().filter(|e| assigned.contains(&e.uuid));
+    let mut pair: Vec<&Engine> = own.collect();
+    pair.sort_by_cached_key(|e| (natural(&e.name), e.uuid.clone()));
+    let [first, second] = pair[..] else {
+        return None;
+    };
+    let wanted = match tag {
+        Tag::First => first,
+        Tag::Second => second,
+    };
+    (assigned.first() != Some(&wanted.uuid)).then_some(wanted)
+}
+
+/// It has been here for a while, and takes VIPs.
+pub fn is_back(engine: &Engine) -> bool {
+    engine.presence == Presence::Here && engine.enabled == Enabled::Yes
 }

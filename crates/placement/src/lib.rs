@@ -13,7 +13,7 @@ mod unfit;
 
 pub use choose::{Choice, PlanError, ensure, scale_in, scale_out};
 pub use group::{Group, GroupFull};
-pub use keep::{Cause, Step, holder, keep, switch_over, take_over};
+pub use keep::{Cause, Step, holder, is_back, keep, preferred, switch_over, take_over};
 pub use spare::{Spare, spare};
 pub use unfit::{Unfit, unfit};
 
@@ -38,6 +38,15 @@ pub enum Ha {
     /// HA_MODE_LEGACY_ACTIVE_STANDBY: a VIP is on two engines, of which the first is active and the second is used when
     /// the first is gone; VIPs of a group are on two engines, and others wait.
     ActiveStandby,
+}
+
+/// Which engine of a pair a VIP prefers as its active one (`active_standby_se_tag`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tag {
+    /// The first by name.
+    First,
+    /// The second.
+    Second,
 }
 
 /// What the VIP asks for.
@@ -68,6 +77,12 @@ pub struct Demand {
     pub algorithm: Algorithm,
     /// How the group lives through the loss of an engine.
     pub ha: Ha,
+    /// With [`Ha::ActiveStandby`], where the load is distributed over both engines; `None` = whichever is active is right.
+    pub tag: Option<Tag>,
+    /// It goes back to the engine that it prefers when that is back.
+    pub goes_back: bool,
+    /// Only engines of this host can take it; `None` = of any.
+    pub host: Option<String>,
     /// `vs_host_redundancy`: another host's engine is preferred to one whose host has the VIP.
     pub host_redundancy: bool,
 }

@@ -17,6 +17,9 @@ fn demand(min: u32, max: u32) -> Demand {
         max_engines: 0,
         algorithm: Algorithm::Packed,
         ha: Ha::Shared,
+        tag: None,
+        goes_back: false,
+        host: None,
         host_redundancy: true,
     }
 }
@@ -119,6 +122,49 @@ fn every_reason_against_an_engine_is_found_and_has_a_code() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn a_tag_prefers_the_first_or_the_second_engine_of_a_pair_by_name() {
+    let engines = [engine(10), engine(2)];
+    let preferred = |tag, ha, assigned: &[u32]| {
+        let demand = Demand {
+            tag,
+            ha,
+            ..demand(1, 4)
+        };
+        let found = preferred(&demand, &engines, &uuids(assigned));
+        found.map(|e| e.name.clone())
+    };
+    let pair = Ha::ActiveStandby;
+    for (tag, ha, assigned, expected) in [
+        (Some(Tag::First), pair, [10, 2], Some("se-2")),
+        (Some(Tag::First), pair, [2, 10], None),
+        (Some(Tag::Second), pair, [2, 10], Some("se-10")),
+        (None, pair, [10, 2], None),
+        (Some(Tag::First), Ha::SharedPair, [10, 2], None),
+    ] {
+        assert_eq!(preferred(tag, ha, &assigned).as_deref(), expected);
+    }
+    assert_eq!(preferred(Some(Tag::Second), pair, &[2]), None);
+}
+
+#[test]
+fn a_host_that_is_asked_for_leaves_its_engines_alone() {
+    let mut engines = [engine(1), engine(2), engine(3)];
+    engines[1].host = "rack-2".into();
+    let on = |host: &str| Demand {
+        host: Some(host.into()),
+        ..demand(1, 4)
+    };
+    let choice = scale_out(&on("rack-2"), &engines, &[], None).expect("fits");
+    assert_eq!(choice.name, "se-2");
+    let codes = choice.rejected.iter().map(|(_, why)| why.code());
+    assert_eq!(codes.collect::<Vec<_>>(), ["other_host", "other_host"]);
+    let refused = scale_out(&on("rack-2"), &engines, &[], Some("se-3"));
+    let refused = refused.expect_err("elsewhere").to_string();
+    assert!(refused.contains("its host is not \"rack-2\""), "{refused}");
+    assert!(scale_out(&on("rack-9"), &engines, &[], None).is_err());
 }
 
 #[test]

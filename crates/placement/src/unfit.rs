@@ -19,6 +19,11 @@ pub enum Unfit {
     OtherSeGroup,
     /// Of another VRF.
     OtherVrf,
+    /// Of another host than the one that was asked for.
+    OtherHost {
+        /// That one.
+        wanted: String,
+    },
     /// As many engines of the group as may be have VIPs, and this one has none.
     GroupFull {
         /// The limit.
@@ -56,6 +61,7 @@ impl Unfit {
             Self::OtherCloud => "other_cloud",
             Self::OtherSeGroup => "other_se_group",
             Self::OtherVrf => "other_vrf",
+            Self::OtherHost { .. } => "other_host",
             Self::GroupFull { .. } => "group_full",
             Self::Full { .. } => "full",
             Self::NoInterfaceInPeerSubnet { .. } => "no_interface_in_peer_subnet",
@@ -75,6 +81,9 @@ impl fmt::Display for Unfit {
             Self::OtherSeGroup => f.write_str("it belongs to another SE group"),
             Self::OtherVrf => {
                 f.write_str("its interfaces are in another VRF than the virtual service")
+            }
+            Self::OtherHost { wanted } => {
+                write!(f, "its host is not {wanted:?} (engine --host)")
             }
             Self::GroupFull { max } => {
                 write!(
@@ -139,7 +148,14 @@ fn elsewhere(demand: &Demand, engine: &Engine) -> Option<Unfit> {
         (!engine.is_here(), Unfit::NotConnected),
     ];
     let mut failed = checks.into_iter().filter(|(fails, _)| *fails);
-    failed.next().map(|(_, why)| why)
+    let failed = failed.next().map(|(_, why)| why);
+    failed.or_else(|| other_host(demand, engine))
+}
+
+fn other_host(demand: &Demand, engine: &Engine) -> Option<Unfit> {
+    let wanted = demand.host.as_ref().filter(|host| **host != engine.host)?;
+    let wanted = wanted.clone();
+    Some(Unfit::OtherHost { wanted })
 }
 
 fn full(

@@ -20,6 +20,7 @@ mod connection;
 mod cut;
 mod hint;
 mod inline;
+mod keepalive;
 mod listener;
 mod pool_group;
 mod retire;
@@ -69,6 +70,8 @@ pub struct VirtualServiceSpec {
     pub accept: bool,
     /// Ends a connection without a byte in either direction; `None` = never.
     pub idle_timeout: Option<Duration>,
+    /// Instead of ending it, both ends are asked from then on whether they are there (`keepalive`).
+    pub keeps_idle: bool,
     /// Where connections go.
     pub group: PoolGroupSpec,
     /// Clients are made to echo who owns their connection; `None` = not. A change is for new connections, and for

@@ -204,6 +204,7 @@ pub(crate) struct Service {
 
 struct Rules {
     idle_timeout: Option<Duration>,
+    keeps_idle: bool,
     hint: Option<HintSpec>,
     source: Source,
     udp: UdpRules,
@@ -270,6 +271,11 @@ impl Service {
 
     pub(crate) fn idle_timeout(&self) -> Option<Duration> {
         self.rules().idle_timeout
+    }
+
+    /// A connection that is idle is not ended.
+    pub(crate) fn keeps_idle(&self) -> bool {
+        self.rules().keeps_idle
     }
 
     pub(crate) fn hint(&self) -> Option<HintSpec> {
@@ -411,6 +417,7 @@ impl Shared {
         let before = known.as_ref().map(|service| service.rules());
         let rules = Arc::new(Rules {
             idle_timeout: spec.idle_timeout,
+            keeps_idle: spec.keeps_idle,
             hint: spec.hint,
             source: spec.source.clone(),
             udp: UdpRules::of(spec.udp.as_ref()),

@@ -31,6 +31,7 @@ impl Fixture {
             udp: None,
             accept: true,
             idle_timeout: None,
+            keeps_idle: false,
             group: PoolGroupSpec::from(PoolSpec {
                 uuid: "p".into(),
                 algorithm: Algorithm::RoundRobin,
@@ -267,6 +268,34 @@ async fn without_a_server_the_client_is_reset_and_counted() {
     };
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     wait_until("it is counted", || fixture.vs().refused == 1).await;
+}
+
+/// Whether the kernel has the keepalive timer running for the connections at this address (`tr` of /proc/net/tcp).
+fn is_kept_alive(at: SocketAddr) -> bool {
+    const ESTABLISHED: &str = "01";
+    const KEEPALIVE: &str = "02:";
+    let port = format!(":{:04X}", at.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("readable");
+    let rows = table.lines().map(|l| l.split_whitespace().collect());
+    let mut own = rows.filter(|row: &Vec<&str>| row[1].ends_with(&port) && row[3] == ESTABLISHED);
+    own.any(|row| row[5].starts_with(KEEPALIVE))
+}
+
+#[tokio::test]
+async fn an_idle_connection_that_is_kept_is_asked_whether_its_ends_are_there() {
+    let mut fixture = Fixture::new(&[echo().await]).await;
+    let kept = |s: &mut VirtualServiceSpec| {
+        s.idle_timeout = Some(Duration::from_millis(300));
+        s.keeps_idle = true;
+    };
+    fixture.apply(kept).await;
+    let mut idle = fixture.connect().await;
+    idle.write_all(b"x").await.expect("written");
+    idle.read_exact(&mut [0]).await.expect("echoed");
+    assert!(!is_kept_alive(fixture.addr), "it is in use");
+    wait_until("it is asked", || is_kept_alive(fixture.addr)).await;
+    idle.write_all(b"y").await.expect("written");
+    idle.read_exact(&mut [0]).await.expect("it goes on");
 }
 
 #[tokio::test]

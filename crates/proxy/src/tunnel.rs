@@ -5,6 +5,7 @@
 //! one direction is passed on as FIN while the other goes on; an error of one side resets the other.
 
 use crate::client::Client;
+use crate::keepalive;
 use crate::shared::{Counted, Service};
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -83,13 +84,25 @@ pub(crate) async fn run(client: &Client, server: &TcpStream, service: &Service, 
     };
     let ended = tokio::select! {
         result = pumps => result,
-        () = idle(service.idle_timeout(), &activity) => Err(io::ErrorKind::TimedOut.into()),
+        () = idle_for_good(service, &activity, [client, server]) => Err(io::ErrorKind::TimedOut.into()),
         () = service.cut.given() => Err(io::ErrorKind::ConnectionAborted.into()),
         () = counted.retired() => Err(io::ErrorKind::ConnectionAborted.into()),
     };
     if ended.is_err() {
         reset(client);
         reset(server);
+    }
+}
+
+/// Ends when an idle connection is to be ended. One that is kept goes on, and the kernel ends it when an end is gone.
+async fn idle_for_good(service: &Service, activity: &Activity, ends: [&TcpStream; 2]) {
+    let timeout = service.idle_timeout();
+    idle(timeout, activity).await;
+    if service.keeps_idle() {
+        let asked = timeout.map(|timeout| keepalive::begin(ends, timeout));
+        if matches!(asked, Some(Ok(()))) {
+            std::future::pending().await
+        }
     }
 }
 

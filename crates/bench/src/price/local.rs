@@ -401,6 +401,7 @@ fn service() -> VirtualServiceSpec {
         udp: None,
         accept: true,
         idle_timeout: None,
+        keeps_idle: false,
         group: PoolGroupSpec::from(PoolSpec {
             uuid: "pool-1".into(),
             algorithm: Algorithm::RoundRobin,

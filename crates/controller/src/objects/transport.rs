@@ -130,22 +130,35 @@ fn check_udp(snapshot: &Snapshot, vs: &VirtualService, errors: &mut Vec<FieldErr
             ));
         }
     }
-    let application = vs.application_profile_ref.as_ref().map_or("", Ref::uuid);
-    let application = snapshot.get("applicationprofile", application);
-    let kind = |field: &str| application?.object.get(field)?.as_str();
-    if matches!(
-        kind("type"),
-        Some("APPLICATION_PROFILE_TYPE_HTTP" | "APPLICATION_PROFILE_TYPE_SSL")
-    ) {
+    if let Some((path, name)) = tcp_application(snapshot, vs) {
         errors.push(FieldError::new(
-            "application_profile_ref",
-            format!(
-                "{} is for TCP, and a service is UDP",
-                kind("name").unwrap_or_default()
-            ),
+            path,
+            format!("{name} is for TCP, and a service is UDP"),
             "use System-L4-Application",
         ));
     }
+}
+
+/// The application profile of a UDP service that is for TCP alone: in which field, and its name.
+fn tcp_application(snapshot: &Snapshot, vs: &VirtualService) -> Option<(String, String)> {
+    let services = vs.services.iter().enumerate();
+    let mut udp = services.filter(|(_, s)| transport_of(snapshot, vs, s) == Transport::Udp);
+    udp.find_map(|(i, service)| {
+        let own = service.override_application_profile_ref.as_ref();
+        let path = match own {
+            Some(_) => format!("services[{i}].override_application_profile_ref"),
+            None => "application_profile_ref".to_owned(),
+        };
+        let profile = own.or(vs.application_profile_ref.as_ref())?.uuid();
+        let profile = snapshot.get("applicationprofile", profile)?;
+        let kind = profile.object.get("type")?.as_str()?;
+        let is_tcp = [
+            "APPLICATION_PROFILE_TYPE_HTTP",
+            "APPLICATION_PROFILE_TYPE_SSL",
+        ];
+        let name = profile.name().to_owned();
+        is_tcp.contains(&kind).then_some((path, name))
+    })
 }
 
 /// What to do about [`unfit_monitor_for`].

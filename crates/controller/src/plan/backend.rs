@@ -2,8 +2,8 @@
 
 use super::scope::Narrow;
 use super::{
-    FlowView, HostView, Planner, RoutingText, ScaleIn, ServiceView, TopologyPage, flows, preview,
-    routing, runtime, scope, service, topology,
+    FlowView, HostView, Planner, RoutingText, ScaleIn, ServiceView, TopologyPage, Wanted, flows,
+    preview, routing, runtime, scope, service, topology,
 };
 use crate::api::Context;
 use crate::engines::ca::Ca;
@@ -64,7 +64,8 @@ impl Backend {
     ) -> Result<Value, ApiError> {
         let snapshot = self.objects.snapshot();
         let (vsvip, [wanted]) = asked(&snapshot, vs, &body, ["to_se_ref"])?;
-        let choice = self.planner.scale_out(&vsvip, wanted.as_deref()).await?;
+        let wanted = wanted_of(&body, wanted.as_deref())?;
+        let choice = self.planner.scale_out(&vsvip, wanted).await?;
         Ok(self.scaled(&vsvip, &choice))
     }
 
@@ -95,7 +96,8 @@ impl Backend {
     pub async fn migrate(&self, vs: &str, body: Object) -> Result<Value, ApiError> {
         let snapshot = self.objects.snapshot();
         let (vsvip, [from, to]) = asked(&snapshot, vs, &body, ["from_se_ref", "to_se_ref"])?;
-        let migrated = self.planner.migrate(&vsvip, from.as_deref(), to.as_deref());
+        let to = wanted_of(&body, to.as_deref())?;
+        let migrated = self.planner.migrate(&vsvip, from.as_deref(), to);
         Ok(self.scaled(&vsvip, &migrated.await?))
     }
 
@@ -122,9 +124,9 @@ impl Backend {
     ) -> Result<Value, ApiError> {
         let snapshot = self.objects.snapshot();
         let (vsvip, [from, to]) = asked(&snapshot, vs, body, ["from_se_ref", "to_se_ref"])?;
-        let (from, choice) =
-            self.planner
-                .choose_migration(&vsvip, from.as_deref(), to.as_deref())?;
+        let to = wanted_of(body, to.as_deref())?;
+        let chosen = self.planner.choose_migration(&vsvip, from.as_deref(), to);
+        let (from, choice) = chosen?;
         let kind = preview::AskedKind::Migrate { from: &from };
         Ok(self.preview_scaling(&snapshot, context, &vsvip, &choice, kind))
     }
@@ -148,7 +150,8 @@ impl Backend {
     ) -> Result<Value, ApiError> {
         let snapshot = self.objects.snapshot();
         let (vsvip, [wanted]) = asked(&snapshot, vs, body, ["to_se_ref"])?;
-        let choice = self.planner.choose_scale_out(&vsvip, wanted.as_deref())?;
+        let wanted = wanted_of(body, wanted.as_deref())?;
+        let choice = self.planner.choose_scale_out(&vsvip, wanted)?;
         let kind = preview::AskedKind::ScaleOut;
         Ok(self.preview_scaling(&snapshot, context, &vsvip, &choice, kind))
     }
@@ -507,6 +510,35 @@ fn flag(body: &Object, field: &str) -> Result<bool, ApiError> {
         Some(Value::Bool(value)) => Ok(*value),
         Some(other) => Err(ApiError::bad_request(format!(
             "{field}: must be true or false, not {other}"
+        ))),
+    }
+}
+
+/// Which engine is to get the VIP. None is made here.
+fn wanted_of<'a>(body: &'a Object, engine: Option<&'a str>) -> Result<Wanted<'a>, ApiError> {
+    let hint =
+        "no service engine is made here; start one with a join token, and name it in to_se_ref";
+    if flag(body, "to_new_se")? {
+        return Err(ApiError::bad_request(format!("to_new_se: {hint}")));
+    }
+    if body.get("new_vcpus").is_some_and(|v| !v.is_null()) {
+        let text = format!("new_vcpus: is for a new service engine, and {hint}");
+        return Err(ApiError::bad_request(text));
+    }
+    let host = host_in(body)?;
+    Ok(Wanted { engine, host })
+}
+
+/// A host is known by its name alone: the text, or what a reference ends with.
+fn host_in(body: &Object) -> Result<Option<&str>, ApiError> {
+    match body.get("to_host_ref") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(match text.split_once("/api/") {
+            None => text,
+            Some((_, path)) => path.rsplit(['/', '=']).next().unwrap_or(path),
+        })),
+        Some(other) => Err(ApiError::bad_request(format!(
+            "to_host_ref: must be the name of a host (text), not {other}"
         ))),
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct Decision {
     pub refused: Vec<(Action, String)>,
     /// What is done, in words.
     pub words: Vec<String>,
+    /// Nothing else is to be done, and this engine of the pair is to be the active one, as soon as it serves.
+    pub back_to: Option<Choice>,
 }
 
 impl Decision {
@@ -36,9 +38,11 @@ impl Decision {
             done: Vec::new(),
             refused: Vec::new(),
             words: Vec::new(),
+            back_to: None,
         };
         decision.keep(ground, demand, assignment);
         decision.ensure(ground, demand);
+        decision.prefer(ground, demand, assignment);
         decision
     }
 
@@ -126,6 +130,30 @@ impl Decision {
             rejected: Vec::new(),
         };
         self.done.push((Action::Switchover, choice));
+    }
+
+    /// The active engine of a VIP that is new is the one of its tag. One that has been active stays it, unless the group
+    /// redistributes.
+    fn prefer(&mut self, ground: &Ground<'_>, demand: &Demand, assignment: &Assignment) {
+        let Some(wanted) = placement::preferred(demand, &ground.engines, &self.engines) else {
+            return;
+        };
+        if assignment.engines.is_empty() {
+            self.engines.rotate_left(1);
+            return;
+        }
+        let is_quiet = assignment.scaling.is_empty() && assignment.switchover.is_none();
+        if demand.goes_back && is_quiet && !self.acts() && placement::is_back(wanted) {
+            let name = wanted.name.clone();
+            self.back_to = Some(Choice {
+                engine: wanted.uuid.clone(),
+                reason: format!(
+                    "{name} becomes active: the virtual service prefers it (active_standby_se_tag)"
+                ),
+                name,
+                rejected: Vec::new(),
+            });
+        }
     }
 
     fn gets(&mut self, action: Action, choice: Choice, words: String) {

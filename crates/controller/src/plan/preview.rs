@@ -12,7 +12,7 @@ mod simulate;
 
 use super::assignments::Assignments;
 use super::runtime::Observer;
-use super::{Assignment, Planner, ScaleIn, situation};
+use super::{Assignment, Planner, ScaleIn, Wanted, situation};
 use crate::error::ApiError;
 use crate::objects::{Planned, Snapshot, pools};
 use model::view::{PoolGroup, Ref, VirtualService};
@@ -366,11 +366,12 @@ impl Planner {
     pub(super) fn choose_scale_out(
         &self,
         vsvip: &str,
-        wanted: Option<&str>,
+        wanted: Wanted<'_>,
     ) -> Result<Choice, ApiError> {
-        let situation = self.situation(&self.objects.snapshot(), vsvip)?;
+        let mut situation = self.situation(&self.objects.snapshot(), vsvip)?;
+        situation.demand.host = wanted.host.map(str::to_owned);
         let (demand, engines) = (&situation.demand, &situation.engines);
-        let choice = placement::scale_out(demand, engines, &situation.assigned, wanted);
+        let choice = placement::scale_out(demand, engines, &situation.assigned, wanted.engine);
         choice.map_err(|e| ApiError::bad_request(e.to_string()))
     }
 

@@ -271,7 +271,9 @@ fn decide(
     for (action, why) in &decision.refused {
         planner.note(&vsvip, *action, Err(why));
     }
-    decision.acts().then_some((vsvip, decision))
+    let back_to = decision.back_to.as_ref();
+    let goes_back = back_to.is_some_and(|to| planner.serves(&vsvip, &to.engine));
+    (decision.acts() || goes_back).then_some((vsvip, decision))
 }
 
 async fn carry_out(planner: &Planner, decisions: Vec<(String, Decision)>) -> Result<(), ApiError> {
@@ -279,6 +281,9 @@ async fn carry_out(planner: &Planner, decisions: Vec<(String, Decision)>) -> Res
         .into_iter()
         .map(|(vsvip, decision)| -> BoxFuture<_> {
             Box::pin(async move {
+                if let Some(choice) = &decision.back_to {
+                    return planner.begin_switchover(&vsvip, choice).await;
+                }
                 planner.begin_joins(&vsvip, &decision.new);
                 let (begun, words) = (decision.begun, decision.words.join("; "));
                 planner

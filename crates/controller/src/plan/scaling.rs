@@ -6,7 +6,7 @@
 //! owned by the controller, which also looks for engines that are lost; it waits between steps that are whole.
 
 use super::pace::{Next, Since, Times};
-use super::{Action, Assignment, Planner, Scaling, situation};
+use super::{Action, Assignment, Planner, Scaling, Wanted, situation};
 use crate::clock::now_unix_s;
 use crate::error::ApiError;
 use crate::objects::Snapshot;
@@ -110,10 +110,10 @@ impl Planner {
         &self,
         vsvip: &str,
         from: Option<&str>,
-        to: Option<&str>,
+        to: impl Into<Wanted<'_>>,
     ) -> Result<placement::Choice, ApiError> {
         let _one = self.deciding.lock().await;
-        let chosen = self.choose_migration(vsvip, from, to);
+        let chosen = self.choose_migration(vsvip, from, to.into());
         let chosen =
             chosen.inspect_err(|e| self.note(vsvip, Action::MigrateScaleout, Err(&e.text)));
         let (from, choice) = chosen?;
@@ -142,9 +142,10 @@ impl Planner {
         &self,
         vsvip: &str,
         from: Option<&str>,
-        to: Option<&str>,
+        to: Wanted<'_>,
     ) -> Result<(String, placement::Choice), ApiError> {
-        let situation = self.situation(&self.objects.snapshot(), vsvip)?;
+        let mut situation = self.situation(&self.objects.snapshot(), vsvip)?;
+        situation.demand.host = to.host.map(str::to_owned);
         let (demand, engines) = (&situation.demand, &situation.engines);
         let bad = |e: placement::PlanError| ApiError::bad_request(e.to_string());
         let from = placement::holder(engines, &situation.assigned, from).map_err(bad)?;
@@ -154,7 +155,8 @@ impl Planner {
                 format!("from_se_ref: the virtual service is being migrated from {name} already");
             return Err(ApiError::bad_request(text));
         }
-        let choice = placement::take_over(demand, engines, &situation.assigned, to).map_err(bad)?;
+        let choice =
+            placement::take_over(demand, engines, &situation.assigned, to.engine).map_err(bad)?;
         let reason = format!(
             "{} takes the place of {name}, which was asked for: {}",
             choice.name, choice.reason

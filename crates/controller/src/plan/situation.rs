@@ -11,7 +11,7 @@ use model::view::{
     BgpProfile, Network, Prefix, Ref, ServiceEngine, ServiceEngineGroup, Vip, VirtualService,
     VrfContext, VsVip,
 };
-use placement::{Algorithm, Demand, Enabled, Engine, Ha, Presence};
+use placement::{Algorithm, Demand, Enabled, Engine, Ha, Presence, Tag};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -152,12 +152,23 @@ fn demand(
         max_per_engine: group.max_vs_per_se,
         max_engines: group.max_se,
         ha: ha(&group),
+        tag: group.distribute_load_active_standby.then(|| tag(first)),
+        goes_back: group.auto_redistribute_active_standby_load,
+        host: None,
         host_redundancy: group.vs_host_redundancy,
         algorithm: match group.algo.as_str() {
             "PLACEMENT_ALGO_DISTRIBUTED" => Algorithm::Distributed,
             _ => Algorithm::Packed,
         },
     })
+}
+
+/// Of several virtual services that share a VIP, the first one's counts.
+fn tag(vs: &VirtualService) -> Tag {
+    match vs.active_standby_se_tag.as_str() {
+        "ACTIVE_STANDBY_SE_2" => Tag::Second,
+        _ => Tag::First,
+    }
 }
 
 /// How the group lives through the loss of an engine.

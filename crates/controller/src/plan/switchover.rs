@@ -21,27 +21,45 @@ impl Planner {
         to: Option<&str>,
     ) -> Result<placement::Choice, ApiError> {
         let _one = self.deciding.lock().await;
-        let snapshot = self.objects.snapshot();
-        let situation = self.situation(&snapshot, vsvip)?;
+        let situation = self.situation(&self.objects.snapshot(), vsvip)?;
         let (demand, engines) = (&situation.demand, &situation.engines);
         let choice = placement::switch_over(demand, engines, &situation.assigned, to);
         let choice = choice.map_err(|e| ApiError::bad_request(e.to_string()));
         let choice = choice.inspect_err(|e| self.note(vsvip, Action::Switchover, Err(&e.text)))?;
+        self.begin_switchover(vsvip, &choice).await?;
+        self.publish();
+        Ok(choice)
+    }
+
+    /// The same with an engine that has been chosen; for who decides.
+    pub(super) async fn begin_switchover(
+        &self,
+        vsvip: &str,
+        choice: &placement::Choice,
+    ) -> Result<(), ApiError> {
         let mut next = self.assignment(vsvip);
-        let wait_s = times(situation::group_of(&snapshot, vsvip).as_deref()).wait_s;
-        let serves = self.progress(&snapshot, vsvip, &choice.engine) == Progress::Ready;
+        let Some(from) = next.engines.first().cloned() else {
+            return Ok(());
+        };
+        let group = situation::group_of(&self.objects.snapshot(), vsvip);
+        let waits = times(group.as_deref()).wait_s > 0 || !self.serves(vsvip, &choice.engine);
         next.make_active(&choice.engine);
         // One that serves and is not waited for is the active one at once.
-        next.switchover = (wait_s > 0 || !serves).then(|| Switchover {
-            from: situation.assigned[0].clone(),
+        next.switchover = waits.then(|| Switchover {
+            from,
             since_s: now_unix_s(),
             ready_since_s: None,
         });
         self.write_assignment(vsvip, next, choice.reason.clone())
             .await?;
-        self.note(vsvip, Action::Switchover, Ok(&choice));
-        self.publish();
-        Ok(choice)
+        self.note(vsvip, Action::Switchover, Ok(choice));
+        Ok(())
+    }
+
+    /// The engine serves the VIP as well as any other one.
+    pub(super) fn serves(&self, vsvip: &str, engine: &str) -> bool {
+        let snapshot = self.objects.snapshot();
+        self.progress(&snapshot, vsvip, engine) == Progress::Ready
     }
 
     pub(super) async fn finish_switchover(
@@ -58,13 +76,13 @@ impl Planner {
         if assignment.switchover.as_ref() != Some(switchover) {
             return Ok(());
         }
-        let snapshot = self.objects.snapshot();
-        let serves = self.progress(&snapshot, vsvip, &to) == Progress::Ready;
+        let serves = self.serves(vsvip, &to);
         let since = Since {
             begun_s: switchover.since_s,
             ready_s: switchover.ready_since_s,
         };
-        let times = times(situation::group_of(&snapshot, vsvip).as_deref());
+        let group = situation::group_of(&self.objects.snapshot(), vsvip);
+        let times = times(group.as_deref());
         let name = self.name(&to);
         let message = match since.next(times, serves, now_s) {
             Next::GoOn => {

@@ -53,7 +53,7 @@ impl Fixture {
     async fn scale_out(&self, engine: &Engine) {
         let scaled = self
             .planner
-            .scale_out(&self.vsvip, Some(&engine.uuid))
+            .scale_out(&self.vsvip, Some(engine.uuid.as_str()))
             .await;
         scaled.expect("it fits");
     }

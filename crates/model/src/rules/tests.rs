@@ -515,6 +515,34 @@ fn network(first: Value, second: Value) -> Value {
 }
 
 #[test]
+fn a_vip_is_announced_as_a_host_route() {
+    let vip = |length: u8| {
+        let vip = json!([{"vip_id": "1", "ip_address": v4("10.1.0.1"), "prefix_length": length}]);
+        first_error("vsvip", json!({"name": "v", "vip": vip}))
+    };
+    assert_eq!(vip(32), "");
+    let error = vip(24);
+    assert!(
+        error.starts_with("vip[0].prefix_length: 24 is no host route"),
+        "{error}"
+    );
+}
+
+#[test]
+fn client_addresses_cannot_be_preserved_and_it_is_said_what_servers_see() {
+    let profile = |preserve: bool| {
+        let body = json!({"name": "a", "type": "APPLICATION_PROFILE_TYPE_L4", "preserve_client_ip": preserve});
+        first_error("applicationprofile", body)
+    };
+    assert_eq!(profile(false), "");
+    let error = profile(true);
+    assert!(
+        error.starts_with("preserve_client_ip: engines do not show") && error.contains("snat_ip"),
+        "{error}"
+    );
+}
+
+#[test]
 fn ranges_of_a_network_lie_in_their_subnet_and_go_upwards() {
     let second = |ranges| first_error("network", network(json!([]), ranges));
     assert_eq!(second(json!([range("10.2.0.7", "10.2.0.7")])), "");

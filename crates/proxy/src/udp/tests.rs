@@ -42,6 +42,7 @@ fn spec(listen: SocketAddr, servers: &[SocketAddr]) -> VirtualServiceSpec {
         name: "vs".into(),
         listen: Vec::new(),
         udp: Some(udp_spec(listen)),
+        keeps_idle: false,
         accept: true,
         idle_timeout: None,
         group: PoolGroupSpec::from(PoolSpec {

@@ -122,6 +122,7 @@ fn spec(listen: SocketAddr, server: SocketAddr) -> VirtualServiceSpec {
         udp: None,
         accept: true,
         idle_timeout: None,
+        keeps_idle: false,
         group: PoolGroupSpec::from(PoolSpec {
             uuid: "p".into(),
             algorithm: Algorithm::RoundRobin,

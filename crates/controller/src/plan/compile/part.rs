@@ -133,6 +133,7 @@ fn virtual_service(
     vs: &VirtualService,
 ) -> Result<v1::VirtualService, Unreadable> {
     let carried = carried(snapshot, vs)?;
+    let (idle_timeout_s, keeps_idle) = tcp_idle(&carried);
     Ok(v1::VirtualService {
         uuid: vs.uuid.clone(),
         name: vs.name.clone(),
@@ -152,7 +153,8 @@ fn virtual_service(
             .unwrap_or_default(),
         enabled: vs.enabled && vs.traffic_enabled,
         enable_rhi: vs.enable_rhi,
-        idle_timeout_s: idle_timeout_s(&carried),
+        idle_timeout_s,
+        keeps_idle,
         udp_idle_timeout_s: udp_idle_timeout_s(&carried),
         advertise_down_vs: vs.advertise_down_vs,
         pool_group: pool_group(snapshot, vs)?,
@@ -224,13 +226,15 @@ fn port_range(service: &view::Service, profile: Option<&NetworkProfile>) -> v1::
     }
 }
 
-/// From the network profile of the TCP proxy; the first of several.
-fn idle_timeout_s(carried: &[Carried<'_>]) -> u32 {
-    const DEFAULT_S: u32 = 600;
+/// When a TCP connection is idle, and whether it is kept then: by the first profile of several.
+fn tcp_idle(carried: &[Carried<'_>]) -> (u32, bool) {
     let profiles = carried.iter().filter_map(|(_, profile)| profile.as_deref());
     let mut tcp = profiles.filter(|p| !is_udp(Some(*p)));
-    tcp.find_map(|p| p.profile.tcp_proxy_profile.as_ref())
-        .map_or(DEFAULT_S, |t| t.idle_connection_timeout)
+    let usual = || view::TcpProxyProfile::default();
+    tcp.next().map_or_else(
+        || (usual().idle_connection_timeout, usual().keeps_idle()),
+        |p| p.profile.tcp_idle(),
+    )
 }
 
 /// The longest of several; 0 without UDP.

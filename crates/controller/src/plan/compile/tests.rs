@@ -434,6 +434,74 @@ async fn network_profiles_say_which_ports_are_udp_and_when_flows_are_idle() {
     assert_eq!(carried(&fixture.told()), (ports, 600, 60));
 }
 
+#[tokio::test]
+async fn idle_connections_are_kept_unless_the_network_profile_ends_them() {
+    let fixture = Fixture::new().await;
+    let vs = fixture.uuid("virtualservice", "vs-1");
+    assert!(fixture.told().virtual_services[0].keeps_idle);
+    let tcp = json!({"idle_connection_type": "CLOSE_IDLE", "idle_connection_timeout": 30});
+    let tcp = json!({"type": "PROTOCOL_TYPE_TCP_PROXY", "tcp_proxy_profile": tcp});
+    let profile = json!({"name": "short", "profile": tcp});
+    let profile = fixture.create("networkprofile", profile).await;
+    let profile = json!(format!("/api/networkprofile/{profile}"));
+    fixture
+        .update("virtualservice", &vs, set("network_profile_ref", profile))
+        .await;
+    let told = &fixture.told().virtual_services[0];
+    assert_eq!((told.idle_timeout_s, told.keeps_idle), (30, false));
+    let fast = reference(&fixture, "networkprofile", "System-TCP-Fast-Path");
+    fixture
+        .update("virtualservice", &vs, set("network_profile_ref", fast))
+        .await;
+    let told = &fixture.told().virtual_services[0];
+    assert_eq!((told.idle_timeout_s, told.keeps_idle), (300, false));
+}
+
+#[tokio::test]
+async fn the_application_profile_of_a_port_is_looked_at_before_that_of_the_virtual_service() {
+    let fixture = Fixture::new().await;
+    let vs = fixture.uuid("virtualservice", "vs-1");
+    let l4 = reference(&fixture, "applicationprofile", "System-L4-Application");
+    let http = reference(&fixture, "applicationprofile", "System-HTTP");
+    let udp = reference(&fixture, "networkprofile", "System-UDP-Fast-Path");
+    let with = |own: Option<&Value>, all: &Value| {
+        let mut service = json!({"port": 53, "override_network_profile_ref": udp});
+        if let Some(own) = own {
+            service["override_application_profile_ref"] = own.clone();
+        }
+        let (services, all) = (json!([{"port": 80}, service]), all.clone());
+        move |o: &mut Object| {
+            o.insert("application_profile_ref".into(), all);
+            o.insert("services".into(), services);
+        }
+    };
+    let update = async |own, all| {
+        fixture
+            .try_update("virtualservice", &vs, with(own, all))
+            .await
+    };
+    for (own, all, refused) in [
+        (None, &l4, ""),
+        (Some(&l4), &http, ""),
+        (
+            None,
+            &http,
+            "application_profile_ref: System-HTTP is for TCP",
+        ),
+        (
+            Some(&http),
+            &l4,
+            "services[1].override_application_profile_ref: System-HTTP is for TCP",
+        ),
+    ] {
+        let found = update(own, all).await.err().unwrap_or_default();
+        assert!(
+            found.starts_with(refused) && found.is_empty() == refused.is_empty(),
+            "{found}"
+        );
+    }
+}
+
 /// What the engine is told of the only monitor of the virtual service's pool.
 async fn monitor_kind(fixture: &Fixture, monitor: Value) -> v1::health_monitor::Kind {
     let name = monitor["name"].clone();

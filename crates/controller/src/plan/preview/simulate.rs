@@ -56,7 +56,9 @@ pub(super) fn run(
         .collect();
     let moves_on = |vsvip: &String| {
         let engines = after.engines(vsvip);
-        lacks_engines(after, vsvip) || engines.iter().any(|e| give_way.contains(e))
+        lacks_engines(after, vsvip)
+            || redistributes(after, vsvip)
+            || engines.iter().any(|e| give_way.contains(e))
     };
     let used = after.sharing.vsvips();
     let (first, others): (Vec<_>, Vec<_>) = used
@@ -179,6 +181,12 @@ fn leave(assignment: &mut Assignment, engine: &str) {
     assignment.group.leave(engine, now_unix_s());
 }
 
+/// The active engine of its pair may be another one than it prefers.
+fn redistributes(scene: &Scene<'_>, vsvip: &str) -> bool {
+    let group = situation::group_of(scene.snapshot, vsvip);
+    group.is_some_and(|g| g.auto_redistribute_active_standby_load)
+}
+
 /// Whether a virtual service of it is enabled, and it has fewer engines than its group asks for, as far as that can be
 /// read.
 fn lacks_engines(scene: &Scene<'_>, vsvip: &str) -> bool {
@@ -224,6 +232,13 @@ fn decide(
         if !why.is_empty() {
             moves.waiting.insert(vsvip.to_owned(), why.join("; "));
         }
+    }
+    if let Some(choice) = decision.back_to {
+        assignment.make_active(&choice.engine);
+        let active = (choice.engine, choice.reason);
+        moves.active.insert(vsvip.to_owned(), active);
+        after.assignments.insert(vsvip.to_owned(), assignment);
+        return;
     }
     if !decision.acts() {
         return;

@@ -527,7 +527,9 @@ async fn the_plan_of_a_migration_is_what_it_comes_to() {
     let fixture = Fixture::new().await;
     with_another(&fixture).await;
     let before = state(&fixture);
-    let chosen = fixture.planner.choose_migration(&fixture.vsvip, None, None);
+    let chosen = fixture
+        .planner
+        .choose_migration(&fixture.vsvip, None, Wanted::default());
     let (from, choice) = chosen.expect("it fits");
     let plan = fixture.observe(|o| {
         let asked = Asked {

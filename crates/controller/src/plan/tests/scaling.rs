@@ -4,6 +4,7 @@ use super::*;
 use proto::v1::{OperState, Sighting};
 use std::time::SystemTime;
 
+mod pairs;
 mod waits;
 
 impl Fixture {
@@ -389,6 +390,24 @@ async fn another_host_is_taken_before_one_that_has_the_vip_already() {
     fixture.group_setting("min_scaleout_per_vs", json!(2)).await;
     fixture.round().await;
     assert_eq!(fixture.placed(), ["se-1", "se-3"]);
+}
+
+#[tokio::test]
+async fn a_scale_out_and_a_migration_go_to_the_host_that_is_asked_for() {
+    let (fixture, engines) = Fixture::with_engines(2).await;
+    fixture.open_session_on("rack-2", &engines[2].uuid, "10.10.10.13/24");
+    let on = |host| Wanted {
+        engine: None,
+        host: Some(host),
+    };
+    let refused = fixture
+        .planner
+        .scale_out(&fixture.vsvip, on("rack-9"))
+        .await;
+    let refused = refused.expect_err("nobody is there").text;
+    assert!(refused.contains("its host is not \"rack-9\""), "{refused}");
+    let moved = fixture.planner.migrate(&fixture.vsvip, None, on("rack-2"));
+    assert_eq!(moved.await.expect("it fits").name, "se-3");
 }
 
 #[tokio::test]

@@ -54,7 +54,7 @@ impl Fixture {
     }
 
     /// An active and a standby engine, which both serve.
-    async fn pair(&self, engines: &[Engine]) {
+    pub(super) async fn pair(&self, engines: &[Engine]) {
         let mode = json!("HA_MODE_LEGACY_ACTIVE_STANDBY");
         self.group_setting("ha_mode", mode).await;
         self.round().await;
