@@ -85,20 +85,26 @@ impl Planner {
 
     /// The virtual service is up there, or down there and everywhere else: another engine would do no better.
     fn is_ready(&self, vsvip: &str, vs: &str, engine: &str) -> bool {
-        let state = |se: &str| {
-            let report = self.registry.get(se).report?;
-            let status = report.virtual_services.iter().find(|s| s.uuid == vs)?;
-            OperState::try_from(status.state).ok()
-        };
-        match state(engine) {
+        match self.state_at(vs, engine) {
             Some(OperState::Up) => true,
             None | Some(OperState::Unspecified | OperState::Initializing) => false,
             Some(OperState::Down | OperState::Disabled) => {
                 let engines = self.assignment(vsvip).engines;
                 let mut others = engines.iter().filter(|se| *se != engine);
-                !others.any(|se| self.is_connected(se) && state(se) == Some(OperState::Up))
+                !others.any(|se| self.is_connected(se) && self.is_up(vs, se))
             }
         }
+    }
+
+    fn is_up(&self, vs: &str, engine: &str) -> bool {
+        self.state_at(vs, engine) == Some(OperState::Up)
+    }
+
+    /// As the engine said last.
+    fn state_at(&self, vs: &str, engine: &str) -> Option<OperState> {
+        let report = self.registry.get(engine).report?;
+        let status = report.virtual_services.iter().find(|s| s.uuid == vs)?;
+        OperState::try_from(status.state).ok()
     }
 
     /// Gives the VIP to another engine in the place of one that has it; that one is taken out when the other serves.
@@ -291,8 +297,12 @@ impl Planner {
     }
 
     fn arrived(&self, vsvip: &str, engine: &str) {
-        self.witness
-            .tell(|w| w.arrived(vsvip, engine, "it serves there"));
+        let services = situation::services_of(&self.objects.snapshot(), vsvip);
+        let why = match services.iter().any(|vs| self.is_up(&vs.uuid, engine)) {
+            true => "it is up there",
+            false => "it is down there, as it is everywhere",
+        };
+        self.witness.tell(|w| w.arrived(vsvip, engine, why));
     }
 
     async fn roll_back(

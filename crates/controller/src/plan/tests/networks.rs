@@ -27,8 +27,11 @@ impl Fixture {
         let seen = seen.expect("there");
         let all = seen["unfit_se"].as_array().expect("a list").iter();
         let text = |v: &Value| v.as_str().expect("text").to_owned();
-        all.map(|se| (text(&se["se_name"]), text(&se["reason_code"])))
-            .collect()
+        let mut all: Vec<_> = all
+            .map(|se| (text(&se["se_name"]), text(&se["reason_code"])))
+            .collect();
+        all.sort_unstable();
+        all
     }
 
     async fn peer_of(&self, network: &str, address: &str) -> Result<String, String> {

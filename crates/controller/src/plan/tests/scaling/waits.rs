@@ -58,6 +58,8 @@ impl Fixture {
         let mode = json!("HA_MODE_LEGACY_ACTIVE_STANDBY");
         self.group_setting("ha_mode", mode).await;
         self.round().await;
+        // Both know each other first.
+        self.moves_in(0).await;
         for engine in &engines[..2] {
             self.serves(engine, OperState::Up);
         }
@@ -133,7 +135,7 @@ async fn a_scale_out_is_complete_when_it_serves_and_a_placement_has_its_time() {
     fixture.serves(&engines[1], OperState::Up);
     ear.heard();
     fixture.moves_in(1).await;
-    assert_eq!(ear.heard(), ["arrived: it serves there"]);
+    assert_eq!(ear.heard(), ["arrived: it is up there"]);
     fixture.group_setting("min_scaleout_per_vs", json!(3)).await;
     fixture.round().await;
     ear.heard();
