@@ -9,7 +9,7 @@ use serde::Serialize;
 /// What to delete.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Object type: virtualservice, vsvip, pool, …
+    /// Object type: virtualservice, vsvip, pool, …; or controller: one of several that is gone for good
     #[arg(value_name = "TYPE")]
     object_type: String,
     /// Name or UUID.
@@ -18,6 +18,9 @@ pub struct Args {
     #[arg(long)]
     dry_run: bool,
 }
+
+/// What is no object: the leader knows the controllers.
+const CONTROLLER: &str = "controller";
 
 #[derive(Serialize)]
 struct Deleted<'a> {
@@ -28,6 +31,9 @@ struct Deleted<'a> {
 }
 
 pub(crate) fn run(client: &Client, args: &Args, format: Format) -> anyhow::Result<()> {
+    if args.object_type == CONTROLLER {
+        return forget(client, args, format);
+    }
     let object_type = lookup::object_type(&args.object_type)?;
     let object = lookup::object(client, object_type, &args.name)?;
     let uuid = lookup::text(&object, "/uuid");
@@ -46,5 +52,30 @@ pub(crate) fn run(client: &Client, args: &Args, format: Format) -> anyhow::Resul
         result: "deleted",
     };
     table::print_value(&deleted, &format!("{object_type} {name} deleted"), format);
+    Ok(())
+}
+
+/// Takes a controller out of the cluster's list.
+fn forget(client: &Client, args: &Args, format: Format) -> anyhow::Result<()> {
+    let name = &args.name;
+    if args.dry_run {
+        anyhow::bail!("dry_run: a controller is forgotten or not; there is no plan of it");
+    }
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    anyhow::ensure!(
+        name.chars().all(fits),
+        "{name:?} is no name of a controller (`evenkeel show cluster` has them)"
+    );
+    let path = format!("/api/ek/cluster/node/{name}");
+    client
+        .delete(&path)
+        .with_context(|| format!("controller {name}"))?;
+    let deleted = Deleted {
+        object_type: CONTROLLER,
+        name,
+        uuid: "",
+        result: "deleted",
+    };
+    table::print_value(&deleted, &format!("controller {name} deleted"), format);
     Ok(())
 }

@@ -19,7 +19,7 @@ const USER_FILE: &str = ".config/evenkeel/cli.toml";
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Controller and output")]
 pub struct GlobalArgs {
-    /// Address of the controller, https://host:port [env: EVENKEEL_CONTROLLER]
+    /// Address of the controller, https://host:port; of several, separated by commas [env: EVENKEEL_CONTROLLER]
     #[arg(long, global = true, value_name = "URL")]
     pub controller: Option<String>,
     /// User name [env: EVENKEEL_USER] [default: admin]
@@ -234,13 +234,15 @@ fn address(layer: &Layer) -> Option<(String, String)> {
     Some((url.to_string(), layer.source.clone()))
 }
 
-/// True for a layer that names this controller, or none.
+/// True for a layer that names this controller, or none. Of several controllers all must be among those that it names.
 fn speaks_of(layer: &Layer, url: &str) -> bool {
-    address(layer).is_none_or(|(named, _)| same_place(&named) == same_place(url))
+    let known = |named: &str, place: &str| named.split(',').any(|n| same_place(n) == place);
+    address(layer).is_none_or(|(named, _)| url.split(',').all(|u| known(&named, same_place(u))))
 }
 
 /// The address without what may be left out of it: `https://` and its port 443.
 fn same_place(url: &str) -> &str {
+    let url = url.trim().trim_end_matches('/');
     let url = url.strip_prefix("https://").unwrap_or(url);
     url.strip_suffix(":443").unwrap_or(url)
 }

@@ -4,6 +4,7 @@ mod alerts;
 mod audit;
 mod bfd;
 mod bgp;
+mod cluster;
 mod events;
 pub(crate) mod flows;
 mod neighbor;
@@ -50,6 +51,8 @@ pub enum Show {
     /// What is to be looked at, newest first.
     #[command(visible_alias = "alert")]
     Alerts(alerts::AlertFilter),
+    /// Controllers: who leads, who lags, and what to do.
+    Cluster,
     /// What steering has counted at every engine: packets by verdict, probes and claims, what was tunnelled to whom.
     Steering(EngineFilter),
 }
@@ -139,6 +142,7 @@ pub(crate) fn run(client: &Client, show: &Show, format: Format) -> anyhow::Resul
             audit::pending(client.list("ek/pending")?, now_unix_ms()),
             format,
         ),
+        Show::Cluster => cluster::show(client, format)?,
         Show::Bgp(args) => show_bgp(client, args, format)?,
         Show::Flows(filter) => flows::show(client, filter, "local", format)?,
         Show::Flowtable(table) => flows::show_table(client, table, format)?,

@@ -22,6 +22,7 @@ use serde_json::{Map, Value, json};
 use session::Session;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use ureq::http::{Method, Request, Response, header};
@@ -49,6 +50,9 @@ const FILE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// A word to the audit log about a write, percent-encoded.
 const MESSAGE: &str = "X-Evenkeel-Message";
+
+/// Header of a controller that does not lead and could not pass the call on to the one that does.
+const NOT_DONE: &str = "X-Evenkeel-Not-Done";
 
 /// Asks for the plan of a write instead of the write.
 const DRY_RUN: (&str, &str) = ("dry_run", "true");
@@ -92,7 +96,8 @@ pub enum Trust {
 /// Everything needed to log in.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// `https://host:port`; a bare `host:port` means https.
+    /// `https://host:port`; a bare `host:port` means https. Several controllers are separated by commas: one that cannot be
+    /// reached is followed by the next.
     pub url: String,
     /// Name of the user, usually `admin`.
     pub username: String,
@@ -132,6 +137,9 @@ impl ClientConfig {
 /// A logged-in client. It can be shared between threads; calls do not wait for each other.
 pub struct Client {
     config: ClientConfig,
+    urls: Vec<String>,
+    /// Which of them is asked.
+    asked: AtomicUsize,
     agent: ureq::Agent,
     session: Mutex<Session>,
     /// Percent-encoded.
@@ -148,13 +156,14 @@ impl fmt::Debug for Client {
 
 impl Client {
     /// Enters the namespace if one is named, connects and logs in; with an API token there is nothing to log in to.
-    pub fn connect(mut config: ClientConfig) -> Result<Self> {
-        config.url = normalise_url(&config.url);
+    pub fn connect(config: ClientConfig) -> Result<Self> {
         if let Some(name) = &config.netns {
             namespace::enter(name)?;
         }
         let agent = new_agent(&config.trust)?;
         let client = Self {
+            urls: config.url.split(',').map(normalise_url).collect(),
+            asked: AtomicUsize::new(0),
             config,
             agent,
             session: Mutex::default(),
@@ -171,9 +180,9 @@ impl Client {
         self.message = Some(percent_encode(text));
     }
 
-    /// The controller's address as it is used: with scheme, without a slash at the end.
+    /// The controller's address as it is used: with scheme, without a slash at the end. Of several, the one that is asked.
     pub fn url(&self) -> &str {
-        &self.config.url
+        &self.urls[self.asked.load(Ordering::Relaxed) % self.urls.len()]
     }
 
     /// GET of `path` (such as `/api/pool/pool-1`) with query parameters.
@@ -332,7 +341,7 @@ impl Client {
             }) => {
                 let username = self.config.username.clone();
                 Err(Error::Login {
-                    url: self.config.url.clone(),
+                    url: self.url().to_owned(),
                     username,
                     message,
                 })
@@ -360,6 +369,8 @@ impl Client {
         }
     }
 
+    /// Asks one controller after the other, until one can be reached. What was lost on its way may be asked again elsewhere
+    /// when it only reads.
     fn send(
         &self,
         method: &Method,
@@ -368,7 +379,29 @@ impl Client {
         headers: Headers<'_>,
         timeout: Option<Duration>,
     ) -> Result<Response<ureq::Body>> {
-        let url = &self.config.url;
+        let mut outcome = self.send_once(method, path, body, headers, timeout);
+        for _ in 1..self.urls.len() {
+            match &outcome {
+                Ok(answer) if answer.headers().contains_key(NOT_DONE) => {}
+                Err(Error::Unreachable { .. }) => {}
+                Err(Error::Lost { .. }) if method == Method::GET => {}
+                _ => break,
+            }
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            outcome = self.send_once(method, path, body, headers, timeout);
+        }
+        outcome
+    }
+
+    fn send_once(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<&Value>,
+        headers: Headers<'_>,
+        timeout: Option<Duration>,
+    ) -> Result<Response<ureq::Body>> {
+        let url = self.url();
         let mut request = Request::builder()
             .method(method.clone())
             .uri(format!("{url}{path}"))
@@ -424,7 +457,7 @@ impl Client {
             .with_config()
             .limit(ANSWER_LEN_MAX)
             .read_to_string()
-            .map_err(|cause| error::from_transport(&self.config.url, cause))?;
+            .map_err(|cause| error::from_transport(self.url(), cause))?;
         if status.is_success() {
             return parse_answer(method, path, &text);
         }
@@ -470,7 +503,7 @@ fn collection(object_type: &str) -> String {
 }
 
 fn normalise_url(url: &str) -> String {
-    let url = url.trim_end_matches('/');
+    let url = url.trim().trim_end_matches('/');
     if url.contains("://") {
         url.to_string()
     } else {

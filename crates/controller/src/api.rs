@@ -34,6 +34,7 @@ mod usertoken;
 
 use crate::alerts::Alerts;
 use crate::auth::Auth;
+use crate::cluster::Nodes;
 use crate::error::ApiError;
 use crate::events::{Events, Watchman};
 use crate::objects::{Objects, refs};
@@ -45,7 +46,7 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderValue, StatusCode, header, request};
 use axum::response::{IntoResponse, Response};
-pub use backup::Backups;
+pub use backup::{Backups, Copied};
 pub use context::Context;
 use futures_util::StreamExt as _;
 pub use metrics::ApiMetrics;
@@ -60,9 +61,9 @@ use tokio_util::sync::CancellationToken;
 /// Version of the field set that we speak (avi-api 2.5).
 pub const API_VERSION: &str = "30.2.1";
 /// Largest request body of a user: thousands of pool servers fit.
-const BODY_LEN_MAX: usize = 16 << 20;
+pub const BODY_LEN_MAX: usize = 16 << 20;
 /// Largest request body of somebody we do not know: a name and a password.
-const PUBLIC_BODY_LEN_MAX: usize = 16 << 10;
+pub const PUBLIC_BODY_LEN_MAX: usize = 16 << 10;
 /// How long such a body may take.
 const PUBLIC_BODY_WAIT: Duration = Duration::from_secs(30);
 
@@ -86,8 +87,12 @@ pub struct App {
     pub watchman: Arc<Watchman>,
     /// Keys that seal secrets in the store.
     pub ring: Arc<Ring>,
+    /// The controllers of this cluster.
+    pub nodes: Nodes,
     /// Calls, for `/metrics`.
     pub metrics: ApiMetrics,
+    /// Cancelled when another controller leads.
+    pub let_go: CancellationToken,
     /// Cancelled when the controller is told to stop; what would answer without an end ends then.
     pub stopping: CancellationToken,
 }
@@ -97,13 +102,24 @@ pub fn router(app: Arc<App>) -> Router {
     Router::new().fallback(handle).with_state(app)
 }
 
+/// Each call is answered by a task of its own, to its end, also when its client goes away: a commit of which nobody took note
+/// would be in the store and not in memory.
 async fn handle(
     State(app): State<Arc<App>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
 ) -> Response {
+    if app.let_go.is_cancelled() {
+        return crate::cluster::let_go();
+    }
+    let answered = tokio::spawn(answer_to(app, peer, request)).await;
+    answered.unwrap_or_else(|e| ApiError::internal("the call", &e).into_response())
+}
+
+async fn answer_to(app: Arc<App>, peer: SocketAddr, request: Request) -> Response {
     let began = Instant::now();
     let (parts, body) = request.into_parts();
+    let peer = app.nodes.caller(peer, &parts.headers);
     let mut body = Some(body);
     let segments: Vec<String> = parts
         .uri
@@ -217,7 +233,7 @@ async fn run(
 }
 
 /// What somebody we do not know sends comes soon, or does not count.
-async fn in_time<T>(body: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
+pub async fn in_time<T>(body: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
     let late = |_| {
         let text = "the body did not come in time; send it again";
         ApiError::new(StatusCode::REQUEST_TIMEOUT, text)
@@ -229,7 +245,7 @@ async fn in_time<T>(body: impl Future<Output = Result<T, ApiError>>) -> Result<T
 
 /// The whole body. One that is somewhat too long is read to its end and dropped, so that the client is listening
 /// when the answer comes.
-async fn read(body: impl Into<Option<Body>>, len_max: usize) -> Result<Vec<u8>, ApiError> {
+pub async fn read(body: impl Into<Option<Body>>, len_max: usize) -> Result<Vec<u8>, ApiError> {
     let mut chunks = body.into().unwrap_or_default().into_data_stream();
     let (mut whole, mut len) = (Vec::new(), 0);
     while let Some(chunk) = chunks.next().await {
@@ -249,7 +265,7 @@ async fn read(body: impl Into<Option<Body>>, len_max: usize) -> Result<Vec<u8>, 
     Ok(whole)
 }
 
-fn ok(value: Value) -> Response {
+pub fn ok(value: Value) -> Response {
     axum::Json(value).into_response()
 }
 

@@ -14,7 +14,7 @@ const STEP: u64 = 5_000;
 /// How often to look; what is beyond the bound in the meantime does no harm.
 const PERIOD: Duration = Duration::from_secs(600);
 
-/// Compacts the log until it is told to stop. Cancelling it loses nothing: a step is one transaction.
+/// Compacts the log until it is told to stop. Cancelling it loses nothing: what a step has begun, the next one finishes.
 pub async fn run(objects: Arc<Objects>, stop: CancellationToken) {
     let mut beat = tokio::time::interval(PERIOD);
     loop {

@@ -46,6 +46,7 @@ pub struct Door {
     listener: Mutex<Option<TcpListener>>,
     address: SocketAddr,
     stopping: CancellationToken,
+    closed: CancellationToken,
 }
 
 impl Door {
@@ -59,7 +60,13 @@ impl Door {
             address: listener.local_addr()?,
             listener: Mutex::new(Some(listener)),
             stopping,
+            closed: CancellationToken::new(),
         })
+    }
+
+    /// Cancelled once the address is free for somebody else.
+    pub fn closed(&self) -> CancellationToken {
+        self.closed.clone()
     }
 
     /// Where it listens; with port 0 asked for, the port that the system chose.
@@ -84,6 +91,7 @@ impl AddrListener<TcpStream, Peer> for Door {
             }
         }
         listener.take();
+        self.closed.cancel();
         std::future::pending().await
     }
 

@@ -13,6 +13,7 @@ mod args;
 mod auth;
 mod bootstrap;
 mod clock;
+mod cluster;
 mod compact;
 mod confirm;
 mod connections;
@@ -37,6 +38,7 @@ use anyhow::Context as _;
 use args::Settings;
 use auth::{Auth, Password};
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use cluster::Nodes;
 use engines::Registry;
 use engines::ca::Ca;
 use events::journal::Journal;
@@ -48,6 +50,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use store::Store;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -63,14 +66,17 @@ const MADE_UP_LEN: usize = 20;
 /// It cannot start (the data folder, an address or a setting is at fault), or a listener ended.
 pub fn run(mut args: Args) -> anyhow::Result<()> {
     if let Some(command) = args.command.take() {
-        return restore::run(&command, &args.settle()?.data_dir);
+        return restore::run(&command, &args.place()?);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let stop = told_to_stop()?;
-        Controller::start(args).await?.run_until(stop).await
+        let (stop, settings) = (told_to_stop()?, args.settle()?);
+        match settings.shared {
+            Some(_) => cluster::run(settings, stop).await,
+            None => Controller::alone(&settings).await?.run_until(stop).await,
+        }
     })
 }
 
@@ -100,26 +106,47 @@ pub struct Controller {
     engines_address: SocketAddr,
     sealing: JoinHandle<()>,
     stop: CancellationToken,
+    /// Engines are to find another controller.
+    let_go: CancellationToken,
     /// For who writes events down: the last to end.
     all_is_said: CancellationToken,
 }
 
 impl Controller {
-    /// Opens the data folder, makes what must exist, and serves API and engines.
+    /// One that has no others: opens the data folder, makes what must exist, and serves API and engines.
     ///
     /// # Errors
     /// The data folder, an address or a setting is at fault.
     pub async fn start(args: Args) -> anyhow::Result<Self> {
-        let settings = args.settle()?;
+        Self::alone(&args.settle()?).await
+    }
+
+    async fn alone(settings: &Settings) -> anyhow::Result<Self> {
         files::private_folder(&settings.data_dir)?;
         let store = Arc::new(store::Sqlite::open(&settings.data_dir.join(files::STORE))?);
-        let ca = Arc::new(Ca::open(&settings.data_dir)?);
-        let ring = Arc::new(seal::open(&settings.seal_keys, &*store).await?);
-        let sealed = seal::SealedStore::new(store.clone(), ring.clone());
-        let objects = Arc::new(Objects::open(Arc::new(sealed)).await?);
+        let ground = Ground {
+            copies: api::Copied::File(store.clone()),
+            nodes: Nodes::alone(),
+            tls: Arc::new(api::tls::Served::load(settings)?),
+            let_go: CancellationToken::new(),
+            doubt: CancellationToken::new(),
+            store,
+        };
+        Self::over(settings, ground, std::future::ready(())).await
+    }
+
+    /// The same on whatever store; `before_serving` is waited for when everything is read.
+    async fn over(
+        settings: &Settings,
+        ground: Ground,
+        before_serving: impl Future<Output = ()>,
+    ) -> anyhow::Result<Self> {
+        let opened = ground.open(settings).await?;
+        let (ring, ca, objects) = (opened.ring, opened.ca, opened.objects);
+        let (store, let_go) = (ground.store, ground.let_go);
         let auth = Arc::new(Auth::new(objects.clone()));
         bootstrap::ensure(&objects).await?;
-        ensure_admin(&objects, &auth, &settings).await?;
+        ensure_admin(&objects, &auth, settings).await?;
         let registry = Arc::new(Registry::default());
         let planner = Arc::new(Planner::open(objects.clone(), registry.clone()).await?);
         let backend = Backend::new(
@@ -138,21 +165,26 @@ impl Controller {
             planner.clone(),
             series.clone(),
         );
+        let stopping = CancellationToken::new();
         let app = api::App {
             objects: objects.clone(),
             auth,
             backend: Arc::new(backend),
-            backups: api::Backups::new(store.clone(), ring.clone(), &settings.data_dir),
+            backups: api::Backups::new(ground.copies, ring.clone(), &settings.data_dir),
             ring: ring.clone(),
+            nodes: ground.nodes,
             events: events.clone(),
             alerts: alerts.clone(),
             series,
             watchman: watchman.clone(),
             metrics: api::ApiMetrics::default(),
-            stopping: CancellationToken::new(),
+            stopping: stopping.clone(),
+            let_go: let_go.clone(),
         };
-        let api = serve_api(&settings, app)?;
         let engines = engines::bind(settings.listen_engines)?;
+        before_serving.await;
+        let router = api::router(Arc::new(app));
+        let api = Api::serve(settings.listen_api, &ground.tls, router, stopping)?;
         let engines_address = engines.local_addr()?;
         let (stop, all_is_said) = (CancellationToken::new(), CancellationToken::new());
         let keeper = events::keep(
@@ -162,11 +194,10 @@ impl Controller {
             alerts,
             all_is_said.clone(),
         );
-        let told = stop.clone().cancelled_owned();
         let unconfirmed = confirm::expire(objects.clone(), stop.clone());
         let compaction = compact::run(objects.clone(), stop.clone());
         let sealing = seal::run(ring, store, stop.clone());
-        let engines = engines::serve(engines, ca, objects, registry, told);
+        let engines = engines::serve(engines, ca, objects, registry, let_go.clone());
         tracing::info!(api = %api.address, engines = %engines_address, "controller started");
         Ok(Self {
             api,
@@ -182,6 +213,7 @@ impl Controller {
             engines_address,
             sealing: tokio::spawn(sealing),
             stop,
+            let_go,
             all_is_said,
         })
     }
@@ -226,6 +258,7 @@ impl Controller {
             engines_address: _,
             sealing,
             stop,
+            let_go,
             all_is_said,
         } = self;
         events.end_streams();
@@ -241,7 +274,8 @@ impl Controller {
         join("unconfirmed", unconfirmed).await;
         join("compaction", compaction).await;
         join("sealing", sealing).await;
-        // Engine sessions are open for as long as engines live: their listener cannot be waited for.
+        let_go.cancel();
+        // An engine that does not answer keeps its connection for a while: the listener cannot be waited for.
         engines.abort();
         join("engines", engines).await;
         all_is_said.cancel();
@@ -261,41 +295,78 @@ async fn join<T>(name: &str, task: JoinHandle<T>) {
     }
 }
 
+/// What a controller stands on.
+struct Ground {
+    /// As it is stored: secrets are sealed.
+    store: Arc<dyn Store>,
+    copies: api::Copied,
+    nodes: Nodes,
+    tls: Arc<api::tls::Served>,
+    /// Cancelled from outside when another controller leads: engines are to find that one, and calls, too.
+    let_go: CancellationToken,
+    /// Cancelled when what is in memory may be older than the store.
+    doubt: CancellationToken,
+}
+
+/// What is read before anything else.
+struct Opened {
+    ring: Arc<seal::Ring>,
+    ca: Arc<Ca>,
+    objects: Arc<Objects>,
+}
+
+impl Ground {
+    async fn open(&self, settings: &Settings) -> anyhow::Result<Opened> {
+        let (store, doubt) = (self.store.clone(), self.doubt.clone());
+        let ring = Arc::new(seal::open(&settings.seal_keys, &*store).await?);
+        let sealed = Arc::new(seal::SealedStore::new(store, ring.clone(), doubt));
+        let shared = self.nodes.share_a_store();
+        let ca = Ca::open(&settings.data_dir, &*sealed, shared).await?;
+        Ok(Opened {
+            ring,
+            ca: Arc::new(ca),
+            objects: Arc::new(Objects::open(sealed).await?),
+        })
+    }
+}
+
+/// A listener of the REST API.
 struct Api {
     address: SocketAddr,
     handle: axum_server::Handle<door::Peer>,
     /// Closes the listener, and says in each answer that it is the connection's last.
     stopping: CancellationToken,
+    closed: CancellationToken,
     task: JoinHandle<std::io::Result<()>>,
 }
 
-fn serve_api(settings: &Settings, app: api::App) -> anyhow::Result<Api> {
-    let files = match &settings.api_certificate {
-        Some(files) => api::tls::Files {
-            certificate: files.0.clone(),
-            key: files.1.clone(),
-        },
-        None => api::tls::self_made(&settings.data_dir, settings.listen_api)?,
-    };
-    let config = RustlsConfig::from_config(api::tls::server_config(&files)?);
-    let stopping = app.stopping.clone();
-    let door = door::Door::open(settings.listen_api, stopping.clone())
-        .with_context(|| format!("cannot serve the API on {}", settings.listen_api))?;
-    let address = door.address();
-    let handle = axum_server::Handle::new();
-    let tls = RustlsAcceptor::new(config).acceptor(Connections::of_api());
-    let mut server = axum_server::Server::from_listener(door)
-        .acceptor(tls)
-        .handle(handle.clone())
-        .http1_only();
-    server.http_builder().http1().header_read_timeout(HEAD_WAIT);
-    let service = api::router(Arc::new(app)).into_make_service_with_connect_info::<SocketAddr>();
-    Ok(Api {
-        address,
-        handle,
-        stopping,
-        task: tokio::spawn(server.serve(service)),
-    })
+impl Api {
+    fn serve(
+        listen: SocketAddr,
+        served: &api::tls::Served,
+        router: axum::Router,
+        stopping: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let config = RustlsConfig::from_config(served.config.clone());
+        let door = door::Door::open(listen, stopping.clone())
+            .with_context(|| format!("cannot serve the API on {listen}"))?;
+        let (address, closed) = (door.address(), door.closed());
+        let handle = axum_server::Handle::new();
+        let tls = RustlsAcceptor::new(config).acceptor(Connections::of_api());
+        let mut server = axum_server::Server::from_listener(door)
+            .acceptor(tls)
+            .handle(handle.clone())
+            .http1_only();
+        server.http_builder().http1().header_read_timeout(HEAD_WAIT);
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        Ok(Self {
+            address,
+            handle,
+            stopping,
+            closed,
+            task: tokio::spawn(server.serve(service)),
+        })
+    }
 }
 
 /// The admin user exists from the first start on; a password that we made up is said once.

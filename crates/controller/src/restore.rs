@@ -1,19 +1,85 @@
 //! A new data folder from a backup.
 
-use crate::args::Command;
+use crate::args::{Command, Place};
+use crate::engines::ca::Ca;
 use crate::files;
+use crate::seal::{self, SealedStore};
 use anyhow::{Context as _, bail};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use store::etcd::Config;
+use store::{Etcd, Expect, Meta, Op, Store as _, StoreError};
+use tokio_util::sync::CancellationToken;
 
-/// Does what the command says, with this data folder.
+/// How long another controller may take to give up the lead.
+const LEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Who belongs to a cluster: not to the one that is made of its backup.
+const NODES: &str = "/cluster/node/";
+
+/// Does what the command says; the store is to be in etcd if that is named.
 ///
 /// # Errors
-/// See [`restore`].
-pub fn run(command: &Command, folder: &Path) -> anyhow::Result<()> {
+/// See [`restore`]; etcd is led by somebody, has keys already, or cannot be reached.
+pub fn run(command: &Command, place: &Place) -> anyhow::Result<()> {
     let Command::Restore { file } = command;
-    let revision = restore(file, folder)?;
-    tracing::info!(folder = %folder.display(), revision, "restored; start the controller");
+    let revision = match &place.etcd {
+        None => restore(file, &place.folder)?,
+        Some(config) => {
+            let runtime = tokio::runtime::Runtime::new()?;
+            runtime.block_on(restore_to_etcd(file, place, config))?
+        }
+    };
+    let folder = place.folder.display();
+    tracing::info!(%folder, revision, "restored; start the controller");
     Ok(())
+}
+
+/// Keys and certificates into the folder, the store into etcd. The keys come first: without them the store could not be read.
+async fn restore_to_etcd(backup: &Path, place: &Place, config: &Config) -> anyhow::Result<u64> {
+    let etcd = Arc::new(Etcd::open(config).await?);
+    if etcd.leader().borrow().is_some() {
+        bail!(
+            "a controller leads there: stop all controllers of this etcd first, or name another --etcd-prefix"
+        );
+    }
+    restore(backup, &place.folder)?;
+    let filled = fill_etcd(backup, place, etcd).await;
+    let unknown = |e: &anyhow::Error| {
+        let store = e.downcast_ref::<StoreError>();
+        matches!(store, Some(StoreError::OutcomeUnknown { .. }))
+    };
+    match filled {
+        Ok(revision) => Ok(revision),
+        Err(error) if unknown(&error) => {
+            Err(error.context("etcd may have the store, and the keys are in the data folder: start the controller to see"))
+        }
+        Err(error) => {
+            // The folder was empty, and is to be again.
+            for entry in std::fs::read_dir(&place.folder)?.flatten() {
+                std::fs::remove_file(entry.path()).ok();
+            }
+            Err(error.context(format!("cannot restore {}", backup.display())))
+        }
+    }
+}
+
+/// The CA of one that was alone is a file of its folder; of several it belongs into the store.
+async fn fill_etcd(backup: &Path, place: &Place, etcd: Arc<Etcd>) -> anyhow::Result<u64> {
+    std::fs::remove_file(place.folder.join(files::STORE))?;
+    let leading = tokio::time::timeout(LEAD_TIMEOUT, etcd.campaign("restore")).await;
+    let leadership = leading.context("another controller leads by now; stop it")??;
+    let (revision, _) = store::fill(&*etcd, backup).await?;
+    let nodes = etcd.list(NODES).await?.entries.into_iter();
+    let gone: Vec<_> = nodes.map(|e| Op::delete(e.key, Expect::Any)).collect();
+    if !gone.is_empty() {
+        etcd.commit(gone, Meta::default()).await?;
+    }
+    let ring = Arc::new(seal::open(&place.seal_keys, &*etcd).await?);
+    let sealed = SealedStore::new(etcd.clone(), ring, CancellationToken::new());
+    Ca::open(&place.folder, &sealed, true).await?;
+    leadership.resign().await.ok();
+    Ok(revision)
 }
 
 /// Fills the folder from a backup; gives the revision that it holds.

@@ -7,7 +7,7 @@
 //!
 //! Keys are in a file of their own ([`Ring`]). A new one seals at once, and [`run`] goes through the store and its log
 //! until no value needs an older one, which is dropped then; the same pass seals what an older version stored in clear. A
-//! step of it is one transaction, and the ring says that it has not ended: whatever kills it, the next start goes on.
+//! value has one form or the other, and the ring says that the pass has not ended: whatever kills it, the next start goes on.
 
 mod key;
 mod ring;
@@ -20,6 +20,7 @@ pub use self::store::SealedStore;
 
 use crate::objects::PREFIX;
 use ::store::{Recode, Store};
+use anyhow::Context as _;
 use model::object::{self, Object};
 use model::schema::{ObjectType, object_type, object_types};
 use serde_json::{Value, json};
@@ -31,9 +32,9 @@ use tokio_util::sync::CancellationToken;
 
 /// The only name in what stands for a secret.
 const MARK: &str = "$sealed";
-/// Keys whose values are sealed as a whole: those with which engines speak of flows, and the hash of a password that an
-/// older version has left.
-const WHOLE: [&str; 2] = ["/flowkey/", "/auth/password/"];
+/// Keys whose values are sealed as a whole: those with which engines speak of flows, the CA that several controllers share,
+/// and the hash of a password that an older version has left.
+const WHOLE: [&str; 3] = ["/flowkey/", "/cluster/ca", "/auth/password/"];
 /// Values that a step of [`run`] takes: writes wait for it.
 const STEP: usize = 500;
 /// After a failure, a full disk for instance, it is tried again.
@@ -207,11 +208,10 @@ pub async fn open(file: &Path, store: &dyn Store) -> anyhow::Result<Ring> {
     if let Some(ring) = Ring::read(file)? {
         return Ok(ring);
     }
-    let all = store.list("/").await?;
-    if let Some(entry) = all.entries.iter().find(|e| is_sealed(&e.key, &e.value)) {
+    if let Some(entry) = first_sealed(store).await? {
         anyhow::bail!(
-            "the store has sealed secrets ({}) and their key file {} is missing: put it back, or restore a backup \
-             (`evenkeel controller restore`), which has it",
+            "the store has sealed secrets ({}) and their key file {} is missing: put it back, copy it from another \
+             controller of the cluster, or restore a backup (`evenkeel controller restore`), which has it",
             entry.key,
             file.display()
         );
@@ -219,6 +219,40 @@ pub async fn open(file: &Path, store: &dyn Store) -> anyhow::Result<Ring> {
     let ring = Ring::make(file)?;
     tracing::info!(file = %file.display(), "made a key for the secrets in the store");
     Ok(ring)
+}
+
+/// Sees that the file has the keys of the store; `leader` is the controller that leads there, if one does.
+///
+/// # Errors
+/// It is missing while somebody leads or something is sealed, or it is another store's.
+pub async fn check(file: &Path, store: &dyn Store, leader: Option<&str>) -> anyhow::Result<()> {
+    let sealed = first_sealed(store).await?;
+    let Some(ring) = Ring::read(file)? else {
+        let whose = leader.map(|name| format!("the controller {name} leads"));
+        let whose =
+            whose.or(sealed.map(|entry| format!("the store has sealed secrets ({})", entry.key)));
+        return match whose {
+            None => Ok(()),
+            Some(why) => Err(anyhow::anyhow!(
+                "{why}, and the key file {} is missing here: copy it from another controller of the cluster (mode 0600), and \
+                 start again",
+                file.display()
+            )),
+        };
+    };
+    let Some(entry) = sealed else { return Ok(()) };
+    let opened = ring.open(&entry.key, entry.value);
+    opened.map(drop).with_context(|| {
+        format!(
+            "{} are not the keys of this cluster: copy the file from another controller",
+            file.display()
+        )
+    })
+}
+
+async fn first_sealed(store: &dyn Store) -> Result<Option<::store::Entry>, ::store::StoreError> {
+    let all = store.list("/").await?.entries;
+    Ok(all.into_iter().find(|e| is_sealed(&e.key, &e.value)))
 }
 
 /// Seals what the newest key has not sealed, whenever there is something, until it is told to stop. `store` is the one

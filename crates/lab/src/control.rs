@@ -37,6 +37,17 @@ pub(crate) struct Placement {
     pub up: Vec<String>,
 }
 
+/// The controllers that share a store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Cluster {
+    /// Name of the one that leads.
+    pub leader: String,
+    /// The word of `cluster_state`.
+    pub state: String,
+    /// What keeps the state from being better.
+    pub problems: Vec<String>,
+}
+
 impl Control {
     /// Logs in at the lab's controller.
     pub(crate) fn connect(record: &Record) -> Result<Self> {
@@ -59,6 +70,12 @@ impl Control {
         Ok(crate::fabric::inside(&self.namespace, || {
             call(&self.client)
         })??)
+    }
+
+    /// The controllers, as the one that leads sees them.
+    pub(crate) fn cluster(&self) -> Result<Cluster> {
+        let runtime = self.call(|c| c.get("/api/cluster/runtime", &[]))?;
+        Ok(cluster_of(&runtime))
     }
 
     /// A one-time token with which an engine of this name joins.
@@ -198,6 +215,20 @@ impl Control {
     /// Where a virtual service is, as the controller shows it.
     pub(crate) fn placement(&self, service: &VirtualService) -> Result<Placement> {
         Ok(placement_of(&self.runtime(&service.uuid)?))
+    }
+}
+
+/// avi-api section 8.
+fn cluster_of(runtime: &Value) -> Cluster {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let nodes = runtime["node_states"].as_array();
+    let mut nodes = nodes.into_iter().flatten();
+    let leader = nodes.find(|n| n["role"] == "CLUSTER_LEADER");
+    let reasons = runtime["cluster_state"]["reason"].as_array();
+    Cluster {
+        leader: leader.map(|n| text(&n["name"])).unwrap_or_default(),
+        state: text(&runtime["cluster_state"]["state"]),
+        problems: reasons.into_iter().flatten().map(text).collect(),
     }
 }
 

@@ -23,6 +23,12 @@ pub(crate) const CONTROLLER: &str = "controller";
 /// Name of the engine's process in its node.
 pub(crate) const ENGINE: &str = "engine";
 
+/// The file with the keys of the store's secrets, in a controller's data folder.
+const KEYS: &str = "seal-keys.json";
+
+/// Seconds after which another controller leads: the shortest that there may be.
+const LEASE_S: &str = "3";
+
 /// Length of the generated password; 62^24 is beyond guessing.
 const PASSWORD_LEN: usize = 24;
 
@@ -39,15 +45,27 @@ pub(crate) fn start_all(
     if bare {
         return Ok(());
     }
-    let Some((node, role)) = topology
-        .nodes
-        .iter()
-        .find_map(|n| Some((n, n.controller.as_ref()?)))
-    else {
+    let roles = topology.nodes.iter();
+    let roles: Vec<_> = roles
+        .filter_map(|n| Some((n, n.controller.as_ref()?)))
+        .collect();
+    let Some((first, _)) = roles.first() else {
         return Ok(());
     };
-    let control =
-        start_controller(record, node, role).with_context(|| format!("node {}", node.name))?;
+    let password = new_password();
+    for (node, role) in &roles {
+        start_controller(record, node, role, &password, &first.name)
+            .with_context(|| format!("node {}", node.name))?;
+    }
+    let urls = roles.iter().map(|(_, role)| url_of(role));
+    record.save_client_context(&ClientContext {
+        controller: urls.collect::<Vec<_>>().join(","),
+        netns: record.namespace(topology.operator.as_ref().unwrap_or(&first.name)),
+        username: "admin".into(),
+        password,
+        insecure: true,
+    })?;
+    let control = Control::connect(record)?;
     start_engines(record, topology, &control)?;
     if let Some(file) = &topology.objects {
         control.apply(file, &folder.text(file)?)?;
@@ -183,14 +201,37 @@ fn is_listener(line: &str, port: u16) -> bool {
     local == Some(port) && fields.nth(1) == Some("0A")
 }
 
-fn start_controller(record: &mut Record, node: &Node, role: &ControllerRole) -> Result<Control> {
+fn url_of(role: &ControllerRole) -> String {
+    format!("https://{}", role.api.trim_end_matches(":443"))
+}
+
+/// Those after the first have the key file of the first.
+fn start_controller(
+    record: &mut Record,
+    node: &Node,
+    role: &ControllerRole,
+    password: &str,
+    first: &str,
+) -> Result<()> {
     note!("controller: first start on {}", role.api);
-    let password = new_password();
     let dir = record.node_dir(&node.name);
     private_dir(&dir)?;
     write_private(&dir.join("admin-password"), &format!("{password}\n"))?;
+    private_dir(&dir.join("data"))?;
+    if node.name != first {
+        copy_keys(&record.node_dir(first), &dir)?;
+    }
+    let command = controller_command(&dir, node, role)?;
+    let identity = start(record, &node.name, CONTROLLER, command)?;
+    let (namespace, port) = (record.namespace(&node.name), port_of(&role.api)?);
+    wait_until_ready(record, &node.name, CONTROLLER, identity, || {
+        listens(&namespace, port)
+    })
+}
+
+fn controller_command(dir: &Path, node: &Node, role: &ControllerRole) -> Result<Vec<String>> {
     let path = |name: &str| dir.join(name).display().to_string();
-    let command = [
+    let mut command = vec![
         own_binary()?,
         "controller".into(),
         "--data-dir".into(),
@@ -202,21 +243,19 @@ fn start_controller(record: &mut Record, node: &Node, role: &ControllerRole) -> 
         "--admin-password-file".into(),
         path("admin-password"),
     ];
-    private_dir(&dir.join("data"))?;
-    let identity = start(record, &node.name, CONTROLLER, command.to_vec())?;
-    let namespace = record.namespace(&node.name);
-    let port = port_of(&role.api)?;
-    wait_until_ready(record, &node.name, CONTROLLER, identity, || {
-        listens(&namespace, port)
-    })?;
-    record.save_client_context(&ClientContext {
-        controller: format!("https://{}", role.api.trim_end_matches(":443")),
-        netns: namespace,
-        username: "admin".into(),
-        password,
-        insecure: true,
-    })?;
-    Control::connect(record)
+    if !role.etcd.is_empty() {
+        let several = ["--name", &node.name, "--etcd-lease", LEASE_S, "--etcd"];
+        command.extend(several.map(str::to_owned));
+        command.push(role.etcd.join(","));
+    }
+    Ok(command)
+}
+
+fn copy_keys(from: &Path, to: &Path) -> Result<()> {
+    let (from, to) = (from.join("data").join(KEYS), to.join("data").join(KEYS));
+    wait_for(READY_TIMEOUT, || from.exists());
+    let keys = fs::read_to_string(&from).with_context(|| format!("read {}", from.display()))?;
+    write_private(&to, &keys)
 }
 
 fn start_engines(record: &mut Record, topology: &Topology, control: &Control) -> Result<()> {

@@ -52,6 +52,8 @@ pub struct Scenario {
     pub params: Params,
     /// The load.
     pub traffic: Traffic,
+    /// Writes to the controllers, all the time.
+    pub writes: Option<Writes>,
     /// What measurements must not exceed.
     pub bars: Bars,
     /// Steps, in order.
@@ -145,6 +147,16 @@ pub struct Traffic {
     pub uploads: Option<Transfers>,
     /// UDP flows.
     pub datagrams: Option<Datagrams>,
+}
+
+/// Changes of objects through the API. None that was acknowledged may be lost, and none may be made twice.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Writes {
+    /// How many, by all writers together.
+    pub per_s: u32,
+    /// So many may fail beyond what a client mends by asking again.
+    pub failed_max: Option<u64>,
 }
 
 /// UDP flows to `lab member echo` through the VIP, each with a message per interval.
@@ -329,6 +341,31 @@ pub enum Action {
     },
     /// A change of an object through the API, and what must follow.
     Edit(Edit),
+    /// Something befalls the controller that leads. It lasts until another one leads, where one must; then it is mended, and
+    /// all must be there again.
+    Leader {
+        /// What.
+        fault: LeaderFault,
+    },
+    /// A node's last process, a member of the controllers' etcd for instance, is killed and started again.
+    MemberDies {
+        /// The node.
+        node: String,
+    },
+}
+
+/// What befalls the controller that leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaderFault {
+    /// By SIGKILL.
+    Killed,
+    /// By SIGTERM, as in a restart for a new version.
+    Stopped,
+    /// Packets between it and etcd are dropped.
+    CutFromEtcd,
+    /// Packets between it and the engines are dropped; it goes on leading.
+    CutFromEngines,
 }
 
 impl Action {
@@ -348,7 +385,9 @@ impl Action {
             | Self::Start { .. }
             | Self::Drain { .. }
             | Self::Undrain { .. }
-            | Self::Edit(_) => false,
+            | Self::Edit(_)
+            | Self::Leader { .. }
+            | Self::MemberDies { .. } => false,
         }
     }
 }

@@ -34,6 +34,8 @@ pub struct Topology {
     pub description: String,
     /// Name of the virtual service that `scale-out` and the scenarios act on.
     pub virtual_service: Option<String>,
+    /// Node from which clients call the controllers; none: the controller's own.
+    pub operator: Option<String>,
     /// File with the API objects to create, in order: `{"type": [object, …]}`.
     pub objects: Option<String>,
     /// False switches IPv6 off in every namespace: no duplicate address detection to wait for.
@@ -121,6 +123,9 @@ pub struct ControllerRole {
     pub api: String,
     /// Address and port for engines.
     pub engines: String,
+    /// URLs of the etcd members, where several controllers share them.
+    #[serde(default)]
+    pub etcd: Vec<String>,
 }
 
 /// How an engine finds its controllers.
@@ -272,6 +277,12 @@ impl Node {
             link.addresses.iter_mut().for_each(put);
         }
         node.router.iter_mut().for_each(|r| put(&mut r.config));
+        if let Some(role) = &mut node.controller {
+            put(&mut role.api);
+            put(&mut role.engines);
+        }
+        let commands = node.processes.iter_mut().flat_map(|p| &mut p.command);
+        commands.for_each(put);
         for route in &mut node.routes {
             put(&mut route.to);
             put(&mut route.via);

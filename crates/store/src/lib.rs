@@ -259,9 +259,9 @@ pub enum StoreError {
         max: usize,
     },
     /// Only the leader writes. No commit was made; of anything else a part may be done, by a leader until just now.
-    #[error("this controller does not lead, so it writes nothing: ask the leader{}", named(.leader.as_deref()))]
+    #[error("this controller does not lead, so it writes nothing: ask the leader")]
     NotLeader {
-        /// What the leader said of himself, when one is known.
+        /// What the leader said of himself, when one is known. It is not shown: it may be for other controllers alone.
         leader: Option<Vec<u8>>,
     },
     /// The connection to etcd broke at the wrong moment. What was sent may have been done, or not, or may be done later
@@ -291,13 +291,6 @@ pub enum StoreError {
 
 /// What lies below an error of a store that is asked over the network.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
-
-fn named(leader: Option<&[u8]>) -> String {
-    match leader {
-        None => " (there is none just now)".into(),
-        Some(who) => format!(" ({})", String::from_utf8_lossy(who)),
-    }
-}
 
 /// The store. A commit is answered when it is durable.
 #[async_trait::async_trait]

@@ -19,9 +19,18 @@ const COPY: &str = "backup.new";
 /// Bytes that are read and sent at once.
 const CHUNK_LEN: usize = 64 << 10;
 
+/// The store that is copied.
+#[derive(Clone)]
+pub enum Copied {
+    /// Its file, the log included.
+    File(Arc<store::Sqlite>),
+    /// The current values.
+    Values(Arc<dyn store::Store>),
+}
+
 /// What copies are made of.
 pub struct Backups {
-    store: Arc<store::Sqlite>,
+    of: Copied,
     ring: Arc<Ring>,
     folder: PathBuf,
     one_at_a_time: Arc<Mutex<()>>,
@@ -29,9 +38,9 @@ pub struct Backups {
 
 impl Backups {
     /// Of this store, and of the keys and certificates in the data folder.
-    pub fn new(store: Arc<store::Sqlite>, ring: Arc<Ring>, folder: &Path) -> Self {
+    pub fn new(of: Copied, ring: Arc<Ring>, folder: &Path) -> Self {
         Self {
-            store,
+            of,
             ring,
             folder: folder.to_owned(),
             one_at_a_time: Arc::default(),
@@ -43,27 +52,45 @@ impl Backups {
         let permit = self.one_at_a_time.clone().lock_owned().await;
         // Store and key file are copied one after the other, and have to fit.
         let steady = self.ring.hold().await;
-        let (store, folder) = (self.store.clone(), self.folder.clone());
-        let made = tokio::task::spawn_blocking(move || {
+        let (of, folder) = (self.of.clone(), self.folder.clone());
+        // To its end, also when nobody waits for it any more.
+        let made = tokio::spawn(async move {
             let _held = (permit, steady);
-            copy(&store, &folder)
+            copy(&of, &folder).await
         });
         made.await
             .map_err(|e| ApiError::internal("the backup", &e))?
     }
 }
 
-fn copy(store: &store::Sqlite, folder: &Path) -> Result<std::fs::File, ApiError> {
+async fn copy(of: &Copied, folder: &Path) -> Result<std::fs::File, ApiError> {
     let failed = |e: io::Error| ApiError::internal("the backup", &e);
     let target = folder.join(COPY);
     // What a crash left.
     std::fs::remove_file(&target).ok();
     let beside = beside(folder).map_err(failed)?;
-    let copied = store.backup(&target, &beside);
+    let copied = of.copy(&target, beside).await;
     let opened = std::fs::File::open(&target);
     std::fs::remove_file(&target).ok();
     copied?;
     opened.map_err(failed)
+}
+
+impl Copied {
+    async fn copy(&self, target: &Path, beside: Vec<(String, Vec<u8>)>) -> Result<(), ApiError> {
+        match self {
+            Self::File(store) => {
+                let (store, target) = (store.clone(), target.to_owned());
+                let copy = move || store.backup(&target, &beside);
+                let made = tokio::task::spawn_blocking(copy).await;
+                made.map_err(|e| ApiError::internal("the backup", &e))??;
+            }
+            Self::Values(store) => {
+                store::back_up(&**store, target, &beside).await?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Keys and certificates; what the store needs while it works is its own.

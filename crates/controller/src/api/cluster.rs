@@ -1,6 +1,7 @@
-//! The controller about itself (avi-api sections 2 and 8). One node for now.
+//! The controller about itself (avi-api sections 2 and 8). Of several the leader answers: see `crate::cluster`.
 
-use super::{API_VERSION, App, Context, singleton};
+use super::operation::Call;
+use super::{API_VERSION, App, singleton};
 use crate::error::ApiError;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -19,12 +20,17 @@ pub(super) fn version() -> Value {
 }
 
 /// `GET /api/cluster/status`, also without a session.
-pub(super) fn status() -> Value {
-    json!({"cluster_state": state(), "state": "CLUSTER_UP_NO_HA", "progress": 100})
+pub(super) fn status(app: &App) -> Value {
+    let state = state(app);
+    json!({"cluster_state": state, "state": state["state"], "progress": 100})
 }
 
-fn state() -> Value {
-    json!({"state": "CLUSTER_UP_NO_HA", "reason": [], "progress": 100})
+fn state(app: &App) -> Value {
+    app.nodes.state(revision(app))
+}
+
+fn revision(app: &App) -> u64 {
+    *app.objects.store().revision().borrow()
 }
 
 /// `GET /healthz`: the process answers.
@@ -67,20 +73,43 @@ pub(super) fn initial_data(app: &App) -> Value {
 }
 
 /// `GET /api/cluster`.
-pub(super) fn cluster(context: &Context) -> Value {
+pub(super) fn cluster(call: &Call<'_>) -> Value {
     json!({
         "uuid": "cluster-1",
         "name": "cluster-0-1",
-        "tenant_ref": format!("{}/api/tenant/admin", context.origin),
-        "nodes": [{"name": "node-1", "vm_uuid": "node-1"}],
+        "tenant_ref": format!("{}/api/tenant/admin", call.context.origin),
+        "nodes": call.app.nodes.list(),
     })
 }
 
 /// `GET /api/cluster/runtime`.
-pub(super) fn runtime() -> Value {
+pub(super) fn runtime(app: &App) -> Value {
     json!({
-        "cluster_state": state(),
-        "node_states": [{"name": "node-1", "role": "CLUSTER_LEADER", "state": "CLUSTER_ACTIVE"}],
+        "cluster_state": state(app),
+        "node_states": app.nodes.states(revision(app)),
         "service_states": [],
     })
+}
+
+/// `POST /api/ek/cluster/hello`: another controller of the cluster is there.
+///
+/// # Errors
+/// See [`crate::cluster::Nodes::hello`].
+pub(super) async fn hello(call: &Call<'_>) -> Result<Value, ApiError> {
+    let hello = serde_json::from_slice(&call.body);
+    let hello = hello.map_err(|e| ApiError::bad_request(format!("this is no hello: {e}")))?;
+    let app = call.app;
+    app.nodes
+        .hello(call.headers, hello, &**app.objects.store())
+        .await?;
+    Ok(json!({}))
+}
+
+/// `DELETE /api/ek/cluster/node/{name}`: a controller is gone for good.
+///
+/// # Errors
+/// See [`crate::cluster::Nodes::forget`].
+pub(super) async fn forget(call: &Call<'_>) -> Result<(), ApiError> {
+    let app = call.app;
+    app.nodes.forget(call.uuid, &**app.objects.store()).await
 }

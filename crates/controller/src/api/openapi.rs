@@ -251,7 +251,7 @@ fn success(
 
 /// Of the refusals, those that an operation may answer with.
 fn errors(operation: &Operation) -> Vec<&'static str> {
-    let mut all = vec!["400"];
+    let mut all = vec!["400", "503"];
     let public = operation.permission == Permission::Public;
     if !public {
         all.push("401");

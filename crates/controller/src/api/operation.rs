@@ -56,7 +56,7 @@ pub(super) enum Audit {
     Action,
     /// The login says for itself who came and who was refused.
     Session,
-    /// Nothing: its body is a question.
+    /// Nothing: its body is a question, or another controller's hello.
     Question,
 }
 

@@ -19,6 +19,7 @@ use std::sync::{Arc, LazyLock};
 /// Every operation.
 pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
     let mut all = sessions_and_system();
+    all.extend(controllers());
     all.extend(settings());
     all.extend(log_and_whole());
     all.extend(placed());
@@ -66,8 +67,8 @@ fn sessions_and_system() -> Vec<Operation> {
         Operation::new(Method::POST, "/logout", Public, Audit::Session, |c| {
             Box::pin(async { Ok(session::logout(c)) })
         }),
-        get("/api/cluster/status", Public, |_| {
-            Box::pin(async { Ok(ok(cluster::status())) })
+        get("/api/cluster/status", Public, |c| {
+            Box::pin(async { Ok(ok(cluster::status(c.app))) })
         }),
         get("/api/initial-data", Public, |c| {
             Box::pin(async { Ok(ok(cluster::initial_data(c.app))) })
@@ -113,21 +114,48 @@ fn sessions_and_system() -> Vec<Operation> {
             Audit::Action,
             |c| Box::pin(usertoken::revoke(c)),
         ),
-        get("/api/cluster", LoggedIn, |c| {
-            Box::pin(async { Ok(ok(cluster::cluster(c.context))) })
-        }),
-        get("/api/cluster/version", LoggedIn, |_| {
-            Box::pin(async { Ok(ok(cluster::version())) })
-        }),
-        get("/api/cluster/runtime", LoggedIn, |_| {
-            Box::pin(async { Ok(ok(cluster::runtime())) })
-        }),
         Operation::new(
             Method::POST,
             "/api/ek/jointoken",
             Administer,
             Audit::Action,
             |c| Box::pin(create_join_token(c)),
+        ),
+    ]
+}
+
+/// The controllers (avi-api section 8).
+fn controllers() -> Vec<Operation> {
+    use Permission::{Administer, LoggedIn, Public};
+    vec![
+        get("/api/cluster", LoggedIn, |c| {
+            Box::pin(async { Ok(ok(cluster::cluster(c))) })
+        }),
+        get("/api/cluster/version", LoggedIn, |_| {
+            Box::pin(async { Ok(ok(cluster::version())) })
+        }),
+        get("/api/cluster/runtime", LoggedIn, |c| {
+            Box::pin(async { Ok(ok(cluster::runtime(c.app))) })
+        }),
+        // Its pass says who may, as that of a session would.
+        Operation::new(
+            Method::POST,
+            "/api/ek/cluster/hello",
+            Public,
+            Audit::Question,
+            |c| Box::pin(async { Ok(ok(cluster::hello(c).await?)) }),
+        ),
+        Operation::new(
+            Method::DELETE,
+            "/api/ek/cluster/node/{uuid}",
+            Administer,
+            Audit::Action,
+            |c| {
+                Box::pin(async {
+                    cluster::forget(c).await?;
+                    Ok(StatusCode::NO_CONTENT.into_response())
+                })
+            },
         ),
     ]
 }

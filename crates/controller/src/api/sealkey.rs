@@ -25,6 +25,12 @@ pub(super) fn show(call: &Call<'_>) -> Value {
 
 /// `POST /api/ek/sealkey/rotate`: a new key seals, and everything is sealed anew; answers when the older keys are gone.
 pub(super) async fn rotate(call: &Call<'_>) -> Result<Response, ApiError> {
+    if call.app.nodes.share_a_store() {
+        // The others have their own copy of the key file, and would open nothing once they lead.
+        let text = "controllers that share an etcd have a copy of the key file each, and the others would open nothing once they lead: to \
+                    change the key, restore a backup into a controller without etcd, rotate there, and move its backup back";
+        return Err(ApiError::new(StatusCode::CONFLICT, text));
+    }
     let ring = &call.app.ring;
     let mut progress = ring.progress();
     let goes_on = |p: &crate::seal::Progress| p.resealing && p.failed.is_none();

@@ -1,26 +1,68 @@
 //! The API's certificate: the operator's own, or one made at first start and kept.
 
+use crate::args::Settings;
 use anyhow::Context as _;
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use sha2::{Digest as _, Sha256};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Files of the certificate and its key.
-pub struct Files {
+struct Files {
     /// PEM, the chain.
-    pub certificate: PathBuf,
+    certificate: PathBuf,
     /// PEM, mode 0600.
-    pub key: PathBuf,
+    key: PathBuf,
+}
+
+/// The operator's own, or those in the data folder.
+fn files(settings: &Settings) -> anyhow::Result<Files> {
+    match &settings.api_certificate {
+        Some((certificate, key)) => Ok(Files {
+            certificate: certificate.clone(),
+            key: key.clone(),
+        }),
+        None => self_made(&settings.data_dir, settings.listen_api),
+    }
+}
+
+/// The certificate as it is served, and how others know it.
+pub struct Served {
+    /// Of the listener.
+    pub config: Arc<ServerConfig>,
+    /// SHA-256 of the certificate that clients see, hexadecimal.
+    pub fingerprint: String,
+}
+
+impl Served {
+    /// Reads the files, or makes them.
+    ///
+    /// # Errors
+    /// A file cannot be read or written, or certificate and key do not fit.
+    pub fn load(settings: &Settings) -> anyhow::Result<Self> {
+        let files = files(settings)?;
+        let chain = chain(&files)?;
+        let first = chain
+            .first()
+            .context("the API's certificate file has no certificate")?;
+        Ok(Self {
+            fingerprint: fingerprint_of(first),
+            config: server_config(&files, chain)?,
+        })
+    }
+}
+
+/// SHA-256 of a certificate, hexadecimal.
+pub fn fingerprint_of(certificate: &CertificateDer<'_>) -> String {
+    let digest = Sha256::digest(certificate.as_ref());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The files in the data folder, made when they are missing.
-///
-/// # Errors
-/// The folder cannot be written.
-pub fn self_made(folder: &Path, listen: SocketAddr) -> anyhow::Result<Files> {
+fn self_made(folder: &Path, listen: SocketAddr) -> anyhow::Result<Files> {
     let files = Files {
         certificate: folder.join("api-cert.pem"),
         key: folder.join("api-key.pem"),
@@ -57,14 +99,17 @@ fn names(listen: SocketAddr) -> Vec<String> {
     names
 }
 
-/// The TLS side of the API's listener.
-///
-/// # Errors
-/// A file cannot be read, or certificate and key do not fit.
-pub fn server_config(files: &Files) -> anyhow::Result<Arc<ServerConfig>> {
-    let chain = CertificateDer::pem_file_iter(&files.certificate)
+fn chain(files: &Files) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    CertificateDer::pem_file_iter(&files.certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .with_context(|| format!("cannot read {}", files.certificate.display()))?;
+        .with_context(|| format!("cannot read {}", files.certificate.display()))
+}
+
+/// The TLS side of the API's listener.
+fn server_config(
+    files: &Files,
+    chain: Vec<CertificateDer<'static>>,
+) -> anyhow::Result<Arc<ServerConfig>> {
     let key = PrivateKeyDer::from_pem_file(&files.key)
         .with_context(|| format!("cannot read {}", files.key.display()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -67,3 +67,68 @@ fn an_empty_password_file_is_refused_and_a_line_end_is_no_part_of_the_password()
     assert_eq!(password("secret \n").unwrap().as_deref(), Some("secret "));
     assert!(password("\n").is_err());
 }
+
+/// Settings of one of several controllers, with these lines more.
+fn shared(more: &str) -> anyhow::Result<Shared> {
+    let text = format!("etcd = [\"http://10.0.0.1:2379\"]\nname = \"c-1\"\n{more}");
+    Ok(settle(&text, Args::default())?
+        .shared
+        .expect("etcd is named"))
+}
+
+#[test]
+fn without_etcd_a_controller_is_alone() {
+    assert!(settle("", Args::default()).unwrap().shared.is_none());
+}
+
+#[test]
+fn the_others_reach_the_api_where_it_listens_unless_another_address_is_named() {
+    let listens = shared("listen_api = \"10.0.0.5:443\"").unwrap();
+    assert_eq!(listens.advertise_api, "10.0.0.5:443");
+    let named = shared("advertise_api = \"c-1.example:443\"").unwrap();
+    assert_eq!(named.advertise_api, "c-1.example:443");
+    let six = shared("advertise_api = \"[2001:db8::1]:443\"").unwrap();
+    assert_eq!(six.advertise_api, "[2001:db8::1]:443");
+    let wrong = [
+        "c-1",
+        "https://c-1:443",
+        "0.0.0.0:443",
+        ":443",
+        "c:0",
+        "2001:db8::1:443",
+    ];
+    let wrong = wrong.map(|text| format!("advertise_api = \"{text}\""));
+    for more in wrong.iter().map(String::as_str).chain([""]) {
+        let error = shared(more).err().unwrap().to_string();
+        assert!(error.starts_with("advertise_api: "), "{more}: {error}");
+    }
+}
+
+#[test]
+fn what_makes_no_controller_of_a_cluster_is_refused_by_its_name() {
+    let refused = |more: &str| {
+        let text = format!("advertise_api = \"c:443\"\n{more}");
+        shared(&text).err().unwrap().to_string()
+    };
+    for (more, expected) in [
+        ("etcd_lease = 1", "etcd_lease: 1 is not between 3 and 120"),
+        (
+            "etcd_cert = \"/c.pem\"",
+            "etcd_cert and etcd_key go together",
+        ),
+        (
+            "etcd_user = \"u\"",
+            "etcd_user and etcd_password_file go together",
+        ),
+    ] {
+        let error = refused(more);
+        assert!(error.starts_with(expected), "{error}");
+    }
+    let flags = Args {
+        name: Some("a/b".into()),
+        ..Args::default()
+    };
+    let text = "etcd = [\"http://e:2379\"]\nadvertise_api = \"c:443\"";
+    let error = settle(text, flags).err().unwrap().to_string();
+    assert!(error.starts_with("name: \"a/b\" is no name"), "{error}");
+}

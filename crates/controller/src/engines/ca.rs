@@ -5,13 +5,17 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
+use serde::{Deserialize, Serialize};
 use std::path::Path;
+use store::{Expect, Meta, Op, Store};
 use time::{Duration, OffsetDateTime};
 
 /// Validity of the CA.
 const CA_DAYS: i64 = 3650;
 /// Validity of the controller's certificate; made anew at every start.
 const SERVER_DAYS: i64 = 365;
+/// Where it is when several controllers share it; sealed.
+const KEY: &str = "/cluster/ca";
 
 /// The CA with its key.
 pub struct Ca {
@@ -19,23 +23,61 @@ pub struct Ca {
     issuer: Issuer<'static, KeyPair>,
 }
 
-impl Ca {
-    /// Opens the CA in the folder, and makes it at first start.
-    ///
-    /// # Errors
-    /// The files cannot be read or written.
-    pub fn open(folder: &Path) -> anyhow::Result<Self> {
+/// PEM texts.
+#[derive(Serialize, Deserialize)]
+struct Pair {
+    certificate: String,
+    key: String,
+}
+
+impl Pair {
+    /// The one in the folder, where one was alone before; else it is made, and kept in the folder unless there are several.
+    fn in_folder(folder: &Path, several: bool) -> anyhow::Result<Self> {
         let (cert, key) = (folder.join("ca-cert.pem"), folder.join("ca-key.pem"));
         if !cert.exists() {
-            let (cert_pem, key_pem) = make().context("cannot make the cluster CA")?;
-            crate::files::write_private(&key, key_pem.as_bytes())?;
-            crate::files::write_private(&cert, cert_pem.as_bytes())?;
+            let (certificate, private) = make().context("cannot make the cluster CA")?;
+            if several {
+                return Ok(Self {
+                    certificate,
+                    key: private,
+                });
+            }
+            crate::files::write_private(&key, private.as_bytes())?;
+            crate::files::write_private(&cert, certificate.as_bytes())?;
             tracing::info!(path = %cert.display(), "made the cluster CA");
         }
         let read = |path: &Path| {
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
         };
-        Self::new(read(&cert)?, &read(&key)?)
+        Ok(Self {
+            certificate: read(&cert)?,
+            key: read(&key)?,
+        })
+    }
+}
+
+impl Ca {
+    /// The CA of the cluster, made at first start. Of several controllers it is in the store, sealed, so that engines
+    /// believe each of them; one that is alone has it in files of its folder.
+    ///
+    /// # Errors
+    /// The files or the store cannot be read or written.
+    pub async fn open(folder: &Path, store: &dyn Store, several: bool) -> anyhow::Result<Self> {
+        if let Some(entry) = store.get(KEY).await? {
+            let pair: Pair = serde_json::from_slice(&entry.value).context("the CA is damaged")?;
+            return Self::new(pair.certificate, &pair.key);
+        }
+        let pair = Pair::in_folder(folder, several)?;
+        if several {
+            let meta = Meta {
+                who: "cluster".into(),
+                message: "the cluster CA".into(),
+                ..Meta::default()
+            };
+            let op = Op::put(KEY, serde_json::to_vec(&pair)?, Expect::Absent);
+            store.commit(vec![op], meta).await?;
+        }
+        Self::new(pair.certificate, &pair.key)
     }
 
     fn new(pem: String, key_pem: &str) -> anyhow::Result<Self> {

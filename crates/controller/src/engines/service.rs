@@ -13,12 +13,12 @@ use proto::v1::{
     Certificate, ControllerMessage, EngineMessage, Hello, JoinReply, JoinRequest,
     controller_message, engine_message,
 };
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate as TlsCertificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
@@ -31,12 +31,16 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Messages that wait for an engine: each desired state replaces the ones before, so more is of no use.
 const QUEUE_LEN: usize = 16;
 
+/// The last word of a controller to its engines.
+const STOPS: &str = "this controller stops or does not lead any more";
+
 type Sender = mpsc::Sender<Result<ControllerMessage, Status>>;
 
 struct Service {
     ca: Arc<Ca>,
     objects: Arc<Objects>,
     registry: Arc<Registry>,
+    stop: CancellationToken,
 }
 
 /// Where engines dial.
@@ -49,7 +53,7 @@ pub fn bind(listen: SocketAddr) -> anyhow::Result<TcpIncoming> {
     Ok(TcpIncoming::from(listener).with_nodelay(Some(true)))
 }
 
-/// Serves engines until `stop` is done.
+/// Serves engines until `stop` is cancelled, which ends their sessions, too.
 ///
 /// # Errors
 /// The certificate authority has no identity for us, or the listener ended.
@@ -58,7 +62,7 @@ pub async fn serve(
     ca: Arc<Ca>,
     objects: Arc<Objects>,
     registry: Arc<Registry>,
-    stop: impl Future<Output = ()>,
+    stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let (cert, key) = ca.server_identity()?;
     let tls = ServerTlsConfig::new()
@@ -70,6 +74,7 @@ pub async fn serve(
         ca,
         objects,
         registry,
+        stop: stop.clone(),
     };
     let connections = Connections::of_engines();
     // One that is gone or one too many is no error of the listener.
@@ -84,7 +89,7 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .tls_config(tls)?
         .add_service(EngineControlServer::new(service))
-        .serve_with_incoming_shutdown(counted, stop)
+        .serve_with_incoming_shutdown(counted, stop.cancelled_owned())
         .await
         .context("the engines' listener ended")
 }
@@ -143,6 +148,7 @@ impl EngineControl for Service {
             objects,
             se,
             sender,
+            stop: self.stop.clone(),
         };
         tokio::spawn(session.run(request.into_inner()));
         Ok(Response::new(ReceiverStream::new(outbox)))
@@ -156,6 +162,7 @@ struct Session {
     objects: watch::Receiver<Arc<Snapshot>>,
     se: String,
     sender: Sender,
+    stop: CancellationToken,
 }
 
 impl Session {
@@ -191,6 +198,7 @@ impl Session {
             mut objects,
             se,
             sender,
+            stop,
         } = self;
         // The registry holds the only long-lived sender: a newer session drops it, and the stream ends.
         let weak = sender.downgrade();
@@ -208,6 +216,10 @@ impl Session {
                     }
                     Err(status) => break format!("the session broke: {}", status.message()),
                 },
+                () = stop.cancelled() => {
+                    say(&weak, Status::unavailable(STOPS));
+                    break STOPS.to_owned();
+                }
                 Ok(()) = objects.changed() => {
                     let gone = gone(&objects.borrow_and_update(), &se);
                     if let Some(why) = gone {

@@ -4,17 +4,20 @@ use super::Ring;
 use std::sync::Arc;
 use store::{Change, Commit, Entry, Head, Listing, Meta, Op, Recode, Store, StoreError, Written};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// See the module's documentation.
 pub struct SealedStore {
     below: Arc<dyn Store>,
     ring: Arc<Ring>,
+    doubt: CancellationToken,
 }
 
 impl SealedStore {
-    /// Above this store, with these keys.
-    pub fn new(below: Arc<dyn Store>, ring: Arc<Ring>) -> Self {
-        Self { below, ring }
+    /// Above this store, with these keys. `doubt` is cancelled when nobody can tell what became of a commit: then what is in
+    /// memory may be older than the store.
+    pub fn new(below: Arc<dyn Store>, ring: Arc<Ring>, doubt: CancellationToken) -> Self {
+        Self { below, ring, doubt }
     }
 
     fn open(&self, key: &str, value: Vec<u8>) -> Result<Vec<u8>, StoreError> {
@@ -78,7 +81,11 @@ impl Store for SealedStore {
             ..op
         };
         let ops = ops.into_iter().map(seal).collect();
-        self.below.commit(ops, meta).await
+        let done = self.below.commit(ops, meta).await;
+        if matches!(done, Err(StoreError::OutcomeUnknown { .. })) {
+            self.doubt.cancel();
+        }
+        done
     }
 
     async fn changes(&self, after: u64, limit: usize) -> Result<Vec<Change>, StoreError> {

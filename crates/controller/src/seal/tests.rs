@@ -104,7 +104,7 @@ fn what_looks_sealed_in_a_field_that_is_no_secret_is_a_clients_own() {
 fn above_the_seal_all_is_in_clear_and_below_no_secret_is() {
     let folder = tempfile::tempdir().unwrap();
     let below = Arc::new(Memory::default());
-    let store = SealedStore::new(below.clone(), ring(&folder));
+    let store = SealedStore::new(below.clone(), ring(&folder), CancellationToken::new());
     let flow_keys = br#"{"hint":"flow-secret"}"#.to_vec();
     let first = put(&store, KEY, vrf(&["planted-one"]));
     put(&store, KEY, vrf(&["planted-two"]));
@@ -155,7 +155,7 @@ fn a_new_key_seals_everything_anew_and_the_old_one_is_gone() {
     let folder = tempfile::tempdir().unwrap();
     let below = Arc::new(Memory::default());
     let ring = ring(&folder);
-    let store = SealedStore::new(below.clone(), ring.clone());
+    let store = SealedStore::new(below.clone(), ring.clone(), CancellationToken::new());
     for i in 0..1200 {
         put(
             &store,
@@ -187,7 +187,7 @@ fn a_rotation_that_was_killed_goes_on_at_the_next_start_and_nothing_is_lost() {
     let file = folder.path().join("keys.json");
     let below = Arc::new(Memory::default());
     let ring = Arc::new(run(open(&file, &*below)).unwrap());
-    let store = SealedStore::new(below.clone(), ring.clone());
+    let store = SealedStore::new(below.clone(), ring.clone(), CancellationToken::new());
     for i in 0..50 {
         put(
             &store,
@@ -204,7 +204,7 @@ fn a_rotation_that_was_killed_goes_on_at_the_next_start_and_nothing_is_lost() {
 
     let ring = Arc::new(run(open(&file, &*below)).unwrap());
     assert!(ring.progress().borrow().resealing);
-    let store = SealedStore::new(below.clone(), ring.clone());
+    let store = SealedStore::new(below.clone(), ring.clone(), CancellationToken::new());
     let is_there = |i: usize| value(&store, &format!("/object/vrfcontext/v-{i}"));
     for i in 0..50 {
         assert_eq!(is_there(i), vrf(&[&format!("s{i}")]), "{i}");
@@ -222,7 +222,7 @@ fn old_keys_stay_as_long_as_a_value_does_not_open() {
     let folder = tempfile::tempdir().unwrap();
     let below = Arc::new(Memory::default());
     let ring = ring(&folder);
-    let store = SealedStore::new(below.clone(), ring.clone());
+    let store = SealedStore::new(below.clone(), ring.clone(), CancellationToken::new());
     put(&store, KEY, vrf(&["one"]));
     put(&*below, "/object/vrfcontext/vrf-2", value(&*below, KEY));
     reseal(&ring, &*below).unwrap();
@@ -261,7 +261,7 @@ fn a_store_of_an_older_version_is_sealed_at_start_with_its_log() {
     assert!(has(&files(&folder), "planted-"));
     let below: Arc<dyn Store> = Arc::new(Sqlite::open(&path).unwrap());
     let ring = Arc::new(run(open(&folder.path().join("keys.json"), &*below)).unwrap());
-    let store = SealedStore::new(below.clone(), ring.clone());
+    let store = SealedStore::new(below.clone(), ring.clone(), CancellationToken::new());
     assert_eq!(
         value(&store, KEY),
         vrf(&["planted-new"]),
@@ -279,7 +279,7 @@ fn a_store_of_an_older_version_is_sealed_at_start_with_its_log() {
 fn a_store_without_its_key_file_is_refused_with_the_file_to_put_back() {
     let folder = tempfile::tempdir().unwrap();
     let below = Arc::new(Memory::default());
-    let store = SealedStore::new(below.clone(), ring(&folder));
+    let store = SealedStore::new(below.clone(), ring(&folder), CancellationToken::new());
     put(&store, KEY, vrf(&["one"]));
     let elsewhere = folder.path().join("missing.json");
     let error = run(open(&elsewhere, &*below)).err().unwrap().to_string();
@@ -291,7 +291,7 @@ fn a_store_without_its_key_file_is_refused_with_the_file_to_put_back() {
     // Another store's key file is told from ours.
     run(open(&elsewhere, &Memory::default())).unwrap();
     let other = Arc::new(run(open(&elsewhere, &*below)).unwrap());
-    let error = run(SealedStore::new(below, other).get(KEY)).unwrap_err();
+    let error = run(SealedStore::new(below, other, CancellationToken::new()).get(KEY)).unwrap_err();
     assert!(error.to_string().contains("not in the key file"), "{error}");
 }
 

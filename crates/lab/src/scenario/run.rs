@@ -26,13 +26,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 mod clients;
+mod controllers;
 mod drain;
 mod edit;
 mod events;
 mod ways;
+mod writes;
 
 use clients::{Clients, Lives};
 use ways::Ways;
+use writes::{WriteCount, Writers};
 
 /// How long a route may take before a step goes on without it; the bar that judges it is lower.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -83,6 +86,12 @@ pub struct Outcome {
     events: bool,
     /// Steps.
     pub steps: Vec<StepResult>,
+    /// What became of the writes, in a scenario that has some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub writes: Option<WriteCount>,
+    /// What is wrong with them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub writes_violations: Vec<String>,
     /// True when everything held.
     pub passed: bool,
 }
@@ -188,6 +197,19 @@ fn show_one(outcome: &Outcome) {
         n => format!(" ({n} lived on the SE that died)"),
     };
     cli::out!("{moved} flows moved by the router, {broken} broken by the client's count{theirs}");
+    if let Some(w) = &outcome.writes {
+        cli::out!(
+            "{} writes acknowledged, {} failed, {} lost, {} made twice; longest pause of a writer {:.1} s",
+            w.acknowledged,
+            w.failed,
+            w.lost,
+            w.twice,
+            w.longest_gap_s
+        );
+    }
+    for violation in &outcome.writes_violations {
+        cli::out!("does not hold: {violation}");
+    }
     for step in steps {
         for violation in &step.violations {
             cli::out!("does not hold in {}: {violation}", step.step);
@@ -204,6 +226,7 @@ struct Runner<'a> {
     service: VirtualService,
     fib: Watch,
     clients: Option<Clients>,
+    writers: Option<Writers>,
     capture: Option<Helper>,
     /// SEs by address towards the router.
     engines: BTreeMap<IpAddr, String>,
@@ -249,6 +272,7 @@ impl<'a> Runner<'a> {
             service,
             fib,
             clients: None,
+            writers: None,
             capture: None,
             engines,
             engines_by_mac,
@@ -275,8 +299,13 @@ impl<'a> Runner<'a> {
             tell(&result);
             steps.push(result);
         }
+        let writes = self.writers.take().map(Writers::finish).transpose()?;
+        let load = self.scenario.writes.as_ref();
+        let judged = writes.as_ref().zip(load);
+        let writes_violations = judged.map_or_else(Vec::new, |(w, l)| writes::violations(w, l));
         let small = rss.zip(bar).is_none_or(|(rss, bar)| rss < bar as f64);
-        let passed = small && steps.iter().all(|s| s.violations.is_empty());
+        let passed =
+            small && writes_violations.is_empty() && steps.iter().all(|s| s.violations.is_empty());
         Ok(Outcome {
             scenario: self.name.clone(),
             mode: self.scenario.mode.as_ref().map(|m| m.name.clone()),
@@ -286,6 +315,8 @@ impl<'a> Runner<'a> {
             engine_idle_rss_bar_mib: bar,
             events: self.scenario.steps.iter().any(|s| s.action.is_event()),
             steps,
+            writes,
+            writes_violations,
             passed,
         })
     }
@@ -370,6 +401,10 @@ impl<'a> Runner<'a> {
         );
         let clients = Clients::start(self.record, &self.topology, &self.scenario)?;
         self.clients = Some(clients);
+        if let Some(load) = &self.scenario.writes {
+            note!("{} writes per second to the controllers", load.per_s);
+            self.writers = Some(Writers::start(self.record, load)?);
+        }
         Ok(())
     }
 
@@ -529,16 +564,13 @@ impl<'a> Runner<'a> {
 
     /// The placement; while the controller is gone on purpose, what it said before.
     fn ask_placement(&mut self) -> Result<BTreeSet<String>> {
-        let mut controllers = self
-            .topology
-            .nodes
-            .iter()
-            .filter(|n| n.controller.is_some());
+        let all = self.topology.nodes.iter();
+        let controllers: Vec<_> = all.filter(|n| n.controller.is_some()).collect();
         let gone = |node: &str| {
             let member = self.record.member(node, nodes::CONTROLLER);
             member.is_none_or(|m| !m.identity.is_alive())
         };
-        if !controllers.any(|n| gone(&n.name)) {
+        if !controllers.iter().all(|n| gone(&n.name)) {
             let placement = self.control.placement(&self.service)?;
             self.assigned = placement.assigned.into_iter().collect();
         }
@@ -596,6 +628,8 @@ impl<'a> Runner<'a> {
             Action::Drain { node } => self.drain(node),
             Action::Undrain { node } => self.undrain(node),
             Action::Edit(edit) => self.edit(edit),
+            Action::Leader { fault } => self.leader_fault(*fault),
+            Action::MemberDies { node } => self.member_dies(node),
             Action::RestartRouter { bgp_alone, signal } => self.restart_router(*bgp_alone, *signal),
             Action::HostDies {
                 node,

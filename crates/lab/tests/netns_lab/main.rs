@@ -9,6 +9,7 @@
     clippy::unwrap_used, // a panic is how a test fails, in helpers too
 )]
 
+mod controllers;
 mod explain;
 mod flows;
 mod lifecycle;

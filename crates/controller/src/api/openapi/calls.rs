@@ -25,6 +25,10 @@ pub(super) fn body(operation: &Operation) -> Option<Value> {
             json!({"name": text(), "ttl_s": {"type": "integer", "minimum": 1, "maximum": 2_592_000, "default": 3600},
                 "se_group_ref": text()}),
         ),
+        (_, "/api/ek/cluster/hello") => (
+            json!(["card", "revision"]),
+            json!({"card": {"type": "object"}, "revision": {"type": "integer", "minimum": 0}}),
+        ),
         (_, "/api/ek/revert") => (
             json!(["revision"]),
             json!({"revision": revision(), "type": text(), "uuid": text()}),
@@ -91,7 +95,7 @@ pub(super) fn answer(operation: &Operation) -> Option<(&'static str, Value)> {
 pub(super) fn errors(operation: &Operation) -> &'static [&'static str] {
     match operation.path() {
         "/login" => &["401", "429"],
-        "/readyz" => &["503"],
+        "/api/ek/cluster/hello" => &["403"],
         "/api/ek/revert" => &["410"],
         _ => &[],
     }
