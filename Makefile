@@ -13,7 +13,7 @@ EXAMPLES ?= 200
 FLOWS ?= 100000
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help demo build test test-clients fuzz-api openapi fuzz fuzz-steering bench-bgp bench-failover bench-steering bench-storm bench-resiliency bench-price bench-controller soak lint fmt deps down clean
+.PHONY: help demo build test test-clients fuzz-api openapi fuzz fuzz-steering bench-bgp bench-failover bench-steering bench-storm bench-resiliency bench-price bench-controller bench-scale soak lint fmt deps down clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,12 @@ bench-controller: ## Writes beside the disk, reads, memory and start of a contro
 	@scripts/install-deps.sh test
 	cargo build --release --locked --workspace --bins
 	target/release/evenkeel-bench controller --runs $(RUNS)
+
+bench-scale: RUNS := $(if $(filter file,$(origin RUNS)),3,$(RUNS))
+bench-scale: ## The controller on an etcd of three members with 64 engine stubs, 500 and 5,000 virtual services: writes, plans, placement, searches, resync (RUNS=3)
+	@scripts/install-deps.sh test
+	cargo build --release --locked --workspace --bins
+	target/release/evenkeel-bench scale --runs $(RUNS)
 
 openapi: ## Write docs/api/openapi.json anew, after a change of the API
 	EVENKEEL_WRITE=1 cargo test --release --locked -p evenkeel-controller --lib openapi

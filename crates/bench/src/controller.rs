@@ -6,10 +6,12 @@
 //! What an engine costs its host is measured elsewhere.
 
 mod disk;
+mod etcd;
 mod fleet;
 pub(crate) mod kills;
 mod load;
 mod process;
+pub(crate) mod scale;
 
 use crate::report::{self, Bar, Reading, percentile};
 use anyhow::{Context, Result};

@@ -53,6 +53,9 @@ enum Command {
     Price(price::Args),
     /// The controller with 64 engine stubs and 5,000 virtual services: writes beside the disk, reads, memory, start.
     Controller(controller::Args),
+    /// The controller on an etcd of three members, with 500 and with 5,000 virtual services: writes beside the disk, plans,
+    /// placement, searches, engines that come back.
+    Scale(controller::scale::Args),
     /// The controller killed amid its writes: what was acknowledged is there, and engines notice no more than a reconnect.
     Kills(controller::kills::Args),
     /// One speaker in this namespace, driven by lines on standard input.
@@ -122,6 +125,7 @@ fn main() -> ExitCode {
         Command::Price(how) => price::show(how, args.output),
         Command::Kills(how) => controller::kills::show(&how, args.output),
         Command::Controller(how) => controller::show(how, args.output),
+        Command::Scale(how) => controller::scale::show(how, args.output),
         Command::Member(args) => member::run(&args),
         Command::Control(args) => control::run(&args),
         Command::BfdEnd(args) => bfd_load::run_end(&args),

@@ -12,10 +12,11 @@ use proto::v1::{
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::json;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
@@ -42,6 +43,8 @@ struct Board {
     connected: Vec<bool>,
     /// States with fewer VIPs than the one before.
     losses: u64,
+    /// How often a stub has lost its state.
+    forgotten: u64,
 }
 
 impl Board {
@@ -56,11 +59,23 @@ impl Board {
 struct Shared {
     board: Mutex<Board>,
     bell: Condvar,
+    /// Rings for the stub that is to lose its session and its state.
+    forget: Notify,
+    forgets: AtomicUsize,
 }
 
 impl Shared {
     fn board(&self) -> MutexGuard<'_, Board> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn told_to_forget(&self, number: usize) {
+        loop {
+            self.forget.notified().await;
+            if self.forgets.load(Ordering::SeqCst) == number {
+                return;
+            }
+        }
     }
 
     fn change(&self, f: impl FnOnce(&mut Board)) {
@@ -107,6 +122,28 @@ impl Fleet {
     /// From now on no VIP is to be taken from a stub.
     pub(super) fn watch_for_losses(&self) {
         self.shared.change(|board| board.losses = 0);
+    }
+
+    /// A stub loses its session and its state; how long it takes until it has it again.
+    pub(super) fn come_back_without_state(
+        &self,
+        number: usize,
+        timeout: Duration,
+    ) -> Result<Duration> {
+        let (vips, before) = {
+            let board = self.shared.board();
+            (board.states[number].vips.len(), board.forgotten)
+        };
+        self.shared.forgets.store(number, Ordering::SeqCst);
+        self.shared.forget.notify_waiters();
+        let began = Instant::now();
+        self.wait("an engine to lose its session", timeout, |board| {
+            board.forgotten > before
+        })?;
+        self.wait_for("an engine to have its state again", timeout, |states| {
+            states[number].vips.len() == vips
+        })?;
+        Ok(began.elapsed())
     }
 
     /// How often a stub was told of fewer VIPs than it had.
@@ -194,10 +231,22 @@ impl Stub {
     /// Opens a session whenever there is none, for ever.
     async fn run(mut self, shared: Arc<Shared>) {
         loop {
-            // Who waits for sessions says so when there is none.
-            self.session(&shared).await.ok();
-            shared.change(|board| board.connected[self.number] = false);
-            tokio::time::sleep(RETRY).await;
+            let number = self.number;
+            tokio::select! {
+                // Who waits for sessions says so when there is none.
+                _ = self.session(&shared) => {
+                    shared.change(|board| board.connected[number] = false);
+                    tokio::time::sleep(RETRY).await;
+                }
+                () = shared.told_to_forget(number) => {
+                    self.applied = 0;
+                    shared.change(|board| {
+                        board.connected[number] = false;
+                        board.states[number] = Arc::default();
+                        board.forgotten += 1;
+                    });
+                }
+            }
         }
     }
 

@@ -18,6 +18,7 @@ pub(super) struct Process {
     api: SocketAddr,
     engines: SocketAddr,
     password: String,
+    flags: Vec<String>,
     child: Child,
     client: Client,
 }
@@ -31,10 +32,15 @@ pub(super) struct Memory {
 impl Process {
     /// A new controller with this data folder, which answers.
     pub(super) fn start(data: &Path) -> Result<Self> {
+        Self::start_with(data, &[])
+    }
+
+    /// The same with more flags.
+    pub(super) fn start_with(data: &Path, flags: &[String]) -> Result<Self> {
         let (api, engines) = (free_address()?, free_address()?);
         // It guards a controller that lives as long as the measurement.
         let password = format!("{api}-{}", std::process::id());
-        let mut child = spawn(data, api, engines, &password)?;
+        let mut child = spawn(data, api, engines, &password, flags)?;
         let client = connect(api, &password).inspect_err(|_| {
             // It may have ended already.
             child.kill().ok();
@@ -45,6 +51,7 @@ impl Process {
             api,
             engines,
             password,
+            flags: flags.to_vec(),
             child,
             client,
         })
@@ -72,7 +79,13 @@ impl Process {
 
     /// Starts it once more, until it says that it is ready.
     pub(super) fn start_again(&mut self) -> Result<()> {
-        self.child = spawn(&self.data, self.api, self.engines, &self.password)?;
+        self.child = spawn(
+            &self.data,
+            self.api,
+            self.engines,
+            &self.password,
+            &self.flags,
+        )?;
         self.wait_until_ready()
     }
 
@@ -124,7 +137,13 @@ fn connect(api: SocketAddr, password: &str) -> Result<Client> {
     Ok(Client::connect(config)?)
 }
 
-fn spawn(data: &Path, api: SocketAddr, engines: SocketAddr, password: &str) -> Result<Child> {
+fn spawn(
+    data: &Path,
+    api: SocketAddr,
+    engines: SocketAddr,
+    password: &str,
+    flags: &[String],
+) -> Result<Child> {
     let program = std::env::current_exe()?.with_file_name("evenkeel");
     Command::new(&program)
         .arg("controller")
@@ -132,6 +151,7 @@ fn spawn(data: &Path, api: SocketAddr, engines: SocketAddr, password: &str) -> R
         .arg(data)
         .args(["--listen-api", &api.to_string()])
         .args(["--listen-engines", &engines.to_string()])
+        .args(flags)
         .env("EVENKEEL_ADMIN_PASSWORD", password)
         .env("EVENKEEL_LOG", "error")
         .stdin(Stdio::null())
@@ -144,7 +164,8 @@ fn spawn(data: &Path, api: SocketAddr, engines: SocketAddr, password: &str) -> R
         })
 }
 
-fn free_address() -> Result<SocketAddr> {
+/// On loopback, and not in use now.
+pub(super) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
