@@ -97,7 +97,13 @@ pub struct Hellos {
 impl Hellos {
     /// From now on these ways, in this rhythm; what is known of those that stay is kept.
     pub fn follow(&mut self, ways: &BTreeSet<Way>, rhythm: Rhythm) {
-        self.rhythm = rhythm;
+        let before = std::mem::replace(&mut self.rhythm, rhythm);
+        // Hellos that were missed in another rhythm are another time: a change of it lets nobody die.
+        for missed in self.ways.values_mut().flatten() {
+            if before.state(*missed) != State::Dead {
+                *missed = (*missed).min(rhythm.dead_after());
+            }
+        }
         self.ways.retain(|way, _| ways.contains(way));
         for way in ways {
             self.ways.entry(*way).or_default();
@@ -120,13 +126,17 @@ impl Hellos {
         (self.number, self.ways.keys().copied().collect())
     }
 
-    /// An answer came on this way; one to a hello of long ago says nothing.
+    /// An answer came on this way. One that is late keeps nobody up, but who answers is not dead; one to a hello of long ago
+    /// says nothing, and neither does a late one on a way on which none ever came.
     pub fn heard(&mut self, way: Way, number: u16) {
         let age = (self.number + VALUE_MASK - number % VALUE_MASK) % VALUE_MASK;
-        if let Some(missed) = self.ways.get_mut(&way)
-            && u32::from(age) < self.rhythm.down_after
-        {
-            *missed = Some(age.into());
+        let (age, rhythm) = (u32::from(age), self.rhythm);
+        match self.ways.get_mut(&way) {
+            Some(missed) if age < rhythm.down_after => *missed = Some(age),
+            Some(Some(missed)) if age <= rhythm.dead_after() => {
+                *missed = age.max(rhythm.down_after + 1).min(*missed);
+            }
+            _ => {}
         }
     }
 

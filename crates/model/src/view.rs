@@ -792,15 +792,17 @@ impl ServiceEngineGroup {
         self.max_scaleout_per_vs <= 1 && !pairs.contains(&self.ha_mode.as_str())
     }
 
-    /// Milliseconds between hellos of its engines to each other, and how many without an answer mean something.
+    /// Milliseconds between hellos of its engines to each other, and how many without an answer mean something. Within the
+    /// ranges, which values that an older version has stored need not be in: an engine would refuse all it is told.
     pub fn hellos(&self) -> (u32, u32) {
-        match self.aggressive_failure_detection {
+        let (frequency, count) = match self.aggressive_failure_detection {
             false => (self.dp_hb_frequency, self.dp_hb_timeout_count),
             true => (
                 self.dp_aggressive_hb_frequency,
                 self.dp_aggressive_hb_timeout_count,
             ),
-        }
+        };
+        (frequency.clamp(20, 2000), count.clamp(2, 100))
     }
 }
 

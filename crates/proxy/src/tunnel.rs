@@ -54,18 +54,22 @@ impl Count<'_> {
     }
 }
 
-/// When a byte last passed in either direction.
-pub(crate) struct Activity(Cell<Instant>);
+/// When a byte last passed in either direction, and how many directions have some that the other end does not take.
+pub(crate) struct Activity(Cell<Instant>, Cell<u8>);
 
 impl Activity {
     /// Now.
     pub(crate) fn begin() -> Self {
-        Self(Cell::new(Instant::now()))
+        Self(Cell::new(Instant::now()), Cell::new(0))
     }
 
     /// A byte passes.
     pub(crate) fn touch(&self) {
         self.0.set(Instant::now());
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.1.get() > 0
     }
 }
 
@@ -94,15 +98,19 @@ pub(crate) async fn run(client: &Client, server: &TcpStream, service: &Service, 
     }
 }
 
-/// Ends when an idle connection is to be ended. One that is kept goes on, and the kernel ends it when an end is gone.
+/// Ends when an idle connection is to be ended. One that is kept goes on, and the kernel ends it when an end is gone; but not
+/// one whose end takes no more of what there is for it: the kernel asks no such end.
 async fn idle_for_good(service: &Service, activity: &Activity, ends: [&TcpStream; 2]) {
-    let timeout = service.idle_timeout();
-    idle(timeout, activity).await;
-    if service.keeps_idle() {
-        let asked = timeout.map(|timeout| keepalive::begin(ends, timeout));
-        if matches!(asked, Some(Ok(()))) {
-            std::future::pending().await
+    loop {
+        let timeout = service.idle_timeout();
+        idle(timeout, activity).await;
+        let is_kept = service.keeps_idle() && !activity.is_stuck();
+        let asked = timeout.filter(|_| is_kept);
+        let asked = asked.map(|timeout| keepalive::begin(ends, timeout));
+        if !matches!(asked, Some(Ok(()))) {
+            return;
         }
+        tokio::time::sleep(timeout.unwrap_or_default()).await;
     }
 }
 
@@ -147,7 +155,12 @@ async fn write_all(to: &TcpStream, mut bytes: &[u8], activity: &Activity) -> io:
                 bytes = &bytes[n..];
                 activity.touch();
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => to.writable().await?,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                activity.1.set(activity.1.get() + 1);
+                let writable = to.writable().await;
+                activity.1.set(activity.1.get() - 1);
+                writable?;
+            }
             Err(error) => return Err(error),
         }
     }

@@ -1,5 +1,5 @@
 //! How the controller grows: on an etcd of three members, with 500 virtual services and with 5,000. How long a write takes
-//! beside the disk's own fdatasync in the same run, how soon engines hear of it, how long everything takes to be planned and
+//! beside the disk's own fdatasync right before, how soon engines hear of it, how long everything takes to be planned and
 //! placed from nothing, a search, and an engine that comes back without its state.
 //!
 //! The engines are stubs, as in [`super`], and the members of etcd are on the disk that is measured, all three of them: each
@@ -49,6 +49,8 @@ pub(crate) struct Args {
     short: bool,
 }
 
+/// Several writes as one.
+const CHANGE: &str = "/api/ek/change";
 /// Engines of each virtual service.
 const SCALEOUT: usize = 2;
 /// Engine stubs where one of them has 1,000 of 5,000 virtual services.
@@ -113,7 +115,8 @@ fn size(args: &Args, services: usize) -> Result<Vec<Reading>> {
     );
     let site = Site::start(args, args.engines)?;
     let load = Load::new(&site.client, SCALEOUT)?;
-    enable(&site.client, "SE_STATE_DISABLED_FOR_PLACEMENT", false)?;
+    let body = enabling(&site.client, "SE_STATE_DISABLED_FOR_PLACEMENT")?;
+    site.client.post(CHANGE, &body)?;
     let began = Instant::now();
     load.fill(services)?;
     let filled = per_second(services, began.elapsed());
@@ -139,15 +142,16 @@ fn bound(services: usize, what: &str, unit: &'static str, samples: Vec<f64>, bar
 
 /// Nothing is placed; then the engines are enabled, all at once: the plan of it, and it itself.
 fn placed(site: &Site, services: usize) -> Result<[Reading; 2]> {
+    let body = enabling(&site.client, "SE_STATE_ENABLED")?;
     let planned = Instant::now();
-    let plan = enable(&site.client, "SE_STATE_ENABLED", true)?;
+    let plan = site.client.plan_post(CHANGE, &body)?;
     let planned = ms(planned.elapsed());
     ensure!(
         plan.to_string().matches("vsvip").count() >= services,
         "the plan does not place all virtual services"
     );
     let began = Instant::now();
-    enable(&site.client, "SE_STATE_ENABLED", false)?;
+    site.client.post(CHANGE, &body)?;
     site.fleet.wait_for_vips(services * SCALEOUT)?;
     Ok([
         bound(
@@ -166,8 +170,8 @@ fn placed(site: &Site, services: usize) -> Result<[Reading; 2]> {
     ])
 }
 
-/// Gives all engines this state, in one change; or the plan of it.
-fn enable(client: &Client, state: &str, dry_run: bool) -> Result<Value> {
+/// A change that gives all engines this state.
+fn enabling(client: &Client, state: &str) -> Result<Value> {
     let engines = client.list("serviceengine")?;
     let write = |mut engine: Value| {
         let uuid = engine["uuid"].clone();
@@ -175,11 +179,7 @@ fn enable(client: &Client, state: &str, dry_run: bool) -> Result<Value> {
         json!({"type": "serviceengine", "uuid": uuid, "object": engine})
     };
     let writes: Vec<_> = engines.into_iter().map(write).collect();
-    let body = json!({ "writes": writes });
-    Ok(match dry_run {
-        true => client.plan_post("/api/ek/change", &body)?,
-        false => client.post("/api/ek/change", &body)?,
-    })
+    Ok(json!({ "writes": writes }))
 }
 
 fn written(args: &Args, site: &Site, load: &Load<'_>, services: usize) -> Result<Vec<Reading>> {
@@ -187,11 +187,12 @@ fn written(args: &Args, site: &Site, load: &Load<'_>, services: usize) -> Result
     let (mut synced, mut writes, mut reached) = (Vec::new(), Vec::new(), Vec::new());
     for run in 1..=args.runs {
         cli::note!("round {run} of {}", args.runs);
-        let (mut disks, mut times) = (Vec::new(), Vec::new());
-        for i in 0..args.writes {
-            disks.push(ms(disk.sync()?));
-            times.push(ms(load.write(Kind::ALL[i % Kind::ALL.len()])?));
-        }
+        // While nobody else writes: between writes, the members and the planner are not done yet.
+        let disks = (0..args.writes).map(|_| Ok(ms(disk.sync()?)));
+        let disks: Vec<f64> = disks.collect::<Result<_>>()?;
+        let kinds = Kind::ALL.iter().cycle().take(args.writes);
+        let times = kinds.map(|kind| Ok(ms(load.write(*kind)?)));
+        let times: Vec<f64> = times.collect::<Result<_>>()?;
         let reach = (0..args.writes / 5).map(|_| Ok(ms(load.reach(&site.fleet)?)));
         let reach: Vec<f64> = reach.collect::<Result<_>>()?;
         synced.push(percentile(&disks, 99));

@@ -521,7 +521,10 @@ fn wanted_of<'a>(body: &'a Object, engine: Option<&'a str>) -> Result<Wanted<'a>
     if flag(body, "to_new_se")? {
         return Err(ApiError::bad_request(format!("to_new_se: {hint}")));
     }
-    if body.get("new_vcpus").is_some_and(|v| !v.is_null()) {
+    if body
+        .get("new_vcpus")
+        .is_some_and(|v| !v.is_null() && *v != 0)
+    {
         let text = format!("new_vcpus: is for a new service engine, and {hint}");
         return Err(ApiError::bad_request(text));
     }
@@ -533,9 +536,10 @@ fn wanted_of<'a>(body: &'a Object, engine: Option<&'a str>) -> Result<Wanted<'a>
 fn host_in(body: &Object) -> Result<Option<&str>, ApiError> {
     match body.get("to_host_ref") {
         None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if text.is_empty() => Ok(None),
         Some(Value::String(text)) => Ok(Some(match text.split_once("/api/") {
             None => text,
-            Some((_, path)) => path.rsplit(['/', '=']).next().unwrap_or(path),
+            Some((_, path)) => path.rsplit(['/', '=', '#']).next().unwrap_or(path),
         })),
         Some(other) => Err(ApiError::bad_request(format!(
             "to_host_ref: must be the name of a host (text), not {other}"

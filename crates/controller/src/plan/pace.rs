@@ -9,6 +9,14 @@ pub(super) struct Times {
     pub timeout_s: u64,
 }
 
+/// A timeout of the SE group; 0 is none.
+pub(super) fn or_never(timeout_s: u32) -> u64 {
+    match timeout_s {
+        0 => u64::MAX,
+        some => some.into(),
+    }
+}
+
 /// When the operation began, and since when the engine has served.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Since {
@@ -30,19 +38,21 @@ pub(super) enum Next {
 }
 
 impl Since {
-    /// For an engine that serves, or does not.
-    pub(super) fn next(self, times: Times, serves: bool, now_s: u64) -> Next {
+    /// For an engine that serves, does not, or of which that is not known just now: it has no session, or has not put in
+    /// force yet what it was told last. What is not known ends no wait.
+    pub(super) fn next(self, times: Times, serves: Option<bool>, now_s: u64) -> Next {
         let for_s = |since_s: u64| now_s.saturating_sub(since_s);
         match (serves, self.ready_s) {
-            (true, _) if times.wait_s == 0 => Next::GoOn,
-            (true, None) => Next::Ready(Some(now_s)),
-            (true, Some(since_s)) if for_s(since_s) >= times.wait_s => Next::GoOn,
-            (true, Some(_)) => Next::Wait,
-            (false, Some(_)) => Next::Ready(None),
-            (false, None) if for_s(self.begun_s) >= times.timeout_s => {
+            (Some(true), _) if times.wait_s == 0 => Next::GoOn,
+            (Some(true), None) => Next::Ready(Some(now_s)),
+            // By another clock, or ours was set back.
+            (Some(true), Some(since_s)) if since_s > now_s => Next::Ready(Some(now_s)),
+            (Some(true), Some(since_s)) if for_s(since_s) >= times.wait_s => Next::GoOn,
+            (Some(false), Some(_)) => Next::Ready(None),
+            (Some(false) | None, None) if for_s(self.begun_s) >= times.timeout_s => {
                 Next::Late(for_s(self.begun_s))
             }
-            (false, None) => Next::Wait,
+            (_, Some(_)) | (Some(false) | None, None) => Next::Wait,
         }
     }
 }
@@ -59,14 +69,16 @@ mod tests {
             timeout_s: 60,
         };
         for (wait_s, ready_s, serves, now_s, next) in [
-            (0, None, false, 159, Next::Wait),
-            (0, None, false, 160, Next::Late(60)),
-            (0, None, true, 300, Next::GoOn),
-            (5, None, true, 110, Next::Ready(Some(110))),
-            (5, Some(110), true, 114, Next::Wait),
-            (5, Some(110), true, 115, Next::GoOn),
-            (5, Some(110), false, 112, Next::Ready(None)),
-            (5, Some(110), true, 90, Next::Wait),
+            (0, None, Some(false), 159, Next::Wait),
+            (0, None, Some(false), 160, Next::Late(60)),
+            (0, None, None, 160, Next::Late(60)),
+            (0, None, Some(true), 300, Next::GoOn),
+            (5, None, Some(true), 110, Next::Ready(Some(110))),
+            (5, Some(110), Some(true), 114, Next::Wait),
+            (5, Some(110), Some(true), 115, Next::GoOn),
+            (5, Some(110), Some(false), 112, Next::Ready(None)),
+            (5, Some(110), None, 300, Next::Wait),
+            (5, Some(110), Some(true), 90, Next::Ready(Some(90))),
         ] {
             let since = Since {
                 begun_s: 100,

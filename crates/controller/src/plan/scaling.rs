@@ -5,7 +5,7 @@
 //! What is under way is part of the assignment, so that a controller that starts anew goes on with it. [`run`] is one task,
 //! owned by the controller, which also looks for engines that are lost; it waits between steps that are whole.
 
-use super::pace::{Next, Since, Times};
+use super::pace::{Next, Since, Times, or_never};
 use super::{Action, Assignment, Planner, Scaling, Wanted, situation};
 use crate::clock::now_unix_s;
 use crate::error::ApiError;
@@ -37,6 +37,15 @@ impl Progress {
         match self {
             Self::Ready if waits => Self::WaitForReady,
             progress => progress,
+        }
+    }
+
+    /// Whether it serves; none while that is not known.
+    pub(super) fn serves(self) -> Option<bool> {
+        match self {
+            Self::AwaitingProgramming => None,
+            Self::WaitForReady => Some(false),
+            Self::Ready => Some(true),
         }
     }
 
@@ -196,9 +205,10 @@ impl Planner {
             return Ok(());
         }
         let snapshot = self.objects.snapshot();
-        let serves = self.progress(&snapshot, vsvip, &scaling.to) == Progress::Ready;
+        let serves = self.progress(&snapshot, vsvip, &scaling.to).serves();
         let group = situation::group_of(&snapshot, vsvip);
-        self.say_not_ready(vsvip, scaling, group.as_deref(), serves, now_s);
+        let is_ready = serves == Some(true);
+        self.say_not_ready(vsvip, scaling, group.as_deref(), is_ready, now_s);
         let since = Since {
             begun_s: scaling.since_s,
             ready_s: scaling.ready_since_s,
@@ -222,7 +232,8 @@ impl Planner {
         serves: bool,
         now_s: u64,
     ) {
-        let timeout_s = group.map_or(u64::MAX, |g| g.vs_se_scaleout_ready_timeout.into());
+        let timeout_s = group.map_or(0, |g| g.vs_se_scaleout_ready_timeout);
+        let timeout_s = or_never(timeout_s);
         let key = (vsvip.to_owned(), scaling.to.clone());
         if serves || scaling.ready_since_s.is_some() {
             self.write().not_ready.remove(&key);

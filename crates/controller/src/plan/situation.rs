@@ -225,11 +225,13 @@ fn fill_subnets(snapshot: &Snapshot, profile: &mut BgpProfile) -> Result<(), Unr
     Ok(())
 }
 
-/// Of each VIP that is for some networks only, their subnets.
+/// Of each VIP that is for some networks only, their subnets. Networks without subnets say nothing: a VIP that can be on no
+/// engine would not be replaced when its own is lost.
 fn placement_networks(snapshot: &Snapshot, vsvip: &VsVip) -> Vec<Vec<IpNet>> {
     let vips = vsvip.vip.iter().filter(|v| v.enabled);
     let named = vips.filter(|v| !v.placement_networks.is_empty());
-    named.map(|vip| subnets_of(snapshot, vip)).collect()
+    let subnets = named.map(|vip| subnets_of(snapshot, vip));
+    subnets.filter(|subnets| !subnets.is_empty()).collect()
 }
 
 fn subnets_of(snapshot: &Snapshot, vip: &Vip) -> Vec<IpNet> {

@@ -3,7 +3,7 @@
 //!
 //! What is under way is part of the assignment, and brought on by the task of [`super::scaling`].
 
-use super::pace::{Next, Since, Times};
+use super::pace::{Next, Since, Times, or_never};
 use super::scaling::Progress;
 use super::{Action, Assignment, Planner, Switchover, situation};
 use crate::clock::now_unix_s;
@@ -76,7 +76,7 @@ impl Planner {
         if assignment.switchover.as_ref() != Some(switchover) {
             return Ok(());
         }
-        let serves = self.serves(vsvip, &to);
+        let serves = self.progress(&self.objects.snapshot(), vsvip, &to).serves();
         let since = Since {
             begun_s: switchover.since_s,
             ready_s: switchover.ready_since_s,
@@ -129,6 +129,6 @@ fn times(group: Option<&ServiceEngineGroup>) -> Times {
     let wait_s = group.map_or(0, |g| g.vs_se_primary_switchover_additional_wait_time);
     Times {
         wait_s: wait_s.into(),
-        timeout_s: group.map_or(u64::MAX, |g| g.vs_switchover_timeout.into()),
+        timeout_s: or_never(group.map_or(0, |g| g.vs_switchover_timeout)),
     }
 }

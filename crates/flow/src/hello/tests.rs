@@ -101,6 +101,39 @@ fn whoever_hears_nobody_is_cut_off_and_holds_nobody_for_dead() {
 }
 
 #[test]
+fn who_answers_late_is_down_and_never_dead() {
+    let mut hellos = followed(&[way(1, 1), way(2, 2)]);
+    ticks(&mut hellos, 1, 0);
+    let late = u16::try_from(DOWN_AFTER + 2).unwrap();
+    for _ in 0..3 * DEAD_AFTER {
+        let (number, _) = hellos.tick();
+        hellos.heard(way(1, 1), number);
+        hellos.heard(way(2, 2), number.saturating_sub(late).max(1));
+    }
+    let states: Vec<State> = hellos.liveness().into_values().collect();
+    assert_eq!(states, [State::Up, State::Down]);
+}
+
+#[test]
+fn nobody_dies_of_another_rhythm() {
+    let mut hellos = followed(&[way(1, 1), way(2, 2)]);
+    let ways = [way(1, 1), way(2, 2)].into();
+    let fast = Rhythm {
+        interval: std::time::Duration::from_millis(20),
+        down_after: 3,
+    };
+    hellos.follow(&ways, fast);
+    ticks(&mut hellos, 1, 0);
+    ticks_of_the_second(&mut hellos, 2 * DEAD_AFTER);
+    let second = |hellos: &Hellos| hellos.liveness()[&way(2, 2)];
+    assert_eq!(second(&hellos), State::Down);
+    hellos.follow(&ways, Rhythm::default());
+    assert_eq!(second(&hellos), State::Down);
+    ticks_of_the_second(&mut hellos, 1);
+    assert_eq!(second(&hellos), State::Dead);
+}
+
+#[test]
 fn an_answer_to_a_hello_of_long_ago_says_nothing() {
     let mut hellos = followed(&[way(1, 1)]);
     ticks(&mut hellos, 1, 20);

@@ -72,6 +72,13 @@ async fn a_vip_is_placed_where_its_networks_are_and_elsewhere_it_is_said_why_not
     fixture.planner.publish();
     fixture.short_round().await;
     assert_eq!(fixture.ids().len(), 2, "a change of the network is noticed");
+    let none = set("configured_subnets", json!([]));
+    fixture.update("network", &network, none).await;
+    let said = fixture.unfit();
+    assert!(
+        !said.contains(&nowhere("se-2")),
+        "it says nothing: {said:?}"
+    );
 }
 
 #[tokio::test]
