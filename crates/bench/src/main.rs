@@ -53,7 +53,7 @@ enum Command {
     Price(price::Args),
     /// The controller with 64 engine stubs and 5,000 virtual services: writes beside the disk, reads, memory, start.
     Controller(controller::Args),
-    /// The controller on an etcd of three members, with 500 and with 5,000 virtual services: writes beside the disk, plans,
+    /// The controller on an etcd of three members, with 500 and with 5,000 virtual services: writes beside the disk,
     /// placement, searches, engines that come back.
     Scale(controller::scale::Args),
     /// The controller killed amid its writes: what was acknowledged is there, and engines notice no more than a reconnect.

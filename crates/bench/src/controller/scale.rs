@@ -1,5 +1,5 @@
 //! How the controller grows: on an etcd of three members, with 500 virtual services and with 5,000. How long a write takes
-//! beside the disk's own fdatasync right before, how soon engines hear of it, how long everything takes to be planned and
+//! beside the disk's own fdatasync right before, how soon engines hear of it, how long everything takes to be
 //! placed from nothing, a search, and an engine that comes back without its state.
 //!
 //! The engines are stubs, as in [`super`], and the members of etcd are on the disk that is measured, all three of them: each
@@ -23,7 +23,6 @@ use std::time::Instant;
 const BEYOND_DISK_MS_MAX: f64 = 50.0;
 const REACH_MS_MAX: f64 = 200.0;
 const RESYNC_MS_MAX: f64 = 1000.0;
-const PLAN_MS_MAX: f64 = 1000.0;
 /// Times an engine comes back without its state, and searches.
 const TIMES: usize = 5;
 
@@ -126,7 +125,7 @@ fn size(args: &Args, services: usize) -> Result<Vec<Reading>> {
         "per s",
         vec![filled],
     )];
-    rows.extend(placed(&site, services)?);
+    rows.push(placed(&site, services)?);
     rows.extend(written(args, &site, &load, services)?);
     rows.extend(searched(&site.client, services)?);
     Ok(rows)
@@ -140,34 +139,18 @@ fn bound(services: usize, what: &str, unit: &'static str, samples: Vec<f64>, bar
     Reading::new(format!("{services}: {what}"), unit, samples, bar)
 }
 
-/// Nothing is placed; then the engines are enabled, all at once: the plan of it, and it itself.
-fn placed(site: &Site, services: usize) -> Result<[Reading; 2]> {
+/// Nothing is placed; then the engines are enabled, all at once.
+fn placed(site: &Site, services: usize) -> Result<Reading> {
     let body = enabling(&site.client, "SE_STATE_ENABLED")?;
-    let planned = Instant::now();
-    let plan = site.client.plan_post(CHANGE, &body)?;
-    let planned = ms(planned.elapsed());
-    ensure!(
-        plan.to_string().matches("vsvip").count() >= services,
-        "the plan does not place all virtual services"
-    );
     let began = Instant::now();
     site.client.post(CHANGE, &body)?;
     site.fleet.wait_for_vips(services * SCALEOUT)?;
-    Ok([
-        bound(
-            services,
-            "all planned from nothing (dry_run)",
-            "ms",
-            vec![planned],
-            Bar::max(PLAN_MS_MAX),
-        ),
-        reading(
-            services,
-            "all placed from nothing, written, and at their engines",
-            "ms",
-            vec![ms(began.elapsed())],
-        ),
-    ])
+    Ok(reading(
+        services,
+        "all placed from nothing, written, and at their engines",
+        "ms",
+        vec![ms(began.elapsed())],
+    ))
 }
 
 /// A change that gives all engines this state.
