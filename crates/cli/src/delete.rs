@@ -61,12 +61,7 @@ fn forget(client: &Client, args: &Args, format: Format) -> anyhow::Result<()> {
     if args.dry_run {
         anyhow::bail!("dry_run: a controller is forgotten or not; there is no plan of it");
     }
-    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    anyhow::ensure!(
-        name.chars().all(fits),
-        "{name:?} is no name of a controller (`evenkeel show cluster` has them)"
-    );
-    let path = format!("/api/ek/cluster/node/{name}");
+    let path = format!("/api/ek/cluster/node/{}", client::percent_encode(name));
     client
         .delete(&path)
         .with_context(|| format!("controller {name}"))?;

@@ -379,29 +379,32 @@ impl Client {
         headers: Headers<'_>,
         timeout: Option<Duration>,
     ) -> Result<Response<ureq::Body>> {
-        let mut outcome = self.send_once(method, path, body, headers, timeout);
-        for _ in 1..self.urls.len() {
+        // Others may go on at the same time, and must not be led back to one that cannot be reached.
+        let first = self.asked.load(Ordering::Relaxed);
+        let mut outcome = self.send_once(first, method, path, body, headers, timeout);
+        for next in first + 1..first + self.urls.len() {
             match &outcome {
                 Ok(answer) if answer.headers().contains_key(NOT_DONE) => {}
                 Err(Error::Unreachable { .. }) => {}
                 Err(Error::Lost { .. }) if method == Method::GET => {}
                 _ => break,
             }
-            self.asked.fetch_add(1, Ordering::Relaxed);
-            outcome = self.send_once(method, path, body, headers, timeout);
+            self.asked.store(next % self.urls.len(), Ordering::Relaxed);
+            outcome = self.send_once(next, method, path, body, headers, timeout);
         }
         outcome
     }
 
     fn send_once(
         &self,
+        number: usize,
         method: &Method,
         path: &str,
         body: Option<&Value>,
         headers: Headers<'_>,
         timeout: Option<Duration>,
     ) -> Result<Response<ureq::Body>> {
-        let url = self.url();
+        let url = &self.urls[number % self.urls.len()];
         let mut request = Request::builder()
             .method(method.clone())
             .uri(format!("{url}{path}"))
@@ -523,7 +526,8 @@ fn with_query(path: &str, query: &[(&str, &str)]) -> String {
 }
 
 /// RFC 3986 section 2.3: everything but unreserved characters is escaped.
-fn percent_encode(text: &str) -> String {
+/// As a part of a path or a query.
+pub fn percent_encode(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {

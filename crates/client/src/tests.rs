@@ -221,3 +221,50 @@ fn references_give_uuid_and_name() {
         ("pool-1", Some("web"))
     );
 }
+
+/// Where nobody listens.
+fn closed() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+#[test]
+fn of_several_controllers_the_next_is_asked_when_one_cannot_be_reached() {
+    let (url, seen) = serve(vec![login("s1"), answer("200 OK", "", "{}")]);
+    let client = connect(&format!("{}, {url}/", closed())).unwrap();
+    assert_eq!(client.url(), url);
+    client.post("/api/pool", &json!({})).unwrap();
+    assert_eq!(seen.recv().unwrap().line, "POST /login HTTP/1.1");
+    assert_eq!(seen.recv().unwrap().line, "POST /api/pool HTTP/1.1");
+}
+
+#[test]
+fn what_a_controller_has_certainly_not_done_is_asked_of_the_next_and_nothing_else() {
+    let not_done = answer("503 Unavailable", "X-Evenkeel-Not-Done: 1\r\n", "{}");
+    let (first, _asked) = serve(vec![login("s1"), not_done]);
+    let maybe = answer("503 Unavailable", "", r#"{"error": "perhaps"}"#);
+    let (second, seen) = serve(vec![answer("200 OK", "", "{}"), maybe]);
+    let client = connect(&format!("{first},{second}")).unwrap();
+    client.post("/api/pool", &json!({})).unwrap();
+    let asked = seen.recv().unwrap();
+    assert_eq!(asked.line, "POST /api/pool HTTP/1.1");
+    assert!(asked.header("cookie").unwrap().contains("s1"));
+    let error = client.post("/api/pool", &json!({})).unwrap_err();
+    assert_eq!(
+        (error.status(), error.to_string()),
+        (Some(503), "perhaps".into())
+    );
+    assert_eq!(client.url(), second);
+}
+
+#[test]
+fn what_was_lost_on_its_way_is_asked_again_when_it_only_reads() {
+    let (first, _asked) = serve(vec![login("s1"), String::new()]);
+    let (second, seen) = serve(vec![answer("200 OK", "", "{}"), String::new()]);
+    let client = connect(&format!("{first},{second}")).unwrap();
+    client.get("/api/pool", &[]).unwrap();
+    assert_eq!(seen.recv().unwrap().line, "GET /api/pool HTTP/1.1");
+    let lost = client.post("/api/pool", &json!({})).unwrap_err();
+    assert!(matches!(lost, Error::Lost { .. }), "{lost}");
+    assert_eq!(client.url(), second);
+}

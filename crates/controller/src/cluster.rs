@@ -9,12 +9,12 @@
 //! Engines find the leader by themselves: only it listens for them. A deposed leader cannot write, because every
 //! transaction compares who leads (docs/adr/0015), and its controller is taken apart.
 
+mod ask;
 mod card;
 mod follower;
 mod nodes;
-mod pinned;
 
-pub use nodes::Nodes;
+pub use nodes::{NODES, Nodes};
 
 use crate::api::tls::Served;
 use crate::args::{Settings, Shared};
@@ -75,7 +75,7 @@ pub fn let_go() -> Response {
 fn not_done(error: ApiError) -> Response {
     let mut answer = error.into_response();
     let headers = answer.headers_mut();
-    headers.insert(pinned::NOT_DONE, HeaderValue::from_static("1"));
+    headers.insert(ask::NOT_DONE, HeaderValue::from_static("1"));
     answer
 }
 

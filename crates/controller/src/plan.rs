@@ -22,7 +22,6 @@ mod leave;
 mod losses;
 mod marks;
 mod metrics;
-mod pace;
 mod peers;
 mod preview;
 mod reconcile;
@@ -35,6 +34,7 @@ mod service;
 mod situation;
 mod switchover;
 mod topology;
+mod waits;
 
 pub use action::Action;
 pub use assignments::{Assignment, Scaling, Switchover};

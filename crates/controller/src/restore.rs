@@ -1,6 +1,7 @@
 //! A new data folder from a backup.
 
 use crate::args::{Command, Place};
+use crate::cluster::NODES;
 use crate::engines::ca::Ca;
 use crate::files;
 use crate::seal::{self, SealedStore};
@@ -14,8 +15,6 @@ use tokio_util::sync::CancellationToken;
 
 /// How long another controller may take to give up the lead.
 const LEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// Who belongs to a cluster: not to the one that is made of its backup.
-const NODES: &str = "/cluster/node/";
 
 /// Does what the command says; the store is to be in etcd if that is named.
 ///
@@ -44,14 +43,10 @@ async fn restore_to_etcd(backup: &Path, place: &Place, config: &Config) -> anyho
         );
     }
     restore(backup, &place.folder)?;
-    let filled = fill_etcd(backup, place, etcd).await;
-    let unknown = |e: &anyhow::Error| {
-        let store = e.downcast_ref::<StoreError>();
-        matches!(store, Some(StoreError::OutcomeUnknown { .. }))
-    };
-    match filled {
+    let mut may_be_there = false;
+    match fill_etcd(backup, place, etcd, &mut may_be_there).await {
         Ok(revision) => Ok(revision),
-        Err(error) if unknown(&error) => {
+        Err(error) if may_be_there => {
             Err(error.context("etcd may have the store, and the keys are in the data folder: start the controller to see"))
         }
         Err(error) => {
@@ -64,12 +59,21 @@ async fn restore_to_etcd(backup: &Path, place: &Place, config: &Config) -> anyho
     }
 }
 
-/// The CA of one that was alone is a file of its folder; of several it belongs into the store.
-async fn fill_etcd(backup: &Path, place: &Place, etcd: Arc<Etcd>) -> anyhow::Result<u64> {
+/// The CA of one that was alone is a file of its folder; of several it belongs into the store. Who belonged to the cluster of
+/// which the backup is does not belong to this one.
+async fn fill_etcd(
+    backup: &Path,
+    place: &Place,
+    etcd: Arc<Etcd>,
+    may_be_there: &mut bool,
+) -> anyhow::Result<u64> {
     std::fs::remove_file(place.folder.join(files::STORE))?;
     let leading = tokio::time::timeout(LEAD_TIMEOUT, etcd.campaign("restore")).await;
     let leadership = leading.context("another controller leads by now; stop it")??;
-    let (revision, _) = store::fill(&*etcd, backup).await?;
+    let filled = store::fill(&*etcd, backup).await;
+    // From here on the keys are needed, whatever fails.
+    *may_be_there = matches!(filled, Ok(_) | Err(StoreError::OutcomeUnknown { .. }));
+    let (revision, _) = filled?;
     let nodes = etcd.list(NODES).await?.entries.into_iter();
     let gone: Vec<_> = nodes.map(|e| Op::delete(e.key, Expect::Any)).collect();
     if !gone.is_empty() {

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 const MARK: &str = "$sealed";
 /// Keys whose values are sealed as a whole: those with which engines speak of flows, the CA that several controllers share,
 /// and the hash of a password that an older version has left.
-const WHOLE: [&str; 3] = ["/flowkey/", "/cluster/ca", "/auth/password/"];
+const WHOLE: [&str; 3] = ["/flowkey/", crate::engines::ca::KEY, "/auth/password/"];
 /// Values that a step of [`run`] takes: writes wait for it.
 const STEP: usize = 500;
 /// After a failure, a full disk for instance, it is tried again.

@@ -21,25 +21,25 @@ struct Etcd {
 impl Etcd {
     /// None where etcd is not installed, which in CI is a failure.
     fn start(folder: &Path) -> Option<Self> {
+        if let Err(why) = Command::new("etcd").arg("--version").output() {
+            assert!(std::env::var_os("CI").is_none(), "CI must run etcd: {why}");
+            eprintln!("SKIPPED: {why}");
+            return None;
+        }
         let (clients, peers) = (free_address(), free_address());
         let url = format!("http://{clients}");
-        let child = Command::new("etcd")
-            .arg("--data-dir")
+        // It ends with the test, whatever the way.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "etcd", "--data-dir"])
             .arg(folder)
             .args(["--listen-client-urls", &url])
             .args(["--advertise-client-urls", &url])
             .args(["--listen-peer-urls", &format!("http://{peers}")])
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        match child {
-            Ok(child) => Some(Self { child, url }),
-            Err(why) => {
-                assert!(std::env::var_os("CI").is_none(), "CI must run etcd: {why}");
-                eprintln!("SKIPPED: {why}");
-                None
-            }
-        }
+            .stderr(fs::File::create(folder.with_extension("log")).unwrap())
+            .spawn()
+            .unwrap();
+        Some(Self { child, url })
     }
 }
 
@@ -107,13 +107,10 @@ fn has_pool(apis: &[SocketAddr], name: &str) -> bool {
     pools.any(|pool| pool["name"] == name)
 }
 
-fn restore(backup: &Path, data: &Path, etcd: Option<&Etcd>) -> Output {
+fn restore(backup: &Path, data: &Path, more: &[&str]) -> Output {
     let (backup, data) = (backup.to_str().unwrap(), data.to_str().unwrap());
-    let mut arguments = vec!["controller", "restore", backup, "--data-dir", data];
-    if let Some(etcd) = etcd {
-        arguments.extend(["--etcd", &etcd.url]);
-    }
-    evenkeel(&arguments)
+    let arguments = ["controller", "restore", backup, "--data-dir", data];
+    evenkeel(&[&arguments, more].concat())
 }
 
 #[test]
@@ -143,6 +140,13 @@ fn a_controller_joins_with_the_key_file_and_leads_when_the_first_is_killed() {
     wait_for("both are there", || {
         cluster().contains("CLUSTER_UP_HA_ACTIVE")
     });
+
+    let rotated = at(&apis, &["sealkey", "rotate"]);
+    let said = text(&rotated.stderr);
+    assert!(
+        !rotated.status.success() && said.contains("a copy of the key file"),
+        "{said}"
+    );
 
     // Kills it.
     drop(first);
@@ -174,12 +178,12 @@ fn a_backup_moves_everything_from_a_file_to_etcd_and_back() {
     done(&[api], &["backup", backup.to_str().unwrap()]);
     drop(alone);
 
-    let moved = restore(&backup, &path("a"), Some(&etcd));
+    let moved = restore(&backup, &path("a"), &["--etcd", &etcd.url]);
     assert!(moved.status.success(), "{}", text(&moved.stderr));
     let leader = start(&etcd, "a", &path("a"), api);
     assert!(has_pool(&[api], "of the file"));
     make_pool(folder.path(), &[api], "of etcd");
-    let twice = restore(&backup, &path("b"), Some(&etcd));
+    let twice = restore(&backup, &path("b"), &["--etcd", &etcd.url]);
     let said = text(&twice.stderr);
     assert!(
         !twice.status.success() && said.contains("a controller leads"),
@@ -189,16 +193,27 @@ fn a_backup_moves_everything_from_a_file_to_etcd_and_back() {
     done(&[api], &["backup", back.to_str().unwrap()]);
     drop(leader);
 
-    let moved = restore(&back, &path("again"), None);
+    let moved = restore(&back, &path("again"), &[]);
     assert!(moved.status.success(), "{}", text(&moved.stderr));
     let _alone = Controller::start(&path("again"), api, PASSWORD, |_| {});
     assert!(has_pool(&[api], "of the file") && has_pool(&[api], "of etcd"));
-    let ca = |name: &str| fs::read(path(name).join("ca-cert.pem")).unwrap();
-    assert_eq!(ca("alone"), ca("a"));
+
+    // Of an etcd's backup another cluster is made, to which nobody belongs yet.
+    let elsewhere = ["--etcd", &etcd.url, "--etcd-prefix", "/other"];
+    let moved = restore(&back, &path("d"), &elsewhere);
+    assert!(moved.status.success(), "{}", text(&moved.stderr));
+    let other = Controller::start(&path("d"), free_address(), PASSWORD, |command| {
+        command.args(elsewhere).args(["--name", "d"]);
+    });
+    assert!(has_pool(&[other.api], "of etcd"));
+    let nodes = done(&[other.api], &["show", "cluster", "-o", "json"]);
+    let nodes: Value = serde_json::from_str(&nodes).unwrap();
+    let names = nodes["node_states"].as_array().unwrap().iter();
+    assert_eq!(names.map(|n| &n["name"]).collect::<Vec<_>>(), ["d"]);
 
     // Nobody leads now, and etcd has what it had.
     wait_for("the lease of the leader has ended", || {
-        let output = restore(&backup, &path("c"), Some(&etcd));
+        let output = restore(&backup, &path("c"), &["--etcd", &etcd.url]);
         assert!(!output.status.success());
         let said = text(&output.stderr);
         let leads = said.contains("a controller leads");

@@ -5,7 +5,7 @@ use crate::record::Record;
 use crate::scenario::Direction;
 use anyhow::{Context, Result, bail};
 use cli::apply::Manifest;
-use client::{Client, ClientConfig, Password, Trust};
+use client::Client;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -52,17 +52,10 @@ impl Control {
     /// Logs in at the lab's controller.
     pub(crate) fn connect(record: &Record) -> Result<Self> {
         let context = record.client_context()?;
-        let config = ClientConfig {
-            username: context.username,
-            trust: Trust::Insecure,
-            retry_for: RETRY_FOR,
-            ..ClientConfig::new(context.controller, Password::new(context.password))
-        };
-        let client = crate::fabric::inside(&context.netns, || Client::connect(config))??;
-        Ok(Self {
-            namespace: context.netns,
-            client,
-        })
+        let namespace = context.netns.clone();
+        let config = context.config(RETRY_FOR);
+        let client = crate::fabric::inside(&namespace, || Client::connect(config))??;
+        Ok(Self { namespace, client })
     }
 
     /// Makes a call from the controller's namespace.

@@ -6,6 +6,7 @@
 use crate::process::Identity;
 use crate::topology::{Folder, Params, Topology};
 use anyhow::{Context, Result, bail, ensure};
+use client::{ClientConfig, Password, Trust};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,7 @@ use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Where labs keep their records.
 pub const ROOT: &str = "/run/evenkeel/lab";
@@ -67,6 +69,18 @@ pub struct ClientContext {
     pub password: String,
     /// The certificate is self-made at the controller's first start.
     pub insecure: bool,
+}
+
+impl ClientContext {
+    /// What a client needs that tries for so long to reach a controller.
+    pub(crate) fn config(self, retry_for: Duration) -> ClientConfig {
+        ClientConfig {
+            username: self.username,
+            trust: Trust::Insecure,
+            retry_for,
+            ..ClientConfig::new(self.controller, Password::new(self.password))
+        }
+    }
 }
 
 impl Record {

@@ -101,16 +101,20 @@ pub(crate) async fn run(client: &Client, server: &TcpStream, service: &Service, 
 /// Ends when an idle connection is to be ended. One that is kept goes on, and the kernel ends it when an end is gone; but not
 /// one whose end takes no more of what there is for it: the kernel asks no such end.
 async fn idle_for_good(service: &Service, activity: &Activity, ends: [&TcpStream; 2]) {
+    let mut asked = None;
     loop {
         let timeout = service.idle_timeout();
         idle(timeout, activity).await;
         let is_kept = service.keeps_idle() && !activity.is_stuck();
-        let asked = timeout.filter(|_| is_kept);
-        let asked = asked.map(|timeout| keepalive::begin(ends, timeout));
-        if !matches!(asked, Some(Ok(()))) {
+        let Some(after) = timeout.filter(|_| is_kept) else {
+            return;
+        };
+        // Once: the kernel would ask at once again.
+        if asked != timeout && keepalive::begin(ends, after).is_err() {
             return;
         }
-        tokio::time::sleep(timeout.unwrap_or_default()).await;
+        asked = timeout;
+        tokio::time::sleep(after).await;
     }
 }
 

@@ -124,3 +124,19 @@ fn an_address_is_the_same_with_and_without_its_default_parts() {
     assert!(resolve(&[flags, file.clone()]).is_ok());
     assert!(resolve(&[layer("--controller", Some("10.0.0.1:8443")), file]).is_err());
 }
+
+#[test]
+fn a_layer_that_names_several_controllers_speaks_of_each_of_them_and_of_no_other() {
+    let file = with_password(
+        layer("file", Some("https://a, https://b:443/")),
+        "admin",
+        "s",
+    );
+    let with = |url: &str| resolve(&[layer("--controller", Some(url)), file.clone()]);
+    for known in ["https://a", "b", "https://b,https://a"] {
+        assert!(with(known).is_ok(), "{known}");
+    }
+    assert!(with("https://a,https://c").is_err());
+    let all = resolve(std::slice::from_ref(&file)).unwrap().config.url;
+    assert_eq!(all, "https://a, https://b:443");
+}

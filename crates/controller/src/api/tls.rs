@@ -5,7 +5,6 @@ use anyhow::Context as _;
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use sha2::{Digest as _, Sha256};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -57,8 +56,7 @@ impl Served {
 
 /// SHA-256 of a certificate, hexadecimal.
 pub fn fingerprint_of(certificate: &CertificateDer<'_>) -> String {
-    let digest = Sha256::digest(certificate.as_ref());
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::auth::sha256_hex(certificate.as_ref())
 }
 
 /// The files in the data folder, made when they are missing.

@@ -4,7 +4,7 @@ use super::Args;
 use anyhow::{Context as _, bail};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Not as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// Leases that etcd keeps well: shorter ones end in an election of its own, longer ones leave nobody leading for long.
@@ -29,18 +29,15 @@ impl Args {
             return Ok(None);
         };
         let mut etcd = store::etcd::Config::new(endpoints.clone());
-        let text = |ours: &Option<String>, theirs: &Option<String>| ours.clone().or(theirs.clone());
-        let path =
-            |ours: &Option<PathBuf>, theirs: &Option<PathBuf>| ours.clone().or(theirs.clone());
-        if let Some(prefix) = text(&self.etcd_prefix, &file.etcd_prefix) {
+        if let Some(prefix) = either(&self.etcd_prefix, &file.etcd_prefix) {
             etcd.prefix = prefix;
         }
-        etcd.ca = path(&self.etcd_ca, &file.etcd_ca);
-        let cert = path(&self.etcd_cert, &file.etcd_cert);
-        let key = path(&self.etcd_key, &file.etcd_key);
+        etcd.ca = either(&self.etcd_ca, &file.etcd_ca);
+        let cert = either(&self.etcd_cert, &file.etcd_cert);
+        let key = either(&self.etcd_key, &file.etcd_key);
         etcd.identity = together(("etcd_cert", cert), ("etcd_key", key))?;
-        let user = text(&self.etcd_user, &file.etcd_user);
-        let password = path(&self.etcd_password_file, &file.etcd_password_file);
+        let user = either(&self.etcd_user, &file.etcd_user);
+        let password = either(&self.etcd_password_file, &file.etcd_password_file);
         etcd.login = together(("etcd_user", user), ("etcd_password_file", password))?
             .map(|(user, password)| login(user, &password))
             .transpose()?;
@@ -59,10 +56,9 @@ impl Args {
         let Some(etcd) = self.etcd(file)? else {
             return Ok(None);
         };
-        let text = |ours: &Option<String>, theirs: &Option<String>| ours.clone().or(theirs.clone());
-        let advertised = text(&self.advertise_api, &file.advertise_api);
+        let advertised = either(&self.advertise_api, &file.advertise_api);
         Ok(Some(Shared {
-            name: checked(text(&self.name, &file.name).map_or_else(host_name, Ok)?)?,
+            name: checked(either(&self.name, &file.name).map_or_else(host_name, Ok)?)?,
             etcd,
             advertise_api: match advertised {
                 Some(text) => host_and_port(text)?,
@@ -70,6 +66,11 @@ impl Args {
             },
         }))
     }
+}
+
+/// The flag wins.
+fn either<T: Clone>(flag: &Option<T>, file: &Option<T>) -> Option<T> {
+    flag.clone().or_else(|| file.clone())
 }
 
 /// Both or none.

@@ -132,3 +132,37 @@ fn what_makes_no_controller_of_a_cluster_is_refused_by_its_name() {
     let error = settle(text, flags).err().unwrap().to_string();
     assert!(error.starts_with("name: \"a/b\" is no name"), "{error}");
 }
+
+#[test]
+fn etcd_is_reached_as_the_settings_say_and_flags_win() {
+    let folder = tempfile::tempdir().unwrap();
+    let password = folder.path().join("password");
+    std::fs::write(&password, "first line\nsecond\n").unwrap();
+    let text = format!(
+        "etcd = [\"https://a\", \"https://b\"]\netcd_prefix = \"/file\"\netcd_ca = \"/ca\"\netcd_cert = \"/c\"\n\
+         etcd_key = \"/k\"\netcd_user = \"u\"\netcd_password_file = {password:?}\netcd_lease = 5\n\
+         advertise_api = \"c:443\"\nseal_keys = \"/s\"\ndata_dir = \"/d\""
+    );
+    let flags = || Args {
+        etcd_prefix: Some("/flag".into()),
+        ..Args::default()
+    };
+    let settings = settle(&text, flags()).unwrap();
+    let etcd = settings.shared.unwrap().etcd;
+    assert_eq!(etcd.endpoints, ["https://a", "https://b"]);
+    assert_eq!(etcd.prefix, "/flag");
+    assert_eq!(etcd.ca.as_deref(), Some(Path::new("/ca")));
+    assert_eq!(etcd.identity, Some(("/c".into(), "/k".into())));
+    let login = etcd.login.unwrap();
+    assert_eq!(
+        (login.user.as_str(), login.password.as_str()),
+        ("u", "first line")
+    );
+    assert_eq!(etcd.lease_ttl.as_secs(), 5);
+    let config = folder.path().join("controller.toml");
+    std::fs::write(&config, &text).unwrap();
+    let config = Some(config);
+    let place = Args { config, ..flags() }.place().unwrap();
+    assert_eq!((place.folder, place.seal_keys), ("/d".into(), "/s".into()));
+    assert_eq!(place.etcd.unwrap().prefix, "/flag");
+}

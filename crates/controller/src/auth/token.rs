@@ -9,7 +9,6 @@ use crate::error::ApiError;
 use crate::objects::{Author, Objects};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use store::{Entry, Expect, Meta, Op, Store};
 
 /// Prefix of their keys in the store: `/usertoken/ID`.
@@ -234,8 +233,7 @@ pub async fn forget(store: &dyn Store, user: &str) -> Result<Vec<Op>, ApiError> 
 
 /// 256 bits at random need no slow hash.
 fn hash(secret: &str) -> String {
-    let digest = Sha256::digest(secret.as_bytes());
-    digest.iter().map(|b| format!("{b:02x}")).collect()
+    super::sha256_hex(secret.as_bytes())
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! A controller that does not lead: its API passes every call on to the leader, and says hello to it.
 
+use super::ask::{Failed, PASS, ask};
 use super::card::Card;
 use super::nodes::{HELLO, Hello};
-use super::pinned::{Failed, PASS, ask};
 use crate::api;
 use crate::api::tls::Served;
 use crate::error::ApiError;

@@ -1,8 +1,8 @@
 //! Who belongs to the cluster, as its leader sees it: by the hellos of the others, and by what is kept of those that say
 //! none.
 
+use super::ask::{FOR, PASS};
 use super::card::Card;
-use super::pinned::{FOR, PASS};
 use crate::error::ApiError;
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use store::{Expect, Meta, Op, Store};
 
 /// Prefix of what is kept: `/cluster/node/NAME`.
-const PREFIX: &str = "/cluster/node/";
+pub const NODES: &str = "/cluster/node/";
 /// How often a follower says hello.
 pub const HELLO: Duration = Duration::from_secs(1);
 /// A follower that has said nothing for so long is not there: three hellos and an election of etcd's.
@@ -58,7 +58,7 @@ impl Nodes {
     /// The store refuses.
     pub async fn open(us: Card, term: u64, store: &dyn Store) -> anyhow::Result<Self> {
         let nodes = Self::new(us, term);
-        for entry in store.list(PREFIX).await?.entries {
+        for entry in store.list(NODES).await?.entries {
             if let Some(card) = Card::read(&entry.value).filter(|c| c.name != nodes.us.name) {
                 let seen = Seen {
                     api: card.api,
@@ -162,7 +162,7 @@ impl Nodes {
             }
             Some(true) => {}
         }
-        let op = Op::delete(format!("{PREFIX}{name}"), Expect::Any);
+        let op = Op::delete(format!("{NODES}{name}"), Expect::Any);
         store.commit(vec![op], meta("a controller is gone")).await?;
         self.others().remove(name);
         Ok(())
@@ -296,7 +296,7 @@ async fn keep(store: &dyn Store, card: &Card) -> Result<(), store::StoreError> {
         pass: String::new(),
         ..card.clone()
     };
-    let (key, value) = (format!("{PREFIX}{}", card.name), card.text());
+    let (key, value) = (format!("{NODES}{}", card.name), card.text());
     if store.get(&key).await?.is_some_and(|e| e.value == value) {
         return Ok(());
     }

@@ -15,7 +15,7 @@ const CA_DAYS: i64 = 3650;
 /// Validity of the controller's certificate; made anew at every start.
 const SERVER_DAYS: i64 = 365;
 /// Where it is when several controllers share it; sealed.
-const KEY: &str = "/cluster/ca";
+pub const KEY: &str = "/cluster/ca";
 
 /// The CA with its key.
 pub struct Ca {
@@ -144,4 +144,34 @@ pub fn common_name(der: &[u8]) -> Option<String> {
     let (_, cert) = x509_parser::parse_x509_certificate(der).ok()?;
     let name = cert.subject().iter_common_name().next()?.as_str().ok()?;
     Some(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use store::Memory;
+
+    #[tokio::test]
+    async fn controllers_that_share_a_store_have_one_ca_and_no_file_of_it() {
+        let store = Memory::default();
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let mut seen = Vec::new();
+        for folder in &folders {
+            let ca = Ca::open(folder.path(), &store, true).await.unwrap();
+            seen.push(ca.pem().to_owned());
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        }
+        assert_eq!(seen[0], seen[1]);
+    }
+
+    #[tokio::test]
+    async fn the_ca_of_one_that_was_alone_becomes_that_of_all() {
+        let (alone, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let before = Ca::open(alone.path(), &Memory::default(), false).await;
+        let store = Memory::default();
+        let shared = Ca::open(alone.path(), &store, true).await.unwrap();
+        let others = Ca::open(other.path(), &store, true).await.unwrap();
+        assert_eq!(before.unwrap().pem(), shared.pem());
+        assert_eq!(others.pem(), shared.pem());
+    }
 }

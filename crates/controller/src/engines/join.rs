@@ -12,7 +12,6 @@ use proto::join_token::JoinToken;
 use proto::v1::JoinRequest;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use store::{Expect, Meta, Op};
 
 /// How long a token is good when nothing else is said.
@@ -156,6 +155,5 @@ fn key(id: &str) -> String {
 }
 
 fn hash(secret: &str) -> String {
-    let digest = Sha256::digest(secret.as_bytes());
-    digest.iter().map(|b| format!("{b:02x}")).collect()
+    crate::auth::sha256_hex(secret.as_bytes())
 }

@@ -81,9 +81,7 @@ pub(super) fn desired_state(
         virtual_services,
         health_monitors: health_monitors(snapshot, &pools)?,
         snat_ips,
-        // The drain switch (avi-api section 9); disabled for placement only keeps new VIPs away.
-        draining: ["SE_STATE_DISABLED", "SE_STATE_DISABLED_FORCE"]
-            .contains(&engine.enable_state.as_str()),
+        draining: situation::drains(&engine.enable_state),
         pools,
         peers: flow::peers(snapshot, decided, &groups)?,
         flow: flow::settings(snapshot, decided, &engine)?,

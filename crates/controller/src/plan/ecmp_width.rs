@@ -46,7 +46,7 @@ impl Observer<'_> {
             .filter(|se| !peers::is_draining(self.snapshot, se));
         let interfaces = engines.map(|se| self.registry.get(se).interfaces);
         let near: Vec<Vec<Near<'p>>> = interfaces
-            .map(|i| peers::near(profile, labels, &i).collect())
+            .map(|i| peers::near(profile, labels, &i))
             .collect();
         let addresses = vsvip.vip.iter().filter(|v| v.enabled);
         let mut most = BTreeMap::new();

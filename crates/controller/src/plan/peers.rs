@@ -29,8 +29,7 @@ pub(super) fn labels<'a>(vsvip: &'a VsVip, services: &'a [Arc<VirtualService>]) 
 
 /// Its routes are marked and then withdrawn.
 pub(super) fn is_draining(snapshot: &Snapshot, engine: &str) -> bool {
-    let state = situation::enable_state(snapshot, engine);
-    ["SE_STATE_DISABLED", "SE_STATE_DISABLED_FORCE"].contains(&state.unwrap_or_default())
+    situation::enable_state(snapshot, engine).is_some_and(situation::drains)
 }
 
 /// Those that the settings let the route go to, in a subnet of the engine's.
@@ -38,7 +37,7 @@ pub(super) fn near<'a>(
     profile: &'a BgpProfile,
     labels: &[String],
     interfaces: &[Interface],
-) -> impl Iterator<Item = Near<'a>> {
+) -> Vec<Near<'a>> {
     let wanted = |peer: &&BgpPeer| {
         let label = peer.label.as_ref();
         let fits = labels.is_empty() || label.is_some_and(|l| labels.contains(l));
@@ -59,7 +58,7 @@ pub(super) fn near<'a>(
             links,
         })
     });
-    near.collect::<Vec<_>>().into_iter()
+    near.collect()
 }
 
 fn is_in(interface: &Interface, subnet: &IpNet) -> bool {

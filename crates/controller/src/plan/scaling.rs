@@ -5,7 +5,7 @@
 //! What is under way is part of the assignment, so that a controller that starts anew goes on with it. [`run`] is one task,
 //! owned by the controller, which also looks for engines that are lost; it waits between steps that are whole.
 
-use super::pace::{Next, Since, Times, or_never};
+use super::waits::{Next, Since, Times, or_never};
 use super::{Action, Assignment, Planner, Scaling, Wanted, situation};
 use crate::clock::now_unix_s;
 use crate::error::ApiError;

@@ -183,9 +183,14 @@ pub(super) fn ha(group: &ServiceEngineGroup) -> Ha {
 fn enabled(word: &str) -> Enabled {
     match word {
         "SE_STATE_DISABLED_FOR_PLACEMENT" => Enabled::ForPlacementNot,
-        "SE_STATE_DISABLED" | "SE_STATE_DISABLED_FORCE" => Enabled::No,
+        word if drains(word) => Enabled::No,
         _ => Enabled::Yes,
     }
+}
+
+/// The drain switch (avi-api section 9); disabled for placement only keeps new VIPs away.
+pub(super) fn drains(enable_state: &str) -> bool {
+    ["SE_STATE_DISABLED", "SE_STATE_DISABLED_FORCE"].contains(&enable_state)
 }
 
 fn uuid_of(reference: Option<&Ref>) -> String {

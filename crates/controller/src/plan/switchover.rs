@@ -3,8 +3,8 @@
 //!
 //! What is under way is part of the assignment, and brought on by the task of [`super::scaling`].
 
-use super::pace::{Next, Since, Times, or_never};
 use super::scaling::Progress;
+use super::waits::{Next, Since, Times, or_never};
 use super::{Action, Assignment, Planner, Switchover, situation};
 use crate::clock::now_unix_s;
 use crate::error::ApiError;

@@ -296,6 +296,37 @@ fn a_store_without_its_key_file_is_refused_with_the_file_to_put_back() {
 }
 
 #[test]
+fn a_controller_that_does_not_lead_has_the_keys_of_the_store_or_says_whose_it_needs() {
+    let folder = tempfile::tempdir().unwrap();
+    let below = Arc::new(Memory::default());
+    let store = SealedStore::new(below.clone(), ring(&folder), CancellationToken::new());
+    put(&store, KEY, vrf(&["one"]));
+    let (ours, missing) = (
+        folder.path().join("keys.json"),
+        folder.path().join("missing"),
+    );
+    let said = |file: &Path, store: &Memory, leader: Option<&str>| {
+        run(check(file, store, leader))
+            .err()
+            .map(|e| format!("{e:#}"))
+    };
+    let empty = Memory::default();
+    assert_eq!(said(&ours, &below, Some("a")), None);
+    assert_eq!(said(&missing, &empty, None), None, "the first one makes it");
+    let led = said(&missing, &empty, Some("a")).unwrap();
+    assert!(led.contains("the controller a leads"), "{led}");
+    let sealed = said(&missing, &below, None).unwrap();
+    assert!(sealed.contains("the store has sealed secrets"), "{sealed}");
+    let others = folder.path().join("others.json");
+    run(open(&others, &empty)).unwrap();
+    let wrong = said(&others, &below, Some("a")).unwrap();
+    assert!(
+        wrong.contains("are not the keys of this cluster"),
+        "{wrong}"
+    );
+}
+
+#[test]
 fn the_key_file_is_private_and_a_damaged_one_is_refused_without_quoting_it() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().unwrap();

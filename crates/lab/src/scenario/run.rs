@@ -26,7 +26,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 mod clients;
-mod controllers;
+mod controller_faults;
 mod drain;
 mod edit;
 mod events;

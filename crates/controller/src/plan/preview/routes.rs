@@ -2,7 +2,7 @@
 
 use super::Scene;
 use crate::engines::Registry;
-use crate::plan::peers::{self, Near};
+use crate::plan::peers;
 use crate::plan::situation;
 use model::view::{BgpProfile, VirtualService, VsVip};
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,7 +57,7 @@ impl<'a> Routes<'a> {
         engines
             .flat_map(|engine| {
                 let interfaces = registry.get(engine).interfaces;
-                let near: Vec<Near> = peers::near(&profile, &labels, &interfaces).collect();
+                let near = peers::near(&profile, &labels, &interfaces);
                 let told = |vip: &IpAddr| peers::of_family(&near, vip.is_ipv4());
                 let routes = addresses.iter().map(|vip| Route {
                     vip: *vip,

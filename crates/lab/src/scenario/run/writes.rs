@@ -4,7 +4,7 @@ use crate::fabric;
 use crate::record::Record;
 use crate::scenario::Writes;
 use anyhow::{Context, Result, anyhow};
-use client::{Client, ClientConfig, Password, Trust};
+use client::{Client, ClientConfig};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -60,17 +60,13 @@ pub(super) struct Writers {
 impl Writers {
     pub(super) fn start(record: &Record, load: &Writes) -> Result<Self> {
         let context = record.client_context()?;
-        let config = ClientConfig {
-            username: context.username,
-            trust: Trust::Insecure,
-            retry_for: RETRY_FOR,
-            ..ClientConfig::new(context.controller, Password::new(context.password))
-        };
-        let prepared = fabric::inside(&context.netns, || prepare(&config))??;
+        let netns = context.netns.clone();
+        let config = context.config(RETRY_FOR);
+        let prepared = fabric::inside(&netns, || prepare(&config))??;
         let stop = Arc::new(AtomicBool::new(false));
         let pause = Duration::from_secs(1) * WRITERS / load.per_s.max(1);
         let threads = prepared.into_iter().map(|(client, object)| {
-            let (namespace, stop) = (context.netns.clone(), stop.clone());
+            let (namespace, stop) = (netns.clone(), stop.clone());
             thread::spawn(move || {
                 fabric::inside(&namespace, || write_all(client, object, pause, &stop))
             })
@@ -79,7 +75,7 @@ impl Writers {
             threads: threads.collect(),
             stop,
             client: config,
-            namespace: context.netns,
+            namespace: netns,
         })
     }
 

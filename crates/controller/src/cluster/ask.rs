@@ -175,3 +175,50 @@ impl ServerCertVerifier for Pinned {
         known.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_certificate_that_is_named_is_believed() {
+        let certificate = CertificateDer::from(vec![1, 2, 3]);
+        let believes = |fingerprint: String| {
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let pinned = Pinned {
+                fingerprint,
+                provider,
+            };
+            let name = ServerName::try_from("x").unwrap();
+            let now = UnixTime::now();
+            pinned.verify_server_cert(&certificate, &[], &name, &[], now)
+        };
+        assert!(believes(tls::fingerprint_of(&certificate)).is_ok());
+        let other = CertificateDer::from(vec![4]);
+        assert!(believes(tls::fingerprint_of(&other)).is_err());
+    }
+
+    #[test]
+    fn a_call_that_is_passed_on_says_for_whom_whatever_its_client_says() {
+        let head = Request::get("/api/pool?a=b")
+            .header("connection", "close")
+            .header(FOR, "203.0.113.9")
+            .header(PASS, "guessed")
+            .header("cookie", "s=1");
+        let (head, ()) = head.body(()).unwrap().into_parts();
+        let whom = Card {
+            pass: "pass".into(),
+            ..Card::alone()
+        };
+        let client = "192.0.2.7".parse().unwrap();
+        let asked = request_of(&whom, &head, Bytes::new(), client);
+        let said = |name: &HeaderName| {
+            let all = asked.headers().get_all(name).iter();
+            all.map(|v| v.to_str().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!((said(&FOR), said(&PASS)), (vec!["192.0.2.7"], vec!["pass"]));
+        assert_eq!(asked.uri().to_string(), "/api/pool?a=b");
+        assert!(asked.headers().contains_key("cookie"));
+        assert!(!asked.headers().contains_key("connection"));
+    }
+}
