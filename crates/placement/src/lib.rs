@@ -5,6 +5,7 @@
 //! moves nothing that need not move: an engine that holds a VIP keeps it until it is told otherwise, is lost for
 //! certain, or is drained.
 
+pub mod autoscale;
 mod choose;
 pub mod group;
 mod keep;
@@ -100,6 +101,16 @@ impl Ha {
             Self::ActiveStandby => PAIR,
         }
     }
+
+    /// Most engines of a VIP, with these `min_scaleout_per_vs` and `max_scaleout_per_vs`.
+    pub fn most(self, min_scaleout: u32, max_scaleout: u32) -> usize {
+        match self {
+            Self::Shared | Self::SharedPair => {
+                (max_scaleout as usize).max(self.fewest(min_scaleout))
+            }
+            Self::ActiveStandby => PAIR,
+        }
+    }
 }
 
 impl Demand {
@@ -110,10 +121,7 @@ impl Demand {
 
     /// Most engines of the VIP.
     pub fn most(&self) -> usize {
-        match self.ha {
-            Ha::Shared | Ha::SharedPair => (self.max_scaleout as usize).max(self.fewest()),
-            Ha::ActiveStandby => PAIR,
-        }
+        self.ha.most(self.min_scaleout, self.max_scaleout)
     }
 
     /// Most engines of the group with VIPs; `None` = any number.
