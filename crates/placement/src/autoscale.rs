@@ -137,7 +137,8 @@ pub struct EngineLoad {
 pub struct Vip {
     /// Engines that it is placed on.
     pub serving: Vec<EngineLoad>,
-    /// Engines that were scaled in and have flows of it left. What they carry of it counts: their clients come back.
+    /// Engines that were scaled in and have flows of it left. What they carry of it counts, as far as it is known: their
+    /// clients come back.
     pub lingering: Vec<EngineLoad>,
     /// For how long its placement has not changed, in seconds.
     pub unchanged_s: u64,
@@ -276,9 +277,8 @@ fn rest(policy: &Policy, vip: &Vip) -> Option<Why> {
     if vip.unchanged_s < policy.interval_s {
         return Some(Why::CoolingDown(policy.interval_s - vip.unchanged_s));
     }
-    let all = vip.serving.iter().chain(&vip.lingering);
-    let is_known = |e: &EngineLoad| (0..policy.limits.len()).all(|i| load(e, i).is_some());
-    let unknown = all.into_iter().find(|e| !is_known(e))?;
+    let is_known = |e: &&EngineLoad| (0..policy.limits.len()).all(|i| load(e, i).is_some());
+    let unknown = vip.serving.iter().find(|e| !is_known(e))?;
     Some(Why::NoFigures(unknown.name.clone()))
 }
 

@@ -134,9 +134,14 @@ fn a_scale_in_leaves_room_for_a_little_more() {
 fn nothing_is_done_without_figures_or_soon_after_a_change_or_amid_one() {
     let high = vip(&[500.0], &[]);
     let code = |vip: &Vip| decide(&by_connections(), vip).why.code();
+    let silent = EngineLoad {
+        loads: vec![None],
+        ..engine(0.0)
+    };
     let mut unknown = high.clone();
-    unknown.lingering = vec![engine(1.0)];
-    unknown.lingering[0].loads = vec![None];
+    unknown.lingering.push(silent.clone());
+    assert_eq!(code(&unknown), "load_high");
+    unknown.serving.push(silent);
     assert_eq!(code(&unknown), "no_figures");
     let soon = Vip {
         unchanged_s: 299,
