@@ -27,6 +27,7 @@ pub mod health;
 mod host;
 mod identity;
 mod last_state;
+mod load;
 mod metrics;
 mod net;
 mod reconcile;

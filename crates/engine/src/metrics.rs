@@ -19,7 +19,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use proto::v1::{BgpState, DesiredState, OperState, Report, Steering, VirtualServiceStatus};
+use proto::v1::{
+    BgpState, DesiredState, EngineLoad, OperState, Report, Steering, VirtualServiceStatus,
+};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -208,9 +210,27 @@ impl<'a> Sheet<'a> {
         self.set(&metric::ENGINE_UPTIME, vec![], stats.uptime_s);
         let open = stats.open_connections;
         self.set(&metric::ENGINE_OPEN_CONNECTIONS, vec![], open);
+        self.load(stats.load.unwrap_or_default());
         if let Some(bfd) = &report.bfd {
             let drops = bfd.kernel_drops;
             self.count(&metric::ENGINE_BFD_KERNEL_DROPS, vec![], drops);
+        }
+    }
+
+    fn load(&mut self, load: EngineLoad) {
+        let used_ms = [load.process_cpu_ms, load.host_busy_ms, load.host_softirq_ms];
+        for (word, ms) in metric::CPU_OF.into_iter().zip(used_ms) {
+            let of = vec![("of", word.to_owned())];
+            self.count(&metric::SE_CPU_SECONDS, of, ms / 1000);
+        }
+        let (packets, bytes) = (
+            [load.rx_packets, load.tx_packets],
+            [load.rx_bytes, load.tx_bytes],
+        );
+        for (i, word) in metric::DIRECTIONS.into_iter().enumerate() {
+            let direction = || vec![("direction", word.to_owned())];
+            self.count(&metric::SE_PACKETS, direction(), packets[i]);
+            self.count(&metric::SE_BYTES, direction(), bytes[i]);
         }
     }
 

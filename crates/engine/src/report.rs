@@ -4,6 +4,7 @@
 
 use crate::bfd::BfdMonitor;
 use crate::health::{HealthSnapshot, pool_state};
+use crate::load::Meter;
 use crate::net::Net;
 use crate::reconcile::{Actors, Outcome};
 use crate::steering::sentry::{Sighting, Sightings};
@@ -37,6 +38,7 @@ pub(crate) struct Observer {
     sightings: watch::Receiver<Sightings>,
     watch: Watch,
     proxy: ProxyHandle,
+    meter: Meter,
     started: Instant,
 }
 
@@ -67,6 +69,7 @@ impl Observer {
             sightings,
             watch,
             proxy,
+            meter: Meter::new(),
             started: Instant::now(),
         }
     }
@@ -80,6 +83,8 @@ impl Observer {
             report
                 .interfaces
                 .clone_from(&interfaces.borrow_and_update());
+            let load = self.meter.load(&report.interfaces);
+            report.stats.iter_mut().for_each(|s| s.load = Some(load));
             reports.send_replace(report);
             tokio::time::sleep(REPORT_COALESCE).await;
             tokio::select! {
@@ -111,6 +116,7 @@ impl Observer {
             rss_bytes: rss_bytes(),
             uptime_s: self.started.elapsed().as_secs(),
             open_connections: stats.virtual_services.iter().map(|s| s.open).sum(),
+            load: None,
         });
         report
     }

@@ -106,6 +106,12 @@ metrics! {
     FLOW_TUNNELLED_BYTES: counter("flow_tunnelled_bytes", "Bytes of these packets, without the outer header");
     FLOW_PROBE_BUDGET: gauge("flow_probe_budget_copies_per_second", "Copies of probes that may be sent");
     FLOW_HINT_STAMPS: counter("flow_hint_stamps", "Connections that were made to carry their owner, by result");
+    SE_CPU_SECONDS: counter(
+        "se_cpu_seconds",
+        "Processors' time by what used it: process (the engine), host (all that runs on its host), softirq (of that, the kernel's network)"
+    );
+    SE_PACKETS: counter("se_packets", "Packets of the engine's data interfaces, by direction (received, sent)");
+    SE_BYTES: counter("se_bytes", "Bytes of these packets, by direction");
     // Of the engine's own process; the controller does not tell them.
     ENGINE_BGP_SESSIONS: gauge("engine_bgp_sessions", "BGP sessions by state");
     ENGINE_BFD_SESSIONS: gauge("engine_bfd_sessions", "BFD sessions by state");
@@ -118,6 +124,11 @@ metrics! {
     ENGINE_BFD_KERNEL_DROPS: counter("engine_bfd_kernel_drops", "BFD packets that the kernel did not queue: no room, or under a flood those from afar");
     }
 }
+
+/// Words of the label `of` of [`SE_CPU_SECONDS`], in the order in which the counters are given.
+pub const CPU_OF: [&str; 3] = ["process", "host", "softirq"];
+/// Words of the label `direction`.
+pub const DIRECTIONS: [&str; 2] = ["received", "sent"];
 
 #[cfg(test)]
 mod tests {

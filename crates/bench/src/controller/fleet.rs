@@ -327,6 +327,7 @@ fn report(number: usize, state: &DesiredState) -> Report {
             rss_bytes: 20_000_000,
             uptime_s: 1,
             open_connections: 0,
+            load: None,
         }),
         interfaces: interfaces(number),
         bgp_sessions: vec![session(number, state)],

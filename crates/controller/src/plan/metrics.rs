@@ -28,6 +28,9 @@ struct Metrics {
     tunnelled_bytes: Family<Labels, Counter>,
     budget: Family<Labels, Gauge>,
     stamps: Family<Labels, Counter>,
+    cpu: Family<Labels, Counter>,
+    packets_of_links: Family<Labels, Counter>,
+    bytes_of_links: Family<Labels, Counter>,
 }
 
 impl Observer<'_> {
@@ -43,6 +46,7 @@ impl Observer<'_> {
         }
         for seen in self.all_seen() {
             metrics.routing(&seen);
+            metrics.load(&seen);
             self.add_services(&metrics, &seen);
             self.add_steering(&metrics, &seen);
         }
@@ -118,6 +122,27 @@ impl Metrics {
         }
     }
 
+    /// What the engine's host carries; nothing of an older engine.
+    fn load(&self, seen: &Seen) {
+        let stats = seen.report.stats.as_ref();
+        let Some(load) = stats.and_then(|s| s.load) else {
+            return;
+        };
+        let used_ms = [load.process_cpu_ms, load.host_busy_ms, load.host_softirq_ms];
+        for (word, ms) in metric::CPU_OF.into_iter().zip(used_ms) {
+            let labels = labels(seen, vec![("of", word.to_owned())]);
+            self.cpu.get_or_create(&labels).inc_by(ms / 1000);
+        }
+        let packets = [load.rx_packets, load.tx_packets];
+        let bytes = [load.rx_bytes, load.tx_bytes];
+        for (i, word) in metric::DIRECTIONS.into_iter().enumerate() {
+            let labels = labels(seen, vec![("direction", word.to_owned())]);
+            let all = self.packets_of_links.get_or_create(&labels).clone();
+            all.inc_by(packets[i]);
+            self.bytes_of_links.get_or_create(&labels).inc_by(bytes[i]);
+        }
+    }
+
     fn routing(&self, seen: &Seen) {
         for session in &seen.report.bgp_sessions {
             let labels = labels(seen, vec![("peer", session.peer.clone())]);
@@ -148,6 +173,9 @@ impl Metrics {
         counter(metric::FLOW_TUNNELLED_PACKETS, self.tunnelled_packets);
         counter(metric::FLOW_TUNNELLED_BYTES, self.tunnelled_bytes);
         counter(metric::FLOW_HINT_STAMPS, self.stamps);
+        counter(metric::SE_CPU_SECONDS, self.cpu);
+        counter(metric::SE_PACKETS, self.packets_of_links);
+        counter(metric::SE_BYTES, self.bytes_of_links);
         all
     }
 }
@@ -187,6 +215,9 @@ mod tests {
             &metrics.tunnelled_packets,
             &metrics.tunnelled_bytes,
             &metrics.stamps,
+            &metrics.cpu,
+            &metrics.packets_of_links,
+            &metrics.bytes_of_links,
         ] {
             drop(counter.get_or_create(&none));
         }
@@ -200,7 +231,7 @@ mod tests {
     #[test]
     fn dashboard_and_alerts_name_metrics_that_there_are() {
         let ours = names();
-        assert_eq!(ours.len(), 13, "{ours:?}");
+        assert_eq!(ours.len(), 16, "{ours:?}");
         let others = metric::OF_ENGINES.iter().chain(metric::OF_CONTROLLER);
         let others = others.map(Metric::sample);
         let names: BTreeSet<String> = ours.into_iter().chain(others).collect();

@@ -46,6 +46,12 @@ fn report() -> Report {
             rss_bytes: 18 << 20,
             uptime_s: 60,
             open_connections: 7,
+            load: Some(EngineLoad {
+                process_cpu_ms: 2500,
+                rx_packets: 11,
+                tx_bytes: 22,
+                ..EngineLoad::default()
+            }),
         }),
         bgp_sessions: vec![
             bgp("10.0.0.1", BgpState::Established),
@@ -124,6 +130,9 @@ fn what_was_reported_is_told_under_the_names_of_the_controller() {
         "evenkeel_flow_tunnelled_flows_total{se=\"one\",peer=\"two\"} 4",
         "evenkeel_flow_hint_stamps_total{se=\"one\",vs=\"web \\\"1\\\"\",result=\"stamped\"} 5",
         "evenkeel_engine_generation{se=\"one\"} 42",
+        "evenkeel_se_cpu_seconds_total{se=\"one\",of=\"process\"} 2",
+        "evenkeel_se_packets_total{se=\"one\",direction=\"received\"} 11",
+        "evenkeel_se_bytes_total{se=\"one\",direction=\"sent\"} 22",
         "evenkeel_engine_resident_memory_bytes{se=\"one\"} 18874368",
     ] {
         assert!(samples.contains(expected), "{expected}\n{text}");
