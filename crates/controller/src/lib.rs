@@ -1,7 +1,7 @@
 //! The controller: REST API, store, planner, and the sessions with the service engines.
 //!
 //! Tasks, all owned by [`Controller`], which ends them in this order when it is told to stop: the API's listener
-//! (answers what it has begun), the reconciler (finishes its round), the one that waits for joins, the one that brings scale-outs and migrations to their ends, the one that reverts
+//! (answers what it has begun), the reconciler (finishes its round), the one that waits for joins, the one that brings scale-outs and migrations to their ends, the one that scales by load, the one that reverts
 //! what nobody confirmed, the one that compacts the log, the one that seals anew, the engines' listener, the one that writes
 //! events down. Engines go on without us. A SIGKILL at any moment loses nothing that was acknowledged: the store is durable
 //! before an answer leaves.
@@ -99,6 +99,7 @@ pub struct Controller {
     reconciler: JoinHandle<()>,
     joins: JoinHandle<()>,
     scaling: JoinHandle<()>,
+    autoscale: JoinHandle<()>,
     unconfirmed: JoinHandle<()>,
     compaction: JoinHandle<()>,
     keeper: JoinHandle<()>,
@@ -205,7 +206,8 @@ impl Controller {
             publisher: tokio::spawn(plan::publish(planner.clone(), stop.clone())),
             reconciler: tokio::spawn(plan::reconcile(planner.clone(), stop.clone())),
             joins: tokio::spawn(plan::finish_joins(planner.clone(), stop.clone())),
-            scaling: tokio::spawn(plan::scale_and_watch(planner, stop.clone())),
+            scaling: tokio::spawn(plan::scale_and_watch(planner.clone(), stop.clone())),
+            autoscale: tokio::spawn(plan::scale_by_load(planner, stop.clone())),
             unconfirmed: tokio::spawn(unconfirmed),
             compaction: tokio::spawn(compaction),
             keeper: tokio::spawn(keeper),
@@ -251,6 +253,7 @@ impl Controller {
             reconciler,
             joins,
             scaling,
+            autoscale,
             unconfirmed,
             compaction,
             keeper,
@@ -271,6 +274,7 @@ impl Controller {
         join("publisher", publisher).await;
         join("joins", joins).await;
         join("scaling", scaling).await;
+        join("autoscale", autoscale).await;
         join("unconfirmed", unconfirmed).await;
         join("compaction", compaction).await;
         join("sealing", sealing).await;

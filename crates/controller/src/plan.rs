@@ -6,6 +6,7 @@
 
 mod action;
 mod assignments;
+mod autoscale;
 mod backend;
 mod compile;
 mod decision;
@@ -38,6 +39,7 @@ mod waits;
 
 pub use action::Action;
 pub use assignments::{Assignment, Scaling, Switchover};
+pub use autoscale::run as scale_by_load;
 pub use backend::Backend;
 pub use host::{FlowView, HostView};
 pub use join::run as finish_joins;
@@ -54,6 +56,7 @@ use crate::error::ApiError;
 use crate::objects::{Objects, Snapshot};
 use crate::witness::Seat;
 use assignments::Assignments;
+use autoscale::Outlook;
 use join::Joins;
 use keys::Keys;
 use marks::{Marks, Published};
@@ -101,6 +104,8 @@ struct Tables {
     marks: Marks,
     /// uuids of engines that are lost for certain.
     lost: BTreeSet<String>,
+    /// What the load of VIPs recommends, by VsVip.
+    outlooks: BTreeMap<String, Outlook>,
 }
 
 /// The engine that is to get a VIP, as far as somebody asks for it.
@@ -440,8 +445,19 @@ impl Planner {
         wanted: impl Into<Wanted<'_>>,
     ) -> Result<placement::Choice, ApiError> {
         let _one = self.deciding.lock().await;
-        let choice = self.choose_scale_out(vsvip, wanted.into());
+        self.scale_out_because(vsvip, wanted.into(), "").await
+    }
+
+    /// The same for who decides; `why` comes before the reason of the choice.
+    async fn scale_out_because(
+        &self,
+        vsvip: &str,
+        wanted: Wanted<'_>,
+        why: &str,
+    ) -> Result<placement::Choice, ApiError> {
+        let choice = self.choose_scale_out(vsvip, wanted);
         let choice = choice.inspect_err(|e| self.note(vsvip, Action::ScaleOut, Err(&e.text)))?;
+        let choice = because(choice, why);
         let mut assigned = self.assignment(vsvip).engines;
         assigned.push(choice.engine.clone());
         let message = format!("scale out to {}: {}", choice.name, choice.reason);
@@ -458,6 +474,15 @@ impl Planner {
         self.publish();
         Ok(choice)
     }
+}
+
+/// The choice with what led to it before its reason, if anything did.
+fn because(choice: placement::Choice, why: &str) -> placement::Choice {
+    if why.is_empty() {
+        return choice;
+    }
+    let reason = format!("{why}; {}", choice.reason);
+    placement::Choice { reason, ..choice }
 }
 
 #[cfg(test)]

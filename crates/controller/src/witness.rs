@@ -6,6 +6,7 @@
 
 use crate::objects::{Author, Snapshot};
 use crate::plan::LastScale;
+use placement::autoscale::Decision;
 use proto::v1::Report;
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -43,6 +44,8 @@ pub trait Witness: Send + Sync {
     fn time_is_up(&self, vsvip: &str, se: &str, why: &str);
     /// An engine does not serve in time what it was scaled out or migrated to; it has longer.
     fn not_ready(&self, vsvip: &str, se: &str, why: &str);
+    /// What a VIP's load recommends, and nobody does by itself, is another step than before.
+    fn recommended(&self, vsvip: &str, advice: &Decision);
     /// An engine that was scaled in has left a VIP's group.
     fn left(&self, vsvip: &str, se: &str, why: &str);
 }

@@ -519,6 +519,58 @@ fn check_se_group(object: &Object, errors: &mut Vec<FieldError>) {
             "lower it or raise max_scaleout_per_vs",
         ));
     }
+    check_usage(object, errors);
+    check_rebalance(object, errors);
+}
+
+fn check_usage(object: &Object, errors: &mut Vec<FieldError>) {
+    let number = |name: &str, default| object.get(name).and_then(Value::as_i64).unwrap_or(default);
+    let (min, max) = (number("min_cpu_usage", 30), number("max_cpu_usage", 80));
+    if min >= max {
+        errors.push(FieldError::new(
+            "min_cpu_usage",
+            format!("{min} % is not below max_cpu_usage {max} %"),
+            "lower it or raise max_cpu_usage",
+        ));
+    }
+}
+
+/// Criteria are named once, and there is a capacity for each or for none.
+fn check_rebalance(object: &Object, errors: &mut Vec<FieldError>) {
+    let list = |name: &str| object.get(name).and_then(Value::as_array).cloned();
+    let criteria = list("auto_rebalance_criteria").unwrap_or_default();
+    let capacities = list("auto_rebalance_capacity_per_se").unwrap_or_default();
+    for (i, criterion) in criteria.iter().enumerate() {
+        if criteria[..i].contains(criterion) {
+            errors.push(FieldError::new(
+                format!("auto_rebalance_criteria[{i}]"),
+                format!("{criterion} is named twice"),
+                "remove one of them, and its capacity",
+            ));
+        }
+    }
+    if !capacities.is_empty() && capacities.len() != criteria.len() {
+        errors.push(FieldError::new(
+            "auto_rebalance_capacity_per_se",
+            format!(
+                "has {} capacities for {} criteria",
+                capacities.len(),
+                criteria.len()
+            ),
+            "give one for each of auto_rebalance_criteria, in their order, or leave it out",
+        ));
+    }
+    let of_cpu = |(i, criterion): (usize, &Value)| {
+        let percent = capacities.get(i).and_then(Value::as_i64)?;
+        (criterion == "SE_AUTO_REBALANCE_CPU" && percent > 100).then_some((i, percent))
+    };
+    if let Some((i, percent)) = criteria.iter().enumerate().find_map(of_cpu) {
+        errors.push(FieldError::new(
+            format!("auto_rebalance_capacity_per_se[{i}]"),
+            format!("{percent} is more than all processors (SE_AUTO_REBALANCE_CPU is in percent)"),
+            "use 1 to 100",
+        ));
+    }
 }
 
 /// "Connection between the Avi SE and the BGP peer on separate layer 3 interfaces that are in the same subnet

@@ -783,6 +783,23 @@ pub struct ServiceEngineGroup {
     pub max_se: u32,
     #[serde(default = "yes")]
     pub vs_host_redundancy: bool,
+    /// Virtual services are scaled by their load; else it is said what would be done.
+    #[serde(default)]
+    pub auto_rebalance: bool,
+    #[serde(default)]
+    pub auto_rebalance_criteria: Vec<String>,
+    /// In the order of the criteria; empty: what is usual.
+    #[serde(default)]
+    pub auto_rebalance_capacity_per_se: Vec<u32>,
+    /// Seconds.
+    #[serde(default = "rebalance_interval")]
+    pub auto_rebalance_interval: u32,
+    /// Percent of the capacity, by whatever criterion.
+    #[serde(default = "max_usage")]
+    pub max_cpu_usage: u32,
+    /// Percent of the capacity, by whatever criterion.
+    #[serde(default = "min_usage")]
+    pub min_cpu_usage: u32,
 }
 
 impl ServiceEngineGroup {
@@ -843,6 +860,15 @@ pub struct VnicNetwork {
 
 fn yes() -> bool {
     true
+}
+fn rebalance_interval() -> u32 {
+    300
+}
+fn max_usage() -> u32 {
+    80
+}
+fn min_usage() -> u32 {
+    30
 }
 fn one() -> u32 {
     1

@@ -78,6 +78,7 @@ ids! {
     VsScaleoutFailed "VS_SCALEOUT_FAILED" "VS_MGR" "EVENT_CONTEXT_APP" "EVENT_PAGE_VS", "A virtual service was not scaled out, or is not up there in time.";
     VsScaleinComplete "VS_SCALEIN_COMPLETE" "VS_MGR" "EVENT_CONTEXT_APP" "EVENT_PAGE_VS", "An engine that a virtual service was scaled in from has nothing left of it.";
     VsScaleinFailed "VS_SCALEIN_FAILED" "VS_MGR" "EVENT_CONTEXT_APP" "EVENT_PAGE_VS", "A virtual service was not scaled in.";
+    VsAutoscaleRecommended "VS_AUTOSCALE_RECOMMENDED" "VS_MGR" "EVENT_CONTEXT_APP" "EVENT_PAGE_VS", "The load of a virtual service asks for one engine more, one fewer, or neither any more; auto_rebalance is off.";
     SeScaleoutReady "SE_SCALEOUT_READY" "SE_MGR" "EVENT_CONTEXT_SYSTEM" "EVENT_PAGE_SE", "All engines of a VIP know the one that joins; it announces.";
     SeScaleoutReadyTimedout "SE_SCALEOUT_READY_TIMEDOUT" "SE_MGR" "EVENT_CONTEXT_SYSTEM" "EVENT_PAGE_SE", "An engine that joins does not serve in time; or not all engines of its VIP have confirmed it, and it announces all the same.";
 }

@@ -11,6 +11,7 @@ use crate::plan::{Action, LastScale, Planner};
 use crate::series::{self, Series};
 use crate::witness::{Committed, Witness};
 use model::view::VirtualService;
+use placement::autoscale::{Decision, Step};
 use proto::v1::{OperState, Report};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -367,6 +368,31 @@ impl Witness for Watchman {
 
     fn not_ready(&self, vsvip: &str, se: &str, why: &str) {
         self.of_vip(Id::SeScaleoutReadyTimedout, vsvip, se, why);
+    }
+
+    fn recommended(&self, vsvip: &str, advice: &Decision) {
+        let snapshot = self.objects.snapshot();
+        let text = match advice.step {
+            Step::Keep => {
+                format!("its load asks for no other number of engines any more: {advice}")
+            }
+            step => format!(
+                "its load asks for {} (auto_rebalance is off): {advice}",
+                step.word()
+            ),
+        };
+        let details = json!({"action": advice.step.word(), "reason": advice.to_string()});
+        for uuid in services(&snapshot, vsvip).iter().take(SERVICES_MAX) {
+            let Some(subject) = Subject::of(&snapshot, "virtualservice", uuid) else {
+                continue;
+            };
+            let sentence = format!("{}: {text}", subject.name);
+            let event = Event::new(Id::VsAutoscaleRecommended, subject, sentence)
+                .because(advice.why.code())
+                .with_details("vs_autoscale_details", details.clone())
+                .with_related([vsvip.to_owned()]);
+            self.events.record(event);
+        }
     }
 
     fn left(&self, vsvip: &str, se: &str, why: &str) {

@@ -6,6 +6,7 @@
 use super::{Action, Assignment, Planner, Tables, situation};
 use crate::error::ApiError;
 use crate::objects::Snapshot;
+use model::view::ServiceEngineGroup;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -109,9 +110,20 @@ impl Planner {
         ask: ScaleIn<'_>,
     ) -> Result<(placement::Choice, Option<Left>), ApiError> {
         let _one = self.deciding.lock().await;
+        self.scale_in_because(vsvip, ask, "").await
+    }
+
+    /// The same for who decides; `why` comes before the reason of the choice.
+    pub(super) async fn scale_in_because(
+        &self,
+        vsvip: &str,
+        ask: ScaleIn<'_>,
+        why: &str,
+    ) -> Result<(placement::Choice, Option<Left>), ApiError> {
         let snapshot = self.objects.snapshot();
         let choice = self.choose_scale_in(vsvip, ask);
         let choice = choice.inspect_err(|e| self.note(vsvip, Action::ScaleIn, Err(&e.text)))?;
+        let choice = super::because(choice, why);
         let left = self.left(&snapshot, vsvip, &choice.engine);
         let mut assigned = self.assignment(vsvip).engines;
         assigned.retain(|uuid| *uuid != choice.engine);
@@ -280,6 +292,14 @@ impl Planner {
         };
         self.write_assignment(vsvip, next, message).await
     }
+}
+
+/// Whether a scale-in that began so long ago counts as going on: until nothing is left or `vs_scalein_timeout` is over, and in
+/// any case for `vs_se_scalein_additional_wait_time`. The flows may go on for longer.
+pub(super) fn is_going_on(group: &ServiceEngineGroup, left: Option<Left>, for_s: u64) -> bool {
+    let wait_s = u64::from(group.vs_se_scalein_additional_wait_time);
+    let timeout_s = u64::from(group.vs_scalein_timeout);
+    for_s < wait_s || for_s < timeout_s && left.is_none_or(|l| l.flows > 0)
 }
 
 /// `vs_se_scalein_additional_wait_time`: for routers that send for a while what they were told not to.

@@ -3,7 +3,7 @@
 
 use super::leave::Left;
 use super::refusal::Refusal;
-use super::{Assignment, LastScale, Planner, situation};
+use super::{Assignment, LastScale, Planner, leave, situation};
 use crate::api::Context;
 use crate::engines::Registry;
 use crate::engines::registry::{EngineState, Seen};
@@ -13,7 +13,8 @@ use model::reason::Reason;
 use model::schema::ObjectType;
 use model::view::{Pool, PoolGroup, Ref, ServiceEngineGroup, Vip, VirtualService, VsVip};
 use proto::v1::{
-    BgpSession, BgpState, OperState, PoolStatus, ServerStatus, UdpStatus, VirtualServiceStatus,
+    BgpSession, BgpState, EngineLoad, OperState, PoolStatus, ServerStatus, UdpStatus,
+    VirtualServiceStatus,
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -186,7 +187,8 @@ impl Observer<'_> {
     /// `vs_scalein_timeout` has passed; the flows are not.
     fn lingering(&self, vs: &VirtualService, vsvip: &str) -> Vec<Value> {
         let group = self.planner.assignment(vsvip).group;
-        let (timeout_s, wait_s) = self.scalein_times_s(vs);
+        let uuid = vs.se_group_ref.as_ref().map_or("", Ref::uuid);
+        let of_vs: Option<Arc<ServiceEngineGroup>> = self.snapshot.view("serviceenginegroup", uuid);
         let each = group.lingering().map(|(member, since_s)| {
             let state = self.registry.get(&member.engine);
             let left = self.planner.left(self.snapshot, vsvip, &member.engine);
@@ -200,24 +202,12 @@ impl Observer<'_> {
                 "flows": left.map(|l| l.flows),
                 "oldest_s": left.map(|l| l.oldest_s),
                 "since_unix_s": since_s,
-                "scalein_in_progress": for_s < wait_s || for_s < timeout_s && left.is_none_or(|l| l.flows > 0),
+                "scalein_in_progress": of_vs.as_ref().is_some_and(|g| leave::is_going_on(g, left, for_s)),
                 "reason_code": Reason::Lingering.code(),
                 "reason": left_sentence(left, connected),
             })
         });
         each.collect()
-    }
-
-    /// `vs_scalein_timeout` and `vs_se_scalein_additional_wait_time`.
-    fn scalein_times_s(&self, vs: &VirtualService) -> (u64, u64) {
-        let uuid = vs.se_group_ref.as_ref().map_or("", Ref::uuid);
-        let group = self
-            .snapshot
-            .view::<ServiceEngineGroup>("serviceenginegroup", uuid);
-        group.map_or((0, 0), |g| {
-            let wait_s = g.vs_se_scalein_additional_wait_time;
-            (g.vs_scalein_timeout.into(), wait_s.into())
-        })
     }
 
     fn summary(&self, vs: &VirtualService, vsvip: &VsVip) -> Value {
@@ -251,6 +241,7 @@ impl Observer<'_> {
             "scale_status": last.as_ref().map(|l| self.scale_status(l, &vsvip.uuid, &engines, leaving)),
             "vip_placement_resolution_info": info,
             "warnings": self.width_warnings(vs, vsvip),
+            "autoscale": self.planner.outlook(&vsvip.uuid).map(|o| o.show()),
             "service_engine": engines,
             "lingering_service_engine": lingering,
         })
@@ -339,6 +330,7 @@ impl Observer<'_> {
             "rss_bytes": stats.map(|s| s.rss_bytes),
             "uptime_s": stats.map(|s| s.uptime_s),
             "open_connections": stats.map(|s| s.open_connections),
+            "load": stats.and_then(|s| s.load).map(engine_load),
         })
     }
 
@@ -624,6 +616,34 @@ fn udp_status(status: UdpStatus) -> Value {
         "dropped": dropped,
         "moved": moved,
         "dispatched_again": dispatched_again,
+    })
+}
+
+/// Counters of what an engine and its host carry, since they were started.
+fn engine_load(load: EngineLoad) -> Value {
+    let EngineLoad {
+        at_ms,
+        processors,
+        process_cpu_ms,
+        host_busy_ms,
+        host_softirq_ms,
+        host_cpu_ms,
+        rx_packets,
+        rx_bytes,
+        tx_packets,
+        tx_bytes,
+    } = load;
+    json!({
+        "at_ms": at_ms,
+        "processors": processors,
+        "process_cpu_ms": process_cpu_ms,
+        "host_busy_ms": host_busy_ms,
+        "host_softirq_ms": host_softirq_ms,
+        "host_cpu_ms": host_cpu_ms,
+        "rx_packets": rx_packets,
+        "rx_bytes": rx_bytes,
+        "tx_packets": tx_packets,
+        "tx_bytes": tx_bytes,
     })
 }
 

@@ -8,6 +8,7 @@ use proto::v1::{DesiredState, MemberProblem, Nack, Report, VirtualServiceStatus}
 use serde_json::{Value, json};
 use std::time::Duration;
 
+mod autoscale;
 mod networks;
 mod scaling;
 

@@ -161,6 +161,64 @@ fn min_scaleout_is_not_above_max_scaleout_and_max_not_above_64() {
 }
 
 #[test]
+fn criteria_and_capacities_of_auto_rebalance_match_and_bad_ones_are_named() {
+    let group = |fields: Value| {
+        let mut group = json!({"name": "g"});
+        let fields = fields.as_object().unwrap().clone();
+        group.as_object_mut().unwrap().extend(fields);
+        first_error("serviceenginegroup", group)
+    };
+    let two = json!(["SE_AUTO_REBALANCE_CPU", "SE_AUTO_REBALANCE_PPS"]);
+    let with = |capacities: Value| {
+        group(json!({"auto_rebalance_criteria": two, "auto_rebalance_capacity_per_se": capacities}))
+    };
+    assert_eq!(with(json!([90, 100_000])), "");
+    assert_eq!(with(json!([])), "");
+    for (error, begins) in [
+        (
+            with(json!([90])),
+            "auto_rebalance_capacity_per_se: has 1 capacities for 2 criteria",
+        ),
+        (
+            with(json!([101, 5])),
+            "auto_rebalance_capacity_per_se[0]: 101 is more than all processors",
+        ),
+        (
+            group(json!({"auto_rebalance_capacity_per_se": [5]})),
+            "auto_rebalance_capacity_per_se: has 1 capacities for 0 criteria",
+        ),
+        (
+            group(
+                json!({"auto_rebalance_criteria": ["SE_AUTO_REBALANCE_CPU", "SE_AUTO_REBALANCE_CPU"]}),
+            ),
+            "auto_rebalance_criteria[1]: ",
+        ),
+        (
+            group(json!({"min_cpu_usage": 60, "max_cpu_usage": 60})),
+            "min_cpu_usage: 60 % is not below max_cpu_usage 60 %",
+        ),
+    ] {
+        assert!(error.starts_with(begins), "{error}");
+    }
+}
+
+/// What a range refuses, the schema's check names.
+#[test]
+fn an_interval_or_capacity_of_0_and_an_unknown_criterion_are_refused_by_name() {
+    let ty = object_type("serviceenginegroup").unwrap();
+    for (field, value) in [
+        ("auto_rebalance_interval", json!(0)),
+        ("auto_rebalance_capacity_per_se", json!([0])),
+        ("auto_rebalance_criteria", json!(["SE_AUTO_REBALANCE_RAM"])),
+    ] {
+        let group = json!({"name": "g", field: value});
+        let errors = crate::object::validate(ty, group.as_object().unwrap()).unwrap_err();
+        let text = errors[0].to_string();
+        assert!(text.starts_with(field), "{text}");
+    }
+}
+
+#[test]
 fn two_interfaces_of_an_engine_in_one_subnet_are_refused_with_the_documents_reason() {
     let vnic = |addr: &str| json!({"mac_address": "02:00:00:00:00:01", "vnic_networks": [{"mode": "STATIC", "ip": {"ip_addr": v4(addr), "mask": 24}}]});
     let engine = |b: &str| json!({"name": "se", "data_vnics": [vnic("10.10.10.11"), vnic(b)]});

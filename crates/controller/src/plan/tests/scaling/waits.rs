@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 
 /// Hears what becomes of operations.
 #[derive(Default)]
-struct Ear(Mutex<Vec<String>>);
+pub(in crate::plan::tests) struct Ear(Mutex<Vec<String>>);
 
 impl Ear {
-    fn heard(&self) -> Vec<String> {
+    pub(in crate::plan::tests) fn heard(&self) -> Vec<String> {
         std::mem::take(&mut *self.0.lock().expect("not poisoned"))
     }
 
@@ -43,10 +43,17 @@ impl Witness for Ear {
     fn not_ready(&self, _: &str, _: &str, why: &str) {
         self.note("not ready", why);
     }
+
+    fn recommended(&self, _: &str, advice: &placement::autoscale::Decision) {
+        self.note(
+            &format!("recommended {}", advice.step.word()),
+            advice.why.code(),
+        );
+    }
 }
 
 impl Fixture {
-    fn ear(&self) -> Arc<Ear> {
+    pub(in crate::plan::tests) fn ear(&self) -> Arc<Ear> {
         let ear = Arc::new(Ear::default());
         let witness: Arc<dyn Witness> = ear.clone();
         self.planner.witness.take(&witness);
