@@ -101,6 +101,28 @@ fn an_engine_that_cannot_reach_another_says_so() {
 }
 
 #[test]
+fn what_the_load_asks_for_is_shown_and_said_to_be_a_recommendation_where_nobody_does_it() {
+    let mut item = vs_inventory();
+    let vip = "/runtime/vip_summary/0";
+    let shown = |item: &Value| {
+        let rows = virtualservice::rows(std::slice::from_ref(item), &[pool_inventory()]);
+        render(&rows, Format::Wide, None)
+    };
+    for (auto_rebalance, action, expected) in [
+        (false, "SCALE_OUT", "SCALE_OUT recommended: 90 of 100"),
+        (true, "SCALE_OUT", "SCALE_OUT: 90 of 100"),
+        (false, "NONE", "NONE: 90 of 100"),
+    ] {
+        item.pointer_mut(vip).unwrap()["autoscale"] =
+            json!({"auto_rebalance": auto_rebalance, "action": action, "reason": "90 of 100"});
+        let table = shown(&item);
+        assert!(table.contains(expected), "{table}");
+    }
+    let value = serde_json::to_value(virtualservice::rows(&[item], &[])).unwrap();
+    assert_eq!(value[0]["autoscale"]["action"], "NONE");
+}
+
+#[test]
 fn virtual_service_without_runtime_or_pool_is_shown_with_what_is_known() {
     let rows = virtualservice::rows(
         &[json!({"config": {"name": "vs-2", "uuid": "virtualservice-2"}})],

@@ -26,6 +26,8 @@ pub(crate) struct VirtualServiceRow {
     warnings: Vec<String>,
     /// Why it is placed as it is, in the planner's words.
     placement: String,
+    /// What its load asks for, with the numbers; nothing before it was measured.
+    autoscale: Option<Value>,
     pool: Option<String>,
     num_servers: Option<u64>,
     num_servers_up: Option<u64>,
@@ -69,6 +71,7 @@ impl Row for VirtualServiceRow {
         Column::new("SERVERS UP", |r| up_of(r.num_servers_up, r.num_servers)),
         Column::new("REASON", |r| r.reasons()),
         Column::wide("PLACEMENT", |r| r.placement.clone()),
+        Column::wide("AUTOSCALE", |r| r.autoscale()),
         Column::wide("POOL", |r| r.pool.clone().unwrap_or_default()),
         Column::wide("UUID", |r| r.uuid.clone()),
     ];
@@ -101,6 +104,17 @@ impl VirtualServiceRow {
             .chain(self.warnings.iter().cloned());
         let all = all.filter(|text| !text.is_empty());
         all.collect::<Vec<_>>().join("; ")
+    }
+
+    /// What its load asks for and why; where nobody does it by itself (`auto_rebalance` is off), that it is a recommendation.
+    fn autoscale(&self) -> String {
+        let Some(advice) = &self.autoscale else {
+            return String::new();
+        };
+        let (action, reason) = (text(advice, "/action"), text(advice, "/reason"));
+        let is_advice = action != "NONE" && advice["auto_rebalance"] == false;
+        let recommended = if is_advice { " recommended" } else { "" };
+        format!("{action}{recommended}: {reason}")
     }
 
     /// The engines by name; one that is not up shows its state.
@@ -176,6 +190,11 @@ fn row(item: &Value, pools: &[Value]) -> VirtualServiceRow {
             .map(|warning| text(warning, "/reason").to_string())
             .collect(),
         placement: placement(vips),
+        autoscale: vips
+            .iter()
+            .filter_map(|vip| vip.get("autoscale"))
+            .find(|advice| !advice.is_null())
+            .cloned(),
         pool: pool(item),
         num_servers: servers("/runtime/num_servers"),
         num_servers_up: servers("/runtime/num_servers_up"),
