@@ -229,6 +229,8 @@ pub struct Step {
     pub moved_min_percent: usize,
     /// The calls must be made within this time.
     pub calls_within_s: Option<f64>,
+    /// At its end the router has the route by so many SEs.
+    pub engines: Option<usize>,
 }
 
 /// What a step does.
@@ -341,6 +343,15 @@ pub enum Action {
     },
     /// A change of an object through the API, and what must follow.
     Edit(Edit),
+    /// The load becomes another one, and the controller scales by itself, one SE after the other.
+    Autoscale {
+        /// Long-lived connections beside those of the scenario, from now on.
+        load: usize,
+        /// SEs that it ends on.
+        engines: usize,
+        /// They must be next hops within so many seconds.
+        within_s: f64,
+    },
     /// Something befalls the controller that leads. It lasts until another one leads, where one must; then it is mended, and
     /// all must be there again.
     Leader {
@@ -386,6 +397,7 @@ impl Action {
             | Self::Drain { .. }
             | Self::Undrain { .. }
             | Self::Edit(_)
+            | Self::Autoscale { .. }
             | Self::Leader { .. }
             | Self::MemberDies { .. } => false,
         }

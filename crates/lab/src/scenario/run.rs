@@ -25,6 +25,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+mod autoscale;
 mod clients;
 mod controller_faults;
 mod drain;
@@ -226,6 +227,8 @@ struct Runner<'a> {
     service: VirtualService,
     fib: Watch,
     clients: Option<Clients>,
+    /// More connections, of steps that change the load.
+    load: Option<Helper>,
     writers: Option<Writers>,
     capture: Option<Helper>,
     /// SEs by address towards the router.
@@ -272,6 +275,7 @@ impl<'a> Runner<'a> {
             service,
             fib,
             clients: None,
+            load: None,
             writers: None,
             capture: None,
             engines,
@@ -442,6 +446,7 @@ impl<'a> Runner<'a> {
         seen.api_to_fib_s = done.api_to_fib_s;
         seen.calls_took_s = done.calls_took_s;
         seen.violations = done.violations;
+        seen.violations.extend(self.broken_load()?);
         seen.calm = self.calm_after(calm, began)?;
         let ways_after = self.ways()?;
         seen.packets = ways_after.packets_since(&ways);
@@ -555,6 +560,7 @@ impl<'a> Runner<'a> {
                 moved_min_percent: step.moved_min_percent,
                 calls_within_s: step.calls_within_s,
                 tunnelled_max: step.tunnelled_max,
+                engines: step.engines,
                 found_by: self.scenario.mode.as_ref().map(|m| m.found_by.clone()),
             },
             report,
@@ -628,6 +634,11 @@ impl<'a> Runner<'a> {
             Action::Drain { node } => self.drain(node),
             Action::Undrain { node } => self.undrain(node),
             Action::Edit(edit) => self.edit(edit),
+            Action::Autoscale {
+                load,
+                engines,
+                within_s,
+            } => self.autoscale(*load, *engines, *within_s),
             Action::Leader { fault } => self.leader_fault(*fault),
             Action::MemberDies { node } => self.member_dies(node),
             Action::RestartRouter { bgp_alone, signal } => self.restart_router(*bgp_alone, *signal),

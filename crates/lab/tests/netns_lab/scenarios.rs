@@ -32,6 +32,29 @@ fn a_virtual_service_scales_over_a_real_router_under_traffic() {
     assert_eq!(sizes, [1, 4, 5, 4]);
 }
 
+/// By its load alone: nobody calls for a step.
+#[test]
+fn autoscale_takes_a_virtual_service_from_1_to_4_engines_and_back_and_no_flow_breaks() {
+    if !can_run() {
+        return;
+    }
+    let result = run("autoscale", &Lab::new("taus"));
+    let steps = result["steps"].as_array().unwrap();
+    let hops = |s: &Value| s["next_hops"].as_array().unwrap().len();
+    let sizes: Vec<_> = steps.iter().map(hops).collect();
+    assert_eq!(sizes, [1, 4, 4, 1, 1]);
+    for step in steps {
+        let number = |field: &str| step[field].as_u64().unwrap();
+        assert_eq!((number("flows"), number("flows_broken")), (40, 0), "{step}");
+        assert!(number("exchanges") > 0 && number("short_ok") > 0, "{step}");
+    }
+    let scaled_in = step(&result, "4→1");
+    assert!(
+        scaled_in["flows_moved"].as_u64().unwrap() > 0,
+        "{scaled_in}"
+    );
+}
+
 #[test]
 fn routes_follow_lost_engines_and_outlive_the_controller() {
     if !can_run() {

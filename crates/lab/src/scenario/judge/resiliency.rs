@@ -42,6 +42,8 @@ pub struct Rules {
     pub calls_within_s: Option<f64>,
     /// SEs may have sent at most so many packets to each other.
     pub tunnelled_max: Option<u64>,
+    /// The router must have the route by so many SEs at the end.
+    pub engines: Option<usize>,
     /// How owners must be found, and not otherwise; `None`: in whatever way.
     pub found_by: Option<Vec<Way>>,
 }
@@ -111,6 +113,12 @@ pub(super) fn violations(seen: &Observation, result: &StepResult) -> Vec<String>
         violations.push(format!(
             "invalid: the router moved {moved} of {} flows, and a step that moves less than {} % proves nothing",
             result.flows, rules.moved_min_percent
+        ));
+    }
+    if let Some(engines) = rules.engines.filter(|n| *n != result.next_hops.len()) {
+        violations.push(format!(
+            "the step ends on {} SEs, and {engines} are what its load needs",
+            result.next_hops.len()
         ));
     }
     if let Some(within_s) = rules.calls_within_s
