@@ -5,7 +5,7 @@
 //! the level that an engine would have if all of them had an equal part of the VIP's load:
 //!
 //! ```text
-//! level(n) = load of the VIP on all engines that have flows of it / n  +  load of other VIPs on an engine, on average
+//! level(n) = load of the VIP on all engines that have flows of it / n  +  what else is on an engine, on average
 //!
 //! out: level(n) is above max_percent of the capacity, by one criterion at least
 //! in:  level(n) is below min_percent by every criterion, and level(n - 1) at most KEPT_FREE below max_percent
@@ -109,7 +109,7 @@ pub struct Policy {
 /// What an engine carries by one criterion, over the interval.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Load {
-    /// All of it.
+    /// All of it, whoever makes it.
     pub total: f64,
     /// Of that, the VIP's.
     pub own: f64,
@@ -177,7 +177,7 @@ pub struct Figure {
     pub engines: usize,
     /// The VIP's load on all engines, in the criterion's unit.
     pub load: f64,
-    /// Load of other VIPs on one of its engines, on average.
+    /// What else is on one of its engines, on average.
     pub others: f64,
     /// Level now, in percent of the capacity.
     pub percent: f64,
@@ -202,7 +202,7 @@ pub enum Why {
     AtMinimum(Figure, usize),
     /// The level is below the least, and with one engine fewer it would be too near the greatest.
     WouldBeHigh(Figure),
-    /// The level is above the greatest, and it is other VIPs that make it so.
+    /// The level is above the greatest, and it is something else that makes it so.
     OthersAreHeavier(Figure),
     /// Its placement has changed; so many seconds are left until it is looked at again.
     CoolingDown(u64),
@@ -309,14 +309,17 @@ fn too_high(policy: &Policy, vip: &Vip, highest: Figure) -> (Step, Why) {
     }
 }
 
-/// Whether the VIP's load is at least what would be its part if all VIPs on its engines were alike. The heaviest VIP of an
-/// engine always has; so that of many VIPs on a full engine not all are scaled out.
+/// Whether the VIP's load is at least what would be its part if all that load its engines were alike. The heaviest VIP of an
+/// engine has, so that of many VIPs on a full engine not all are scaled out; and none where it is something else that fills
+/// them, which another engine would not change.
 fn has_its_part(policy: &Policy, vip: &Vip, figure: Figure) -> bool {
     let index = policy.limits.iter().position(|l| *l == figure.limit);
     let own = figure.load / figure.engines as f64;
-    let part = |e: &EngineLoad| match e.vips {
-        0 | 1 => Some(own),
-        vips => Some((own + load(e, index?)?.others()) / vips as f64),
+    let part = |e: &EngineLoad| {
+        let others = load(e, index?)?.others();
+        // Whoever the others are, they are one at least.
+        let parties = e.vips.max(1 + usize::from(others > 0.0));
+        Some((own + others) / parties as f64)
     };
     let parts: f64 = vip.serving.iter().filter_map(part).sum();
     figure.load >= parts * (1.0 - ROUNDING)
@@ -393,7 +396,7 @@ impl fmt::Display for Decision {
             }
             Why::OthersAreHeavier(figure) => write!(
                 f,
-                "{figure}, above {max}, and other virtual services of its service engines are heavier"
+                "{figure}, above {max}, and what else its service engines carry is heavier"
             ),
             Why::CoolingDown(left_s) => write!(
                 f,

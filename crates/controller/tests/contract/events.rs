@@ -266,6 +266,40 @@ fn what_engines_observe_is_told_once_and_with_its_reason() {
     );
 }
 
+/// The shortest interval that there is.
+#[test]
+fn what_a_load_asks_for_is_told_and_shown_with_its_numbers() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let http = server.logged_in();
+    let groups = http
+        .get("/api/serviceenginegroup?name=Default-Group")
+        .good();
+    let group = own_path(&groups["results"][0]);
+    http.patch(
+        &group,
+        &json!({"replace": {
+            "auto_rebalance_criteria": ["SE_AUTO_REBALANCE_OPEN_CONNS"],
+            "auto_rebalance_capacity_per_se": [100], "auto_rebalance_interval": 5,
+        }}),
+    )
+    .good();
+    let vs = make_service(&http, "web");
+    let engine = Engine::join(&server, &http, "se-1");
+    wait_event(&http, "VIP_SCALEOUT", "vip-web");
+    let mut report = service(&vs, true);
+    report.virtual_services[0].open_connections = 90;
+    engine.report(report);
+    let told = wait_event(&http, "VS_AUTOSCALE_RECOMMENDED", "web");
+    assert_eq!(told["reason_code"], "load_high");
+    let details = &told["event_details"]["vs_autoscale_details"];
+    assert_eq!(details["action"], "SCALE_OUT");
+    let runtime = format!("{}/runtime", own_path(&vs));
+    let shown = http.get(&runtime).good()["autoscale"].clone();
+    assert_eq!(shown["reason"], details["reason"], "{shown}");
+    assert_eq!(shown["criteria"][0]["percent"], 90.0);
+}
+
 #[test]
 fn a_peer_that_goes_down_is_told_in_the_words_of_the_contract_and_a_flapping_one_is_counted() {
     let folder = tempdir().unwrap();

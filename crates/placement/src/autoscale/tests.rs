@@ -115,6 +115,14 @@ fn of_many_vips_on_a_full_engine_those_that_are_light_are_not_scaled_out() {
         light.to_string().contains("beside 80 of others on each"),
         "{light}"
     );
+    // What is no VIP's is not mended by another engine.
+    let mut alone = vip(&[10.0], &[]);
+    alone.serving[0].loads[0] = Some(Load {
+        total: 90.0,
+        own: 10.0,
+    });
+    let decision = decide(&by_connections(), &alone);
+    assert_eq!(decision.why.code(), "others_are_heavier");
     // Nobody is spared where all are alike.
     assert_eq!(beside(30.0, 90.0).step, Step::Out);
 }

@@ -101,7 +101,11 @@ impl Window {
                 total: self.per_s(self.first.all.begun, self.last.all.begun)?,
                 own: self.per_s(self.first.own.begun, self.last.own.begun)?,
             },
-            Criterion::Cpu => whole(self.cpu_percent()?),
+            Criterion::Cpu => {
+                let (total, engine) = self.cpu_percent()?;
+                let own = engine * self.part(vips);
+                Load { total, own }
+            }
             Criterion::Pps => whole(self.counter_per_s(|l| l.rx_packets)?),
             Criterion::Mbps => whole(self.counter_per_s(|l| l.rx_bytes)? * 8.0 / 1e6),
         })
@@ -123,19 +127,19 @@ impl Window {
         self.per_s(counter(from), counter(to))
     }
 
-    /// Of the host's processors those that are at work; of a process that may use few of them, its own part if that is more.
-    fn cpu_percent(&self) -> Option<f64> {
+    /// How much of the host's processors is at work, and how much for the engine: its process, and the kernel's network. Of
+    /// a process that may use few of them, what it uses of those, if that is more.
+    fn cpu_percent(&self) -> Option<(f64, f64)> {
         let (from, to) = self.ends()?;
+        let grown = |of: fn(EngineLoad) -> u64| of(to).saturating_sub(of(from));
         let percent = |used_ms: u64, of_ms: u64| 100.0 * used_ms as f64 / of_ms.max(1) as f64;
-        let host = percent(
-            to.host_busy_ms.saturating_sub(from.host_busy_ms),
-            to.host_cpu_ms.saturating_sub(from.host_cpu_ms),
-        );
-        let own = percent(
-            to.process_cpu_ms.saturating_sub(from.process_cpu_ms),
-            (to.at_ms - from.at_ms) * u64::from(to.processors.max(1)),
-        );
-        Some(host.max(own))
+        let process_ms = grown(|l| l.process_cpu_ms);
+        let host_ms = grown(|l| l.host_cpu_ms);
+        let quota_ms = grown(|l| l.at_ms) * u64::from(to.processors.max(1));
+        let of_quota = percent(process_ms, quota_ms);
+        let total = percent(grown(|l| l.host_busy_ms), host_ms).max(of_quota);
+        let engine = percent(process_ms + grown(|l| l.host_softirq_ms), host_ms).max(of_quota);
+        Some((total, engine.min(total)))
     }
 
     /// The VIP's part of what is counted of the engine as a whole: by bytes; without any, by open connections; else all VIPs
@@ -196,6 +200,22 @@ mod tests {
         assert_eq!(load(&window, Criterion::Mbps), (1.0, 0.25));
         // A quarter of the host, and nearly all of what its process may have.
         assert_eq!(load(&window, Criterion::Cpu), (90.0, 22.5));
+    }
+
+    #[test]
+    fn of_a_busy_host_the_engine_has_what_its_process_and_the_kernels_network_use() {
+        let at = |at_s: u64| {
+            let mut carried = carried(at_s, 1, 1);
+            let load = carried.load.as_mut().expect("given");
+            load.processors = 4;
+            (load.host_busy_ms, load.process_cpu_ms) = (at_s * 3600, at_s * 300);
+            load.host_softirq_ms = at_s * 100;
+            carried.own = carried.all;
+            carried
+        };
+        let mut window = Window::new(at(10));
+        window.look(at(20));
+        assert_eq!(load(&window, Criterion::Cpu), (90.0, 10.0));
     }
 
     #[test]
