@@ -9,8 +9,15 @@ use client::Client;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// How long engines may take until the controller knows all of them.
-pub(crate) const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long engines may take until the controller knows all of them, and how much longer for each one: they begin at the
+/// same time, on the cores of one machine.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
+const JOIN_TIMEOUT_EACH: Duration = Duration::from_secs(1);
+
+/// How long so many engines may take to join.
+pub(crate) fn join_timeout(engines: usize) -> Duration {
+    JOIN_TIMEOUT + JOIN_TIMEOUT_EACH * u32::try_from(engines).unwrap_or(u32::MAX)
+}
 
 /// How long a controller that was just started again may refuse connections.
 const RETRY_FOR: Duration = Duration::from_secs(10);
@@ -82,34 +89,34 @@ impl Control {
 
     /// Waits until the controller says that all of these engines are connected.
     pub(crate) fn wait_for_engines(&self, names: &[String], timeout: Duration) -> Result<()> {
-        let mut seen = Ok(Vec::new());
-        let mut all = || {
-            seen = self.connected_engines();
-            seen.as_ref()
-                .is_ok_and(|seen| names.iter().all(|n| seen.contains(n)))
+        let mut missing = names.to_vec();
+        let mut last = Ok(());
+        // Those that are known are not asked about again: many that join need the cores themselves.
+        let none_missing = || {
+            last = self.drop_connected(&mut missing);
+            last.is_ok() && missing.is_empty()
         };
-        if wait_for(timeout, &mut all) {
+        if wait_for(timeout, none_missing) {
             return Ok(());
         }
-        let seen = seen?;
-        let missing: Vec<_> = names
-            .iter()
-            .filter(|n| !seen.contains(n))
-            .cloned()
-            .collect();
+        last?;
         bail!("not connected to the controller: {}", missing.join(", "))
     }
 
-    fn connected_engines(&self) -> Result<Vec<String>> {
-        let engines = self.call(|c| c.list("serviceengine"))?;
-        let mut names = Vec::new();
-        for engine in engines {
-            let name = engine["name"].as_str().unwrap_or_default().to_owned();
-            if self.engine_runtime(&engine)?["se_connected"] == json!(true) {
-                names.push(name);
+    /// Takes engines off the list from its end, until one is not connected.
+    fn drop_connected(&self, missing: &mut Vec<String>) -> Result<()> {
+        while let Some(name) = missing.last() {
+            let engine = self.call(|c| c.get_by_name("serviceengine", name))?;
+            let connected = match engine {
+                Some(engine) => self.engine_runtime(&engine)?["se_connected"] == json!(true),
+                None => false,
+            };
+            if !connected {
+                break;
             }
+            missing.pop();
         }
-        Ok(names)
+        Ok(())
     }
 
     fn engine_runtime(&self, engine: &Value) -> Result<Value> {

@@ -11,6 +11,8 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
+mod neighbours;
+
 /// Node name of the namespace that holds the bridges of segments without an owner.
 pub const SWITCHES: &str = "fabric";
 
@@ -38,6 +40,7 @@ const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Builds the network of a topology.
 pub fn build(record: &Record, topology: &Topology) -> Result<()> {
+    neighbours::make_room(topology)?;
     let mut nodes: Vec<&str> = topology.nodes.iter().map(|n| n.name.as_str()).collect();
     if topology.segments.iter().any(needs_switch) {
         nodes.push(SWITCHES);

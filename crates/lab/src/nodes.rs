@@ -272,7 +272,7 @@ fn start_engines(record: &mut Record, topology: &Topology, control: &Control) ->
         "engines: {} started, waiting until they have joined",
         names.len()
     );
-    control.wait_for_engines(&names, control::JOIN_TIMEOUT)
+    control.wait_for_engines(&names, control::join_timeout(names.len()))
 }
 
 fn start_engine(

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use nix::sys::signal::{self, Signal};
+use nix::time::ClockId;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -61,6 +62,13 @@ impl Identity {
     /// Sends a signal, if this very process still runs.
     pub fn signal(self, signal: Signal) -> bool {
         self.is_alive() && signal::kill(Pid::from_raw(self.pid), signal).is_ok()
+    }
+
+    /// Time on a core since it began, also for its packets where the kernel handles them at once.
+    pub fn cpu_time(self) -> Option<Duration> {
+        let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(self.pid)).ok()?;
+        let used = clock.now().ok()?;
+        self.is_alive().then_some(used.into())
     }
 
     /// Resident memory in bytes.

@@ -257,6 +257,12 @@ pub enum Action {
         #[serde(default)]
         from: Vec<String>,
     },
+    /// So many SEs at once, as an operator asks for them: `min_scaleout_per_vs` of the SE group is set to this number, and where
+    /// the virtual service has more SEs, scale-in calls follow.
+    ScaleTo {
+        /// SEs that the virtual service has then.
+        engines: usize,
+    },
     /// A signal to a node's last process.
     Signal {
         /// The node.
@@ -380,6 +386,11 @@ pub enum LeaderFault {
 }
 
 impl Action {
+    /// True for a change by many SEs at once, in whose table they are counted and not named.
+    fn is_wide(&self) -> bool {
+        matches!(self, Self::ScaleTo { .. })
+    }
+
     /// True for what befalls hosts, links and the router, in whose table other things count.
     fn is_event(&self) -> bool {
         match self {
@@ -391,6 +402,7 @@ impl Action {
             Self::Hold
             | Self::ScaleOut { .. }
             | Self::ScaleIn { .. }
+            | Self::ScaleTo { .. }
             | Self::Signal { .. }
             | Self::Hangs { .. }
             | Self::Start { .. }

@@ -73,7 +73,8 @@ pub struct ExpectedRoute {
 pub struct Node {
     /// Name; with `each`, `{n}` stands for the element.
     pub name: String,
-    /// Makes one node per element; `{n}` is replaced in name, links, routes and the router's folder.
+    /// Makes one node per element; `{n}` is replaced in name, links, routes and the router's folder. `1-64` is every number from
+    /// 1 to 64.
     #[serde(default)]
     pub each: Vec<String>,
     /// Interfaces.
@@ -187,8 +188,16 @@ impl Topology {
         names.join(", ")
     }
 
-    fn expand(&mut self) {
-        self.nodes = self.nodes.iter().flat_map(Node::expand).collect();
+    fn expand(&mut self) -> Result<()> {
+        let mut nodes = Vec::new();
+        for node in &self.nodes {
+            nodes.extend(
+                node.expand()
+                    .with_context(|| format!("node {}", node.name))?,
+            );
+        }
+        self.nodes = nodes;
+        Ok(())
     }
 
     fn check(&self) -> Result<()> {
@@ -258,11 +267,15 @@ pub(crate) fn port_name(node: &str, index: usize) -> String {
 }
 
 impl Node {
-    fn expand(&self) -> Vec<Self> {
+    fn expand(&self) -> Result<Vec<Self>> {
         if self.each.is_empty() {
-            return vec![self.clone()];
+            return Ok(vec![self.clone()]);
         }
-        self.each.iter().map(|n| self.instance(n)).collect()
+        let mut nodes = Vec::new();
+        for element in &self.each {
+            nodes.extend(elements(element)?.iter().map(|n| self.instance(n)));
+        }
+        Ok(nodes)
     }
 
     fn instance(&self, n: &str) -> Self {
@@ -289,6 +302,22 @@ impl Node {
         }
         node
     }
+}
+
+/// What an element of `each` stands for: itself, or the numbers of a range `FIRST-LAST`.
+fn elements(element: &str) -> Result<Vec<String>> {
+    let Some((first, last)) = element.split_once('-') else {
+        return Ok(vec![element.to_owned()]);
+    };
+    let number = |text: &str| text.parse::<u16>().ok();
+    let (Some(first), Some(last)) = (number(first), number(last)) else {
+        bail!("each = {element:?} is no range: write two numbers, such as 1-64");
+    };
+    ensure!(
+        first <= last,
+        "each = {element:?} has no element: the smaller number comes first"
+    );
+    Ok((first..=last).map(|n| n.to_string()).collect())
 }
 
 /// A topology's folder, in the binary or on disk.
@@ -368,9 +397,9 @@ impl Folder {
         }
         let mut topology: Topology =
             self.parse_toml("topology.toml", &self.text("topology.toml")?)?;
-        topology.expand();
         topology
-            .check()
+            .expand()
+            .and_then(|()| topology.check())
             .and_then(|()| self.add_routers(&mut topology))
             .with_context(|| format!("topology {}", self.name))?;
         Ok(topology)

@@ -41,6 +41,34 @@ impl Calm {
     }
 }
 
+/// What the engines' processes use while a step is observed; those that have no virtual service too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Used {
+    /// Resident memory of one, MiB.
+    pub rss_mib_median: f64,
+    /// Of the largest.
+    pub rss_mib_max: f64,
+    /// Time on a core per time, of one: 1 is a whole core.
+    pub cores_median: f64,
+    /// Of the busiest.
+    pub cores_max: f64,
+}
+
+impl Used {
+    /// From those of each engine.
+    pub fn of(mut rss_mib: Vec<f64>, mut cores: Vec<f64>) -> Self {
+        rss_mib.sort_by(f64::total_cmp);
+        cores.sort_by(f64::total_cmp);
+        let median = |sorted: &[f64]| sorted.get(sorted.len() / 2).copied();
+        Self {
+            rss_mib_median: median(&rss_mib).unwrap_or_default(),
+            rss_mib_max: rss_mib.last().copied().unwrap_or_default(),
+            cores_median: median(&cores).unwrap_or_default(),
+            cores_max: cores.last().copied().unwrap_or_default(),
+        }
+    }
+}
+
 /// Everything seen in a step.
 #[derive(Debug, Clone, Default)]
 pub struct Observation {
@@ -88,6 +116,10 @@ pub struct Observation {
     pub began_us: u64,
     /// How long the router had no route, where it was restarted.
     pub routeless_s: Option<f64>,
+    /// Seconds until the step was done and the routes were what they should be.
+    pub took_s: f64,
+    /// What the engines used then.
+    pub engines_used: Used,
     /// Seconds from the first call to the last.
     pub calls_took_s: f64,
     /// What the step demands of its own.
@@ -161,6 +193,10 @@ pub struct StepResult {
     pub short_failed: u64,
     /// Longest time that a flow waited for an answer or for more of a download.
     pub longest_gap_ms: u64,
+    /// Seconds until the step was done and the routes were what they should be.
+    pub took_s: f64,
+    /// What the engines used while it was observed.
+    pub engines_used: Used,
     /// Sessions of the traffic's router that the step left alone; of a step that may touch them, nothing.
     pub sessions_kept: Option<usize>,
     /// What did not hold; empty is good.
@@ -227,6 +263,8 @@ fn measure(seen: &Observation) -> StepResult {
         short_ok: seen.report.short_ok,
         short_failed: seen.report.short_failed,
         longest_gap_ms: seen.report.longest_gap_ms,
+        took_s: seen.took_s,
+        engines_used: seen.engines_used,
         sessions_kept: seen.calm.as_ref().map(Calm::kept),
         violations: seen.violations.clone(),
     }

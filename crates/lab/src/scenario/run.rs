@@ -3,7 +3,7 @@
 use super::fib::{NextHops, Watch};
 use super::helper::Helper;
 use super::judge::{Calm, Flow, Observation, Rules, StepResult, judge};
-use super::table::{EventRow, FlowRow};
+use super::table::{EventRow, FlowRow, WideRow};
 use super::{Action, Direction, LogLine, Scenario, Step};
 use crate::control::{Control, VirtualService};
 use crate::lifecycle::{self, UpOptions};
@@ -31,10 +31,13 @@ mod controller_faults;
 mod drain;
 mod edit;
 mod events;
+mod scale_to;
+mod usage;
 mod ways;
 mod writes;
 
 use clients::{Clients, Lives};
+use usage::Usage;
 use ways::Ways;
 use writes::{WriteCount, Writers};
 
@@ -85,6 +88,9 @@ pub struct Outcome {
     /// True where the steps are about hosts, links and the router: the table shows what counts there.
     #[serde(skip)]
     events: bool,
+    /// True where the steps change many SEs at once.
+    #[serde(skip)]
+    wide: bool,
     /// Steps.
     pub steps: Vec<StepResult>,
     /// What became of the writes, in a scenario that has some.
@@ -184,6 +190,7 @@ fn show_one(outcome: &Outcome) {
     let rows = steps.iter().cloned();
     match &outcome.mode {
         _ if outcome.events => table::print(&rows.map(EventRow).collect::<Vec<_>>(), format),
+        _ if outcome.wide => table::print(&rows.map(WideRow).collect::<Vec<_>>(), format),
         Some(_) => table::print(&rows.map(FlowRow).collect::<Vec<_>>(), format),
         None => table::print(steps, format),
     }
@@ -318,6 +325,7 @@ impl<'a> Runner<'a> {
             engine_idle_rss_mib: rss,
             engine_idle_rss_bar_mib: bar,
             events: self.scenario.steps.iter().any(|s| s.action.is_event()),
+            wide: self.scenario.steps.iter().any(|s| s.action.is_wide()),
             steps,
             writes,
             writes_violations,
@@ -330,6 +338,9 @@ impl<'a> Runner<'a> {
     fn go_to_start(&mut self) -> Result<()> {
         let placed = self.control.placement(&self.service)?.assigned;
         ensure!(!placed.is_empty(), "the virtual service is placed on no SE");
+        if self.scenario.steps.iter().any(|s| s.action.is_wide()) {
+            self.set_minimum(1)?;
+        }
         let start: BTreeSet<String> = match self.scenario.start.as_slice() {
             [] => BTreeSet::from([placed[0].clone()]),
             named => named.iter().cloned().collect(),
@@ -433,12 +444,16 @@ impl<'a> Runner<'a> {
         let began = Instant::now();
         let mut done = self.act(&step.action)?;
         self.await_all_hops()?;
+        let took_s = began.elapsed().as_secs_f64();
         self.clients()?.order("share")?;
+        let usage = Usage::now(self.record);
         traffic_for(Duration::from_secs(step.observe_s));
+        let usage = Usage::now(self.record).since(&usage);
         if let Some(dead) = &step.dies {
             done.violations.extend(self.await_end_of(dead)?);
         }
         let mut seen = self.observe(step, &before)?;
+        (seen.took_s, seen.engines_used) = (took_s, usage);
         seen.owners = self.owners(&lives);
         seen.began_us = done.called_us;
         seen.routeless_s = done.routeless_s;
@@ -625,6 +640,7 @@ impl<'a> Runner<'a> {
             Action::Hold => Ok(Done::default()),
             Action::ScaleOut { times, to } => self.scale(Direction::Out, *times, to),
             Action::ScaleIn { times, from } => self.scale(Direction::In, *times, from),
+            Action::ScaleTo { engines } => self.scale_to(*engines),
             Action::Signal { .. } => self.signal(action),
             Action::Hangs {
                 node,

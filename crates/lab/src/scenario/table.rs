@@ -100,6 +100,44 @@ impl Row for EventRow {
     ];
 }
 
+/// A step with many SEs, which are counted.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub(super) struct WideRow(pub(super) StepResult);
+
+impl Row for WideRow {
+    const COLUMNS: &'static [Column<Self>] = &[
+        Column::new("STEP", |r| r.0.step.clone()),
+        Column::new("SES", |r| r.0.engines.len().to_string()),
+        Column::new("NEXT HOPS", |r| r.0.hops.to_string()),
+        Column::new("NEW CONNECTIONS %", |r| extremes(&r.0.share)),
+        Column::new("API→FIB s", |r| seconds(r.0.api_to_fib_s)),
+        Column::new("FIRST CONN s", |r| seconds(r.0.first_connection_s)),
+        Column::new("MOVED", |r| format!("{}/{}", r.0.flows_moved, r.0.flows)),
+        Column::new("HINT/CACHE/PROBE", |r| {
+            let found = &r.0.found;
+            format!("{}/{}/{}", found.hint, found.cache, found.probe)
+        }),
+        Column::new("BROKEN", |r| broken(&r.0)),
+        Column::new("GAP ms", |r| r.0.longest_gap_ms.to_string()),
+        Column::new("SHORT OK/FAILED", |r| {
+            format!("{}/{}", r.0.short_ok, r.0.short_failed)
+        }),
+        Column::new("RSS MiB", |r| {
+            let used = &r.0.engines_used;
+            format!("{:.1} (max {:.1})", used.rss_mib_median, used.rss_mib_max)
+        }),
+        Column::new("CORE %", |r| {
+            let used = &r.0.engines_used;
+            let percent = [used.cores_median, used.cores_max].map(|c| c * 100.0);
+            format!("{:.1} (max {:.1})", percent[0], percent[1])
+        }),
+        Column::wide("REASONS", |r| counts(&r.0.broken_reasons)),
+        Column::wide("PACKETS", |r| packets(&r.0)),
+        Column::new("HOLDS", |r| holds(&r.0)),
+    ];
+}
+
 /// SEs that are next hops, and where they are more than one each, how many next hops that makes.
 fn links(result: &StepResult) -> String {
     let names = shorten(&result.next_hops);
@@ -160,6 +198,16 @@ fn percentages(share: &BTreeMap<String, f64>) -> String {
     cells.join(" ")
 }
 
+/// The smallest and the largest share.
+fn extremes(share: &BTreeMap<String, f64>) -> String {
+    let smallest = share.values().copied().reduce(f64::min);
+    let largest = share.values().copied().reduce(f64::max);
+    let (Some(least), Some(most)) = (smallest, largest) else {
+        return String::new();
+    };
+    format!("{:.1}-{:.1}", least * 100.0, most * 100.0)
+}
+
 fn counts(reasons: &BTreeMap<String, usize>) -> String {
     let cells: Vec<_> = reasons
         .iter()
@@ -171,6 +219,14 @@ fn counts(reasons: &BTreeMap<String, usize>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_many_shares_the_smallest_and_the_largest_are_shown() {
+        let share = [("se-1", 0.25), ("se-2", 0.7), ("se-3", 0.05)];
+        let share = share.map(|(name, part)| (name.to_owned(), part)).into();
+        assert_eq!(extremes(&share), "5.0-70.0");
+        assert_eq!(extremes(&BTreeMap::new()), "");
+    }
 
     #[test]
     fn names_are_shortened_only_when_they_agree() {

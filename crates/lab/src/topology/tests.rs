@@ -34,6 +34,7 @@ fn a_scenario_that_is_named_alone_is_looked_for_in_every_topology() {
         "peer-changes",
         "any-order",
         "link-loss",
+        "wide",
         "nonsense",
     ];
     let found = named.map(|s| of_scenario(s, "ecmp-5se"));
@@ -42,6 +43,7 @@ fn a_scenario_that_is_named_alone_is_looked_for_in_every_topology() {
         "two-routers",
         "ecmp-8se",
         "dual-homed",
+        "ecmp-64se",
         "ecmp-5se",
     ];
     assert_eq!(found, expected);
@@ -57,6 +59,26 @@ fn each_makes_one_node_per_element() {
         topology.owner_of("10.20.20.15".parse().unwrap()),
         Some("se-5")
     );
+}
+
+#[test]
+fn each_takes_ranges_of_numbers_with_a_parameter_as_their_end() {
+    let load = |engines: &str| {
+        let settings = Params::from([("engines".to_owned(), engines.to_owned())]);
+        Folder::find("ecmp-64se").unwrap().load(&settings)
+    };
+    let names = |topology: Topology| topology.engines_on(|segment| segment == "se");
+    let all = names(load("64").unwrap());
+    assert_eq!(all.len(), 64);
+    assert_eq!(all[&"10.10.10.164".parse().unwrap()], "se-64");
+    assert_eq!(names(load("2").unwrap()).len(), 2);
+    for (engines, why) in [("0", "has no element"), ("many", "is no range")] {
+        let error = format!("{:#}", load(engines).unwrap_err());
+        assert!(
+            error.contains("node se-{n}") && error.contains(why),
+            "{error}"
+        );
+    }
 }
 
 #[test]
