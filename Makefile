@@ -13,7 +13,7 @@ EXAMPLES ?= 200
 FLOWS ?= 100000
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help demo build test test-clients fuzz-api openapi fuzz fuzz-steering bench-bgp bench-failover bench-steering bench-storm bench-resiliency bench-price bench-controller bench-scale soak lint fmt deps down clean
+.PHONY: help demo build test test-clients fuzz-api openapi fuzz fuzz-steering bench-bgp bench-failover bench-steering bench-storm bench-resiliency bench-price bench-controller bench-scale bench-wide soak lint fmt deps down clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,11 @@ bench-scale: ## The controller on an etcd of three members with 64 engine stubs,
 	@scripts/install-deps.sh test
 	cargo build --release --locked --workspace --bins
 	target/release/evenkeel-bench scale --runs $(RUNS)
+
+bench-wide: ## A virtual service on 32 real engines over FRR, on 64, and on 32 again, under traffic; 2 minutes, 4 GB (needs root)
+	@scripts/install-deps.sh test
+	cargo build --release --locked --workspace --bins
+	$(EVENKEEL) lab run wide --fresh --run wide --down
 
 openapi: ## Write docs/api/openapi.json anew, after a change of the API
 	EVENKEEL_WRITE=1 cargo test --release --locked -p evenkeel-controller --lib openapi

@@ -5,7 +5,7 @@ use nix::sys::signal::{self, Signal};
 use nix::time::ClockId;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
@@ -71,12 +71,29 @@ impl Identity {
         self.is_alive().then_some(used.into())
     }
 
+    /// The kernel's memory for the BPF maps and programs that it has open, in bytes; each counts once.
+    pub fn bpf_bytes(self) -> u64 {
+        let entries = fs::read_dir(format!("/proc/{}/fdinfo", self.pid));
+        let entries = entries.into_iter().flatten().flatten();
+        let infos = entries.filter_map(|e| fs::read_to_string(e.path()).ok());
+        let objects: BTreeMap<_, _> = infos.filter_map(|info| bpf_object(&info)).collect();
+        objects.into_values().sum()
+    }
+
     /// Resident memory in bytes.
     pub fn rss_bytes(self) -> Option<u64> {
         let text = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
         let line = text.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
         Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
     }
+}
+
+/// Id and memory of the BPF map or program behind a descriptor, from its `/proc/PID/fdinfo`.
+fn bpf_object(info: &str) -> Option<(String, u64)> {
+    let is_id = |line: &&str| line.starts_with("map_id:") || line.starts_with("prog_id:");
+    let id = info.lines().find(is_id)?.to_owned();
+    let bytes = info.lines().find_map(|l| l.strip_prefix("memlock:"))?;
+    Some((id, bytes.trim().parse().ok()?))
 }
 
 /// Ends processes: SIGTERM (and SIGCONT, for those that were stopped), then SIGKILL for those that stay.
@@ -180,6 +197,23 @@ mod tests {
         assert!(own.is_alive());
         assert!(!other.is_alive());
         assert!(!other.signal(Signal::SIGTERM));
+    }
+
+    #[test]
+    fn a_process_uses_memory_and_time_on_a_core() {
+        let own = Identity::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        let before = own.cpu_time().unwrap();
+        let used = wait_for(STOP_TIMEOUT, || own.cpu_time().unwrap() > before);
+        assert!(used && own.rss_bytes().unwrap() > 0);
+    }
+
+    #[test]
+    fn a_descriptor_of_a_map_or_a_program_says_what_it_costs() {
+        let map = "pos:\t0\nmap_type:\t9\nmax_entries:\t16384\nmemlock:\t4096\nmap_id:\t7\n";
+        assert_eq!(bpf_object(map), Some(("map_id:\t7".to_owned(), 4096)));
+        let program = "prog_type:\t3\nmemlock:\t8192\nprog_id:\t7\n";
+        assert_eq!(bpf_object(program).unwrap().1, 8192);
+        assert_eq!(bpf_object("pos:\t0\nflags:\t02\n"), None);
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub struct Used {
     pub rss_mib_median: f64,
     /// Of the largest.
     pub rss_mib_max: f64,
+    /// The kernel's memory for the steering programs and maps of one, MiB; of the largest.
+    pub bpf_mib_max: f64,
     /// Time on a core per time, of one: 1 is a whole core.
     pub cores_median: f64,
     /// Of the busiest.
@@ -56,13 +58,14 @@ pub struct Used {
 
 impl Used {
     /// From those of each engine.
-    pub fn of(mut rss_mib: Vec<f64>, mut cores: Vec<f64>) -> Self {
+    pub fn of(mut rss_mib: Vec<f64>, bpf_mib: Vec<f64>, mut cores: Vec<f64>) -> Self {
         rss_mib.sort_by(f64::total_cmp);
         cores.sort_by(f64::total_cmp);
         let median = |sorted: &[f64]| sorted.get(sorted.len() / 2).copied();
         Self {
             rss_mib_median: median(&rss_mib).unwrap_or_default(),
             rss_mib_max: rss_mib.last().copied().unwrap_or_default(),
+            bpf_mib_max: largest(bpf_mib.into_iter()).unwrap_or_default(),
             cores_median: median(&cores).unwrap_or_default(),
             cores_max: cores.last().copied().unwrap_or_default(),
         }
@@ -239,8 +242,8 @@ fn measure(seen: &Observation) -> StepResult {
             .iter()
             .map(|(name, count)| (name.clone(), part(*count)))
             .collect(),
-        api_to_fib_s: longest(seen.api_to_fib_s.iter().copied().flatten()),
-        first_connection_s: longest(seen.first_connection_s.values().copied()),
+        api_to_fib_s: largest(seen.api_to_fib_s.iter().copied().flatten()),
+        first_connection_s: largest(seen.first_connection_s.values().copied()),
         flows: seen.owners.len(),
         flows_moved: seen.moved(seen.owners.keys()),
         found: resiliency::found(seen),
@@ -278,7 +281,7 @@ impl Observation {
     }
 }
 
-fn longest(values: impl Iterator<Item = f64>) -> Option<f64> {
+fn largest(values: impl Iterator<Item = f64>) -> Option<f64> {
     values.reduce(f64::max)
 }
 

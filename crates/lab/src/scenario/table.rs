@@ -127,6 +127,9 @@ impl Row for WideRow {
             let used = &r.0.engines_used;
             format!("{:.1} (max {:.1})", used.rss_mib_median, used.rss_mib_max)
         }),
+        Column::new("STEERING MiB", |r| {
+            format!("{:.1}", r.0.engines_used.bpf_mib_max)
+        }),
         Column::new("CORE %", |r| {
             let used = &r.0.engines_used;
             let percent = [used.cores_median, used.cores_max].map(|c| c * 100.0);

@@ -1,18 +1,10 @@
 //! Three controllers on three etcd members: what befalls them, under traffic and writes.
 
-use crate::support::{Lab, can_run, lab};
+use crate::support::{Lab, can_run, run_with};
 use serde_json::Value;
 
-/// Runs a scenario in a lab of its own; the result, when everything held.
 fn run(scenario: &str, id: &Lab) -> Value {
-    let topology = ["--topology", "three-controllers"];
-    let arguments = ["run", scenario, "--fresh", "--run", id.0, "-o", "json"];
-    let output = lab(&[&arguments[..], &topology].concat());
-    let progress = String::from_utf8_lossy(&output.stderr);
-    eprintln!("{progress}");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{scenario} does not hold: {said}");
-    serde_json::from_slice(&output.stdout).unwrap()
+    run_with(scenario, id, &["--topology", "three-controllers"])
 }
 
 /// The scenario judges; here it is seen that it had something to judge.

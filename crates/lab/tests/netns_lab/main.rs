@@ -20,3 +20,4 @@ mod product;
 mod scenarios;
 mod sources;
 mod support;
+mod wide;

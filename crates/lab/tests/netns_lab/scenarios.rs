@@ -1,21 +1,7 @@
 //! The scenarios of the document's network, against real routers, with the whole product.
 
-use crate::support::{Lab, can_run, lab};
+use crate::support::{Lab, can_run, run, run_with};
 use serde_json::Value;
-
-/// Runs a scenario in a lab of its own; the result, when everything held.
-fn run(scenario: &str, id: &Lab) -> Value {
-    run_with(scenario, id, &[])
-}
-
-fn run_with(scenario: &str, id: &Lab, more: &[&str]) -> Value {
-    let arguments = ["run", scenario, "--fresh", "--run", id.0, "-o", "json"];
-    let output = lab(&[&arguments, more].concat());
-    let progress = String::from_utf8_lossy(&output.stderr);
-    eprintln!("{progress}");
-    assert!(output.status.success(), "{scenario} does not hold");
-    serde_json::from_slice(&output.stdout).unwrap()
-}
 
 #[test]
 fn a_virtual_service_scales_over_a_real_router_under_traffic() {

@@ -189,6 +189,21 @@ pub(crate) fn lab_ok(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Runs a scenario in a lab of its own; the result, when everything held.
+pub(crate) fn run(scenario: &str, id: &Lab) -> Value {
+    run_with(scenario, id, &[])
+}
+
+pub(crate) fn run_with(scenario: &str, id: &Lab, more: &[&str]) -> Value {
+    let arguments = ["run", scenario, "--fresh", "--run", id.0, "-o", "json"];
+    let output = lab(&[&arguments, more].concat());
+    let progress = String::from_utf8_lossy(&output.stderr);
+    eprintln!("{progress}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{scenario} does not hold: {said}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
 /// An id of a lab, which is taken down also when the test fails.
 pub(crate) struct Lab(pub(crate) &'static str);
 

@@ -16,6 +16,7 @@ pub(super) struct Usage {
     /// Time on a core since each began.
     cpu: BTreeMap<Identity, Duration>,
     rss_bytes: Vec<u64>,
+    bpf_bytes: Vec<u64>,
 }
 
 impl Usage {
@@ -29,6 +30,7 @@ impl Usage {
             at: Instant::now(),
             cpu: cpu.collect(),
             rss_bytes: engines.iter().filter_map(|e| e.rss_bytes()).collect(),
+            bpf_bytes: engines.iter().map(|e| e.bpf_bytes()).collect(),
         }
     }
 
@@ -39,9 +41,12 @@ impl Usage {
             let used = cpu.saturating_sub(*before.cpu.get(engine)?);
             Some(used.as_secs_f64() / passed_s)
         });
-        let rss_mib = self.rss_bytes.iter().map(|bytes| *bytes as f64 / MIB);
-        Used::of(rss_mib.collect(), cores.collect())
+        Used::of(mib(&self.rss_bytes), mib(&self.bpf_bytes), cores.collect())
     }
+}
+
+fn mib(bytes: &[u64]) -> Vec<f64> {
+    bytes.iter().map(|bytes| *bytes as f64 / MIB).collect()
 }
 
 #[cfg(test)]
@@ -62,10 +67,12 @@ mod tests {
                 .map(|(pid, ms)| (engine(*pid), Duration::from_millis(*ms)))
                 .collect(),
             rss_bytes: vec![10 << 20, 30 << 20, 20 << 20],
+            bpf_bytes: vec![3 << 20, 5 << 20, 4 << 20],
         };
         let before = looked(0, &[(1, 1000), (2, 5000)]);
         let used = looked(2, &[(1, 1200), (2, 5600), (3, 9000)]).since(&before);
-        assert_eq!((used.rss_mib_median, used.rss_mib_max), (20.0, 30.0));
+        let memory = [used.rss_mib_median, used.rss_mib_max, used.bpf_mib_max];
+        assert_eq!(memory, [20.0, 30.0, 5.0]);
         assert!((used.cores_median - 0.2).abs() < 1e-9, "{used:?}");
         assert!((used.cores_max - 0.3).abs() < 1e-9, "{used:?}");
     }
