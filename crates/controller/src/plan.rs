@@ -36,6 +36,7 @@ mod situation;
 mod switchover;
 mod topology;
 mod waits;
+mod writing;
 
 pub use action::Action;
 pub use assignments::{Assignment, Scaling, Switchover};
@@ -64,8 +65,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Instant, SystemTime};
-use store::{Expect, Meta, Op};
 use tokio::sync::{Mutex, watch};
+use writing::Placement;
 
 const PREFIX: &str = "/placement/";
 
@@ -158,13 +159,10 @@ impl Planner {
             ..Tables::default()
         };
         for entry in listing.entries {
-            let mut assignment: Assignment = serde_json::from_slice(&entry.value)
-                .map_err(|e| ApiError::internal(&format!("reading {}", entry.key), &e))?;
-            assignment.revision = entry.revision;
-            assignment.complete();
-            tables
-                .assignments
-                .insert(entry.key[PREFIX.len()..].to_owned(), assignment);
+            tables.assignments.insert(
+                entry.key[PREFIX.len()..].to_owned(),
+                writing::parsed(&entry)?,
+            );
         }
         Ok(Self {
             objects,
@@ -268,23 +266,38 @@ impl Planner {
         begun: Vec<Scaling>,
         message: String,
     ) -> Result<(), ApiError> {
+        let written = match self.moved_to(vsvip, engines, begun) {
+            Ok(next) => self.write_assignment(vsvip, next, message).await,
+            Err(full) => Err(full),
+        };
+        written.inspect_err(|_| self.forget_joins(vsvip))
+    }
+
+    /// What the VIP's assignment becomes with these engines.
+    fn moved_to(
+        &self,
+        vsvip: &str,
+        engines: Vec<String>,
+        begun: Vec<Scaling>,
+    ) -> Result<Assignment, ApiError> {
         let before = self.assignment(vsvip);
         let mut next = before.clone();
         let now_s = now_unix_s();
         for gone in before.engines.iter().filter(|e| !engines.contains(e)) {
             next.group.linger(gone, now_s);
         }
-        let joined = engines
-            .iter()
-            .filter(|e| !before.engines.contains(e))
-            .try_for_each(|new| next.group.join(new, now_s));
+        let mut new = engines.iter().filter(|e| !before.engines.contains(e));
+        new.try_for_each(|new| next.group.join(new, now_s))
+            .map_err(|full| ApiError::bad_request(full.to_string()))?;
         next.engines = engines;
         next.scaling.extend(begun);
-        let written = match joined {
-            Ok(()) => self.write_assignment(vsvip, next, message).await,
-            Err(full) => Err(ApiError::bad_request(full.to_string())),
-        };
-        written.inspect_err(|_| self.write().joins.keep(vsvip, &before.engines))
+        Ok(next)
+    }
+
+    /// Engines that were to join the VIP's group, and were not written, do not.
+    fn forget_joins(&self, vsvip: &str) {
+        let engines = self.assignment(vsvip).engines;
+        self.write().joins.keep(vsvip, &engines);
     }
 
     /// Writes an assignment in the place of the one that the VIP has, durable before anybody hears of it; one that says
@@ -292,46 +305,16 @@ impl Planner {
     async fn write_assignment(
         &self,
         vsvip: &str,
-        mut assignment: Assignment,
+        next: Assignment,
         message: String,
     ) -> Result<(), ApiError> {
-        let expect = match self.assignment(vsvip).revision {
-            0 => Expect::Absent,
-            revision => Expect::Revision(revision),
-        };
-        let key = format!("{PREFIX}{vsvip}");
-        assignment.revision = 0;
-        assignment.tidy_scaling();
-        let empty = assignment == Assignment::default();
-        let op = if empty {
-            Op::delete(key, expect)
-        } else {
-            let value = serde_json::to_vec(&assignment)
-                .map_err(|e| ApiError::internal("writing a placement", &e))?;
-            Op::put(key, value, expect)
-        };
-        let meta = Meta {
-            who: "system:planner".into(),
+        let vsvip = vsvip.to_owned();
+        let placement = Placement {
+            vsvip,
+            next,
             message,
-            ..Meta::default()
         };
-        let revision = self.objects.store().commit(vec![op], meta).await?;
-        let mut tables = self.write();
-        tables.revision = revision.max(tables.revision);
-        tables.mark_members(vsvip);
-        tables.joins.keep(vsvip, &assignment.engines);
-        // An engine that is taken back must not lose its new connections.
-        tables
-            .cuts
-            .retain(|(v, se), _| v != vsvip || !assignment.is_at(se));
-        if empty {
-            tables.assignments.remove(vsvip);
-        } else {
-            assignment.revision = revision;
-            tables.assignments.insert(vsvip.to_owned(), assignment);
-        }
-        tables.mark_members(vsvip);
-        Ok(())
+        self.write_one(placement).await
     }
 
     /// Compiles the desired states that may have changed and hands out what is new. What cannot be compiled leaves in

@@ -7,16 +7,16 @@
 use super::assignments::{Assignment, Assignments};
 use super::decision::Decision;
 use super::marks::Vips;
+use super::writing::Placement;
 use super::{Action, Planner, keys, situation};
 use crate::engines::Registry;
 use crate::error::ApiError;
 use crate::objects::{Author, Objects, Snapshot};
-use futures_util::future::BoxFuture;
-use futures_util::{StreamExt as _, stream};
 use ipnet::IpNet;
 use model::object::Object;
 use model::schema::object_type;
 use model::view::Ref;
+use placement::Choice;
 use proto::v1::Interface;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -31,8 +31,6 @@ const PARTS: usize = 12;
 /// Engines whose desired states are made, and VIPs whose placement is looked at, before others get a turn.
 const ENGINES_AT_ONCE: usize = 4;
 const VIPS_AT_ONCE: usize = 256;
-/// Placements that are written at once.
-const WRITES_AT_ONCE: usize = 64;
 
 /// Tells engines of what changes, until `stop`.
 pub async fn publish(planner: Arc<Planner>, stop: CancellationToken) {
@@ -222,19 +220,18 @@ async fn take_off(
     let assignments = planner.read().assignments.clone();
     let placed = vips.into_iter().map(|v| v.as_ref().to_owned());
     let placed = placed.filter(|v| assignments.get(v).is_some());
-    let each = placed.map(|vsvip| -> BoxFuture<_> {
-        Box::pin(async move {
-            let message = "no virtual service uses the VIP".to_owned();
-            let nowhere = Assignment::default();
-            planner.write_assignment(&vsvip, nowhere, message).await
-        })
+    let nowhere = placed.map(|vsvip| Placement {
+        vsvip,
+        next: Assignment::default(),
+        message: "no virtual service uses the VIP".to_owned(),
     });
-    each_written(each.collect()).await
+    planner.write_many(nowhere.collect()).await.rest
 }
 
 async fn forget_deleted_engines(planner: &Planner, snapshot: &Snapshot) -> Result<(), ApiError> {
     let assignments = planner.read().assignments.clone();
     let known = |uuid: &str| snapshot.get("serviceengine", uuid).is_some();
+    let mut without = Vec::new();
     for (vsvip, assignment) in assignments.iter() {
         let members = assignment.group.members.iter().map(|m| m.engine.clone());
         let gone: Vec<String> = members.filter(|e| !known(e)).collect();
@@ -246,10 +243,13 @@ async fn forget_deleted_engines(planner: &Planner, snapshot: &Snapshot) -> Resul
         for engine in &gone {
             next.group.leave(engine, crate::clock::now_unix_s());
         }
-        let message = "an engine was deleted".to_owned();
-        planner.write_assignment(vsvip, next, message).await?;
+        without.push(Placement {
+            vsvip: vsvip.to_owned(),
+            next,
+            message: "an engine was deleted".to_owned(),
+        });
     }
-    Ok(())
+    planner.write_many(without).await.rest
 }
 
 /// What is to be done about the VIP, if anything; what cannot be done is noted.
@@ -277,36 +277,52 @@ fn decide(
 }
 
 async fn carry_out(planner: &Planner, decisions: Vec<(String, Decision)>) -> Result<(), ApiError> {
-    let each = decisions
-        .into_iter()
-        .map(|(vsvip, decision)| -> BoxFuture<_> {
-            Box::pin(async move {
-                if let Some(choice) = &decision.back_to {
-                    return planner.begin_switchover(&vsvip, choice).await;
-                }
-                planner.begin_joins(&vsvip, &decision.new);
-                let (begun, words) = (decision.begun, decision.words.join("; "));
-                planner
-                    .assign(&vsvip, decision.engines, begun, words)
-                    .await?;
-                for (action, choice) in &decision.done {
-                    planner.note(&vsvip, *action, Ok(choice));
-                }
-                Ok(())
-            })
-        });
-    each_written(each.collect()).await
+    let (mut placements, mut noted) = (Vec::new(), Vec::new());
+    let mut outcome = Ok(());
+    for (vsvip, decision) in decisions {
+        match placement(planner, &vsvip, decision) {
+            Ok(Some((placement, done))) => {
+                placements.push(placement);
+                noted.push((vsvip, done));
+            }
+            Ok(None) => {}
+            Err(full) => outcome = outcome.and(Err(full)),
+        }
+    }
+    let result = planner.write_many(placements).await;
+    for (vsvip, done) in noted {
+        if !result.written.contains(&vsvip) {
+            planner.forget_joins(&vsvip);
+            continue;
+        }
+        for (action, choice) in &done {
+            planner.note(&vsvip, *action, Ok(choice));
+        }
+    }
+    outcome.and(result.rest)
 }
 
-/// Each by itself, many at a time: they share what it takes to make them durable, and one that cannot be written holds up
-/// no other.
-async fn each_written(writes: Vec<BoxFuture<'_, Result<(), ApiError>>>) -> Result<(), ApiError> {
-    let mut writing = stream::iter(writes).buffer_unordered(WRITES_AT_ONCE);
-    let mut outcome = Ok(());
-    while let Some(written) = writing.next().await {
-        outcome = outcome.and(written);
+/// What is to be written of a decision, and to be noted once it is.
+fn placement(
+    planner: &Planner,
+    vsvip: &str,
+    decision: Decision,
+) -> Result<Option<(Placement, Vec<(Action, Choice)>)>, ApiError> {
+    let placement = |next, message| Placement {
+        vsvip: vsvip.to_owned(),
+        next,
+        message,
+    };
+    if let Some(choice) = decision.back_to {
+        let next = planner.switched_over(vsvip, &choice);
+        let placement = next.map(|next| placement(next, choice.reason.clone()));
+        return Ok(placement.map(|p| (p, vec![(Action::Switchover, choice)])));
     }
-    outcome
+    planner.begin_joins(vsvip, &decision.new);
+    let next = planner.moved_to(vsvip, decision.engines, decision.begun);
+    let next = next.inspect_err(|_| planner.forget_joins(vsvip))?;
+    let words = decision.words.join("; ");
+    Ok(Some((placement(next, words), decision.done)))
 }
 
 /// Writes what engines report of their interfaces into the serviceengine objects, when it changed.

@@ -37,10 +37,23 @@ impl Planner {
         vsvip: &str,
         choice: &placement::Choice,
     ) -> Result<(), ApiError> {
-        let mut next = self.assignment(vsvip);
-        let Some(from) = next.engines.first().cloned() else {
+        let Some(next) = self.switched_over(vsvip, choice) else {
             return Ok(());
         };
+        self.write_assignment(vsvip, next, choice.reason.clone())
+            .await?;
+        self.note(vsvip, Action::Switchover, Ok(choice));
+        Ok(())
+    }
+
+    /// What the VIP's assignment becomes by it; nothing where no engine has the VIP.
+    pub(super) fn switched_over(
+        &self,
+        vsvip: &str,
+        choice: &placement::Choice,
+    ) -> Option<Assignment> {
+        let mut next = self.assignment(vsvip);
+        let from = next.engines.first().cloned()?;
         let group = situation::group_of(&self.objects.snapshot(), vsvip);
         let waits = times(group.as_deref()).wait_s > 0 || !self.serves(vsvip, &choice.engine);
         next.make_active(&choice.engine);
@@ -50,10 +63,7 @@ impl Planner {
             since_s: now_unix_s(),
             ready_since_s: None,
         });
-        self.write_assignment(vsvip, next, choice.reason.clone())
-            .await?;
-        self.note(vsvip, Action::Switchover, Ok(choice));
-        Ok(())
+        Some(next)
     }
 
     /// The engine serves the VIP as well as any other one.

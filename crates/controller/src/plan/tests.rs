@@ -7,6 +7,7 @@ use model::object::Object;
 use proto::v1::{DesiredState, MemberProblem, Nack, Report, VirtualServiceStatus};
 use serde_json::{Value, json};
 use std::time::Duration;
+use store::{Expect, Meta, Op};
 
 mod autoscale;
 mod networks;

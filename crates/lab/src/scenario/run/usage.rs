@@ -69,8 +69,8 @@ mod tests {
             rss_bytes: vec![10 << 20, 30 << 20, 20 << 20],
             bpf_bytes: vec![3 << 20, 5 << 20, 4 << 20],
         };
-        let before = looked(0, &[(1, 1000), (2, 5000)]);
-        let used = looked(2, &[(1, 1200), (2, 5600), (3, 9000)]).since(&before);
+        let before = looked(0, &[(1, 1000), (2, 5000), (3, 10)]);
+        let used = looked(2, &[(1, 1200), (2, 5600), (3, 410), (4, 9000)]).since(&before);
         let memory = [used.rss_mib_median, used.rss_mib_max, used.bpf_mib_max];
         assert_eq!(memory, [20.0, 30.0, 5.0]);
         assert!((used.cores_median - 0.2).abs() < 1e-9, "{used:?}");
