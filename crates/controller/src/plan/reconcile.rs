@@ -302,12 +302,15 @@ async fn carry_out(planner: &Planner, decisions: Vec<(String, Decision)>) -> Res
     outcome.and(result.rest)
 }
 
+/// What is done, with the engine that gets something by it.
+type Steps = Vec<(Action, Choice)>;
+
 /// What is to be written of a decision, and to be noted once it is.
 fn placement(
     planner: &Planner,
     vsvip: &str,
     decision: Decision,
-) -> Result<Option<(Placement, Vec<(Action, Choice)>)>, ApiError> {
+) -> Result<Option<(Placement, Steps)>, ApiError> {
     let placement = |next, message| Placement {
         vsvip: vsvip.to_owned(),
         next,

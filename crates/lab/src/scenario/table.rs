@@ -110,7 +110,7 @@ impl Row for WideRow {
         Column::new("STEP", |r| r.0.step.clone()),
         Column::new("SES", |r| r.0.engines.len().to_string()),
         Column::new("NEXT HOPS", |r| r.0.hops.to_string()),
-        Column::new("NEW CONNECTIONS %", |r| extremes(&r.0.share)),
+        Column::new("NEW CONNECTIONS %", |r| extremes(&r.0)),
         Column::new("API→FIB s", |r| seconds(r.0.api_to_fib_s)),
         Column::new("FIRST CONN s", |r| seconds(r.0.first_connection_s)),
         Column::new("MOVED", |r| format!("{}/{}", r.0.flows_moved, r.0.flows)),
@@ -201,10 +201,12 @@ fn percentages(share: &BTreeMap<String, f64>) -> String {
     cells.join(" ")
 }
 
-/// The smallest and the largest share.
-fn extremes(share: &BTreeMap<String, f64>) -> String {
-    let smallest = share.values().copied().reduce(f64::min);
-    let largest = share.values().copied().reduce(f64::max);
+/// The smallest and the largest share of the SEs that are next hops.
+fn extremes(result: &StepResult) -> String {
+    let shares = result.next_hops.iter();
+    let shares = shares.map(|name| result.share.get(name).copied().unwrap_or_default());
+    let smallest = shares.clone().reduce(f64::min);
+    let largest = shares.reduce(f64::max);
     let (Some(least), Some(most)) = (smallest, largest) else {
         return String::new();
     };
@@ -221,14 +223,26 @@ fn counts(reasons: &BTreeMap<String, usize>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Bars;
+    use super::super::judge::{Observation, judge};
     use super::*;
 
     #[test]
-    fn of_many_shares_the_smallest_and_the_largest_are_shown() {
-        let share = [("se-1", 0.25), ("se-2", 0.7), ("se-3", 0.05)];
-        let share = share.map(|(name, part)| (name.to_owned(), part)).into();
-        assert_eq!(extremes(&share), "5.0-70.0");
-        assert_eq!(extremes(&BTreeMap::new()), "");
+    fn of_many_shares_the_smallest_and_the_largest_of_next_hops_are_shown() {
+        let share = [("se-1", 25), ("se-2", 70), ("se-3", 5), ("se-4", 0)];
+        let seen = Observation {
+            fib: ["se-1", "se-2", "se-3"].map(str::to_owned).into(),
+            share: share.map(|(name, count)| (name.to_owned(), count)).into(),
+            ..Observation::default()
+        };
+        let bars = Bars {
+            fib_s: 1.0,
+            first_connection_s: 1.0,
+            engine_idle_rss_mib: None,
+            none_breaks: false,
+        };
+        assert_eq!(extremes(&judge(&seen, &bars)), "5.0-70.0");
+        assert_eq!(extremes(&judge(&Observation::default(), &bars)), "");
     }
 
     #[test]
