@@ -13,7 +13,7 @@ EXAMPLES ?= 200
 FLOWS ?= 100000
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help demo build test test-clients fuzz-api openapi fuzz fuzz-steering bench-bgp bench-failover bench-steering bench-storm bench-resiliency bench-price bench-controller bench-scale bench-wide soak lint fmt deps down clean
+.PHONY: help demo build test test-clients fuzz-api openapi fuzz fuzz-steering bench-bgp bench-failover bench-steering bench-storm bench-resiliency bench-price bench-controller bench-scale bench-native bench-wide soak lint fmt deps down clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,12 @@ bench-scale: ## The controller on an etcd of three members with 64 engine stubs,
 	@scripts/install-deps.sh test
 	cargo build --release --locked --workspace --bins
 	target/release/evenkeel-bench scale --runs $(RUNS)
+
+bench-native: RUNS := $(if $(filter file,$(origin RUNS)),5,$(RUNS))
+bench-native: ## Native scaling beside scaling by BGP with the same load: share of each engine, what the primary has to do (RUNS=5) (needs root)
+	@scripts/install-deps.sh test
+	cargo build --release --locked --workspace --bins
+	target/release/evenkeel-bench native --runs $(RUNS)
 
 bench-wide: ## A virtual service on 32 real engines over FRR, on 64, and on 32 again, under traffic; 2 minutes, 4 GB (needs root)
 	@scripts/install-deps.sh test

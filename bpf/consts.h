@@ -16,6 +16,9 @@
 #define ACK_MARGIN (1 << 20)
 #define WINDOW_LEAST 65535
 
+/* Parts that the new flows of a natively scaled VIP are cut into: a part is less than half a percent. */
+#define SLOTS 256
+
 #define QUESTION_TTL_NS 2000000000ULL
 /* The longest distance of two retransmissions. */
 #define DENIED_TTL_NS 120000000000ULL
@@ -28,6 +31,8 @@
 /* Network control, as what routers say to each other. */
 #define MESSAGE_TOS 0xc0
 #define MESSAGE_MAC_OFF 56
+/* What a HELLO can say, in percent. */
+#define LOAD_MAX 100
 
 #define TUNNEL_TTL 64
 /* Congestion experienced (RFC 3168). */

@@ -347,9 +347,9 @@ static __always_inline void distrust(__u64 mark)
 		__sync_fetch_and_or(&b->words[bit >> 6 & 1023], 1ULL << (bit & 63));
 }
 
-/* Rendezvous hashing: who takes the new flows of an engine that drains. */
+/* Rendezvous hashing: who of these takes a new flow. */
 struct choice {
-	__u64 mark, others, most;
+	__u64 mark, takers, most;
 	__u32 best; /* id plus one */
 	__u32 zero;
 };
@@ -358,7 +358,7 @@ static long weigh(__u32 id, struct choice *c)
 {
 	__u64 x;
 
-	if (!(c->others >> (id & 63) & 1))
+	if (!(c->takers >> (id & 63) & 1))
 		return 0;
 	x = (c->mark ^ ((__u64)id + 1) * 0x9E3779B97F4A7C15ULL) * 0xC2B2AE3D27D4EB4FULL;
 	x ^= x >> 32;
@@ -369,29 +369,44 @@ static long weigh(__u32 id, struct choice *c)
 	return 0;
 }
 
-static __always_inline int chosen(const struct group *g, __u64 mark)
+static __always_inline int chosen(__u64 takers, __u64 mark)
 {
-	struct choice c = { .mark = mark, .others = g->takes_new & g->live };
+	struct choice c = { .mark = mark, .takers = takers };
 
 	bpf_loop(MEMBERS_MAX, weigh, &c, 0);
 	return (int)c.best - 1;
 }
 
-static __always_inline enum verdict new_flow(const struct packet *p, const struct group *g, __u64 mark,
-					     struct decision *d)
+/* Id of the other member that a new flow is for; below 0: it stays here. */
+static __noinline int taker(CTX *ctx, const struct packet *p, const struct place *at)
 {
-	struct cached entry = {};
+	const struct group *g = at->group;
+	__u64 takers = g->takes_new & g->live, us = 0, mark;
 	int id;
 
-	bpf_map_delete_elem(&cache, &p->flow);
-	if (!g->drains)
-		return V_LOCAL_NEW;
-	id = chosen(g, mark);
+	if (!g->spread)
+		return g->drains ? chosen(takers, mark_of(at->settings, &p->flow)) : -1;
+	if (!g->drains && find_socket(ctx, p) != SOCKET_NONE)
+		us = bit(g->us);
+	takers |= us;
+	mark = g->spread == SPREAD_BY_ADDRESS ? mark_of_address(at->settings, &p->flow) : mark_of(at->settings, &p->flow);
+	id = g->slots[mark_slot(mark)];
+	if (id >= MEMBERS_MAX || !(takers >> (id & 63) & 1))
+		id = chosen(takers, mark);
+	return us >> (id & 63) & 1 ? -1 : id;
+}
+
+static __always_inline enum verdict new_flow(CTX *ctx, const struct packet *p, const struct place *at,
+					     struct decision *d)
+{
+	const struct group *g = at->group;
+	struct cached entry = {};
+	int id = taker(ctx, p, at);
+
 	if (id < 0)
 		return V_LOCAL_NEW;
 	entry.id = id;
 	bpf_map_update_elem(&cache, &p->flow, &entry, BPF_ANY);
-	count_flow(g->peers[id & 63]);
 	return to_member(g, id, V_TUNNEL_NEW, d);
 }
 
@@ -455,13 +470,11 @@ static __always_inline bool is_syn(const struct packet *p)
 static __always_inline enum verdict decide_tcp(CTX *ctx, const struct packet *p, const struct place *at,
 					       struct decision *d)
 {
-	__u64 mark;
-
 	if (!is_syn(p))
 		return going_on(ctx, p, at, 0, d);
-	mark = mark_of(at->settings, &p->flow);
-	d->check = mark_check(mark);
-	return new_flow(p, at->group, mark, d);
+	d->check = mark_check(mark_of(at->settings, &p->flow));
+	bpf_map_delete_elem(&cache, &p->flow);
+	return new_flow(ctx, p, at, d);
 }
 
 static __noinline int decide_udp(CTX *ctx, const struct packet *p, const struct place *at, __u8 returner,
@@ -470,17 +483,18 @@ static __noinline int decide_udp(CTX *ctx, const struct packet *p, const struct 
 	const struct service *s = at->service;
 	const struct settings *set = at->settings;
 	const struct group *g = at->group;
-	enum verdict v;
+	enum verdict v = V_LOCAL_NEW;
 
 	if (find_udp(ctx, p) == SOCKET_FITS)
 		return V_LOCAL_SOCKET;
 	d->check = mark_check(mark_of(set, &p->flow));
 	if (remembered(p, g, d))
 		return V_TUNNEL_CACHE;
-	if (bpf_ktime_get_ns() > s->udp_ask_until_ns)
-		return V_LOCAL_NEW;
-	v = ask(p, at, returner, d);
-	return v == V_LOCAL_DENIED || v == V_LOCAL_NONE ? V_LOCAL_NEW : v;
+	if (bpf_ktime_get_ns() <= s->udp_ask_until_ns)
+		v = ask(p, at, returner, d);
+	if (v != V_LOCAL_NEW && v != V_LOCAL_DENIED && v != V_LOCAL_NONE)
+		return v;
+	return g->spread && !returner ? new_flow(ctx, p, at, d) : V_LOCAL_NEW;
 }
 
 /* An ICMP error: to whoever has the socket. No question is kept. */

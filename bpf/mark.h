@@ -10,9 +10,8 @@ static __always_inline __u64 folded(const struct address *a)
 	return bpf_be64_to_cpu(a->high) ^ (low << 32 | low >> 32);
 }
 
-static __always_inline __u64 mark_of(const struct settings *s, const struct flow_key *f)
+static __always_inline __u64 mix(const struct settings *s, const struct flow_key *f, __u64 ports)
 {
-	__u64 ports = (__u64)bpf_ntohs(f->client_port) << 32 | (__u64)bpf_ntohs(f->vip_port) << 16 | f->protocol;
 	__u64 x = (folded(&f->client) ^ s->hint_k0) * 0x9E3779B97F4A7C15ULL;
 
 	x ^= x >> 32;
@@ -20,6 +19,22 @@ static __always_inline __u64 mark_of(const struct settings *s, const struct flow
 	x ^= x >> 29;
 	x = (x ^ ports) * 0x165667B19E3779F9ULL;
 	return x ^ x >> 32;
+}
+
+static __always_inline __u64 mark_of(const struct settings *s, const struct flow_key *f)
+{
+	return mix(s, f, (__u64)bpf_ntohs(f->client_port) << 32 | (__u64)bpf_ntohs(f->vip_port) << 16 | f->protocol);
+}
+
+/* Of client and VIP alone. */
+static __always_inline __u64 mark_of_address(const struct settings *s, const struct flow_key *f)
+{
+	return mix(s, f, 0);
+}
+
+static __always_inline __u8 mark_slot(__u64 mark)
+{
+	return mark >> 48 & 0xff;
 }
 
 static __always_inline __u8 mark_blind(__u64 mark)

@@ -18,7 +18,7 @@ struct message {
 	__be32 generation;
 	struct address client, vip;
 	__be16 client_port, vip_port;
-	__be32 zero;
+	__be32 load; /* of HELLO: percent */
 	__be64 mac;
 };
 
@@ -90,12 +90,14 @@ static __always_inline struct question *answered(const struct message *m, const 
 	return q;
 }
 
-static __always_inline void count_hello(__u16 peer)
+static __always_inline void count_hello(__u16 peer, __u32 load)
 {
 	struct peer_counters *n = counters_of(peer);
 
-	if (n)
-		n->hellos += 1;
+	if (!n)
+		return;
+	n->hellos += 1;
+	n->loads += load < LOAD_MAX ? load : LOAD_MAX;
 }
 
 static __always_inline bool names(const struct flow_key *flow, __u8 member)

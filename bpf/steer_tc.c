@@ -66,11 +66,16 @@ static __always_inline int act(struct __sk_buff *skb, const struct packet *p, co
 {
 	struct spread s = { .skb = skb, .copies = d->copies, .number = d->number };
 
+	int action;
+
 	switch (d->verdict) {
 	case V_TUNNEL_NEW:
 	case V_TUNNEL_HINT:
 	case V_TUNNEL_CACHE:
-		return counted(tunnel(skb, p, d->peer, word_of(KIND_DATA, d->check), true), d->verdict);
+		action = tunnel(skb, p, d->peer, word_of(KIND_DATA, d->check), true);
+		if (d->verdict == V_TUNNEL_NEW && action != TC_ACT_SHOT)
+			count_flow(d->peer);
+		return counted(action, d->verdict);
 	}
 	count(d->verdict);
 	switch (d->verdict) {
@@ -132,7 +137,10 @@ static __always_inline int returned(struct __sk_buff *skb, const struct packet *
 		bpf_map_delete_elem(&cache, &inner->flow);
 	distrust(mark);
 	count(V_RETURNED);
-	if (inner->flow.protocol == PROTO_TCP)
+	/* A new flow that nobody there takes stays here. */
+	if (is_syn(inner))
+		d.verdict = V_LOCAL_NEW;
+	else if (inner->flow.protocol == PROTO_TCP)
 		d.verdict = going_on(skb, inner, at, from->id + 1, &d);
 	else
 		d.verdict = decide_udp(skb, inner, at, from->id + 1, &d);
@@ -162,6 +170,12 @@ static __always_inline int probed(struct __sk_buff *skb, const struct packet *ou
 	return deliver(skb, outer, V_DELIVER_CLAIM);
 }
 
+/* A new flow that is taken here; a datagram begins one only where new flows are spread. */
+static __always_inline bool begins(const struct packet *inner, const struct group *g, enum found found)
+{
+	return found != SOCKET_NONE && (is_syn(inner) || (g->spread && inner->protocol == PROTO_UDP));
+}
+
 /* Section 2, DATA. */
 static __always_inline int sent_here(struct __sk_buff *skb, const struct packet *outer, const struct packet *inner,
 				     const struct place *at, const struct member *from, __u16 value)
@@ -169,7 +183,7 @@ static __always_inline int sent_here(struct __sk_buff *skb, const struct packet 
 	bool ends = false;
 	enum found found = inner->protocol == PROTO_TCP ? find_tcp_end(skb, inner, &ends) : find_udp(skb, inner);
 
-	if (found != SOCKET_FITS && !is_syn(inner) && !answers_cookie(skb, inner, found)) {
+	if (found != SOCKET_FITS && !begins(inner, at->group, found) && !answers_cookie(skb, inner, found)) {
 		trace(at, &inner->flow, V_RETURN, from->id);
 		return give_back(skb, outer, value);
 	}
@@ -298,7 +312,7 @@ static __noinline int message(struct __sk_buff *skb, const struct packet *p)
 	if (v != V_PASS)
 		return drop(v);
 	if (w.m.kind == MESSAGE_HELLO) {
-		count_hello(from->peer);
+		count_hello(from->peer, bpf_ntohl(w.m.load));
 		return counted(greet(skb, p, &w, &at), V_HELLO_ANSWERED);
 	}
 	/* For the process that has sent the hello. */

@@ -52,14 +52,20 @@ struct service {
 	__u64 udp_ask_until_ns;
 };
 
+#define SPREAD_BY_ADDRESS_AND_PORT 1
+#define SPREAD_BY_ADDRESS 2
+
 struct group {
 	__u64 generation;
 	/* Bits of member ids, without us. */
 	__u64 live, takes_new;
 	__u8 us, drains;
-	__u8 zero[6];
+	__u8 spread; /* by what new flows are; 0 = they stay where they come */
+	__u8 zero[5];
 	/* By member id: index of the peer. */
 	__u16 peers[MEMBERS_MAX];
+	/* Ids of members. */
+	__u8 slots[SLOTS];
 };
 
 struct peer {
@@ -132,8 +138,8 @@ struct peer_counters {
 	__u64 packets, bytes;
 	/* Found there by a claim, or sent there while we drain. */
 	__u64 flows;
-	/* That its process has said. */
-	__u64 hellos;
+	/* That its process has said, and the loads in them, added up. */
+	__u64 hellos, loads;
 };
 
 struct event {
@@ -194,7 +200,7 @@ enum verdict {
 _Static_assert(sizeof(struct flow_key) == 40, "raw.rs");
 _Static_assert(sizeof(struct service_key) == 24, "raw.rs");
 _Static_assert(sizeof(struct service) == 16, "raw.rs");
-_Static_assert(sizeof(struct group) == 160, "raw.rs");
+_Static_assert(sizeof(struct group) == 416, "raw.rs");
 _Static_assert(sizeof(struct peer) == 72, "raw.rs");
 _Static_assert(sizeof(struct member_key) == 24, "raw.rs");
 _Static_assert(sizeof(struct member) == 4, "raw.rs");

@@ -59,7 +59,7 @@ stage "fuzz, short" scripts/fuzz.sh 10
 benches() {
     [ "$(id -u)" -eq 0 ] || { echo "not root: the benches need network namespaces: NOT RUN" >&2; [ -z "${CI:-}" ]; return; }
     cargo build --release --locked --workspace --bins || return
-    for bench in bgp failover steering storm resiliency price controller scale; do
+    for bench in bgp failover steering storm resiliency price controller scale native; do
         target/release/evenkeel-bench "$bench" --short || return
     done
     target/release/evenkeel-bench kills

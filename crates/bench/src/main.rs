@@ -10,6 +10,7 @@ mod controller;
 mod failover;
 mod fib;
 mod member;
+mod native;
 mod net;
 mod placement;
 mod price;
@@ -56,6 +57,8 @@ enum Command {
     /// The controller on an etcd of three members, with 500 and with 5,000 virtual services: writes beside the disk,
     /// placement, searches, engines that come back.
     Scale(controller::scale::Args),
+    /// The document's two ways of scaling with the same load: what the primary has to do, beside engines that share by BGP.
+    Native(native::Args),
     /// The controller killed amid its writes: what was acknowledged is there, and engines notice no more than a reconnect.
     Kills(controller::kills::Args),
     /// One speaker in this namespace, driven by lines on standard input.
@@ -123,6 +126,7 @@ fn main() -> ExitCode {
         Command::Steering(how) => steering::run(how, args.output),
         Command::Resiliency(how) => resiliency::show(how, args.output),
         Command::Price(how) => price::show(how, args.output),
+        Command::Native(how) => native::show(how, args.output),
         Command::Kills(how) => controller::kills::show(&how, args.output),
         Command::Controller(how) => controller::show(how, args.output),
         Command::Scale(how) => controller::scale::show(how, args.output),

@@ -74,6 +74,7 @@ impl Placement {
             members: self.others.iter().map(member).collect(),
             hold: self.hold,
             lingers: self.lingers,
+            native: None,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd};
 
+use crate::packet::Frames;
 use crate::sockopt::{SockoptError, refused, set};
 
 /// Where TTL or hop limit is, from the start of the network header.
@@ -75,6 +76,39 @@ fn segment_program(v6: bool, [from, to]: [u16; 2]) -> Vec<libc::sock_filter> {
     let drop = step(libc::BPF_RET | libc::BPF_K, 0);
     steps.extend([unless(ports, 1), admit, drop]);
     steps
+}
+
+/// Where the next header of IPv6 and the type of ICMPv6 are in an Ethernet frame (RFC 8200 section 3, RFC 4443 section 2.1).
+const NEXT_HEADER_OFFSET: u32 = 14 + 6;
+const ICMP6_TYPE_OFFSET: u32 = 14 + 40;
+const ICMP6: u32 = 58;
+/// Neighbour solicitation and advertisement (RFC 4861 section 4).
+const SOLICITATION: u32 = 135;
+const ADVERTISEMENT: u32 = 136;
+
+/// Of what a packet socket sees, only these frames are queued.
+pub(crate) fn admit_neighbours(socket: &impl AsFd, frames: Frames) -> Result<(), SockoptError> {
+    attach(socket, neighbour_program(frames))
+}
+
+fn neighbour_program(frames: Frames) -> Vec<libc::sock_filter> {
+    let admit = step(libc::BPF_RET | libc::BPF_K, u32::MAX);
+    let drop = step(libc::BPF_RET | libc::BPF_K, 0);
+    let byte = |offset| step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, offset);
+    match frames {
+        // The socket is bound to the protocol.
+        Frames::Arp => vec![admit],
+        Frames::NeighbourDiscovery => vec![
+            byte(NEXT_HEADER_OFFSET),
+            unless(ICMP6, 5),
+            byte(ICMP6_TYPE_OFFSET),
+            unless(SOLICITATION, 1),
+            admit,
+            unless(ADVERTISEMENT, 1),
+            admit,
+            drop,
+        ],
+    }
 }
 
 fn attach(socket: &impl AsFd, mut steps: Vec<libc::sock_filter>) -> Result<(), SockoptError> {

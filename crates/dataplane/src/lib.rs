@@ -5,6 +5,7 @@
 
 pub mod datagram;
 pub mod filter;
+pub mod packet;
 pub mod process;
 pub mod realtime;
 pub mod sockopt;

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Tasks, all owned by [`run`]: the **reconciler** acts on desired state, health and interfaces; **steering** plans what the
-//! engine knows of its neighbours; **static routes** keep the way of the answers; the **agent** joins and holds the stream to a controller; the **observer** puts reports together; **metrics**, where they are wanted, tells them to Prometheus. At SIGTERM or SIGINT the reconciler takes
+//! engine knows of its neighbours; **native** answers ARP for VIPs that are scaled natively; **static routes** keep the way of the answers; the **agent** joins and holds the stream to a controller; the **observer** puts reports together; **metrics**, where they are wanted, tells them to Prometheus. At SIGTERM or SIGINT the reconciler takes
 //! down in order (withdraw, Cease, listeners, connections, addresses, settings) while the others still report it, and
 //! then those are aborted; a second signal ends the process at once, and the next engine cleans up behind it.
 //! A desired state goes agent, disk, reconciler, so that a restarted engine serves before a controller answers.
@@ -29,6 +29,7 @@ mod identity;
 mod last_state;
 mod load;
 mod metrics;
+mod native;
 mod net;
 mod reconcile;
 mod report;
@@ -109,8 +110,12 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let observed = (&desired, &reports);
     let (connected, _metrics) = tell_metrics(metrics_listener, &settings.name, observed);
     let watch = steering::Watch::default();
-    let (steering, sightings, _steering_tasks) = steer(&settings, &desired, &net, &actors, &watch);
-    let observed = (steering.clone(), sightings, watch.clone());
+    let (steering, sightings, (presence, _steering_tasks)) =
+        steer(&settings, &desired, &net, &actors, &watch);
+    let (parts, played) = watch::channel(native::Parts::new());
+    let native = native::run(steering.clone(), net.interfaces(), parts);
+    let native = Task(tokio::spawn(native));
+    let observed = (steering.clone(), sightings, watch.clone(), played);
     let observer = Observer::new(&actors, outcomes, observed);
     let flows = flows::Flows {
         proxy: actors.proxy.clone(),
@@ -156,6 +161,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     };
     tracing::info!("stopping: withdrawing routes");
     token.cancel();
+    // To the others the process is gone, who take over the VIPs that we have answered for, and keep new flows.
+    drop((native, presence));
     tokio::select! {
         ended = &mut reconciler.0 => ended?,
         () = signals.next() => bail!("told to stop again: not waiting for routers and connections"),
@@ -167,8 +174,11 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     result
 }
 
+/// Two tasks.
+type Pair = [Task<()>; 2];
+
 /// Steering, and the hellos and lines that it follows; the plan that is in force, what is seen of engines that the controller has
-/// lost, and the tasks.
+/// lost, the tasks by which others know that we are there, and the rest.
 fn steer(
     settings: &Settings,
     desired: &watch::Sender<Arc<DesiredState>>,
@@ -178,11 +188,12 @@ fn steer(
 ) -> (
     watch::Receiver<Arc<steering::Plan>>,
     watch::Receiver<Sightings>,
-    [Task<()>; 4],
+    (Pair, Pair),
 ) {
     let (plans, planned) = watch::channel(Arc::default());
     let (heard, liveness) = watch::channel(flow::hello::Liveness::new());
-    let hellos = steering::hello::run(planned.clone(), heard);
+    let (busy, load) = watch::channel(0);
+    let hellos = steering::hello::run(planned.clone(), heard, busy);
     let (held, lines) = watch::channel(steering::line::Lines::new());
     let held = steering::line::run(planned.clone(), held);
     let (seen, sightings) = watch::channel(Sightings::new());
@@ -192,6 +203,7 @@ fn steer(
         interfaces: net.interfaces(),
         bgp: actors.bgp.status(),
         liveness,
+        load,
         lines,
     };
     let kernel = steering::Kernel::new(
@@ -201,13 +213,9 @@ fn steer(
         watch.clone(),
     );
     let steering = steering::run(inputs, plans, kernel);
-    let tasks = [
-        Task(tokio::spawn(hellos)),
-        Task(tokio::spawn(held)),
-        Task(tokio::spawn(sentry)),
-        Task(tokio::spawn(steering)),
-    ];
-    (planned, sightings, tasks)
+    let presence = [Task(tokio::spawn(hellos)), Task(tokio::spawn(held))];
+    let tasks = [Task(tokio::spawn(sentry)), Task(tokio::spawn(steering))];
+    (planned, sightings, (presence, tasks))
 }
 
 /// What the agent shares with the tasks that act and observe.
@@ -277,6 +285,7 @@ async fn agent(
 }
 
 /// A task that ends with its owner.
+#[derive(Debug)]
 struct Task<T>(JoinHandle<T>);
 
 impl<T> Drop for Task<T> {

@@ -64,6 +64,12 @@ impl Meter {
     }
 }
 
+/// Ticks of all processors of the host, at work and all together; none where they cannot be read.
+pub(crate) fn host_ticks() -> Option<(u64, u64)> {
+    let host = Host::of(&std::fs::read_to_string("/proc/stat").ok()?)?;
+    Some((host.busy, host.all))
+}
+
 /// Those that the process may use; a quota of its control group counts.
 fn processors() -> u32 {
     let number = std::thread::available_parallelism().map_or(1, usize::from);

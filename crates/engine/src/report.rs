@@ -5,11 +5,13 @@
 use crate::bfd::BfdMonitor;
 use crate::health::{HealthSnapshot, pool_state};
 use crate::load::Meter;
+use crate::native::{Parts, Seen};
 use crate::net::Net;
 use crate::reconcile::{Actors, Outcome};
 use crate::steering::sentry::{Sighting, Sightings};
 use crate::steering::{Plan, Watch};
 use flow::Verdict;
+use flow::primary::Part;
 use health::State;
 use model::reason::Reason;
 use proto::v1::{
@@ -37,6 +39,7 @@ pub(crate) struct Observer {
     steering: watch::Receiver<Arc<Plan>>,
     sightings: watch::Receiver<Sightings>,
     watch: Watch,
+    parts: watch::Receiver<Parts>,
     proxy: ProxyHandle,
     meter: Meter,
     started: Instant,
@@ -46,10 +49,11 @@ impl Observer {
     pub(crate) fn new(
         actors: &Actors,
         outcome: watch::Receiver<Outcome>,
-        (steering, sightings, watch): (
+        (steering, sightings, watch, parts): (
             watch::Receiver<Arc<Plan>>,
             watch::Receiver<Sightings>,
             Watch,
+            watch::Receiver<Parts>,
         ),
     ) -> Self {
         let (health, bgp, learned, bfd, proxy) = (
@@ -68,6 +72,7 @@ impl Observer {
             steering,
             sightings,
             watch,
+            parts,
             proxy,
             meter: Meter::new(),
             started: Instant::now(),
@@ -94,6 +99,7 @@ impl Observer {
                 _ = self.learned.changed() => {}
                 _ = self.steering.changed() => {}
                 _ = self.sightings.changed() => {}
+                _ = self.parts.changed() => {}
                 _ = interfaces.changed() => {}
                 () = tokio::time::sleep(REPORT_PERIOD) => {}
             }
@@ -104,6 +110,11 @@ impl Observer {
         let stats = self.proxy.stats();
         let outcome = self.outcome.borrow_and_update().clone();
         let mut report = report(&outcome, &self.health.borrow_and_update(), &stats);
+        play(
+            &mut report.vips,
+            &self.parts.borrow_and_update(),
+            &outcome.desired.se_uuid,
+        );
         report.bgp_sessions = self.bgp.borrow_and_update().to_vec();
         let bfd = self.bfd.get();
         report.bfd_sessions = bfd.map(BfdMonitor::status).unwrap_or_default();
@@ -119,6 +130,18 @@ impl Observer {
             load: None,
         });
         report
+    }
+}
+
+/// Our part for the VIPs that are scaled natively; `us`: our uuid.
+fn play(vips: &mut [VipStatus], parts: &Parts, us: &str) {
+    for vip in vips {
+        if let Some(Seen { part, primary }) = parts.get(&vip.vsvip_uuid) {
+            let ours = (*part == Part::Answering).then_some(us);
+            let primary = ours.or(primary.as_deref()).unwrap_or_default();
+            vip.native_part = part.code().into();
+            vip.native_primary_uuid = primary.into();
+        }
     }
 }
 
@@ -273,6 +296,8 @@ fn vip_status(vip: &Vip, outcome: &Outcome) -> VipStatus {
             .err()
             .map(|r| r.sentence().to_owned())
             .unwrap_or_default(),
+        native_part: String::new(),
+        native_primary_uuid: String::new(),
     }
 }
 

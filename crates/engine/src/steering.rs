@@ -12,11 +12,14 @@ pub(crate) mod hello;
 mod house;
 mod kernel;
 pub(crate) mod line;
+mod load;
+mod native;
 mod seen;
 pub(crate) mod sentry;
 mod voices;
 
 pub(crate) use kernel::Kernel;
+pub(crate) use native::Native;
 pub(crate) use seen::Watch;
 
 use crate::decide::endpoints;
@@ -29,6 +32,7 @@ use ipnet::IpNet;
 use line::Lines;
 use model::reason::Reason;
 use proto::v1::{self, BgpSession, DesiredState, Interface, MemberProblem};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,6 +51,8 @@ pub(crate) struct Plan {
     pub problems: Vec<MemberProblem>,
     /// Engines that the controller has lost.
     pub watched: Vec<Watched>,
+    /// Groups of VIPs that are scaled natively.
+    pub native: Vec<Native>,
 }
 
 /// An engine that is looked after ([`sentry`]).
@@ -80,6 +86,8 @@ pub(crate) struct Inputs {
     pub bgp: watch::Receiver<Arc<Vec<BgpSession>>>,
     /// Which members answer, and on which ways.
     pub liveness: watch::Receiver<Liveness>,
+    /// How busy our own host is, in percent; it changes seldom.
+    pub load: watch::Receiver<u8>,
     /// Which processes are there.
     pub lines: watch::Receiver<Lines>,
 }
@@ -100,6 +108,7 @@ pub(crate) async fn run(
         });
         let signs = inputs.signs(&kernel);
         flow::hello::judge(&mut new.config, &signs.liveness);
+        native::settle(&mut new.native, &mut new.config, &signs);
         new.problems.extend(silent(&new.config, &signs.liveness));
         asking.update(&mut new.config, &signs, Instant::now());
         let refused = kernel.steer(&new.config, &links).err();
@@ -126,6 +135,8 @@ impl Inputs {
             liveness: self.liveness.borrow_and_update().clone(),
             lines: self.lines.borrow_and_update().clone(),
             turns: kernel.turns(),
+            loads: kernel.loads(),
+            load: *self.load.borrow_and_update(),
         }
     }
 }
@@ -145,6 +156,7 @@ async fn between_plans(
             biased;
             changed = inputs.desired.changed() => return changed.is_ok(),
             Ok(()) = inputs.interfaces.changed() => return true,
+            Ok(()) = inputs.load.changed() => return true,
             Ok(()) = inputs.liveness.changed() => {
                 kernel.on_event();
                 return true;
@@ -169,6 +181,9 @@ async fn between_plans(
                     kernel.on_event();
                     return true;
                 }
+                if kernel.loads() != signs.loads {
+                    return true;
+                }
                 if again.is_some_and(|at| at <= Instant::now()) {
                     return true;
                 }
@@ -190,6 +205,9 @@ pub(crate) trait Steers: Send {
 
     /// How often the members' processes have fallen silent, or begun to speak.
     fn turns(&self) -> Turns;
+
+    /// How busy the members' hosts are, in percent, by uuid; it changes seldom.
+    fn loads(&self) -> BTreeMap<String, u8>;
 
     /// What is to be done every [`flow::pace::TICK`]; an error says in words why it could not be.
     fn keep_house(&mut self) -> Result<(), String>;
@@ -279,6 +297,7 @@ pub(crate) fn plan(
         generation: desired.generation,
         problems: problems.collect(),
         watched: desired.watched.iter().map(watched).collect(),
+        native: native::natives(desired, interfaces),
         config: Config {
             services: services(desired, &groups),
             settings: settings(desired.flow.as_ref()),
@@ -368,6 +387,7 @@ fn group(group: &v1::Group, desired: &DesiredState) -> Group {
         generation: group.generation,
         us: u8::try_from(group.member_id).unwrap_or_default(),
         drains: group.lingers || desired.draining,
+        spread: None,
         members: group.members.iter().filter_map(member).collect(),
     }
 }

@@ -3,6 +3,7 @@
 use crate::hello::Rhythm;
 use crate::key::Protocol;
 use crate::mark::HintKey;
+use crate::spread::Spread;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,8 @@ pub struct Group {
     pub us: u8,
     /// We keep our flows and take no new ones.
     pub drains: bool,
+    /// The VIP is scaled natively: new flows that come here are spread over the members, us among them; none = they stay here.
+    pub spread: Option<Spread>,
     /// The others.
     pub members: Vec<Member>,
 }

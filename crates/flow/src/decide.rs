@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   TCP from outside
-//!     SYN ───────────────────────────────▶ local_new, tunnel_new
+//!     SYN ───────────────────────────────▶ local_new, tunnel_new (at an engine that drains, or of a VIP that is scaled natively)
 //!     our socket, and it fits ───────────▶ local_socket
 //!     the timestamp names a member ──────▶ tunnel_hint ┐
 //!     the cache does ────────────────────▶ tunnel_cache├─ DATA ──▶ deliver_data, or RETURN ──▶ again, without hint
@@ -28,7 +28,7 @@ use crate::packet::{Content, Fragment, Packet, Segment, Socket};
 use crate::stamp::Field;
 use crate::verdict::Verdict;
 use crate::wire::{MESSAGE_LEN, TunnelKind, Word};
-use ground::{Ground, Map, best};
+use ground::{Ground, Map};
 use question::{Asked, Question};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -280,7 +280,7 @@ impl Steering {
 
     fn tcp(&mut self, case: &Case, segment: &Segment, socket: Socket) -> Decision {
         if segment.flags.opens() {
-            return self.opening(case);
+            return self.opening(case, socket);
         }
         self.tcp_going_on(case, segment, socket)
     }
@@ -315,15 +315,28 @@ impl Steering {
     }
 
     /// Step 2: a SYN is a new flow, whatever was known under its 4-tuple.
-    fn opening(&mut self, case: &Case) -> Decision {
+    fn opening(&mut self, case: &Case, socket: Socket) -> Decision {
         self.cache.remove(&case.flow);
-        let takers = case.ground.takes_new;
-        let taker = best(case.mark, takers).filter(|_| case.ground.drains);
-        let Some(member) = taker else {
+        self.new_flow(case, socket)
+    }
+
+    /// To whom it is for. One that was returned stays: nobody else is tried.
+    fn new_flow(&mut self, case: &Case, socket: Socket) -> Decision {
+        let is_served = socket != Socket::None;
+        let taker = self.map.taker(&case.ground, &case.flow, is_served);
+        let Some(member) = taker.filter(|_| case.returner.is_none()) else {
             return Decision::stack(Verdict::LocalNew);
         };
         self.cache.insert(case.flow, member);
         self.data(&case.ground, case.mark.check(), member, Verdict::TunnelNew)
+    }
+
+    /// A datagram of nobody's flow: at an engine that drains it stays, as its clients may have come in any way.
+    fn new_datagram(&mut self, case: &Case, socket: Socket) -> Decision {
+        match case.ground.spread {
+            Some(_) => self.new_flow(case, socket),
+            None => Decision::stack(Verdict::LocalNew),
+        }
     }
 
     /// Step 4.
@@ -358,13 +371,11 @@ impl Steering {
         }
         let until = case.ground.udp_ask_until;
         if until.is_none_or(|until| case.now >= until) {
-            return Decision::stack(Verdict::LocalNew);
+            return self.new_datagram(case, socket);
         }
         // A datagram has no number: a denial counts for the whole flow, and only briefly.
         match self.ask(case, (0, 0), Priority::Normal, QUESTION_TTL) {
-            Asked::NobodyElse | Asked::Denied | Asked::Silence => {
-                Decision::stack(Verdict::LocalNew)
-            }
+            Asked::NobodyElse | Asked::Denied | Asked::Silence => self.new_datagram(case, socket),
             Asked::OverBudget => Decision::drop(Verdict::DropBudget),
             Asked::Waiting => Decision::drop(Verdict::DropAsked),
             Asked::Probe { fate, timed_out } => Decision::probe(fate, timed_out),

@@ -9,6 +9,7 @@
 //!   datagram of a member ───────▶ decide::Steering::on_message ───┘
 //!   counters, once a tick ──────▶ pace::Pace::tick ──▶ budget::Rate ──▶ Steering::set_rate
 //!   answers of members, ticks ──▶ hello::Hellos ──▶ Liveness ──▶ hello::judge: who is alive, by which way
+//!   whose processes are there ──▶ primary::Role ──▶ who answers ARP for a VIP that is scaled natively
 //! ```
 
 pub mod budget;
@@ -19,9 +20,12 @@ pub mod hello;
 pub mod key;
 mod lru;
 pub mod mark;
+pub mod neighbour;
 pub mod pace;
 pub mod packet;
+pub mod primary;
 pub mod siphash;
+pub mod spread;
 pub mod stamp;
 pub mod verdict;
 pub mod wire;

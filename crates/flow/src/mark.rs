@@ -21,10 +21,19 @@ impl Mark {
     /// Of this flow under this key.
     #[must_use]
     pub fn of(key: HintKey, flow: &Flow) -> Self {
-        let HintKey([k0, k1]) = key;
         let ports = u64::from(flow.client.port()) << 32
             | u64::from(flow.service.port()) << 16
             | u64::from(flow.protocol.number());
+        Self::mix(key, flow, ports)
+    }
+
+    /// The same of client and VIP alone.
+    #[must_use]
+    pub fn of_address(key: HintKey, flow: &Flow) -> Self {
+        Self::mix(key, flow, 0)
+    }
+
+    fn mix(HintKey([k0, k1]): HintKey, flow: &Flow, ports: u64) -> Self {
         let mut x = (folded(flow.client.ip()) ^ k0).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         x ^= x >> 32;
         x = (x ^ folded(flow.service.ip()) ^ k1).wrapping_mul(0xC2B2_AE3D_27D4_EB4F);
@@ -44,6 +53,12 @@ impl Mark {
     #[must_use]
     pub fn no_hint_bit(self) -> u16 {
         (self.0 >> 16) as u16
+    }
+
+    /// Slot of [`crate::spread`].
+    #[must_use]
+    pub fn slot(self) -> u8 {
+        (self.0 >> 48 & 0xFF) as u8
     }
 
     /// Check value of a DATA packet, 14 bits.

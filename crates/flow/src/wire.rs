@@ -114,6 +114,9 @@ impl MessageKind {
     }
 }
 
+/// The last byte of the field for it.
+const LOAD_AT: usize = 55;
+
 /// A message; what it looks like is in section 4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Message {
@@ -127,6 +130,8 @@ pub struct Message {
     pub generation: u32,
     /// What it is about.
     pub flow: Flow,
+    /// Of HELLO: how busy the sender's host is, in percent; 0 in other messages, and in those of older engines.
+    pub load: u8,
 }
 
 impl Message {
@@ -139,6 +144,7 @@ impl Message {
             number,
             generation,
             flow,
+            load,
         } = *self;
         let mut bytes = [0; MESSAGE_LEN];
         bytes[0] = VERSION;
@@ -152,6 +158,7 @@ impl Message {
         bytes[32..48].copy_from_slice(&bytes16(flow.service.ip()));
         bytes[48..50].copy_from_slice(&flow.client.port().to_be_bytes());
         bytes[50..52].copy_from_slice(&flow.service.port().to_be_bytes());
+        bytes[LOAD_AT] = load;
         let tag = tag(key, &bytes);
         bytes[SIGNED_LEN..].copy_from_slice(&tag);
         bytes
@@ -274,6 +281,7 @@ impl Envelope {
             number: self.u16(10),
             generation: self.u32(12),
             flow: self.flow().ok_or(Refusal::Service)?,
+            load: self.bytes[LOAD_AT],
         })
     }
 

@@ -199,6 +199,17 @@ impl Control {
         Ok(called_at)
     }
 
+    /// Another engine of the virtual service becomes the first one. Gives the moment of the call.
+    pub(crate) fn switch_over(&self, service: &VirtualService, engine: &str) -> Result<Instant> {
+        let uuid = self.engine_ref(engine)?;
+        let uuid = uuid.rsplit('/').next().unwrap_or_default();
+        let body = json!({ "vip_id": service.vip_id, "se_uuid": uuid });
+        let path = format!("/api/virtualservice/{}/switchover", service.uuid);
+        let called_at = Instant::now();
+        self.call(|c| c.post(&path, &body)).context("switchover")?;
+        Ok(called_at)
+    }
+
     fn engine_ref(&self, name: &str) -> Result<String> {
         let engine = self.call(|c| c.get_by_name("serviceengine", name))?;
         let engine = engine.with_context(|| format!("the controller knows no engine {name}"))?;

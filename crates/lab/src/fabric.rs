@@ -129,6 +129,35 @@ pub fn set_link(
     ip_batch(Some(&record.namespace(namespace)), &[line])
 }
 
+/// Puts the nodes' ports of a segment on a switch of their own, or back.
+pub fn part(record: &Record, (nodes, segment): (&[&Node], &Segment), apart: bool) -> Result<()> {
+    ensure!(
+        segment.kind == SegmentKind::Bridge,
+        "segment {} has no switch",
+        segment.name
+    );
+    let mut lines = Vec::new();
+    let bridge = if apart { OTHER_SIDE } else { segment.bridge() };
+    if apart {
+        lines.push(format!("link add {OTHER_SIDE} type bridge"));
+        lines.push(format!("link set {OTHER_SIDE} up"));
+    }
+    for node in nodes {
+        let index = node.links.iter().position(|l| l.segment == segment.name);
+        let index = index
+            .with_context(|| format!("{} has no link to segment {}", node.name, segment.name))?;
+        let port = port_name(&node.name, index);
+        lines.push(format!("link set {port} master {bridge}"));
+    }
+    if !apart {
+        lines.push(format!("link delete {OTHER_SIDE}"));
+    }
+    ip_batch(Some(&record.namespace(segment.switch())), &lines)
+}
+
+/// The switch of those who were parted from the others.
+const OTHER_SIDE: &str = "other-side";
+
 fn needs_switch(segment: &Segment) -> bool {
     segment.kind == SegmentKind::Bridge && segment.node.is_none()
 }

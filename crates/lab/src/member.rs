@@ -1,6 +1,6 @@
 //! The lab's own helper processes: they run inside a namespace and know nothing of the lab but their arguments.
 //!
-//! `echo` and `http` are servers, `traffic` is a client, `capture` watches which next hop the router chooses. The latter two
+//! `echo` and `http` are servers, `traffic` is a client, `capture` watches which next hop the router chooses. `watcher` asks who has a VIP. The latter three
 //! take commands as lines on standard input (`ID VERB`), answer each with a line of JSON that has `reply: ID`,
 //! and end when their standard input ends: they cannot outlive the scenario that started them.
 
@@ -9,6 +9,7 @@ pub mod echo;
 pub mod frame;
 pub mod http;
 pub mod traffic;
+pub mod watcher;
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
@@ -29,6 +30,8 @@ pub enum Command {
     Traffic(traffic::Args),
     /// Watches the next hop of every flow to a VIP.
     Capture(capture::Args),
+    /// Asks again and again who has a VIP, and counts the answers.
+    Watcher(watcher::Args),
 }
 
 /// Runs a member until it is told to end.
@@ -38,6 +41,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
         Command::Http(args) => http::run(&args)?,
         Command::Traffic(args) => traffic::run(args)?,
         Command::Capture(args) => capture::run(&args)?,
+        Command::Watcher(args) => watcher::run(args)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -38,6 +38,8 @@ pub struct Scenario {
     pub segments: Vec<String>,
     /// Node that the traffic comes from, unless the mode names others.
     pub client: String,
+    /// The VIP is scaled natively: no route is expected, and others watch who answers for it.
+    pub native: Option<Native>,
     /// SEs that have the virtual service when the steps begin; none: one, whichever it is.
     #[serde(default)]
     pub start: Vec<String>,
@@ -59,6 +61,14 @@ pub struct Scenario {
     /// Steps, in order.
     #[serde(rename = "step")]
     pub steps: Vec<Step>,
+}
+
+/// Of a VIP that is scaled natively, on the link of the scenario's first segment.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Native {
+    /// Nodes on that link that ask again and again who has the VIP.
+    pub watchers: Vec<String>,
 }
 
 /// A way to run the steps: with whom, over which VIP.
@@ -197,9 +207,17 @@ pub struct Bars {
     pub first_connection_s: f64,
     /// Resident memory of an engine with one VS before traffic, MiB; not looked at without it.
     pub engine_idle_rss_mib: Option<u64>,
+    /// Longest time in which nobody answers for a VIP that is scaled natively.
+    #[serde(default = "silent_s")]
+    pub silent_s: f64,
     /// No flow, no download and no short connection breaks, whatever the router moves, but those that a step's `dies` excuses.
     #[serde(default)]
     pub none_breaks: bool,
+}
+
+/// The bar for a take-over.
+fn silent_s() -> f64 {
+    1.0
 }
 
 /// A step.
@@ -364,6 +382,20 @@ pub enum Action {
         /// What.
         fault: LeaderFault,
     },
+    /// Another engine becomes the primary of a VIP that is scaled natively, through the API.
+    SwitchOver {
+        /// The SE.
+        to: String,
+    },
+    /// A segment's switch falls in two for a while: these nodes are on the other side, and nobody's carrier is lost.
+    Part {
+        /// The nodes.
+        nodes: Vec<String>,
+        /// The segment.
+        segment: String,
+        /// For so long.
+        for_s: f64,
+    },
     /// A node's last process, a member of the controllers' etcd for instance, is killed and started again.
     MemberDies {
         /// The node.
@@ -411,6 +443,8 @@ impl Action {
             | Self::Edit(_)
             | Self::Autoscale { .. }
             | Self::Leader { .. }
+            | Self::SwitchOver { .. }
+            | Self::Part { .. }
             | Self::MemberDies { .. } => false,
         }
     }

@@ -221,7 +221,7 @@ pub(crate) fn scale(record: &Record, service: Option<&str>, direction: Direction
         .into_iter()
         .next()
         .context("the topology watches no route")?;
-    let watch = fib::Watch::start(&record.namespace(&router), vip)?;
+    let watch = fib::Watch::start(&record.namespace(&router), vip, fib::Way::Route)?;
     watch.wait(Instant::now(), ROUTE_TIMEOUT, |_| true);
     let before = watch.now();
     let called = control.scale(&service, direction, None)?;

@@ -160,6 +160,9 @@ pub struct VirtualService {
     /// No flow probes for this virtual service.
     #[serde(default)]
     pub scaleout_ecmp: bool,
+    /// How new flows are spread where the VIP is scaled natively.
+    #[serde(default)]
+    pub flow_dist: String,
     /// Owner hints in TCP timestamps.
     #[serde(default = "yes")]
     pub flow_hints: bool,

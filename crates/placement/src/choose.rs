@@ -1,6 +1,6 @@
 //! Which engine is next, and which goes.
 
-use crate::{Algorithm, Demand, Enabled, Engine, Presence, Unfit, holder, unfit};
+use crate::{Algorithm, Demand, Enabled, Engine, NATIVE_MAX, Presence, Unfit, holder, unfit};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The chosen engine and why it was chosen.
@@ -29,6 +29,14 @@ pub enum PlanError {
         /// The limit.
         max: usize,
     },
+    /// At [`NATIVE_MAX`].
+    #[error(
+        "the virtual service is on {0} service engines already: native scaling has a primary and 4 others at most; set enable_rhi, with a bgp_profile in its VRF context, to scale out further by BGP"
+    )]
+    AtNativeMaximum(
+        /// Engines now.
+        usize,
+    ),
     /// At `min_scaleout_per_vs`.
     #[error(
         "the virtual service is on {assigned} service engines, the minimum (min_scaleout_per_vs of its SE group; 2 with an ha_mode of pairs) is {min}; disable the virtual service to take it off the last ones"
@@ -58,7 +66,7 @@ pub enum PlanError {
     NotPlaced,
     /// There is no standby to switch over to.
     #[error(
-        "there is no standby: switchover is for SE groups with ha_mode HA_MODE_LEGACY_ACTIVE_STANDBY, once a virtual service is on two service engines; migrate moves it elsewhere"
+        "there is no other one to switch over to: switchover is for SE groups with ha_mode HA_MODE_LEGACY_ACTIVE_STANDBY, and for virtual services that are scaled natively (without enable_rhi), once they are on two service engines; migrate moves them elsewhere"
     )]
     NoStandby,
     /// The engine that was asked for is active.
@@ -89,7 +97,10 @@ pub fn scale_out(
 ) -> Result<Choice, PlanError> {
     if assigned.len() >= demand.most() {
         let (assigned, max) = (assigned.len(), demand.most());
-        return Err(PlanError::AtMaximum { assigned, max });
+        return Err(match max == NATIVE_MAX && !demand.native.is_empty() {
+            true => PlanError::AtNativeMaximum(assigned),
+            false => PlanError::AtMaximum { assigned, max },
+        });
     }
     match wanted {
         Some(uuid) => scale_out_to(demand, engines, assigned, uuid),

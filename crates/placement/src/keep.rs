@@ -113,6 +113,7 @@ pub fn take_over(
 ) -> Result<Choice, PlanError> {
     let room = Demand {
         max_scaleout: u32::MAX,
+        native: Vec::new(),
         ha: match demand.ha {
             Ha::ActiveStandby => Ha::SharedPair,
             shared => shared,
@@ -146,17 +147,18 @@ pub fn holder(
         .ok_or_else(|| PlanError::NotPlacedThere(name.to_owned()))
 }
 
-/// With [`Ha::ActiveStandby`]: the engine that becomes active, the one asked for or the standby.
+/// With [`Ha::ActiveStandby`]: the engine that becomes active, the one asked for or the standby. Of a VIP that is scaled natively:
+/// the one that becomes its primary.
 ///
 /// # Errors
-/// Another HA mode, or the engine is active already, has no session or does not have the VIP.
+/// Neither is so, or the engine is active already, has no session or does not have the VIP.
 pub fn switch_over(
     demand: &Demand,
     engines: &[Engine],
     assigned: &[String],
     wanted: Option<&str>,
 ) -> Result<Choice, PlanError> {
-    if demand.ha != Ha::ActiveStandby {
+    if demand.ha != Ha::ActiveStandby && demand.native.is_empty() {
         return Err(PlanError::NoStandby);
     }
     let standby = wanted.or_else(|| Some(assigned.get(1)?.as_str()));

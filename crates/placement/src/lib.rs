@@ -19,6 +19,7 @@ pub use spare::{Spare, spare};
 pub use unfit::{Unfit, unfit};
 
 use ipnet::IpNet;
+use std::net::IpAddr;
 
 /// How engines are filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +67,9 @@ pub struct Demand {
     pub peer_networks: Vec<IpNet>,
     /// For each VIP that has `placement_networks`, networks of which an engine needs an interface in at least one.
     pub placement_networks: Vec<Vec<IpNet>>,
+    /// Its addresses, when no router is told of it: it is scaled natively, and answered for by an engine on the same link.
+    /// Empty = it is announced by BGP.
+    pub native: Vec<IpAddr>,
     /// `min_scaleout_per_vs`; see [`Demand::fewest`].
     pub min_scaleout: u32,
     /// `max_scaleout_per_vs`; see [`Demand::most`].
@@ -87,6 +91,9 @@ pub struct Demand {
     /// `vs_host_redundancy`: another host's engine is preferred to one whose host has the VIP.
     pub host_redundancy: bool,
 }
+
+/// Engines of a VIP that is scaled natively: the primary and four others (seed, "BGP Support for Scaling Virtual Services").
+pub const NATIVE_MAX: usize = 5;
 
 /// Engines of a VIP in [`Ha::SharedPair`] at least, and in [`Ha::ActiveStandby`] for certain.
 const PAIR: usize = 2;
@@ -116,12 +123,21 @@ impl Ha {
 impl Demand {
     /// Engines that the VIP gets by itself.
     pub fn fewest(&self) -> usize {
-        self.ha.fewest(self.min_scaleout)
+        self.ha.fewest(self.min_scaleout).min(self.most_by_method())
+    }
+
+    /// As many as the way of scaling can have.
+    fn most_by_method(&self) -> usize {
+        match self.native.is_empty() {
+            true => usize::MAX,
+            false => NATIVE_MAX,
+        }
     }
 
     /// Most engines of the VIP.
     pub fn most(&self) -> usize {
-        self.ha.most(self.min_scaleout, self.max_scaleout)
+        let most = self.ha.most(self.min_scaleout, self.max_scaleout);
+        most.min(self.most_by_method())
     }
 
     /// Most engines of the group with VIPs; `None` = any number.

@@ -11,6 +11,7 @@ fn demand(min: u32, max: u32) -> Demand {
         vrf: "global".into(),
         peer_networks: vec!["10.10.10.0/24".parse().expect("net")],
         placement_networks: Vec::new(),
+        native: Vec::new(),
         min_scaleout: min,
         max_scaleout: max,
         max_per_engine: 10,
@@ -554,4 +555,58 @@ proptest! {
         let added = ensure(&settled, &more, &assigned).0.len();
         prop_assert_eq!(added, usize::from(assigned.is_empty()));
     }
+}
+
+/// Up to eight engines by its SE group.
+fn natively() -> Demand {
+    Demand {
+        native: vec!["10.10.10.100".parse().expect("ip")],
+        peer_networks: Vec::new(),
+        ..demand(1, 8)
+    }
+}
+
+#[test]
+fn a_sixth_engine_for_a_vip_that_is_scaled_natively_is_refused_with_the_documents_limit() {
+    let engines: Vec<Engine> = (1..8).map(engine).collect();
+    let five = uuids(&[1, 2, 3, 4, 5]);
+    assert!(scale_out(&natively(), &engines, &five[..4], None).is_ok());
+    let error = scale_out(&natively(), &engines, &five, None).expect_err("refused");
+    assert_eq!(error, PlanError::AtNativeMaximum(5));
+    assert!(error.to_string().contains("set enable_rhi"), "{error}");
+    let by_bgp = Demand {
+        native: Vec::new(),
+        ..natively()
+    };
+    assert!(scale_out(&by_bgp, &engines, &five, None).is_ok());
+    let six = Demand {
+        min_scaleout: 6,
+        ..natively()
+    };
+    assert_eq!((six.fewest(), six.most()), (5, 5));
+}
+
+#[test]
+fn an_engine_off_the_vips_link_is_not_chosen_while_others_are_on_it() {
+    let mut engines = [engine(1), engine(2)];
+    engines[1].networks = vec!["10.9.9.0/24".parse().expect("net")];
+    let why = |engines: &[Engine]| unfit(&natively(), &engines[1], engines, &[]);
+    assert_eq!(
+        why(&engines).map(|w| w.code()),
+        Some("no_interface_in_vip_subnet")
+    );
+    engines[0].networks.clear();
+    assert_eq!(why(&engines), None, "something else brings the VIP to them");
+}
+
+#[test]
+fn the_primary_of_a_vip_that_is_scaled_natively_can_be_another_one() {
+    let engines = [engine(1), engine(2), engine(3)];
+    let held = uuids(&[1, 2, 3]);
+    let next = switch_over(&natively(), &engines, &held, None).expect("there is one");
+    assert_eq!(next.name, "se-2");
+    let named = switch_over(&natively(), &engines, &held, Some("se-3")).expect("it holds it");
+    assert_eq!(named.name, "se-3");
+    let one = switch_over(&natively(), &engines, &held[..1], None);
+    assert_eq!(one, Err(PlanError::NoStandby));
 }

@@ -3,6 +3,7 @@
 use crate::{Demand, Enabled, Engine, Presence};
 use ipnet::IpNet;
 use std::fmt;
+use std::net::IpAddr;
 
 /// Why an engine is not chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +45,11 @@ pub enum Unfit {
         /// Their subnets.
         wanted: Vec<IpNet>,
     },
+    /// No interface in the subnet of the VIP, which is scaled natively, while other engines have one.
+    NoInterfaceInVipSubnet {
+        /// The VIP.
+        vip: IpAddr,
+    },
     /// Two interfaces in one of the peers' subnets.
     TwoInterfacesInOneSubnet {
         /// The subnet.
@@ -66,6 +72,7 @@ impl Unfit {
             Self::Full { .. } => "full",
             Self::NoInterfaceInPeerSubnet { .. } => "no_interface_in_peer_subnet",
             Self::NoInterfaceInPlacementNetwork { .. } => "no_interface_in_placement_network",
+            Self::NoInterfaceInVipSubnet { .. } => "no_interface_in_vip_subnet",
             Self::TwoInterfacesInOneSubnet { .. } => "two_interfaces_in_one_subnet",
         }
     }
@@ -108,6 +115,12 @@ impl fmt::Display for Unfit {
                     "it has no interface in the VIP's placement_networks ({wanted})"
                 )
             }
+            Self::NoInterfaceInVipSubnet { vip } => {
+                write!(
+                    f,
+                    "it has no interface in a subnet with {vip}, whose virtual services have no enable_rhi"
+                )
+            }
             Self::TwoInterfacesInOneSubnet { subnet } => {
                 write!(
                     f,
@@ -137,6 +150,17 @@ pub fn unfit(
         .or_else(|| full(demand, engine, engines, assigned))
         .or_else(|| networks(demand, engine))
         .or_else(|| placement_networks(demand, engine))
+        .or_else(|| vip_subnet(demand, engine, engines))
+}
+
+/// Where no engine of the group is on the link, something else brings the VIP to them, and any will do.
+fn vip_subnet(demand: &Demand, engine: &Engine, engines: &[Engine]) -> Option<Unfit> {
+    let is_on = |e: &Engine, vip: &IpAddr| e.networks.iter().any(|n| n.contains(vip));
+    let in_group = |e: &&Engine| e.se_group == demand.se_group;
+    let anybody = |vip: &&IpAddr| engines.iter().filter(in_group).any(|e| is_on(e, vip));
+    let mut missing = demand.native.iter().filter(|vip| !is_on(engine, vip));
+    let vip = *missing.find(anybody)?;
+    Some(Unfit::NoInterfaceInVipSubnet { vip })
 }
 
 fn elsewhere(demand: &Demand, engine: &Engine) -> Option<Unfit> {

@@ -12,6 +12,9 @@ pub const PROTOCOL_VERSION_MIN: u32 = 3;
 /// From this version on an engine answers others that ask whether it is there.
 pub const ANSWERS_SINCE: u32 = 4;
 
+/// `VipStatus.native_part` of the engine that answers ARP and neighbour discovery for the VIP.
+pub const ANSWERING: &str = "answering";
+
 /// Generated types of `evenkeel.engine.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::too_many_lines)]
 pub mod v1 {

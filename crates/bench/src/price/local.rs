@@ -276,6 +276,7 @@ fn config(ifindex: u32) -> Result<Config> {
         generation: 1,
         us: 0,
         drains: false,
+        spread: None,
         members: others().enumerate().map(member).collect(),
     };
     Ok(Config {

@@ -231,6 +231,7 @@ fn config() -> Config {
             generation: 1,
             us: OUR_ID,
             drains: true,
+            spread: None,
             members: others()
                 .enumerate()
                 .map(|(peer, id)| member(peer, id))

@@ -8,6 +8,7 @@
 //! something else; what existed before and of which no event tells is taken as it comes ([`Observed::begin`]).
 
 use model::reason::Reason;
+use proto::ANSWERING;
 use proto::v1::{BgpSession, BgpState, OperState, Report};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -376,7 +377,11 @@ fn sights<'a>(se: &'a str, report: &'a Report) -> impl Iterator<Item = Sight<'a>
         ..sight(Kind::Service, &s.uuid, String::new(), State::of(s.state))
     });
     let vips = report.vips.iter().map(|v| {
-        let state = if v.announced { State::Up } else { State::Down };
+        let state = if v.announced || v.native_part == ANSWERING {
+            State::Up
+        } else {
+            State::Down
+        };
         Sight {
             code: &v.reason_code,
             text: &v.reason,

@@ -58,12 +58,14 @@ pub(super) fn desired_state(
     let here: Vec<(&str, &Assignment)> = decided.assignments.at(se_uuid).collect();
     let mut parts: Vec<Arc<Part>> = Vec::new();
     let (mut snat_ips, mut standby) = (Vec::new(), BTreeSet::new());
+    let mut natives = BTreeMap::new();
     for (vsvip, assignment) in &here {
         if let Some(part) = made.of(snapshot, vsvip)? {
             let slot = assignment.group.slot(se_uuid);
             snat_ips.extend(slot.into_iter().flat_map(|slot| part.snat_ips(slot)));
             let stands_by = part.active_standby && !assignment.is_active(se_uuid);
             standby.extend(stands_by.then_some(*vsvip));
+            natives.extend(part.native.map(|native| (*vsvip, native)));
             parts.push(part);
         }
     }
@@ -71,7 +73,7 @@ pub(super) fn desired_state(
     let mut virtual_services: Vec<v1::VirtualService> = virtual_services.cloned().collect();
     keep_sources_apart(&mut virtual_services, &decided.assignments);
     let pools = pools(snapshot, &virtual_services)?;
-    let groups = flow::groups(snapshot, decided, &here, se_uuid);
+    let groups = flow::groups(snapshot, decided, (&here, &natives), se_uuid);
     let mut desired = v1::DesiredState {
         generation: 0,
         se_uuid: se_uuid.to_owned(),

@@ -10,6 +10,7 @@ use crate::objects::Stored;
 use axum::http::StatusCode;
 use model::condition::Condition;
 use model::view::{VirtualService, VsVip};
+use proto::ANSWERING;
 use proto::v1::{BgpSession, BgpState};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -206,11 +207,28 @@ impl Observer<'_> {
     fn common(&self, subject: &Subject) -> Path {
         let mut path = Path::default();
         let rhi = subject.services.iter().any(|vs| vs.enable_rhi);
-        path.note(Condition::RhiOn, (!rhi).then(|| without_rhi(subject)));
+        path.note(Condition::RhiOn, (!rhi).then(|| self.without_rhi(subject)));
         if rhi {
             path.note(Condition::BgpProfilePresent, self.without_peers(subject));
         }
         path
+    }
+
+    /// Such a VIP is scaled natively.
+    fn without_rhi(&self, subject: &Subject) -> String {
+        let names: Vec<_> = subject.services.iter().map(|vs| vs.name.as_str()).collect();
+        if names.is_empty() {
+            return format!("no virtual service uses the VIP {}", subject.vsvip.name);
+        }
+        let vsvip = &subject.vsvip.uuid;
+        let mut engines = subject.engines.iter();
+        let answers = engines.find(|se| self.native_part(vsvip, se) == ANSWERING);
+        let answers = match answers {
+            Some(se) => format!("{} answers ARP for it", self.name(se)),
+            None => "no engine answers ARP for it".to_owned(),
+        };
+        let names = names.join(", ");
+        format!("enable_rhi is false on {names}, so that the VIP is scaled natively: {answers}")
     }
 
     fn without_peers(&self, subject: &Subject) -> Option<String> {
@@ -329,14 +347,6 @@ impl Observer<'_> {
         });
         down.into_iter().next().unwrap_or_else(|| reason.to_owned())
     }
-}
-
-fn without_rhi(subject: &Subject) -> String {
-    let names: Vec<_> = subject.services.iter().map(|vs| vs.name.as_str()).collect();
-    if names.is_empty() {
-        return format!("no virtual service uses the VIP {}", subject.vsvip.name);
-    }
-    format!("enable_rhi is false on {}", names.join(", "))
 }
 
 /// Where there is no engine yet, there is nothing to be unsure of.

@@ -12,6 +12,7 @@ use model::object;
 use model::reason::Reason;
 use model::schema::ObjectType;
 use model::view::{Pool, PoolGroup, Ref, ServiceEngineGroup, Vip, VirtualService, VsVip};
+use proto::ANSWERING;
 use proto::v1::{
     BgpSession, BgpState, EngineLoad, OperState, PoolStatus, ServerStatus, UdpStatus,
     VirtualServiceStatus,
@@ -139,13 +140,19 @@ impl Observer<'_> {
         } = &assignment;
         let holding = self.planner.holding(vsvip);
         let has_standby = self.has_standby(vs);
+        let parts: Vec<String> = engines
+            .iter()
+            .map(|se| self.native_part(vsvip, se))
+            .collect();
+        let answers = parts.iter().position(|part| part == ANSWERING);
         let each = engines.iter().enumerate().map(|(i, se)| {
             let state = self.registry.get(se);
             let oper = self.service_on(vs, se);
             json!({
                 "ref": Ref::to("serviceengine", se).0,
                 "name": self.name(se),
-                "primary": i == 0,
+                "primary": i == answers.unwrap_or(0),
+                "native_part": Some(&parts[i]).filter(|part| !part.is_empty()),
                 "standby": has_standby && !assignment.is_active(se),
                 "connected": state.connected_since.is_some(),
                 "active_on_se": oper["state"] == "OPER_UP",
@@ -159,6 +166,16 @@ impl Observer<'_> {
             })
         });
         each.collect()
+    }
+
+    /// What the engine is for a VIP that is scaled natively, as it says; empty where it is not.
+    pub(super) fn native_part(&self, vsvip: &str, se: &str) -> String {
+        let report = self.registry.get(se).report;
+        let vips = report.iter().flat_map(|r| &r.vips);
+        let mut own = vips.filter(|v| v.vsvip_uuid == vsvip);
+        own.next()
+            .map(|v| v.native_part.clone())
+            .unwrap_or_default()
     }
 
     /// Only the first engine is active.

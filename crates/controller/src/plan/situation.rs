@@ -14,6 +14,7 @@ use model::view::{
 use placement::{Algorithm, Demand, Enabled, Engine, Ha, Presence, Tag};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// See the module's documentation.
@@ -106,10 +107,9 @@ impl<'a> Ground<'a> {
             .ok_or_else(|| ApiError::not_found("VsVip"))?;
         let services = services_of(self.snapshot, vsvip);
         let vrf = uuid_of(view.vrf_context_ref.as_ref());
-        let announced = services.iter().any(|v| v.enable_rhi);
-        let networks = match announced {
-            true => self.peer_networks(&vrf),
-            false => Vec::new(),
+        let networks = match is_native(&services) {
+            true => Vec::new(),
+            false => self.peer_networks(&vrf),
         };
         demand(self.snapshot, &view, &services, vrf, networks)
     }
@@ -146,6 +146,10 @@ fn demand(
         cloud: uuid_of(vsvip.cloud_ref.as_ref()),
         peer_networks,
         placement_networks: placement_networks(snapshot, vsvip),
+        native: match is_native(services) {
+            true => addresses(vsvip).collect(),
+            false => Vec::new(),
+        },
         vrf,
         min_scaleout: group.min_scaleout_per_vs,
         max_scaleout: group.max_scaleout_per_vs,
@@ -161,6 +165,16 @@ fn demand(
             _ => Algorithm::Packed,
         },
     })
+}
+
+/// No router is told of the VIP: its engines are scaled natively.
+pub(super) fn is_native(services: &[Arc<VirtualService>]) -> bool {
+    !services.iter().any(|v| v.enable_rhi)
+}
+
+fn addresses(vsvip: &VsVip) -> impl Iterator<Item = IpAddr> {
+    let vips = vsvip.vip.iter().filter(|v| v.enabled);
+    vips.flat_map(Vip::addresses)
 }
 
 /// Of several virtual services that share a VIP, the first one's counts.

@@ -17,6 +17,8 @@ pub struct Counters {
     pub tunnelled: BTreeMap<String, Tunnelled>,
     /// HELLOs that each peer's process has said, by uuid of the peer.
     pub hellos: BTreeMap<String, u64>,
+    /// The loads in them, in percent, added up.
+    pub loads: BTreeMap<String, u64>,
 }
 
 /// To one peer.
@@ -89,6 +91,7 @@ pub(super) fn read(ebpf: &Ebpf, places: &Places) -> Result<Counters, Error> {
         };
         counters.tunnelled.insert(uuid.clone(), tunnelled);
         counters.hellos.insert(uuid.clone(), sum(|c| c.hellos));
+        counters.loads.insert(uuid.clone(), sum(|c| c.loads));
     }
     Ok(counters)
 }

@@ -7,6 +7,7 @@ use super::load::Error;
 use super::raw;
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use aya::{Ebpf, Pod};
+use flow::spread::{By, SLOTS};
 use flow::{Config, Group, Link, Peer, Service, Settings};
 use nix::time::{ClockId, clock_gettime};
 use std::collections::btree_map::Entry;
@@ -203,8 +204,10 @@ fn raw_group(group: &Group, config: &Config, places: &Places) -> raw::Group {
         takes_new: 0,
         us: group.us,
         drains: group.drains.into(),
-        zero: [0; 6],
+        spread: group.spread.as_ref().map_or(0, |s| by(s.by)),
+        zero: [0; 5],
         peers: [0; 64],
+        slots: group.spread.as_ref().map_or([0; SLOTS], |s| *s.slots),
     };
     for member in &group.members {
         let peer = &config.peers[member.peer];
@@ -214,6 +217,13 @@ fn raw_group(group: &Group, config: &Config, places: &Places) -> raw::Group {
         entry.takes_new |= if member.takes_new { bit } else { 0 };
     }
     entry
+}
+
+fn by(by: By) -> u8 {
+    match by {
+        By::AddressAndPort => raw::SPREAD_BY_ADDRESS_AND_PORT,
+        By::Address => raw::SPREAD_BY_ADDRESS,
+    }
 }
 
 fn members(config: &Config, places: &Places) -> Vec<(raw::MemberKey, raw::Member)> {

@@ -19,7 +19,7 @@ const STEER_TC: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steer_
 const PROGRAM: &str = "steer";
 
 /// Layout of the maps; another one is another folder, so that nothing is misread.
-pub const LAYOUT: &str = "v3";
+pub const LAYOUT: &str = "v4";
 
 /// Of pinned links at tc.
 pub(super) const TC_PREFIX: &str = "link-";

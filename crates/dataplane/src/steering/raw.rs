@@ -5,6 +5,7 @@
 use aya::Pod;
 use flow::Flow;
 use flow::key::Protocol;
+use flow::spread::SLOTS;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// An address of 16 bytes, as two words in the order of its bytes.
@@ -37,14 +38,16 @@ plain! {
         flags: u32,
         udp_ask_until_ns: u64,
     }
-    struct Group: 160 {
+    struct Group: 416 {
         generation: u64,
         live: u64,
         takes_new: u64,
         us: u8,
         drains: u8,
-        zero: [u8; 6],
+        spread: u8,
+        zero: [u8; 5],
         peers: [u16; 64],
+        slots: [u8; SLOTS],
     }
     struct Peer: 72 {
         ifindex4: u32,
@@ -118,13 +121,17 @@ plain! {
         verdict: u8,
         member: u8,
     }
-    struct PeerCounters: 32 {
+    struct PeerCounters: 40 {
         packets: u64,
         bytes: u64,
         flows: u64,
         hellos: u64,
+        loads: u64,
     }
 }
+
+pub(super) const SPREAD_BY_ADDRESS_AND_PORT: u8 = 1;
+pub(super) const SPREAD_BY_ADDRESS: u8 = 2;
 
 pub(super) const SERVICE_HINTS: u32 = 1;
 pub(super) const SERVICE_PROBES: u32 = 2;

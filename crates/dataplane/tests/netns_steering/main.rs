@@ -50,6 +50,7 @@ fn config(engine: &str, members: &[&str]) -> Config {
             generation: 1,
             us: id(engine),
             drains: false,
+            spread: None,
             members: others.iter().enumerate().map(member).collect(),
         }],
         peers: others.iter().map(peer).collect(),

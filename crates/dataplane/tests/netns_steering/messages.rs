@@ -51,6 +51,7 @@ fn hello(vip: IpAddr, number: u16) -> Message {
             client: SocketAddr::new(any, 0),
             service: SocketAddr::new(vip, PORT),
         },
+        load: 0,
     }
 }
 

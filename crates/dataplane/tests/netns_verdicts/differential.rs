@@ -7,6 +7,7 @@ use super::frame::{ACK, Ip, SYN, Segment, error, outer};
 use super::*;
 use flow::decide::{Decision, Fate, Limits, Outer};
 use flow::packet::{Flags, Packet, Socket};
+use flow::spread::{By, Spread};
 use flow::wire::{MESSAGE_LEN, Message, MessageKind, Word};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -65,6 +66,10 @@ pub fn random_config(dice: &mut Dice) -> Config {
             service.udp_ask_until = dice.of(&[None, ask, ask]);
         }
         c.groups[0].drains = dice.one_in(2);
+        let by = dice.of(&[None, Some(By::AddressAndPort), Some(By::Address)]);
+        // One of them is nobody's.
+        let weights = [(0, 1), (1, 1), (2, 2), (9, 1), (63, 1)];
+        c.groups[0].spread = by.map(|by| Spread::over(by, &weights));
         c.groups[0]
             .members
             .iter_mut()
@@ -247,6 +252,7 @@ impl Pair<'_> {
             number: 0,
             generation: 1,
             flow: about.flow().expect("errors and segments have one"),
+            load: 0,
         };
         let mut bytes = message.sign(&MessageKey { id, secret }).to_vec();
         match dice.below(8) {

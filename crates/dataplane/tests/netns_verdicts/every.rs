@@ -266,6 +266,7 @@ impl Scene<'_> {
                 client: segment.client,
                 service: segment.vip,
             },
+            load: 0,
         };
         message.sign(&MessageKey {
             id: 7,

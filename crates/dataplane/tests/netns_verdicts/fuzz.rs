@@ -177,6 +177,7 @@ impl Weaver<'_> {
                 client: about.client,
                 service: about.vip,
             },
+            load: 0,
         };
         let secret = self.dice.of(&[[1, 2], [1, 2], [1, 3]]);
         let mut bytes = message.sign(&MessageKey { id: 7, secret }).to_vec();

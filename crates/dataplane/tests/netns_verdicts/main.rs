@@ -159,6 +159,7 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
             generation: 1,
             us: 1,
             drains: false,
+            spread: None,
             members: [(0, 0), (1, 2)].map(member).to_vec(),
         }],
         peers: vec![peer(0), peer(2)],

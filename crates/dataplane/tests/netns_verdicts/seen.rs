@@ -23,6 +23,7 @@ fn answer(family: &Family, kind: MessageKind, flow: Flow, number: u16) -> Ip {
         number,
         generation: 1,
         flow,
+        load: 0,
     };
     let key = MessageKey {
         id: 7,

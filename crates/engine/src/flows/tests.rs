@@ -32,6 +32,7 @@ fn config() -> Config {
             generation: 1,
             us: 3,
             drains: false,
+            spread: None,
             members: vec![Member {
                 id: 5,
                 peer: 0,

@@ -42,6 +42,9 @@ pub(super) struct Signs {
     pub liveness: Liveness,
     pub lines: Lines,
     pub turns: Turns,
+    /// Of the members' hosts and of our own: no change that moves flows.
+    pub loads: BTreeMap<String, u8>,
+    pub load: u8,
 }
 
 /// See the module's documentation.
@@ -92,6 +95,8 @@ fn situation(config: &Config, index: usize, signs: &Signs) -> Situation {
     let members: Vec<Peer> = members.collect();
     // Indexes of peers change with engines that are in other groups only.
     group.members.iter_mut().for_each(|m| m.peer = 0);
+    // Who gets which new flow moves none.
+    group.spread = None;
     let links = || members.iter().flat_map(|peer| &peer.links);
     let uuids = members.iter().map(|peer| &peer.se_uuid);
     Situation {
@@ -142,6 +147,7 @@ mod tests {
             generation: 1,
             us: 0,
             drains: false,
+            spread: None,
             members: vec![Member {
                 id: 1,
                 peer: 0,

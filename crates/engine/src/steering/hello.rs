@@ -2,6 +2,7 @@
 //! process hangs or starts again is no dead one.
 
 use super::Plan;
+use super::load::Busy;
 use dataplane::sockopt;
 use flow::Flow;
 use flow::config::{Config, MessageKey};
@@ -12,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior};
 
@@ -20,8 +21,13 @@ use tokio::time::{Interval, MissedTickBehavior};
 const ANSWERS_PER_TICK: usize = 16;
 
 /// Says hello on all ways of the plan, and publishes which of them answer. Cancel-safe: it waits for time only.
-pub(crate) async fn run(mut plans: watch::Receiver<Arc<Plan>>, liveness: watch::Sender<Liveness>) {
+pub(crate) async fn run(
+    mut plans: watch::Receiver<Arc<Plan>>,
+    liveness: watch::Sender<Liveness>,
+    load: watch::Sender<u8>,
+) {
     let mut round = Round::default();
+    let mut busy = Busy::default();
     let mut tick = every(Config::default().settings.rhythm.interval);
     while let Ok(changed) = plans.has_changed() {
         if changed {
@@ -31,6 +37,10 @@ pub(crate) async fn run(mut plans: watch::Receiver<Arc<Plan>>, liveness: watch::
             if interval != tick.period() {
                 tick = every(interval);
             }
+        }
+        if let Some(now) = busy.tick(Instant::now()) {
+            round.load = now;
+            load.send_replace(now);
         }
         round.tick();
         liveness.send_if_modified(|old| {
@@ -60,6 +70,8 @@ struct Round {
     posts: BTreeMap<Way, UdpSocket>,
     /// No socket could be made for these; it was said.
     failed: BTreeSet<Way>,
+    /// What we say of ourselves.
+    load: u8,
 }
 
 impl Round {
@@ -110,7 +122,11 @@ impl Round {
         ) else {
             return;
         };
-        let hello = Message { number, ..*letter };
+        let hello = Message {
+            number,
+            load: self.load,
+            ..*letter
+        };
         if let Err(error) = post.send(&hello.sign(key)) {
             tracing::trace!(remote = %way.remote, "hello not sent: {error}");
         }
@@ -136,6 +152,7 @@ pub(super) fn letters(config: &Config) -> Letters {
                 client: SocketAddr::new(any, 0),
                 service: service.address,
             },
+            load: 0,
         };
         let links = group
             .members
@@ -214,6 +231,7 @@ pub(super) mod tests {
                 generation: 3,
                 us: 1,
                 drains: false,
+                spread: None,
                 members: vec![Member {
                     id: 2,
                     peer: 0,

@@ -2,6 +2,7 @@
 //! are believed again after a minute, events are fetched, traced flows are made known, and it is watched whose process
 //! speaks.
 
+use super::load::Loads;
 use super::seen::Watch;
 use super::voices::{Turns, Voices};
 use dataplane::steering::{Counters, Error, Steering};
@@ -31,6 +32,7 @@ pub(super) struct House {
     /// In force in the kernel.
     rate: Option<Rate>,
     voices: Voices,
+    loads: Loads,
 }
 
 impl House {
@@ -50,6 +52,10 @@ impl House {
         self.voices.turns()
     }
 
+    pub(super) fn loads(&self) -> BTreeMap<String, u8> {
+        self.loads.said()
+    }
+
     pub(super) fn tick(
         &mut self,
         now: Instant,
@@ -60,6 +66,7 @@ impl House {
         let counters = steering.counters()?;
         let interval = config.settings.rhythm.interval;
         self.voices.tick(&counters.hellos, interval);
+        self.loads.tick(now, &counters.hellos, &counters.loads);
         let rate = self.next_rate(now, others(config), &counters);
         let watched = watch.lock().watched(now);
         let news = watched != self.watched;

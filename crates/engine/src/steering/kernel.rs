@@ -9,6 +9,7 @@ use dataplane::steering::{Attach, Attachment, Error, Hook, LOOPBACK_SETTINGS, St
 use flow::Config;
 use nix::net::if_::if_nametoindex;
 use proto::v1::Interface;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -121,6 +122,10 @@ impl Steers for Kernel {
 
     fn turns(&self) -> Turns {
         self.house.turns()
+    }
+
+    fn loads(&self) -> BTreeMap<String, u8> {
+        self.house.loads()
     }
 
     fn keep_house(&mut self) -> Result<(), String> {

@@ -148,6 +148,7 @@ fn question(number: u16) -> Message {
             client: nobody,
             service: nobody,
         },
+        load: 0,
     }
 }
 

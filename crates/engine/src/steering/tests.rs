@@ -47,6 +47,10 @@ impl Steers for Taker {
         self.turns.borrow().clone()
     }
 
+    fn loads(&self) -> BTreeMap<String, u8> {
+        BTreeMap::new()
+    }
+
     fn keep_house(&mut self) -> Result<(), String> {
         Ok(())
     }
@@ -62,6 +66,7 @@ fn inputs(
         bgp: watch::channel(Arc::default()).1,
         liveness: watch::channel(Liveness::new()).1,
         lines: watch::channel(Lines::new()).1,
+        load: watch::channel(0).1,
     }
 }
 
@@ -147,8 +152,9 @@ fn a_desired_state_becomes_what_the_programs_are_told() {
         config,
         problems,
         watched,
+        native,
     } = plan(&desired(), &ours());
-    assert_eq!((generation, problems), (9, Vec::new()));
+    assert_eq!((generation, problems, native), (9, vec![], vec![]));
     let there = ["10.10.10.12", "2001:db8::12"].map(|a| a.parse::<IpAddr>().expect("ip"));
     assert_eq!(watched[0].addresses, there);
     let service = |port| Service {
@@ -170,6 +176,7 @@ fn a_desired_state_becomes_what_the_programs_are_told() {
         generation: 4,
         us: 3,
         drains: false,
+        spread: None,
         members: vec![member],
     };
     assert_eq!(config.groups, [group]);

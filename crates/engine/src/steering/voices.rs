@@ -17,6 +17,11 @@ fn silent_after(interval: Duration) -> u32 {
 /// By uuid of the peer: how often its process has fallen silent, or begun to speak.
 pub(super) type Turns = BTreeMap<String, u64>;
 
+/// Whoever has begun once more than fallen silent.
+pub(super) fn speaks(turns: &Turns, uuid: &str) -> bool {
+    turns.get(uuid).is_some_and(|turns| turns % 2 == 1)
+}
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Voices(BTreeMap<String, Voice>);

@@ -45,8 +45,7 @@ fn check_peers(state: &DesiredState) -> Result<(), Refusal> {
 fn check_group(i: usize, group: &Group, state: &DesiredState) -> Result<(), Refusal> {
     let mut seen = BTreeSet::new();
     let mut id = |field: String, id: u32| {
-        let fits = usize::try_from(id).is_ok_and(|id| id < MEMBERS_MAX);
-        if fits && seen.insert(id) {
+        if is_id(id) && seen.insert(id) {
             return Ok(());
         }
         Err(refuse(
@@ -55,6 +54,12 @@ fn check_group(i: usize, group: &Group, state: &DesiredState) -> Result<(), Refu
         ))
     };
     id(format!("groups[{i}].member_id"), group.member_id)?;
+    if let Some(native) = &group.native
+        && !is_id(native.first_id)
+    {
+        let reason = format!("{} is no id below {MEMBERS_MAX}", native.first_id);
+        return Err(refuse(format!("groups[{i}].native.first_id"), reason));
+    }
     for (j, member) in group.members.iter().enumerate() {
         id(format!("groups[{i}].members[{j}].id"), member.id)?;
         if !state.peers.iter().any(|p| p.se_uuid == member.se_uuid) {
@@ -63,6 +68,10 @@ fn check_group(i: usize, group: &Group, state: &DesiredState) -> Result<(), Refu
         }
     }
     Ok(())
+}
+
+fn is_id(id: u32) -> bool {
+    usize::try_from(id).is_ok_and(|id| id < MEMBERS_MAX)
 }
 
 /// Longer than any network takes to lose a hello, and to bring it late.

@@ -4,6 +4,7 @@ use super::Hop;
 use crate::config::{Config, Group, Link, Member};
 use crate::key::{Flow, Protocol};
 use crate::mark::Mark;
+use crate::spread::{By, Spread};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
@@ -66,8 +67,12 @@ pub(super) struct Ground {
     pub probes: bool,
     /// Datagrams are asked about until then.
     pub udp_ask_until: Option<Instant>,
+    /// Our id.
+    us: u8,
     /// We take no new flows.
-    pub drains: bool,
+    drains: bool,
+    /// New flows are spread, by this of them.
+    pub spread: Option<By>,
     /// Others that are alive.
     pub live: Members,
     /// Those of them that take new flows.
@@ -144,11 +149,29 @@ impl Map {
             hints: service.hints,
             probes: service.probes,
             udp_ask_until: service.udp_ask_until,
+            us: group.us,
             drains: group.drains,
+            spread: group.spread.as_ref().map(|spread| spread.by),
             live: Members::of(live().map(|member| member.id)),
             takes_new: Members::of(live().filter(|m| m.takes_new).map(|m| m.id)),
             is_ipv4: service.address.is_ipv4(),
         })
+    }
+
+    /// The other member that a new flow is for, if it is not for us; `served`: a socket here takes it.
+    pub fn taker(&self, ground: &Ground, flow: &Flow, served: bool) -> Option<u8> {
+        let Some(spread) = &self.config.groups[ground.group].spread else {
+            let takers = ground.takes_new;
+            return best(self.mark(flow), takers).filter(|_| ground.drains);
+        };
+        let here = served && !ground.drains;
+        let us = Members::of(here.then_some(ground.us));
+        let takers = ground.takes_new.with(us);
+        let mark = Spread::mark(spread.by, self.config.settings.hint_key, flow);
+        let named = Some(spread.named(mark)).filter(|id| takers.contains(*id));
+        named
+            .or_else(|| best(mark, takers))
+            .filter(|id| !us.contains(*id))
     }
 
     /// The first way to a member in this family.
@@ -199,7 +222,7 @@ fn addresses<'a>(config: &'a Config, group: &'a Group) -> impl Iterator<Item = (
 }
 
 /// Rendezvous hashing: the member with the highest score for this flow, the lower id if two have the same.
-pub(super) fn best(mark: Mark, members: Members) -> Option<u8> {
+fn best(mark: Mark, members: Members) -> Option<u8> {
     let mut ids: Vec<u8> = members.iter().collect();
     ids.reverse();
     ids.into_iter().max_by_key(|id| score(mark, *id))

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 
 mod learning;
 mod rules;
+mod spread;
 mod tunnels;
 
 const KEY: MessageKey = MessageKey {
@@ -88,6 +89,7 @@ fn config() -> Config {
             generation: 7,
             us: 0,
             drains: false,
+            spread: None,
             members: (1..4).map(member).collect(),
         }],
         peers: (1..4).map(peer).collect(),
@@ -203,6 +205,7 @@ impl Scene {
             number,
             generation: 7,
             flow,
+            load: 0,
         };
         let bytes = message.sign(&KEY);
         self.steering

@@ -125,6 +125,7 @@ impl Steering {
             number,
             generation,
             flow,
+            load: 0,
         };
         let key = self.map.config().settings.message_keys.first();
         key.map(|key| message.sign(key))
@@ -132,7 +133,8 @@ impl Steering {
 
     /// DATA: ours, or a new flow, or it goes back whole. The sender may forget a flow that ends.
     fn data_arrived(&self, arrival: &Arrival, content: &Content) -> Decision {
-        let opens = matches!(content, Content::Tcp(_, segment) if segment.flags.opens());
+        let opens =
+            opens(content, arrival.ground.spread.is_some()) && arrival.socket != Socket::None;
         if !opens && !is_ours(content, arrival.socket) {
             let word = Word::new(TunnelKind::Return, arrival.outer.word.value);
             return Decision::new(Verdict::Return, Fate::Back { word });
@@ -165,6 +167,9 @@ impl Steering {
             returner: Some(arrival.member),
         };
         let mut decision = match packet.content {
+            Content::Tcp(_, segment) if segment.flags.opens() => {
+                self.new_flow(&case, arrival.socket)
+            }
             Content::Tcp(_, segment) => self.tcp_going_on(&case, &segment, arrival.socket),
             _ => self.udp(&case, arrival.socket),
         };
@@ -176,6 +181,17 @@ impl Steering {
     pub(super) fn forget_owner(&mut self, flow: &Flow, member: u8) {
         if self.cached(flow) == Some(member) {
             self.cache.remove(flow);
+        }
+    }
+}
+
+/// It may begin a flow; a datagram only where new flows are spread, else it was taken for one of ours.
+fn opens(content: &Content, spread: bool) -> bool {
+    match content {
+        Content::Tcp(_, segment) => segment.flags.opens(),
+        Content::Udp(_) => spread,
+        Content::Error(_) | Content::LaterFragment | Content::Other | Content::TooManyHeaders => {
+            false
         }
     }
 }

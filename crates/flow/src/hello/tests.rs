@@ -185,6 +185,7 @@ fn config(alive: bool) -> Config {
             generation: 1,
             us: 1,
             drains: false,
+            spread: None,
             members: vec![member],
         }],
         ..Config::default()

@@ -33,6 +33,7 @@ fn claim() -> Message {
         number: 0x2345,
         generation: 0xDEAD_BEEF,
         flow: flow(false),
+        load: 0,
     }
 }
 
@@ -64,6 +65,7 @@ prop_compose! {
         number in 0..=VALUE_MASK,
         generation in any::<u32>(),
         flow in flows(),
+        load in 0..=100u8,
     ) -> Message {
         Message {
             kind: MessageKind::from_number(kind).unwrap(),
@@ -71,6 +73,7 @@ prop_compose! {
             number,
             generation,
             flow,
+            load,
         }
     }
 }

@@ -381,6 +381,7 @@ fn forged_claim(world: &mut World, flow: Flow) -> Vec<u8> {
         number: world.rng.within(1, 1 << 14) as u16,
         generation: 1,
         flow,
+        load: 0,
     };
     let mut bytes = message.sign(&key(1)).to_vec();
     match world.rng.within(0, 3) {

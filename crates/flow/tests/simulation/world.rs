@@ -224,6 +224,7 @@ impl World {
             generation: self.generation,
             us: engine as u8,
             drains: !self.routed.contains(&engine),
+            spread: None,
             members: members.collect(),
         };
         Config {

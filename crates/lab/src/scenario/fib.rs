@@ -1,11 +1,12 @@
-//! The router's kernel FIB, watched: every change of a route with the time it was noticed.
+//! The router's kernel FIB, watched: every change of a route with the time it was noticed. Where the VIP is on the router's own
+//! link, its neighbour entry is watched in the same way, and the next hop is the engine that has the MAC address in it.
 //!
-//! `ip monitor route` wakes the watcher at each change; it then asks the kernel for the whole route, so what is
+//! `ip monitor` wakes the watcher at each change; it then asks the kernel for the whole route, so what is
 //! kept is the FIB itself and not a sum of events. Without an event it asks all the same, now and then.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 use std::io::BufReader;
 use std::net::IpAddr;
@@ -29,7 +30,42 @@ pub struct Change {
     pub next_hops: NextHops,
 }
 
-/// A watched route.
+/// What brings packets for a VIP to an engine.
+#[derive(Debug, Clone)]
+pub enum Way {
+    /// A host route.
+    Route,
+    /// A neighbour entry, whose MAC address is one of these engines'.
+    Neighbour(Engines),
+}
+
+/// Addresses of engines by MAC address; it changes when a host comes back.
+pub type Engines = Arc<Mutex<BTreeMap<String, IpAddr>>>;
+
+impl Way {
+    /// What of it changes, in the word of `ip monitor`.
+    fn object(&self) -> &'static str {
+        match self {
+            Self::Route => "route",
+            Self::Neighbour(_) => "neigh",
+        }
+    }
+
+    fn ask(&self, vip: IpAddr) -> Result<NextHops> {
+        match self {
+            Self::Route => ask(&[], vip),
+            Self::Neighbour(engines) => {
+                let engines = engines.lock().unwrap_or_else(PoisonError::into_inner);
+                Ok(parse_neighbours(
+                    &ip(&["neigh", "show", &vip.to_string()])?,
+                    &engines,
+                ))
+            }
+        }
+    }
+}
+
+/// A watched route, or what stands for it.
 pub struct Watch {
     shared: Arc<Shared>,
     monitor: Child,
@@ -42,10 +78,10 @@ struct Shared {
 }
 
 impl Watch {
-    /// Begins to watch the host route of `vip` in a namespace.
-    pub fn start(namespace: &str, vip: IpAddr) -> Result<Self> {
+    /// Begins to watch the way of `vip` in a namespace.
+    pub fn start(namespace: &str, vip: IpAddr, way: Way) -> Result<Self> {
         let mut monitor = Command::new("ip")
-            .args(["-n", namespace, "-o", "monitor", "route"])
+            .args(["-n", namespace, "-o", "monitor", way.object()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -63,7 +99,7 @@ impl Watch {
         let shared = Arc::new(Shared::default());
         let (namespace, keeper) = (namespace.to_owned(), Arc::clone(&shared));
         // Ends when the events end. It lives in the namespace, so that asking is one plain `ip`.
-        std::thread::spawn(move || keeper.keep(&namespace, vip, &events));
+        std::thread::spawn(move || keeper.keep(&namespace, vip, &way, &events));
         Ok(Self { shared, monitor })
     }
 
@@ -137,12 +173,12 @@ impl Drop for Watch {
 }
 
 impl Shared {
-    fn keep(&self, namespace: &str, vip: IpAddr, events: &Receiver<()>) {
+    fn keep(&self, namespace: &str, vip: IpAddr, way: &Way, events: &Receiver<()>) {
         if client::enter_namespace(namespace).is_err() {
             return;
         }
         loop {
-            self.note(ask(&[], vip).unwrap_or_default());
+            self.note(way.ask(vip).unwrap_or_default());
             match events.recv_timeout(ASK_INTERVAL) {
                 // One question answers all events that are in by now.
                 Ok(()) => while events.try_recv().is_ok() {},
@@ -176,19 +212,31 @@ fn ask(place: &[&str], vip: IpAddr) -> Result<NextHops> {
         ("-6", 128)
     };
     let prefix = format!("{vip}/{length}");
+    Ok(parse(&ip(
+        &[place, &[family, "route", "show", &prefix]].concat()
+    )?))
+}
+
+fn ip(arguments: &[&str]) -> Result<Value> {
     let output = Command::new("ip")
-        .args(place)
-        .args([family, "-j", "route", "show", &prefix])
+        .arg("-j")
+        .args(arguments)
         .output()
-        .context("start ip route")?;
+        .context("start ip")?;
     ensure!(
         output.status.success(),
-        "ip route: {}",
+        "ip {}: {}",
+        arguments.join(" "),
         String::from_utf8_lossy(&output.stderr).trim()
     );
-    Ok(parse(
-        &serde_json::from_slice(&output.stdout).unwrap_or_default(),
-    ))
+    Ok(serde_json::from_slice(&output.stdout).unwrap_or_default())
+}
+
+/// The engine whose MAC address an entry has; a MAC address that is no engine's is no next hop.
+fn parse_neighbours(entries: &Value, engines: &BTreeMap<String, IpAddr>) -> NextHops {
+    let entries = entries.as_array().into_iter().flatten();
+    let macs = entries.filter_map(|entry| entry["lladdr"].as_str());
+    macs.filter_map(|mac| engines.get(mac).copied()).collect()
 }
 
 /// One next hop stands in the route itself, several in `nexthops`.
@@ -224,6 +272,25 @@ mod tests {
         let several = json!([{ "dst": "10.100.0.1", "nexthops": [{ "gateway": "10.10.10.11" }, { "gateway": "10.10.10.12" }] }]);
         assert_eq!(parse(&several), hops(&[11, 12]));
         assert_eq!(parse(&json!([])), hops(&[]));
+    }
+
+    #[test]
+    fn a_neighbour_entry_names_the_engine_that_has_its_mac_address() {
+        let engines = BTreeMap::from([(
+            "02:00:00:00:00:0b".to_owned(),
+            IpAddr::from([10, 10, 10, 11]),
+        )]);
+        let entry = |mac: &str| json!([{ "dst": "10.10.10.100", "dev": "eth1", "lladdr": mac, "state": ["REACHABLE"] }]);
+        assert_eq!(
+            parse_neighbours(&entry("02:00:00:00:00:0b"), &engines),
+            hops(&[11])
+        );
+        assert_eq!(
+            parse_neighbours(&entry("02:00:00:00:00:ff"), &engines),
+            hops(&[])
+        );
+        let unresolved = json!([{ "dst": "10.10.10.100", "dev": "eth1", "state": ["INCOMPLETE"] }]);
+        assert_eq!(parse_neighbours(&unresolved, &engines), hops(&[]));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::{Bars, Way};
 use crate::member::traffic::{Failure, Report};
+use crate::member::watcher::Seen;
 use crate::router::Session;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -129,6 +130,10 @@ pub struct Observation {
     pub rules: Rules,
     /// The client's own counts.
     pub report: Report,
+    /// Where the VIP is scaled natively, by watcher: who answered for it.
+    pub native: Option<Vec<(String, Seen)>>,
+    /// The engines' link had fallen in two, and became one again.
+    pub parted: bool,
     /// Of a step that must not be noticed.
     pub calm: Option<Calm>,
     /// What else did not hold, found while the step ran.
@@ -202,6 +207,12 @@ pub struct StepResult {
     pub engines_used: Used,
     /// Sessions of the traffic's router that the step left alone; of a step that may touch them, nothing.
     pub sessions_kept: Option<usize>,
+    /// Longest time in which a watcher saw nobody answer for a VIP that is scaled natively.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vip_silent_ms: Option<u64>,
+    /// Questions who has it that two engines answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vip_answered_twice: Option<u64>,
     /// What did not hold; empty is good.
     pub violations: Vec<String>,
 }
@@ -210,6 +221,7 @@ pub struct StepResult {
 pub fn judge(seen: &Observation, bars: &Bars) -> StepResult {
     let mut result = measure(seen);
     result.violations.extend(route_violations(seen, bars));
+    result.violations.extend(answer_violations(seen, bars));
     result
         .violations
         .extend(flow_violations(seen, bars.none_breaks));
@@ -269,8 +281,16 @@ fn measure(seen: &Observation) -> StepResult {
         took_s: seen.took_s,
         engines_used: seen.engines_used,
         sessions_kept: seen.calm.as_ref().map(Calm::kept),
+        vip_silent_ms: of_watchers(seen, |s| s.longest_silence_ms),
+        vip_answered_twice: of_watchers(seen, |s| s.answered_twice),
         violations: seen.violations.clone(),
     }
+}
+
+/// The worst of what watchers saw.
+fn of_watchers(seen: &Observation, number: impl Fn(&Seen) -> u64) -> Option<u64> {
+    let watchers = seen.native.as_ref()?;
+    watchers.iter().map(|(_, s)| number(s)).max()
 }
 
 impl Observation {
@@ -288,7 +308,11 @@ fn largest(values: impl Iterator<Item = f64>) -> Option<f64> {
 fn route_violations(seen: &Observation, bars: &Bars) -> Vec<String> {
     let mut violations = Vec::new();
     let expected: BTreeSet<_> = seen.assigned.difference(&seen.lost).cloned().collect();
-    if expected != seen.fib {
+    let as_expected = match seen.native {
+        Some(_) => seen.fib.len() == 1 && seen.fib.is_subset(&expected),
+        None => seen.fib == expected,
+    };
+    if !as_expected {
         violations.push(format!(
             "next hops in the FIB are {}, the SEs are {}",
             set(&seen.fib),
@@ -324,13 +348,41 @@ fn route_violations(seen: &Observation, bars: &Bars) -> Vec<String> {
             Some(_) => (),
         }
     }
-    let idle = seen
-        .fib
+    let serving = match seen.native {
+        Some(_) => &expected,
+        None => &seen.fib,
+    };
+    let idle = serving
         .iter()
         .filter(|name| seen.share.get(*name).is_none_or(|s| *s == 0));
     violations.extend(
         idle.map(|name| format!("no new connection went over {name} once the routes had settled")),
     );
+    violations
+}
+
+/// Questions that two may answer when a link that had fallen in two is one again: until they have heard each other.
+const TWICE_WHEN_HEALED: u64 = 10;
+
+/// Who answers for a VIP that is scaled natively: never two, and never nobody for long.
+fn answer_violations(seen: &Observation, bars: &Bars) -> Vec<String> {
+    let mut violations = Vec::new();
+    let twice_max = if seen.parted { TWICE_WHEN_HEALED } else { 0 };
+    for (name, seen) in seen.native.iter().flatten() {
+        let silent_s = seen.longest_silence_ms as f64 / 1e3;
+        if silent_s >= bars.silent_s {
+            violations.push(format!(
+                "{name} saw nobody answer for the VIP for {silent_s:.3} s, the bar is {} s",
+                bars.silent_s
+            ));
+        }
+        if seen.answered_twice > twice_max {
+            violations.push(format!(
+                "{name} saw {} of {} questions answered by two engines",
+                seen.answered_twice, seen.asked
+            ));
+        }
+    }
     violations
 }
 

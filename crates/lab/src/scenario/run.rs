@@ -1,6 +1,6 @@
 //! Running a scenario: bring a lab into its starting state, put it under traffic, take the steps, judge them.
 
-use super::fib::{NextHops, Watch};
+use super::fib::{self, NextHops, Watch};
 use super::helper::Helper;
 use super::judge::{Calm, Flow, Observation, Rules, StepResult, judge};
 use super::table::{EventRow, FlowRow, WideRow};
@@ -23,6 +23,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 mod autoscale;
@@ -31,12 +32,14 @@ mod controller_faults;
 mod drain;
 mod edit;
 mod events;
+mod native;
 mod scale_to;
 mod usage;
 mod ways;
 mod writes;
 
 use clients::{Clients, Lives};
+use native::Watchers;
 use usage::Usage;
 use ways::Ways;
 use writes::{WriteCount, Writers};
@@ -238,6 +241,9 @@ struct Runner<'a> {
     load: Option<Helper>,
     writers: Option<Writers>,
     capture: Option<Helper>,
+    watchers: Option<Watchers>,
+    /// Of the neighbour entry that is watched where the VIP is scaled natively.
+    hops_by_mac: fib::Engines,
     /// SEs by address towards the router.
     engines: BTreeMap<IpAddr, String>,
     engines_by_mac: BTreeMap<String, String>,
@@ -270,9 +276,15 @@ impl<'a> Runner<'a> {
             .as_deref()
             .context("the topology names no virtual service")?;
         let service = control.virtual_service(service)?;
-        let fib = Watch::start(&record.namespace(&scenario.router), scenario.vip)?;
         let engines = topology.engines_on(|segment| scenario.segments.iter().any(|s| s == segment));
         let engines_by_mac = macs(record, &topology, &scenario.segments)?;
+        let hops_by_mac = hops_by_mac(&engines_by_mac, &engines, scenario.vip);
+        let hops_by_mac = Arc::new(Mutex::new(hops_by_mac));
+        let way = match scenario.native {
+            Some(_) => fib::Way::Neighbour(Arc::clone(&hops_by_mac)),
+            None => fib::Way::Route,
+        };
+        let fib = Watch::start(&record.namespace(&scenario.router), scenario.vip, way)?;
         Ok(Self {
             record,
             topology,
@@ -285,6 +297,8 @@ impl<'a> Runner<'a> {
             load: None,
             writers: None,
             capture: None,
+            watchers: None,
+            hops_by_mac,
             engines,
             engines_by_mac,
             lost: BTreeSet::new(),
@@ -356,10 +370,12 @@ impl<'a> Runner<'a> {
             self.control
                 .scale(&self.service, Direction::In, Some(name))?;
         }
-        let wanted = self.hops_of(&start);
-        let settled = self
-            .fib
-            .wait(Instant::now(), SETTLE_TIMEOUT, |hops| *hops == wanted);
+        if self.is_native() {
+            self.first_connection()?;
+        }
+        let settled = self.fib.wait(Instant::now(), SETTLE_TIMEOUT, |hops| {
+            self.is_settled(hops, &start)
+        });
         ensure!(
             settled.is_some(),
             "next hops in the FIB are {:?}, the SEs are {start:?}",
@@ -416,6 +432,14 @@ impl<'a> Runner<'a> {
         );
         let clients = Clients::start(self.record, &self.topology, &self.scenario)?;
         self.clients = Some(clients);
+        if let Some(native) = &self.scenario.native {
+            let place = (
+                native,
+                self.scenario.segments[0].as_str(),
+                self.scenario.vip,
+            );
+            self.watchers = Some(Watchers::start(self.record, &self.topology, place)?);
+        }
         if let Some(load) = &self.scenario.writes {
             note!("{} writes per second to the controllers", load.per_s);
             self.writers = Some(Writers::start(self.record, load)?);
@@ -438,7 +462,11 @@ impl<'a> Runner<'a> {
             .order(if fresh { "renew" } else { "reopen" })?;
         self.capture("mark")?;
         let lives = self.clients()?.mark()?;
-        let before = self.names(&self.fib.now());
+        self.watchers.as_mut().map_or(Ok(()), Watchers::mark)?;
+        let before = match self.is_native() {
+            true => self.ask_placement()?,
+            false => self.names(&self.fib.now()),
+        };
         let ways = self.ways()?;
         let calm = self.calm_before(step)?;
         let began = Instant::now();
@@ -461,6 +489,8 @@ impl<'a> Runner<'a> {
         seen.api_to_fib_s = done.api_to_fib_s;
         seen.calls_took_s = done.calls_took_s;
         seen.violations = done.violations;
+        seen.parted = matches!(step.action, Action::Part { .. });
+        seen.native = self.watchers.as_mut().map(Watchers::report).transpose()?;
         seen.violations.extend(self.broken_load()?);
         seen.calm = self.calm_after(calm, began)?;
         let ways_after = self.ways()?;
@@ -472,14 +502,19 @@ impl<'a> Runner<'a> {
     /// Waits until the router has the route over every link that is there. It is no error when it does not: what was seen at
     /// the end of the step is judged.
     fn await_all_hops(&mut self) -> Result<()> {
-        let wanted = self.all_hops()?;
+        let announcing = &self.ask_placement()? - &self.lost;
         let now = Instant::now();
-        self.fib.wait(now, SETTLE_TIMEOUT, |hops| *hops == wanted);
+        self.fib.wait(now, SETTLE_TIMEOUT, |hops| {
+            self.is_settled(hops, &announcing)
+        });
         Ok(())
     }
 
-    /// The next hops that the router should have now.
+    /// The next hops that the router should have now; of a VIP that is scaled natively any one will do.
     fn all_hops(&mut self) -> Result<NextHops> {
+        if self.is_native() {
+            return Ok(NextHops::new());
+        }
         let announcing = &self.ask_placement()? - &self.lost;
         Ok(&self.hops_of(&announcing) - &self.lost_hops)
     }
@@ -552,11 +587,18 @@ impl<'a> Runner<'a> {
         let hops = self.fib.now();
         let fib = self.names(&hops);
         let hops_missing = &self.all_hops()? - &hops;
+        let assigned = self.ask_placement()?;
+        let now = match (&step.action, self.is_native()) {
+            (_, false) => &fib,
+            (Action::ScaleOut { .. }, true) => &assigned,
+            // Whom the planner takes in place of one that is lost has all the time that a loss takes.
+            (_, true) => before,
+        };
         Ok(Observation {
             step: step.name.clone(),
-            assigned: self.ask_placement()?,
             lost: self.lost.clone(),
-            new: fib.difference(before).cloned().collect(),
+            new: now.difference(before).cloned().collect(),
+            assigned,
             fib,
             hops: hops.len(),
             hops_missing,
@@ -657,6 +699,12 @@ impl<'a> Runner<'a> {
             } => self.autoscale(*load, *engines, *within_s),
             Action::Leader { fault } => self.leader_fault(*fault),
             Action::MemberDies { node } => self.member_dies(node),
+            Action::SwitchOver { to } => self.switch_over(to),
+            Action::Part {
+                nodes,
+                segment,
+                for_s,
+            } => self.part(nodes, segment, *for_s),
             Action::RestartRouter { bgp_alone, signal } => self.restart_router(*bgp_alone, *signal),
             Action::HostDies {
                 node,
@@ -687,6 +735,13 @@ impl<'a> Runner<'a> {
         }
         let first = called.first().context("a scale step without a call")?;
         let called_us = wall_us(*first);
+        if self.is_native() {
+            return Ok(Done {
+                called_us,
+                violations: self.await_serving().into_iter().collect(),
+                ..Done::default()
+            });
+        }
         let api_to_fib_s = (1..).zip(&called).map(|(count, at)| {
             let reached = self.fib.wait(*at, SETTLE_TIMEOUT, |hops| match direction {
                 Direction::Out => self.names(hops).len() >= before + count,
@@ -792,7 +847,11 @@ impl<'a> Runner<'a> {
             called_us,
             ..Done::default()
         };
-        if self.lost.remove(node) {
+        if self.is_native() {
+            self.lost.remove(node);
+            done.violations.extend(self.await_engines());
+            done.violations.extend(self.await_serving());
+        } else if self.lost.remove(node) {
             done.api_to_fib_s.push(self.await_back(node, started));
         } else if self.topology.node(node)?.controller.is_some() {
             done.violations.extend(self.await_engines());
@@ -846,8 +905,12 @@ impl<'a> Runner<'a> {
         Some(took)
     }
 
-    /// Seconds from the cause until the router has the route of the SE.
+    /// Seconds from the cause until the router has the route of the SE, or all serve where routers have none.
     fn await_route(&self, node: &str, since: Instant) -> Option<f64> {
+        if self.is_native() {
+            let serve = self.await_serving().is_none();
+            return serve.then(|| since.elapsed().as_secs_f64());
+        }
         let there = self
             .fib
             .wait(since, BACK_TIMEOUT, |hops| self.names(hops).contains(node));
@@ -943,6 +1006,23 @@ fn tell(result: &StepResult) {
 /// The wall clock of a moment of the monotonic one.
 fn wall_us(at: Instant) -> u64 {
     now_us() - u64::try_from(at.elapsed().as_micros()).unwrap_or(0)
+}
+
+/// The next hop that each MAC address stands for.
+fn hops_by_mac(
+    macs: &BTreeMap<String, String>,
+    engines: &BTreeMap<IpAddr, String>,
+    vip: IpAddr,
+) -> BTreeMap<String, IpAddr> {
+    let of = |name: &String| {
+        let mut own = engines.iter().filter(|(_, engine)| *engine == name);
+        let own = own.find(|(address, _)| address.is_ipv4() == vip.is_ipv4());
+        own.map(|(address, _)| *address)
+    };
+    let pairs = macs.iter();
+    pairs
+        .filter_map(|(mac, name)| Some((mac.clone(), of(name)?)))
+        .collect()
 }
 
 /// SEs by the MAC addresses of their interfaces on the segments.

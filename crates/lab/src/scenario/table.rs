@@ -56,6 +56,11 @@ impl Row for FlowRow {
         Column::wide("API→FIB s", |r| seconds(r.0.api_to_fib_s)),
         Column::wide("REASONS", |r| counts(&r.0.broken_reasons)),
         Column::wide("PACKETS", |r| packets(&r.0)),
+        Column::wide("VIP SILENT ms", |r| {
+            r.0.vip_silent_ms
+                .map(|ms| ms.to_string())
+                .unwrap_or_default()
+        }),
         Column::new("HOLDS", |r| holds(&r.0)),
     ];
 }
@@ -239,6 +244,7 @@ mod tests {
             fib_s: 1.0,
             first_connection_s: 1.0,
             engine_idle_rss_mib: None,
+            silent_s: 1.0,
             none_breaks: false,
         };
         assert_eq!(extremes(&judge(&seen, &bars)), "5.0-70.0");

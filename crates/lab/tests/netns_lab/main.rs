@@ -14,6 +14,7 @@ mod explain;
 mod flows;
 mod lifecycle;
 mod links;
+mod native;
 mod placement;
 mod plans;
 mod product;

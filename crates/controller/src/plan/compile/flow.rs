@@ -7,14 +7,14 @@ use model::view::{Prefix, Ref, ServiceEngine, ServiceEngineGroup, VirtualService
 use placement::group::{Member, Role};
 use proto::v1;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The groups of these VsVips, as the engine sees them; without those of VsVips that are gone.
 pub(super) fn groups(
     snapshot: &Snapshot,
     decided: &Decided,
-    here: &[(&str, &Assignment)],
+    (here, natives): (&[(&str, &Assignment)], &BTreeMap<&str, v1::Native>),
     engine: &str,
 ) -> Vec<v1::Group> {
     let group = |(vsvip, assignment): &(&str, &Assignment)| {
@@ -32,9 +32,17 @@ pub(super) fn groups(
                 .holding
                 .contains(&((*vsvip).to_owned(), engine.to_owned())),
             lingers: matches!(own.role, Role::Lingering { .. }),
+            native: natives.get(vsvip).and_then(|n| native(*n, assignment)),
         })
     };
     here.iter().filter_map(group).collect()
+}
+
+/// The first engine of the VIP answers for it.
+fn native(native: v1::Native, assignment: &Assignment) -> Option<v1::Native> {
+    let first = assignment.engines.first()?;
+    let first_id = assignment.group.member(first)?.id.into();
+    Some(v1::Native { first_id, ..native })
 }
 
 fn member(member: &Member) -> v1::Member {

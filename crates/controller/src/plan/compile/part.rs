@@ -20,6 +20,8 @@ pub(super) struct Part {
     pub virtual_services: Vec<v1::VirtualService>,
     /// The first engine of the VIP is active, the others are standbys.
     pub active_standby: bool,
+    /// The VIP is scaled natively; who answers for it is the assignment's.
+    pub native: Option<v1::Native>,
     snat_ips: Vec<SnatIps>,
 }
 
@@ -90,12 +92,31 @@ fn part(snapshot: &Snapshot, vsvip: &VsVip) -> Result<Part, Unreadable> {
     let each = services.iter().map(|v| virtual_service(snapshot, v));
     let group = services.first().and_then(|vs| vs.se_group_ref.as_ref());
     let group = flow::se_group(snapshot, group)?;
+    let active_standby = group.is_some_and(|g| situation::ha(&g) == Ha::ActiveStandby);
     Ok(Part {
-        active_standby: group.is_some_and(|g| situation::ha(&g) == Ha::ActiveStandby),
+        active_standby,
+        native: situation::is_native(&services).then(|| native(&services, active_standby)),
         vips: vips(vsvip, &services),
         virtual_services: each.collect::<Result<_, _>>()?,
         snat_ips: services.iter().map(|vs| snat_ips(vs)).collect(),
     })
+}
+
+/// Of several virtual services that share a VIP, the first one's `flow_dist` counts.
+fn native(services: &[Arc<VirtualService>], active_standby: bool) -> v1::Native {
+    use v1::FlowDistribution as By;
+    let wanted = services.first().map_or("", |vs| vs.flow_dist.as_str());
+    let distribution = match wanted {
+        "CONSISTENT_HASH_SOURCE_IP_ADDRESS" => By::ConsistentHashSourceIpAddress,
+        "CONSISTENT_HASH_SOURCE_IP_ADDRESS_AND_PORT" => By::ConsistentHashSourceIpAddressAndPort,
+        _ => By::LoadAware,
+    };
+    v1::Native {
+        first_id: 0,
+        // A standby takes nothing while the active engine is there.
+        spreads: !active_standby,
+        distribution: distribution.into(),
+    }
 }
 
 fn vips(vsvip: &VsVip, services: &[Arc<VirtualService>]) -> Vec<v1::Vip> {

@@ -733,3 +733,38 @@ async fn a_vip_is_a_source_where_it_is_on_one_engine_alone() {
     fixture.place(vsvip, &[&fixture.engine]).await;
     assert!(from_vip(fixture.told()));
 }
+
+#[tokio::test]
+async fn a_vip_without_route_health_injection_is_scaled_natively_and_its_first_engine_answers() {
+    let fixture = Fixture::new().await;
+    assert_eq!(fixture.told().groups[0].native, None, "it is announced");
+    let vs = fixture.uuid("virtualservice", "vs-1");
+    fixture
+        .update("virtualservice", &vs, set("enable_rhi", json!(false)))
+        .await;
+    let second = fixture
+        .create("serviceengine", json!({"name": "se-2"}))
+        .await;
+    fixture
+        .place(&fixture.vsvip, &[&second, &fixture.engine])
+        .await;
+    let native = |told: &v1::DesiredState| {
+        let group = &told.groups[0];
+        (group.native.expect("native"), group.members[0].id)
+    };
+    let (told, id_of_second) = native(&fixture.told());
+    assert_eq!((told.first_id, told.spreads), (id_of_second, true));
+    assert_eq!(told.distribution(), v1::FlowDistribution::LoadAware);
+    let by_address = json!("CONSISTENT_HASH_SOURCE_IP_ADDRESS");
+    fixture
+        .update("virtualservice", &vs, set("flow_dist", by_address))
+        .await;
+    let group = fixture.uuid("serviceenginegroup", "Default-Group");
+    let pairs = json!("HA_MODE_LEGACY_ACTIVE_STANDBY");
+    fixture
+        .update("serviceenginegroup", &group, set("ha_mode", pairs))
+        .await;
+    let (told, _) = native(&fixture.told());
+    let expected = v1::FlowDistribution::ConsistentHashSourceIpAddress;
+    assert_eq!((told.spreads, told.distribution()), (false, expected));
+}

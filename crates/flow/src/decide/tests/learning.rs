@@ -75,6 +75,7 @@ fn a_message_must_come_from_the_address_of_the_member_that_it_names() {
         number,
         generation: 7,
         flow: flow(1000),
+        load: 0,
     };
     for from in [0, 1, 9] {
         let bytes = message.sign(&KEY);
@@ -95,6 +96,7 @@ fn what_is_refused_is_counted_by_its_first_fault() {
         number,
         generation: 7,
         flow: flow(1000),
+        load: 0,
     };
     let elsewhere = Message {
         flow: Flow {
@@ -162,6 +164,7 @@ proptest! {
                 number: 0,
                 generation: 7,
                 flow: flow(1000),
+                load: 0,
             };
             bytes[..MESSAGE_LEN - 8].copy_from_slice(&start.sign(&KEY)[..MESSAGE_LEN - 8]);
         }

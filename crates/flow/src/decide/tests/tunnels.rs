@@ -148,6 +148,7 @@ fn a_probe_for_our_socket_is_delivered_and_claimed() {
             number: 77,
             generation: 7,
             flow: flow(1000),
+            load: 0,
         };
         assert_eq!(reply_of(&decision), expected);
     }

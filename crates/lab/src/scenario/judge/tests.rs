@@ -6,6 +6,7 @@ const BARS: Bars = Bars {
     first_connection_s: 2.0,
     engine_idle_rss_mib: Some(40),
     none_breaks: false,
+    silent_s: 1.0,
 };
 
 fn names(list: &[&str]) -> BTreeSet<String> {
@@ -57,6 +58,7 @@ fn where_none_may_break_a_moved_flow_that_breaks_is_a_violation() {
     seen.report.broken.push(failure(1000));
     let strict = Bars {
         none_breaks: true,
+        silent_s: 1.0,
         ..BARS
     };
     assert_eq!(judge(&seen, &BARS).violations, Vec::<String>::new());
@@ -239,6 +241,7 @@ fn a_step_without_messages_proves_nothing() {
 
 const STRICT: Bars = Bars {
     none_breaks: true,
+    silent_s: 1.0,
     ..BARS
 };
 
@@ -603,4 +606,53 @@ fn it_is_said_when_the_last_flow_of_the_dead_ended() {
     };
     seen.report.broken = vec![at(1, 1_200_000), at(51, 16_000_000)];
     assert_eq!(judge(&seen, &STRICT).dead_ended_s, Some(15.0));
+}
+
+/// A step of a VIP that is scaled natively, on two engines of which the first answers.
+fn natively(seen: Seen) -> Observation {
+    let names = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+    Observation {
+        assigned: names(&["se-1", "se-2"]),
+        fib: names(&["se-1"]),
+        share: BTreeMap::from([("se-1".to_owned(), 5), ("se-2".to_owned(), 5)]),
+        native: Some(vec![("watcher".to_owned(), seen)]),
+        ..Observation::default()
+    }
+}
+
+#[test]
+fn of_a_vip_that_is_scaled_natively_one_answers_at_any_time() {
+    let violations = |seen: &Observation| route_and_answer_violations(seen);
+    assert_eq!(violations(&natively(Seen::default())), Vec::<String>::new());
+    let silent = natively(Seen {
+        longest_silence_ms: 1000,
+        ..Seen::default()
+    });
+    assert!(violations(&silent)[0].contains("nobody answer for the VIP for 1.000 s"));
+    let mut twice = natively(Seen {
+        answered_twice: 3,
+        asked: 9,
+        ..Seen::default()
+    });
+    assert!(violations(&twice)[0].contains("3 of 9 questions answered by two"));
+    twice.parted = true;
+    assert_eq!(violations(&twice), Vec::<String>::new());
+    let mut nowhere = natively(Seen::default());
+    nowhere.fib.clear();
+    nowhere.share.remove("se-2");
+    let found = violations(&nowhere);
+    assert!(
+        found[0].contains("next hops in the FIB are none"),
+        "{found:?}"
+    );
+    assert!(
+        found[1].contains("no new connection went over se-2"),
+        "{found:?}"
+    );
+}
+
+fn route_and_answer_violations(seen: &Observation) -> Vec<String> {
+    let mut all = route_violations(seen, &BARS);
+    all.extend(answer_violations(seen, &BARS));
+    all
 }

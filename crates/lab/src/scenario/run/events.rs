@@ -108,6 +108,7 @@ impl Runner<'_> {
         }
         fabric::rebuild(self.record, &self.topology, node)?;
         self.engines_by_mac = macs(self.record, &self.topology, &self.scenario.segments)?;
+        self.follow_macs();
         self.start_again(name)
     }
 
@@ -125,6 +126,9 @@ impl Runner<'_> {
             self.silent_losses.insert(hop);
         }
         self.lost_hops.insert(hop);
+        if self.is_native() {
+            self.lost.insert(name.to_owned());
+        }
         let timeout = Duration::from_secs_f64(gone_within_s) + SETTLE_TIMEOUT;
         let gone = self.fib.wait(at, timeout, |hops| !hops.contains(&hop));
         let took_s = gone.map(|g| (g - at).as_secs_f64());
@@ -152,6 +156,14 @@ impl Runner<'_> {
         let silent = self.silent_losses.remove(&hop);
         self.set_link(name, segment, true, silent)?;
         self.lost_hops.remove(&hop);
+        if self.is_native() {
+            self.lost.remove(name);
+            return Ok(Done {
+                called_us: wall_us(at),
+                violations: self.await_serving().into_iter().collect(),
+                ..Done::default()
+            });
+        }
         let back = self.fib.wait(at, BACK_TIMEOUT, |hops| hops.contains(&hop));
         match back {
             Some(back) => note!("  it is back after {:.3} s", (back - at).as_secs_f64()),

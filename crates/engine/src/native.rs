@@ -1,0 +1,187 @@
+//! Native scaling: one member of a VIP's group answers ARP and neighbour discovery for it. [`flow::primary`] decides whether it
+//! is we; here is the shell around it: packet sockets at the interfaces whose subnet the VIP is in, and a clock.
+//!
+//! No kernel answers for the VIP: it stands on `lo`, and `arp_ignore` keeps interfaces from answering for it (for IPv6 the kernel
+//! does not anyway). So whoever is silent here is silent, also when the process hangs or was killed.
+//!
+//! One task, owned by [`crate::run`], and one for each socket that it owns.
+
+mod link;
+
+use crate::steering::{Native, Plan};
+use flow::neighbour::{self, Mac, Said};
+use flow::primary::{Act, Part, Role};
+use link::{Heard, Links};
+use proto::v1::Interface;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
+
+/// What we are for each VIP that is scaled natively, by uuid of the VsVip.
+pub(crate) type Parts = BTreeMap<String, Seen>;
+
+/// See [`Parts`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub part: Part,
+    /// uuid of the engine that is the primary as far as we know; none = nobody is, or it is we.
+    pub primary: Option<String>,
+}
+
+/// Of [`Role::tick`].
+const TICK: Duration = Duration::from_millis(50);
+
+/// Frames that wait to be read; of a flood of questions the rest is lost, as on a slow link.
+const QUEUE: usize = 256;
+
+/// Plays our part for every VIP of the plans, and publishes it. Cancel-safe: it waits for news and for time.
+pub(crate) async fn run(
+    mut plans: watch::Receiver<Arc<Plan>>,
+    mut interfaces: watch::Receiver<Vec<Interface>>,
+    parts: watch::Sender<Parts>,
+) {
+    let (sender, mut frames) = mpsc::channel(QUEUE);
+    let mut stage = Stage {
+        links: Links::new(sender),
+        roles: BTreeMap::new(),
+        natives: Vec::new(),
+    };
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        stage.natives.clone_from(&plans.borrow_and_update().native);
+        stage
+            .links
+            .follow(&interfaces.borrow_and_update(), &stage.vips());
+        stage.follow(Instant::now());
+        publish(&parts, stage.parts());
+        let idle = stage.natives.is_empty();
+        tokio::select! {
+            changed = plans.changed() => if changed.is_err() { return },
+            Ok(()) = interfaces.changed() => {}
+            Some(heard) = frames.recv() => stage.hear(&heard),
+            _ = tick.tick(), if !idle => stage.tick(Instant::now()),
+        }
+    }
+}
+
+fn publish(to: &watch::Sender<Parts>, new: Parts) {
+    to.send_if_modified(|old| {
+        let is_news = *old != new;
+        *old = new;
+        is_news
+    });
+}
+
+struct Stage {
+    links: Links,
+    /// By uuid of the VsVip.
+    roles: BTreeMap<String, Role>,
+    natives: Vec<Native>,
+}
+
+impl Stage {
+    fn vips(&self) -> Vec<IpAddr> {
+        self.natives.iter().flat_map(|n| n.vips.clone()).collect()
+    }
+
+    /// Whoever is new listens first.
+    fn follow(&mut self, now: Instant) {
+        let natives = &self.natives;
+        self.roles
+            .retain(|uuid, _| natives.iter().any(|n| n.vsvip_uuid == *uuid));
+        for native in natives {
+            let role = self.roles.entry(native.vsvip_uuid.clone());
+            role.or_insert_with(|| Role::new(now));
+        }
+    }
+
+    fn parts(&self) -> Parts {
+        let seen = |native: &Native| {
+            let role = self.roles.get(&native.vsvip_uuid)?;
+            let primary = native.circle.primary();
+            let primary = primary.and_then(|id| native.members.get(&id).cloned());
+            let part = role.part();
+            Some((native.vsvip_uuid.clone(), Seen { part, primary }))
+        };
+        self.natives.iter().filter_map(seen).collect()
+    }
+
+    fn tick(&mut self, now: Instant) {
+        for native in &self.natives {
+            let Some(role) = self.roles.get_mut(&native.vsvip_uuid) else {
+                continue;
+            };
+            let before = role.part();
+            let acts = role.tick(now, &native.circle);
+            tell(native, before, role.part());
+            for act in acts {
+                native.vips.iter().for_each(|vip| self.act(act, *vip));
+            }
+        }
+    }
+
+    fn act(&self, act: Act, vip: IpAddr) {
+        let Some(link) = self.links.of(vip) else {
+            return;
+        };
+        match act {
+            Act::Probe => link.send(vip, &neighbour::probe(vip, link.mac)),
+            Act::Announce => {
+                let frames = neighbour::announcements(vip, link.mac);
+                frames.iter().for_each(|frame| link.send(vip, frame));
+            }
+        }
+    }
+
+    fn hear(&mut self, heard: &Heard) {
+        for said in &heard.said {
+            match *said {
+                Said::WhoHas { target, mac, ip } => self.answer(heard.ifindex, target, (mac, ip)),
+                Said::Has { address, mac } => self.claim(heard.ifindex, address, mac),
+            }
+        }
+    }
+
+    fn role_of(&mut self, vip: IpAddr) -> Option<&mut Role> {
+        let native = self.natives.iter().find(|n| n.vips.contains(&vip))?;
+        self.roles.get_mut(&native.vsvip_uuid)
+    }
+
+    fn answer(&mut self, ifindex: u32, vip: IpAddr, (mac, ip): (Mac, IpAddr)) {
+        let answers = self.role_of(vip).is_some_and(|role| role.answers());
+        let link = self.links.of(vip).filter(|link| link.ifindex == ifindex);
+        if let Some(link) = link.filter(|link| answers && link.mac != mac) {
+            link.send(vip, &neighbour::answer(vip, link.mac, mac, ip));
+        }
+    }
+
+    /// Somebody says that he has it.
+    fn claim(&mut self, ifindex: u32, vip: IpAddr, mac: Mac) {
+        let link = self.links.of(vip).filter(|link| link.ifindex == ifindex);
+        if link.is_some_and(|link| link.mac != mac)
+            && let Some(role) = self.role_of(vip)
+        {
+            role.on_claim();
+        }
+    }
+}
+
+/// Logs what an operator would tell a colleague.
+fn tell(native: &Native, before: Part, now: Part) {
+    if before == now {
+        return;
+    }
+    let vsvip = &native.vsvip_uuid;
+    let vips = native.vips.iter().map(ToString::to_string);
+    let vips = vips.collect::<Vec<_>>().join(" ");
+    let part = now.code();
+    match (before, now) {
+        (_, Part::Answering) => tracing::info!(vsvip, vips, part, "we answer for the VIP now"),
+        (Part::Answering, _) => tracing::info!(vsvip, vips, part, "we answer for the VIP no more"),
+        _ => tracing::debug!(vsvip, vips, part, "part in native scaling"),
+    }
+}

@@ -1,0 +1,307 @@
+//! What is known of the groups of VIPs that are scaled natively: who is there, and how new flows are spread
+//! (docs/dev/steering.md, section 11).
+
+use super::asking::Signs;
+use super::{load, voices};
+use flow::config::{Config, Peer};
+use flow::decide::Members;
+use flow::hello::{State, Way};
+use flow::primary::Circle;
+use flow::spread::{By, Spread};
+use ipnet::IpNet;
+use proto::v1::{self, DesiredState, FlowDistribution, Interface};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// A group whose VIP is scaled natively.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Native {
+    pub vsvip_uuid: String,
+    /// Its addresses.
+    pub vips: Vec<IpAddr>,
+    pub circle: Circle,
+    /// By member id: uuid of the engine, without us.
+    pub members: BTreeMap<u8, String>,
+    /// Our subnets that the VIP is in.
+    nets: Vec<IpNet>,
+    /// How new flows are spread; none = whoever answers takes them.
+    distribution: Option<FlowDistribution>,
+}
+
+/// Of the desired state; nobody is there yet.
+pub(super) fn natives(desired: &DesiredState, interfaces: &[Interface]) -> Vec<Native> {
+    let groups = desired.groups.iter();
+    let each = groups.filter_map(|g| native(desired, g, g.native.as_ref()?, interfaces));
+    each.collect()
+}
+
+fn native(
+    desired: &DesiredState,
+    group: &v1::Group,
+    native: &v1::Native,
+    interfaces: &[Interface],
+) -> Option<Native> {
+    let vips = desired
+        .vips
+        .iter()
+        .filter(|v| v.vsvip_uuid == group.vsvip_uuid);
+    let vips: Vec<IpAddr> = vips.filter_map(|v| v.address.parse().ok()).collect();
+    let id = |id: u32| u8::try_from(id).ok();
+    // Whoever leaves, or is not on the link, answers for nobody.
+    let fits = |m: &&v1::Member| m.takes_new && is_near(desired, &m.se_uuid, &vips);
+    let others = group.members.iter().filter(fits).filter_map(|m| id(m.id));
+    let nets = nets(interfaces, &vips);
+    let members = group
+        .members
+        .iter()
+        .filter_map(|m| Some((id(m.id)?, m.se_uuid.clone())));
+    Some(Native {
+        vsvip_uuid: group.vsvip_uuid.clone(),
+        circle: Circle {
+            us: id(group.member_id)?,
+            first: id(native.first_id)?,
+            others: Members::of(others),
+            fit: !group.lingers && !desired.draining && !nets.is_empty(),
+            present: Members::default(),
+        },
+        vips,
+        nets,
+        members: members.collect(),
+        distribution: native.spreads.then(|| native.distribution()),
+    })
+}
+
+fn nets(interfaces: &[Interface], vips: &[IpAddr]) -> Vec<IpNet> {
+    let up = interfaces.iter().filter(|i| i.up);
+    let all = up
+        .flat_map(|i| &i.addresses)
+        .filter_map(|a| a.parse::<IpNet>().ok());
+    all.filter(|net| vips.iter().any(|vip| net.contains(vip)))
+        .collect()
+}
+
+fn by(distribution: FlowDistribution) -> By {
+    match distribution {
+        FlowDistribution::ConsistentHashSourceIpAddress => By::Address,
+        FlowDistribution::Unspecified
+        | FlowDistribution::LoadAware
+        | FlowDistribution::ConsistentHashSourceIpAddressAndPort => By::AddressAndPort,
+    }
+}
+
+/// The engine has an address in a subnet that one of the VIPs is in.
+fn is_near(desired: &DesiredState, se_uuid: &str, vips: &[IpAddr]) -> bool {
+    let peer = desired.peers.iter().find(|p| p.se_uuid == se_uuid);
+    let nets = peer.into_iter().flat_map(|p| &p.addresses);
+    let mut nets = nets.filter_map(|a| a.parse::<IpNet>().ok());
+    nets.any(|net| vips.iter().any(|vip| net.contains(vip)))
+}
+
+/// Says who is there, lets new flows go to nobody else, and spreads them.
+pub(super) fn settle(natives: &mut [Native], config: &mut Config, signs: &Signs) {
+    for native in natives {
+        let there = config
+            .peers
+            .iter()
+            .map(|p| is_there(p, &native.nets, signs));
+        let there: Vec<bool> = there.collect();
+        let groups = config.groups.iter_mut();
+        let Some(group) = groups
+            .into_iter()
+            .find(|g| g.vsvip_uuid == native.vsvip_uuid)
+        else {
+            continue;
+        };
+        let mut present = Vec::new();
+        for member in &mut group.members {
+            present.extend(there[member.peer].then_some(member.id));
+            member.takes_new &= there[member.peer];
+        }
+        native.circle.present = Members::of(present);
+        group.spread = native.distribution.map(|distribution| {
+            let aware = matches!(
+                distribution,
+                FlowDistribution::LoadAware | FlowDistribution::Unspecified
+            );
+            let weight = |load: u8| if aware { load::weight(load) } else { 1 };
+            let us = (!group.drains).then(|| (group.us, weight(signs.load)));
+            let takers = group.members.iter().filter(|m| m.takes_new).map(|m| {
+                let load = signs.loads.get(&config.peers[m.peer].se_uuid);
+                (m.id, weight(load.copied().unwrap_or(0)))
+            });
+            let takers: Vec<(u8, u32)> = us.into_iter().chain(takers).collect();
+            Spread::over(by(distribution), &takers)
+        });
+    }
+}
+
+/// Its program answers on the VIP's link, its process holds a line to us and speaks. One that is there by another network
+/// alone cannot answer clients; where the VIP is on no link of ours, any network will do.
+fn is_there(peer: &Peer, nets: &[IpNet], signs: &Signs) -> bool {
+    let ways = || peer.links.iter().map(Way::from);
+    let is_near = |way: &Way| nets.is_empty() || nets.iter().any(|net| net.contains(&way.remote));
+    let mut near = ways().filter(is_near);
+    let answers = near.any(|way| signs.liveness.get(&way) == Some(&State::Up));
+    let holds = ways().any(|way| signs.lines.contains_key(&way));
+    answers && holds && voices::speaks(&signs.turns, &peer.se_uuid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flow::config::{Group, Link, Member};
+    use flow::hello::Liveness;
+    use std::time::Instant;
+
+    fn peer(id: u8) -> Peer {
+        let remote = format!("10.10.10.1{id}").parse().expect("ip");
+        Peer {
+            se_uuid: format!("se-{id}"),
+            name: format!("se-{id}"),
+            addresses: vec![remote],
+            links: vec![Link {
+                local: "10.10.10.10".parse().expect("ip"),
+                remote,
+                ifindex: 1,
+                next_hop: None,
+            }],
+            alive: true,
+        }
+    }
+
+    /// We are 0, and 1 to 3 are the others; 3 is scaled in, and 2 has no address in the VIP's subnet.
+    fn desired(distribution: FlowDistribution) -> DesiredState {
+        let member = |id: u32, takes_new| v1::Member {
+            id,
+            se_uuid: format!("se-{id}"),
+            takes_new,
+        };
+        let peer = |id: u32, address: &str| v1::Peer {
+            se_uuid: format!("se-{id}"),
+            addresses: vec![address.into()],
+            ..v1::Peer::default()
+        };
+        DesiredState {
+            vips: vec![v1::Vip {
+                vsvip_uuid: "v".into(),
+                address: "10.10.10.100".into(),
+                ..v1::Vip::default()
+            }],
+            groups: vec![v1::Group {
+                vsvip_uuid: "v".into(),
+                members: vec![member(1, true), member(2, true), member(3, false)],
+                native: Some(v1::Native {
+                    first_id: 1,
+                    spreads: true,
+                    distribution: distribution.into(),
+                }),
+                ..v1::Group::default()
+            }],
+            peers: vec![
+                peer(1, "10.10.10.11/24"),
+                peer(2, "10.9.9.12/24"),
+                peer(3, "10.10.10.13/24"),
+            ],
+            ..DesiredState::default()
+        }
+    }
+
+    fn interfaces() -> Vec<Interface> {
+        vec![Interface {
+            name: "eth0".into(),
+            up: true,
+            addresses: vec!["10.10.10.10/24".into()],
+            ..Interface::default()
+        }]
+    }
+
+    fn config() -> Config {
+        let member = |id: u8| Member {
+            id,
+            peer: usize::from(id) - 1,
+            takes_new: id != 3,
+        };
+        Config {
+            groups: vec![Group {
+                vsvip_uuid: "v".into(),
+                generation: 1,
+                us: 0,
+                drains: false,
+                spread: None,
+                members: (1..4).map(member).collect(),
+            }],
+            peers: (1..4).map(peer).collect(),
+            ..Config::default()
+        }
+    }
+
+    /// All three signs of these.
+    fn signs(there: &[u8]) -> Signs {
+        let mut signs = Signs {
+            liveness: Liveness::new(),
+            ..Signs::default()
+        };
+        for id in there {
+            let way = Way::from(&peer(*id).links[0]);
+            signs.liveness.insert(way, State::Up);
+            signs.lines.insert(way, Instant::now());
+            signs.turns.insert(format!("se-{id}"), 1);
+        }
+        signs
+    }
+
+    fn settled(signs: &Signs) -> (Native, Config) {
+        let wanted = desired(FlowDistribution::ConsistentHashSourceIpAddress);
+        let mut natives = natives(&wanted, &interfaces());
+        let mut config = config();
+        settle(&mut natives, &mut config, signs);
+        (natives.remove(0), config)
+    }
+
+    #[test]
+    fn whoever_leaves_or_is_not_on_the_link_is_never_the_primary() {
+        let (native, _) = settled(&signs(&[1, 2, 3]));
+        assert_eq!(native.circle.others, Members::of([1]));
+        assert_eq!((native.circle.first, native.circle.fit), (1, true));
+        assert_eq!(native.circle.present, Members::of([1, 2, 3]));
+        let nowhere = natives(&desired(FlowDistribution::LoadAware), &[]);
+        assert!(!nowhere[0].circle.fit);
+    }
+
+    #[test]
+    fn new_flows_are_spread_over_us_and_those_who_are_there_and_take_them() {
+        let (_, config) = settled(&signs(&[1, 3]));
+        let spread = config.groups[0].spread.as_ref().expect("spread");
+        assert_eq!(spread.by, By::Address);
+        assert_eq!(*spread, Spread::over(By::Address, &[(0, 1), (1, 1)]));
+        let takes: Vec<bool> = config.groups[0]
+            .members
+            .iter()
+            .map(|m| m.takes_new)
+            .collect();
+        assert_eq!(takes, [true, false, false]);
+    }
+
+    #[test]
+    fn a_process_is_there_when_its_program_answers_and_it_holds_a_line_and_speaks() {
+        let way = Way::from(&peer(1).links[0]);
+        let nets = ["10.10.10.0/24".parse().expect("net")];
+        let all = signs(&[1]);
+        assert!(is_there(&peer(1), &nets, &all));
+        let mut killed = all.clone();
+        killed.lines.clear();
+        let mut hangs = all.clone();
+        hangs.turns.insert("se-1".into(), 2);
+        let elsewhere = ["10.9.9.0/24".parse().expect("net")];
+        assert!(
+            !is_there(&peer(1), &elsewhere, &all),
+            "by another network alone"
+        );
+        assert!(is_there(&peer(1), &[], &all));
+        let mut gone = all;
+        gone.liveness.insert(way, State::Down);
+        for signs in [killed, hangs, gone] {
+            assert!(!is_there(&peer(1), &nets, &signs));
+        }
+    }
+}
