@@ -65,7 +65,6 @@ static __always_inline int counted(int action, enum verdict v)
 static __always_inline int act(struct __sk_buff *skb, const struct packet *p, const struct decision *d)
 {
 	struct spread s = { .skb = skb, .copies = d->copies, .number = d->number };
-
 	int action;
 
 	switch (d->verdict) {

@@ -110,8 +110,9 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let observed = (&desired, &reports);
     let (connected, _metrics) = tell_metrics(metrics_listener, &settings.name, observed);
     let watch = steering::Watch::default();
-    let (steering, sightings, (presence, _steering_tasks)) =
-        steer(&settings, &desired, &net, &actors, &watch);
+    let leaving = CancellationToken::new();
+    let seen = (&watch, &leaving);
+    let (steering, sightings, _steering_tasks) = steer(&settings, &desired, &net, &actors, seen);
     let (parts, played) = watch::channel(native::Parts::new());
     let native = native::run(steering.clone(), net.interfaces(), parts);
     let native = Task(tokio::spawn(native));
@@ -162,7 +163,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     tracing::info!("stopping: withdrawing routes");
     token.cancel();
     // To the others the process is gone, who take over the VIPs that we have answered for, and keep new flows.
-    drop((native, presence));
+    leaving.cancel();
+    drop(native);
     tokio::select! {
         ended = &mut reconciler.0 => ended?,
         () = signals.next() => bail!("told to stop again: not waiting for routers and connections"),
@@ -174,28 +176,25 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     result
 }
 
-/// Two tasks.
-type Pair = [Task<()>; 2];
-
 /// Steering, and the hellos and lines that it follows; the plan that is in force, what is seen of engines that the controller has
-/// lost, the tasks by which others know that we are there, and the rest.
+/// lost, and the tasks. `leaving`: to the others our process is gone.
 fn steer(
     settings: &Settings,
     desired: &watch::Sender<Arc<DesiredState>>,
     net: &Net,
     actors: &Actors,
-    watch: &steering::Watch,
+    (watch, leaving): (&steering::Watch, &CancellationToken),
 ) -> (
     watch::Receiver<Arc<steering::Plan>>,
     watch::Receiver<Sightings>,
-    (Pair, Pair),
+    [Task<()>; 4],
 ) {
     let (plans, planned) = watch::channel(Arc::default());
     let (heard, liveness) = watch::channel(flow::hello::Liveness::new());
     let (busy, load) = watch::channel(0);
     let hellos = steering::hello::run(planned.clone(), heard, busy);
     let (held, lines) = watch::channel(steering::line::Lines::new());
-    let held = steering::line::run(planned.clone(), held);
+    let held = steering::line::run(planned.clone(), held, leaving.clone());
     let (seen, sightings) = watch::channel(Sightings::new());
     let sentry = steering::sentry::run(planned.clone(), seen);
     let inputs = steering::Inputs {
@@ -213,9 +212,13 @@ fn steer(
         watch.clone(),
     );
     let steering = steering::run(inputs, plans, kernel);
-    let presence = [Task(tokio::spawn(hellos)), Task(tokio::spawn(held))];
-    let tasks = [Task(tokio::spawn(sentry)), Task(tokio::spawn(steering))];
-    (planned, sightings, (presence, tasks))
+    let tasks = [
+        Task(tokio::spawn(hellos)),
+        Task(tokio::spawn(held)),
+        Task(tokio::spawn(sentry)),
+        Task(tokio::spawn(steering)),
+    ];
+    (planned, sightings, tasks)
 }
 
 /// What the agent shares with the tasks that act and observe.

@@ -10,7 +10,7 @@ mod link;
 
 use crate::steering::{Native, Plan};
 use flow::neighbour::{self, Mac, Said};
-use flow::primary::{Act, Part, Role};
+use flow::primary::{Act, Circle, Part, Role};
 use link::{Heard, Links};
 use proto::v1::Interface;
 use std::collections::BTreeMap;
@@ -43,6 +43,7 @@ pub(crate) async fn run(
     mut interfaces: watch::Receiver<Vec<Interface>>,
     parts: watch::Sender<Parts>,
 ) {
+    let parts = Played(parts);
     let (sender, mut frames) = mpsc::channel(QUEUE);
     let mut stage = Stage {
         links: Links::new(sender),
@@ -57,23 +58,36 @@ pub(crate) async fn run(
             .links
             .follow(&interfaces.borrow_and_update(), &stage.vips());
         stage.follow(Instant::now());
-        publish(&parts, stage.parts());
+        parts.publish(stage.parts());
         let idle = stage.natives.is_empty();
+        // The tick first: a process that hung notices before it answers what was asked meanwhile.
         tokio::select! {
+            biased;
+            _ = tick.tick(), if !idle => stage.tick(Instant::now()),
             changed = plans.changed() => if changed.is_err() { return },
             Ok(()) = interfaces.changed() => {}
             Some(heard) = frames.recv() => stage.hear(&heard),
-            _ = tick.tick(), if !idle => stage.tick(Instant::now()),
         }
     }
 }
 
-fn publish(to: &watch::Sender<Parts>, new: Parts) {
-    to.send_if_modified(|old| {
-        let is_news = *old != new;
-        *old = new;
-        is_news
-    });
+/// What is published; nothing is played when it ends.
+struct Played(watch::Sender<Parts>);
+
+impl Played {
+    fn publish(&self, new: Parts) {
+        self.0.send_if_modified(|old| {
+            let is_news = *old != new;
+            *old = new;
+            is_news
+        });
+    }
+}
+
+impl Drop for Played {
+    fn drop(&mut self) {
+        self.publish(Parts::new());
+    }
 }
 
 struct Stage {
@@ -116,7 +130,14 @@ impl Stage {
                 continue;
             };
             let before = role.part();
-            let acts = role.tick(now, &native.circle);
+            // Who cannot speak here is not the one who should.
+            let able = native.vips.iter().any(|vip| self.links.speak(*vip));
+            let circle = Circle {
+                fit: native.circle.fit && able,
+                leaves: native.circle.leaves && able,
+                ..native.circle.clone()
+            };
+            let acts = role.tick(now, &circle);
             tell(native, before, role.part());
             for act in acts {
                 native.vips.iter().for_each(|vip| self.act(act, *vip));

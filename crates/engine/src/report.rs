@@ -99,7 +99,7 @@ impl Observer {
                 _ = self.learned.changed() => {}
                 _ = self.steering.changed() => {}
                 _ = self.sightings.changed() => {}
-                _ = self.parts.changed() => {}
+                Ok(()) = self.parts.changed() => {}
                 _ = interfaces.changed() => {}
                 () = tokio::time::sleep(REPORT_PERIOD) => {}
             }

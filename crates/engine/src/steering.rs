@@ -122,7 +122,12 @@ pub(crate) async fn run(
         tell(&plans.borrow().problems, &new.problems);
         plans.send_replace(Arc::new(new));
         let again = refused.is_some().then(|| Instant::now() + RETRY);
-        if !between_plans(&mut inputs, &mut kernel, &signs, again).await {
+        let wait = Wait {
+            signs: &signs,
+            again,
+            load_aware: plans.borrow().native.iter().any(Native::is_load_aware),
+        };
+        if !between_plans(&mut inputs, &mut kernel, wait).await {
             return;
         }
     }
@@ -141,12 +146,24 @@ impl Inputs {
     }
 }
 
+/// For what another plan is made.
+struct Wait<'a> {
+    signs: &'a Signs,
+    /// Something was refused: tried again then.
+    again: Option<Instant>,
+    /// Loads matter.
+    load_aware: bool,
+}
+
 /// Keeps house until something asks for another plan; false when nothing ever will.
 async fn between_plans(
     inputs: &mut Inputs,
     kernel: &mut impl Steers,
-    signs: &Signs,
-    again: Option<Instant>,
+    Wait {
+        signs,
+        again,
+        load_aware,
+    }: Wait<'_>,
 ) -> bool {
     let mut tick = tokio::time::interval(flow::pace::TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -156,7 +173,7 @@ async fn between_plans(
             biased;
             changed = inputs.desired.changed() => return changed.is_ok(),
             Ok(()) = inputs.interfaces.changed() => return true,
-            Ok(()) = inputs.load.changed() => return true,
+            Ok(()) = inputs.load.changed(), if load_aware => return true,
             Ok(()) = inputs.liveness.changed() => {
                 kernel.on_event();
                 return true;
@@ -181,7 +198,7 @@ async fn between_plans(
                     kernel.on_event();
                     return true;
                 }
-                if kernel.loads() != signs.loads {
+                if load_aware && kernel.loads() != signs.loads {
                     return true;
                 }
                 if again.is_some_and(|at| at <= Instant::now()) {

@@ -6,8 +6,8 @@
 //! ```text
 //!   listening ─ all others heard, or LISTEN over ─▶ silent ─ we are the first ─▶ checking ─ CHECK over ─▶ answering
 //!       ▲                                             ▲                            │ somebody answers,      │ another one
-//!       └── our process hung, or has just begun       │                            │ and we hear nobody     │ is the first
-//!                                                     └────────────────────────────┴────────────────────────┘
+//!       └── our process hung, or has just begun       │                            │ and we hear nobody     │ is the first,
+//!                                                     └────────────────────────────┴────────────────────────┘ and speaks
 //! ```
 //!
 //! An engine that hears none of the others is alone, or cut off; it cannot tell. It serves, as the last one of a group must, but
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 /// One that begins, or has hung, is silent until it has heard every other member, and for no longer than this.
 pub const LISTEN: Duration = Duration::from_secs(1);
-/// How long the link is asked for others before we speak: twice, and once more if nothing is decided.
+/// How long the link is asked for others before we speak: twice.
 pub const CHECK: Duration = Duration::from_millis(200);
 /// Between two questions of a check.
 const PROBE_EVERY: Duration = Duration::from_millis(100);
@@ -30,6 +30,8 @@ pub const DEFEND: Duration = Duration::from_secs(1);
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(1);
 /// So many.
 const ANNOUNCEMENTS: u32 = 3;
+/// Longest time in which one that is the first no more answers for the one that is.
+pub const YIELD: Duration = Duration::from_secs(1);
 /// A process that was not run for so long has missed what the others decided.
 pub const HUNG: Duration = Duration::from_millis(300);
 
@@ -44,6 +46,8 @@ pub struct Circle {
     pub others: Members,
     /// We may be.
     pub fit: bool,
+    /// We may not because we leave, or are to take nothing new: until somebody else speaks we go on.
+    pub leaves: bool,
     /// Those of the others whose process is there: it speaks, and holds a line to us.
     pub present: Members,
 }
@@ -111,8 +115,10 @@ pub struct Role {
     asked: Option<Instant>,
     announced: Option<Instant>,
     announcements: u32,
-    /// Somebody else has claimed the VIP since we last looked.
+    /// Somebody else has claimed the VIP since we last answered that.
     claimed: bool,
+    /// Since when another one is the first, and we answer until it does.
+    yields: Option<Instant>,
     present: Members,
 }
 
@@ -128,6 +134,7 @@ impl Role {
             announced: None,
             announcements: 0,
             claimed: false,
+            yields: None,
             present: Members::default(),
         }
     }
@@ -144,26 +151,31 @@ impl Role {
         self.part == Part::Answering
     }
 
-    /// Another one's address was said to be the VIP's.
+    /// Another one's address was said to be the VIP's: whoever waited for that is silent from now on.
     pub fn on_claim(&mut self) {
         self.claimed = true;
+        if self.yields.take().is_some() && self.part == Part::Answering {
+            self.part = Part::Silent;
+        }
     }
 
     /// To be called every 50 ms or so: what is to be sent now.
     pub fn tick(&mut self, now: Instant, circle: &Circle) -> Vec<Act> {
         let hung = now.saturating_duration_since(self.ran) > HUNG;
         self.ran = now;
-        if hung {
+        if hung || !(circle.fit || circle.leaves) {
             self.become_(Part::Listening, now);
         }
         let is_first = circle.primary() == Some(circle.us);
         let acts = match self.part {
-            Part::Listening => self.listen(now, circle),
+            Part::Listening if circle.fit => self.listen(now, circle),
+            Part::Listening => Vec::new(),
             Part::Silent if is_first => self.wait(now, circle),
             Part::Checking if is_first => self.check(now, circle),
             Part::Answering if is_first => self.answer(now, circle),
             Part::Silent => Vec::new(),
-            Part::Checking | Part::Answering => self.become_(Part::Silent, now),
+            Part::Checking => self.become_(Part::Silent, now),
+            Part::Answering => self.give_way(now, circle),
         };
         self.present = circle.present;
         acts
@@ -173,6 +185,17 @@ impl Role {
         self.part = part;
         self.since = now;
         self.claimed = false;
+        self.yields = None;
+        Vec::new()
+    }
+
+    /// Another one is the first: we answer until it says that it has the VIP, so that somebody always does. One that leaves waits for
+    /// as long as that takes.
+    fn give_way(&mut self, now: Instant, circle: &Circle) -> Vec<Act> {
+        let since = *self.yields.get_or_insert(now);
+        if !circle.leaves && now.saturating_duration_since(since) >= YIELD {
+            return self.become_(Part::Silent, now);
+        }
         Vec::new()
     }
 
@@ -214,14 +237,15 @@ impl Role {
     }
 
     fn announce(&mut self, now: Instant) -> Vec<Act> {
+        self.claimed = false;
         self.announced = Some(now);
         self.announcements = self.announcements.saturating_add(1);
         vec![Act::Announce]
     }
 
     fn answer(&mut self, now: Instant, circle: &Circle) -> Vec<Act> {
-        let claimed = std::mem::take(&mut self.claimed);
-        if claimed && circle.is_cut_off() {
+        self.yields = None;
+        if self.claimed && circle.is_cut_off() {
             return self.become_(Part::Silent, now);
         }
         // Whoever is back may have spoken where we were not heard.
@@ -231,7 +255,7 @@ impl Role {
         }
         let repeats =
             self.announcements < ANNOUNCEMENTS && due(self.announced, now, ANNOUNCE_EVERY);
-        let defends = claimed && due(self.announced, now, DEFEND);
+        let defends = self.claimed && due(self.announced, now, DEFEND);
         if is_back || repeats || defends {
             return self.announce(now);
         }

@@ -102,6 +102,16 @@ pub fn scale_out(
             false => PlanError::AtMaximum { assigned, max },
         });
     }
+    next(demand, engines, assigned, wanted)
+}
+
+/// The same however many the VIP has.
+pub(crate) fn next(
+    demand: &Demand,
+    engines: &[Engine],
+    assigned: &[String],
+    wanted: Option<&str>,
+) -> Result<Choice, PlanError> {
     match wanted {
         Some(uuid) => scale_out_to(demand, engines, assigned, uuid),
         None => scale_out_to_best(demand, engines, assigned),

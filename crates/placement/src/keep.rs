@@ -1,7 +1,7 @@
 //! What becomes of a VIP whose engines are lost or drained: others take their places, and nothing else moves.
 
-use crate::choose::natural;
-use crate::{Choice, Demand, Enabled, Engine, Ha, PlanError, Presence, Tag, Unfit, scale_out};
+use crate::choose::{natural, next};
+use crate::{Choice, Demand, Enabled, Engine, Ha, PlanError, Presence, Tag, Unfit};
 use std::fmt;
 
 /// Why an engine gives its place up.
@@ -112,15 +112,13 @@ pub fn take_over(
     wanted: Option<&str>,
 ) -> Result<Choice, PlanError> {
     let room = Demand {
-        max_scaleout: u32::MAX,
-        native: Vec::new(),
         ha: match demand.ha {
             Ha::ActiveStandby => Ha::SharedPair,
             shared => shared,
         },
         ..demand.clone()
     };
-    scale_out(&room, engines, assigned, wanted)
+    next(&room, engines, assigned, wanted)
 }
 
 /// uuid of the engine of this name or uuid, of those that have the VIP; of the primary, where none is asked for.

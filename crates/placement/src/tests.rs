@@ -584,6 +584,8 @@ fn a_sixth_engine_for_a_vip_that_is_scaled_natively_is_refused_with_the_document
         ..natively()
     };
     assert_eq!((six.fewest(), six.most()), (5, 5));
+    let moved = take_over(&natively(), &engines, &five, None);
+    assert_eq!(moved.expect("in the place of one").name, "se-6");
 }
 
 #[test]
@@ -594,6 +596,14 @@ fn an_engine_off_the_vips_link_is_not_chosen_while_others_are_on_it() {
     assert_eq!(
         why(&engines).map(|w| w.code()),
         Some("no_interface_in_vip_subnet")
+    );
+    let held = uuids(&[1]);
+    let moved = take_over(&natively(), &engines, &held, None).expect_err("off the link");
+    assert!(
+        moved
+            .to_string()
+            .contains("no interface in a subnet with 10.10.10.100"),
+        "{moved}"
     );
     engines[0].networks.clear();
     assert_eq!(why(&engines), None, "something else brings the VIP to them");

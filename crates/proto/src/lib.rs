@@ -4,7 +4,7 @@
 //! includes what is generated from it, and keeps secrets out of `Debug`.
 
 /// Version of the stream's meaning; raised when an older engine must not ignore a change.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// The oldest version of an engine that a controller can steer.
 pub const PROTOCOL_VERSION_MIN: u32 = 3;

@@ -9,7 +9,7 @@
 
 use model::reason::Reason;
 use proto::ANSWERING;
-use proto::v1::{BgpSession, BgpState, OperState, Report};
+use proto::v1::{BgpSession, BgpState, OperState, Report, VipStatus};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Reason code for what only engines without a session have.
@@ -369,6 +369,18 @@ impl Observed {
     }
 }
 
+/// Of a VIP that is scaled natively the engine says who answers: while it hears of another one that does, or is about to
+/// itself, it knows nothing against it.
+fn vip_state(v: &VipStatus) -> State {
+    match v.native_part.as_str() {
+        _ if v.announced => State::Up,
+        ANSWERING => State::Up,
+        "" => State::Down,
+        _ if v.native_primary_uuid.is_empty() => State::Down,
+        _ => State::Unknown,
+    }
+}
+
 /// Everything that a report tells of.
 fn sights<'a>(se: &'a str, report: &'a Report) -> impl Iterator<Item = Sight<'a>> {
     let services = report.virtual_services.iter().map(|s| Sight {
@@ -377,14 +389,15 @@ fn sights<'a>(se: &'a str, report: &'a Report) -> impl Iterator<Item = Sight<'a>
         ..sight(Kind::Service, &s.uuid, String::new(), State::of(s.state))
     });
     let vips = report.vips.iter().map(|v| {
-        let state = if v.announced || v.native_part == ANSWERING {
-            State::Up
-        } else {
-            State::Down
+        let state = vip_state(v);
+        // That no router is told of it is no reason against a VIP that is scaled natively.
+        let (code, text) = match (state, v.native_part.is_empty()) {
+            (State::Up, false) => ("", ""),
+            _ => (v.reason_code.as_str(), v.reason.as_str()),
         };
         Sight {
-            code: &v.reason_code,
-            text: &v.reason,
+            code,
+            text,
             ..sight(Kind::Vip, &v.vsvip_uuid, v.address.clone(), state)
         }
     });

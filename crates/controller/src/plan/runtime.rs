@@ -168,9 +168,10 @@ impl Observer<'_> {
         each.collect()
     }
 
-    /// What the engine is for a VIP that is scaled natively, as it says; empty where it is not.
+    /// What the engine is for a VIP that is scaled natively, as it says; empty where it is not, or cannot say so.
     pub(super) fn native_part(&self, vsvip: &str, se: &str) -> String {
-        let report = self.registry.get(se).report;
+        let state = self.registry.get(se);
+        let report = state.report.filter(|_| state.connected_since.is_some());
         let vips = report.iter().flat_map(|r| &r.vips);
         let mut own = vips.filter(|v| v.vsvip_uuid == vsvip);
         own.next()

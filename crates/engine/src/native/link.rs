@@ -10,11 +10,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Longer than any frame that is read: Ethernet, IPv6, and a solicitation with some options.
 const FRAME_MAX: usize = 256;
+
+/// After a socket could not be opened.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// A frame that came in.
 #[derive(Debug)]
@@ -36,9 +39,11 @@ pub(super) struct Link {
 #[derive(Debug)]
 struct Open {
     socket: Arc<PacketSocket>,
-    _reader: Task<()>,
+    #[expect(dead_code, reason = "it ends with this")]
+    reader: Task<()>,
     /// Has joined the groups where solicitations for the VIPs come.
-    _member: Option<UdpSocket>,
+    #[expect(dead_code, reason = "it leaves them with this")]
+    groups: Option<UdpSocket>,
 }
 
 impl Link {
@@ -61,6 +66,8 @@ pub(super) struct Links {
     /// By VIP: the index of its link.
     places: BTreeMap<IpAddr, usize>,
     before: (Vec<Interface>, Vec<IpAddr>),
+    /// A socket could not be opened: tried again then.
+    retry: Option<Instant>,
 }
 
 impl Links {
@@ -70,6 +77,7 @@ impl Links {
             links: Vec::new(),
             places: BTreeMap::new(),
             before: (Vec::new(), Vec::new()),
+            retry: None,
         }
     }
 
@@ -78,38 +86,59 @@ impl Links {
         self.links.get(*self.places.get(&vip)?)
     }
 
+    /// There is a socket for it.
+    pub fn speak(&self, vip: IpAddr) -> bool {
+        let link = self.of(vip);
+        link.is_some_and(|link| link.sockets.contains_key(&vip.is_ipv4()))
+    }
+
     /// From now on these; what is new is opened, what has gone is closed.
     pub fn follow(&mut self, interfaces: &[Interface], vips: &[IpAddr]) {
-        if self.before.0 == interfaces && self.before.1 == vips {
+        let same = self.before.0 == interfaces && self.before.1 == vips;
+        if same && self.retry.is_none_or(|at| Instant::now() < at) {
             return;
         }
+        let told = same;
         self.before = (interfaces.to_vec(), vips.to_vec());
+        self.retry = None;
         let mut old = std::mem::take(&mut self.links);
         self.places.clear();
         for interface in interfaces {
-            let here: Vec<IpAddr> = vips
-                .iter()
-                .copied()
-                .filter(|v| is_on(interface, *v))
-                .collect();
-            let new: Vec<IpAddr> = here
-                .into_iter()
-                .filter(|v| !self.places.contains_key(v))
-                .collect();
-            if new.is_empty() {
-                continue;
-            }
-            let index = self.links.len();
-            let known = old.iter().position(|link| link.is(interface));
-            let mut link = known
-                .map(|at| old.swap_remove(at))
-                .or_else(|| link(interface));
-            if let Some(mut link) = link.take() {
-                link.open(&new, &self.heard);
-                self.links.push(link);
-                self.places.extend(new.into_iter().map(|vip| (vip, index)));
+            let here = vips.iter().filter(|v| is_on(interface, **v));
+            let new = here.filter(|v| !self.places.contains_key(*v)).copied();
+            let new: Vec<IpAddr> = new.collect();
+            if !new.is_empty() {
+                self.place(interface, &new, (&mut old, told));
             }
         }
+    }
+
+    /// These VIPs are on the link of this interface, which may be one of the old. `told`: what fails was said.
+    fn place(
+        &mut self,
+        interface: &Interface,
+        vips: &[IpAddr],
+        (old, told): (&mut Vec<Link>, bool),
+    ) {
+        let known = old.iter().position(|link| link.is(interface));
+        let link = known.map(|at| old.swap_remove(at));
+        let Some(mut link) = link.or_else(|| Link::new(interface)) else {
+            self.retry = Some(Instant::now() + AGAIN);
+            return;
+        };
+        if let Err(error) = link.open(vips, &self.heard) {
+            self.retry = Some(Instant::now() + AGAIN);
+            if !told {
+                let interface = &interface.name;
+                tracing::error!(
+                    interface,
+                    "cannot answer for VIPs here: {error}; this needs CAP_NET_RAW"
+                );
+            }
+        }
+        self.places
+            .extend(vips.iter().map(|vip| (*vip, self.links.len())));
+        self.links.push(link);
     }
 }
 
@@ -122,16 +151,16 @@ fn is_on(interface: &Interface, vip: IpAddr) -> bool {
     interface.up && nets.into_iter().any(|net| net.contains(&vip))
 }
 
-fn link(interface: &Interface) -> Option<Link> {
-    Some(Link {
-        name: interface.name.clone(),
-        ifindex: if_nametoindex(interface.name.as_str()).ok()?,
-        mac: mac(&interface.mac)?,
-        sockets: BTreeMap::new(),
-    })
-}
-
 impl Link {
+    fn new(interface: &Interface) -> Option<Self> {
+        Some(Self {
+            name: interface.name.clone(),
+            ifindex: if_nametoindex(interface.name.as_str()).ok()?,
+            mac: mac(&interface.mac)?,
+            sockets: BTreeMap::new(),
+        })
+    }
+
     fn is(&self, interface: &Interface) -> bool {
         let index = if_nametoindex(interface.name.as_str());
         self.name == interface.name
@@ -140,50 +169,44 @@ impl Link {
     }
 
     /// A socket for each family of these VIPs.
-    fn open(&mut self, vips: &[IpAddr], heard: &mpsc::Sender<Heard>) {
+    fn open(&mut self, vips: &[IpAddr], heard: &mpsc::Sender<Heard>) -> io::Result<()> {
         let families: BTreeSet<bool> = vips.iter().map(IpAddr::is_ipv4).collect();
         self.sockets.retain(|family, _| families.contains(family));
         for family in families {
-            let member = (!family).then(|| member(self.ifindex, vips)).flatten();
-            if let Some(open) = self.sockets.get_mut(&family) {
-                open._member = member;
-                continue;
-            }
-            match open(self.ifindex, family, heard) {
-                Ok((socket, reader)) => {
-                    let open = Open {
-                        socket,
-                        _reader: reader,
-                        _member: member,
-                    };
-                    self.sockets.insert(family, open);
-                }
-                Err(error) => tracing::error!(
-                    interface = self.name,
-                    "cannot answer for VIPs here: {error}; this needs CAP_NET_RAW"
-                ),
-            }
+            let groups = (!family).then(|| joined(self.ifindex, vips)).flatten();
+            let open = match self.sockets.remove(&family) {
+                Some(open) => Open { groups, ..open },
+                None => Open::new(self.ifindex, family, (heard, groups))?,
+            };
+            self.sockets.insert(family, open);
         }
+        Ok(())
     }
 }
 
-fn open(
-    ifindex: u32,
-    is_ipv4: bool,
-    heard: &mpsc::Sender<Heard>,
-) -> io::Result<(Arc<PacketSocket>, Task<()>)> {
-    let frames = match is_ipv4 {
-        true => Frames::Arp,
-        false => Frames::NeighbourDiscovery,
-    };
-    let socket = Arc::new(PacketSocket::open(ifindex, frames)?);
-    let reader = read(ifindex, Arc::clone(&socket), heard.clone());
-    Ok((socket, Task(tokio::spawn(reader))))
+impl Open {
+    fn new(
+        ifindex: u32,
+        is_ipv4: bool,
+        (heard, groups): (&mpsc::Sender<Heard>, Option<UdpSocket>),
+    ) -> io::Result<Self> {
+        let frames = match is_ipv4 {
+            true => Frames::Arp,
+            false => Frames::NeighbourDiscovery,
+        };
+        let socket = Arc::new(PacketSocket::open(ifindex, frames)?);
+        let reader = read(ifindex, Arc::clone(&socket), heard.clone());
+        Ok(Self {
+            socket,
+            reader: Task(tokio::spawn(reader)),
+            groups,
+        })
+    }
 }
 
 /// Solicitations come to multicast groups, which switches bring only to whoever has joined. What cannot be joined is heard
 /// where the link brings everything.
-fn member(ifindex: u32, vips: &[IpAddr]) -> Option<UdpSocket> {
+fn joined(ifindex: u32, vips: &[IpAddr]) -> Option<UdpSocket> {
     let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).ok()?;
     for vip in vips {
         let IpAddr::V6(vip) = vip else { continue };

@@ -77,6 +77,12 @@ fn settle(
     *before = now;
 }
 
+/// Without who gets which new flow, which moves none.
+fn unspread(mut config: Config) -> Config {
+    config.groups.iter_mut().for_each(|g| g.spread = None);
+    config
+}
+
 fn refused(what: &str, error: Error) -> String {
     format!("{what}: {:#}", anyhow::Error::from(error))
 }
@@ -93,9 +99,11 @@ impl Steers for Kernel {
             none => none.insert(Steering::open(&self.dir).map_err(all)?),
         };
         if self.in_force.as_ref() != Some(config) {
-            self.in_force = None;
+            let before = self.in_force.take();
             let now = Instant::now();
-            self.house.on_event(now);
+            if before.is_none_or(|before| unspread(before) != unspread(config.clone())) {
+                self.house.on_event(now);
+            }
             let budgeted = Config {
                 settings: self.house.budgeted(now, config),
                 ..config.clone()

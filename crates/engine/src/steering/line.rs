@@ -25,6 +25,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 /// Lines that other members hold to us, and since when.
 pub(crate) type Lines = BTreeMap<Way, Instant>;
@@ -44,8 +45,13 @@ const STRANGERS: usize = 256;
 /// Of the kernel's queue; each way opens one.
 const BACKLOG: i32 = 64;
 
-/// Keeps lines on all ways of the plan, and publishes those that others keep to us. Cancel-safe: it waits for a newer plan.
-pub(crate) async fn run(mut plans: watch::Receiver<Arc<Plan>>, lines: watch::Sender<Lines>) {
+/// Keeps lines on all ways of the plan, and publishes those that others keep to us. When we are `leaving` our own end: to the
+/// others the process is gone. Cancel-safe: it waits for a newer plan.
+pub(crate) async fn run(
+    mut plans: watch::Receiver<Arc<Plan>>,
+    lines: watch::Sender<Lines>,
+    leaving: CancellationToken,
+) {
     let mut ours: BTreeMap<Way, Task<()>> = BTreeMap::new();
     let mut doors: BTreeMap<IpAddr, Task<()>> = BTreeMap::new();
     loop {
@@ -60,12 +66,13 @@ pub(crate) async fn run(mut plans: watch::Receiver<Arc<Plan>>, lines: watch::Sen
                 .entry(local)
                 .or_insert_with(|| Task(tokio::spawn(door())));
         }
-        for way in ways {
+        for way in ways.into_iter().filter(|_| !leaving.is_cancelled()) {
             ours.entry(way)
                 .or_insert_with(|| Task(tokio::spawn(keep(way, plans.clone()))));
         }
-        if plans.changed().await.is_err() {
-            return;
+        tokio::select! {
+            changed = plans.changed() => if changed.is_err() { return },
+            () = leaving.cancelled(), if !ours.is_empty() => ours.clear(),
         }
     }
 }
@@ -260,10 +267,13 @@ mod tests {
     const A2: &str = "127.0.92.3";
     const B2: &str = "127.0.92.4";
     const C2: &str = "127.0.92.5";
+    const A3: &str = "127.0.92.6";
+    const B3: &str = "127.0.92.7";
     const KEY: [u64; 2] = [1, 2];
 
     struct Process {
         lines: watch::Receiver<Lines>,
+        leaving: CancellationToken,
         _plans: watch::Sender<Arc<Plan>>,
         _task: Task<()>,
     }
@@ -277,10 +287,12 @@ mod tests {
         };
         let (plans, planned) = watch::channel(Arc::new(plan));
         let (sender, lines) = watch::channel(Lines::new());
+        let leaving = CancellationToken::new();
         Process {
             lines,
             _plans: plans,
-            _task: Task(tokio::spawn(run(planned, sender))),
+            _task: Task(tokio::spawn(run(planned, sender, leaving.clone()))),
+            leaving,
         }
     }
 
@@ -299,6 +311,18 @@ mod tests {
         let _b = process(B, A, KEY);
         let held = a.lines.wait_for(|lines| !lines.is_empty()).await;
         assert!(held.unwrap()[&way] > first);
+    }
+
+    #[tokio::test]
+    async fn one_that_leaves_ends_its_own_lines_and_keeps_those_of_others() {
+        let (mut a, mut b) = (process(A3, B3, KEY), process(B3, A3, KEY));
+        for process in [&mut a, &mut b] {
+            let held = process.lines.wait_for(|lines| !lines.is_empty()).await;
+            assert_eq!(held.unwrap().len(), 1);
+        }
+        a.leaving.cancel();
+        b.lines.wait_for(Lines::is_empty).await.unwrap();
+        assert_eq!(a.lines.borrow().len(), 1);
     }
 
     /// A line from there to `A2` that says this first is ended by the other side.

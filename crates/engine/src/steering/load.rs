@@ -48,10 +48,14 @@ impl Loads {
         for (uuid, hellos) in hellos {
             let total = loads.get(uuid).copied().unwrap_or(0);
             let before = self.before.insert(uuid.clone(), (*hellos, total));
-            let Some(average) = before.and_then(|b| average(b, (*hellos, total))) else {
+            let Some((average, exact)) = before.and_then(|b| average(b, (*hellos, total))) else {
                 continue;
             };
-            let new = settled(self.said.get(uuid).copied(), average);
+            // All hellos said the same: that is what the engine counts with itself.
+            let new = match exact {
+                true => average,
+                false => settled(self.said.get(uuid).copied(), average),
+            };
             self.said.insert(uuid.clone(), new);
         }
         self.before.retain(|uuid, _| hellos.contains_key(uuid));
@@ -63,10 +67,12 @@ impl Loads {
     }
 }
 
-fn average((hellos, loads): (u64, u64), (hellos_now, loads_now): (u64, u64)) -> Option<u8> {
+/// And whether it is exact.
+fn average((hellos, loads): (u64, u64), (hellos_now, loads_now): (u64, u64)) -> Option<(u8, bool)> {
     let count = hellos_now.checked_sub(hellos)?;
-    let average = loads_now.checked_sub(loads)?.checked_div(count)?;
-    u8::try_from(average).ok()
+    let total = loads_now.checked_sub(loads)?;
+    let average = u8::try_from(total.checked_div(count)?).ok()?;
+    Some((average, total.is_multiple_of(count)))
 }
 
 /// Our own host.
@@ -117,10 +123,10 @@ mod tests {
         assert_eq!(at(0, 7, 100), None);
         assert_eq!(at(1, 17, 900), None, "too early");
         assert_eq!(at(2, 27, 900), Some(40));
-        assert_eq!(at(4, 47, 1880), Some(40), "49 is the same");
-        assert_eq!(at(6, 67, 2880), Some(50));
-        assert_eq!(at(8, 67, 2880), Some(50), "nothing was said");
-        assert_eq!(at(10, 3, 30), Some(50), "its host began anew");
+        assert_eq!(at(4, 47, 1881), Some(40), "49 and a little is the same");
+        assert_eq!(at(6, 67, 2781), Some(45), "all have said so");
+        assert_eq!(at(8, 67, 2781), Some(45), "nothing was said");
+        assert_eq!(at(10, 3, 30), Some(45), "its host began anew");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::asking::Signs;
 use super::{load, voices};
-use flow::config::{Config, Peer};
+use flow::config::{Config, Group, Peer};
 use flow::decide::Members;
 use flow::hello::{State, Way};
 use flow::primary::Circle;
@@ -41,43 +41,75 @@ fn native(
     native: &v1::Native,
     interfaces: &[Interface],
 ) -> Option<Native> {
-    let vips = desired
-        .vips
-        .iter()
-        .filter(|v| v.vsvip_uuid == group.vsvip_uuid);
-    let vips: Vec<IpAddr> = vips.filter_map(|v| v.address.parse().ok()).collect();
-    let id = |id: u32| u8::try_from(id).ok();
-    // Whoever leaves, or is not on the link, answers for nobody.
-    let fits = |m: &&v1::Member| m.takes_new && is_near(desired, &m.se_uuid, &vips);
-    let others = group.members.iter().filter(fits).filter_map(|m| id(m.id));
-    let nets = nets(interfaces, &vips);
-    let members = group
-        .members
-        .iter()
-        .filter_map(|m| Some((id(m.id)?, m.se_uuid.clone())));
+    let vips = vips(desired, &group.vsvip_uuid);
+    let up = interfaces.iter().filter(|i| i.up);
+    let ours: Vec<IpNet> = up.flat_map(|i| nets(&i.addresses)).collect();
+    let linked = linked(desired, &ours, &vips);
+    let members = group.members.iter();
+    let members = members.filter_map(|m| Some((id(m.id)?, m.se_uuid.clone())));
     Some(Native {
         vsvip_uuid: group.vsvip_uuid.clone(),
-        circle: Circle {
-            us: id(group.member_id)?,
-            first: id(native.first_id)?,
-            others: Members::of(others),
-            fit: !group.lingers && !desired.draining && !nets.is_empty(),
-            present: Members::default(),
-        },
-        vips,
-        nets,
         members: members.collect(),
+        circle: circle(desired, group, native, (&ours, &linked))?,
+        nets: ours.into_iter().filter(|net| holds(net, &vips)).collect(),
+        vips,
         distribution: native.spreads.then(|| native.distribution()),
     })
 }
 
-fn nets(interfaces: &[Interface], vips: &[IpAddr]) -> Vec<IpNet> {
-    let up = interfaces.iter().filter(|i| i.up);
-    let all = up
-        .flat_map(|i| &i.addresses)
-        .filter_map(|a| a.parse::<IpNet>().ok());
-    all.filter(|net| vips.iter().any(|vip| net.contains(vip)))
-        .collect()
+fn id(id: u32) -> Option<u8> {
+    u8::try_from(id).ok()
+}
+
+fn vips(desired: &DesiredState, vsvip: &str) -> Vec<IpAddr> {
+    let vips = desired.vips.iter().filter(|v| v.vsvip_uuid == vsvip);
+    vips.filter_map(|v| v.address.parse().ok()).collect()
+}
+
+fn nets(addresses: &[String]) -> impl Iterator<Item = IpNet> + '_ {
+    addresses.iter().filter_map(|a| a.parse().ok())
+}
+
+fn holds(net: &IpNet, vips: &[IpAddr]) -> bool {
+    vips.iter().any(|vip| net.contains(vip))
+}
+
+/// The VIPs that are on the link of any engine; who answers for one must for all.
+fn linked(desired: &DesiredState, ours: &[IpNet], vips: &[IpAddr]) -> Vec<IpAddr> {
+    let theirs = desired.peers.iter().flat_map(|p| nets(&p.addresses));
+    let all: Vec<IpNet> = ours.iter().copied().chain(theirs).collect();
+    let here = vips
+        .iter()
+        .filter(|vip| all.iter().any(|net| net.contains(*vip)));
+    here.copied().collect()
+}
+
+/// Whoever leaves, or is not on the link of every VIP that is on one, answers for nobody.
+fn circle(
+    desired: &DesiredState,
+    group: &v1::Group,
+    native: &v1::Native,
+    (ours, linked): (&[IpNet], &[IpAddr]),
+) -> Option<Circle> {
+    let is_near = |nets: &[IpNet]| {
+        let mut each = linked.iter();
+        !linked.is_empty() && each.all(|vip| nets.iter().any(|net| net.contains(vip)))
+    };
+    let fits = |m: &&v1::Member| {
+        let peer = desired.peers.iter().find(|p| p.se_uuid == m.se_uuid);
+        let nets: Vec<IpNet> = peer.into_iter().flat_map(|p| nets(&p.addresses)).collect();
+        m.takes_new && is_near(&nets)
+    };
+    let others = group.members.iter().filter(fits).filter_map(|m| id(m.id));
+    let leaves = group.lingers || desired.draining;
+    Some(Circle {
+        us: id(group.member_id)?,
+        first: id(native.first_id)?,
+        others: Members::of(others),
+        fit: !leaves && is_near(ours),
+        leaves: leaves && is_near(ours),
+        present: Members::default(),
+    })
 }
 
 fn by(distribution: FlowDistribution) -> By {
@@ -89,49 +121,62 @@ fn by(distribution: FlowDistribution) -> By {
     }
 }
 
-/// The engine has an address in a subnet that one of the VIPs is in.
-fn is_near(desired: &DesiredState, se_uuid: &str, vips: &[IpAddr]) -> bool {
-    let peer = desired.peers.iter().find(|p| p.se_uuid == se_uuid);
-    let nets = peer.into_iter().flat_map(|p| &p.addresses);
-    let mut nets = nets.filter_map(|a| a.parse::<IpNet>().ok());
-    nets.any(|net| vips.iter().any(|vip| net.contains(vip)))
+impl Native {
+    /// What engines say of their load matters.
+    pub(super) fn is_load_aware(&self) -> bool {
+        match self.distribution {
+            Some(FlowDistribution::Unspecified | FlowDistribution::LoadAware) => true,
+            Some(
+                FlowDistribution::ConsistentHashSourceIpAddress
+                | FlowDistribution::ConsistentHashSourceIpAddressAndPort,
+            )
+            | None => false,
+        }
+    }
+
+    /// Of the members that take new flows, and of us.
+    fn spread(&self, group: &Group, peers: &[Peer], signs: &Signs) -> Option<Spread> {
+        let weight = |load: u8| match self.is_load_aware() {
+            true => load::weight(load),
+            false => 1,
+        };
+        let us = (!group.drains).then(|| (group.us, weight(signs.load)));
+        let takers = group.members.iter().filter(|m| m.takes_new).map(|m| {
+            let load = signs.loads.get(&peers[m.peer].se_uuid);
+            (m.id, weight(load.copied().unwrap_or(0)))
+        });
+        let takers: Vec<(u8, u32)> = us.into_iter().chain(takers).collect();
+        Some(Spread::over(by(self.distribution?), &takers))
+    }
+
+    /// A tunnel to the peer carries every family of the VIP.
+    fn reaches(&self, peer: &Peer) -> bool {
+        let of = |vip: &IpAddr| {
+            peer.links
+                .iter()
+                .any(|l| l.remote.is_ipv4() == vip.is_ipv4())
+        };
+        self.vips.iter().all(of)
+    }
 }
 
 /// Says who is there, lets new flows go to nobody else, and spreads them.
 pub(super) fn settle(natives: &mut [Native], config: &mut Config, signs: &Signs) {
+    let Config { groups, peers, .. } = config;
     for native in natives {
-        let there = config
-            .peers
-            .iter()
-            .map(|p| is_there(p, &native.nets, signs));
-        let there: Vec<bool> = there.collect();
-        let groups = config.groups.iter_mut();
-        let Some(group) = groups
-            .into_iter()
-            .find(|g| g.vsvip_uuid == native.vsvip_uuid)
-        else {
+        let mut groups = groups.iter_mut();
+        let Some(group) = groups.find(|g| g.vsvip_uuid == native.vsvip_uuid) else {
             continue;
         };
         let mut present = Vec::new();
         for member in &mut group.members {
-            present.extend(there[member.peer].then_some(member.id));
-            member.takes_new &= there[member.peer];
+            let peer = &peers[member.peer];
+            let there = is_there(peer, &native.nets, signs);
+            present.extend(there.then_some(member.id));
+            member.takes_new &= there && native.reaches(peer);
         }
         native.circle.present = Members::of(present);
-        group.spread = native.distribution.map(|distribution| {
-            let aware = matches!(
-                distribution,
-                FlowDistribution::LoadAware | FlowDistribution::Unspecified
-            );
-            let weight = |load: u8| if aware { load::weight(load) } else { 1 };
-            let us = (!group.drains).then(|| (group.us, weight(signs.load)));
-            let takers = group.members.iter().filter(|m| m.takes_new).map(|m| {
-                let load = signs.loads.get(&config.peers[m.peer].se_uuid);
-                (m.id, weight(load.copied().unwrap_or(0)))
-            });
-            let takers: Vec<(u8, u32)> = us.into_iter().chain(takers).collect();
-            Spread::over(by(distribution), &takers)
-        });
+        group.spread = native.spread(group, peers, signs);
     }
 }
 
@@ -149,7 +194,7 @@ fn is_there(peer: &Peer, nets: &[IpNet], signs: &Signs) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flow::config::{Group, Link, Member};
+    use flow::config::{Link, Member};
     use flow::hello::Liveness;
     use std::time::Instant;
 

@@ -157,6 +157,7 @@ mod tests {
     use super::super::hello::tests::config;
     use super::super::line::{self, Lines};
     use super::*;
+    use tokio_util::sync::CancellationToken;
 
     const US: &str = "127.0.93.1";
     const THERE: &str = "127.0.93.2";
@@ -193,6 +194,7 @@ mod tests {
             _task: Task(tokio::spawn(line::run(
                 planned,
                 watch::channel(Lines::new()).0,
+                CancellationToken::new(),
             ))),
         }
     }
@@ -245,7 +247,11 @@ mod tests {
         plan.config.settings.message_keys = vec![older, newer];
         let (_plans, planned) = watch::channel(Arc::new(plan));
         let lines = watch::channel(Lines::new()).0;
-        let _there = Task(tokio::spawn(line::run(planned, lines)));
+        let _there = Task(tokio::spawn(line::run(
+            planned,
+            lines,
+            CancellationToken::new(),
+        )));
         let engine = &watched(&[there])[0];
         for key in [newer, older] {
             until_it_answers(engine, key).await;

@@ -8,6 +8,7 @@ fn circle(us: u8, first: u8, others: &[u8], present: &[u8]) -> Circle {
         first,
         others: Members::of(others.iter().copied()),
         fit: true,
+        leaves: false,
         present: Members::of(present.iter().copied()),
     }
 }
@@ -122,13 +123,71 @@ fn an_isolated_primary_goes_on_and_yields_to_whoever_has_taken_over() {
 }
 
 #[test]
-fn when_a_partition_heals_the_first_speaks_again_and_the_other_is_silent() {
+fn when_a_partition_heals_the_first_speaks_again_and_the_other_is_silent_when_it_does() {
     let (mut first, mut now) = answering(&circle(0, 0, &[1], &[]));
     let healed = run(&mut first, &mut now, &circle(0, 0, &[1], &[1]), TICK);
     assert_eq!(healed, [Act::Announce]);
     let (mut second, mut now) = answering(&circle(1, 0, &[0], &[]));
     run(&mut second, &mut now, &circle(1, 0, &[0], &[0]), TICK);
-    assert_eq!(second.part(), Part::Silent);
+    assert!(second.answers(), "until it hears the other");
+    second.on_claim();
+    assert!(!second.answers());
+}
+
+#[test]
+fn one_that_is_the_first_no_more_answers_until_the_other_speaks_but_not_for_ever() {
+    let (mut old, mut now) = answering(&circle(0, 0, &[1], &[1]));
+    old.on_claim();
+    let moved = circle(0, 1, &[1], &[1]);
+    run(&mut old, &mut now, &moved, YIELD / 2);
+    assert!(old.answers(), "what was claimed before is another matter");
+    run(&mut old, &mut now, &moved, YIELD);
+    assert_eq!(old.part(), Part::Silent);
+}
+
+#[test]
+fn one_that_leaves_answers_for_as_long_as_nobody_else_does() {
+    let (mut old, mut now) = answering(&circle(0, 0, &[1], &[1]));
+    let leaves = Circle {
+        fit: false,
+        leaves: true,
+        ..circle(0, 1, &[1], &[1])
+    };
+    let sent = run(&mut old, &mut now, &leaves, 5 * YIELD);
+    assert!(old.answers() && sent.is_empty(), "{sent:?}");
+    old.on_claim();
+    assert_eq!(old.part(), Part::Silent);
+    let sent = run(&mut old, &mut now, &leaves, 5 * YIELD);
+    assert!(!old.answers() && sent.is_empty(), "{sent:?}");
+}
+
+#[test]
+fn one_whose_link_was_gone_listens_before_it_speaks_again() {
+    let there = circle(0, 0, &[1], &[1]);
+    let (mut role, mut now) = answering(&there);
+    let gone = Circle {
+        fit: false,
+        ..there.clone()
+    };
+    run(&mut role, &mut now, &gone, TICK);
+    assert_eq!(role.part(), Part::Listening);
+    run(&mut role, &mut now, &circle(0, 0, &[1], &[]), LISTEN / 2);
+    assert_eq!(role.part(), Part::Listening);
+    run(&mut role, &mut now, &there, CHECK + 3 * TICK);
+    assert!(role.answers());
+}
+
+#[test]
+fn a_single_claim_soon_after_an_announcement_is_answered_when_that_is_a_second_ago() {
+    let there = circle(0, 0, &[1], &[1]);
+    let (mut role, mut now) = answering(&there);
+    assert_eq!(run(&mut role, &mut now, &there, DEFEND), []);
+    role.on_claim();
+    assert_eq!(run(&mut role, &mut now, &there, TICK), [Act::Announce]);
+    role.on_claim();
+    assert_eq!(run(&mut role, &mut now, &there, DEFEND - TICK), []);
+    assert_eq!(run(&mut role, &mut now, &there, TICK), [Act::Announce]);
+    assert_eq!(run(&mut role, &mut now, &there, DEFEND), []);
 }
 
 #[test]
@@ -158,10 +217,7 @@ fn one_that_hung_listens_before_it_speaks_again() {
 }
 
 #[test]
-fn a_planned_switch_over_makes_the_old_one_silent_and_the_new_one_speak() {
-    let (mut old, mut now) = answering(&circle(0, 0, &[1], &[1]));
-    run(&mut old, &mut now, &circle(0, 1, &[1], &[1]), TICK);
-    assert_eq!(old.part(), Part::Silent);
+fn a_planned_switch_over_makes_the_new_one_speak() {
     let mut now = Instant::now();
     let mut new = Role::new(now);
     run(

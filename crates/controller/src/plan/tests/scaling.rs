@@ -307,6 +307,29 @@ async fn a_scale_out_that_does_not_serve_in_time_is_rolled_back_and_one_that_ser
 }
 
 #[tokio::test]
+async fn what_is_under_way_is_cancelled_by_a_scale_in_from_the_engine_that_it_goes_to() {
+    let (fixture, engines) = Fixture::with_engines(2).await;
+    fixture.serves(&engines[0], OperState::Up);
+    fixture.scale_out(&engines[1]).await;
+    assert_eq!(fixture.runtime()["scaleout_in_progress"], true);
+    fixture
+        .scale_in(&engines[1], false)
+        .await
+        .expect("cancelled");
+    assert_eq!(fixture.runtime()["scaleout_in_progress"], false);
+    let moved = fixture.planner.migrate(&fixture.vsvip, None, Some("se-3"));
+    moved.await.expect("it fits");
+    fixture
+        .scale_in(&engines[2], false)
+        .await
+        .expect("cancelled");
+    assert_eq!(fixture.runtime()["migrate_in_progress"], false);
+    fixture.serves(&engines[2], OperState::Up);
+    fixture.moves_in(10_000).await;
+    assert_eq!(fixture.placed(), ["se-1"], "and nothing comes of it");
+}
+
+#[tokio::test]
 async fn an_engine_that_the_controller_does_not_reach_is_not_taken_out_for_it() {
     let (fixture, engines) = Fixture::with_engines(2).await;
     fixture.serves(&engines[0], OperState::Up);
