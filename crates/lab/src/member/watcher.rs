@@ -159,7 +159,7 @@ async fn watch(args: &Args, mac: Mac, socket: &PacketSocket, shared: &Shared) {
             }
             read = socket.receive(&mut buffer) => {
                 let Ok(len) = read else { continue };
-                for said in neighbour::read(&buffer[..len]) {
+                for said in answers(&buffer[..len], mac) {
                     if let Said::Has { address, mac } = said && address == args.vip {
                         lock(shared).answered(mac, Instant::now());
                     }
@@ -169,9 +169,29 @@ async fn watch(args: &Args, mac: Mac, socket: &PacketSocket, shared: &Shared) {
     }
 }
 
+/// What is said to us; what is announced to all is no answer.
+fn answers(frame: &[u8], us: Mac) -> Vec<Said> {
+    match frame.starts_with(&us) {
+        true => neighbour::read(frame),
+        false => Vec::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_announcement_is_no_answer() {
+        let (us, them) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+        for (vip, own) in [("10.0.0.9", "10.0.0.1"), ("fd00::9", "fd00::1")] {
+            let (vip, own): (IpAddr, IpAddr) = (vip.parse().unwrap(), own.parse().unwrap());
+            assert_eq!(answers(&neighbour::answer(vip, them, us, own), us).len(), 1);
+            for announced in neighbour::announcements(vip, them) {
+                assert_eq!(answers(&announced, us), []);
+            }
+        }
+    }
 
     #[test]
     fn silence_and_two_answers_to_one_question_are_seen() {
