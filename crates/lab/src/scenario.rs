@@ -215,7 +215,7 @@ pub struct Bars {
     pub none_breaks: bool,
 }
 
-/// The bar for a take-over.
+/// Longer than a neighbour that is asked again would wait.
 fn silent_s() -> f64 {
     1.0
 }

@@ -18,6 +18,7 @@ use crate::clock::now_unix_s;
 use crate::error::ApiError;
 use crate::objects::Snapshot;
 use model::view::ServiceEngineGroup;
+use placement::NATIVE_MAX;
 use placement::autoscale::{Criterion, Decision, EngineLoad, Limit, Policy, Step, Vip, decide};
 use sheets::{Services, Sheets};
 use std::collections::BTreeMap;
@@ -176,12 +177,12 @@ impl Round<'_> {
     /// Looks at a VIP; what is to be done once it has been measured for an interval.
     fn look(&mut self, watched: &mut Watched, vsvip: &str, assignment: &Assignment) -> Option<Due> {
         watched.look(vsvip, assignment, &mut self.sheets, self.now_s);
-        let Some(group) = group_of_enabled(self.snapshot, vsvip) else {
+        let Some((group, is_native)) = group_of_enabled(self.snapshot, vsvip) else {
             watched.changed(assignment, self.now_s);
             self.planner.forget_outlooks(|other| other != vsvip);
             return None;
         };
-        let policy = policy(&group);
+        let policy = policy(&group, is_native);
         watched.pace_s = (policy.interval_s / LOOKS).max(1);
         if self.is_changing(vsvip, assignment, &group) {
             watched.changed(assignment, self.now_s);
@@ -261,16 +262,17 @@ impl Watched {
     }
 }
 
-/// The SE group of a VIP that one enabled virtual service uses at least.
-fn group_of_enabled(snapshot: &Snapshot, vsvip: &str) -> Option<Arc<ServiceEngineGroup>> {
+/// The SE group of a VIP that one enabled virtual service uses at least, and whether it is scaled natively.
+fn group_of_enabled(snapshot: &Snapshot, vsvip: &str) -> Option<(Arc<ServiceEngineGroup>, bool)> {
     let services = situation::services_of(snapshot, vsvip);
     let group = situation::group_of(snapshot, vsvip)?;
-    services.iter().any(|vs| vs.enabled).then_some(group)
+    let is_enabled = services.iter().any(|vs| vs.enabled);
+    is_enabled.then(|| (group, situation::is_native(&services)))
 }
 
 /// What the SE group says. Words that this version does not know and capacities that do not match, which the API refuses,
 /// are as if they were not there.
-fn policy(group: &ServiceEngineGroup) -> Policy {
+fn policy(group: &ServiceEngineGroup, is_native: bool) -> Policy {
     let (words, capacities) = (
         &group.auto_rebalance_criteria,
         &group.auto_rebalance_capacity_per_se,
@@ -289,13 +291,14 @@ fn policy(group: &ServiceEngineGroup) -> Policy {
         limits.push(limit(Criterion::Cpu, None));
     }
     let (ha, min) = (situation::ha(group), group.min_scaleout_per_vs);
+    let ceiling = if is_native { NATIVE_MAX } else { usize::MAX };
     Policy {
         limits,
         max_percent: group.max_cpu_usage.into(),
         min_percent: group.min_cpu_usage.into(),
         interval_s: group.auto_rebalance_interval.max(1).into(),
-        fewest: ha.fewest(min),
-        most: ha.most(min, group.max_scaleout_per_vs),
+        fewest: ha.fewest(min).min(ceiling),
+        most: ha.most(min, group.max_scaleout_per_vs).min(ceiling),
     }
 }
 
@@ -309,7 +312,7 @@ mod tests {
         let fields = fields.as_object().expect("an object").clone();
         group.as_object_mut().expect("an object").extend(fields);
         let group = model::view::parse(group.as_object().expect("an object"));
-        let policy = policy(&group.expect("parses"));
+        let policy = policy(&group.expect("parses"), false);
         let each = policy.limits.iter();
         each.map(|l| (l.criterion.word(), l.capacity)).collect()
     }
@@ -336,5 +339,17 @@ mod tests {
             ),
             [(cps, 2000.0)]
         );
+    }
+
+    #[test]
+    fn a_vip_that_is_scaled_natively_gets_no_more_engines_than_it_can_have() {
+        let group =
+            json!({"uuid": "g", "name": "g", "min_scaleout_per_vs": 2, "max_scaleout_per_vs": 8});
+        let group = model::view::parse(group.as_object().expect("an object")).expect("parses");
+        let bounds = |is_native| {
+            let policy = policy(&group, is_native);
+            (policy.fewest, policy.most)
+        };
+        assert_eq!((bounds(false), bounds(true)), ((2, 8), (2, 5)));
     }
 }

@@ -296,11 +296,33 @@ mod tests {
     }
 
     fn settled(signs: &Signs) -> (Native, Config) {
-        let wanted = desired(FlowDistribution::ConsistentHashSourceIpAddress);
-        let mut natives = natives(&wanted, &interfaces());
+        settled_by(FlowDistribution::ConsistentHashSourceIpAddress, signs)
+    }
+
+    fn settled_by(distribution: FlowDistribution, signs: &Signs) -> (Native, Config) {
+        let mut natives = natives(&desired(distribution), &interfaces());
         let mut config = config();
         settle(&mut natives, &mut config, signs);
         (natives.remove(0), config)
+    }
+
+    /// Slots of member 1, of 256; the other ones are ours.
+    fn slots_of_one(distribution: FlowDistribution, ours: u8, its: u8) -> usize {
+        let mut signs = signs(&[1]);
+        (signs.load, signs.loads) = (ours, BTreeMap::from([("se-1".into(), its)]));
+        let (_, config) = settled_by(distribution, &signs);
+        let spread = config.groups[0].spread.as_ref().expect("spread");
+        spread.slots.iter().filter(|id| **id == 1).count()
+    }
+
+    #[test]
+    fn busier_engines_get_fewer_new_flows_only_where_the_load_counts() {
+        let aware = FlowDistribution::LoadAware;
+        assert_eq!(slots_of_one(aware, 0, 0), 128);
+        assert_eq!(slots_of_one(aware, 0, 100), 23, "10 parts of 110");
+        assert_eq!(slots_of_one(aware, 50, 0), 171, "100 parts of 150");
+        let by_hash = FlowDistribution::ConsistentHashSourceIpAddressAndPort;
+        assert_eq!(slots_of_one(by_hash, 0, 100), 128);
     }
 
     #[test]

@@ -161,6 +161,15 @@ fn one_that_leaves_answers_for_as_long_as_nobody_else_does() {
     assert!(!old.answers() && sent.is_empty(), "{sent:?}");
 }
 
+/// Until it has heard the only other one.
+fn listens_then_answers(role: &mut Role, mut now: Instant) {
+    assert_eq!(role.part(), Part::Listening);
+    run(role, &mut now, &circle(0, 0, &[1], &[]), LISTEN / 2);
+    assert_eq!(role.part(), Part::Listening);
+    run(role, &mut now, &circle(0, 0, &[1], &[1]), CHECK + 3 * TICK);
+    assert!(role.answers());
+}
+
 #[test]
 fn one_whose_link_was_gone_listens_before_it_speaks_again() {
     let there = circle(0, 0, &[1], &[1]);
@@ -170,11 +179,7 @@ fn one_whose_link_was_gone_listens_before_it_speaks_again() {
         ..there.clone()
     };
     run(&mut role, &mut now, &gone, TICK);
-    assert_eq!(role.part(), Part::Listening);
-    run(&mut role, &mut now, &circle(0, 0, &[1], &[]), LISTEN / 2);
-    assert_eq!(role.part(), Part::Listening);
-    run(&mut role, &mut now, &there, CHECK + 3 * TICK);
-    assert!(role.answers());
+    listens_then_answers(&mut role, now);
 }
 
 #[test]
@@ -209,11 +214,7 @@ fn one_that_hung_listens_before_it_speaks_again() {
     let (mut role, mut now) = answering(&there);
     now += Duration::from_secs(3);
     role.tick(now, &circle(0, 0, &[1], &[]));
-    assert_eq!(role.part(), Part::Listening);
-    run(&mut role, &mut now, &circle(0, 0, &[1], &[]), LISTEN / 2);
-    assert_eq!(role.part(), Part::Listening);
-    run(&mut role, &mut now, &there, CHECK + 3 * TICK);
-    assert!(role.answers());
+    listens_then_answers(&mut role, now);
 }
 
 #[test]
