@@ -117,6 +117,8 @@ pub struct Role {
     announcements: u32,
     /// Somebody else has claimed the VIP since we last answered that.
     claimed: bool,
+    /// When somebody did so last.
+    claimed_at: Option<Instant>,
     /// Since when another one is the first, and we answer until it does.
     yields: Option<Instant>,
     present: Members,
@@ -134,6 +136,7 @@ impl Role {
             announced: None,
             announcements: 0,
             claimed: false,
+            claimed_at: None,
             yields: None,
             present: Members::default(),
         }
@@ -163,6 +166,9 @@ impl Role {
     pub fn tick(&mut self, now: Instant, circle: &Circle) -> Vec<Act> {
         let hung = now.saturating_duration_since(self.ran) > HUNG;
         self.ran = now;
+        if self.claimed {
+            self.claimed_at = Some(now);
+        }
         if hung || !(circle.fit || circle.leaves) {
             self.become_(Part::Listening, now);
         }
@@ -192,6 +198,10 @@ impl Role {
     /// Another one is the first: we answer until it says that it has the VIP, so that somebody always does. One that leaves waits for
     /// as long as that takes.
     fn give_way(&mut self, now: Instant, circle: &Circle) -> Vec<Act> {
+        // It has spoken already: a link that had fallen in two is one again.
+        if !due(self.claimed_at, now, YIELD) {
+            return self.become_(Part::Silent, now);
+        }
         let since = *self.yields.get_or_insert(now);
         if !circle.leaves && now.saturating_duration_since(since) >= YIELD {
             return self.become_(Part::Silent, now);

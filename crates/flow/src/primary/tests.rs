@@ -138,11 +138,30 @@ fn when_a_partition_heals_the_first_speaks_again_and_the_other_is_silent_when_it
 fn one_that_is_the_first_no_more_answers_until_the_other_speaks_but_not_for_ever() {
     let (mut old, mut now) = answering(&circle(0, 0, &[1], &[1]));
     old.on_claim();
+    run(&mut old, &mut now, &circle(0, 0, &[1], &[1]), 2 * YIELD);
     let moved = circle(0, 1, &[1], &[1]);
     run(&mut old, &mut now, &moved, YIELD / 2);
-    assert!(old.answers(), "what was claimed before is another matter");
+    assert!(
+        old.answers(),
+        "what was claimed long before is another matter"
+    );
     run(&mut old, &mut now, &moved, YIELD);
     assert_eq!(old.part(), Part::Silent);
+}
+
+#[test]
+fn one_that_hears_the_first_before_it_knows_that_it_is_there_is_silent_as_soon_as_it_knows() {
+    let (mut second, mut now) = answering(&circle(1, 0, &[0, 2], &[2]));
+    second.on_claim();
+    run(
+        &mut second,
+        &mut now,
+        &circle(1, 0, &[0, 2], &[2]),
+        3 * TICK,
+    );
+    assert!(second.answers(), "it may be anybody");
+    run(&mut second, &mut now, &circle(1, 0, &[0, 2], &[0, 2]), TICK);
+    assert_eq!(second.part(), Part::Silent);
 }
 
 #[test]
