@@ -48,6 +48,8 @@
 #define COPY_PROBE 0
 #define COPY_CLAIM 1
 #define COPY_RELEASE 2
+/* No copy: see relay.h. */
+#define COPY_RELAYED 3
 /* Of the copies of a probe, the one that tells the client what keeps them from going. */
 #define COPY_TELLS 2
 
@@ -61,6 +63,9 @@
 #define PROTO_UDP 17
 #define PROTO_IP6IP6 41
 #define PROTO_ICMP6 58
+
+/* Asked for routes as of our own packets. */
+#define LOOPBACK_IFINDEX 1
 
 #define AF_INET_ 2
 #define AF_INET6_ 10

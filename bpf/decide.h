@@ -97,6 +97,13 @@ static __always_inline bool find_place_of(const struct flow_key *flow, bool whol
 	return find_rest(find_service(flow, whole_vip), at);
 }
 
+static __always_inline struct member *find_member(const struct address *a, __u32 group)
+{
+	struct member_key key = { .address = *a, .group = group };
+
+	return bpf_map_lookup_elem(&members, &key);
+}
+
 /* What has no ports is found by the VIP alone. */
 static __always_inline bool find_place(const struct packet *p, struct place *at)
 {

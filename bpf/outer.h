@@ -2,7 +2,7 @@
  * What a tunnel packet has outside, and how it is counted: docs/dev/steering.md, section 3. */
 #pragma once
 
-enum kind { KIND_DATA = 1, KIND_PROBE = 2, KIND_RETURN = 3 };
+enum kind { KIND_ANSWER = 0, KIND_DATA = 1, KIND_PROBE = 2, KIND_RETURN = 3 };
 
 static __always_inline __u16 word_of(enum kind kind, __u16 value)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
- * The whole of steering, at tc ingress of an uplink. */
+ * The whole of steering, at tc ingress of an uplink; at its egress, what is to go through the primary. */
 #include <stdbool.h>
 #include <stddef.h>
 #include <linux/bpf.h>
@@ -22,13 +22,7 @@
 #include "too_big.h"
 #include "tunnel.h"
 #include "answer.h"
-
-static __always_inline struct member *find_member(const struct address *a, __u32 group)
-{
-	struct member_key key = { .address = *a, .group = group };
-
-	return bpf_map_lookup_elem(&members, &key);
-}
+#include "relay.h"
 
 /* A copy of the packet comes in again, see COPY_MAGIC. */
 static __always_inline void copy_as(struct __sk_buff *skb, __u8 what, __u8 id, __u16 number, __u32 tells)
@@ -54,14 +48,6 @@ static long spread_one(__u32 id, struct spread *s)
 	return 0;
 }
 
-/* Counted once: as this, or as what was in the way. */
-static __always_inline int counted(int action, enum verdict v)
-{
-	if (action != TC_ACT_SHOT)
-		count(v);
-	return action;
-}
-
 static __always_inline int act(struct __sk_buff *skb, const struct packet *p, const struct decision *d)
 {
 	struct spread s = { .skb = skb, .copies = d->copies, .number = d->number };
@@ -71,7 +57,7 @@ static __always_inline int act(struct __sk_buff *skb, const struct packet *p, co
 	case V_TUNNEL_NEW:
 	case V_TUNNEL_HINT:
 	case V_TUNNEL_CACHE:
-		action = tunnel(skb, p, d->peer, word_of(KIND_DATA, d->check), true);
+		action = tunnel(skb, p, d->peer, word_of(KIND_DATA, d->check), TELL_CLIENT);
 		if (d->verdict == V_TUNNEL_NEW && action != TC_ACT_SHOT)
 			count_flow(d->peer);
 		return counted(action, d->verdict);
@@ -212,16 +198,6 @@ static __always_inline int by_kind(struct __sk_buff *skb, const struct packet *o
 	return drop(V_DROP_KIND);
 }
 
-static __always_inline __u16 word_at(const struct packet *outer, void *data, void *end)
-{
-	if (outer->family == 4) {
-		struct ipv4_header *ip = data + ETH_LEN;
-		return (void *)(ip + 1) > end ? 0 : bpf_ntohs(ip->id);
-	}
-	struct ipv6_header *ip = data + ETH_LEN;
-	return (void *)(ip + 1) > end ? 0 : bpf_ntohl(ip->version_class_label) >> 4 & 0xffff;
-}
-
 /* What leaves as several packets is as many copies each. */
 static __always_inline __u16 segments_of(const struct __sk_buff *skb)
 {
@@ -251,7 +227,7 @@ static __always_inline int from_tunnel(struct __sk_buff *skb, const struct packe
 	__u16 word;
 
 	if (!look_inside(skb, outer, &inner, &at, &word))
-		return TC_ACT_UNSPEC;
+		return relayed(skb, outer);
 	us = find_member(&outer->flow.vip, at.service->group);
 	if (!us || us->id != at.group->us)
 		return TC_ACT_UNSPEC;
@@ -277,7 +253,8 @@ static __always_inline int copied(struct __sk_buff *skb, const struct packet *p)
 	if (what == COPY_PROBE) {
 		if (!find_place(p, &at))
 			return TC_ACT_SHOT;
-		return tunnel(skb, p, at.group->peers[id], word_of(KIND_PROBE, number), mark & COPY_TELLS);
+		return tunnel(skb, p, at.group->peers[id], word_of(KIND_PROBE, number),
+			      mark & COPY_TELLS ? TELL_CLIENT : TELL_NOBODY);
 	}
 	if (!look_inside(skb, p, &inner, &at, &word))
 		return TC_ACT_SHOT;
@@ -361,6 +338,13 @@ int steer(struct __sk_buff *skb)
 	if (parsed == PARSED_OTHER && p.protocol == (v6 ? PROTO_ICMP6 : PROTO_ICMP))
 		return other(&p);
 	return TC_ACT_UNSPEC;
+}
+
+/* At egress, where answers go through the primary. */
+SEC("classifier")
+int steer_out(struct __sk_buff *skb)
+{
+	return leave(skb);
 }
 
 /* What the kernel needs to hear for helpers that only GPL programs may call; it knows no name for GPL or Apache. */

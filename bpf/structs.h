@@ -55,13 +55,18 @@ struct service {
 #define SPREAD_BY_ADDRESS_AND_PORT 1
 #define SPREAD_BY_ADDRESS 2
 
+#define ANSWERS_DIRECTLY 0
+#define ANSWERS_BY_PRIMARY 1
+
 struct group {
 	__u64 generation;
 	/* Bits of member ids, without us. */
 	__u64 live, takes_new;
 	__u8 us, drains;
 	__u8 spread; /* by what new flows are; 0 = they stay where they come */
-	__u8 zero[5];
+	__u8 answers; /* how they reach clients */
+	__u8 relay; /* id of the member that sends our answers on, plus one; 0 = they go directly */
+	__u8 zero[3];
 	/* By member id: index of the peer. */
 	__u16 peers[MEMBERS_MAX];
 	/* Ids of members. */
@@ -163,6 +168,7 @@ enum verdict {
 	V_TUNNEL_NEW,
 	V_TUNNEL_HINT,
 	V_TUNNEL_CACHE,
+	V_TUNNEL_ANSWER,
 	V_PROBE,
 	V_PROBE_TIMEOUT,
 	V_PROBE_ERROR,
@@ -172,6 +178,7 @@ enum verdict {
 	V_DENY,
 	V_RETURN,
 	V_RETURNED,
+	V_RELAY_ANSWER,
 	V_CLAIM_TAKEN,
 	V_DENY_TAKEN,
 	V_RELEASE,
@@ -194,6 +201,7 @@ enum verdict {
 	V_DROP_FAMILY,
 	V_DROP_ROOM,
 	V_DROP_MTU,
+	V_DROP_ROUTE,
 	V_COUNT,
 };
 

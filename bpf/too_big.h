@@ -118,8 +118,11 @@ static __noinline int too_big_v6(struct __sk_buff *skb, const struct packet *p, 
 	return become(skb, &t, sizeof(t));
 }
 
+/* Whom: nobody, the client that has sent it, or our own stack, which has. */
+enum tell { TELL_NOBODY, TELL_CLIENT, TELL_HERE };
+
 /* RFC 1122 section 3.2.2: errors are not about errors, nor about fragments but the first. */
-static __always_inline void tell_too_big(struct __sk_buff *skb, const struct packet *p, const struct peer *to)
+static __always_inline void tell_too_big(struct __sk_buff *skb, const struct packet *p, const struct peer *to, enum tell whom)
 {
 	__u32 mtu = 0, room;
 
@@ -130,5 +133,5 @@ static __always_inline void tell_too_big(struct __sk_buff *skb, const struct pac
 	if (p->family == 4 ? too_big_v4(skb, p, room) : too_big_v6(skb, p, room))
 		return;
 	if (!swap_macs(skb))
-		bpf_clone_redirect(skb, skb->ifindex, 0);
+		bpf_clone_redirect(skb, skb->ifindex, whom == TELL_HERE ? BPF_F_INGRESS : 0);
 }

@@ -50,8 +50,16 @@ static __always_inline int drop(enum verdict why)
 	return TC_ACT_SHOT;
 }
 
-/* `tells`: the client hears of it when the packet is too big. */
-static __noinline int tunnel(struct __sk_buff *skb, const struct packet *p, __u16 peer, __u16 word, bool tells)
+/* Counted once: as this, or as what was in the way. */
+static __always_inline int counted(int action, enum verdict v)
+{
+	if (action != TC_ACT_SHOT)
+		count(v);
+	return action;
+}
+
+/* `whom`: who hears of it when the packet is too big. */
+static __noinline int tunnel(struct __sk_buff *skb, const struct packet *p, __u16 peer, __u16 word, enum tell whom)
 {
 	__u32 key = peer, len = skb->len;
 	struct peer *to = bpf_map_lookup_elem(&peers, &key);
@@ -59,8 +67,8 @@ static __noinline int tunnel(struct __sk_buff *skb, const struct packet *p, __u1
 	if (!to || !(p->family == 4 ? to->ifindex4 : to->ifindex6))
 		return drop(V_DROP_FAMILY);
 	if (is_too_big(skb, p, to)) {
-		if (tells)
-			tell_too_big(skb, p, to);
+		if (whom)
+			tell_too_big(skb, p, to, whom);
 		return drop(V_DROP_MTU);
 	}
 	if (encap(skb, p, to, word))
@@ -79,6 +87,16 @@ static __always_inline int decap(struct __sk_buff *skb, const struct packet *out
 	if ((outer->tos & ECN_CE) == ECN_CE)
 		bpf_skb_ecn_set_ce(skb);
 	return 0;
+}
+
+static __always_inline __u16 word_at(const struct packet *outer, void *data, void *end)
+{
+	if (outer->family == 4) {
+		struct ipv4_header *ip = data + ETH_LEN;
+		return (void *)(ip + 1) > end ? 0 : bpf_ntohs(ip->id);
+	}
+	struct ipv6_header *ip = data + ETH_LEN;
+	return (void *)(ip + 1) > end ? 0 : bpf_ntohl(ip->version_class_label) >> 4 & 0xffff;
 }
 
 static __always_inline int swap_v4(struct __sk_buff *skb, __u16 value)

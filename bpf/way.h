@@ -3,7 +3,6 @@
  * and then the frame is as it came. */
 #pragma once
 
-#define LOOPBACK_IFINDEX 1
 #define NEIGHBOUR_NS 1000000000ULL
 
 /* Programs: when a packet to this peer was left to tc last, by family. Not pinned: a new program may begin anew. */

@@ -1,5 +1,5 @@
 //! The document's two ways of scaling, with the same load on the same five engines: natively, where a primary gets every packet
-//! and passes most of them on, and by BGP, where the router spreads them. Its claim is that the second "avoids the managerial
+//! and passes most of them on, with answers that leave directly or through it, and by BGP, where the router spreads them. Its claim is that the second "avoids the managerial
 //! overhead placed upon the primary SE"; here it is in processor time.
 //!
 //! An engine's processor time is that of its process and of the kernel thread that takes the packets of its interface on the
@@ -14,6 +14,7 @@ use lab::process::wait_for;
 use lab::record::Record;
 use lab::scenario::helper::Helper;
 use serde::Serialize;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
@@ -45,15 +46,17 @@ pub(crate) struct Args {
 #[serde(rename_all = "snake_case")]
 enum Method {
     Native,
+    /// Answers go through the primary.
+    ByPrimary,
     Bgp,
 }
 
 impl Method {
-    const BOTH: [Self; 2] = [Self::Native, Self::Bgp];
+    const ALL: [Self; 3] = [Self::Native, Self::ByPrimary, Self::Bgp];
 
     fn service(self) -> &'static str {
         match self {
-            Self::Native => "vs-1",
+            Self::Native | Self::ByPrimary => "vs-1",
             Self::Bgp => "vs-bgp",
         }
     }
@@ -61,7 +64,7 @@ impl Method {
     /// As the topology has it.
     fn vip(self) -> &'static str {
         match self {
-            Self::Native => "10.10.10.100",
+            Self::Native | Self::ByPrimary => "10.10.10.100",
             Self::Bgp => "10.100.0.1",
         }
     }
@@ -69,7 +72,16 @@ impl Method {
     fn words(self) -> &'static str {
         match self {
             Self::Native => "natively",
+            Self::ByPrimary => "natively, answers by the primary",
             Self::Bgp => "by BGP",
+        }
+    }
+
+    /// `se_tunnel_mode` of the SE group.
+    fn tunnel_mode(self) -> u32 {
+        match self {
+            Self::ByPrimary => 1,
+            Self::Native | Self::Bgp => 0,
         }
     }
 }
@@ -160,7 +172,7 @@ struct Taken {
 impl<'a> Bench<'a> {
     /// Both services on the same five engines, and a thread for each interface.
     fn prepare(record: &'a Record) -> Result<Self> {
-        for method in Method::BOTH {
+        for method in [Method::Native, Method::Bgp] {
             for number in 2..=ENGINES {
                 let se = format!("se-{number}");
                 evenkeel(&[
@@ -196,7 +208,7 @@ impl<'a> Bench<'a> {
 
     /// Until each engine has served a connection of either service.
     fn settle(&self) -> Result<()> {
-        for method in Method::BOTH {
+        for method in [Method::Native, Method::Bgp] {
             let all = wait_for(TIMEOUT, || {
                 let report = self.load(method, 1, 200);
                 report.is_ok_and(|r| r.engines.len() == ENGINES && r.short_failed == 0)
@@ -213,7 +225,7 @@ impl<'a> Bench<'a> {
     fn run(&self, runs: usize, seconds: u64, per_s: u32) -> Result<Vec<Measured>> {
         let mut taken: BTreeMap<Method, Vec<Taken>> = BTreeMap::new();
         for run in 1..=runs {
-            for method in Method::BOTH {
+            for method in Method::ALL {
                 cli::note!("run {run} of {runs}: {}", method.words());
                 let one = self.take(method, seconds, per_s)?;
                 taken.entry(method).or_default().push(one);
@@ -226,6 +238,7 @@ impl<'a> Bench<'a> {
     }
 
     fn take(&self, method: Method, seconds: u64, per_s: u32) -> Result<Taken> {
+        self.set_tunnel_mode(method.tunnel_mode())?;
         let before = self.spent()?;
         let report = self.load(method, seconds, per_s)?;
         let after = self.spent()?;
@@ -254,6 +267,31 @@ impl<'a> Bench<'a> {
             connections: report.short_ok,
             engines,
         })
+    }
+
+    /// Of all engines, until they have it.
+    fn set_tunnel_mode(&self, mode: u32) -> Result<()> {
+        let file = tempfile::NamedTempFile::with_suffix(".yaml")?;
+        // What is not named returns to its default.
+        let object = json!({ "serviceenginegroup": [{
+            "name": "Default-Group",
+            "min_scaleout_per_vs": 1,
+            "max_scaleout_per_vs": 8,
+            "se_tunnel_mode": mode,
+        }] });
+        fs::write(file.path(), object.to_string())?;
+        evenkeel(&["apply", "-f", &file.path().to_string_lossy()])?;
+        let heeds = |relayed: bool| relayed == (mode == 1);
+        let told = wait_for(TIMEOUT, || self.is_relayed().is_ok_and(heeds));
+        ensure!(told, "the engines do not heed se_tunnel_mode {mode}");
+        Ok(())
+    }
+
+    /// Whether answers go through the primary.
+    fn is_relayed(&self) -> Result<bool> {
+        let before = answers_through_the_primary()?;
+        self.load(Method::Native, 1, 200)?;
+        Ok(answers_through_the_primary()? > before)
     }
 
     /// Short connections from the client behind the router.
@@ -322,8 +360,16 @@ fn exe() -> Result<String> {
     Ok(path.to_string_lossy().into_owned())
 }
 
-/// It finds the lab that is up.
-fn evenkeel(arguments: &[&str]) -> Result<()> {
+/// Packets, as far as engines have reported them.
+fn answers_through_the_primary() -> Result<u64> {
+    let shown = evenkeel(&["show", "steering", "-o", "json"])?;
+    let engines: Vec<Value> = serde_json::from_slice(&shown)?;
+    let packets = engines.iter().map(|e| &e["verdicts"]["tunnel_answer"]);
+    Ok(packets.filter_map(Value::as_u64).sum())
+}
+
+/// It finds the lab that is up; what it printed.
+fn evenkeel(arguments: &[&str]) -> Result<Vec<u8>> {
     let done = Command::new(exe()?).args(arguments).output()?;
     ensure!(
         done.status.success(),
@@ -331,7 +377,7 @@ fn evenkeel(arguments: &[&str]) -> Result<()> {
         arguments.join(" "),
         String::from_utf8_lossy(&done.stderr)
     );
-    Ok(())
+    Ok(done.stdout)
 }
 
 /// Runs a shell's line in a node's namespace, where /sys is its own.

@@ -24,6 +24,7 @@ pub use watch::{Event, WATCHED_MAX};
 use aya::Ebpf;
 use aya::programs::ProgramFd;
 use flow::{Config, Flow, Settings};
+use load::Side;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -33,6 +34,8 @@ pub struct Steering {
     ebpf: Ebpf,
     dir: PathBuf,
     attached: BTreeSet<String>,
+    /// At egress.
+    attached_out: BTreeSet<String>,
     front: front::Front,
     places: fill::Places,
     events: watch::Events,
@@ -63,6 +66,7 @@ impl Steering {
             events: watch::Events::take(&mut ebpf)?,
             watching: false,
             attached: load::links(&dir, load::TC_PREFIX),
+            attached_out: load::links(&dir, load::OUT_PREFIX),
             front: front::Front::new(&dir, cache),
             ebpf,
             dir,
@@ -86,12 +90,35 @@ impl Steering {
         let mut failed = Vec::new();
         let mut attached = BTreeSet::new();
         for interface in wanted {
-            match load::attach(&mut self.ebpf, &self.dir, &interface) {
+            match load::attach(&mut self.ebpf, &self.dir, Side::In, &interface) {
                 Ok(()) => drop(attached.insert(interface)),
                 Err(error) => failed.push((interface, error)),
             }
         }
         self.attached = attached;
+        failed
+    }
+
+    /// The program at egress, without which answers reach clients by our own routes ([`flow::config::Answers`]): on those interfaces
+    /// where steering is attached, or nowhere.
+    ///
+    /// # Errors
+    /// By interface: the kernel refuses. The others have it all the same.
+    pub fn attach_out(&mut self, wanted: bool) -> Vec<(String, Error)> {
+        let wanted = match wanted {
+            true => self.attached.clone(),
+            false => BTreeSet::new(),
+        };
+        for gone in &self.attached_out - &wanted {
+            load::unlink(&self.dir, load::OUT_PREFIX, &gone);
+        }
+        let mut failed = Vec::new();
+        for interface in &wanted {
+            if let Err(error) = load::attach(&mut self.ebpf, &self.dir, Side::Out, interface) {
+                failed.push((interface.clone(), error));
+            }
+        }
+        self.attached_out = wanted;
         failed
     }
 
@@ -156,7 +183,15 @@ impl Steering {
     /// # Errors
     /// The kernel refuses.
     pub fn try_out(&mut self, frame: &[u8], repeat: u32) -> Result<Tried, Error> {
-        load::try_out(&mut self.ebpf, frame, repeat)
+        load::try_out(&mut self.ebpf, Side::In, frame, repeat)
+    }
+
+    /// What the program at egress would do with this frame; as [`Self::try_out`].
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn try_out_leaving(&mut self, frame: &[u8]) -> Result<Tried, Error> {
+        load::try_out(&mut self.ebpf, Side::Out, frame, 1)
     }
 
     /// What native XDP would do with this frame if it came in by the interface with this index; as [`Self::try_out`].

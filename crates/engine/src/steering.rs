@@ -20,11 +20,12 @@ mod voices;
 
 pub(crate) use kernel::Kernel;
 pub(crate) use native::Native;
+use native::Relays;
 pub(crate) use seen::Watch;
 
 use crate::decide::endpoints;
 use asking::{Asking, Signs};
-use flow::config::{Config, Group, Link, Member, MessageKey, Peer, Service, Settings};
+use flow::config::{Answers, Config, Group, Link, Member, MessageKey, Peer, Service, Settings};
 use flow::hello::{Liveness, Rhythm};
 use flow::key::Protocol;
 use flow::mark::HintKey;
@@ -101,6 +102,7 @@ pub(crate) async fn run(
 ) {
     let mut told: Option<String> = None;
     let mut asking = Asking::default();
+    let mut relays = Relays::default();
     loop {
         let links = inputs.interfaces.borrow_and_update().clone();
         let mut new = plan(&inputs.desired.borrow_and_update(), &links, &|name| {
@@ -108,7 +110,7 @@ pub(crate) async fn run(
         });
         let signs = inputs.signs(&kernel);
         flow::hello::judge(&mut new.config, &signs.liveness);
-        native::settle(&mut new.native, &mut new.config, &signs);
+        native::settle(&mut new.native, &mut new.config, &signs, &mut relays);
         new.problems.extend(silent(&new.config, &signs.liveness));
         asking.update(&mut new.config, &signs, Instant::now());
         let refused = kernel.steer(&new.config, &links).err();
@@ -121,7 +123,8 @@ pub(crate) async fn run(
         told.clone_from(&refused);
         tell(&plans.borrow().problems, &new.problems);
         plans.send_replace(Arc::new(new));
-        let again = refused.is_some().then(|| Instant::now() + RETRY);
+        let retry = refused.is_some().then(|| Instant::now() + RETRY);
+        let again = retry.into_iter().chain(relays.next_end()).min();
         let wait = Wait {
             signs: &signs,
             again,
@@ -149,7 +152,7 @@ impl Inputs {
 /// For what another plan is made.
 struct Wait<'a> {
     signs: &'a Signs,
-    /// Something was refused: tried again then.
+    /// Something was refused and is tried again then, or a member sends answers on no more.
     again: Option<Instant>,
     /// Loads matter.
     load_aware: bool,
@@ -405,6 +408,7 @@ fn group(group: &v1::Group, desired: &DesiredState) -> Group {
         us: u8::try_from(group.member_id).unwrap_or_default(),
         drains: group.lingers || desired.draining,
         spread: None,
+        answers: Answers::default(),
         members: group.members.iter().filter_map(member).collect(),
     }
 }

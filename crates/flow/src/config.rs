@@ -55,8 +55,31 @@ pub struct Group {
     pub drains: bool,
     /// The VIP is scaled natively: new flows that come here are spread over the members, us among them; none = they stay here.
     pub spread: Option<Spread>,
+    /// How what the VIP sends reaches clients.
+    pub answers: Answers,
     /// The others.
     pub members: Vec<Member>,
+}
+
+/// How what a VIP sends reaches clients (`se_tunnel_mode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Answers {
+    /// By our own routes.
+    #[default]
+    Directly,
+    /// Through the tunnel to the primary, which sends them on; none = we are it, or nobody is known to be.
+    ByPrimary(Option<u8>),
+}
+
+impl Answers {
+    /// The member that sends ours on.
+    #[must_use]
+    pub fn relay(self) -> Option<u8> {
+        match self {
+            Self::Directly => None,
+            Self::ByPrimary(primary) => primary,
+        }
+    }
 }
 
 /// Another engine in a group.

@@ -83,6 +83,8 @@ pub enum Fate {
         /// Of the outer header.
         word: Word,
     },
+    /// Out of its tunnel, to whom it is addressed, by our routes.
+    Onward,
     /// Back the way it came, whole, the outer addresses exchanged.
     Back {
         /// Of the outer header.
@@ -428,7 +430,9 @@ impl Steering {
         };
         let member = match &decision.fate {
             Fate::Tunnel { to, .. } => Some(to.member),
-            Fate::Stack | Fate::Back { .. } | Fate::Clone { .. } | Fate::Drop => None,
+            Fate::Stack | Fate::Onward | Fate::Back { .. } | Fate::Clone { .. } | Fate::Drop => {
+                None
+            }
         };
         let remembered = Remembered {
             at: now,

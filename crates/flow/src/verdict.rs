@@ -47,6 +47,8 @@ verdicts! {
     TunnelHint = "tunnel_hint",
     /// To the member that was found before.
     TunnelCache = "tunnel_cache",
+    /// From a VIP of ours, to the primary, which sends it on to the client.
+    TunnelAnswer = "tunnel_answer",
     /// Cloned to the members that may own the flow.
     Probe = "probe",
     /// The last probe about the flow had no claim and not all denials; counted beside the next `probe`.
@@ -65,6 +67,8 @@ verdicts! {
     Return = "return",
     /// A packet came back; counted beside the verdict that it gets then.
     Returned = "returned",
+    /// A member's answer, sent on to the client.
+    RelayAnswer = "relay_answer",
     /// A claim was written into the cache.
     ClaimTaken = "claim_taken",
     /// A denial was noted.
@@ -91,7 +95,7 @@ verdicts! {
     DropSpoofed = "drop_spoofed",
     /// A RETURN that answers no DATA of ours.
     DropCheck = "drop_check",
-    /// A kind of tunnel packet or message that does not exist.
+    /// A kind of tunnel packet or message that does not exist, or means nothing for this packet.
     DropKind = "drop_kind",
     /// Not version 1.
     DropVersion = "drop_version",
@@ -109,6 +113,8 @@ verdicts! {
     DropRoom = "drop_room",
     /// Too big for the tunnel; the client is told what fits.
     DropMtu = "drop_mtu",
+    /// A member's answer to a client that we have no route to.
+    DropRoute = "drop_route",
 }
 
 impl Verdict {

@@ -26,8 +26,8 @@ pub const VALUE_MASK: u16 = 0x3FFF;
 /// Kind of a tunnel packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TunnelKind {
-    /// Made by somebody else.
-    Other = 0,
+    /// What a VIP sends to a client, for the primary to send on; the value is 0.
+    Answer = 0,
     /// The sender believes that we own the flow; the value is the flow's check.
     Data = 1,
     /// The sender asks who owns the flow; the value is the number of the question.
@@ -61,14 +61,14 @@ impl Word {
         (self.kind as u16) << 14 | self.value & VALUE_MASK
     }
 
-    /// Any 16 bits mean something, be it [`TunnelKind::Other`].
+    /// Any 16 bits mean something, be it [`TunnelKind::Answer`].
     #[must_use]
     pub fn decode(bits: u16) -> Self {
         let kind = match bits >> 14 {
             1 => TunnelKind::Data,
             2 => TunnelKind::Probe,
             3 => TunnelKind::Return,
-            _ => TunnelKind::Other,
+            _ => TunnelKind::Answer,
         };
         Self::new(kind, bits)
     }

@@ -1,6 +1,7 @@
 //! The lab's own helper processes: they run inside a namespace and know nothing of the lab but their arguments.
 //!
-//! `echo` and `http` are servers, `traffic` is a client, `capture` watches which next hop the router chooses. `watcher` asks who has a VIP. The latter three
+//! `echo` and `http` are servers, `traffic` is a client, `capture` watches which next hop the router chooses. `watcher` asks who has a VIP,
+//! `senders` sees who sends from it. The latter four
 //! take commands as lines on standard input (`ID VERB`), answer each with a line of JSON that has `reply: ID`,
 //! and end when their standard input ends: they cannot outlive the scenario that started them.
 
@@ -8,6 +9,7 @@ pub mod capture;
 pub mod echo;
 pub mod frame;
 pub mod http;
+pub mod senders;
 pub mod traffic;
 pub mod watcher;
 
@@ -32,6 +34,8 @@ pub enum Command {
     Capture(capture::Args),
     /// Asks again and again who has a VIP, and counts the answers.
     Watcher(watcher::Args),
+    /// Counts who sends from a VIP.
+    Senders(senders::Args),
 }
 
 /// Runs a member until it is told to end.
@@ -42,6 +46,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
         Command::Traffic(args) => traffic::run(args)?,
         Command::Capture(args) => capture::run(&args)?,
         Command::Watcher(args) => watcher::run(args)?,
+        Command::Senders(args) => senders::run(&args)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -67,6 +72,10 @@ impl Order {
 fn orders() -> impl Iterator<Item = Order> {
     let lines = std::io::stdin().lines().map_while(Result::ok);
     lines.filter_map(|line| Order::parse(&line))
+}
+
+fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// Writes a line of JSON; an error means that nobody listens any more.

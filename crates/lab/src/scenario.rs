@@ -69,6 +69,8 @@ pub struct Scenario {
 pub struct Native {
     /// Nodes on that link that ask again and again who has the VIP.
     pub watchers: Vec<String>,
+    /// Nodes on that link that see who sends from the VIP: the traffic's clients, or the router in front of them.
+    pub senders: Vec<String>,
 }
 
 /// A way to run the steps: with whom, over which VIP.
@@ -242,6 +244,9 @@ pub struct Step {
     pub dies: Option<String>,
     /// The SEs may have sent at most so many packets to each other.
     pub tunnelled_max: Option<u64>,
+    /// Nobody sends from the VIP, which is scaled natively, but who answers for it in this step.
+    #[serde(default)]
+    pub answers_by_primary: bool,
     /// The router must have moved at least this share of the flows, else the step proves nothing.
     #[serde(default)]
     pub moved_min_percent: usize,

@@ -772,6 +772,9 @@ pub struct ServiceEngineGroup {
     pub dp_aggressive_hb_timeout_count: u32,
     #[serde(default)]
     pub aggressive_failure_detection: bool,
+    /// 1: what VIPs that are scaled natively send goes through the primary; 0 and 2: each engine answers clients itself.
+    #[serde(default)]
+    pub se_tunnel_mode: u32,
     /// HA_MODE_LEGACY_ACTIVE_STANDBY: VIPs may prefer one engine of the pair or the other as their active one.
     #[serde(default)]
     pub distribute_load_active_standby: bool,
@@ -810,6 +813,11 @@ impl ServiceEngineGroup {
     pub fn is_for_one_engine(&self) -> bool {
         let pairs = ["HA_MODE_SHARED_PAIR", "HA_MODE_LEGACY_ACTIVE_STANDBY"];
         self.max_scaleout_per_vs <= 1 && !pairs.contains(&self.ha_mode.as_str())
+    }
+
+    /// Engines that are not the primary of a natively scaled VIP send answers through it.
+    pub fn answers_by_primary(&self) -> bool {
+        self.se_tunnel_mode == 1
     }
 
     /// Milliseconds between hellos of its engines to each other, and how many without an answer mean something. Within the

@@ -15,7 +15,7 @@ use crate::report::{Bar, Reading};
 use anyhow::{Context, Result, ensure};
 use aya::programs::tc::{SchedClassifier, TcAttachType};
 use dataplane::steering::{Counters, Steering};
-use flow::config::MessageKey;
+use flow::config::{Answers, MessageKey};
 use flow::key::Protocol;
 use flow::mark::HintKey;
 use flow::verdict::Verdict;
@@ -277,6 +277,7 @@ fn config(ifindex: u32) -> Result<Config> {
         us: 0,
         drains: false,
         spread: None,
+        answers: Answers::default(),
         members: others().enumerate().map(member).collect(),
     };
     Ok(Config {

@@ -3,7 +3,7 @@
 use crate::net::run;
 use anyhow::{Context, Result, bail, ensure};
 use dataplane::steering::{LOOPBACK_SETTINGS, Steering};
-use flow::config::MessageKey;
+use flow::config::{Answers, MessageKey};
 use flow::key::Protocol;
 use flow::mark::{HintKey, Mark};
 use flow::{Config, Flow, Group, Link, Member, Peer, Service, Settings};
@@ -232,6 +232,7 @@ fn config() -> Config {
             us: OUR_ID,
             drains: true,
             spread: None,
+            answers: Answers::default(),
             members: others()
                 .enumerate()
                 .map(|(peer, id)| member(peer, id))

@@ -15,9 +15,9 @@ const STEER_XDP: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steer
 const PROGRAM: &str = "steer_xdp";
 const PROGRAM_VETH: &str = "steer_xdp_veth";
 
-/// Settings below /proc/sys without which the program leaves to tc whatever is to be tunnelled: only where an interface forwards
-/// does the kernel tell programs its routes and neighbours, and it is asked about the loopback interface, where nothing
-/// else comes of it.
+/// Settings below /proc/sys without which the program leaves to tc whatever is to be tunnelled, and the one at tc sends other members'
+/// answers on by the interface that they come by: only where an interface forwards does the kernel tell programs its routes and
+/// neighbours, and it is asked about the loopback interface, where nothing else comes of it.
 pub const LOOPBACK_SETTINGS: [(&str, &str); 2] = [
     ("net/ipv4/conf/lo/forwarding", "1"),
     ("net/ipv6/conf/lo/forwarding", "1"),

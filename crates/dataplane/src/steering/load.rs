@@ -15,14 +15,17 @@ use std::time::Duration;
 
 const STEER_TC: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steer_tc.o"));
 
-/// Name of the program, as in the source.
+/// Names of the programs, as in the source: at ingress, and at egress.
 const PROGRAM: &str = "steer";
+const PROGRAM_OUT: &str = "steer_out";
 
 /// Layout of the maps; another one is another folder, so that nothing is misread.
-pub const LAYOUT: &str = "v4";
+pub const LAYOUT: &str = "v5";
 
 /// Of pinned links at tc.
 pub(super) const TC_PREFIX: &str = "link-";
+/// Of those at its egress.
+pub(super) const OUT_PREFIX: &str = "out-";
 /// And of those of native XDP.
 pub(super) const XDP_PREFIX: &str = "xdp-";
 
@@ -78,7 +81,9 @@ pub(super) fn open(dir: &Path, cache: Option<u32>) -> Result<(Ebpf, PathBuf), Er
         source,
     })?;
     let mut ebpf = load(STEER_TC, &dir, cache)?;
-    program(&mut ebpf)?.load()?;
+    for name in [PROGRAM, PROGRAM_OUT] {
+        program(&mut ebpf, name)?.load()?;
+    }
     Ok((ebpf, dir))
 }
 
@@ -116,8 +121,8 @@ pub(super) fn layout(dir: &Path) -> PathBuf {
     dir.join(LAYOUT)
 }
 
-fn program(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, Error> {
-    let program = ebpf.program_mut(PROGRAM).ok_or(Error::Missing(PROGRAM))?;
+fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, Error> {
+    let program = ebpf.program_mut(name).ok_or(Error::Missing(name))?;
     Ok(program.try_into()?)
 }
 
@@ -150,21 +155,56 @@ pub(super) fn unlink(dir: &Path, prefix: &str, interface: &str) {
     let _ = std::fs::remove_file(pin_of(dir, prefix, interface));
 }
 
+/// At which side of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    In,
+    Out,
+}
+
+impl Side {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::In => TC_PREFIX,
+            Self::Out => OUT_PREFIX,
+        }
+    }
+
+    fn program(self) -> &'static str {
+        match self {
+            Self::In => PROGRAM,
+            Self::Out => PROGRAM_OUT,
+        }
+    }
+
+    fn hook(self) -> TcAttachType {
+        match self {
+            Self::In => TcAttachType::Ingress,
+            Self::Out => TcAttachType::Egress,
+        }
+    }
+}
+
 /// In the link that is pinned, or by a new one.
-pub(super) fn attach(ebpf: &mut Ebpf, dir: &Path, interface: &str) -> Result<(), Error> {
-    let pin = pin_of(dir, TC_PREFIX, interface);
-    let program = program(ebpf)?;
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    dir: &Path,
+    side: Side,
+    interface: &str,
+) -> Result<(), Error> {
+    let pin = pin_of(dir, side.prefix(), interface);
+    let program = program(ebpf, side.program())?;
     if let Ok(old) = PinnedLink::from_pin(&pin) {
         let id = program.attach_to_link(FdLink::from(old).try_into()?);
         match id {
             // The pin stays; dropping our handle of the link does not detach.
             Ok(id) => return program.take_link(id).map(drop).map_err(Into::into),
             // Its interface was removed, and is back under the same name.
-            Err(_) => unlink(dir, TC_PREFIX, interface),
+            Err(_) => unlink(dir, side.prefix(), interface),
         }
     }
     let first = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let id = program.attach_with_options(interface, TcAttachType::Ingress, first)?;
+    let id = program.attach_with_options(interface, side.hook(), first)?;
     let link: FdLink = program.take_link(id)?.try_into()?;
     link.pin(&pin)?;
     Ok(())
@@ -184,9 +224,14 @@ pub struct Tried {
 /// More than any frame that is tried out, with what is put around it.
 pub(super) const FRAME_MAX: usize = 4096;
 
-pub(super) fn try_out(ebpf: &mut Ebpf, frame: &[u8], repeat: u32) -> Result<Tried, Error> {
+pub(super) fn try_out(
+    ebpf: &mut Ebpf,
+    side: Side,
+    frame: &[u8],
+    repeat: u32,
+) -> Result<Tried, Error> {
     let mut after = vec![0; FRAME_MAX];
-    let done = program(ebpf)?.test_run(TestRunOptions {
+    let done = program(ebpf, side.program())?.test_run(TestRunOptions {
         data_in: Some(frame),
         data_out: Some(&mut after),
         repeat,
@@ -228,7 +273,7 @@ fn rank(pin: &Path) -> u8 {
     let name = pin.file_name().unwrap_or_default().to_string_lossy();
     match () {
         () if name.starts_with(XDP_PREFIX) => 0,
-        () if name.starts_with(TC_PREFIX) => 1,
+        () if name.starts_with(OUT_PREFIX) || name.starts_with(TC_PREFIX) => 1,
         () => 2,
     }
 }

@@ -45,7 +45,9 @@ plain! {
         us: u8,
         drains: u8,
         spread: u8,
-        zero: [u8; 5],
+        answers: u8,
+        relay: u8,
+        zero: [u8; 3],
         peers: [u16; 64],
         slots: [u8; SLOTS],
     }
@@ -132,6 +134,9 @@ plain! {
 
 pub(super) const SPREAD_BY_ADDRESS_AND_PORT: u8 = 1;
 pub(super) const SPREAD_BY_ADDRESS: u8 = 2;
+
+pub(super) const ANSWERS_DIRECTLY: u8 = 0;
+pub(super) const ANSWERS_BY_PRIMARY: u8 = 1;
 
 pub(super) const SERVICE_HINTS: u32 = 1;
 pub(super) const SERVICE_PROBES: u32 = 2;

@@ -7,7 +7,7 @@ mod native;
 mod net;
 
 use evenkeel_dataplane::steering::{Counters, Steering, detach};
-use flow::config::MessageKey;
+use flow::config::{Answers, MessageKey};
 use flow::key::Protocol;
 use flow::mark::HintKey;
 use flow::{Config, Group, Link, Member, Peer, Service, Settings};
@@ -51,6 +51,7 @@ fn config(engine: &str, members: &[&str]) -> Config {
             us: id(engine),
             drains: false,
             spread: None,
+            answers: Answers::default(),
             members: others.iter().enumerate().map(member).collect(),
         }],
         peers: others.iter().map(peer).collect(),

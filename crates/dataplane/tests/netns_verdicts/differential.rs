@@ -86,6 +86,7 @@ pub fn random_config(dice: &mut Dice) -> Config {
 /// What happens next.
 enum Event {
     Outside(Packet, Ip),
+    Leaving(Packet, Ip),
     Tunnelled(Outer, Packet, Ip),
     Message(IpAddr, Vec<u8>),
 }
@@ -215,9 +216,11 @@ impl Pair<'_> {
     fn event(&self, dice: &mut Dice) -> (Event, Socket) {
         let [a, us, c] = self.family.engines;
         let (packet, ip, socket) = self.packet(dice);
-        match dice.below(5) {
+        match dice.below(7) {
             0..=2 => (Event::Outside(packet, ip), socket),
-            3 => {
+            3 => (self.leaving(dice), Socket::None),
+            4 => (self.answer_of_another(dice), Socket::None),
+            5 => {
                 let source = dice.of(&[a, c, c, us, self.family.stranger]);
                 let check = packet.flow().map_or(0, |f| Mark::of(KEY, &f).check());
                 let value = dice.of(&[check, check, 5]);
@@ -234,6 +237,43 @@ impl Pair<'_> {
             }
             _ => (self.message(dice, &packet), socket),
         }
+    }
+
+    /// To a client that is reached over the uplink.
+    fn answer(&self, dice: &mut Dice) -> (Packet, Ip) {
+        let segment = Segment {
+            client: (self.family.vip, dice.of(&[PORT, SILENT, 9])).into(),
+            vip: (afar(self.family), 1 + dice.below(6) as u16).into(),
+            ..segment(self.family, 1)
+        };
+        let flow = Flow {
+            protocol: Protocol::Tcp,
+            client: segment.client,
+            service: segment.vip,
+        };
+        (Packet::tcp(flow, of_model(&segment)), segment.ip())
+    }
+
+    fn leaving(&self, dice: &mut Dice) -> Event {
+        let (mut packet, mut ip) = self.answer(dice);
+        if dice.one_in(4) {
+            let source = self.family.engines[1];
+            (packet.source, ip.source) = (source, source);
+        }
+        Event::Leaving(packet, ip)
+    }
+
+    fn answer_of_another(&self, dice: &mut Dice) -> Event {
+        let [a, us, c] = self.family.engines;
+        let (packet, ip) = self.answer(dice);
+        let source = dice.of(&[a, c, c, us, self.family.stranger]);
+        let word = dice.of(&[ANSWER, ANSWER, ANSWER, DATA, PROBE, RETURN]);
+        let outer = Outer {
+            source,
+            destination: us,
+            word: Word::decode(word),
+        };
+        Event::Tunnelled(outer, packet, ip.within(source, us, word))
     }
 
     /// Never one with the number of an open question: the kernel's is not known here.
@@ -273,6 +313,7 @@ impl Pair<'_> {
             Event::Outside(packet, ip) => {
                 (self.model.on_packet(now, draw, packet, socket), ip.clone())
             }
+            Event::Leaving(packet, ip) => (self.model.on_leaving(packet), ip.clone()),
             Event::Tunnelled(outer, packet, ip) => {
                 let decision = self.model.on_tunnelled(now, draw, outer, packet, socket);
                 (decision, ip.clone())
@@ -283,7 +324,10 @@ impl Pair<'_> {
             }
         };
         let before = self.ground.steering.counters().unwrap().verdicts;
-        let tried = self.ground.meet(&ip.frame());
+        let tried = match event {
+            Event::Leaving(..) => self.ground.steering.try_out_leaving(&ip.frame()).unwrap(),
+            _ => self.ground.meet(&ip.frame()),
+        };
         let after = self.ground.steering.counters().unwrap().verdicts;
         let counted: Vec<&str> = after
             .iter()
@@ -390,7 +434,7 @@ pub fn same_fate(decision: &Decision, tried: &Tried) -> bool {
             }
             REDIRECT
         }
-        Fate::Back { .. } => REDIRECT,
+        Fate::Back { .. } | Fate::Onward => REDIRECT,
         Fate::Clone { and_stack, .. } => [SHOT, NEXT][usize::from(*and_stack)],
         Fate::Drop
             if decision
@@ -413,7 +457,10 @@ fn the_program_decides_as_the_model_does() {
         on_ground(|ground, family| {
             let mut dice = Dice::new(run);
             let (connection, udp) = (connection(family), Datagrams::new(family));
-            let config = random_config(&mut dice);
+            let mut config = random_config(&mut dice);
+            let primary = dice.of(&[None, Some(0), Some(2)]);
+            let answers = [Answers::Directly, Answers::ByPrimary(primary)];
+            config.groups[0].answers = dice.of(&answers);
             ground.steering.apply(&config).unwrap();
             ground.front = is_in_front(run);
             let mut model = flow::Steering::new(Limits::default());

@@ -88,6 +88,15 @@ impl Scene<'_> {
                 self.hear(2, &self.answer(MessageKind::Claim, 2), "claim_taken");
                 (stranger.ip().frame(), REDIRECT, Left::Wrapped(2))
             }
+            Verdict::TunnelAnswer => {
+                self.answer_by(Answers::ByPrimary(Some(2)));
+                (self.answered().frame(), REDIRECT, Left::Wrapped(2))
+            }
+            Verdict::RelayAnswer => {
+                self.answer_by(Answers::ByPrimary(None));
+                let sent = self.sent_by_peer(&self.answered(), ANSWER);
+                (sent, REDIRECT, Left::Inside)
+            }
             Verdict::Probe => (stranger.ip().frame(), SHOT, Left::Gone),
             Verdict::ProbeTimeout => {
                 self.apply(|c| c.settings.probe_retry_timer = Duration::ZERO);
@@ -209,7 +218,31 @@ impl Scene<'_> {
                 large.payload.resize(usize::from(LINK_MTU) - 30, 7);
                 (large.frame(), SHOT, Left::TooBig)
             }
+            Verdict::DropRoute => {
+                self.answer_by(Answers::ByPrimary(None));
+                // Ours, so that nobody is to be sent to.
+                let destination = self.family.client;
+                let own = Ip {
+                    destination,
+                    ..self.answered()
+                };
+                (self.sent_by_peer(&own, ANSWER), SHOT, Left::Gone)
+            }
         })
+    }
+
+    fn answer_by(&mut self, answers: Answers) {
+        self.apply(|c| c.groups[0].answers = answers);
+    }
+
+    /// What the VIP sends to a client that is reached over the uplink.
+    fn answered(&self) -> Ip {
+        let to_client = Segment {
+            client: (self.family.vip, PORT).into(),
+            vip: (afar(self.family), self.port).into(),
+            ..self.stranger()
+        };
+        to_client.ip()
     }
 
     fn apply(&mut self, change: impl FnOnce(&mut Config)) {
@@ -506,7 +539,11 @@ fn every_verdict_has_a_frame_that_gets_it() {
             };
             let front = scene.ground.expect_in_front(*verdict, &frame);
             let before = scene.ground.steering.counters().unwrap().verdicts;
-            let tried = scene.ground.steering.try_out(&frame, 1).unwrap();
+            let tried = match verdict {
+                Verdict::TunnelAnswer => scene.ground.steering.try_out_leaving(&frame),
+                _ => scene.ground.steering.try_out(&frame, 1),
+            };
+            let tried = tried.unwrap();
             if let Some(front) = front.filter(|f| f.action == REDIRECT) {
                 assert_eq!(front.frame, tried.frame, "{verdict}: byte by byte");
             }

@@ -41,6 +41,9 @@ pub fn make_ways(ip: impl Fn(&str)) {
         ip(&format!("route add {engine} dev uplink"));
         set_neighbour(&ip, engine);
     }
+    for family in families() {
+        ip(&format!("route add {} dev uplink", afar(&family)));
+    }
     set_forwarding("1");
 }
 

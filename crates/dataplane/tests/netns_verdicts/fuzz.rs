@@ -430,6 +430,7 @@ fn is_left_behind(decision: &Decision, seen: &Seen, before: &[u8], after: &[u8])
             None => true,
         },
         Fate::Clone { .. } => true,
+        Fate::Onward => is_same_packet(&before[inside..], &after[ETHERNET..]),
     }
 }
 

@@ -11,7 +11,7 @@ mod reading;
 mod seen;
 
 use evenkeel_dataplane::steering::{Steering, Tried};
-use flow::config::MessageKey;
+use flow::config::{Answers, MessageKey};
 use flow::key::Protocol;
 use flow::mark::{HintKey, Mark};
 use flow::{Config, Flow, Group, Link, Member, Peer, Service, Settings};
@@ -22,6 +22,7 @@ use std::os::fd::AsRawFd;
 use std::process::Command;
 
 const PORT: u16 = 80;
+const ANSWER: u16 = 0;
 const DATA: u16 = 1 << 14;
 const PROBE: u16 = 2 << 14;
 const RETURN: u16 = 3 << 14;
@@ -160,6 +161,7 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
             us: 1,
             drains: false,
             spread: None,
+            answers: Answers::default(),
             members: [(0, 0), (1, 2)].map(member).to_vec(),
         }],
         peers: vec![peer(0), peer(2)],
@@ -244,6 +246,27 @@ fn what_is_for_nobody_here_passes_uncounted() {
             assert_eq!((tried.action, tried.frame), (NEXT, packet.frame()));
         }
         assert_eq!(ground.steering.counters().unwrap(), before);
+    });
+}
+
+#[test]
+fn neighbour_discovery_leaves_by_itself_where_answers_go_through_the_primary() {
+    on_ground(|ground, family| {
+        let by_another = config(|c| c.groups[0].answers = Answers::ByPrimary(Some(2)));
+        ground.steering.apply(&by_another).unwrap();
+        let (echo_reply, advertisement) = (129, 136);
+        for (kind, action) in [(echo_reply, REDIRECT), (advertisement, NEXT)] {
+            let icmp = vec![kind, 0, 0, 0, 0, 0, 0, 0];
+            let said = Ip::new(family.vip, afar(family), 58, icmp).frame();
+            let tried = ground.steering.try_out_leaving(&said).unwrap();
+            // To IPv4 it is any other protocol.
+            let expected = if family.vip.is_ipv6() {
+                action
+            } else {
+                REDIRECT
+            };
+            assert_eq!(tried.action, expected, "{kind}");
+        }
     });
 }
 

@@ -1,6 +1,7 @@
 //! Filters and rows.
 
 use super::*;
+use flow::config::Answers;
 use flow::{Group, Member, Peer, Service};
 use std::time::SystemTime;
 
@@ -33,6 +34,7 @@ fn config() -> Config {
             us: 3,
             drains: false,
             spread: None,
+            answers: Answers::default(),
             members: vec![Member {
                 id: 5,
                 peer: 0,

@@ -123,7 +123,7 @@ fn of<K: Ord, V: Clone>(known: &BTreeMap<K, V>, these: impl Iterator<Item = K>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flow::config::{Link, Member, Service};
+    use flow::config::{Answers, Link, Member, Service};
     use flow::hello::State;
     use proto::v1::BgpRoute;
     use std::net::SocketAddr;
@@ -148,6 +148,7 @@ mod tests {
             us: 0,
             drains: false,
             spread: None,
+            answers: Answers::default(),
             members: vec![Member {
                 id: 1,
                 peer: 0,

@@ -206,7 +206,7 @@ fn answer(datagram: &[u8], keys: &[MessageKey]) -> Option<u16> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use flow::config::{Group, Link, Member, Peer, Service, Settings};
+    use flow::config::{Answers, Group, Link, Member, Peer, Service, Settings};
     use flow::hello::State;
     use flow::key::Protocol;
 
@@ -232,6 +232,7 @@ pub(super) mod tests {
                 us: 1,
                 drains: false,
                 spread: None,
+                answers: Answers::default(),
                 members: vec![Member {
                     id: 2,
                     peer: 0,

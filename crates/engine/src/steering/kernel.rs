@@ -7,6 +7,7 @@ use super::voices::Turns;
 use crate::sysctl::Sysctls;
 use dataplane::steering::{Attach, Attachment, Error, Hook, LOOPBACK_SETTINGS, Steering};
 use flow::Config;
+use flow::config::Answers;
 use nix::net::if_::if_nametoindex;
 use proto::v1::Interface;
 use std::collections::BTreeMap;
@@ -48,13 +49,8 @@ fn settle(
     before: &mut Vec<Attachment>,
 ) {
     if now.iter().any(|a| a.hook == Hook::Xdp) {
-        for (setting, value) in LOOPBACK_SETTINGS {
-            loopback.put(
-                setting,
-                value,
-                "native XDP leaves to tc what is to be tunnelled",
-            );
-        }
+        let without = "native XDP leaves to tc what is to be tunnelled";
+        ask_for_routes(loopback, without);
     }
     for Attachment {
         interface,
@@ -77,10 +73,25 @@ fn settle(
     *before = now;
 }
 
-/// Without who gets which new flow, which moves none.
+/// Lets programs ask the kernel for routes.
+fn ask_for_routes(loopback: &mut Sysctls, without: &str) {
+    for (setting, value) in LOOPBACK_SETTINGS {
+        loopback.put(setting, value, without);
+    }
+}
+
+/// Without who gets which new flow and how answers leave, which moves no flow.
 fn unspread(mut config: Config) -> Config {
-    config.groups.iter_mut().for_each(|g| g.spread = None);
+    for group in &mut config.groups {
+        (group.spread, group.answers) = (None, Answers::Directly);
+    }
     config
+}
+
+/// Some VIP's answers go through its primary.
+fn relays(config: &Config) -> bool {
+    let mut groups = config.groups.iter();
+    groups.any(|g| g.answers != Answers::Directly)
 }
 
 fn refused(what: &str, error: Error) -> String {
@@ -111,7 +122,13 @@ impl Steers for Kernel {
             steering.apply(&budgeted).map_err(all)?;
             self.in_force = Some(config.clone());
         }
-        let failed = steering.attach(interfaces.iter().map(|i| i.name.as_str()));
+        let mut failed = steering.attach(interfaces.iter().map(|i| i.name.as_str()));
+        failed.extend(steering.attach_out(relays(config)));
+        if relays(config) {
+            let without =
+                "answers of other engines go to clients by the interface that they come by";
+            ask_for_routes(&mut self.loopback, without);
+        }
         let attached = steering.attach_in_front(self.attach);
         let before = &mut self.watch.lock().attached;
         settle(attached, self.attach, &mut self.loopback, before);

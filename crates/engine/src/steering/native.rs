@@ -3,7 +3,7 @@
 
 use super::asking::Signs;
 use super::{load, voices};
-use flow::config::{Config, Group, Peer};
+use flow::config::{Answers, Config, Group, Peer};
 use flow::decide::Members;
 use flow::hello::{State, Way};
 use flow::primary::Circle;
@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use proto::v1::{self, DesiredState, FlowDistribution, Interface};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 /// A group whose VIP is scaled natively.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +27,8 @@ pub(crate) struct Native {
     nets: Vec<IpNet>,
     /// How new flows are spread; none = whoever answers takes them.
     distribution: Option<FlowDistribution>,
+    /// What the VIP sends goes through the primary.
+    answers_by_primary: bool,
 }
 
 /// Of the desired state; nobody is there yet.
@@ -54,6 +57,7 @@ fn native(
         nets: ours.into_iter().filter(|net| holds(net, &vips)).collect(),
         vips,
         distribution: native.spreads.then(|| native.distribution()),
+        answers_by_primary: native.answers_by_primary,
     })
 }
 
@@ -149,6 +153,19 @@ impl Native {
         Some(Spread::over(by(self.distribution?), &takers))
     }
 
+    /// Through whoever is the primary as far as we know, unless it is we; while nobody else was heard, whom the controller names.
+    fn relay(&self, group: &Group, peers: &[Peer], signs: &Signs) -> Option<u8> {
+        let is_first = self.circle.present.is_empty();
+        let known = match is_first {
+            true => Some(self.circle.first),
+            false => self.circle.primary(),
+        };
+        let id = known.filter(|id| *id != group.us)?;
+        let peer = peer_of(group, peers, id)?;
+        let is_silent = is_first && near(peer, &self.nets).any(|way| is_down(&way, signs));
+        (self.reaches(peer) && !is_silent).then_some(id)
+    }
+
     /// A tunnel to the peer carries every family of the VIP.
     fn reaches(&self, peer: &Peer) -> bool {
         let of = |vip: &IpAddr| {
@@ -160,9 +177,71 @@ impl Native {
     }
 }
 
-/// Says who is there, lets new flows go to nobody else, and spreads them.
-pub(super) fn settle(natives: &mut [Native], config: &mut Config, signs: &Signs) {
+fn peer_of<'a>(group: &Group, peers: &'a [Peer], id: u8) -> Option<&'a Peer> {
+    let member = group.members.iter().find(|m| m.id == id)?;
+    peers.get(member.peer)
+}
+
+/// For so long one that sends our answers on does so after another one, or we, became the primary for us: we may be wrong, and
+/// whoever it is does not speak yet.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Who sends our answers on, by uuid of the VsVip.
+#[derive(Debug, Default)]
+pub(super) struct Relays(BTreeMap<String, Relay>);
+
+#[derive(Debug, Clone, Copy)]
+struct Relay {
+    id: u8,
+    /// It is the primary no more.
+    until: Option<Instant>,
+}
+
+impl Relays {
+    /// When one that lingers ends.
+    pub(super) fn next_end(&self) -> Option<Instant> {
+        self.0.values().filter_map(|relay| relay.until).min()
+    }
+
+    fn settle(&mut self, native: &Native, group: &Group, peers: &[Peer], signs: &Signs) -> Answers {
+        let uuid = &native.vsvip_uuid;
+        if !native.answers_by_primary {
+            self.0.remove(uuid);
+            return Answers::Directly;
+        }
+        let now = Instant::now();
+        let lingers = |old: &Relay| Relay {
+            until: old.until.or(Some(now + LINGER)),
+            ..*old
+        };
+        let may_linger = |relay: &Relay| {
+            let peer = peer_of(group, peers, relay.id);
+            let answers = peer.is_some_and(|peer| answers(peer, &native.nets, signs));
+            answers && relay.until.is_some_and(|until| now < until)
+        };
+        let primary = native.relay(group, peers, signs);
+        let old = self.0.get(uuid).filter(|old| Some(old.id) != primary);
+        let relay = old.map(lingers).filter(may_linger);
+        let relay = relay.or(primary.map(|id| Relay { id, until: None }));
+        match relay {
+            Some(relay) => drop(self.0.insert(uuid.clone(), relay)),
+            None => drop(self.0.remove(uuid)),
+        }
+        Answers::ByPrimary(relay.map(|relay| relay.id))
+    }
+}
+
+/// Says who is there, lets new flows go to nobody else, spreads them, and says how answers reach clients.
+pub(super) fn settle(
+    natives: &mut [Native],
+    config: &mut Config,
+    signs: &Signs,
+    relays: &mut Relays,
+) {
     let Config { groups, peers, .. } = config;
+    relays
+        .0
+        .retain(|uuid, _| natives.iter().any(|n| n.vsvip_uuid == *uuid));
     for native in natives {
         let mut groups = groups.iter_mut();
         let Some(group) = groups.find(|g| g.vsvip_uuid == native.vsvip_uuid) else {
@@ -177,18 +256,33 @@ pub(super) fn settle(natives: &mut [Native], config: &mut Config, signs: &Signs)
         }
         native.circle.present = Members::of(present);
         group.spread = native.spread(group, peers, signs);
+        group.answers = relays.settle(native, group, peers, signs);
     }
 }
 
-/// Its program answers on the VIP's link, its process holds a line to us and speaks. One that is there by another network
-/// alone cannot answer clients; where the VIP is on no link of ours, any network will do.
+/// Its process is there: its program answers, it holds a line to us and speaks.
 fn is_there(peer: &Peer, nets: &[IpNet], signs: &Signs) -> bool {
-    let ways = || peer.links.iter().map(Way::from);
+    let mut ways = peer.links.iter().map(Way::from);
+    let holds = ways.any(|way| signs.lines.contains_key(&way));
+    answers(peer, nets, signs) && holds && voices::speaks(&signs.turns, &peer.se_uuid)
+}
+
+/// Its program answers on the VIP's link.
+fn answers(peer: &Peer, nets: &[IpNet], signs: &Signs) -> bool {
+    near(peer, nets).any(|way| signs.liveness.get(&way) == Some(&State::Up))
+}
+
+/// It was heard, and does not answer.
+fn is_down(way: &Way, signs: &Signs) -> bool {
+    let state = signs.liveness.get(way);
+    state.is_some_and(|state| *state != State::Up)
+}
+
+/// The ways to it on the VIP's link. One that is there by another network alone cannot answer clients; where the VIP is on no link
+/// of ours, any network will do.
+fn near<'a>(peer: &'a Peer, nets: &'a [IpNet]) -> impl Iterator<Item = Way> + 'a {
     let is_near = |way: &Way| nets.is_empty() || nets.iter().any(|net| net.contains(&way.remote));
-    let mut near = ways().filter(is_near);
-    let answers = near.any(|way| signs.liveness.get(&way) == Some(&State::Up));
-    let holds = ways().any(|way| signs.lines.contains_key(&way));
-    answers && holds && voices::speaks(&signs.turns, &peer.se_uuid)
+    peer.links.iter().map(Way::from).filter(is_near)
 }
 
 #[cfg(test)]
@@ -196,7 +290,6 @@ mod tests {
     use super::*;
     use flow::config::{Link, Member};
     use flow::hello::Liveness;
-    use std::time::Instant;
 
     fn peer(id: u8) -> Peer {
         let remote = format!("10.10.10.1{id}").parse().expect("ip");
@@ -239,6 +332,7 @@ mod tests {
                     first_id: 1,
                     spreads: true,
                     distribution: distribution.into(),
+                    answers_by_primary: false,
                 }),
                 ..v1::Group::default()
             }],
@@ -273,6 +367,7 @@ mod tests {
                 us: 0,
                 drains: false,
                 spread: None,
+                answers: Answers::default(),
                 members: (1..4).map(member).collect(),
             }],
             peers: (1..4).map(peer).collect(),
@@ -302,7 +397,7 @@ mod tests {
     fn settled_by(distribution: FlowDistribution, signs: &Signs) -> (Native, Config) {
         let mut natives = natives(&desired(distribution), &interfaces());
         let mut config = config();
-        settle(&mut natives, &mut config, signs);
+        settle(&mut natives, &mut config, signs, &mut Relays::default());
         (natives.remove(0), config)
     }
 
@@ -347,6 +442,40 @@ mod tests {
             .map(|m| m.takes_new)
             .collect();
         assert_eq!(takes, [true, false, false]);
+    }
+
+    /// With `se_tunnel_mode` 1, by the same relays as before.
+    fn answers_by(relays: &mut Relays, signs: &Signs) -> Answers {
+        let mut desired = desired(FlowDistribution::LoadAware);
+        let native = desired.groups[0].native.as_mut();
+        native.expect("native").answers_by_primary = true;
+        let mut natives = natives(&desired, &interfaces());
+        let mut config = config();
+        settle(&mut natives, &mut config, signs, relays);
+        config.groups[0].answers
+    }
+
+    #[test]
+    fn answers_go_through_the_primary_and_for_a_while_through_the_last_one() {
+        let mut relays = Relays::default();
+        let all = signs(&[1, 2, 3]);
+        let by = |id| Answers::ByPrimary(id);
+        assert_eq!(answers_by(&mut relays, &all), by(Some(1)));
+        let mut killed = all.clone();
+        killed.lines.remove(&Way::from(&peer(1).links[0]));
+        assert_eq!(answers_by(&mut relays, &killed), by(Some(1)), "its program");
+        let end = relays.next_end().expect("for a while");
+        assert_eq!(answers_by(&mut relays, &killed), by(Some(1)));
+        assert_eq!(relays.next_end(), Some(end));
+        let gone = signs(&[3]);
+        assert_eq!(answers_by(&mut relays, &gone), by(None), "we are the first");
+        assert_eq!(relays.next_end(), None);
+        let mut unheard = signs(&[]);
+        assert_eq!(answers_by(&mut relays, &unheard), by(Some(1)), "named");
+        let way = Way::from(&peer(1).links[0]);
+        unheard.liveness.insert(way, State::Down);
+        assert_eq!(answers_by(&mut Relays::default(), &unheard), by(None));
+        assert_eq!(settled(&all).1.groups[0].answers, Answers::Directly);
     }
 
     #[test]

@@ -177,6 +177,7 @@ fn a_desired_state_becomes_what_the_programs_are_told() {
         us: 3,
         drains: false,
         spread: None,
+        answers: Answers::default(),
         members: vec![member],
     };
     assert_eq!(config.groups, [group]);

@@ -1,7 +1,7 @@
 //! Who is who: services, groups and members, as a decision looks them up.
 
 use super::Hop;
-use crate::config::{Config, Group, Link, Member};
+use crate::config::{Answers, Config, Group, Link, Member};
 use crate::key::{Flow, Protocol};
 use crate::mark::Mark;
 use crate::spread::{By, Spread};
@@ -73,6 +73,8 @@ pub(super) struct Ground {
     drains: bool,
     /// New flows are spread, by this of them.
     pub spread: Option<By>,
+    /// How what the VIP sends reaches clients.
+    pub answers: Answers,
     /// Others that are alive.
     pub live: Members,
     /// Those of them that take new flows.
@@ -152,6 +154,7 @@ impl Map {
             us: group.us,
             drains: group.drains,
             spread: group.spread.as_ref().map(|spread| spread.by),
+            answers: group.answers,
             live: Members::of(live().map(|member| member.id)),
             takes_new: Members::of(live().filter(|m| m.takes_new).map(|m| m.id)),
             is_ipv4: service.address.is_ipv4(),

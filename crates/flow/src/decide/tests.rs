@@ -1,7 +1,7 @@
 //! One scene per sentence of the specification; random schedules are in `tests/simulation`.
 
 use super::*;
-use crate::config::{Group, Member, MessageKey, Peer, Service, Settings};
+use crate::config::{Answers, Group, Member, MessageKey, Peer, Service, Settings};
 use crate::key::Protocol;
 use crate::mark::HintKey;
 use crate::packet::Flags;
@@ -90,6 +90,7 @@ fn config() -> Config {
             us: 0,
             drains: false,
             spread: None,
+            answers: Answers::default(),
             members: (1..4).map(member).collect(),
         }],
         peers: (1..4).map(peer).collect(),

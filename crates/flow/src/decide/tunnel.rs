@@ -1,6 +1,7 @@
 //! Packets that a member has sent us (`docs/dev/steering.md`, section 2).
 
-use super::{Case, Decision, Fate, Ground, Steering};
+use super::{Case, Decision, Fate, Ground, Members, Steering};
+use crate::config::Answers;
 use crate::fit::{ends, fits};
 use crate::key::Flow;
 use crate::packet::{Content, Packet, Segment, Socket};
@@ -44,7 +45,7 @@ impl Steering {
         socket: Socket,
     ) -> Decision {
         let Some(ground) = self.ground_inside(outer, packet) else {
-            return Decision::stack(Verdict::Pass);
+            return self.answer_arrived(outer, packet);
         };
         let members_at = |address| self.map.members_at(&ground, address);
         let Some(member) = members_at(outer.source).iter().next() else {
@@ -64,6 +65,37 @@ impl Steering {
             socket,
         };
         self.arrived(&arrival, packet)
+    }
+
+    /// A packet that leaves here, but for those of neighbour discovery: what a VIP of ours sends may go through the primary.
+    #[must_use]
+    pub fn on_leaving(&self, packet: &Packet) -> Decision {
+        let ground = self.map.ground_of_vip(packet.source);
+        let relay = ground.and_then(|g| Some((g, g.answers.relay()?)));
+        let Some((ground, relay)) = relay.filter(|(g, relay)| g.live.contains(*relay)) else {
+            return Decision::stack(Verdict::Pass);
+        };
+        let word = Word::new(TunnelKind::Answer, 0);
+        match self.map.hops(&ground, Members::of([relay])).first() {
+            Some(&to) => Decision::new(Verdict::TunnelAnswer, Fate::Tunnel { to, word }),
+            None => Decision::drop(Verdict::DropFamily),
+        }
+    }
+
+    /// What a VIP of ours has sent at another member, or none of our business.
+    fn answer_arrived(&self, outer: &Outer, packet: &Packet) -> Decision {
+        let ground = self.map.ground_of_vip(packet.source);
+        let ground = ground.filter(|g| g.answers != Answers::Directly);
+        let Some(ground) = ground.filter(|_| self.map.is_ours(outer.destination)) else {
+            return Decision::stack(Verdict::Pass);
+        };
+        if self.map.members_at(&ground, outer.source).is_empty() {
+            return Decision::drop(Verdict::DropStranger);
+        }
+        match outer.word.kind {
+            TunnelKind::Answer => Decision::new(Verdict::RelayAnswer, Fate::Onward),
+            _ => Decision::drop(Verdict::DropKind),
+        }
     }
 
     /// None: the tunnel packet is none of our business.
@@ -93,7 +125,7 @@ impl Steering {
             (Content::Tcp(flow, _) | Content::Udp(flow), TunnelKind::Return) => {
                 self.returned(arrival, packet, flow)
             }
-            (_, TunnelKind::Other)
+            (_, TunnelKind::Answer)
             | (Content::Other | Content::TooManyHeaders, TunnelKind::Probe | TunnelKind::Return) => {
                 Decision::drop(Verdict::DropKind)
             }

@@ -1,7 +1,7 @@
 //! Answers, silence, and what they do to peers.
 
 use super::*;
-use crate::config::{Group, Member};
+use crate::config::{Answers, Group, Member};
 use proptest::prelude::*;
 
 const DOWN_AFTER: u32 = 3;
@@ -186,6 +186,7 @@ fn config(alive: bool) -> Config {
             us: 1,
             drains: false,
             spread: None,
+            answers: Answers::default(),
             members: vec![member],
         }],
         ..Config::default()

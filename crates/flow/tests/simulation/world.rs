@@ -3,7 +3,9 @@
 use crate::client::{Client, State};
 use crate::rng::Rng;
 use crate::stack::{Answer, Sock, Stack};
-use evenkeel_flow::config::{Config, Group, Link, Member, MessageKey, Peer, Service, Settings};
+use evenkeel_flow::config::{
+    Answers, Config, Group, Link, Member, MessageKey, Peer, Service, Settings,
+};
 use evenkeel_flow::decide::{Limits, Outer};
 use evenkeel_flow::fit::fits;
 use evenkeel_flow::key::{Flow, Protocol};
@@ -225,6 +227,7 @@ impl World {
             us: engine as u8,
             drains: !self.routed.contains(&engine),
             spread: None,
+            answers: Answers::default(),
             members: members.collect(),
         };
         Config {
@@ -390,7 +393,7 @@ impl World {
         decision: Decision,
     ) {
         match decision.fate {
-            Fate::Drop => {}
+            Fate::Drop | Fate::Onward => {}
             Fate::Stack => self.deliver(index, flow, segment),
             Fate::Tunnel { to, word } => self.tunnel(index, to.link.remote, word, packet),
             Fate::Back { word } => self.tunnel(index, outer.unwrap().source, word, packet),

@@ -4,7 +4,7 @@
 //! out by the named interfaces. The destination MAC address is the next hop: what the FIB did, not what
 //! `ip route get` would predict. A SYN begins a flow anew. One thread reads packets, the main thread orders.
 
-use super::{Order, now_us, orders, say};
+use super::{Order, mac_text, now_us, orders, say};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// Room for bursts while the reader waits for a core.
 const RECEIVE_BUFFER_LEN: usize = 8 << 20;
 /// Ethernet, the longest IPv4 header (IPv6: without extension headers) and TCP flags.
-const SNAP_LEN: u32 = 14 + 60 + 20;
+pub(super) const SNAP_LEN: u32 = 14 + 60 + 20;
 /// A flow silent for so long is forgotten at the next mark; long-lived ones speak ten times a second.
 const FORGET_AFTER: Duration = Duration::from_secs(5);
 /// Protocol numbers of IP.
@@ -66,7 +66,8 @@ type Flows = BTreeMap<SocketAddr, Flow>;
 
 /// Watches until standard input ends.
 pub(super) fn run(args: &Args) -> Result<()> {
-    let socket = open(args).context("open a packet socket (needs root)")?;
+    let socket =
+        open(End::To(args.vip), &args.interface).context("open a packet socket (needs root)")?;
     let flows = Arc::new(Mutex::new(Flows::new()));
     let seen = Arc::clone(&flows);
     // Ends with the process: a read from a packet socket has no other end.
@@ -78,19 +79,29 @@ pub(super) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn open(args: &Args) -> Result<Socket> {
+/// Which packets are kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum End {
+    /// What goes out to this VIP.
+    To(IpAddr),
+    /// What comes in from it.
+    From(IpAddr),
+}
+
+/// Sees what passes the named interfaces from now on.
+pub(super) fn open(end: End, interfaces: &[String]) -> Result<Socket> {
     let socket = Socket::new(
         Domain::PACKET,
         Type::RAW,
         Some(Protocol::from(ALL_PROTOCOLS)),
     )?;
     let mut indexes = Vec::new();
-    for name in &args.interface {
+    for name in interfaces {
         let index = nix::net::if_::if_nametoindex(name.as_str())
             .with_context(|| format!("interface {name}"))?;
         indexes.push(index);
     }
-    let program = filter(args.vip, &indexes);
+    let program = filter(end, &indexes);
     let program = program.iter().map(|i| SockFilter::new(i.0, i.1, i.2, i.3));
     socket.attach_filter(&program.collect::<Vec<_>>())?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER_LEN).ok();
@@ -109,8 +120,8 @@ fn drain(mut socket: &Socket) -> Result<()> {
 /// Code, jumps (true, false) and operand.
 type Instruction = (u16, u8, u8, u32);
 
-/// Classic BPF: outgoing, by one of the interfaces, of the VIP's family, TCP or UDP, to the VIP.
-fn filter(vip: IpAddr, interfaces: &[u32]) -> Vec<Instruction> {
+/// Classic BPF: in this direction, by one of the interfaces, of the VIP's family, TCP or UDP, to the VIP or from it.
+fn filter(end: End, interfaces: &[u32]) -> Vec<Instruction> {
     const LOAD_WORD: u16 = 0x20;
     const LOAD_HALF: u16 = 0x28;
     const LOAD_BYTE: u16 = 0x30;
@@ -118,22 +129,27 @@ fn filter(vip: IpAddr, interfaces: &[u32]) -> Vec<Instruction> {
     const RETURN: u16 = 0x06;
     const PACKET_TYPE: u32 = 0xffff_f004; // SKF_AD_OFF + SKF_AD_PKTTYPE
     const INTERFACE: u32 = 0xffff_f008; // SKF_AD_OFF + SKF_AD_IFINDEX
+    const TO_US: u32 = 0; // PACKET_HOST
     const OUTGOING: u32 = 4; // PACKET_OUTGOING
+    let (vip, direction, [at_v4, at_v6]) = match end {
+        End::To(vip) => (vip, OUTGOING, [30, 38]),
+        End::From(vip) => (vip, TO_US, [26, 22]),
+    };
     let protocols = [TCP, UDP].map(u32::from).to_vec();
     let mut checks = vec![
         (LOAD_WORD, INTERFACE, interfaces.to_vec()),
-        (LOAD_WORD, PACKET_TYPE, vec![OUTGOING]),
+        (LOAD_WORD, PACKET_TYPE, vec![direction]),
     ];
     match vip {
         IpAddr::V4(vip) => checks.extend([
             (LOAD_HALF, 12, vec![0x0800]),
             (LOAD_BYTE, 23, protocols),
-            (LOAD_WORD, 30, vec![vip.to_bits()]),
+            (LOAD_WORD, at_v4, vec![vip.to_bits()]),
         ]),
         IpAddr::V6(vip) => {
             checks.extend([(LOAD_HALF, 12, vec![0x86dd]), (LOAD_BYTE, 20, protocols)]);
             let words = [96, 64, 32, 0].map(|shift| (vip.to_bits() >> shift) as u32);
-            let loads = (38..).step_by(4).zip(words);
+            let loads = (at_v6..).step_by(4).zip(words);
             checks.extend(loads.map(|(at, word)| (LOAD_WORD, at, vec![word])));
         }
     }
@@ -225,10 +241,6 @@ impl Packet {
 fn length(header: &[u8], at: usize) -> Option<usize> {
     let bytes = header.get(at..at + 2)?.try_into().ok()?;
     Some(u16::from_be_bytes(bytes).into())
-}
-
-fn mac_text(mac: [u8; 6]) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 fn obey(order: &Order, flows: &Mutex<Flows>) -> Result<()> {
@@ -410,7 +422,7 @@ mod tests {
             (vip4, &udp, vec![4], true),
             (vip4, &icmp, vec![4], false),
         ] {
-            let program = filter(vip.parse().unwrap(), &interfaces);
+            let program = filter(End::To(vip.parse().unwrap()), &interfaces);
             assert_eq!(passes(&program, frame), wanted, "{vip} {interfaces:?}");
         }
     }

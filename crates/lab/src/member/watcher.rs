@@ -3,7 +3,7 @@
 //! It asks as a neighbour would (ARP, or neighbour discovery), from a node that has no other business with the VIP: what it
 //! learns is no other node's.
 
-use super::{orders, say};
+use super::{mac_text, orders, say};
 use anyhow::{Context, Result};
 use dataplane::packet::{Frames, PacketSocket};
 use flow::neighbour::{self, Mac, Said};
@@ -73,8 +73,7 @@ impl Watched {
         self.silence(now);
         self.answered = now;
         self.last.insert(mac);
-        let text = mac.map(|b| format!("{b:02x}")).join(":");
-        *self.seen.answers.entry(text).or_default() += 1;
+        *self.seen.answers.entry(mac_text(mac)).or_default() += 1;
     }
 
     fn silence(&mut self, now: Instant) {

@@ -1,6 +1,7 @@
 //! From what was observed in a step to a row of the table and to what did not hold. Pure: tests need no lab.
 
 use super::{Bars, Way};
+use crate::member::senders::Packets;
 use crate::member::traffic::{Failure, Report};
 use crate::member::watcher::Seen;
 use crate::router::Session;
@@ -132,6 +133,8 @@ pub struct Observation {
     pub report: Report,
     /// Where the VIP is scaled natively, by watcher: who answered for it.
     pub native: Option<Vec<(String, Seen)>>,
+    /// Packets from it that clients and routers there saw, by MAC address.
+    pub senders: Packets,
     /// The engines' link had fallen in two, and became one again.
     pub parted: bool,
     /// Of a step that must not be noticed.
@@ -213,6 +216,9 @@ pub struct StepResult {
     /// Questions who has it that two engines answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vip_answered_twice: Option<u64>,
+    /// Packets from such a VIP, by SE.
+    #[serde(skip_serializing_if = "Packets::is_empty")]
+    pub vip_senders: Packets,
     /// What did not hold; empty is good.
     pub violations: Vec<String>,
 }
@@ -222,6 +228,7 @@ pub fn judge(seen: &Observation, bars: &Bars) -> StepResult {
     let mut result = measure(seen);
     result.violations.extend(route_violations(seen, bars));
     result.violations.extend(answer_violations(seen, bars));
+    result.violations.extend(sender_violations(seen));
     result
         .violations
         .extend(flow_violations(seen, bars.none_breaks));
@@ -283,6 +290,7 @@ fn measure(seen: &Observation) -> StepResult {
         sessions_kept: seen.calm.as_ref().map(Calm::kept),
         vip_silent_ms: of_watchers(seen, |s| s.longest_silence_ms),
         vip_answered_twice: of_watchers(seen, |s| s.answered_twice),
+        vip_senders: seen.senders_by_name(),
         violations: seen.violations.clone(),
     }
 }
@@ -294,6 +302,16 @@ fn of_watchers(seen: &Observation, number: impl Fn(&Seen) -> u64) -> Option<u64>
 }
 
 impl Observation {
+    /// The SE with this MAC address; what has another one is named by it.
+    fn name(&self, mac: &String) -> String {
+        self.engines_by_mac.get(mac).unwrap_or(mac).clone()
+    }
+
+    fn senders_by_name(&self) -> Packets {
+        let senders = self.senders.iter();
+        senders.map(|(mac, n)| (self.name(mac), *n)).collect()
+    }
+
     /// How many of these the router sent to another next hop.
     fn moved<'a>(&self, ports: impl IntoIterator<Item = &'a u16>) -> usize {
         let moved = |port: &&u16| self.flows.get(port).is_some_and(|f| f.moves > 0);
@@ -384,6 +402,25 @@ fn answer_violations(seen: &Observation, bars: &Bars) -> Vec<String> {
         }
     }
     violations
+}
+
+/// Where answers go through the primary, nobody else sends from the VIP on its link; one that dies may have been it.
+fn sender_violations(seen: &Observation) -> Vec<String> {
+    if !seen.rules.answers_by_primary {
+        return Vec::new();
+    }
+    let answers = seen.native.iter().flatten();
+    let answers = answers.flat_map(|(_, s)| s.answers.keys());
+    let mut primaries: BTreeSet<String> = answers.map(|mac| seen.name(mac)).collect();
+    primaries.extend(seen.rules.dies.clone());
+    let senders = seen.senders_by_name();
+    if !senders.is_empty() && senders.keys().all(|name| primaries.contains(name)) {
+        return Vec::new();
+    }
+    let answered = set(&primaries);
+    vec![format!(
+        "packets from the VIP came from {senders:?}, and {answered} answered for it"
+    )]
 }
 
 fn set(names: &BTreeSet<String>) -> String {

@@ -490,6 +490,8 @@ impl<'a> Runner<'a> {
         seen.violations = done.violations;
         seen.parted = matches!(step.action, Action::Part { .. });
         seen.native = self.watchers.as_mut().map(Watchers::report).transpose()?;
+        let senders = self.watchers.as_mut().map(Watchers::senders).transpose()?;
+        seen.senders = senders.unwrap_or_default();
         seen.violations.extend(self.broken_load()?);
         seen.calm = self.calm_after(calm, began)?;
         let ways_after = self.ways()?;
@@ -616,6 +618,7 @@ impl<'a> Runner<'a> {
                 moved_min_percent: step.moved_min_percent,
                 calls_within_s: step.calls_within_s,
                 tunnelled_max: step.tunnelled_max,
+                answers_by_primary: step.answers_by_primary,
                 engines: step.engines,
                 found_by: self.scenario.mode.as_ref().map(|m| m.found_by.clone()),
             },

@@ -92,10 +92,19 @@ fn part(snapshot: &Snapshot, vsvip: &VsVip) -> Result<Part, Unreadable> {
     let each = services.iter().map(|v| virtual_service(snapshot, v));
     let group = services.first().and_then(|vs| vs.se_group_ref.as_ref());
     let group = flow::se_group(snapshot, group)?;
-    let active_standby = group.is_some_and(|g| situation::ha(&g) == Ha::ActiveStandby);
+    let active_standby = group
+        .as_ref()
+        .is_some_and(|g| situation::ha(g) == Ha::ActiveStandby);
+    let native = || v1::Native {
+        // A standby takes nothing while the active engine is there.
+        spreads: !active_standby,
+        answers_by_primary: group.is_some_and(|g| g.answers_by_primary()),
+        distribution: distribution(&services).into(),
+        first_id: 0,
+    };
     Ok(Part {
         active_standby,
-        native: situation::is_native(&services).then(|| native(&services, active_standby)),
+        native: situation::is_native(&services).then(native),
         vips: vips(vsvip, &services),
         virtual_services: each.collect::<Result<_, _>>()?,
         snat_ips: services.iter().map(|vs| snat_ips(vs)).collect(),
@@ -103,19 +112,13 @@ fn part(snapshot: &Snapshot, vsvip: &VsVip) -> Result<Part, Unreadable> {
 }
 
 /// Of several virtual services that share a VIP, the first one's `flow_dist` counts.
-fn native(services: &[Arc<VirtualService>], active_standby: bool) -> v1::Native {
+fn distribution(services: &[Arc<VirtualService>]) -> v1::FlowDistribution {
     use v1::FlowDistribution as By;
     let wanted = services.first().map_or("", |vs| vs.flow_dist.as_str());
-    let distribution = match wanted {
+    match wanted {
         "CONSISTENT_HASH_SOURCE_IP_ADDRESS" => By::ConsistentHashSourceIpAddress,
         "CONSISTENT_HASH_SOURCE_IP_ADDRESS_AND_PORT" => By::ConsistentHashSourceIpAddressAndPort,
         _ => By::LoadAware,
-    };
-    v1::Native {
-        first_id: 0,
-        // A standby takes nothing while the active engine is there.
-        spreads: !active_standby,
-        distribution: distribution.into(),
     }
 }
 

@@ -252,8 +252,70 @@ fn a_datagram_that_comes_back_is_a_new_flow() {
 #[test]
 fn a_tunnel_packet_of_no_kind_is_dropped() {
     let mut scene = Scene::new();
-    let decision = scene.tunnelled(1, word(TunnelKind::Other, 5), &inner(100), established(100));
+    let decision = scene.tunnelled(
+        1,
+        word(TunnelKind::Answer, 5),
+        &inner(100),
+        established(100),
+    );
     assert_eq!(decision, Decision::drop(Verdict::DropKind));
+}
+
+/// From the VIP to a client.
+fn answer() -> Packet {
+    let to_client = Flow {
+        client: vip(443),
+        service: flow(1000).client,
+        ..flow(1000)
+    };
+    Packet::tcp(to_client, data(100))
+}
+
+fn answering(answers: Answers) -> Scene {
+    let mut scene = Scene::new();
+    scene.change(|config| config.groups[0].answers = answers);
+    scene
+}
+
+#[test]
+fn answers_go_into_the_tunnel_to_a_primary_that_is_alive_and_else_directly() {
+    let leaves = |scene: &Scene, packet: &Packet| scene.steering.on_leaving(packet);
+    let mut scene = answering(Answers::ByPrimary(Some(2)));
+    let decision = leaves(&scene, &answer());
+    assert_eq!(decision.verdict, Verdict::TunnelAnswer);
+    let Fate::Tunnel { to, word: sent } = decision.fate else {
+        panic!("not tunnelled: {decision:?}");
+    };
+    assert_eq!((to.member, sent), (2, word(TunnelKind::Answer, 0)));
+    assert_eq!(leaves(&scene, &inner(1)).verdict, Verdict::Pass, "no VIP's");
+    let peer = scene.steering.config().groups[0].members[1].peer;
+    scene.change(|config| config.peers[peer].alive = false);
+    assert_eq!(leaves(&scene, &answer()).verdict, Verdict::Pass);
+    for answers in [Answers::Directly, Answers::ByPrimary(None)] {
+        assert_eq!(
+            leaves(&answering(answers), &answer()).verdict,
+            Verdict::Pass
+        );
+    }
+}
+
+#[test]
+fn answers_of_members_are_sent_on_where_that_is_wanted_and_those_of_strangers_nowhere() {
+    let mut scene = answering(Answers::ByPrimary(None));
+    let sent = word(TunnelKind::Answer, 0);
+    let decision = scene.tunnelled(1, sent, &answer(), Socket::None);
+    assert_eq!(
+        (decision.verdict, decision.fate),
+        (Verdict::RelayAnswer, Fate::Onward)
+    );
+    let decision = scene.tunnelled(9, sent, &answer(), Socket::None);
+    assert_eq!(decision, Decision::drop(Verdict::DropStranger));
+    let other = word(TunnelKind::Data, 0);
+    let decision = scene.tunnelled(1, other, &answer(), Socket::None);
+    assert_eq!(decision, Decision::drop(Verdict::DropKind));
+    let mut direct = answering(Answers::Directly);
+    let decision = direct.tunnelled(1, sent, &answer(), Socket::None);
+    assert_eq!(decision.verdict, Verdict::Pass);
 }
 
 #[test]
@@ -284,7 +346,7 @@ fn later_fragments_are_delivered_and_harm_nobody() {
 
 fn kinds() -> impl Strategy<Value = TunnelKind> {
     prop_oneof![
-        Just(TunnelKind::Other),
+        Just(TunnelKind::Answer),
         Just(TunnelKind::Data),
         Just(TunnelKind::Probe),
         Just(TunnelKind::Return),
@@ -323,6 +385,7 @@ proptest! {
             Fate::Back { .. } => prop_assert_eq!(kind, TunnelKind::Data),
             Fate::Tunnel { .. } | Fate::Clone { .. } => prop_assert_eq!(kind, TunnelKind::Return),
             Fate::Drop => {}
+            Fate::Onward => prop_assert!(false, "it is to the VIP"),
         }
     }
 }

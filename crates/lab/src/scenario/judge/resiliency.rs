@@ -42,6 +42,8 @@ pub struct Rules {
     pub calls_within_s: Option<f64>,
     /// SEs may have sent at most so many packets to each other.
     pub tunnelled_max: Option<u64>,
+    /// Only who answers for the VIP may send from it.
+    pub answers_by_primary: bool,
     /// The router must have the route by so many SEs at the end.
     pub engines: Option<usize>,
     /// How owners must be found, and not otherwise; `None`: in whatever way.

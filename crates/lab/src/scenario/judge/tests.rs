@@ -656,3 +656,23 @@ fn route_and_answer_violations(seen: &Observation) -> Vec<String> {
     all.extend(answer_violations(seen, &BARS));
     all
 }
+
+#[test]
+fn where_answers_go_through_the_primary_nobody_else_sends_from_the_vip() {
+    let answers = BTreeMap::from([("mac-1".to_owned(), 9)]);
+    let mut seen = natively(Seen {
+        answers,
+        ..Seen::default()
+    });
+    seen.engines_by_mac = BTreeMap::from([("mac-1".to_owned(), "se-1".to_owned())]);
+    let both = ["mac-1", "mac-2"].map(|mac| (mac.to_owned(), 5));
+    seen.senders = BTreeMap::from(both);
+    assert_eq!(sender_violations(&seen), Vec::<String>::new(), "not asked");
+    seen.rules.answers_by_primary = true;
+    let found = sender_violations(&seen);
+    assert!(found[0].contains("\"mac-2\": 5"), "{found:?}");
+    seen.senders.remove("mac-2");
+    assert_eq!(sender_violations(&seen), Vec::<String>::new());
+    seen.senders.clear();
+    assert_eq!(sender_violations(&seen).len(), 1, "nobody sent");
+}

@@ -2,13 +2,14 @@
 //! route; watchers on the link see who answers for it.
 
 use super::{BACK_TIMEOUT, Done, Runner, SETTLE_TIMEOUT, hops_by_mac, traffic_for, wall_us};
+use crate::member::senders::Packets;
 use crate::member::watcher::Seen;
 use crate::process::wait_for;
 use crate::record::Record;
 use crate::scenario::Native;
 use crate::scenario::fib::NextHops;
 use crate::scenario::helper::Helper;
-use crate::topology::Topology;
+use crate::topology::{Link, Topology};
 use crate::{fabric, nodes};
 use anyhow::{Context, Result, ensure};
 use cli::note;
@@ -20,54 +21,100 @@ use std::time::{Duration, Instant};
 /// How long the first connection may take, by which the router learns where the VIP is.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The watchers of a scenario.
-pub(super) struct Watchers(Vec<(String, Helper)>);
+/// Who looks at the link in a scenario: at who answers for the VIP, and at who sends from it.
+pub(super) struct Watchers {
+    askers: Vec<(String, Helper)>,
+    senders: Vec<Helper>,
+}
 
 impl Watchers {
-    /// One at each of the nodes, on the link of the first segment.
+    /// At each of the nodes, on the link of the first segment.
     pub(super) fn start(
         record: &Record,
         topology: &Topology,
         (native, segment, vip): (&Native, &str, IpAddr),
     ) -> Result<Self> {
-        let exe = nodes::own_binary()?;
-        let mut watchers = Vec::new();
-        for name in &native.watchers {
-            let node = topology.node(name)?;
-            let link = node.links.iter().find(|l| l.segment == segment);
-            let link = link.with_context(|| format!("{name} has no link to {segment}"))?;
-            let own = link.ips().find(|ip| ip.is_ipv4() == vip.is_ipv4());
-            let own = own.with_context(|| format!("{name} has no address of the VIP's family"))?;
-            let interface = topology.interface(node, link)?;
-            let arguments = [
-                "watcher",
-                "--vip",
-                &vip.to_string(),
-                "--interface",
-                &interface,
-                "--own",
-                &own.to_string(),
-            ]
-            .map(str::to_owned);
-            let helper = Helper::start(&record.namespace(name), &exe, &arguments)?;
-            watchers.push((name.clone(), helper));
-        }
-        Ok(Self(watchers))
+        let place = Place {
+            record,
+            topology,
+            segment,
+            vip,
+        };
+        let asker = |name: &String| Ok((name.clone(), place.asker(name)?));
+        let senders = native.senders.iter();
+        Ok(Self {
+            askers: native.watchers.iter().map(asker).collect::<Result<_>>()?,
+            senders: senders
+                .map(|name| place.helper("senders", name, &[]))
+                .collect::<Result<_>>()?,
+        })
     }
 
     pub(super) fn mark(&mut self) -> Result<()> {
-        let mut all = self.0.iter_mut();
-        all.try_for_each(|(_, helper)| helper.order("mark").map(drop))
+        let askers = self.askers.iter_mut().map(|(_, helper)| helper);
+        let mut all = askers.chain(&mut self.senders);
+        all.try_for_each(|helper| helper.order("mark").map(drop))
     }
 
     /// What each has seen since the mark.
     pub(super) fn report(&mut self) -> Result<Vec<(String, Seen)>> {
         let mut seen = Vec::new();
-        for (name, helper) in &mut self.0 {
+        for (name, helper) in &mut self.askers {
             let mut reply = helper.order("report")?;
             seen.push((name.clone(), serde_json::from_value(reply["seen"].take())?));
         }
         Ok(seen)
+    }
+
+    /// Packets from the VIP since the mark, by MAC address.
+    pub(super) fn senders(&mut self) -> Result<Packets> {
+        let mut all = Packets::new();
+        for helper in &mut self.senders {
+            let mut reply = helper.order("report")?;
+            let packets: Packets = serde_json::from_value(reply["packets"].take())?;
+            for (mac, count) in packets {
+                *all.entry(mac).or_default() += count;
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// Where they look.
+struct Place<'a> {
+    record: &'a Record,
+    topology: &'a Topology,
+    segment: &'a str,
+    vip: IpAddr,
+}
+
+impl Place<'_> {
+    fn link(&self, name: &str) -> Result<&Link> {
+        let links = &self.topology.node(name)?.links;
+        let link = links.iter().find(|l| l.segment == self.segment);
+        link.with_context(|| format!("{name} has no link to {}", self.segment))
+    }
+
+    fn asker(&self, name: &str) -> Result<Helper> {
+        let mut ips = self.link(name)?.ips();
+        let own = ips.find(|ip| ip.is_ipv4() == self.vip.is_ipv4());
+        let own = own.with_context(|| format!("{name} has no address of the VIP's family"))?;
+        self.helper("watcher", name, &["--own", &own.to_string()])
+    }
+
+    fn helper(&self, member: &str, name: &str, more: &[&str]) -> Result<Helper> {
+        let interface = self
+            .topology
+            .interface(self.topology.node(name)?, self.link(name)?)?;
+        let vip = self.vip.to_string();
+        let mut arguments = vec![member, "--vip", &vip, "--interface", &interface];
+        arguments.extend(more);
+        let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
+        Helper::start(
+            &self.record.namespace(name),
+            &nodes::own_binary()?,
+            &arguments,
+        )
     }
 }
 
