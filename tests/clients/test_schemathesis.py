@@ -43,11 +43,11 @@ REFUSED = {
     "POST /api/virtualservice/{uuid}/scalein": "there are no engines",
     "POST /api/virtualservice/{uuid}/migrate": "there are no engines",
     "POST /api/virtualservice/{uuid}/switchover": "there are no engines",
+    "POST /api/serviceenginegroup/{uuid}/redistribute": "the groups are no active/standby pairs",
 } | {
     f"POST /api/{path}": "not available yet"
     for path in [
         "pool/{uuid}/scalein", "pool/{uuid}/scaleout", "serviceengine/{uuid}/forcedelete", "serviceengine/{uuid}/reboot",
-        "serviceengine/{uuid}/switchover", "serviceenginegroup/{uuid}/redistribute",
         "virtualservice/{uuid}/resync", "virtualservice/{uuid}/retryplacement", "virtualservice/{uuid}/rotatekeys",
     ]
 }

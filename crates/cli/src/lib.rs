@@ -15,6 +15,7 @@ mod jointoken;
 pub mod lookup;
 pub mod output;
 mod plan;
+mod roles;
 mod scale;
 mod sealkey;
 pub mod settings;
@@ -55,9 +56,12 @@ pub enum Command {
     /// Move a virtual service from one service engine to another.
     #[command(subcommand)]
     Migrate(scale::Migrate),
-    /// Make the standby service engine of a virtual service its active one.
+    /// Make the standby service engine of a virtual service its active one, or of all that an engine is active for.
     #[command(subcommand)]
     Switchover(scale::Switchover),
+    /// Make the engines of a pair active for what belongs on them.
+    #[command(subcommand)]
+    Redistribute(roles::Redistribute),
     /// Create or change the objects that a file describes; a second time changes nothing.
     Apply(apply::Args),
     /// Delete an object by type and name.
@@ -115,6 +119,7 @@ fn execute(command: Command, args: &GlobalArgs) -> anyhow::Result<Outcome> {
         Prepared::Scalein(scalein) => scale::in_(&connect()?, &scalein, format)?,
         Prepared::Migrate(migrate) => scale::migrate(&connect()?, &migrate, format)?,
         Prepared::Switchover(over) => scale::switch_over(&connect()?, &over, format)?,
+        Prepared::Redistribute(group) => roles::redistribute(&connect()?, &group, format)?,
         Prepared::Apply(documents) => apply::run(&connect()?, &documents, format)?,
         Prepared::Delete(args) => delete::run(&connect()?, &args, format)?,
         Prepared::Revert(args) => history::revert(&connect()?, &args, format)?,
@@ -141,6 +146,7 @@ enum Prepared {
     Scalein(scale::Scalein),
     Migrate(scale::Migrate),
     Switchover(scale::Switchover),
+    Redistribute(roles::Redistribute),
     Apply(apply::Manifest),
     Delete(delete::Args),
     Revert(history::Revert),
@@ -168,6 +174,7 @@ impl Command {
             Self::Scalein(scalein) => Prepared::Scalein(scalein),
             Self::Migrate(migrate) => Prepared::Migrate(migrate),
             Self::Switchover(over) => Prepared::Switchover(over),
+            Self::Redistribute(group) => Prepared::Redistribute(group),
             Self::Apply(args) => Prepared::Apply(apply::Manifest::read(&args)?),
             Self::Delete(args) => Prepared::Delete(args),
             Self::Revert(args) => {

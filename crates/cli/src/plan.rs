@@ -80,6 +80,11 @@ fn placement(vip: &Value) -> String {
     };
     let mut parts = moves("/added", "would be placed on");
     parts.extend(moves("/removed", "would be taken off"));
+    let active = &vip["becomes_active"];
+    if active.is_object() {
+        let (se, reason) = (text(active, "/se_name"), text(active, "/reason"));
+        parts.push(format!("would be active on {se}: {reason}"));
+    }
     if let Some(why) = vip["waits_for"].as_str() {
         parts.push(format!("would wait: {why}"));
     }

@@ -1,7 +1,8 @@
-//! `scaleout`, `scalein`, `migrate` and `switchover` of a virtual service.
+//! `scaleout`, `scalein`, `migrate` and `switchover` of a virtual service; those of many at once are in [`crate::roles`].
 
 use crate::lookup::{self, items, text};
 use crate::output::{Format, UsageError, table};
+use crate::roles::{self, RolesArgs};
 use anyhow::{Context, bail};
 use client::Client;
 use serde_json::{Value, json};
@@ -43,6 +44,9 @@ pub enum Switchover {
     /// The standby of this virtual service becomes its active engine (ha_mode HA_MODE_LEGACY_ACTIVE_STANDBY).
     #[command(visible_alias = "vs")]
     Virtualservice(SwitchoverArgs),
+    /// Others become active for all that this engine is active for; of what is scaled natively, primary.
+    #[command(visible_alias = "se")]
+    Serviceengine(RolesArgs),
 }
 
 /// How to migrate.
@@ -71,6 +75,9 @@ pub struct SwitchoverArgs {
     /// Which VIP, where the virtual service has several.
     #[arg(long, value_name = "ID")]
     vip_id: Option<String>,
+    /// Show what it would do, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// How to scale out.
@@ -181,18 +188,22 @@ pub(crate) fn migrate(
 
 pub(crate) fn switch_over(
     client: &Client,
-    Switchover::Virtualservice(args): &Switchover,
+    switchover: &Switchover,
     format: Format,
 ) -> anyhow::Result<()> {
     let SwitchoverArgs {
         name,
         to_se,
         vip_id,
-    } = args;
+        dry_run,
+    } = match switchover {
+        Switchover::Virtualservice(args) => args,
+        Switchover::Serviceengine(args) => return roles::hand_over(client, args, format),
+    };
     let common = CommonArgs {
         vip_id: vip_id.clone(),
         wait: false,
-        dry_run: false,
+        dry_run: *dry_run,
     };
     let engines = &[("se_uuid", to_se.as_deref())];
     Action::new(["switchover", "is active on"], name, engines, &common).run(client, format)

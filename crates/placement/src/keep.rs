@@ -156,7 +156,7 @@ pub fn switch_over(
     assigned: &[String],
     wanted: Option<&str>,
 ) -> Result<Choice, PlanError> {
-    if demand.ha != Ha::ActiveStandby && demand.native.is_empty() {
+    if !demand.has_active() {
         return Err(PlanError::NoStandby);
     }
     let standby = wanted.or_else(|| Some(assigned.get(1)?.as_str()));
@@ -178,6 +178,52 @@ pub fn switch_over(
         name,
         rejected: Vec::new(),
     })
+}
+
+/// The same where the active engine is to give its role up, whoever takes it: the first of the others that is here and is
+/// not drained.
+///
+/// # Errors
+/// There is none, with the reason of the first other one.
+pub fn hand_over(
+    demand: &Demand,
+    engines: &[Engine],
+    assigned: &[String],
+) -> Result<Choice, PlanError> {
+    let others = assigned.get(1..).unwrap_or_default();
+    let taken = others
+        .iter()
+        .map(|other| take_role(demand, engines, assigned, other));
+    let mut refused = PlanError::NoStandby;
+    for (n, outcome) in taken.enumerate() {
+        match outcome {
+            Ok(choice) => return Ok(choice),
+            Err(why) if n == 0 => refused = why,
+            Err(_) => {}
+        }
+    }
+    Err(refused)
+}
+
+/// The same for one engine that nobody has asked for by name: it is not drained either, for it would have to give the role up
+/// again.
+///
+/// # Errors
+/// It is, or as [`switch_over`].
+pub fn take_role(
+    demand: &Demand,
+    engines: &[Engine],
+    assigned: &[String],
+    engine: &str,
+) -> Result<Choice, PlanError> {
+    let choice = switch_over(demand, engines, assigned, Some(engine))?;
+    match cause(engines, &choice.engine) {
+        None => Ok(choice),
+        Some(_) => Err(PlanError::UnfitEngine {
+            name: choice.name,
+            why: Unfit::Disabled,
+        }),
+    }
 }
 
 fn promotion(demand: &Demand, engines: &[Engine], assigned: &[String]) -> Option<Step> {

@@ -14,7 +14,9 @@ mod unfit;
 
 pub use choose::{Choice, PlanError, ensure, scale_in, scale_out};
 pub use group::{Group, GroupFull};
-pub use keep::{Cause, Step, holder, is_back, keep, preferred, switch_over, take_over};
+pub use keep::{
+    Cause, Step, hand_over, holder, is_back, keep, preferred, switch_over, take_over, take_role,
+};
 pub use spare::{Spare, spare};
 pub use unfit::{Unfit, unfit};
 
@@ -132,6 +134,11 @@ impl Demand {
             true => usize::MAX,
             false => NATIVE_MAX,
         }
+    }
+
+    /// One of its engines is its active one, or its primary: the others wait for it to go.
+    pub fn has_active(&self) -> bool {
+        self.ha == Ha::ActiveStandby || !self.native.is_empty()
     }
 
     /// Most engines of the VIP.

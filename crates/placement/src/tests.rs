@@ -620,3 +620,26 @@ fn the_primary_of_a_vip_that_is_scaled_natively_can_be_another_one() {
     let one = switch_over(&natively(), &engines, &held[..1], None);
     assert_eq!(one, Err(PlanError::NoStandby));
 }
+
+#[test]
+fn a_role_goes_to_the_first_other_one_that_is_here_and_is_not_drained() {
+    let mut engines: Vec<Engine> = (1..=4).map(engine).collect();
+    engines[1].presence = Presence::Away;
+    engines[2].enabled = Enabled::No;
+    let held = uuids(&[1, 2, 3, 4]);
+    let next = hand_over(&natively(), &engines, &held).expect("se-4 can");
+    assert_eq!(next.name, "se-4");
+    let away = hand_over(&natively(), &engines, &held[..3]).expect_err("none can");
+    assert!(away.to_string().starts_with("se-2 "), "{away}");
+    let one = hand_over(&natively(), &engines, &held[..1]);
+    assert_eq!(one, Err(PlanError::NoStandby));
+    let drained =
+        take_role(&natively(), &engines, &held, "serviceengine-3").expect_err("it is drained");
+    let why = Unfit::Disabled;
+    let name = "se-3".to_owned();
+    assert_eq!(drained, PlanError::UnfitEngine { name, why });
+    assert_eq!(
+        hand_over(&demand(1, 4), &engines, &held),
+        Err(PlanError::NoStandby)
+    );
+}

@@ -22,7 +22,7 @@ pub(super) fn of_change(app: &App, context: &Context, planned: &Planned) -> Valu
     with_head(revision, objects, app.backend.preview(planned, context))
 }
 
-/// `POST /api/virtualservice/UUID/scaleout?dry_run=true`, `scalein` and `migrate`.
+/// `POST /api/virtualservice/UUID/scaleout?dry_run=true`, `scalein`, `migrate` and `switchover`.
 ///
 /// # Errors
 /// As the action itself.
@@ -31,11 +31,17 @@ pub(super) fn of_scaling(call: &Call<'_>) -> Result<Response, ApiError> {
     let plan = match call.last {
         "scaleout" => backend.preview_scale_out(call.uuid, &body, call.context)?,
         "migrate" => backend.preview_migrate(call.uuid, &body, call.context)?,
+        "switchover" => backend.preview_switch_over(call.uuid, &body, call.context)?,
         _ => backend.preview_scale_in(call.uuid, &body, call.context)?,
     };
+    Ok(of_placement(call, plan))
+}
+
+/// Of what changes no object.
+pub(super) fn of_placement(call: &Call<'_>, plan: Value) -> Response {
     let objects = json!({"count": 0, "results": []});
     let revision = call.app.objects.snapshot().revision;
-    Ok(ok(with_head(revision, objects, plan)))
+    ok(with_head(revision, objects, plan))
 }
 
 fn with_head(revision: u64, objects: Value, plan: Value) -> Value {

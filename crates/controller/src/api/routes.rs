@@ -23,6 +23,7 @@ pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
     all.extend(settings());
     all.extend(log_and_whole());
     all.extend(placed());
+    all.extend(roles());
     all.extend(observed());
     all.extend(happened());
     all.extend(counted());
@@ -36,14 +37,12 @@ pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
 
 /// Actions of the contract (avi-api section 9) that the product does not have yet. They are refused with a reason,
 /// and can be read, because some clients read an action's path before they post to it (avi-api 4.2).
-const ACTIONS: [(&str, &str); 9] = [
+const ACTIONS: [(&str, &str); 7] = [
     ("virtualservice", "retryplacement"),
     ("virtualservice", "resync"),
     ("virtualservice", "rotatekeys"),
-    ("serviceengine", "switchover"),
     ("serviceengine", "reboot"),
     ("serviceengine", "forcedelete"),
-    ("serviceenginegroup", "redistribute"),
     ("pool", "scaleout"),
     ("pool", "scalein"),
 ];
@@ -258,8 +257,35 @@ fn placed() -> Vec<Operation> {
         post("scaleout", |c| Box::pin(scale_out(c))).with_plan(),
         post("scalein", |c| Box::pin(scale_in(c))).with_plan(),
         post("migrate", |c| Box::pin(migrate(c))).with_plan(),
-        post("switchover", |c| Box::pin(switch_over(c))),
+        post("switchover", |c| Box::pin(switch_over(c))).with_plan(),
     ]
+}
+
+/// Actions on the active roles of many virtual services at once (avi-api section 9).
+fn roles() -> Vec<Operation> {
+    macro_rules! action {
+        ($path:literal, $handler:ident) => {
+            [
+                get($path, Permission::Read, |_| {
+                    Box::pin(async { empty_page() })
+                }),
+                Operation::new(
+                    Method::POST,
+                    $path,
+                    Permission::Operate,
+                    Audit::Action,
+                    |c| Box::pin($handler(c)),
+                )
+                .with_plan(),
+            ]
+        };
+    }
+    let mut all = Vec::from(action!("/api/serviceengine/{uuid}/switchover", hand_over));
+    all.extend(action!(
+        "/api/serviceenginegroup/{uuid}/redistribute",
+        redistribute
+    ));
+    all
 }
 
 /// What is observed, and the actions on it (avi-api sections 9 and 10).
@@ -662,8 +688,31 @@ async fn migrate(call: &Call<'_>) -> Result<Response, ApiError> {
 }
 
 async fn switch_over(call: &Call<'_>) -> Result<Response, ApiError> {
+    if call.context.author.dry_run {
+        return preview::of_scaling(call);
+    }
     let body = parse(&call.body)?;
     Ok(ok(call.app.backend.switch_over(call.uuid, body).await?))
+}
+
+async fn hand_over(call: &Call<'_>) -> Result<Response, ApiError> {
+    exists(call, "serviceengine")?;
+    let backend = &call.app.backend;
+    if call.context.author.dry_run {
+        let plan = backend.preview_hand_over(call.uuid, call.context)?;
+        return Ok(preview::of_placement(call, plan));
+    }
+    Ok(ok(backend.hand_over(call.uuid, call.context).await?))
+}
+
+async fn redistribute(call: &Call<'_>) -> Result<Response, ApiError> {
+    exists(call, "serviceenginegroup")?;
+    let backend = &call.app.backend;
+    if call.context.author.dry_run {
+        let plan = backend.preview_redistribute(call.uuid, call.context)?;
+        return Ok(preview::of_placement(call, plan));
+    }
+    Ok(ok(backend.redistribute(call.uuid, call.context).await?))
 }
 
 /// As Prometheus and OpenMetrics readers take it.

@@ -57,6 +57,11 @@ impl Assignment {
         self.scaling.iter().filter_map(|s| s.from.clone()).collect()
     }
 
+    /// No scale-out, migration or switchover of it is under way.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.scaling.is_empty() && self.switchover.is_none()
+    }
+
     /// Ends what has lost its engine.
     pub(super) fn tidy_scaling(&mut self) {
         let has = |engine: &String| self.engines.contains(engine);

@@ -2,8 +2,8 @@
 
 use super::scope::Narrow;
 use super::{
-    FlowView, HostView, Planner, RoutingText, ScaleIn, ServiceView, TopologyPage, Wanted, flows,
-    preview, routing, runtime, scope, service, topology,
+    FlowView, HostView, Planner, Roles, RoutingText, ScaleIn, ServiceView, TopologyPage, Wanted,
+    flows, preview, routing, runtime, scope, service, situation, topology,
 };
 use crate::api::Context;
 use crate::engines::ca::Ca;
@@ -110,6 +110,102 @@ impl Backend {
         let (vsvip, [to]) = asked(&snapshot, vs, &body, ["se_uuid"])?;
         let choice = self.planner.switch_over(&vsvip, to.as_deref()).await?;
         Ok(self.scaled(&vsvip, &choice))
+    }
+
+    /// What [`Self::switch_over`] would do.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn preview_switch_over(
+        &self,
+        vs: &str,
+        body: &Object,
+        context: &Context,
+    ) -> Result<Value, ApiError> {
+        let snapshot = self.objects.snapshot();
+        let (vsvip, [to]) = asked(&snapshot, vs, body, ["se_uuid"])?;
+        let choice = self.planner.choose_switchover(&vsvip, to.as_deref())?;
+        let roles = Roles {
+            moves: vec![(vsvip, choice)],
+            stay: Vec::new(),
+        };
+        Ok(self.preview_roles(&roles, context))
+    }
+
+    /// `POST /api/serviceengine/UUID/switchover` (avi-api section 9): others become active for all that this one is.
+    ///
+    /// # Errors
+    /// 400 with the planner's reason.
+    pub async fn hand_over(&self, se: &str, context: &Context) -> Result<Value, ApiError> {
+        let roles = self.planner.hand_over(se).await?;
+        Ok(self.roles(&roles, context))
+    }
+
+    /// What [`Self::hand_over`] would do.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn preview_hand_over(&self, se: &str, context: &Context) -> Result<Value, ApiError> {
+        let roles = self.planner.choose_hand_over(se)?;
+        Ok(self.preview_roles(&roles, context))
+    }
+
+    /// `POST /api/serviceenginegroup/UUID/redistribute` (avi-api section 9): each VIP becomes active on the engine of its tag.
+    ///
+    /// # Errors
+    /// 400 with the field or the planner's reason, 404.
+    pub async fn redistribute(&self, group: &str, context: &Context) -> Result<Value, ApiError> {
+        let roles = self.planner.redistribute(group).await?;
+        Ok(self.roles(&roles, context))
+    }
+
+    /// What [`Self::redistribute`] would do.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn preview_redistribute(&self, group: &str, context: &Context) -> Result<Value, ApiError> {
+        let roles = self.planner.choose_redistribution(group)?;
+        Ok(self.preview_roles(&roles, context))
+    }
+
+    /// What became of active roles: all are counted, and shown are those of VIPs that the caller sees.
+    fn roles(&self, roles: &Roles, context: &Context) -> Value {
+        let snapshot = self.objects.snapshot();
+        let seen = |vsvip: &String| sees(context, "vsvip", vsvip, &snapshot);
+        let vip = |vsvip: &str| {
+            let services = situation::services_of(&snapshot, vsvip);
+            let names: Vec<&str> = services.iter().map(|vs| vs.name.as_str()).collect();
+            json!({
+                "vsvip_ref": Ref::to("vsvip", vsvip).0,
+                "vsvip": snapshot.name_of("vsvip", vsvip),
+                "virtual_services": names,
+            })
+        };
+        let moves = roles.moves.iter().filter(|(vsvip, _)| seen(vsvip));
+        let moves = moves.map(|(vsvip, choice)| {
+            let mut shown = vip(vsvip);
+            shown["se_ref"] = Ref::to("serviceengine", &choice.engine).0.into();
+            shown["se_name"] = choice.name.clone().into();
+            shown["reason"] = choice.reason.clone().into();
+            shown
+        });
+        let stay = roles.stay.iter().filter(|(vsvip, _)| seen(vsvip));
+        let stay = stay.map(|(vsvip, why)| {
+            let mut shown = vip(vsvip);
+            shown["reason"] = why.clone().into();
+            shown
+        });
+        json!({
+            "switched_over": {"count": roles.moves.len(), "results": moves.collect::<Vec<_>>()},
+            "stays": {"count": roles.stay.len(), "results": stay.collect::<Vec<_>>()},
+        })
+    }
+
+    fn preview_roles(&self, roles: &Roles, context: &Context) -> Value {
+        let snapshot = self.objects.snapshot();
+        let observer = self.observer(&snapshot);
+        let preview = preview::Preview::of_roles(&observer, roles);
+        preview.show(&|path, uuid, snapshot| sees(context, path, uuid, snapshot))
     }
 
     /// What [`Self::migrate`] would do.

@@ -142,17 +142,9 @@ impl Decision {
             self.engines.rotate_left(1);
             return;
         }
-        let is_quiet = assignment.scaling.is_empty() && assignment.switchover.is_none();
-        if demand.goes_back && is_quiet && !self.acts() && placement::is_back(wanted) {
-            let name = wanted.name.clone();
-            self.back_to = Some(Choice {
-                engine: wanted.uuid.clone(),
-                reason: format!(
-                    "{name} becomes active: the virtual service prefers it (active_standby_se_tag)"
-                ),
-                name,
-                rejected: Vec::new(),
-            });
+        let is_free = assignment.is_quiet() && !self.acts();
+        if demand.goes_back && is_free && placement::is_back(wanted) {
+            self.back_to = Some(back_to(wanted));
         }
     }
 
@@ -166,5 +158,18 @@ impl Decision {
     fn goes(&mut self, engine: String, why: String) {
         self.engines.retain(|e| *e != engine);
         self.going.push((engine, why));
+    }
+}
+
+/// The engine of its tag becomes the VIP's active one.
+pub(super) fn back_to(wanted: &placement::Engine) -> Choice {
+    let name = wanted.name.clone();
+    Choice {
+        engine: wanted.uuid.clone(),
+        reason: format!(
+            "{name} becomes active: the virtual service prefers it (active_standby_se_tag)"
+        ),
+        name,
+        rejected: Vec::new(),
     }
 }

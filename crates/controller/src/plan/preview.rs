@@ -12,7 +12,7 @@ mod simulate;
 
 use super::assignments::Assignments;
 use super::runtime::Observer;
-use super::{Assignment, Planner, ScaleIn, Wanted, situation};
+use super::{Assignment, Planner, Roles, ScaleIn, Wanted, situation};
 use crate::error::ApiError;
 use crate::objects::{Planned, Snapshot, pools};
 use model::view::{PoolGroup, Ref, VirtualService};
@@ -156,6 +156,25 @@ impl<'a> Preview<'a> {
         }
     }
 
+    /// Of switchovers.
+    pub(super) fn of_roles(observer: &'a Observer<'a>, roles: &Roles) -> Self {
+        let scene = || Scene::new(observer.snapshot, observer.planner.assignments());
+        let (before, mut after) = (scene(), scene());
+        let mut moves = Moves::default();
+        simulate::switch_over(&mut after, roles, &mut moves);
+        let moved = roles.moves.iter().map(|(vsvip, _)| vsvip);
+        let all = moved.chain(roles.stay.iter().map(|(vsvip, _)| vsvip));
+        Self {
+            vsvips: all.cloned().collect(),
+            observer,
+            before,
+            after,
+            moves,
+            not_looked_at: 0,
+            pools: BTreeSet::new(),
+        }
+    }
+
     /// The plan, of those VIPs that the caller sees.
     pub(super) fn show(&self, sees: &dyn Fn(&str, &str, &Snapshot) -> bool) -> Value {
         let seen = |uuid: &String| {
@@ -234,7 +253,10 @@ impl<'a> Preview<'a> {
         Some(json!({
             "vsvip": self.name("vsvip", vsvip), "vsvip_uuid": vsvip,
             "virtual_services": self.services_of(vsvip),
-            "result": result(before, after, !added.is_empty(), !removed.is_empty()),
+            "result": match result(before, after, !added.is_empty(), !removed.is_empty()) {
+                "waiting" if active.is_some() => "switched_over",
+                result => result,
+            },
             "engines": names(after), "engines_before": names(before),
             "added": added, "removed": removed, "waits_for": waiting, "becomes_active": active,
         }))

@@ -21,14 +21,26 @@ impl Planner {
         to: Option<&str>,
     ) -> Result<placement::Choice, ApiError> {
         let _one = self.deciding.lock().await;
-        let situation = self.situation(&self.objects.snapshot(), vsvip)?;
-        let (demand, engines) = (&situation.demand, &situation.engines);
-        let choice = placement::switch_over(demand, engines, &situation.assigned, to);
-        let choice = choice.map_err(|e| ApiError::bad_request(e.to_string()));
+        let choice = self.choose_switchover(vsvip, to);
         let choice = choice.inspect_err(|e| self.note(vsvip, Action::Switchover, Err(&e.text)))?;
         self.begin_switchover(vsvip, &choice).await?;
         self.publish();
         Ok(choice)
+    }
+
+    /// The engine that [`Planner::switch_over`] would make active, without doing or noting anything.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn choose_switchover(
+        &self,
+        vsvip: &str,
+        to: Option<&str>,
+    ) -> Result<placement::Choice, ApiError> {
+        let situation = self.situation(&self.objects.snapshot(), vsvip)?;
+        let (demand, engines) = (&situation.demand, &situation.engines);
+        let choice = placement::switch_over(demand, engines, &situation.assigned, to);
+        choice.map_err(|e| ApiError::bad_request(e.to_string()))
     }
 
     /// The same with an engine that has been chosen; for who decides.

@@ -512,6 +512,33 @@ fn actions_can_be_read_and_those_that_are_not_there_yet_say_so() {
 }
 
 #[test]
+fn active_roles_of_an_engine_and_of_a_group_are_asked_for_with_an_empty_body() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let http = server.logged_in();
+    let (se, _) = http.make("serviceengine", json!({"name": "se-1"}));
+    let page = json!({"count": 0, "results": []});
+    let switchover = format!("{se}/switchover");
+    assert_eq!(http.get(&switchover).good(), page);
+    let none = json!({"switched_over": page, "stays": page});
+    assert_eq!(http.post(&switchover, &json!({})).good(), none);
+    let plan = http.post(&format!("{switchover}?dry_run=true"), &json!({}));
+    assert_eq!(plan.good()["placement"]["count"], 0);
+    let unknown = "/api/serviceengine/serviceengine-none/switchover";
+    assert_eq!(http.post(unknown, &json!({})).status, 404);
+
+    let mode = "HA_MODE_LEGACY_ACTIVE_STANDBY";
+    let (shared, _) = http.make("serviceenginegroup", json!({"name": "shared"}));
+    let pair = json!({"name": "pair", "ha_mode": mode, "distribute_load_active_standby": true});
+    let (pair, _) = http.make("serviceenginegroup", pair);
+    let redistribute = |group: &str| http.post(&format!("{group}/redistribute"), &json!({}));
+    assert_eq!(http.get(&format!("{pair}/redistribute")).good(), page);
+    assert_eq!(redistribute(&pair).good(), none);
+    let text = redistribute(&shared).refused(400);
+    assert!(text.starts_with("ha_mode: "), "{text}");
+}
+
+#[test]
 fn everything_acknowledged_is_there_after_a_restart_and_nothing_is_made_twice() {
     let folder = tempdir().unwrap();
     let server = Server::start(folder.path());

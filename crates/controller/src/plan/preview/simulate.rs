@@ -6,7 +6,7 @@ use crate::objects::Stored;
 use crate::plan::decision::Decision;
 use crate::plan::runtime::Observer;
 use crate::plan::situation::{self, Ground};
-use crate::plan::{Action, Assignment};
+use crate::plan::{Action, Assignment, Roles};
 use model::view::{Ref, ServiceEngineGroup};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -107,6 +107,18 @@ pub(super) fn scale(after: &mut Scene<'_>, asked: &Asked<'_>, moves: &mut Moves)
         }
     }
     after.assignments.insert(asked.vsvip.to_owned(), assignment);
+}
+
+/// Switchovers that the planner has decided, and what it could not decide.
+pub(super) fn switch_over(after: &mut Scene<'_>, roles: &Roles, moves: &mut Moves) {
+    for (vsvip, choice) in &roles.moves {
+        let mut assignment = after.assignment(vsvip);
+        assignment.make_active(&choice.engine);
+        after.assignments.insert(vsvip.clone(), assignment);
+        let active = (choice.engine.clone(), choice.reason.clone());
+        moves.active.insert(vsvip.clone(), active);
+    }
+    moves.waiting.extend(roles.stay.iter().cloned());
 }
 
 fn remove_unused(after: &mut Scene<'_>, moves: &mut Moves) {

@@ -523,6 +523,33 @@ async fn the_plan_of_a_drain_says_that_the_standby_becomes_active() {
 }
 
 #[tokio::test]
+async fn the_plan_of_a_switchover_of_an_engine_says_what_becomes_active_where() {
+    let fixture = Fixture::new().await;
+    with_another(&fixture).await;
+    let group = fixture.uuid("serviceenginegroup", "Default-Group");
+    fixture
+        .update("serviceenginegroup", &group, |o| {
+            let mode = json!("HA_MODE_LEGACY_ACTIVE_STANDBY");
+            o.insert("ha_mode".into(), mode);
+        })
+        .await;
+    fixture.round().await;
+    let before = state(&fixture);
+    let roles = fixture.planner.choose_hand_over(&fixture.engine);
+    let roles = roles.expect("se-2 stands by");
+    let plan = fixture.observe(|o| Preview::of_roles(o, &roles).show(&|_, _, _| true));
+    assert_eq!(state(&fixture), before);
+    let [moved] = results(&plan, "/placement") else {
+        panic!("{plan}");
+    };
+    assert_eq!(moved["result"], "switched_over", "{plan}");
+    assert_eq!(moved["becomes_active"]["se_name"], "se-2");
+    assert_eq!(moved["engines"], json!(["se-2", "se-1"]));
+    assert_eq!(moved["engines_before"], json!(["se-1", "se-2"]));
+    assert_eq!(plan["routes"]["withdrawn"]["count"], 0, "{plan}");
+}
+
+#[tokio::test]
 async fn the_plan_of_a_migration_is_what_it_comes_to() {
     let fixture = Fixture::new().await;
     with_another(&fixture).await;

@@ -93,3 +93,94 @@ async fn a_tag_that_changes_moves_nothing_by_itself() {
     fixture.round().await;
     assert_eq!(fixture.placed(), ["se-1", "se-2"]);
 }
+
+impl Fixture {
+    fn se_group(&self) -> String {
+        self.uuid("serviceenginegroup", "Default-Group")
+    }
+
+    fn stays(roles: &Roles) -> Vec<&str> {
+        roles.stay.iter().map(|(_, why)| why.as_str()).collect()
+    }
+}
+
+#[tokio::test]
+async fn all_that_an_engine_is_active_for_goes_to_the_standby_and_nothing_else() {
+    let (fixture, engines) = Fixture::with_engines(1).await;
+    fixture.pair(&engines).await;
+    fixture.distribute().await;
+    assert_eq!(
+        fixture.second_vip("ACTIVE_STANDBY_SE_2").await,
+        ["se-2", "se-1"]
+    );
+    let chosen = fixture.planner.choose_hand_over(&engines[0].uuid);
+    assert_eq!(chosen.expect("it can").moves.len(), 1);
+    assert_eq!(fixture.placed(), ["se-1", "se-2"], "nothing is done");
+    let done = fixture.planner.hand_over(&engines[0].uuid).await;
+    let done = done.expect("it can");
+    assert_eq!(done.moves[0].0, fixture.vsvip);
+    assert_eq!(done.moves[0].1.name, "se-2");
+    assert_eq!(fixture.placed(), ["se-2", "se-1"]);
+    let last = fixture.planner.last_scale(&fixture.vsvip).expect("noted");
+    assert_eq!((last.action, last.success), (Action::Switchover, true));
+    let again = fixture.planner.hand_over(&engines[0].uuid).await;
+    let again = again.expect("nothing to do is no failure");
+    assert!(again.moves.is_empty() && again.stay.is_empty());
+    let both = fixture.planner.hand_over(&engines[1].uuid).await;
+    assert_eq!(both.expect("it can").moves.len(), 2);
+    assert_eq!(fixture.placed(), ["se-1", "se-2"]);
+}
+
+#[tokio::test]
+async fn an_engine_whose_standby_has_no_session_keeps_its_active_roles() {
+    let (fixture, engines) = Fixture::with_engines(1).await;
+    let alike = fixture.planner.hand_over(&engines[0].uuid).await;
+    assert!(alike.expect("no VIP has an active one").stay.is_empty());
+    fixture.pair(&engines).await;
+    fixture.goes(&engines[1]);
+    let refused = fixture.planner.hand_over(&engines[0].uuid).await;
+    let text = refused.expect_err("its standby is away").text;
+    assert!(text.starts_with("none of 1 VIPs can be"), "{text}");
+    assert!(text.contains("se-2"), "{text}");
+    assert_eq!(fixture.placed(), ["se-1", "se-2"]);
+}
+
+#[tokio::test]
+async fn redistributing_takes_each_vip_to_its_tag_also_where_the_group_does_not_by_itself() {
+    let (fixture, engines) = Fixture::with_engines(1).await;
+    fixture.pair(&engines).await;
+    fixture.distribute().await;
+    fixture.second_vip("ACTIVE_STANDBY_SE_2").await;
+    fixture
+        .planner
+        .hand_over(&engines[0].uuid)
+        .await
+        .expect("it can");
+    fixture.round().await;
+    assert_eq!(fixture.placed(), ["se-2", "se-1"]);
+    let under_way = fixture.planner.redistribute(&fixture.se_group()).await;
+    let text = under_way.expect_err("a switchover is under way").text;
+    assert!(text.contains("under way"), "{text}");
+    fixture.serves(&engines[1], OperState::Up);
+    fixture.moves_in(0).await;
+    let done = fixture.planner.redistribute(&fixture.se_group()).await;
+    let done = done.expect("se-1 can");
+    assert_eq!(done.moves.len(), 1, "{done:?}");
+    assert_eq!(Fixture::stays(&done), [""; 0]);
+    assert!(done.moves[0].1.reason.contains("active_standby_se_tag"));
+    assert_eq!(fixture.placed(), ["se-1", "se-2"]);
+}
+
+#[tokio::test]
+async fn only_a_pair_whose_load_is_distributed_is_redistributed() {
+    let (fixture, engines) = Fixture::with_engines(1).await;
+    let text = |refused: Result<Roles, ApiError>| refused.expect_err("no such group").text;
+    let shared = fixture.planner.redistribute(&fixture.se_group()).await;
+    assert!(text(shared).starts_with("ha_mode: "));
+    fixture.pair(&engines).await;
+    let one = fixture.planner.redistribute(&fixture.se_group()).await;
+    assert!(text(one).starts_with("distribute_load_active_standby: "));
+    fixture.distribute().await;
+    let there = fixture.planner.redistribute(&fixture.se_group()).await;
+    assert!(there.expect("it is where it belongs").moves.is_empty());
+}
