@@ -89,7 +89,7 @@ bench-controller: ## Writes beside the disk, reads, memory and start of a contro
 	target/release/evenkeel-bench controller --runs $(RUNS)
 
 bench-scale: RUNS := $(if $(filter file,$(origin RUNS)),3,$(RUNS))
-bench-scale: ## The controller on an etcd of three members with 64 engine stubs, 500 and 5,000 virtual services: writes, placement, searches, resync (RUNS=3)
+bench-scale: ## The controller on an etcd of three members with 64 engine stubs, 500 and 5,000 virtual services: planning, writes, placement, searches, resync (RUNS=3)
 	@scripts/install-deps.sh test
 	cargo build --release --locked --workspace --bins
 	target/release/evenkeel-bench scale --runs $(RUNS)

@@ -12,6 +12,7 @@ pub(crate) mod kills;
 mod load;
 mod process;
 pub(crate) mod scale;
+mod scratch;
 
 use crate::report::{self, Bar, Reading, percentile};
 use anyhow::{Context, Result};

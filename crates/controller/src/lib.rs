@@ -31,6 +31,9 @@ mod series;
 mod witness;
 
 pub use args::{Args, Command};
+/// For measurements.
+#[doc(hidden)]
+pub use plan::Scratch;
 
 use crate::connections::Connections;
 use alerts::Alerts;

@@ -32,6 +32,7 @@ mod routing;
 mod runtime;
 mod scaling;
 mod scope;
+mod scratch;
 mod service;
 mod situation;
 mod switchover;
@@ -50,6 +51,7 @@ pub use reconcile::{publish, run as reconcile};
 pub use roles::Roles;
 pub use routing::RoutingText;
 pub use scaling::run as scale_and_watch;
+pub use scratch::Scratch;
 pub use service::ServiceView;
 pub use topology::TopologyPage;
 

@@ -1,5 +1,6 @@
 //! Which engine is next, and which goes.
 
+use crate::unfit::{links, unfit_on};
 use crate::{Algorithm, Demand, Enabled, Engine, NATIVE_MAX, Presence, Unfit, holder, unfit};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -145,8 +146,9 @@ fn scale_out_to_best(
 ) -> Result<Choice, PlanError> {
     let mut fit = Vec::new();
     let mut rejected = Vec::new();
+    let links = links(demand, engines);
     for engine in engines {
-        match unfit(demand, engine, engines, assigned) {
+        match unfit_on(demand, engine, engines, assigned, &links) {
             None => fit.push(engine),
             Some(Unfit::AlreadyPlaced) => {}
             Some(why) => rejected.push((engine.name.clone(), why)),
@@ -154,16 +156,17 @@ fn scale_out_to_best(
     }
     rejected.sort_by_key(|(name, _)| natural(name));
     let hosts = hosts(demand, engines, assigned);
-    fit.sort_by_cached_key(|e| {
+    let rank = |e: &Engine| {
         (
             hosts.contains(&e.host.as_str()),
             e.presence == Presence::Back,
             load_rank(demand.algorithm, e),
-            natural(&e.name),
-            e.uuid.clone(),
         )
-    });
-    let Some(best) = fit.first() else {
+    };
+    // Names are compared of those alone that are alike otherwise.
+    let first = fit.iter().map(|e| rank(e)).min();
+    let alike = fit.iter().filter(|e| Some(rank(e)) == first);
+    let Some(best) = alike.min_by_key(|e| (natural(&e.name), &e.uuid)) else {
         return Err(PlanError::NoEngine(rejected));
     };
     let mut reason = why_best(demand, best, fit.len());

@@ -143,6 +143,17 @@ pub fn unfit(
     engines: &[Engine],
     assigned: &[String],
 ) -> Option<Unfit> {
+    unfit_on(demand, engine, engines, assigned, &links(demand, engines))
+}
+
+/// The same for who asks about all engines, with the [`links`] of the VIP.
+pub(crate) fn unfit_on(
+    demand: &Demand,
+    engine: &Engine,
+    engines: &[Engine],
+    assigned: &[String],
+    links: &[IpAddr],
+) -> Option<Unfit> {
     if assigned.contains(&engine.uuid) {
         return Some(Unfit::AlreadyPlaced);
     }
@@ -150,16 +161,23 @@ pub fn unfit(
         .or_else(|| full(demand, engine, engines, assigned))
         .or_else(|| networks(demand, engine))
         .or_else(|| placement_networks(demand, engine))
-        .or_else(|| vip_subnet(demand, engine, engines))
+        .or_else(|| vip_subnet(engine, links))
 }
 
-/// Where no engine of the group is on the link, something else brings the VIP to them, and any will do.
-fn vip_subnet(demand: &Demand, engine: &Engine, engines: &[Engine]) -> Option<Unfit> {
-    let is_on = |e: &Engine, vip: &IpAddr| e.networks.iter().any(|n| n.contains(vip));
+/// Addresses of a VIP that is scaled natively on whose links engines of the group are. Where none is, something else brings the
+/// VIP to them, and any will do.
+pub(crate) fn links(demand: &Demand, engines: &[Engine]) -> Vec<IpAddr> {
     let in_group = |e: &&Engine| e.se_group == demand.se_group;
     let anybody = |vip: &&IpAddr| engines.iter().filter(in_group).any(|e| is_on(e, vip));
-    let mut missing = demand.native.iter().filter(|vip| !is_on(engine, vip));
-    let vip = *missing.find(anybody)?;
+    demand.native.iter().filter(anybody).copied().collect()
+}
+
+fn is_on(engine: &Engine, vip: &IpAddr) -> bool {
+    engine.networks.iter().any(|n| n.contains(vip))
+}
+
+fn vip_subnet(engine: &Engine, links: &[IpAddr]) -> Option<Unfit> {
+    let vip = *links.iter().find(|vip| !is_on(engine, vip))?;
     Some(Unfit::NoInterfaceInVipSubnet { vip })
 }
 

@@ -253,15 +253,7 @@ impl Stub {
     async fn session(&mut self, shared: &Shared) -> Result<()> {
         let channel: Channel = self.endpoint.connect().await?;
         let (outbox, queue) = mpsc::channel(QUEUE_LEN);
-        let hello = Hello {
-            protocol_version: proto::PROTOCOL_VERSION,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            name: name(self.number),
-            applied_generation: self.applied,
-            interfaces: interfaces(self.number),
-            boot_id: "1".to_owned(),
-            host: String::new(),
-        };
+        let hello = hello(self.number, self.applied);
         outbox.send(say(engine_message::Body::Hello(hello))).await?;
         let mut client = EngineControlClient::new(channel);
         let inbox = client.session(ReceiverStream::new(queue)).await?;
@@ -306,6 +298,19 @@ fn say(body: engine_message::Body) -> EngineMessage {
 
 fn address(number: usize) -> String {
     format!("10.99.{}.{}", number / 250, number % 250 + 1)
+}
+
+/// What the engine of this number says first.
+pub(super) fn hello(number: usize, applied_generation: u64) -> Hello {
+    Hello {
+        protocol_version: proto::PROTOCOL_VERSION,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        name: name(number),
+        applied_generation,
+        interfaces: interfaces(number),
+        boot_id: "1".to_owned(),
+        host: String::new(),
+    }
 }
 
 fn interfaces(number: usize) -> Vec<Interface> {

@@ -66,7 +66,8 @@ impl<'a> Load<'a> {
     pub(super) fn fill(&self, count: usize) -> Result<()> {
         for first in (0..count).step_by(BATCH_LEN) {
             let numbers = first..(first + BATCH_LEN).min(count);
-            let writes: Vec<Value> = numbers.flat_map(batch_of).collect();
+            let write = |(ty, object)| json!({"type": ty, "object": object});
+            let writes: Vec<Value> = numbers.flat_map(batch_of).map(write).collect();
             let answer = self
                 .client
                 .post("/api/ek/change", &json!({ "writes": writes }))?;
@@ -208,12 +209,23 @@ fn path_of(object: &Value) -> Result<String> {
     Ok(format!("/api/virtualservice/{}", uuid_of(url)))
 }
 
-/// One router that every engine reaches, and room for everything.
 fn configure(client: &Client, scaleout: usize) -> Result<()> {
-    let vrf = client
-        .get_by_name("vrfcontext", "global")?
-        .context("no VRF context")?;
-    let uuid = vrf["uuid"].as_str().context("no uuid")?;
+    for (ty, name, fields) in settings(scaleout) {
+        let object = client.get_by_name(ty, name)?;
+        let object = object.with_context(|| format!("no {ty} {name}"))?;
+        let uuid = object["uuid"].as_str().context("no uuid")?;
+        let change = json!({ "replace": fields });
+        client.patch(&format!("/api/{ty}/{uuid}"), &change)?;
+    }
+    Ok(())
+}
+
+/// One router that every engine reaches, and room for everything: fields of objects that are there.
+pub(super) fn settings(scaleout: usize) -> [(&'static str, &'static str, Value); 2] {
+    let room = json!({
+        "max_vs_per_se": 1000, "min_scaleout_per_vs": scaleout, "max_scaleout_per_vs": 64, "max_se": 0,
+        "algo": "PLACEMENT_ALGO_DISTRIBUTED",
+    });
     let address = |a: &str| json!({"addr": a, "type": "V4"});
     let peer = json!({
         "peer_ip": address(fleet::ROUTER),
@@ -221,27 +233,14 @@ fn configure(client: &Client, scaleout: usize) -> Result<()> {
         "remote_as": 65000, "advertise_vip": true,
     });
     let profile = json!({"local_as": 65001, "ibgp": false, "peers": [peer]});
-    client.patch(
-        &format!("/api/vrfcontext/{uuid}"),
-        &json!({"replace": {"bgp_profile": profile}}),
-    )?;
-    let group = client
-        .get_by_name("serviceenginegroup", "Default-Group")?
-        .context("no SE group")?;
-    let uuid = group["uuid"].as_str().context("no uuid")?;
-    let room = json!({
-        "max_vs_per_se": 1000, "min_scaleout_per_vs": scaleout, "max_scaleout_per_vs": 64, "max_se": 0,
-        "algo": "PLACEMENT_ALGO_DISTRIBUTED",
-    });
-    client.patch(
-        &format!("/api/serviceenginegroup/{uuid}"),
-        &json!({"replace": room}),
-    )?;
-    Ok(())
+    [
+        ("vrfcontext", "global", json!({ "bgp_profile": profile })),
+        ("serviceenginegroup", "Default-Group", room),
+    ]
 }
 
 /// A pool with three servers, and a virtual service with its VIP.
-fn batch_of(number: usize) -> [Value; 2] {
+pub(super) fn batch_of(number: usize) -> [(&'static str, Value); 2] {
     let server = |i: usize| json!({"ip": ip(172, 16, number * 3 + i), "port": 8080});
     let pool = json!({
         "name": format!("pool-{number}"),
@@ -249,8 +248,8 @@ fn batch_of(number: usize) -> [Value; 2] {
         "health_monitor_refs": ["/api/healthmonitor?name=System-TCP"],
     });
     [
-        json!({"type": "pool", "object": pool}),
-        json!({"type": "virtualservice", "object": service(number, &format!("pool-{number}"))}),
+        ("pool", pool),
+        ("virtualservice", service(number, &format!("pool-{number}"))),
     ]
 }
 

@@ -1,6 +1,6 @@
 //! How the controller grows: on an etcd of three members, with 500 virtual services and with 5,000. How long a write takes
 //! beside the disk's own fdatasync right before, how soon engines hear of it, how long everything takes to be
-//! placed from nothing, a search, and an engine that comes back without its state.
+//! planned and placed from nothing, a search, and an engine that comes back without its state.
 //!
 //! The engines are stubs, as in [`super`], and the members of etcd are on the disk that is measured, all three of them: each
 //! write is synced three times there.
@@ -10,7 +10,7 @@ use super::etcd::Members;
 use super::fleet::{self, Fleet};
 use super::load::{Kind, Load};
 use super::process::Process;
-use super::{ms, per_second, temporary};
+use super::{ms, per_second, scratch, temporary};
 use crate::report::{self, Bar, Reading, percentile};
 use anyhow::{Context, Result, ensure};
 use cli::output::Format;
@@ -43,6 +43,9 @@ pub(crate) struct Args {
     /// Where data folders are made, etcd's, too: the disk that is measured.
     #[arg(long, default_value = "/var/tmp")]
     folder: PathBuf,
+    /// Only planning from nothing, which takes seconds and no etcd.
+    #[arg(long)]
+    planning: bool,
     /// 4 engines, 20 and 200 virtual services, one round of 40 writes: it runs.
     #[arg(long)]
     short: bool,
@@ -73,9 +76,12 @@ impl Args {
 /// Measures and prints; fails when a bar does not hold.
 pub(crate) fn show(args: Args, output: Format) -> Result<()> {
     let args = args.shortened();
-    let mut rows = size(&args, args.services / 10)?;
-    rows.extend(size(&args, args.services)?);
-    rows.extend(resync(&args)?);
+    let mut rows = scratch::readings(args.engines, args.services, SCALEOUT)?;
+    if !args.planning {
+        rows.extend(size(&args, args.services / 10)?);
+        rows.extend(size(&args, args.services)?);
+        rows.extend(resync(&args)?);
+    }
     report::print(&rows, output);
     report::judge(&rows, args.short)
 }

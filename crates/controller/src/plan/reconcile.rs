@@ -30,7 +30,7 @@ const PERIOD: Duration = Duration::from_secs(5);
 const PARTS: usize = 12;
 /// Engines whose desired states are made, and VIPs whose placement is looked at, before others get a turn.
 const ENGINES_AT_ONCE: usize = 4;
-const VIPS_AT_ONCE: usize = 256;
+pub(super) const VIPS_AT_ONCE: usize = 256;
 
 /// Tells engines of what changes, until `stop`.
 pub async fn publish(planner: Arc<Planner>, stop: CancellationToken) {
@@ -182,9 +182,21 @@ pub(super) async fn place(
     let (used, unused): (Vec<&String>, Vec<&String>) =
         vips.iter().partition(|vsvip| is_used(snapshot, vsvip));
     let gone = take_off(planner, unused).await;
-    let wanted = used.into_iter().filter(|vsvip| is_wanted(snapshot, vsvip));
-    let decisions = wanted.filter_map(|v| decide(planner, &mut ground, &assignments, v.clone()));
-    gone.and(carry_out(planner, decisions.collect()).await)
+    let decisions = decisions(planner, snapshot, &mut ground, &assignments, used);
+    gone.and(carry_out(planner, decisions).await)
+}
+
+/// What is to be done about these VIPs, as far as an enabled virtual service wants them.
+pub(super) fn decisions<'v>(
+    planner: &Planner,
+    snapshot: &Snapshot,
+    ground: &mut situation::Ground<'_>,
+    assignments: &Assignments,
+    vips: impl IntoIterator<Item = &'v String>,
+) -> Vec<(String, Decision)> {
+    let wanted = vips.into_iter().filter(|vsvip| is_wanted(snapshot, vsvip));
+    let decisions = wanted.filter_map(|v| decide(planner, ground, assignments, v.clone()));
+    decisions.collect()
 }
 
 /// From the objects as stored: one that cannot be read must not take its VIP off.
@@ -199,7 +211,7 @@ fn is_wanted(snapshot: &Snapshot, vsvip: &str) -> bool {
 }
 
 /// The VIPs of all virtual services.
-fn wanted(snapshot: &Snapshot) -> BTreeSet<String> {
+pub(super) fn wanted(snapshot: &Snapshot) -> BTreeSet<String> {
     let all = snapshot.all("virtualservice");
     let references = all.filter_map(|(_, s)| s.object.get("vsvip_ref")?.as_str());
     let uuids = references.map(|r| Ref(r.to_owned()).uuid().to_owned());
