@@ -1,22 +1,24 @@
 //! Confirmed commits: a change that reverts itself unless somebody confirms it in time.
 //!
 //! What waits is an entry `/pending/ID` in the store, written in the same transaction as the change, whose revision is
-//! therefore the entry's own. The deadline is wall time, so that it holds over a restart. The revert takes the entry
-//! out in its own transaction: it happens once, and a confirmation either comes before it or is refused.
+//! therefore the entry's own. The deadline is wall time, so that it holds over a restart; a process reads it once, and waits
+//! by a clock that nobody sets. The revert takes the entry out in its own transaction: it happens once, and a confirmation
+//! either comes before it or is refused.
 
 use crate::clock::now_us;
 use crate::error::ApiError;
 use crate::objects::{Author, Objects};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use store::{Entry, Expect, Meta, Op};
 use tokio_util::sync::CancellationToken;
 
 /// Prefix of their keys.
 pub const PREFIX: &str = "/pending/";
-/// The longest sleep while something waits: the wall clock may be set.
+/// The longest sleep while something waits.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A change that waits for its confirmation.
@@ -161,9 +163,10 @@ pub async fn confirm(
 /// Reverts what is not confirmed in time, until it is told to stop. What was due while nobody ran is due at once.
 pub async fn expire(objects: Arc<Objects>, stop: CancellationToken) {
     let mut changed = objects.changed();
+    let mut deadlines = Deadlines::default();
     loop {
         changed.borrow_and_update();
-        let wait = revert_due(&objects).await;
+        let wait = revert_due(&objects, &mut deadlines).await;
         // Cancelling any of these loses nothing: the state is in the store.
         tokio::select! {
             () = stop.cancelled() => return,
@@ -175,7 +178,7 @@ pub async fn expire(objects: Arc<Objects>, stop: CancellationToken) {
 
 /// Reverts what is due, the newest first, because it may rest on the older; says when to look again, if at all
 /// before the next change.
-async fn revert_due(objects: &Objects) -> Option<Duration> {
+async fn revert_due(objects: &Objects, deadlines: &mut Deadlines) -> Option<Duration> {
     let all = match pending(objects).await {
         Ok(all) => all,
         Err(error) => {
@@ -184,13 +187,39 @@ async fn revert_due(objects: &Objects) -> Option<Duration> {
         }
     };
     let waiting: Vec<_> = all.iter().filter(|p| p.failed.is_none()).collect();
-    let now = now_us();
-    for due in waiting.iter().filter(|p| p.deadline_us <= now) {
+    deadlines.see(&waiting, now_us());
+    for due in waiting.iter().filter(|p| deadlines.left(p).is_zero()) {
         revert(objects, due).await;
     }
-    let later = waiting.iter().map(|p| p.deadline_us.saturating_sub(now));
-    let next = later.min()?;
-    Some(Duration::from_micros(next.max(1000)).min(LOOK_AGAIN))
+    let next = waiting.iter().map(|p| deadlines.left(p)).min()?;
+    Some(next.clamp(Duration::from_millis(1), LOOK_AGAIN))
+}
+
+/// Until when each change that waits may be confirmed, by its key. Its deadline is compared with the time of day once, when this
+/// process first sees it: a clock that is set later reverts nothing early.
+#[derive(Default)]
+struct Deadlines(BTreeMap<String, Instant>);
+
+impl Deadlines {
+    /// These wait now.
+    fn see(&mut self, waiting: &[&Pending], now_us: u64) {
+        self.0
+            .retain(|key, _| waiting.iter().any(|p| p.key == *key));
+        for pending in waiting {
+            let left = Duration::from_micros(pending.deadline_us.saturating_sub(now_us));
+            // Never longer than was asked for, whatever the clock was that made the deadline.
+            let left = left.min(Duration::from_secs(pending.within_s));
+            let until = self.0.entry(pending.key.clone());
+            until.or_insert_with(|| Instant::now() + left);
+        }
+    }
+
+    fn left(&self, pending: &Pending) -> Duration {
+        let until = self.0.get(&pending.key);
+        until.map_or(Duration::ZERO, |until| {
+            until.saturating_duration_since(Instant::now())
+        })
+    }
 }
 
 async fn revert(objects: &Objects, due: &Pending) {
@@ -224,5 +253,41 @@ async fn fail(objects: &Objects, due: &Pending, error: &ApiError) {
         // Confirmed in the meantime.
         Ok(_) | Err(store::StoreError::Conflict { .. }) => {}
         Err(error) => tracing::error!(revision, %error, "cannot write that a revert failed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting(key: &str, deadline_us: u64) -> Pending {
+        Pending {
+            key: key.to_owned(),
+            entry: 1,
+            revision: 1,
+            who: "admin".to_owned(),
+            deadline_us,
+            within_s: 60,
+            failed: None,
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_reverts_nothing_early_and_nothing_late() {
+        const HOUR_US: u64 = 3_600_000_000;
+        let (now_us, minute_us) = (100 * HOUR_US, 60_000_000);
+        let pending = waiting("a", now_us + minute_us);
+        let mut deadlines = Deadlines::default();
+        for now_us in [now_us, now_us + HOUR_US, now_us - HOUR_US] {
+            deadlines.see(&[&pending], now_us);
+            let left_s = deadlines.left(&pending).as_secs();
+            assert!((55..=60).contains(&left_s), "{left_s}");
+        }
+        // Of another controller, whose clock was an hour ahead; and one that was due while nobody ran.
+        let (ahead, due) = (waiting("b", now_us + HOUR_US), waiting("c", now_us - 1));
+        deadlines.see(&[&ahead, &due], now_us);
+        assert!(deadlines.left(&ahead) <= Duration::from_secs(60));
+        assert!(deadlines.left(&due).is_zero());
+        assert!(!deadlines.0.contains_key("a"));
     }
 }

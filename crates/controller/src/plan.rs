@@ -5,6 +5,7 @@
 //! and in parts on a period; it takes no input and may run at any time. [`Backend`] is what the API calls.
 
 mod action;
+mod ages;
 mod assignments;
 mod autoscale;
 mod backend;
@@ -55,11 +56,12 @@ pub use scratch::Scratch;
 pub use service::ServiceView;
 pub use topology::TopologyPage;
 
-use crate::clock::now_unix_s;
+use crate::clock::{Moment, now_unix_s};
 use crate::engines::Registry;
 use crate::error::ApiError;
 use crate::objects::{Objects, Snapshot};
 use crate::witness::Seat;
+use ages::Ages;
 use assignments::Assignments;
 use autoscale::Outlook;
 use join::Joins;
@@ -92,6 +94,7 @@ pub struct LastScale {
 #[derive(Default)]
 struct Tables {
     assignments: Assignments,
+    ages: Ages,
     last: BTreeMap<String, LastScale>,
     /// What has failed last, by VsVip and action: it is said once.
     failures: BTreeMap<(String, Action), String>,
@@ -100,7 +103,7 @@ struct Tables {
     keys: BTreeMap<String, Keys>,
     empty: leave::Empty,
     /// Engines that a VIP was placed on because it lacked one, by VsVip, and until when they are to serve it.
-    placed: BTreeMap<(String, String), u64>,
+    placed: BTreeMap<(String, String), Instant>,
     /// Engines that do not serve in time, of which it was said, by VsVip.
     not_ready: BTreeSet<(String, String)>,
     /// Connections that are cut, by VsVip and engine, and since when.
@@ -145,7 +148,7 @@ pub struct Planner {
     joining: watch::Sender<u64>,
     /// Tells [`reconcile`] that VIPs are marked.
     marked: watch::Sender<u64>,
-    started: SystemTime,
+    started: Moment,
     /// Who is told of steps of placement.
     pub witness: Seat,
 }
@@ -163,10 +166,10 @@ impl Planner {
             ..Tables::default()
         };
         for entry in listing.entries {
-            tables.assignments.insert(
-                entry.key[PREFIX.len()..].to_owned(),
-                writing::parsed(&entry)?,
-            );
+            let vsvip = &entry.key[PREFIX.len()..];
+            let assignment = writing::parsed(&entry)?;
+            tables.ages.see(vsvip, &assignment);
+            tables.assignments.insert(vsvip.to_owned(), assignment);
         }
         Ok(Self {
             objects,
@@ -176,7 +179,7 @@ impl Planner {
             publishing: std::sync::Mutex::default(),
             joining: watch::Sender::new(0),
             marked: watch::Sender::new(0),
-            started: SystemTime::now(),
+            started: Moment::now(),
             witness: Seat::default(),
         })
     }
@@ -242,10 +245,11 @@ impl Planner {
     /// An engine that a VIP was placed on because it lacked one is to serve it in time.
     fn note_placed(&self, vsvip: &str, last: &LastScale) {
         let is_placed = matches!(last.action, Action::InitialPlacement | Action::SeRemoved);
-        if let Some(engine) = last.engine.as_ref().filter(|_| is_placed) {
-            let until_s = self.serves_until_s(vsvip);
+        if let Some(engine) = last.engine.as_ref().filter(|_| is_placed)
+            && let Some(until) = self.serves_until(vsvip)
+        {
             let key = (vsvip.to_owned(), engine.clone());
-            self.write().placed.insert(key, until_s);
+            self.write().placed.insert(key, until);
         }
     }
 
@@ -380,16 +384,20 @@ impl Planner {
         name.unwrap_or(engine).to_owned()
     }
 
-    /// Asks an engine to reset its sessions with these peers (Cease 6/4), and tells it at once.
-    pub fn reset_sessions(&self, engine: &str, peers: &[IpAddr], at_unix_ms: u64) {
+    /// Asks an engine to reset its sessions with these peers (Cease 6/4), and tells it at once. Each time is later than the
+    /// one before, also where the clock was set back in between. Gives it.
+    pub fn reset_sessions(&self, engine: &str, peers: &[IpAddr], at_unix_ms: u64) -> u64 {
+        let mut tables = self.write();
+        let before = tables.resets.values().max().copied();
+        let at_unix_ms = before.map_or(at_unix_ms, |before| at_unix_ms.max(before + 1));
         let asked = peers
             .iter()
             .map(|peer| ((engine.to_owned(), *peer), at_unix_ms));
-        let mut tables = self.write();
         tables.resets.extend(asked);
         tables.marks.engine(engine);
         drop(tables);
         self.publish();
+        at_unix_ms
     }
 
     /// What decisions have in common, as of now.

@@ -2,7 +2,7 @@
 
 use crate::args::Settings;
 use crate::files;
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use proto::join_token::JoinToken;
 use proto::v1::engine_control_client::EngineControlClient;
 use proto::v1::{Interface, JoinRequest};
@@ -167,7 +167,8 @@ impl Identity {
         request(&key)
     }
 
-    /// Takes a renewed certificate over, with its key; they are used from the next session on.
+    /// Takes a renewed certificate over, with its key; they are used from the next session on. One that is not valid now, which
+    /// comes from a controller whose clock is wrong, would cut us off from all controllers: the one before is better.
     pub(crate) fn renewed(&mut self, certificate_pem: String, folder: &Path) -> anyhow::Result<()> {
         let Some(key_pem) = self.next_key_pem.clone() else {
             bail!("a certificate came that was not asked for");
@@ -179,9 +180,19 @@ impl Identity {
             next_key_pem: None,
             ..self.clone()
         };
+        ensure!(
+            renewed.is_valid(SystemTime::now()),
+            "the new certificate is not valid now, the one before stays: the clock of the controller or of this host is wrong"
+        );
         renewed.save_pair(folder)?;
         *self = renewed;
         Ok(())
+    }
+
+    fn is_valid(&self, now: SystemTime) -> bool {
+        let now = unix_s(now);
+        self.life()
+            .is_some_and(|(start, end)| (start..end).contains(&now))
     }
 
     pub(crate) fn expired(&self, now: SystemTime) -> bool {

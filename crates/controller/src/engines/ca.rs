@@ -14,6 +14,10 @@ use time::{Duration, OffsetDateTime};
 const CA_DAYS: i64 = 3650;
 /// Validity of the controller's certificate; made anew at every start.
 const SERVER_DAYS: i64 = 365;
+/// A certificate is valid from so long before it was made. Clocks of two machines differ, and a clock may be set: one that was
+/// made by a clock that is ahead is believed at once by everybody else, and one that was made before a clock was set back is
+/// believed on.
+const BACKDATED: Duration = Duration::hours(24);
 /// Where it is when several controllers share it; sealed.
 pub const KEY: &str = "/cluster/ca";
 
@@ -123,8 +127,8 @@ fn params(name: &str, life: Duration) -> anyhow::Result<CertificateParams> {
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
     params.subject_alt_names = vec![SanType::DnsName(name.try_into()?)];
-    // Clocks of two machines differ a little. Never so much that half of a short life, when it is renewed, is over at once.
-    params.not_before = OffsetDateTime::now_utc() - Duration::hours(1).min(life / 10);
+    // Never so much that half of a short life, when it is renewed, is over at once.
+    params.not_before = OffsetDateTime::now_utc() - BACKDATED.min(life / 10);
     params.not_after = OffsetDateTime::now_utc() + life;
     Ok(params)
 }
@@ -162,6 +166,24 @@ mod tests {
             assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         }
         assert_eq!(seen[0], seen[1]);
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_believed_by_clocks_that_are_hours_behind_unless_its_life_is_short() {
+        let folder = tempfile::tempdir().unwrap();
+        let ca = Ca::open(folder.path(), &Memory::default(), true).await;
+        let ca = ca.unwrap();
+        let key = KeyPair::generate().unwrap();
+        let request = CertificateParams::default().serialize_request(&key);
+        let request = request.unwrap().pem().unwrap();
+        let believed_h = |life_h| {
+            let signed = ca.sign_engine(&request, "se", life_h).unwrap();
+            let (_, pem) = x509_parser::pem::parse_x509_pem(signed.as_bytes()).unwrap();
+            let from = pem.parse_x509().unwrap().validity().not_before.timestamp();
+            let before_s = OffsetDateTime::now_utc().unix_timestamp() - from;
+            before_s / 3600
+        };
+        assert_eq!([8760, 240, 20].map(believed_h), [24, 24, 2]);
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! What is known of each engine now: its session, what it acknowledged, what it reports.
 
 use super::questions::{Pending, Questions};
+use crate::clock::Moment;
 use crate::witness::Seat;
 use proto::v1::{
     ControllerMessage, DesiredState, FlowAnswer, FlowQuery, Hello, HostAnswer, HostQuery,
@@ -15,9 +16,9 @@ use tokio::sync::{mpsc, watch};
 #[derive(Debug, Clone, Default)]
 pub struct EngineState {
     /// When the present session began; `None` while there is none.
-    pub connected_since: Option<SystemTime>,
+    pub connected_since: Option<Moment>,
     /// When the last session ended, and in which words.
-    pub lost: Option<(SystemTime, String)>,
+    pub lost: Option<(Moment, String)>,
     /// While it has no session: what other engines see of it; nothing while nobody has said so.
     pub others_see: Option<Seen>,
     /// It does not answer when others ask whether it is there: it is older.
@@ -67,7 +68,7 @@ impl EngineState {
     /// It was away for longer than a restart takes, and has come back just now.
     pub fn is_back(&self) -> bool {
         let was_away = self.gap.is_some_and(|gap| gap >= DEAD_AFTER);
-        let age = self.connected_since.and_then(|at| at.elapsed().ok());
+        let age = self.connected_since.map(Moment::elapsed);
         was_away && age.is_some_and(|age| age < STEADY_AFTER)
     }
 }
@@ -138,9 +139,10 @@ impl Registry {
         let slot = slot(&mut slots, se);
         slot.session = session;
         slot.sender = Some(sender);
-        let now = Some(SystemTime::now());
+        let now = Moment::now();
         slot.state.gap = gap(&slot.state);
-        (slot.state.connected_since, slot.state.last_seen) = (now, now);
+        slot.state.connected_since = Some(now);
+        slot.state.last_seen = Some(now.of_day);
         slot.state.others_see = None;
         slot.state.cannot_answer = hello.protocol_version < proto::ANSWERS_SINCE;
         // It was of others that may be back.
@@ -170,7 +172,7 @@ impl Registry {
         };
         slot.sender = None;
         slot.state.connected_since = None;
-        slot.state.lost = Some((SystemTime::now(), why.to_owned()));
+        slot.state.lost = Some((Moment::now(), why.to_owned()));
         drop(slots);
         tracing::warn!(se, why, "engine session ended");
         self.notify();
@@ -183,7 +185,7 @@ impl Registry {
     pub fn gone_for(&self, se: &str, time: Duration) {
         let mut slots = self.slots();
         let lost = &mut slot(&mut slots, se).state.lost;
-        *lost = lost.take().map(|(at, why)| (at - time, why));
+        *lost = lost.take().map(|(at, why)| (at.earlier(time), why));
     }
 
     /// As if its session had begun so much earlier.
@@ -191,7 +193,7 @@ impl Registry {
     pub fn connected_for(&self, se: &str, time: Duration) {
         let mut slots = self.slots();
         let since = &mut slot(&mut slots, se).state.connected_since;
-        *since = since.map(|at| at - time);
+        *since = since.map(|at| at.earlier(time));
     }
 
     fn with(&self, se: &str, session: u64, f: impl FnOnce(&mut EngineState)) {
@@ -353,7 +355,7 @@ fn gap(state: &EngineState) -> Option<Duration> {
         .lost
         .as_ref()
         .filter(|_| state.connected_since.is_none())?;
-    ended.elapsed().ok()
+    Some(ended.elapsed())
 }
 
 /// The engine's slot; a new one without a session.

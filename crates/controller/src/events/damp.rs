@@ -86,7 +86,12 @@ impl Damper {
     /// Closes the windows that are over; of each event of which something was held back there the last of it, in the order
     /// in which they were.
     pub(super) fn due(&mut self, now_us: u64) -> Vec<Event> {
-        let over = self.0.extract_if(|_, window| now_us >= window.ends_us);
+        // A clock that was set back would hold events back for as long.
+        let open = |window: &Window| {
+            let begun_us = window.ends_us.saturating_sub(WINDOW_US);
+            (begun_us..window.ends_us).contains(&now_us)
+        };
+        let over = self.0.extract_if(|_, window| !open(window));
         let counts = over.flat_map(|(_, window)| window.counts);
         let held = counts.filter_map(|(_, count)| Some(summary(*count.last?, count.held)));
         let mut held: Vec<Event> = held.collect();

@@ -211,3 +211,15 @@ async fn who_sees_an_object_sees_its_events() {
         assert!(!shows(&view("t1", false), &nobody, &subject), "{subject:?}");
     }
 }
+
+#[test]
+fn a_clock_that_is_set_back_holds_no_event_back() {
+    let mut damper = Damper::default();
+    let second_us = 1_000_000;
+    for _ in 0..5 {
+        damper.admit(event(Id::SeUp, "10.1.0.5"), 7200 * second_us);
+    }
+    assert_eq!(damper.due(7230 * second_us), []);
+    let [summary] = damper.due(3600 * second_us).try_into().unwrap();
+    assert_eq!(summary.repeated, 2);
+}

@@ -14,7 +14,7 @@ pub(super) use outlook::Outlook;
 use super::assignments::{Assignment, Assignments};
 use super::leave::ScaleIn;
 use super::{Planner, Wanted, leave, situation};
-use crate::clock::now_unix_s;
+use crate::clock::{Moment, now_unix_s};
 use crate::error::ApiError;
 use crate::objects::Snapshot;
 use model::view::ServiceEngineGroup;
@@ -34,7 +34,13 @@ const LOOKS: u64 = 60;
 /// Measures and scales, until `stop`.
 pub async fn run(planner: Arc<Planner>, stop: CancellationToken) {
     let mut measured = Measured::default();
+    let mut looked = Moment::now();
     loop {
+        let now = Moment::now();
+        // An interval of a clock that was set is none.
+        if std::mem::replace(&mut looked, now).was_set_before(now) {
+            measured = Measured::default();
+        }
         planner.autoscale(&mut measured, now_unix_s()).await;
         tokio::select! {
             () = stop.cancelled() => return,

@@ -359,8 +359,8 @@ impl Backend {
             Some(peer) => vec![peer_among(peer, &peers)?],
         };
         let now_unix_ms = routing::now_unix_ms();
-        self.planner.reset_sessions(se, &wanted, now_unix_ms);
-        Ok(json!({"peers": wanted, "reset_unix_ms": now_unix_ms}))
+        let at_unix_ms = self.planner.reset_sessions(se, &wanted, now_unix_ms);
+        Ok(json!({"peers": wanted, "reset_unix_ms": at_unix_ms}))
     }
 
     /// `GET /api/serviceengine/UUID/runtime` (avi-api 10.4).

@@ -8,7 +8,7 @@ use crate::error::ApiError;
 use crate::objects::Snapshot;
 use model::view::ServiceEngineGroup;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// An engine without connections stays in its group for so long: a connection may be half open still, or closing.
 const EMPTY_FOR: Duration = Duration::from_secs(30);
@@ -213,7 +213,7 @@ impl Planner {
     fn seen(&self, snapshot: &Snapshot, vsvip: &str, engine: &str) -> Seen {
         let state = self.registry.get(engine);
         if state.connected_since.is_none() {
-            return Seen::Lost(self.absent_for(&state, SystemTime::now()));
+            return Seen::Lost(self.absent_for(&state, Instant::now()));
         }
         self.left(snapshot, vsvip, engine)
             .map_or(Seen::Silent, Seen::Left)

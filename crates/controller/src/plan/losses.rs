@@ -10,7 +10,7 @@ use model::view::{Ref, ServiceEngine};
 use proto::v1::Report;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
 /// Without a session for so long, an engine is asked by others; less than [`DEAD_AFTER`] by what they take to be sure, and
 /// more than engines take that come one after another when a controller starts.
@@ -24,7 +24,7 @@ impl Planner {
         &self,
         snapshot: &Snapshot,
     ) -> (BTreeSet<String>, BTreeSet<String>) {
-        let now = SystemTime::now();
+        let now = Instant::now();
         let (mut away, mut dead) = (BTreeSet::new(), BTreeSet::new());
         for (uuid, _) in snapshot.all("serviceengine") {
             let state = self.registry.get(uuid);
@@ -35,24 +35,24 @@ impl Planner {
     }
 
     /// One that this process has never seen may be alive: it waits for nobody when a controller starts.
-    fn is_dead(&self, state: &EngineState, now: SystemTime) -> bool {
+    fn is_dead(&self, state: &EngineState, now: Instant) -> bool {
         let gone = state.connected_since.is_none() && state.lost.is_some();
         gone && self.absent_for(state, now) >= DEAD_AFTER
     }
 
-    fn is_away(&self, state: &EngineState, now: SystemTime) -> bool {
+    fn is_away(&self, state: &EngineState, now: Instant) -> bool {
         let absent = state.connected_since.is_none() && !state.cannot_answer;
         absent && self.absent_for(state, now) >= AWAY_AFTER
     }
 
     /// One that has had no session with this process is given as long, from its start.
-    pub(super) fn absent_for(&self, state: &EngineState, now: SystemTime) -> Duration {
+    pub(super) fn absent_for(&self, state: &EngineState, now: Instant) -> Duration {
         let since = state.lost.as_ref().map_or(self.started, |(at, _)| *at);
-        now.duration_since(since).unwrap_or_default()
+        since.until(now)
     }
 
     /// Marks what is placed on engines that are lost since the last time.
-    pub(super) fn look_for_losses(&self, now: SystemTime) {
+    pub(super) fn look_for_losses(&self, now: Instant) {
         let snapshot = self.objects.snapshot();
         let lost = self.lost(&snapshot, now);
         let mut tables = self.write();
@@ -71,7 +71,7 @@ impl Planner {
     }
 
     /// Those that are lost; what others see of each that is away is noted.
-    fn lost(&self, snapshot: &Snapshot, now: SystemTime) -> BTreeSet<String> {
+    fn lost(&self, snapshot: &Snapshot, now: Instant) -> BTreeSet<String> {
         let mut lost = BTreeSet::new();
         for group in groups(snapshot).into_values() {
             let seen = self.others_see(&group, now);
@@ -91,7 +91,7 @@ impl Planner {
 
     /// Each of a group that is away: its process answers one of the others, or none; nothing while nobody has said anything.
     /// Lost is one that has been silent for long, as far as it goes by itself.
-    fn others_see(&self, group: &[String], now: SystemTime) -> BTreeMap<String, Option<Seen>> {
+    fn others_see(&self, group: &[String], now: Instant) -> BTreeMap<String, Option<Seen>> {
         let states = group.iter().map(|e| (e, self.registry.get(e)));
         let (away, here): (Vec<_>, Vec<_>) =
             states.partition(|(_, state)| state.connected_since.is_none());

@@ -97,7 +97,10 @@ impl Observer<'_> {
             ),
             Some((at, why)) => {
                 let (code, seen) = seen_by_others(state.others_see);
-                let text = format!("no session with the controller for {} s: {why}", age_s(*at));
+                let text = format!(
+                    "no session with the controller for {} s: {why}",
+                    at.elapsed().as_secs()
+                );
                 status("OPER_DOWN", code, text + seen)
             }
         }
@@ -339,7 +342,7 @@ impl Observer<'_> {
             "oper_status": self.engine_status(&state),
             "power_state": "SE_POWER_ON",
             "se_connected": state.connected_since.is_some(),
-            "online_since": state.connected_since.map(unix_ms),
+            "online_since": state.connected_since.map(|at| unix_ms(at.of_day)),
             "last_seen_unix_ms": state.last_seen.map(unix_ms),
             "version": state.version,
             "bgp_peers_up": !sessions.is_empty() && sessions.iter().filter(established).count() == sessions.len(),
@@ -679,10 +682,6 @@ fn server(se: &str, server: &ServerStatus) -> Value {
         "response_time_ms": server.response_time_ms,
         "inline_health_share": server.inline_health_share,
     })
-}
-
-fn age_s(at: SystemTime) -> u64 {
-    at.elapsed().map_or(0, |d| d.as_secs())
 }
 
 fn unix_ms(at: SystemTime) -> u64 {

@@ -5,15 +5,15 @@
 //! What is under way is part of the assignment, so that a controller that starts anew goes on with it. [`run`] is one task,
 //! owned by the controller, which also looks for engines that are lost; it waits between steps that are whole.
 
-use super::waits::{Next, Since, Times, or_never};
+use super::waits::{Next, Times, or_never};
 use super::{Action, Assignment, Planner, Scaling, Wanted, situation};
-use crate::clock::now_unix_s;
+use crate::clock::{Moment, now_unix_s};
 use crate::error::ApiError;
 use crate::objects::Snapshot;
 use model::view::ServiceEngineGroup;
 use proto::v1::OperState;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 const PERIOD: Duration = Duration::from_millis(500);
@@ -65,8 +65,8 @@ impl Progress {
 /// Brings what is under way to its end, and looks for losses, until `stop`.
 pub async fn run(planner: Arc<Planner>, stop: CancellationToken) {
     loop {
-        planner.look_for_losses(SystemTime::now());
-        planner.finish_moves(now_unix_s()).await;
+        planner.look_for_losses(Instant::now());
+        planner.finish_moves(Instant::now()).await;
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(PERIOD) => {}
@@ -179,26 +179,26 @@ impl Planner {
         Ok((from, placement::Choice { reason, ..choice }))
     }
 
-    pub(super) async fn finish_moves(&self, now_s: u64) {
+    pub(super) async fn finish_moves(&self, now: Instant) {
         let assignments = self.read().assignments.clone();
         for (vsvip, assignment) in assignments.iter() {
             for scaling in &assignment.scaling {
-                if let Err(error) = self.finish(vsvip, scaling, now_s).await {
+                if let Err(error) = self.finish(vsvip, scaling, now).await {
                     tracing::error!(%error, vsvip, "a scale-out or migration is not brought to its end");
                 }
             }
             if let Some(switchover) = &assignment.switchover
-                && let Err(error) = self.finish_switchover(vsvip, switchover, now_s).await
+                && let Err(error) = self.finish_switchover(vsvip, switchover, now).await
             {
                 tracing::error!(%error, vsvip, "a switchover is not brought to its end");
             }
         }
-        self.end_placed(now_s);
+        self.end_placed(now);
         // Once for all: what one engine is told anew, others wait for.
         self.publish();
     }
 
-    async fn finish(&self, vsvip: &str, scaling: &Scaling, now_s: u64) -> Result<(), ApiError> {
+    async fn finish(&self, vsvip: &str, scaling: &Scaling, now: Instant) -> Result<(), ApiError> {
         let _one = self.deciding.lock().await;
         let assignment = self.assignment(vsvip);
         if !assignment.scaling.contains(scaling) {
@@ -208,14 +208,16 @@ impl Planner {
         let serves = self.progress(&snapshot, vsvip, &scaling.to).serves();
         let group = situation::group_of(&snapshot, vsvip);
         let is_ready = serves == Some(true);
-        self.say_not_ready(vsvip, scaling, group.as_deref(), is_ready, now_s);
-        let since = Since {
-            begun_s: scaling.since_s,
-            ready_s: scaling.ready_since_s,
-        };
-        match since.next(scaleout_times(group.as_deref()), serves, now_s) {
+        let (begun_s, ready_s) = (scaling.since_s, scaling.ready_since_s);
+        let since = self.read().ages.since(vsvip, begun_s, ready_s, now);
+        let for_s = since.begun_for_s;
+        self.say_not_ready(vsvip, scaling, group.as_deref(), is_ready, for_s);
+        match since.next(scaleout_times(group.as_deref()), serves) {
             Next::GoOn => self.complete(vsvip, assignment, scaling).await,
-            Next::Ready(ready_s) => self.waits(vsvip, assignment, scaling, ready_s).await,
+            Next::Ready(is_ready) => {
+                let ready_since_s = is_ready.then(now_unix_s);
+                self.waits(vsvip, assignment, scaling, ready_since_s).await
+            }
             Next::Late(for_s) if self.may_be_judged(&scaling.to) => {
                 self.roll_back(vsvip, assignment, scaling, for_s).await
             }
@@ -230,7 +232,7 @@ impl Planner {
         scaling: &Scaling,
         group: Option<&ServiceEngineGroup>,
         serves: bool,
-        now_s: u64,
+        for_s: u64,
     ) {
         let timeout_s = group.map_or(0, |g| g.vs_se_scaleout_ready_timeout);
         let timeout_s = or_never(timeout_s);
@@ -239,7 +241,7 @@ impl Planner {
             self.write().not_ready.remove(&key);
             return;
         }
-        let late = now_s.saturating_sub(scaling.since_s) >= timeout_s;
+        let late = for_s >= timeout_s;
         if late && self.may_be_judged(&scaling.to) && self.write().not_ready.insert(key) {
             let why = format!(
                 "{} does not serve within {timeout_s} s (vs_se_scaleout_ready_timeout of the SE group)",
@@ -274,7 +276,7 @@ impl Planner {
     pub(super) fn may_be_judged(&self, engine: &str) -> bool {
         let lost = self.read().lost.contains(engine);
         let state = self.registry.get(engine);
-        let here = state.connected_since.and_then(|at| at.elapsed().ok());
+        let here = state.connected_since.map(Moment::elapsed);
         lost || here.is_some_and(|time| time >= JUDGED_AFTER)
     }
 
@@ -340,18 +342,18 @@ impl Planner {
         Ok(())
     }
 
-    /// When an engine that a VIP was placed on is to serve it.
-    pub(super) fn serves_until_s(&self, vsvip: &str) -> u64 {
+    /// When an engine that a VIP was placed on is to serve it; `None`: there is time for ever.
+    pub(super) fn serves_until(&self, vsvip: &str) -> Option<Instant> {
         let group = situation::group_of(&self.objects.snapshot(), vsvip);
         let timeout_s = scaleout_times(group.as_deref()).timeout_s;
-        now_unix_s().saturating_add(timeout_s)
+        Instant::now().checked_add(Duration::from_secs(timeout_s))
     }
 
     /// Of engines that a VIP was placed on because it lacked one: nothing is taken back when their time is up, and it is
     /// said of those that do not serve.
-    fn end_placed(&self, now_s: u64) {
+    fn end_placed(&self, now: Instant) {
         let mut tables = self.write();
-        let over = tables.placed.extract_if(.., |_, until_s| now_s >= *until_s);
+        let over = tables.placed.extract_if(.., |_, until| now >= *until);
         let over: Vec<_> = over.map(|(key, _)| key).collect();
         drop(tables);
         for (vsvip, engine) in over {

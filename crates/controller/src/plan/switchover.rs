@@ -4,11 +4,12 @@
 //! What is under way is part of the assignment, and brought on by the task of [`super::scaling`].
 
 use super::scaling::Progress;
-use super::waits::{Next, Since, Times, or_never};
+use super::waits::{Next, Times, or_never};
 use super::{Action, Assignment, Planner, Switchover, situation};
 use crate::clock::now_unix_s;
 use crate::error::ApiError;
 use model::view::ServiceEngineGroup;
+use std::time::Instant;
 
 impl Planner {
     /// The standby of a VIP becomes its active engine, and the active one its standby.
@@ -88,7 +89,7 @@ impl Planner {
         &self,
         vsvip: &str,
         switchover: &Switchover,
-        now_s: u64,
+        now: Instant,
     ) -> Result<(), ApiError> {
         let _one = self.deciding.lock().await;
         let mut assignment = self.assignment(vsvip);
@@ -99,19 +100,18 @@ impl Planner {
             return Ok(());
         }
         let serves = self.progress(&self.objects.snapshot(), vsvip, &to).serves();
-        let since = Since {
-            begun_s: switchover.since_s,
-            ready_s: switchover.ready_since_s,
-        };
+        let (begun_s, ready_s) = (switchover.since_s, switchover.ready_since_s);
+        let since = self.read().ages.since(vsvip, begun_s, ready_s, now);
         let group = situation::group_of(&self.objects.snapshot(), vsvip);
         let times = times(group.as_deref());
         let name = self.name(&to);
-        let message = match since.next(times, serves, now_s) {
+        let message = match since.next(times, serves) {
             Next::GoOn => {
                 assignment.switchover = None;
                 format!("switched over to {name}: it serves")
             }
-            Next::Ready(ready_since_s) => {
+            Next::Ready(is_ready) => {
+                let ready_since_s = is_ready.then(now_unix_s);
                 let switchover = assignment.switchover.as_mut();
                 switchover
                     .into_iter()

@@ -594,3 +594,19 @@ async fn the_others_keep_their_ids_when_one_is_scaled_in_and_another_out() {
         "its own id has rested"
     );
 }
+
+#[tokio::test]
+async fn a_reset_is_later_than_the_one_before_whatever_the_clock_says() {
+    let fixture = Fixture::new().await;
+    let peer: IpAddr = super::fixture::PEER.parse().expect("an address");
+    let told = || {
+        let told = fixture.told();
+        let profile = told.vrf.as_ref().and_then(|vrf| vrf.bgp.as_ref());
+        profile.expect("a profile").peers[0].reset_unix_ms
+    };
+    for (clock, at) in [(5000, 5000), (1000, 5001), (9000, 9000)] {
+        let planner = &fixture.planner;
+        assert_eq!(planner.reset_sessions(&fixture.engine, &[peer], clock), at);
+        assert_eq!(told(), at);
+    }
+}

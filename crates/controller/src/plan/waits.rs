@@ -17,11 +17,11 @@ pub(super) fn or_never(timeout_s: u32) -> u64 {
     }
 }
 
-/// When the operation began, and since when the engine has served.
+/// For how long the operation has been under way, and for how long the engine has served, where that is waited for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Since {
-    pub begun_s: u64,
-    pub ready_s: Option<u64>,
+    pub begun_for_s: u64,
+    pub ready_for_s: Option<u64>,
 }
 
 /// What is to be done now.
@@ -29,8 +29,8 @@ pub(super) struct Since {
 pub(super) enum Next {
     /// Nothing.
     Wait,
-    /// It is to be kept in mind since when the engine has served; `None`: it does not any more.
-    Ready(Option<u64>),
+    /// It is to be kept in mind that the engine serves since now, or that it does not any more.
+    Ready(bool),
     /// The operation goes on.
     GoOn,
     /// The engine does not serve after so many seconds, which was the time for it.
@@ -40,17 +40,14 @@ pub(super) enum Next {
 impl Since {
     /// For an engine that serves, does not, or of which that is not known just now: it has no session, or has not put in
     /// force yet what it was told last. What is not known ends no wait.
-    pub(super) fn next(self, times: Times, serves: Option<bool>, now_s: u64) -> Next {
-        let for_s = |since_s: u64| now_s.saturating_sub(since_s);
-        match (serves, self.ready_s) {
+    pub(super) fn next(self, times: Times, serves: Option<bool>) -> Next {
+        match (serves, self.ready_for_s) {
             (Some(true), _) if times.wait_s == 0 => Next::GoOn,
-            (Some(true), None) => Next::Ready(Some(now_s)),
-            // By another clock, or ours was set back.
-            (Some(true), Some(since_s)) if since_s > now_s => Next::Ready(Some(now_s)),
-            (Some(true), Some(since_s)) if for_s(since_s) >= times.wait_s => Next::GoOn,
-            (Some(false), Some(_)) => Next::Ready(None),
-            (Some(false) | None, None) if for_s(self.begun_s) >= times.timeout_s => {
-                Next::Late(for_s(self.begun_s))
+            (Some(true), None) => Next::Ready(true),
+            (Some(true), Some(for_s)) if for_s >= times.wait_s => Next::GoOn,
+            (Some(false), Some(_)) => Next::Ready(false),
+            (Some(false) | None, None) if self.begun_for_s >= times.timeout_s => {
+                Next::Late(self.begun_for_s)
             }
             (_, Some(_)) | (Some(false) | None, None) => Next::Wait,
         }
@@ -68,23 +65,22 @@ mod tests {
             wait_s,
             timeout_s: 60,
         };
-        for (wait_s, ready_s, serves, now_s, next) in [
-            (0, None, Some(false), 159, Next::Wait),
-            (0, None, Some(false), 160, Next::Late(60)),
-            (0, None, None, 160, Next::Late(60)),
-            (0, None, Some(true), 300, Next::GoOn),
-            (5, None, Some(true), 110, Next::Ready(Some(110))),
-            (5, Some(110), Some(true), 114, Next::Wait),
-            (5, Some(110), Some(true), 115, Next::GoOn),
-            (5, Some(110), Some(false), 112, Next::Ready(None)),
-            (5, Some(110), None, 300, Next::Wait),
-            (5, Some(110), Some(true), 90, Next::Ready(Some(90))),
+        for (wait_s, begun_for_s, ready_for_s, serves, next) in [
+            (0, 59, None, Some(false), Next::Wait),
+            (0, 60, None, Some(false), Next::Late(60)),
+            (0, 60, None, None, Next::Late(60)),
+            (0, 200, None, Some(true), Next::GoOn),
+            (5, 10, None, Some(true), Next::Ready(true)),
+            (5, 14, Some(4), Some(true), Next::Wait),
+            (5, 15, Some(5), Some(true), Next::GoOn),
+            (5, 12, Some(2), Some(false), Next::Ready(false)),
+            (5, 200, Some(190), None, Next::Wait),
         ] {
             let since = Since {
-                begun_s: 100,
-                ready_s,
+                begun_for_s,
+                ready_for_s,
             };
-            assert_eq!(since.next(times(wait_s), serves, now_s), next, "{now_s}");
+            assert_eq!(since.next(times(wait_s), serves), next, "{since:?}");
         }
     }
 }

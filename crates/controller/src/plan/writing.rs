@@ -179,6 +179,7 @@ impl Tables {
     fn take_over(&mut self, vsvip: &str, mut assignment: Assignment, revision: u64) {
         self.revision = revision.max(self.revision);
         self.mark_members(vsvip);
+        self.ages.see(vsvip, &assignment);
         self.joins.keep(vsvip, &assignment.engines);
         // An engine that is taken back must not lose its new connections.
         self.cuts

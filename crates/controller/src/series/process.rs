@@ -17,17 +17,20 @@ pub(super) struct Process {
 impl Process {
     /// What it has used since the last look; none when that is not long ago.
     pub(super) fn look(&mut self, now_s: u64) -> Option<Figures> {
-        if self.last.is_some_and(|(at, _)| now_s < at + PERIOD_S) {
+        let is_early = |at: u64| (at..at + PERIOD_S).contains(&now_s);
+        if self.last.is_some_and(|(at, _)| is_early(at)) {
             return None;
         }
         let ticks = ticks(&std::fs::read_to_string("/proc/self/stat").ok()?)?;
         let total = kilobytes(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")?;
         let memory = resident_bytes()?;
         let (at, before) = self.last.replace((now_s, ticks))?;
+        // None where the clock was set back.
+        let for_s = now_s.checked_sub(at)?;
         let used_s = ticks.saturating_sub(before) as f64 / TICKS_PER_S;
         let processors = std::thread::available_parallelism().map_or(1, usize::from) as f64;
         Some(Figures {
-            cpu: 100.0 * used_s / (now_s - at) as f64 / processors,
+            cpu: 100.0 * used_s / for_s as f64 / processors,
             memory,
             memory_percent: 100.0 * memory as f64 / (total.max(1) * 1024) as f64,
             ..Figures::default()

@@ -92,6 +92,28 @@ fn a_certificate_for_another_key_is_refused_and_what_is_there_stays() {
 }
 
 #[test]
+fn a_certificate_by_a_wrong_clock_is_refused_and_the_one_that_is_there_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut identity = joined(168);
+    identity.save(folder.path()).unwrap();
+    let csr = identity.renewal().unwrap();
+    // A controller whose clock is days behind.
+    let refused = identity.renewed(sign(&csr, -2), folder.path());
+    let text = refused.unwrap_err().to_string();
+    assert!(text.contains("not valid now"), "{text}");
+    assert_eq!(
+        loaded(folder.path()).certificate_pem,
+        identity.certificate_pem
+    );
+    // Or ahead: what begins an hour ago is not valid two hours ago.
+    let hours = |n: u64| Duration::from_secs(3600 * n);
+    assert!(!identity.is_valid(SystemTime::now() - hours(2)));
+    assert!(identity.is_valid(SystemTime::now()));
+    // The next answer, by a right clock, is taken.
+    identity.renewed(sign(&csr, 168), folder.path()).unwrap();
+}
+
+#[test]
 fn the_files_of_an_older_engine_are_read_and_go_with_its_first_renewal() {
     let folder = tempfile::tempdir().unwrap();
     let old = joined(168);

@@ -78,7 +78,9 @@ impl World {
             if ends {
                 planner.finish_joins(Instant::now() + Duration::from_secs(1));
                 self.report();
-                planner.finish_moves(self.now_s).await;
+                let ahead_s = self.now_s.saturating_sub(now_unix_s());
+                let at = Instant::now() + Duration::from_secs(ahead_s);
+                planner.finish_moves(at).await;
             }
         }
     }

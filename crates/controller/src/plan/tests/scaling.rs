@@ -2,7 +2,6 @@
 
 use super::*;
 use proto::v1::{OperState, Sighting};
-use std::time::SystemTime;
 
 mod pairs;
 mod waits;
@@ -60,7 +59,7 @@ impl Fixture {
 
     /// Losses are looked for at this time from now, and acted on.
     async fn losses_in(&self, seconds: u64) {
-        let at = SystemTime::now() + Duration::from_secs(seconds);
+        let at = Instant::now() + Duration::from_secs(seconds);
         self.planner.look_for_losses(at);
         self.round().await;
     }
@@ -69,7 +68,8 @@ impl Fixture {
     async fn moves_in(&self, seconds: u64) {
         let at = Instant::now() + Duration::from_secs(1);
         self.planner.finish_joins(at);
-        self.planner.finish_moves(now_unix_s() + seconds).await;
+        let at = Instant::now() + Duration::from_secs(seconds);
+        self.planner.finish_moves(at).await;
     }
 
     async fn enable(&self, engine: &Engine, word: &str) {

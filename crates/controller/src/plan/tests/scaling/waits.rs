@@ -97,14 +97,14 @@ async fn a_migration_goes_on_when_the_new_engine_has_served_for_the_additional_w
     fixture.serves(&engines[1], OperState::Initializing);
     fixture.moves_in(30).await;
     fixture.serves(&engines[1], OperState::Up);
-    fixture.moves_in(31).await;
-    fixture.moves_in(49).await;
+    fixture.moves_in(0).await;
+    fixture.moves_in(18).await;
     assert_eq!(
         fixture.placed(),
         ["se-1", "se-2"],
         "it has not served all the time"
     );
-    fixture.moves_in(52).await;
+    fixture.moves_in(22).await;
     assert_eq!(fixture.placed(), ["se-2"]);
 }
 
