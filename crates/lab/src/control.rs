@@ -78,6 +78,13 @@ impl Control {
         Ok(cluster_of(&runtime))
     }
 
+    /// When the newest change was written, as the log says it, in microseconds since 1970.
+    pub(crate) fn newest_write_us(&self) -> Result<u64> {
+        let log = self.call(|c| c.get("/api/ek/audit", &[("page_size", "1")]))?;
+        let time = log["results"][0]["time_us"].as_u64();
+        time.context("the log is empty")
+    }
+
     /// A one-time token with which an engine of this name joins.
     pub(crate) fn join_token(&self, name: &str) -> Result<String> {
         let answer = self.call(|c| c.post("/api/ek/jointoken", &json!({ "name": name })))?;

@@ -21,6 +21,7 @@ pub mod router;
 pub mod scenario;
 pub mod topology;
 
+mod clock;
 mod command;
 mod control;
 mod nodes;

@@ -1,10 +1,11 @@
 //! The processes of the nodes: routers and servers first, then the controller, engines and objects.
 
+use crate::clock;
 use crate::control::{self, Control};
 use crate::fabric;
 use crate::process::{Identity, spawn_daemon, wait_for};
 use crate::record::{ClientContext, Member, Record, write_private};
-use crate::topology::{ControllerRole, EngineRole, Folder, Node, Process, Topology};
+use crate::topology::{Clock, ControllerRole, EngineRole, Folder, Node, Process, Topology};
 use anyhow::{Context, Result, bail};
 use cli::note;
 use rand::Rng;
@@ -221,7 +222,11 @@ fn start_controller(
     if node.name != first {
         copy_keys(&record.node_dir(first), &dir)?;
     }
-    let command = controller_command(&dir, node, role)?;
+    let mut command = match role.clock {
+        Clock::Host => Vec::new(),
+        Clock::Settable => clock::make(&dir)?,
+    };
+    command.extend(controller_command(&dir, node, role)?);
     let identity = start(record, &node.name, CONTROLLER, command)?;
     let (namespace, port) = (record.namespace(&node.name), port_of(&role.api)?);
     wait_until_ready(record, &node.name, CONTROLLER, identity, || {

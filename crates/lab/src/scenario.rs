@@ -387,6 +387,13 @@ pub enum Action {
         /// What.
         fault: LeaderFault,
     },
+    /// Clocks of controllers are set, of a topology whose clocks can be. A leader whose clock is set goes on leading.
+    Clocks {
+        /// Whose; those of the others are right.
+        of: Whose,
+        /// So many seconds off the right time, from now on.
+        shift_s: i64,
+    },
     /// Another engine becomes the primary of a VIP that is scaled natively, through the API.
     SwitchOver {
         /// The SE.
@@ -422,6 +429,16 @@ pub enum LeaderFault {
     CutFromEngines,
 }
 
+/// Of controllers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Whose {
+    /// The one that leads when the step begins.
+    Leader,
+    /// All others.
+    Followers,
+}
+
 impl Action {
     /// True for a change by many SEs at once, in whose table they are counted and not named.
     fn is_wide(&self) -> bool {
@@ -448,6 +465,7 @@ impl Action {
             | Self::Edit(_)
             | Self::Autoscale { .. }
             | Self::Leader { .. }
+            | Self::Clocks { .. }
             | Self::SwitchOver { .. }
             | Self::Part { .. }
             | Self::MemberDies { .. } => false,

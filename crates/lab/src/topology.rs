@@ -127,6 +127,20 @@ pub struct ControllerRole {
     /// URLs of the etcd members, where several controllers share them.
     #[serde(default)]
     pub etcd: Vec<String>,
+    /// Its time of day.
+    #[serde(default)]
+    pub clock: Clock,
+}
+
+/// Whose time of day a process has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Clock {
+    /// The host's.
+    #[default]
+    Host,
+    /// Its own, which scenarios set.
+    Settable,
 }
 
 /// How an engine finds its controllers.

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 mod autoscale;
 mod clients;
+mod clocks;
 mod controller_faults;
 mod drain;
 mod edit;
@@ -700,6 +701,7 @@ impl<'a> Runner<'a> {
                 within_s,
             } => self.autoscale(*load, *engines, *within_s),
             Action::Leader { fault } => self.leader_fault(*fault),
+            Action::Clocks { of, shift_s } => self.set_clocks(*of, *shift_s),
             Action::MemberDies { node } => self.member_dies(node),
             Action::SwitchOver { to } => self.switch_over(to),
             Action::Part {

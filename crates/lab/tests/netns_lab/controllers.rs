@@ -32,6 +32,15 @@ fn no_acknowledged_write_is_lost_and_no_flow_breaks_whatever_befalls_the_leader(
 }
 
 #[test]
+fn no_write_is_lost_and_no_flow_breaks_when_clocks_of_controllers_are_set() {
+    if !can_run() {
+        return;
+    }
+    let result = run("clock-jumps", &Lab::new("tcj"));
+    check_load(&result, 9, 3000);
+}
+
+#[test]
 fn three_controllers_are_restarted_one_after_the_other_without_a_failed_call() {
     if !can_run() {
         return;

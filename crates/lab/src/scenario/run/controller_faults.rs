@@ -82,7 +82,7 @@ impl Runner<'_> {
         Ok(())
     }
 
-    fn await_whole_cluster(&self) -> Result<()> {
+    pub(super) fn await_whole_cluster(&self) -> Result<()> {
         let mut problems = Vec::new();
         let whole = wait_for(BACK_TIMEOUT, || match self.control.cluster() {
             Ok(cluster) => {
