@@ -6,8 +6,8 @@ use health::State;
 use model::reason::Reason;
 use proto::v1::{self, DesiredState, LbAlgorithm, OperState, Pool, VirtualService};
 use proxy::{
-    Algorithm, HashKey, HintSpec, MemberSpec, PoolGroupSpec, PoolSpec, Protocol, ServerSpec,
-    Source, UdpSpec, VirtualServiceSpec,
+    Algorithm, BackSpec, FrontSpec, HashKey, HintSpec, MemberSpec, PoolGroupSpec, PoolSpec,
+    Protocol, ServerSpec, Source, UdpSpec, VirtualServiceSpec,
 };
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -157,6 +157,7 @@ fn service(
         group: group_spec(vs, members),
         hint: hint(desired, vs),
         source: source(desired, vs),
+        front: FrontSpec::default(),
     }
 }
 
@@ -285,6 +286,7 @@ fn pool_spec(pool: &Pool, health: &[ServerHealth]) -> PoolSpec {
         servers: servers.collect(),
         use_service_port: pool.use_service_port,
         inline_health: pool.inline_health_monitor,
+        back: BackSpec::default(),
     }
 }
 

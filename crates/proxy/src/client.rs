@@ -4,6 +4,7 @@
 //! does for all of them and a connection between two sweeps costs nothing.
 
 use crate::hint::{HintRenewal, Stamping, Warned};
+use crate::http::Idle;
 use crate::shared::Service;
 use crate::{OpenFlow, OpenFlows, Protocol, WantedFlow};
 use std::cell::{Cell, RefCell};
@@ -67,6 +68,11 @@ impl Client {
         crate::hint::stamp(self, self.clients.renewal, &self.clients.warned);
     }
 
+    /// Connections to servers that nobody uses now.
+    pub(crate) fn idle(&self) -> &Idle {
+        &self.clients.idle
+    }
+
     fn flow(&self) -> OpenFlow {
         OpenFlow {
             vs_uuid: self.service.uuid.clone(),
@@ -88,13 +94,14 @@ impl Drop for Client {
     }
 }
 
-/// All clients of a worker.
+/// All clients of a worker, and what they share.
 pub(crate) struct Clients {
     /// In the order in which they came.
     live: RefCell<BTreeMap<u64, Weak<Client>>>,
     next_key: Cell<u64>,
     renewal: HintRenewal,
     warned: Warned,
+    pub idle: Idle,
 }
 
 impl Clients {
@@ -104,6 +111,7 @@ impl Clients {
             next_key: Cell::default(),
             renewal,
             warned: Warned::default(),
+            idle: Idle::default(),
         }
     }
 

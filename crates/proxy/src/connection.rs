@@ -1,9 +1,13 @@
-//! One connection: choose a server, connect, tunnel.
+//! One connection: choose a server, connect, tunnel; or TLS first, and HTTP.
 
 use crate::ages::Start;
 use crate::client::Client;
-use crate::shared::{Counted, Service};
-use crate::{source, tunnel};
+use crate::relay::{self, Side};
+use crate::shared::{Chosen, Service};
+use crate::stream::{End, Stream, Wire};
+use crate::tunnel::{self, Activity};
+use crate::{http, source, tls};
+use bytes::Bytes;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,7 +18,7 @@ use tokio::net::TcpStream;
 /// How long a server may take to accept; with health checks in place this is a server that just went away.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Distinct servers tried before the client is refused.
-const SERVERS_TRIED_MAX: usize = 3;
+pub(crate) const SERVERS_TRIED_MAX: usize = 3;
 
 /// Counts the connection as open until dropped.
 pub(crate) struct Open {
@@ -40,45 +44,151 @@ impl Drop for Open {
 /// Serves a client until either side is done.
 pub(crate) async fn serve(client: Rc<Client>) {
     let open = Open::new(client.service.clone());
-    let service = &open.service;
     client.stream.set_nodelay(true).ok();
-    match connect(service, [client.peer, client.vip]).await {
-        Some((server, addr, counted)) => {
-            client.traffic.server.set(Some(addr));
-            tunnel::run(&client, &server, service, &counted).await;
+    let port = open.service.port(client.vip.port());
+    if !port.tls && port.http.is_none() {
+        return pass_on(&client, &open.service).await;
+    }
+    let activity = Rc::new(Activity::begin());
+    let wire = Wire::new(End::Client(client.clone()), activity.clone());
+    let patience = port.http.as_ref().map(|http| http.post_accept_timeout);
+    let stream = match port.tls {
+        true => tls::accept(wire, &open.service, patience).await,
+        false => Some(Stream::plain(wire)),
+    };
+    match (stream, port.http) {
+        (Some(stream), Some(http)) => {
+            let how = http::How {
+                spec: http,
+                is_tls: port.tls,
+            };
+            http::serve(&client, how, stream, activity).await;
         }
-        None => {
-            service.counters.refused.fetch_add(1, Relaxed);
-            tunnel::reset(&client.stream);
-        }
+        (Some(stream), None) => relay(&client, &open.service, stream, activity).await,
+        (None, _) => tunnel::reset(&client.stream),
     }
 }
 
-/// A connection to the first server that takes one.
-async fn connect(
+/// Passes bytes on.
+async fn pass_on(client: &Rc<Client>, service: &Service) {
+    match connect(service, [client.peer, client.vip]).await {
+        Some((server, chosen)) if chosen.pool().back.tls.is_none() => {
+            client.traffic.server.set(Some(chosen.addr));
+            tunnel::run(client, &server, service, &chosen.counted).await;
+        }
+        Some(connected) => {
+            let activity = Rc::new(Activity::begin());
+            let wire = Wire::new(End::Client(client.clone()), activity.clone());
+            relay_to(client, service, Stream::plain(wire), activity, connected).await;
+        }
+        None => refuse(client, service),
+    }
+}
+
+/// Passes on what TLS carries.
+async fn relay(client: &Rc<Client>, service: &Service, stream: Stream, activity: Rc<Activity>) {
+    match connect(service, [client.peer, client.vip]).await {
+        Some(connected) => relay_to(client, service, stream, activity, connected).await,
+        None => refuse(client, service),
+    }
+}
+
+async fn relay_to(
+    client: &Rc<Client>,
     service: &Service,
-    ends: [SocketAddr; 2],
-) -> Option<(TcpStream, SocketAddr, Counted)> {
+    stream: Stream,
+    activity: Rc<Activity>,
+    (tcp, chosen): (TcpStream, Chosen),
+) {
+    client.traffic.server.set(Some(chosen.addr));
+    let tcp = Rc::new(tcp);
+    let wire = Wire::new(End::Server(tcp.clone()), activity.clone());
+    let name = stream.server_name().map(str::to_owned);
+    let Ok(server) = speak(wire, &chosen, name.as_deref()).await else {
+        return refuse(client, service);
+    };
+    let side = |stream, tcp| Side {
+        stream,
+        read: Bytes::new(),
+        tcp,
+    };
+    let ends = (side(stream, &client.stream), side(server, &tcp));
+    let retired = chosen.counted.retirement();
+    relay::run(ends.0, ends.1, activity, service, &retired).await;
+}
+
+fn refuse(client: &Client, service: &Service) {
+    service.counters.refused.fetch_add(1, Relaxed);
+    tunnel::reset(&client.stream);
+}
+
+/// A connection to the first server that takes one.
+async fn connect(service: &Service, ends: [SocketAddr; 2]) -> Option<(TcpStream, Chosen)> {
     let mut tried: Vec<SocketAddr> = Vec::new();
     while tried.len() < SERVERS_TRIED_MAX {
-        let (addr, counted) = service.next_server(ends, &tried)?;
-        let (began, source) = (Instant::now(), service.source(addr, ends[1]));
-        match tokio::time::timeout(CONNECT_TIMEOUT, source::connect(source, addr)).await {
-            Ok(Ok(server)) => {
-                server.set_nodelay(true).ok();
-                counted.connected(began.elapsed());
-                return Some((server, addr, counted));
-            }
-            Ok(Err(error)) => {
-                tracing::debug!(server = %addr, %error, "server refused the connection");
-                counted.failed(Some(&error));
-            }
-            Err(_) => {
-                tracing::debug!(server = %addr, "server did not answer in time");
-                counted.failed(None);
-            }
+        let chosen = service.choose(ends, &tried)?;
+        match connect_to(service, &chosen, ends[1]).await {
+            Ok(server) => return Some((server, chosen)),
+            Err(_) => tried.push(chosen.addr),
         }
-        tried.push(addr);
     }
     None
+}
+
+/// A connection to a server as bytes are passed on over it: by TLS, where its pool has that. `name`: whom the client wants.
+pub(crate) async fn speak(
+    wire: Wire,
+    chosen: &Chosen,
+    name: Option<&str>,
+) -> Result<Stream, Failed> {
+    let Some(wanted) = &chosen.pool().back.tls else {
+        return Ok(Stream::plain(wire));
+    };
+    let connecting = tls::connect(wire, wanted, name, chosen.addr.ip());
+    let failed = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+        Ok(Ok(stream)) => return Ok(stream),
+        Ok(Err(error)) => {
+            tracing::debug!(server = %chosen.addr, %error, "no TLS with the server");
+            Failed::Refused
+        }
+        Err(_) => Failed::Late,
+    };
+    chosen.counted.failed(None);
+    Err(failed)
+}
+
+/// Why a server has not taken a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failed {
+    /// It says so, or nobody is there.
+    Refused,
+    /// It says nothing.
+    Late,
+}
+
+/// A connection to the server that was chosen, of which the server's counters learn.
+pub(crate) async fn connect_to(
+    service: &Service,
+    chosen: &Chosen,
+    vip: SocketAddr,
+) -> Result<TcpStream, Failed> {
+    let (addr, counted) = (chosen.addr, &chosen.counted);
+    let (began, source) = (Instant::now(), service.source(addr, vip));
+    match tokio::time::timeout(CONNECT_TIMEOUT, source::connect(source, addr)).await {
+        Ok(Ok(server)) => {
+            server.set_nodelay(true).ok();
+            counted.connected(began.elapsed());
+            Ok(server)
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(server = %addr, %error, "server refused the connection");
+            counted.failed(Some(&error));
+            Err(Failed::Refused)
+        }
+        Err(_) => {
+            tracing::debug!(server = %addr, "server did not answer in time");
+            counted.failed(None);
+            Err(Failed::Late)
+        }
+    }
 }

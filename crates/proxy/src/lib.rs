@@ -1,10 +1,10 @@
-//! Layer 4 proxying: from a VIP's port to a server of the pool.
+//! Proxying: from a VIP's port to a server of the pool.
 //!
 //! Worker threads, each with a current-thread runtime and its own SO_REUSEPORT listener per address, so that
 //! connections never change threads. [`ProxyHandle::apply`] takes the whole desired state: what has not changed is
 //! not touched, and neither are running connections. A connection goes through named phases: accept
-//! (`listener`), choose a pool (`pool_group`) and a server (`balance`), connect, tunnel (`tunnel`); HTTP and TLS will stand between the
-//! first two. UDP stands beside them (`udp`): flows count as connections.
+//! (`listener`), choose a pool (`pool_group`) and a server (`balance`), connect, tunnel (`tunnel`). On a port of HTTP each
+//! request chooses (`http`); TLS (`tls`) may end before either, and begin anew towards servers. UDP stands beside them (`udp`): flows count as connections.
 //!
 //! Where owner hints are on, a connection is stamped as it is accepted (`hint`), and again by a sweep of its worker over
 //! its connections (`client`): long ones every two hours.
@@ -17,24 +17,35 @@ mod ages;
 mod balance;
 mod client;
 mod connection;
+mod cookie;
 mod cut;
+mod front;
 mod hint;
+mod http;
 mod inline;
 mod keepalive;
 mod listener;
 mod pool_group;
+mod relay;
 mod retire;
 mod shared;
 mod source;
+mod stream;
+mod tls;
 mod tunnel;
 mod udp;
 mod worker;
 
 pub use balance::{Algorithm, HashKey};
 pub use flow::key::Protocol;
+pub use front::{
+    BackSpec, CertificateSpec, CookieSpec, ForwardedFor, ForwardedForUpdate, FrontSpec, HttpSpec,
+    PortSpec, PrivateKey, ServerTlsSpec, TlsSpec, TlsVersions,
+};
 pub use hint::{HintRenewal, HintSpec, HintStats};
 pub use shared::{ServerStats, Stats, UdpStats, VsStats};
 pub use source::Source;
+pub use tls::check as check_certificate;
 
 use listener::{Endpoint, Listener};
 use shared::Shared;
@@ -79,6 +90,8 @@ pub struct VirtualServiceSpec {
     pub hint: Option<HintSpec>,
     /// What servers see. A change is for new connections.
     pub source: Source,
+    /// What is done with connections besides passing their bytes on.
+    pub front: FrontSpec,
 }
 
 impl VirtualServiceSpec {
@@ -157,6 +170,8 @@ pub struct PoolSpec {
     pub use_service_port: bool,
     /// Servers whose connects fail get fewer new connections, until connects succeed (`inline`).
     pub inline_health: bool,
+    /// How servers are spoken to.
+    pub back: BackSpec,
 }
 
 /// A server of a pool.

@@ -3,13 +3,19 @@
 use crate::ages::Ages;
 use crate::balance::{self, Algorithm, Candidate, Draw};
 use crate::connection::CONNECT_TIMEOUT;
+use crate::cookie::Cookies;
 use crate::cut::Cut;
 use crate::hint::{HintCounters, HintSpec, HintStats};
 use crate::inline::{self, InlineHealth};
 use crate::pool_group;
 use crate::retire::Retirement;
 use crate::source::Source;
-use crate::{MemberSpec, PoolGroupSpec, PoolSpec, ServerSpec, UdpSpec, VirtualServiceSpec};
+use crate::tls;
+use crate::{
+    FrontSpec, PoolGroupSpec, PoolSpec, PortSpec, ServerSpec, UdpSpec, VirtualServiceSpec,
+};
+use hyper::header::{HeaderMap, HeaderValue};
+use rustls::ServerConfig;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, SocketAddr};
@@ -87,7 +93,7 @@ pub struct ServerStats {
     pub addr: SocketAddr,
     /// Connections open now.
     pub open: u64,
-    /// Connections made.
+    /// Connections made; HTTP requests sent, where each is balanced.
     pub total: u64,
     /// Of 100 new connections that it would get, so many it gets; `None` = its connects are not looked at.
     pub inline_health_share: Option<u32>,
@@ -131,6 +137,12 @@ impl ServerCounters {
 pub(crate) struct Counted(Arc<ServerCounters>);
 
 impl Counted {
+    fn begin(counters: &Arc<ServerCounters>) -> Self {
+        counters.open.fetch_add(1, Relaxed);
+        counters.total.fetch_add(1, Relaxed);
+        Self(counters.clone())
+    }
+
     /// The server has accepted after this time.
     pub(crate) fn connected(&self, took: Duration) {
         self.0.connected(took);
@@ -147,6 +159,21 @@ impl Counted {
 
     /// Waits until the server's connections are to end, because it is out of use.
     pub(crate) async fn retired(&self) {
+        self.0.retirement.is_over().await;
+    }
+
+    /// The same for a connection that is kept while it is not counted.
+    pub(crate) fn retirement(&self) -> Retired {
+        Retired(self.0.clone())
+    }
+}
+
+/// Whether the connections of a server are to end.
+pub(crate) struct Retired(Arc<ServerCounters>);
+
+impl Retired {
+    /// Waits until they are.
+    pub(crate) async fn given(&self) {
         self.0.retirement.is_over().await;
     }
 }
@@ -207,6 +234,8 @@ struct Rules {
     keeps_idle: bool,
     hint: Option<HintSpec>,
     source: Source,
+    front: FrontSpec,
+    tls: Option<Arc<ServerConfig>>,
     udp: UdpRules,
     group: PoolGroupSpec,
     /// By member of the group.
@@ -221,6 +250,7 @@ struct PoolCounters {
     up: u32,
     /// By server.
     servers: Vec<Arc<ServerCounters>>,
+    cookies: Cookies,
 }
 
 impl Rules {
@@ -235,6 +265,19 @@ impl Rules {
             algorithm: member.pool.algorithm,
         });
         each.collect()
+    }
+
+    /// The next server of this member of the group, which it is of, and where it is reached.
+    fn next_of_member(
+        &self,
+        member: usize,
+        ends: [SocketAddr; 2],
+        tried: &[SocketAddr],
+    ) -> Option<(usize, SocketAddr, Counted)> {
+        let spec = &self.group.members[member];
+        let pool = Some(&spec.pool).filter(|_| spec.ratio > 0)?;
+        let (addr, counted) = next_of_pool(pool, &self.pools[member], ends, tried)?;
+        Some((member, addr, counted))
     }
 
     /// The turn of this pool so far.
@@ -287,6 +330,22 @@ impl Service {
         self.rules().source.towards(server, vip)
     }
 
+    /// How connections to this port are served.
+    pub(crate) fn port(&self, port: u16) -> PortSpec {
+        let rules = self.rules();
+        rules.front.ports.get(&port).cloned().unwrap_or_default()
+    }
+
+    /// How TLS is spoken to clients.
+    pub(crate) fn tls(&self) -> Option<Arc<ServerConfig>> {
+        self.rules().tls.clone()
+    }
+
+    /// Clients are asked to end their connections.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.rules().front.closing
+    }
+
     pub(crate) fn udp_idle_timeout(&self) -> Option<Duration> {
         self.rules().udp.idle_timeout
     }
@@ -322,23 +381,86 @@ impl Service {
         ends: [SocketAddr; 2],
         tried: &[SocketAddr],
     ) -> Option<(SocketAddr, Counted)> {
+        let chosen = self.choose(ends, tried)?;
+        Some((chosen.addr, chosen.counted))
+    }
+
+    /// The same, with what is known of the server's pool.
+    pub(crate) fn choose(&self, ends: [SocketAddr; 2], tried: &[SocketAddr]) -> Option<Chosen> {
         let rules = self.rules();
-        let next = |i: usize| {
-            let MemberSpec { pool, ratio, .. } = &rules.group.members[i];
-            let takes = *ratio > 0;
-            takes.then(|| next_of_pool(pool, &rules.pools[i], ends, tried))?
-        };
+        let next = |i: usize| rules.next_of_member(i, ends, tried);
         // Most have one pool, and nothing to choose.
-        if rules.pools.len() < 2 {
-            return (0..rules.pools.len()).find_map(next);
-        }
-        let turn = self.turn.fetch_add(1, Relaxed);
-        let order = pool_group::order(&rules.members(), rules.group.min_servers, turn, ends[0]);
-        order.into_iter().find_map(next)
+        let (member, addr, counted) = if rules.pools.len() < 2 {
+            (0..rules.pools.len()).find_map(next)?
+        } else {
+            let turn = self.turn.fetch_add(1, Relaxed);
+            let least = rules.group.min_servers;
+            let order = pool_group::order(&rules.members(), least, turn, ends[0]);
+            order.into_iter().find_map(next)?
+        };
+        Some(Chosen {
+            addr,
+            counted,
+            rules,
+            member,
+        })
+    }
+
+    /// The server that one of a client's cookies names, if it may take a request; counted as used.
+    pub(crate) fn named(&self, headers: &HeaderMap, vip: SocketAddr) -> Option<Chosen> {
+        let rules = self.rules();
+        let each = rules.group.members.iter().zip(&rules.pools).enumerate();
+        let mut found = each.filter_map(|(member, (spec, counters))| {
+            let index = counters.cookies.server(headers)?;
+            let (pool, own) = (&spec.pool, &counters.servers[index]);
+            let fits = spec.ratio > 0 && candidate(&pool.servers[index], own, true).usable;
+            fits.then(|| (member, target(pool, &pool.servers[index], vip), own))
+        });
+        let (member, addr, own) = found.next()?;
+        let counted = Counted::begin(own);
+        Some(Chosen {
+            addr,
+            counted,
+            member,
+            rules: rules.clone(),
+        })
     }
 }
 
-/// See [`Service::next_server`].
+/// A server that was chosen.
+pub(crate) struct Chosen {
+    /// Where it is reached.
+    pub addr: SocketAddr,
+    pub counted: Counted,
+    rules: Arc<Rules>,
+    member: usize,
+}
+
+impl Chosen {
+    /// The server's pool.
+    pub(crate) fn pool(&self) -> &PoolSpec {
+        &self.rules.group.members[self.member].pool
+    }
+
+    /// What the client is told so that it comes back to this server; `None` = it has said so itself, or nothing.
+    pub(crate) fn cookie(&self, headers: &HeaderMap, vip: SocketAddr) -> Option<HeaderValue> {
+        let (pool, counters) = (self.pool(), &self.rules.pools[self.member]);
+        let spec = pool.back.cookie.as_ref()?;
+        let mut servers = pool.servers.iter();
+        let index = servers.position(|s| target(pool, s, vip) == self.addr)?;
+        let known = counters.cookies.server(headers) == Some(index);
+        (!known)
+            .then(|| counters.cookies.tell(spec, index))
+            .flatten()
+    }
+
+    /// A connection may be kept for others while nobody uses it: not where each counts against a limit.
+    pub(crate) fn keeps_idle(&self) -> bool {
+        self.pool().servers.iter().all(|s| s.max_connections == 0)
+    }
+}
+
+/// A server of this pool.
 fn next_of_pool(
     pool: &PoolSpec,
     counters: &PoolCounters,
@@ -360,10 +482,8 @@ fn next_of_pool(
     let share = |i: usize| counters.servers[i].inline.share();
     inline::hold_back(&mut candidates, share, pool.algorithm, draw.turn);
     let index = balance::choose(pool.algorithm, &candidates, draw)?;
-    let counters = counters.servers[index].clone();
-    counters.open.fetch_add(1, Relaxed);
-    counters.total.fetch_add(1, Relaxed);
-    Some((target(pool, &pool.servers[index], vip), Counted(counters)))
+    let counted = Counted::begin(&counters.servers[index]);
+    Some((target(pool, &pool.servers[index], vip), counted))
 }
 
 /// Where a server is reached for what came to this port of the VIP.
@@ -420,6 +540,8 @@ impl Shared {
             keeps_idle: spec.keeps_idle,
             hint: spec.hint,
             source: spec.source.clone(),
+            front: spec.front.clone(),
+            tls: tls_of(spec, before.as_deref()),
             udp: UdpRules::of(spec.udp.as_ref()),
             pools: self.counters_of(&spec.group, before.as_deref()),
             group: spec.group.clone(),
@@ -468,6 +590,7 @@ impl Shared {
                 keys.map(|key| known.entry(key).or_default().clone())
                     .collect()
             },
+            cookies: Cookies::of(pool),
         });
         each.collect()
     }
@@ -497,6 +620,22 @@ impl Shared {
                 .iter()
                 .map(|((pool, addr), c)| server_stats(pool, *addr, c))
                 .collect(),
+        }
+    }
+}
+
+/// Made anew only when it has changed, as clients may go on with what they had agreed on.
+fn tls_of(spec: &VirtualServiceSpec, before: Option<&Rules>) -> Option<Arc<ServerConfig>> {
+    let wanted = spec.front.tls.as_ref()?;
+    let same = before.filter(|b| b.front.tls.as_ref() == Some(wanted));
+    if let Some(known) = same.and_then(|b| b.tls.clone()) {
+        return Some(known);
+    }
+    match tls::server_config(wanted) {
+        Ok(config) => Some(config),
+        Err(error) => {
+            tracing::error!(vs = spec.uuid, %error, "connections with TLS are reset");
+            None
         }
     }
 }

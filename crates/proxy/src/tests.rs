@@ -7,17 +7,17 @@ use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A proxy with one virtual service on a free port.
-struct Fixture {
-    proxy: ProxyHandle,
-    addr: SocketAddr,
-    spec: VirtualServiceSpec,
+pub(crate) struct Fixture {
+    pub proxy: ProxyHandle,
+    pub addr: SocketAddr,
+    pub spec: VirtualServiceSpec,
 }
 
 impl Fixture {
-    async fn new(servers: &[SocketAddr]) -> Self {
+    pub(crate) async fn new(servers: &[SocketAddr]) -> Self {
         let proxy = Proxy::start(ProxyConfig {
             workers: 2,
             ..ProxyConfig::default()
@@ -38,34 +38,39 @@ impl Fixture {
                 servers: servers.iter().map(|a| server(*a)).collect(),
                 use_service_port: false,
                 inline_health: false,
+                back: BackSpec::default(),
             }),
             hint: None,
             source: Source::Engine,
+            front: FrontSpec::default(),
         };
         let mut fixture = Self { proxy, addr, spec };
         assert_eq!(fixture.apply(|_| {}).await[0].error, None);
         fixture
     }
 
-    async fn apply(&mut self, change: impl FnOnce(&mut VirtualServiceSpec)) -> Vec<ListenerStatus> {
+    pub(crate) async fn apply(
+        &mut self,
+        change: impl FnOnce(&mut VirtualServiceSpec),
+    ) -> Vec<ListenerStatus> {
         change(&mut self.spec);
         self.proxy.apply(vec![self.spec.clone()]).await
     }
 
-    async fn connect(&self) -> TcpStream {
+    pub(crate) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.addr).await.expect("connects")
     }
 
-    fn vs(&self) -> VsStats {
+    pub(crate) fn vs(&self) -> VsStats {
         self.proxy.stats().virtual_services[0].clone()
     }
 }
 
-fn pool(spec: &mut VirtualServiceSpec) -> &mut PoolSpec {
+pub(crate) fn pool(spec: &mut VirtualServiceSpec) -> &mut PoolSpec {
     &mut spec.group.members[0].pool
 }
 
-fn server(addr: SocketAddr) -> ServerSpec {
+pub(crate) fn server(addr: SocketAddr) -> ServerSpec {
     ServerSpec {
         addr,
         enabled: true,
@@ -87,14 +92,14 @@ pub fn free_address() -> SocketAddr {
     addr
 }
 
-async fn listen() -> (TcpListener, SocketAddr) {
+pub(crate) async fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let addr = listener.local_addr().expect("addr");
     (listener, addr)
 }
 
 /// A server that echoes until its client ends, then ends.
-async fn echo() -> SocketAddr {
+pub(crate) async fn echo() -> SocketAddr {
     let (listener, addr) = listen().await;
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
@@ -119,7 +124,7 @@ async fn says(word: &'static str) -> SocketAddr {
     addr
 }
 
-async fn read_all(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+pub(crate) async fn read_all(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut all = Vec::new();
     let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut all));
     read.await.expect("in time").map(|_| all)
@@ -147,7 +152,7 @@ async fn exchange(stream: &mut TcpStream, bytes: &[u8]) {
     assert_eq!(back, bytes);
 }
 
-async fn wait_until(what: &str, condition: impl Fn() -> bool) {
+pub(crate) async fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let end = Instant::now() + DEADLINE;
     while !condition() {
         assert!(Instant::now() < end, "not in time: {what}");

@@ -68,7 +68,13 @@ impl Activity {
         self.0.set(Instant::now());
     }
 
-    fn is_stuck(&self) -> bool {
+    /// A direction has something that the other end does not take, or has not any more.
+    pub(crate) fn set_stuck(&self, stuck: bool) {
+        let others = self.1.get();
+        self.1.set(if stuck { others + 1 } else { others - 1 });
+    }
+
+    pub(crate) fn is_stuck(&self) -> bool {
         self.1.get() > 0
     }
 }
@@ -100,7 +106,7 @@ pub(crate) async fn run(client: &Client, server: &TcpStream, service: &Service, 
 
 /// Ends when an idle connection is to be ended. One that is kept goes on, and the kernel ends it when an end is gone; but not
 /// one whose end takes no more of what there is for it: the kernel asks no such end.
-async fn idle_for_good(service: &Service, activity: &Activity, ends: [&TcpStream; 2]) {
+pub(crate) async fn idle_for_good(service: &Service, activity: &Activity, ends: [&TcpStream; 2]) {
     let mut asked = None;
     loop {
         let timeout = service.idle_timeout();
@@ -144,7 +150,7 @@ async fn pump(
     }
 }
 
-fn already_closed(error: io::Error) -> io::Result<()> {
+pub(crate) fn already_closed(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::NotConnected {
         Ok(())
     } else {
@@ -160,9 +166,9 @@ async fn write_all(to: &TcpStream, mut bytes: &[u8], activity: &Activity) -> io:
                 activity.touch();
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                activity.1.set(activity.1.get() + 1);
+                activity.set_stuck(true);
                 let writable = to.writable().await;
-                activity.1.set(activity.1.get() - 1);
+                activity.set_stuck(false);
                 writable?;
             }
             Err(error) => return Err(error),

@@ -2,6 +2,7 @@
 
 use crate::client::{self, Clients};
 use crate::hint::HintRenewal;
+use crate::http;
 use crate::listener::{self, Endpoint, Listener};
 use crate::shared::Service;
 use crate::udp::{self, Flows, Homes, Stray};
@@ -113,8 +114,9 @@ async fn serve(
     flows: Rc<Flows>,
 ) -> Option<oneshot::Sender<()>> {
     let clients = Rc::new(Clients::new(renewal));
-    // Ends with the other tasks.
+    // Both end with the other tasks.
     drop(spawn_local(client::sweep(clients.clone())));
+    drop(spawn_local(http::expire(clients.clone())));
     let mut listeners: BTreeMap<Endpoint, AbortHandle> = BTreeMap::new();
     loop {
         // Cancel-safe: what is not received stays in its queue.

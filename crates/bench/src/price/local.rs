@@ -26,7 +26,8 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 use nix::unistd::Pid;
 use proxy::{
-    Algorithm, PoolGroupSpec, PoolSpec, Proxy, ProxyConfig, ServerSpec, Source, VirtualServiceSpec,
+    Algorithm, BackSpec, FrontSpec, PoolGroupSpec, PoolSpec, Proxy, ProxyConfig, ServerSpec,
+    Source, VirtualServiceSpec,
 };
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -410,9 +411,11 @@ fn service() -> VirtualServiceSpec {
             servers: vec![server],
             use_service_port: false,
             inline_health: false,
+            back: BackSpec::default(),
         }),
         hint: None,
         source: Source::Engine,
+        front: FrontSpec::default(),
     }
 }
 

@@ -4,8 +4,8 @@ use super::*;
 use crate::shared::Shared;
 use crate::tests::free_address;
 use crate::{
-    Algorithm, HashKey, ListenerStatus, PoolGroupSpec, PoolSpec, Proxy, ProxyConfig, ProxyHandle,
-    ServerSpec, Source, UdpSpec, UdpStats, VirtualServiceSpec, VsStats,
+    Algorithm, BackSpec, FrontSpec, HashKey, ListenerStatus, PoolGroupSpec, PoolSpec, Proxy,
+    ProxyConfig, ProxyHandle, ServerSpec, Source, UdpSpec, UdpStats, VirtualServiceSpec, VsStats,
 };
 use std::collections::BTreeSet;
 use std::net::UdpSocket as Blocking;
@@ -51,9 +51,11 @@ fn spec(listen: SocketAddr, servers: &[SocketAddr]) -> VirtualServiceSpec {
             servers: servers.iter().map(server).collect(),
             use_service_port: false,
             inline_health: false,
+            back: BackSpec::default(),
         }),
         hint: None,
         source: Source::Engine,
+        front: FrontSpec::default(),
     }
 }
 

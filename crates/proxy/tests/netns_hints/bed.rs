@@ -2,8 +2,9 @@
 
 use crate::net::Net;
 use evenkeel_proxy::{
-    Algorithm, HintRenewal, HintSpec, HintStats, ListenerStatus, PoolGroupSpec, PoolSpec, Proxy,
-    ProxyConfig, ProxyHandle, ServerSpec, Source, VirtualServiceSpec,
+    Algorithm, BackSpec, FrontSpec, HintRenewal, HintSpec, HintStats, ListenerStatus,
+    PoolGroupSpec, PoolSpec, Proxy, ProxyConfig, ProxyHandle, ServerSpec, Source,
+    VirtualServiceSpec,
 };
 use flow::mark::HintKey;
 use std::cell::RefCell;
@@ -136,9 +137,11 @@ fn spec(listen: SocketAddr, server: SocketAddr) -> VirtualServiceSpec {
             }],
             use_service_port: false,
             inline_health: false,
+            back: BackSpec::default(),
         }),
         hint: None,
         source: Source::Engine,
+        front: FrontSpec::default(),
     }
 }
 

@@ -1,0 +1,164 @@
+//! HTTP/1.1: each request of a client is balanced by itself.
+//!
+//! ```text
+//! client ── Stream ── hyper (server) ── Connection::answer ── headers ── upstream ── hyper (client) ── server
+//!              └ Clock: header, keepalive and post-accept timeouts         └ Idle: connections of others, reused
+//! ```
+//!
+//! A client's connection is one task, which owns hyper's connection and polls the clock beside it. A server's connection is
+//! a task of its own (`upstream`), which ends with the connection: when the server closes it, the server is retired, or
+//! nobody has a handle to it any more. Dropping either closes a socket and loses what was on its way, as when the thread ends.
+//!
+//! What the codec must not get wrong is hyper's: lengths, chunks, requests that are two (RFC 9112 section 11.2). What a
+//! proxy must not pass on is in `headers`.
+
+mod answer;
+mod body;
+mod clock;
+mod fault;
+mod headers;
+mod upstream;
+
+pub(crate) use clock::Clock;
+pub(crate) use upstream::{Idle, expire};
+
+use crate::HttpSpec;
+use crate::client::Client;
+use crate::relay::{self, Side};
+use crate::shared::Service;
+use crate::stream::Stream;
+use crate::tunnel::{self, Activity};
+use answer::Connection;
+use clock::Timer;
+use fault::Fault;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use tokio::io::AsyncWriteExt as _;
+
+/// How the connection of a client has ended.
+enum Ended {
+    /// Hyper is done with it.
+    Done(hyper::Result<()>),
+    /// A request, or its header, has not come in time.
+    Late,
+    /// It is to end now.
+    Cut,
+}
+
+/// How a client's connection is served.
+pub(crate) struct How {
+    pub spec: Arc<HttpSpec>,
+    /// The client has used TLS.
+    pub is_tls: bool,
+}
+
+/// Serves a client until its connection ends.
+pub(crate) async fn serve(
+    client: &Rc<Client>,
+    how: How,
+    mut stream: Stream,
+    activity: Rc<Activity>,
+) {
+    let clock = Rc::new(Clock::begin(&how.spec));
+    stream.tell(clock.clone());
+    let connection = Rc::new(Connection::new(client.clone(), how, clock.clone()));
+    let answering = connection.clone();
+    let answer = service_fn(move |request| {
+        let answer = answering.clone().answer(request);
+        Box::pin(async move { Ok::<_, Infallible>(answer.await) })
+    });
+    let mut http = codec().serve_connection(TokioIo::new(stream), answer);
+    let mut timer = Timer::new(&clock);
+    let served = poll_fn(|context| match http.poll_without_shutdown(context) {
+        Poll::Ready(result) => Poll::Ready(Ended::Done(result)),
+        Poll::Pending => timer.poll(context).map(|()| Ended::Late),
+    });
+    let ended = tokio::select! {
+        ended = served => ended,
+        () = stalled(&client.service, &activity) => Ended::Cut,
+        () = client.service.cut.given() => Ended::Cut,
+    };
+    let parts = http.into_parts();
+    let side = Side {
+        stream: parts.io.into_inner(),
+        read: parts.read_buf,
+        tcp: &client.stream,
+    };
+    end(&connection, ended, side, activity).await;
+}
+
+/// Timeouts are the clock's, so that hyper needs no timer. Names of header fields go on as they were written.
+fn codec() -> http1::Builder {
+    let mut codec = http1::Builder::new();
+    codec
+        .preserve_header_case(true)
+        .title_case_headers(true)
+        .header_read_timeout(None);
+    codec
+}
+
+async fn end(connection: &Connection, ended: Ended, mut side: Side<'_>, activity: Rc<Activity>) {
+    match ended {
+        Ended::Done(Ok(())) => match connection.take_upgraded() {
+            Some(server) => switch(connection, server, side, activity).await,
+            None => drop(side.stream.shutdown().await),
+        },
+        // Of an answer that the server has not finished the client must not believe that it is whole.
+        Ended::Done(Err(error)) if error.is_user() => tunnel::reset(side.tcp),
+        Ended::Late if activity.is_stuck() => tunnel::reset(side.tcp),
+        Ended::Late => {
+            let answer = connection
+                .clock
+                .is_in_header()
+                .then_some(Fault::LATE_HEADER);
+            let written = side.stream.write_all(answer.unwrap_or_default());
+            if written.await.is_ok() {
+                side.stream.shutdown().await.ok();
+            }
+        }
+        Ended::Done(Err(_)) => drop(side.stream.shutdown().await),
+        Ended::Cut => tunnel::reset(side.tcp),
+    }
+}
+
+/// The server has agreed to speak something else from here on.
+async fn switch(
+    connection: &Connection,
+    server: upstream::Upstream,
+    client: Side<'_>,
+    activity: Rc<Activity>,
+) {
+    let service = &connection.client.service;
+    let (tcp, retired) = (server.tcp.clone(), server.counted.retirement());
+    // Held until the end, as the server has the connection for as long.
+    let (rest, _counted) = server.into_rest();
+    if let Ok(rest) = rest.await {
+        let server = Side {
+            stream: rest.io.into_inner(),
+            read: rest.read_buf,
+            tcp: &tcp,
+        };
+        relay::run(client, server, activity, service, &retired).await;
+    }
+}
+
+/// Ends when the client has not taken what there is for it for the idle timeout.
+async fn stalled(service: &Service, activity: &Activity) {
+    loop {
+        let timeout = service.idle_timeout();
+        tunnel::idle(timeout, activity).await;
+        if activity.is_stuck() {
+            return;
+        }
+        tokio::time::sleep(timeout.unwrap_or_default()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+//! Bodies on their way: of requests with a time for each read, of answers with what is held until they have gone.
+
+use super::answer::Answering;
+use super::upstream::Lease;
+use bytes::Bytes;
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep, sleep};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of a request.
+pub(super) struct RequestBody {
+    /// `None` = it has none.
+    from: Option<Incoming>,
+    timeout: Option<Duration>,
+    sleep: Option<Pin<Box<Sleep>>>,
+    is_waiting: bool,
+    late: Late,
+}
+
+/// Whether a client has taken too long for the body of its request.
+pub(super) type Late = Rc<Cell<bool>>;
+
+impl RequestBody {
+    pub(super) fn new(from: Incoming, timeout: Option<Duration>, late: Late) -> Self {
+        Self {
+            from: Some(from),
+            timeout,
+            sleep: None,
+            is_waiting: false,
+            late,
+        }
+    }
+
+    pub(super) fn none() -> Self {
+        Self {
+            from: None,
+            timeout: None,
+            sleep: None,
+            is_waiting: false,
+            late: Late::default(),
+        }
+    }
+
+    /// The wait for the client; it begins with the first read that finds nothing.
+    fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        let Some(timeout) = self.timeout else {
+            return Poll::Pending;
+        };
+        let timer = self.sleep.get_or_insert_with(|| Box::pin(sleep(timeout)));
+        if !std::mem::replace(&mut self.is_waiting, true) {
+            timer.as_mut().reset(Instant::now() + timeout);
+        }
+        timer.as_mut().poll(context).map(|()| {
+            self.late.set(true);
+            io::ErrorKind::TimedOut.into()
+        })
+    }
+}
+
+impl hyper::body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Some(from) = self.from.as_mut() else {
+            return Poll::Ready(None);
+        };
+        match Pin::new(from).poll_frame(context) {
+            Poll::Ready(frame) => {
+                self.is_waiting = false;
+                Poll::Ready(frame.map(|f| f.map_err(BoxError::from)))
+            }
+            Poll::Pending => self.poll_late(context).map(|error| Some(Err(error.into()))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.from.as_ref().is_none_or(|body| body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let none = || SizeHint::with_exact(0);
+        self.from
+            .as_ref()
+            .map_or_else(none, |body| body.size_hint())
+    }
+}
+
+/// The body of an answer.
+pub(super) struct Body {
+    from: From,
+    is_over: bool,
+    lease: Option<Lease>,
+    answering: Option<Answering>,
+}
+
+enum From {
+    /// Ours; `None` when it has gone.
+    Text(Option<Bytes>),
+    Server(Incoming),
+}
+
+impl Body {
+    pub(super) fn text(text: String) -> Self {
+        Self::new(From::Text(Some(text.into())), None)
+    }
+
+    pub(super) fn none() -> Self {
+        Self::new(From::Text(None), None)
+    }
+
+    /// A server's; the lease ends when all of it has gone.
+    pub(super) fn server(from: Incoming, lease: Lease) -> Self {
+        Self::new(From::Server(from), Some(lease))
+    }
+
+    fn new(from: From, lease: Option<Lease>) -> Self {
+        Self {
+            from,
+            is_over: false,
+            lease,
+            answering: None,
+        }
+    }
+
+    /// The request is over when all of this has gone.
+    pub(super) fn hold(&mut self, answering: Answering) {
+        self.answering = Some(answering);
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        let is_whole = self.is_over || self.is_end_stream();
+        if let Some(lease) = self.lease.take().filter(|_| is_whole) {
+            lease.give_back();
+        }
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = match &mut self.from {
+            From::Text(text) => Poll::Ready(text.take().map(|t| Ok(Frame::data(t)))),
+            From::Server(body) => Pin::new(body).poll_frame(context),
+        };
+        self.is_over |= matches!(frame, Poll::Ready(None));
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.from {
+            From::Text(text) => text.is_none(),
+            From::Server(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.from {
+            From::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
+            From::Server(body) => body.size_hint(),
+        }
+    }
+}
