@@ -14,6 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "evenkeel.engine.v1.FlowKey",
             "evenkeel.engine.v1.FlowSettings",
             "evenkeel.engine.v1.JoinRequest",
+            "evenkeel.engine.v1.KeyAndCertificate",
         ])
         .compile_protos(&[file], &[root])?;
     Ok(())

@@ -5,6 +5,7 @@
 //! snapshot, which never changes under them. Objects are kept as written, references in the canonical form
 //! `/api/TYPE/UUID`; defaults are filled in on read.
 
+pub mod application;
 mod author;
 pub mod certificate;
 mod cross;

@@ -1,13 +1,17 @@
 //! From what is wanted and what is observed to what is done: pure, shown in reports as it is.
 
+mod front;
+
+pub(crate) use front::certificates;
+
 use crate::health::{HealthSnapshot, ServerHealth, pool_state};
 use crate::steering;
 use health::State;
 use model::reason::Reason;
 use proto::v1::{self, DesiredState, LbAlgorithm, OperState, Pool, VirtualService};
 use proxy::{
-    Algorithm, BackSpec, FrontSpec, HashKey, HintSpec, MemberSpec, PoolGroupSpec, PoolSpec,
-    Protocol, ServerSpec, Source, UdpSpec, VirtualServiceSpec,
+    Algorithm, HashKey, HintSpec, MemberSpec, PoolGroupSpec, PoolSpec, Protocol, ServerSpec,
+    Source, UdpSpec, VirtualServiceSpec,
 };
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -157,7 +161,7 @@ fn service(
         group: group_spec(vs, members),
         hint: hint(desired, vs),
         source: source(desired, vs),
-        front: FrontSpec::default(),
+        front: front::front(desired, vs),
     }
 }
 
@@ -211,7 +215,7 @@ pub(crate) fn endpoints<'a>(
 fn protocol(range: &v1::PortRange) -> Protocol {
     match range.protocol() {
         v1::Protocol::Udp => Protocol::Udp,
-        v1::Protocol::Tcp | v1::Protocol::Unspecified => Protocol::Tcp,
+        v1::Protocol::Tcp | v1::Protocol::Tls | v1::Protocol::Unspecified => Protocol::Tcp,
     }
 }
 
@@ -286,7 +290,7 @@ fn pool_spec(pool: &Pool, health: &[ServerHealth]) -> PoolSpec {
         servers: servers.collect(),
         use_service_port: pool.use_service_port,
         inline_health: pool.inline_health_monitor,
-        back: BackSpec::default(),
+        back: front::back(pool),
     }
 }
 

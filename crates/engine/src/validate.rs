@@ -2,7 +2,7 @@
 
 mod groups;
 
-use crate::bgp;
+use crate::{bgp, decide};
 use ipnet::IpNet;
 use proto::v1::{BgpProfile, DesiredState, Interface, Protocol, VirtualService};
 use std::collections::{BTreeMap, BTreeSet};
@@ -170,6 +170,8 @@ fn check_services(state: &DesiredState) -> Result<(), Refusal> {
             let field = format!("virtual_services[{i}].pool_uuid");
             return Err(refuse(field, format!("there is no pool {}", vs.pool_uuid)));
         }
+        check_tls(vs)
+            .map_err(|(name, reason)| refuse(format!("virtual_services[{i}].{name}"), reason))?;
         check_group(vs, &pools)
             .map_err(|(name, reason)| refuse(format!("virtual_services[{i}].{name}"), reason))?;
         for (j, range) in vs.ports.iter().enumerate() {
@@ -184,6 +186,25 @@ fn check_services(state: &DesiredState) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// Clients can be shown what they are to be shown.
+fn check_tls(vs: &VirtualService) -> Result<(), (String, String)> {
+    let Some(tls) = &vs.tls else { return Ok(()) };
+    for (i, certificate) in decide::certificates(tls).enumerate() {
+        proxy::check_certificate(&certificate).map_err(|error| {
+            let why = std::error::Error::source(&error).map(|source| format!(": {source}"));
+            let field = format!("tls.certificates[{i}]");
+            (field, format!("{error}{}", why.unwrap_or_default()))
+        })?;
+    }
+    match tls.versions {
+        Some(v) if !v.tls12 && !v.tls13 => {
+            let reason = "neither TLS 1.2 nor TLS 1.3 is accepted".to_owned();
+            Err(("tls.versions".to_owned(), reason))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Pools of a group are there, each once, and no other is named beside them.

@@ -34,6 +34,7 @@ pub fn check(ty: &ObjectType, object: &Object) -> Vec<FieldError> {
         "PoolGroup" => check_pool_group(object, &mut errors),
         "Network" => network::check(object, &mut errors),
         "ApplicationProfile" => check_application_profile(object, &mut errors),
+        "ApplicationPersistenceProfile" => check_persistence(object, &mut errors),
         _ => {}
     }
     errors
@@ -115,6 +116,29 @@ fn check_application_profile(object: &Object, errors: &mut Vec<FieldError>) {
             "set it to false; servers see the engine, snat_ip of the virtual service, or its VIP (use_vip_as_snat)",
         ));
     }
+    let http = object.get("http_profile");
+    let name = http.and_then(|http| http.get("xff_alternate_name"));
+    check_token(name, "http_profile.xff_alternate_name", errors);
+}
+
+/// A name of a header field or a cookie is a token (RFC 9110 section 5.6.2).
+fn check_token(name: Option<&Value>, path: &str, errors: &mut Vec<FieldError>) {
+    let is_char = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    let name = name.and_then(Value::as_str);
+    if let Some(name) = name.filter(|name| name.is_empty() || !name.bytes().all(is_char)) {
+        errors.push(FieldError::new(
+            path,
+            format!("{name:?} is no name"),
+            "write letters, digits, - and _",
+        ));
+    }
+}
+
+fn check_persistence(object: &Object, errors: &mut Vec<FieldError>) {
+    let cookie = object.get("http_cookie_persistence_profile");
+    let name = cookie.and_then(|cookie| cookie.get("cookie_name"));
+    let path = "http_cookie_persistence_profile.cookie_name";
+    check_token(name, path, errors);
 }
 
 fn check_vrf(object: &Object, errors: &mut Vec<FieldError>) {

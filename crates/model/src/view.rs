@@ -4,8 +4,13 @@
 //! was validated before it was stored; so a parse error here is a bug of ours or a field whose meaning
 //! [`crate::rules`] forgot to check. Field names are those of avi-api; units are in the schema.
 
+mod application;
 mod network;
 
+pub use application::{
+    ApplicationProfile, HttpApplicationProfile, HttpCookiePersistenceProfile, PersistenceProfile,
+    SslCertificate, SslKeyAndCertificate, SslProfile, SslVersion,
+};
 pub use network::{
     IpAddrRange, IpNetworkSubnet, Network, StaticIpRange, Subnet, VipPlacementNetwork, VipRange,
     address_after,
@@ -46,6 +51,10 @@ pub fn check(
         "ServiceEngineGroup" => parse::<ServiceEngineGroup>(object).map(drop),
         "ServiceEngine" => parse::<ServiceEngine>(object).map(drop),
         "Network" => parse::<Network>(object).map(drop),
+        "ApplicationProfile" => parse::<ApplicationProfile>(object).map(drop),
+        "ApplicationPersistenceProfile" => parse::<PersistenceProfile>(object).map(drop),
+        "SSLProfile" => parse::<SslProfile>(object).map(drop),
+        "SSLKeyAndCertificate" => parse::<SslKeyAndCertificate>(object).map(drop),
         _ => Ok(()),
     }
 }
@@ -131,6 +140,10 @@ pub struct VirtualService {
     pub pool_group_ref: Option<Ref>,
     pub network_profile_ref: Option<Ref>,
     pub application_profile_ref: Option<Ref>,
+    /// Whom clients of TLS meet; the first, unless they name one of the others.
+    #[serde(default)]
+    pub ssl_key_and_certificate_refs: Vec<Ref>,
+    pub ssl_profile_ref: Option<Ref>,
     #[serde(default)]
     pub services: Vec<Service>,
     /// Which engine of a pair is to be the active one.
@@ -271,6 +284,17 @@ pub struct Pool {
     pub min_health_monitors_up: Option<i64>,
     /// With fewer servers up the pool is down; none, 0 or less = 1.
     pub min_servers_up: Option<i64>,
+    /// Servers are spoken to by TLS.
+    pub ssl_profile_ref: Option<Ref>,
+    /// Servers are told whom a client wants.
+    #[serde(default = "yes")]
+    pub sni_enabled: bool,
+    /// By this name; none or empty = the one that the client has used.
+    pub server_name: Option<String>,
+    pub application_persistence_profile_ref: Option<Ref>,
+    /// Milliseconds until the answer to an HTTP request; 0 = an hour.
+    #[serde(default)]
+    pub server_timeout: u32,
 }
 
 /// avi-api `PoolGroup`.

@@ -46,6 +46,16 @@ impl std::fmt::Debug for v1::FlowSettings {
     }
 }
 
+impl std::fmt::Debug for v1::KeyAndCertificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyAndCertificate")
+            .field("uuid", &self.uuid)
+            .field("name", &self.name)
+            .field("key_set", &!self.key_pem.is_empty())
+            .finish_non_exhaustive()
+    }
+}
+
 impl std::fmt::Debug for v1::FlowKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("FlowKey")

@@ -3,8 +3,10 @@
 
 mod make;
 mod read;
+mod show;
 
 pub use read::describe;
+pub use show::{Unfit, to_show};
 
 use model::object::{FieldError, Object};
 use serde_json::Value;

@@ -1,7 +1,7 @@
 //! Rules across objects: what one object alone cannot get wrong.
 
 use super::normalise::failed;
-use super::{Snapshot, peer_networks, pools, transport};
+use super::{Snapshot, application, peer_networks, pools, transport};
 use crate::error::ApiError;
 use model::object::FieldError;
 use model::view::{Ref, ServiceEngineGroup, VirtualService, VsVip};
@@ -17,7 +17,16 @@ pub(super) fn check(snapshot: &Snapshot, path: &str, uuid: &str) -> Result<(), A
             check_vsvip_users(snapshot, uuid, &mut errors);
         }
         "virtualservice" => check_virtual_service(snapshot, uuid, &mut errors),
-        "pool" => pools::check_users(snapshot, uuid, &mut errors),
+        "pool" => {
+            pools::check_users(snapshot, uuid, &mut errors);
+            application::check_pool(snapshot, uuid, &mut errors);
+        }
+        "applicationprofile"
+        | "sslprofile"
+        | "sslkeyandcertificate"
+        | "applicationpersistenceprofile" => {
+            application::check_users(snapshot, (path, uuid), &mut errors);
+        }
         "poolgroup" => pools::check_users_of_group(snapshot, uuid, &mut errors),
         "networkprofile" => check_profile_users(snapshot, uuid, &mut errors),
         "serviceenginegroup" => check_group_users(snapshot, uuid, &mut errors),
@@ -79,6 +88,7 @@ fn check_virtual_service(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<Field
     };
     check_shared_ports(snapshot, &ours, errors);
     transport::check(snapshot, &ours, errors);
+    application::check(snapshot, &ours, errors);
     pools::check(snapshot, &ours, errors);
     check_vip_as_source(snapshot, &ours, errors);
     check_snat_is_free(snapshot, &ours, errors);

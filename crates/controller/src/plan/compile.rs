@@ -1,6 +1,7 @@
 //! From objects and assignments to what one engine is told: defaults and inheritance resolved, so that every
 //! number is in force as it stands.
 
+mod application;
 mod flow;
 mod part;
 
@@ -290,15 +291,20 @@ fn pools(
     let uuids: BTreeSet<&str> = uuids.collect();
     let views = uuids
         .into_iter()
-        .filter_map(|uuid| snapshot.try_view("pool", uuid).transpose());
-    views.map(|view| view.map(|p| pool(&p))).collect()
+        .filter_map(|uuid| snapshot.try_view::<view::Pool>("pool", uuid).transpose());
+    views.map(|view| pool(snapshot, &*view?)).collect()
 }
 
-fn pool(pool: &view::Pool) -> v1::Pool {
-    v1::Pool {
+fn pool(snapshot: &Snapshot, pool: &view::Pool) -> Result<v1::Pool, Unreadable> {
+    let persistence = application::persistence(snapshot, pool)?;
+    let by_address = persistence.as_ref().is_some_and(|p| p.is_address());
+    Ok(v1::Pool {
         uuid: pool.uuid.clone(),
         name: pool.name.clone(),
-        lb_algorithm: lb_algorithm(pool).into(),
+        lb_algorithm: match by_address {
+            true => v1::LbAlgorithm::ConsistentHashSourceIpAddress.into(),
+            false => lb_algorithm(pool).into(),
+        },
         servers: pool
             .servers
             .iter()
@@ -316,7 +322,10 @@ fn pool(pool: &view::Pool) -> v1::Pool {
         graceful_disable_timeout_min: Some(pool.graceful_disable_timeout),
         use_service_port: pool.use_service_port,
         inline_health_monitor: pool.inline_health_monitor,
-    }
+        tls: application::server_tls(snapshot, pool)?,
+        cookie: persistence.and_then(|p| application::cookie(pool, &p)),
+        server_timeout_ms: pool.server_timeout,
+    })
 }
 
 /// 0 for a number that asks for nothing; the largest one for what no pool can have.

@@ -106,7 +106,14 @@ impl Found {
         match path {
             "vsvip" => drop(self.vips.insert(uuid.to_owned())),
             "virtualservice" => self.vips.extend(vsvip_of(snapshot, uuid)),
-            "pool" | "poolgroup" | "healthmonitor" | "networkprofile" | "applicationprofile" => {
+            "pool"
+            | "poolgroup"
+            | "healthmonitor"
+            | "networkprofile"
+            | "applicationprofile"
+            | "applicationpersistenceprofile"
+            | "sslprofile"
+            | "sslkeyandcertificate" => {
                 for (user, uuid) in snapshot.referring_to(path, uuid) {
                     if self.seen.insert((user, uuid.to_owned())) {
                         self.follow(snapshot, user, uuid);
@@ -128,14 +135,12 @@ impl Found {
 }
 
 /// Types of which engines and placement know nothing.
-const CONCERNS_NOBODY: [&str; 8] = [
+const CONCERNS_NOBODY: [&str; 6] = [
     "user",
     "role",
     "useraccountprofile",
     "alertconfig",
     "actiongroupconfig",
-    "sslkeyandcertificate",
-    "sslprofile",
     "systemconfiguration",
 ];
 

@@ -5,6 +5,7 @@
 
 mod access;
 mod alerts;
+mod applications;
 mod audit;
 mod certificates;
 mod doc;

@@ -362,6 +362,7 @@ fn ports_are_listened_on_for_their_protocols() {
         first: 53,
         last: 54,
         protocol: v1::Protocol::Udp.into(),
+        http: None,
     });
     let spec = decide(&desired(vec![both]), &health(OperState::Up)).services[0].clone();
     let at = |port| SocketAddr::new("10.100.0.1".parse().expect("ip"), port);

@@ -207,6 +207,7 @@ fn a_udp_port_is_steered_beside_the_same_port_of_tcp_and_without_hints() {
         first: 80,
         last: 80,
         protocol: v1::Protocol::Udp.into(),
+        http: None,
     });
     let services = plan(&both, &ours()).config.services;
     let seen: Vec<_> = services

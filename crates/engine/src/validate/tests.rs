@@ -171,6 +171,24 @@ fn tcp_and_udp_have_ports_of_their_own() {
 }
 
 #[test]
+fn a_certificate_that_cannot_be_shown_is_named_without_its_key() {
+    let mut state = good();
+    let certificate = proto::v1::KeyAndCertificate {
+        name: "c".into(),
+        key_pem: "hunter2".into(),
+        ..proto::v1::KeyAndCertificate::default()
+    };
+    state.virtual_services[0].tls = Some(proto::v1::Tls {
+        certificates: vec![certificate],
+        versions: None,
+    });
+    let refusal = validate(&state, &[]).expect_err("refused");
+    assert_eq!(refusal.field, "virtual_services[0].tls.certificates[0]");
+    assert_eq!(refusal.reason, "c has no PEM key");
+    assert!(!format!("{state:?}").contains("hunter2"));
+}
+
+#[test]
 fn broken_static_routes_are_named() {
     for (prefix, next_hop, field) in [
         ("10.0.0.0", "10.1.0.1", "vrf.static_routes[0].prefix"),

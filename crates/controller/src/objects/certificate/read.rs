@@ -60,7 +60,7 @@ fn key(object: &Object) -> Option<Cow<'_, str>> {
     Some(decoded(written, flag(object, "key_base64")).unwrap_or_default())
 }
 
-fn decoded(text: &str, base64: bool) -> Option<Cow<'_, str>> {
+pub(super) fn decoded(text: &str, base64: bool) -> Option<Cow<'_, str>> {
     if !base64 {
         return Some(text.into());
     }

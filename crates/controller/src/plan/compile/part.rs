@@ -1,6 +1,6 @@
 //! What engines are told of one VIP: the same at each of them, so that it is made once for all.
 
-use super::flow;
+use super::{application, flow};
 use crate::objects::{Snapshot, Unreadable, transport};
 use crate::plan::situation;
 use model::view::{
@@ -168,8 +168,8 @@ fn virtual_service(
             .unwrap_or_default(),
         ports: carried
             .iter()
-            .map(|(s, p)| port_range(s, p.as_deref()))
-            .collect(),
+            .map(|(s, p)| port_range(snapshot, vs, s, p.as_deref()))
+            .collect::<Result<_, _>>()?,
         pool_uuid: vs
             .pool_ref
             .as_ref()
@@ -185,6 +185,7 @@ fn virtual_service(
         vip_as_source: vs.use_vip_as_snat && is_for_one_engine(snapshot, vs)?,
         flow_hints: vs.flow_hints,
         flow_probes: flow::probes(snapshot, vs)?,
+        tls: application::tls(snapshot, vs)?,
     })
 }
 
@@ -237,17 +238,29 @@ fn is_udp(profile: Option<&NetworkProfile>) -> bool {
     profile.and_then(|p| p.profile.transport()) == Some(Transport::Udp)
 }
 
-fn port_range(service: &view::Service, profile: Option<&NetworkProfile>) -> v1::PortRange {
+fn port_range(
+    snapshot: &Snapshot,
+    vs: &VirtualService,
+    service: &view::Service,
+    profile: Option<&NetworkProfile>,
+) -> Result<v1::PortRange, Unreadable> {
     let (first, last) = service.ports();
-    let protocol = match is_udp(profile) {
-        true => v1::Protocol::Udp,
-        false => v1::Protocol::Tcp,
+    let udp = is_udp(profile);
+    let protocol = match (udp, service.enable_ssl) {
+        (true, _) => v1::Protocol::Udp,
+        (false, true) => v1::Protocol::Tls,
+        (false, false) => v1::Protocol::Tcp,
     };
-    v1::PortRange {
+    let http = match udp {
+        true => None,
+        false => application::http(snapshot, vs, service)?,
+    };
+    Ok(v1::PortRange {
         first: first.into(),
         last: last.into(),
         protocol: protocol.into(),
-    }
+        http,
+    })
 }
 
 /// When a TCP connection is idle, and whether it is kept then: by the first profile of several.

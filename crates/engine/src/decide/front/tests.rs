@@ -1,0 +1,64 @@
+use super::*;
+use proto::v1::{Group, Http, PortRange, Tls};
+
+fn service() -> VirtualService {
+    let range = |first, last, protocol: v1::Protocol, http| PortRange {
+        first,
+        last,
+        protocol: protocol.into(),
+        http,
+    };
+    let http = Some(Http {
+        client_header_timeout_ms: 1,
+        keepalive_timeout_ms: 3,
+        post_accept_timeout_ms: 4,
+        redirect_port: 443,
+        forwarded_for: "X-Client".into(),
+        ..Http::default()
+    });
+    VirtualService {
+        vsvip_uuid: "v".into(),
+        enabled: true,
+        ports: vec![
+            range(80, 81, v1::Protocol::Tcp, http),
+            range(443, 443, v1::Protocol::Tls, None),
+            range(22, 22, v1::Protocol::Tcp, None),
+        ],
+        tls: Some(Tls::default()),
+        ..VirtualService::default()
+    }
+}
+
+#[test]
+fn ports_are_served_as_their_ranges_say() {
+    let front = front(&DesiredState::default(), &service());
+    let ports: Vec<_> = front.ports.keys().copied().collect();
+    assert_eq!(ports, [80, 81, 443], "22 is bytes");
+    assert!(front.ports[&443].tls && front.ports[&443].http.is_none());
+    let http = front.ports[&81].http.as_deref().expect("HTTP");
+    assert_eq!(http.header_timeout, Duration::from_millis(1));
+    assert_eq!(http.body_timeout, None);
+    assert_eq!(http.redirect_port, Some(443));
+    let forwarded = http.forwarded_for.as_ref().expect("named");
+    assert_eq!(forwarded.update, ForwardedForUpdate::Replace);
+    assert_eq!(front.tls, Some(TlsSpec::default()));
+}
+
+#[test]
+fn clients_are_asked_to_go_where_the_engine_is_to_be_free() {
+    let closing = |desired: &DesiredState, vs: &VirtualService| front(desired, vs).closing;
+    let (mut desired, mut vs) = (DesiredState::default(), service());
+    assert!(!closing(&desired, &vs));
+    desired.groups = vec![Group {
+        vsvip_uuid: "v".into(),
+        lingers: true,
+        ..Group::default()
+    }];
+    assert!(closing(&desired, &vs), "it lingers");
+    desired.groups[0].lingers = false;
+    vs.enabled = false;
+    assert!(closing(&desired, &vs), "disabled");
+    vs.enabled = true;
+    desired.draining = true;
+    assert!(closing(&desired, &vs), "it drains");
+}
