@@ -1,5 +1,6 @@
 //! One connection: choose a server, connect, tunnel; or TLS first, and HTTP.
 
+use crate::PortSpec;
 use crate::ages::Start;
 use crate::client::Client;
 use crate::relay::{self, Side};
@@ -49,22 +50,27 @@ pub(crate) async fn serve(client: Rc<Client>) {
     if !port.tls && port.http.is_none() {
         return pass_on(&client, &open.service).await;
     }
-    let activity = Rc::new(Activity::begin());
+    // Most connections need no room for it.
+    Box::pin(look_into(&client, &open.service, port)).await;
+}
+
+/// Serves a client whose connection is more than bytes.
+async fn look_into(client: &Rc<Client>, service: &Service, port: PortSpec) {
+    let (activity, accepted) = (Rc::new(Activity::begin()), tokio::time::Instant::now());
     let wire = Wire::new(End::Client(client.clone()), activity.clone());
     let patience = port.http.as_ref().map(|http| http.post_accept_timeout);
     let stream = match port.tls {
-        true => tls::accept(wire, &open.service, patience).await,
+        true => tls::accept(wire, service, patience).await,
         false => Some(Stream::plain(wire)),
     };
-    match (stream, port.http) {
-        (Some(stream), Some(http)) => {
-            let how = http::How {
-                spec: http,
-                is_tls: port.tls,
-            };
-            http::serve(&client, how, stream, activity).await;
-        }
-        (Some(stream), None) => relay(&client, &open.service, stream, activity).await,
+    let how = port.http.map(|spec| http::How {
+        spec,
+        is_tls: port.tls,
+        accepted,
+    });
+    match (stream, how) {
+        (Some(stream), Some(how)) => http::serve(client, how, stream, activity).await,
+        (Some(stream), None) => relay(client, service, stream, activity).await,
         (None, _) => tunnel::reset(&client.stream),
     }
 }
@@ -79,7 +85,8 @@ async fn pass_on(client: &Rc<Client>, service: &Service) {
         Some(connected) => {
             let activity = Rc::new(Activity::begin());
             let wire = Wire::new(End::Client(client.clone()), activity.clone());
-            relay_to(client, service, Stream::plain(wire), activity, connected).await;
+            let relay = relay_to(client, service, Stream::plain(wire), activity, connected);
+            Box::pin(relay).await;
         }
         None => refuse(client, service),
     }

@@ -39,7 +39,14 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
+use tokio::time::{Instant, timeout};
+
+/// The longest header of a request: all that a client has to say for itself, and not the memory of an engine.
+const HEADER_LEN_MAX: usize = 64 * 1024;
+/// How long a client may take to hear that its connection ends.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// How the connection of a client has ended.
 enum Ended {
@@ -56,6 +63,7 @@ pub(crate) struct How {
     pub spec: Arc<HttpSpec>,
     /// The client has used TLS.
     pub is_tls: bool,
+    pub accepted: Instant,
 }
 
 /// Serves a client until its connection ends.
@@ -65,7 +73,7 @@ pub(crate) async fn serve(
     mut stream: Stream,
     activity: Rc<Activity>,
 ) {
-    let clock = Rc::new(Clock::begin(&how.spec));
+    let clock = Rc::new(Clock::begin(&how.spec, how.accepted));
     stream.tell(clock.clone());
     let connection = Rc::new(Connection::new(client.clone(), how, clock.clone()));
     let answering = connection.clone();
@@ -99,6 +107,7 @@ fn codec() -> http1::Builder {
     codec
         .preserve_header_case(true)
         .title_case_headers(true)
+        .max_header_size(HEADER_LEN_MAX)
         .header_read_timeout(None);
     codec
 }
@@ -107,7 +116,7 @@ async fn end(connection: &Connection, ended: Ended, mut side: Side<'_>, activity
     match ended {
         Ended::Done(Ok(())) => match connection.take_upgraded() {
             Some(server) => switch(connection, server, side, activity).await,
-            None => drop(side.stream.shutdown().await),
+            None => say(&mut side, &[]).await,
         },
         // Of an answer that the server has not finished the client must not believe that it is whole.
         Ended::Done(Err(error)) if error.is_user() => tunnel::reset(side.tcp),
@@ -117,13 +126,21 @@ async fn end(connection: &Connection, ended: Ended, mut side: Side<'_>, activity
                 .clock
                 .is_in_header()
                 .then_some(Fault::LATE_HEADER);
-            let written = side.stream.write_all(answer.unwrap_or_default());
-            if written.await.is_ok() {
-                side.stream.shutdown().await.ok();
-            }
+            say(&mut side, answer.unwrap_or_default()).await;
         }
-        Ended::Done(Err(_)) => drop(side.stream.shutdown().await),
+        Ended::Done(Err(_)) => say(&mut side, &[]).await,
         Ended::Cut => tunnel::reset(side.tcp),
+    }
+}
+
+/// The last words to a client, which may not want to hear them.
+async fn say(side: &mut Side<'_>, words: &[u8]) {
+    let saying = async {
+        side.stream.write_all(words).await?;
+        side.stream.shutdown().await
+    };
+    if timeout(FAREWELL, saying).await.is_err() {
+        tunnel::reset(side.tcp);
     }
 }
 
@@ -151,12 +168,12 @@ async fn switch(
 /// Ends when the client has not taken what there is for it for the idle timeout.
 async fn stalled(service: &Service, activity: &Activity) {
     loop {
-        let timeout = service.idle_timeout();
-        tunnel::idle(timeout, activity).await;
+        let idle = service.idle_timeout();
+        tunnel::idle(idle, activity).await;
         if activity.is_stuck() {
             return;
         }
-        tokio::time::sleep(timeout.unwrap_or_default()).await;
+        tokio::time::sleep(idle.unwrap_or_default()).await;
     }
 }
 

@@ -56,7 +56,7 @@ type Answered = (Response<Incoming>, Upstream);
 
 impl Connection {
     pub(super) fn new(client: Rc<Client>, how: How, clock: Rc<Clock>) -> Self {
-        let How { spec, is_tls } = how;
+        let How { spec, is_tls, .. } = how;
         Self {
             client,
             spec,

@@ -29,10 +29,10 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// The connection was accepted just now.
-    pub(super) fn begin(spec: &HttpSpec) -> Self {
+    /// Nothing of a request has come yet.
+    pub(super) fn begin(spec: &HttpSpec, accepted: Instant) -> Self {
         Self {
-            phase: Cell::new(Phase::Accepted(Instant::now())),
+            phase: Cell::new(Phase::Accepted(accepted)),
             post_accept: spec.post_accept_timeout,
             keepalive: spec.keepalive_timeout,
             header: spec.header_timeout,

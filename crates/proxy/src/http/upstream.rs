@@ -36,6 +36,9 @@ const IDLE_CHECK: Duration = Duration::from_secs(5);
 /// Connections to a server that a worker keeps: more are for peaks.
 const IDLE_PER_SERVER: usize = 128;
 
+/// Kinds of connections that a worker keeps, as clients have a say in names of TLS.
+const IDLE_KINDS: usize = 4096;
+
 /// What an upgrade leaves of a connection.
 type Rest = Parts<TokioIo<Stream>>;
 
@@ -199,6 +202,9 @@ pub(crate) struct Idle(RefCell<BTreeMap<Key, Vec<Kept>>>);
 impl Idle {
     fn put(&self, key: Key, link: Link, tcp: Rc<TcpStream>) {
         let mut all = self.0.borrow_mut();
+        if all.len() >= IDLE_KINDS && !all.contains_key(&key) {
+            return;
+        }
         let kept = all.entry(key).or_default();
         if kept.len() < IDLE_PER_SERVER && !link.sender.is_closed() {
             kept.push(Kept {
