@@ -21,4 +21,5 @@ mod product;
 mod scenarios;
 mod sources;
 mod support;
+mod web;
 mod wide;
