@@ -223,6 +223,8 @@ pub(crate) struct Service {
     pub counters: VsCounters,
     pub ages: Ages,
     pub cut: Cut,
+    /// It is wanted no more, and has connections still.
+    gone: AtomicBool,
     turn: AtomicU64,
     /// Grows whenever the pool changes.
     pool_state: AtomicU64,
@@ -343,7 +345,7 @@ impl Service {
 
     /// Clients are asked to end their connections.
     pub(crate) fn is_closing(&self) -> bool {
-        self.rules().front.closing
+        self.gone.load(Relaxed) || self.rules().front.closing
     }
 
     pub(crate) fn udp_idle_timeout(&self) -> Option<Duration> {
@@ -564,6 +566,7 @@ impl Shared {
             counters: VsCounters::default(),
             ages: Ages::default(),
             cut: Cut::default(),
+            gone: AtomicBool::new(false),
             turn: AtomicU64::new(0),
             pool_state: AtomicU64::new(0),
             rules: RwLock::new(rules),
@@ -602,6 +605,10 @@ impl Shared {
             .services
             .write()
             .unwrap_or_else(PoisonError::into_inner);
+        for (uuid, service) in services.iter() {
+            let gone = !uuids.contains(uuid.as_str());
+            service.gone.store(gone, Relaxed);
+        }
         let open = |s: &Service| s.counters.open.load(Relaxed) > 0;
         services.retain(|uuid, service| uuids.contains(uuid.as_str()) || open(service));
         let rules: Vec<_> = services.values().map(|s| s.rules()).collect();

@@ -415,6 +415,18 @@ async fn clients_are_asked_to_go_when_the_virtual_service_goes() {
 }
 
 #[tokio::test]
+async fn clients_of_a_virtual_service_that_was_deleted_are_asked_to_go() {
+    let origin = Origin::start("a").await;
+    let fixture = http(&[&origin], HttpSpec::default()).await;
+    let mut client = fixture.connect().await;
+    ask(&mut client, GET).await;
+    fixture.proxy.apply(Vec::new()).await;
+    let answer = ask(&mut client, GET).await.to_ascii_lowercase();
+    assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    assert_eq!(rest(&mut client).await, "");
+}
+
+#[tokio::test]
 async fn cut_connections_are_reset() {
     let origin = Origin::start("a").await;
     let fixture = http(&[&origin], HttpSpec::default()).await;
