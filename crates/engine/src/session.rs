@@ -36,6 +36,8 @@ const EXPIRY_SAID: Duration = Duration::from_secs(60);
 const RENEWAL_RETRY: Duration = Duration::from_secs(60);
 /// An acknowledgement waits for steering no longer than this: the controller does not wait longer either.
 const STEERING_WAIT: Duration = Duration::from_millis(400);
+/// The largest desired state: thousands of virtual services, each with a certificate and its chain.
+const STATE_LEN_MAX: usize = 64 << 20;
 /// Messages that wait for the controller. Answers may wait; a report waits where the next one replaces it.
 const QUEUE_LEN: usize = 1;
 
@@ -130,7 +132,8 @@ impl Agent {
         outbox
             .send(message(engine_message::Body::Hello(self.hello())))
             .await?;
-        let mut client = EngineControlClient::new(channel);
+        let client = EngineControlClient::new(channel);
+        let mut client = client.max_decoding_message_size(STATE_LEN_MAX);
         let stream = timeout(OPEN_TIMEOUT, client.session(ReceiverStream::new(queue)));
         let stream = stream.await.context("no answer in time")?;
         let inbox = stream.map_err(said)?.into_inner();

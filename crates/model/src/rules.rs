@@ -118,8 +118,34 @@ fn check_application_profile(object: &Object, errors: &mut Vec<FieldError>) {
     }
     let http = object.get("http_profile");
     let name = http.and_then(|http| http.get("xff_alternate_name"));
-    check_token(name, "http_profile.xff_alternate_name", errors);
+    let path = "http_profile.xff_alternate_name";
+    check_token(name, path, errors);
+    let taken = name.and_then(Value::as_str).filter(|name| {
+        let mut needed = NEEDED_HEADERS.iter();
+        needed.any(|needed| needed.eq_ignore_ascii_case(name))
+    });
+    if let Some(name) = taken {
+        errors.push(FieldError::new(
+            path,
+            format!("{name} says something else already"),
+            "name a header that is there for clients' addresses, such as X-Real-IP",
+        ));
+    }
 }
+
+/// Without them a request is another one.
+const NEEDED_HEADERS: [&str; 10] = [
+    "Authorization",
+    "Connection",
+    "Content-Length",
+    "Cookie",
+    "Host",
+    "Keep-Alive",
+    "TE",
+    "Trailer",
+    "Transfer-Encoding",
+    "Upgrade",
+];
 
 /// A name of a header field or a cookie is a token (RFC 9110 section 5.6.2).
 fn check_token(name: Option<&Value>, path: &str, errors: &mut Vec<FieldError>) {

@@ -79,8 +79,9 @@ async fn look_into(client: &Rc<Client>, service: &Service, port: PortSpec) {
 async fn pass_on(client: &Rc<Client>, service: &Service) {
     match connect(service, [client.peer, client.vip]).await {
         Some((server, chosen)) if chosen.pool().back.tls.is_none() => {
-            client.traffic.server.set(Some(chosen.addr));
-            tunnel::run(client, &server, service, &chosen.counted).await;
+            let (addr, counted) = chosen.into_counted();
+            client.traffic.server.set(Some(addr));
+            tunnel::run(client, &server, service, &counted).await;
         }
         Some(connected) => {
             let activity = Rc::new(Activity::begin());
@@ -120,7 +121,8 @@ async fn relay_to(
         tcp,
     };
     let ends = (side(stream, &client.stream), side(server, &tcp));
-    let retired = chosen.counted.retirement();
+    let (_, counted) = chosen.into_counted();
+    let retired = counted.retirement();
     relay::run(ends.0, ends.1, activity, service, &retired).await;
 }
 

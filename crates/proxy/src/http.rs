@@ -43,7 +43,8 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, timeout};
 
-/// The longest header of a request: all that a client has to say for itself, and not the memory of an engine.
+/// The longest header: all that a client has to say for itself, and not the memory of an engine. As much at most waits to be read or
+/// written.
 const HEADER_LEN_MAX: usize = 64 * 1024;
 /// How long a client may take to hear that its connection ends.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -85,6 +86,10 @@ pub(crate) async fn serve(
     let mut timer = Timer::new(&clock);
     let served = poll_fn(|context| match http.poll_without_shutdown(context) {
         Poll::Ready(result) => Poll::Ready(Ended::Done(result)),
+        Poll::Pending if activity.is_stuck() => {
+            clock.postpone();
+            Poll::Pending
+        }
         Poll::Pending => timer.poll(context).map(|()| Ended::Late),
     });
     let ended = tokio::select! {
@@ -108,6 +113,7 @@ fn codec() -> http1::Builder {
         .preserve_header_case(true)
         .title_case_headers(true)
         .max_header_size(HEADER_LEN_MAX)
+        .max_buf_size(HEADER_LEN_MAX)
         .header_read_timeout(None);
     codec
 }

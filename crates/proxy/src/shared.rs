@@ -439,6 +439,11 @@ pub(crate) struct Chosen {
 }
 
 impl Chosen {
+    /// What a connection holds for as long as it lasts: rules that are no more are nobody's then.
+    pub(crate) fn into_counted(self) -> (SocketAddr, Counted) {
+        (self.addr, self.counted)
+    }
+
     /// The server's pool.
     pub(crate) fn pool(&self) -> &PoolSpec {
         &self.rules.group.members[self.member].pool

@@ -134,13 +134,24 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-/// TLS with a client; `None` when there is none in time, or it cannot be.
+/// What is above TLS is the server's business: whatever a client would speak there may do (RFC 7301 section 3.2 refuses it else).
+fn of_bytes(config: &ServerConfig) -> Arc<ServerConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols.clear();
+    Arc::new(config)
+}
+
+/// TLS with a client; `patience`: HTTP's, where that is above it. `None` when there is none in time, or it cannot be.
 pub(crate) async fn accept(
     wire: Wire,
     service: &Service,
     patience: Option<Duration>,
 ) -> Option<Stream> {
-    let acceptor = TlsAcceptor::from(service.tls()?);
+    let config = service.tls()?;
+    let acceptor = TlsAcceptor::from(match patience {
+        Some(_) => config,
+        None => of_bytes(&config),
+    });
     let patience = patience.unwrap_or(HANDSHAKE_TIMEOUT);
     match tokio::time::timeout(patience, acceptor.accept(wire)).await {
         Ok(Ok(stream)) => Some(Stream::tls(stream)),

@@ -11,10 +11,13 @@ use crate::client::Client;
 use crate::connection::{SERVERS_TRIED_MAX, connect_to};
 use crate::shared::Chosen;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONNECTION, HeaderMap, HeaderValue, LOCATION, SET_COOKIE};
+use hyper::header::{
+    AUTHORIZATION, CONNECTION, HeaderMap, HeaderName, HeaderValue, LOCATION, SET_COOKIE,
+    WWW_AUTHENTICATE,
+};
 use hyper::http::request::Parts;
 use hyper::{Request, Response, StatusCode, Version};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -33,15 +36,17 @@ pub(super) struct Connection {
     /// This client's connection to a server, where it has one of its own.
     kept: RefCell<Option<Upstream>>,
     upgraded: RefCell<Option<Upstream>>,
+    /// The server knows the client by its connection.
+    bound: Cell<bool>,
 }
 
-/// A request is being answered until this is dropped.
+/// A request is being answered until this is dropped: when all of it has come, and its answer has gone.
 pub(super) struct Answering(Rc<Clock>);
 
 impl Answering {
-    fn begin(clock: &Rc<Clock>) -> Self {
+    fn begin(clock: &Rc<Clock>) -> Rc<Self> {
         clock.begin_request();
-        Self(clock.clone())
+        Rc::new(Self(clock.clone()))
     }
 }
 
@@ -64,12 +69,18 @@ impl Connection {
             clock,
             kept: RefCell::default(),
             upgraded: RefCell::default(),
+            bound: Cell::default(),
         }
     }
 
     /// A server that speaks another protocol from here on.
     pub(super) fn take_upgraded(&self) -> Option<Upstream> {
         self.upgraded.take()
+    }
+
+    /// Another client may have the connection that this one has used.
+    pub(super) fn shares(&self) -> bool {
+        self.spec.multiplexing && !self.bound.get()
     }
 
     /// The next request of this client goes there, too.
@@ -79,7 +90,7 @@ impl Connection {
 
     pub(super) async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<Body> {
         let answering = Answering::begin(&self.clock);
-        let answer = self.clone().exchange(request).await;
+        let answer = self.clone().exchange(request, answering.clone()).await;
         let mut response = answer.unwrap_or_else(Fault::response);
         let is_http = response.status() != StatusCode::SWITCHING_PROTOCOLS;
         if is_http && self.client.service.is_closing() {
@@ -90,12 +101,17 @@ impl Connection {
         response
     }
 
-    async fn exchange(self: Rc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Fault> {
+    async fn exchange(
+        self: Rc<Self>,
+        request: Request<Incoming>,
+        answering: Rc<Answering>,
+    ) -> Result<Response<Body>, Fault> {
         let (mut head, body) = request.into_parts();
         headers::check(&mut head)?;
         if let Some(port) = self.spec.redirect_port.filter(|_| !self.is_tls) {
             return self.redirect(&head, port);
         }
+        self.bind(&head.headers, &AUTHORIZATION);
         let upgrade = headers::upgrade(&head);
         headers::to_server(
             &mut head,
@@ -105,7 +121,7 @@ impl Connection {
             upgrade.as_ref(),
         );
         let late = Late::default();
-        let body = RequestBody::new(body, self.spec.body_timeout, late.clone());
+        let body = RequestBody::new(body, self.spec.body_timeout, (late.clone(), answering));
         let answered = self.send(Request::from_parts(head, body)).await;
         let answered = answered.map_err(|fault| match late.get() {
             true => Fault::ClientLate,
@@ -113,6 +129,13 @@ impl Connection {
         });
         let (response, upstream) = answered?;
         self.pass_on(response, upstream, upgrade)
+    }
+
+    /// NTLM and Negotiate authenticate a connection: from then on nobody else's requests go by it (RFC 4559 section 6).
+    fn bind(&self, headers: &HeaderMap, name: &HeaderName) {
+        if headers::authenticates_connection(headers, name) {
+            self.bound.set(true);
+        }
     }
 
     fn asker(&self) -> Asker {
@@ -139,6 +162,7 @@ impl Connection {
         upgrade: Option<HeaderValue>,
     ) -> Result<Response<Body>, Fault> {
         let (mut head, body) = response.into_parts();
+        self.bind(&head.headers, &WWW_AUTHENTICATE);
         let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let upgrade = upgrade.filter(|_| switches);
         headers::to_client(&mut head.headers, upgrade.as_ref());

@@ -22,14 +22,21 @@ pub(super) struct RequestBody {
     sleep: Option<Pin<Box<Sleep>>>,
     is_waiting: bool,
     late: Late,
+    _answering: Option<Rc<Answering>>,
 }
 
 /// Whether a client has taken too long for the body of its request.
 pub(super) type Late = Rc<Cell<bool>>;
 
 impl RequestBody {
-    pub(super) fn new(from: Incoming, timeout: Option<Duration>, late: Late) -> Self {
+    /// `answering`: the request is not over before all of this has come.
+    pub(super) fn new(
+        from: Incoming,
+        timeout: Option<Duration>,
+        (late, answering): (Late, Rc<Answering>),
+    ) -> Self {
         Self {
+            _answering: Some(answering),
             from: Some(from),
             timeout,
             sleep: None,
@@ -40,6 +47,7 @@ impl RequestBody {
 
     pub(super) fn none() -> Self {
         Self {
+            _answering: None,
             from: None,
             timeout: None,
             sleep: None,
@@ -101,7 +109,7 @@ pub(super) struct Body {
     from: From,
     is_over: bool,
     lease: Option<Lease>,
-    answering: Option<Answering>,
+    answering: Option<Rc<Answering>>,
 }
 
 enum From {
@@ -134,7 +142,7 @@ impl Body {
     }
 
     /// The request is over when all of this has gone.
-    pub(super) fn hold(&mut self, answering: Answering) {
+    pub(super) fn hold(&mut self, answering: Rc<Answering>) {
         self.answering = Some(answering);
     }
 }

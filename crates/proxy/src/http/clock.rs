@@ -56,6 +56,13 @@ impl Clock {
         self.phase.set(Phase::Answered(Instant::now()));
     }
 
+    /// The client has not taken all of the last answer yet.
+    pub(super) fn postpone(&self) {
+        if let Phase::Answered(_) = self.phase.get() {
+            self.end_request();
+        }
+    }
+
     /// Some of a header has come, and not all.
     pub(super) fn is_in_header(&self) -> bool {
         matches!(self.phase.get(), Phase::Header(_))

@@ -134,6 +134,13 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether a scheme is named there that authenticates a connection instead of a request.
+pub(super) fn authenticates_connection(headers: &HeaderMap, name: &HeaderName) -> bool {
+    let schemes = tokens(headers, name).filter_map(|item| item.split(' ').next());
+    let mut schemes = schemes.map(str::to_ascii_lowercase);
+    schemes.any(|scheme| scheme == "ntlm" || scheme == "negotiate")
+}
+
 /// The items of a list over all lines of a header.
 fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let lines = headers.get_all(name).into_iter();

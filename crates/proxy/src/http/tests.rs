@@ -28,8 +28,8 @@ impl Origin {
         let count = taken.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                count.fetch_add(1, Relaxed);
-                let answer = hyper::service::service_fn(move |r| repeat(name, r));
+                let number = count.fetch_add(1, Relaxed);
+                let answer = hyper::service::service_fn(move |r| repeat(name, number, r));
                 let server = hyper::server::conn::http1::Builder::new();
                 tokio::spawn(server.serve_connection(TokioIo::new(stream), answer));
             }
@@ -38,9 +38,13 @@ impl Origin {
     }
 }
 
-/// Who it is, the request line, its header, and its body.
+/// Asked for this, it wants to know who asks, and once it does it knows the connection.
+const LOGIN: &str = "/login";
+
+/// Who it is, the request line, its header, and its body; in the header, which connection it is.
 async fn repeat(
     name: &str,
+    connection: usize,
     request: Request<Incoming>,
 ) -> Result<Response<Full<bytes::Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
@@ -54,7 +58,13 @@ async fn repeat(
         .map(|b| b.to_bytes())
         .unwrap_or_default();
     text += &format!("\n{}", String::from_utf8_lossy(&body));
-    Ok(Response::new(Full::new(text.into())))
+    let response = Response::builder().header("x-connection", connection);
+    let response = match head.uri.path() == LOGIN {
+        true => response.status(401).header("www-authenticate", "NTLM"),
+        false => response,
+    };
+    let response = response.body(Full::new(text.into()));
+    Ok(response.expect("an answer"))
 }
 
 async fn http(servers: &[&Origin], spec: HttpSpec) -> Fixture {
@@ -500,4 +510,26 @@ async fn a_client_comes_back_to_the_server_that_its_cookie_names_at_every_engine
     let other = once(&engines[0], &again).await;
     assert_ne!(who(&other), who(&first));
     assert_ne!(set_cookie(&other).expect("another cookie"), told);
+}
+
+#[tokio::test]
+async fn a_connection_by_which_a_server_knows_a_client_is_nobody_elses() {
+    let origin = Origin::start("a").await;
+    let fixture = http(&[&origin], HttpSpec::default()).await;
+    let connection = |answer: &str| {
+        let lower = answer.to_ascii_lowercase();
+        let mut lines = lower.lines().map(str::to_owned);
+        lines.find(|l| l.starts_with("x-connection: "))
+    };
+    let mut first = fixture.connect().await;
+    let login = format!("GET {LOGIN} HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    let answer = ask(&mut first, &login).await;
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    let own = connection(&answer).expect("a connection");
+    // Of either worker.
+    for _ in 0..8 {
+        let other = connection(&once(&fixture, GET).await).expect("a connection");
+        assert_ne!(other, own);
+    }
+    assert_eq!(connection(&ask(&mut first, GET).await), Some(own));
 }

@@ -3,6 +3,7 @@
 //! Each has a task, which ends when the server closes the connection, when the server is retired, or when the last handle
 //! is gone. It may end at any await: whoever waits for an answer is told.
 
+use super::HEADER_LEN_MAX;
 use super::answer::Connection;
 use super::body::RequestBody;
 use super::fault::Fault;
@@ -161,7 +162,10 @@ impl Upstream {
 /// Names of header fields go on as they were written.
 fn codec() -> http1::Builder {
     let mut codec = http1::Builder::new();
-    codec.preserve_header_case(true).title_case_headers(true);
+    codec
+        .preserve_header_case(true)
+        .title_case_headers(true)
+        .max_buf_size(HEADER_LEN_MAX);
     codec
 }
 
@@ -178,7 +182,7 @@ impl Lease {
             upstream,
             connection,
         } = self;
-        if !connection.spec.multiplexing {
+        if !connection.shares() {
             return connection.keep(upstream);
         }
         let Upstream { link, tcp, key, .. } = upstream;

@@ -75,6 +75,30 @@ async fn bytes_are_passed_on_in_the_clear() {
         .expect("closed in order");
 }
 
+/// What a client that would speak this is told to speak.
+async fn agreed(fixture: &Fixture, protocol: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let mut config = (*client_config(TlsVersions::default()).expect("made")).clone();
+    config.alpn_protocols = vec![protocol.to_vec()];
+    let name = ServerName::try_from("a.example").expect("a name");
+    let connector = TlsConnector::from(Arc::new(config));
+    let stream = connector.connect(name, fixture.connect().await).await?;
+    Ok(stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec))
+}
+
+#[tokio::test]
+async fn what_is_above_tls_is_said_for_http_alone() {
+    let tls = TlsSpec {
+        certificates: vec![certificate(&["a.example"])],
+        ..TlsSpec::default()
+    };
+    let bytes = fixture(echo().await, tls.clone(), None).await;
+    assert_eq!(agreed(&bytes, b"postgresql").await.expect("TLS"), None);
+    let http = fixture(echo().await, tls, Some(HttpSpec::default())).await;
+    let said = agreed(&http, HTTP_1_1).await.expect("TLS");
+    assert_eq!(said.as_deref(), Some(HTTP_1_1));
+    agreed(&http, b"postgresql").await.expect_err("not spoken");
+}
+
 #[tokio::test]
 async fn the_name_that_a_client_asks_for_chooses_the_certificate() {
     let [a, b, c] = [&["a.example"], &["*.b.example"], &["c.example"]].map(|n| certificate(n));

@@ -176,3 +176,15 @@ fn clients_are_sent_to_the_host_and_path_that_they_asked_for() {
     );
     assert_eq!(to("", 443), "https://198.51.100.1/path?query");
 }
+
+#[test]
+fn schemes_that_authenticate_a_connection_are_known_in_lists_too() {
+    let found = |value: &str| {
+        let headers = head(&[("www-authenticate", value)]).headers;
+        authenticates_connection(&headers, &hyper::header::WWW_AUTHENTICATE)
+    };
+    for value in ["NTLM", "Basic realm=x, negotiate", "NTLM TlRMTVNTUAAC"] {
+        assert!(found(value), "{value}");
+    }
+    assert!(!found("Basic realm=ntlm") && !found("Bearer"));
+}
