@@ -22,10 +22,6 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
-
-/// How long a server may take to answer, where nothing else is wanted (avi-api `server_timeout`: 0 is an hour).
-const SERVER_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// A client's connection, as its requests know it.
 pub(super) struct Connection {
@@ -164,7 +160,8 @@ impl Connection {
         let (mut head, body) = response.into_parts();
         self.bind(&head.headers, &WWW_AUTHENTICATE);
         let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
-        let upgrade = upgrade.filter(|_| switches);
+        let asked = upgrade.filter(|_| switches);
+        let upgrade = asked.and_then(|asked| headers::agreed(&head.headers, &asked));
         headers::to_client(&mut head.headers, upgrade.as_ref());
         if let Some(cookie) = upstream.cookie.clone() {
             head.headers.append(SET_COOKIE, cookie);
@@ -211,7 +208,7 @@ impl Connection {
         request: Request<RequestBody>,
     ) -> Result<Answered, (Fault, Option<Request<RequestBody>>)> {
         self.client.traffic.server.set(Some(upstream.addr));
-        let timeout = upstream.timeout.unwrap_or(SERVER_TIMEOUT);
+        let timeout = upstream.patience();
         match tokio::time::timeout(timeout, upstream.send(request)).await {
             Ok(Ok(response)) => Ok((response, upstream)),
             Ok(Err(mut failed)) => {

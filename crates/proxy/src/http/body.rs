@@ -18,11 +18,39 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(super) struct RequestBody {
     /// `None` = it has none.
     from: Option<Incoming>,
+    patience: Patience,
+    late: Late,
+    _answering: Option<Rc<Answering>>,
+}
+
+/// The wait for more of a body; it begins with the first read that finds nothing.
+#[derive(Default)]
+struct Patience {
+    /// `None` = it has no end.
     timeout: Option<Duration>,
     sleep: Option<Pin<Box<Sleep>>>,
     is_waiting: bool,
-    late: Late,
-    _answering: Option<Rc<Answering>>,
+}
+
+impl Patience {
+    fn new(timeout: Option<Duration>) -> Self {
+        Self {
+            timeout,
+            ..Self::default()
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        let Some(timeout) = self.timeout else {
+            return Poll::Pending;
+        };
+        let timer = self.sleep.get_or_insert_with(|| Box::pin(sleep(timeout)));
+        if !std::mem::replace(&mut self.is_waiting, true) {
+            timer.as_mut().reset(Instant::now() + timeout);
+        }
+        let over = timer.as_mut().poll(context);
+        over.map(|()| io::ErrorKind::TimedOut.into())
+    }
 }
 
 /// Whether a client has taken too long for the body of its request.
@@ -36,38 +64,27 @@ impl RequestBody {
         (late, answering): (Late, Rc<Answering>),
     ) -> Self {
         Self {
-            _answering: Some(answering),
             from: Some(from),
-            timeout,
-            sleep: None,
-            is_waiting: false,
+            patience: Patience::new(timeout),
             late,
+            _answering: Some(answering),
         }
     }
 
     pub(super) fn none() -> Self {
         Self {
-            _answering: None,
             from: None,
-            timeout: None,
-            sleep: None,
-            is_waiting: false,
+            patience: Patience::default(),
             late: Late::default(),
+            _answering: None,
         }
     }
 
-    /// The wait for the client; it begins with the first read that finds nothing.
     fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
-        let Some(timeout) = self.timeout else {
-            return Poll::Pending;
-        };
-        let timer = self.sleep.get_or_insert_with(|| Box::pin(sleep(timeout)));
-        if !std::mem::replace(&mut self.is_waiting, true) {
-            timer.as_mut().reset(Instant::now() + timeout);
-        }
-        timer.as_mut().poll(context).map(|()| {
-            self.late.set(true);
-            io::ErrorKind::TimedOut.into()
+        let late = &self.late;
+        self.patience.poll(context).map(|error| {
+            late.set(true);
+            error
         })
     }
 }
@@ -85,7 +102,7 @@ impl hyper::body::Body for RequestBody {
         };
         match Pin::new(from).poll_frame(context) {
             Poll::Ready(frame) => {
-                self.is_waiting = false;
+                self.patience.is_waiting = false;
                 Poll::Ready(frame.map(|f| f.map_err(BoxError::from)))
             }
             Poll::Pending => self.poll_late(context).map(|error| Some(Err(error.into()))),
@@ -108,6 +125,8 @@ impl hyper::body::Body for RequestBody {
 pub(super) struct Body {
     from: From,
     is_over: bool,
+    /// With the server.
+    patience: Patience,
     lease: Option<Lease>,
     answering: Option<Rc<Answering>>,
 }
@@ -129,13 +148,17 @@ impl Body {
 
     /// A server's; the lease ends when all of it has gone.
     pub(super) fn server(from: Incoming, lease: Lease) -> Self {
-        Self::new(From::Server(from), Some(lease))
+        let patience = Patience::new(Some(lease.upstream.patience()));
+        let mut body = Self::new(From::Server(from), Some(lease));
+        body.patience = patience;
+        body
     }
 
     fn new(from: From, lease: Option<Lease>) -> Self {
         Self {
             from,
             is_over: false,
+            patience: Patience::default(),
             lease,
             answering: None,
         }
@@ -158,18 +181,22 @@ impl Drop for Body {
 
 impl hyper::body::Body for Body {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = match &mut self.from {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Poll::Ready(frame) = (match &mut self.from {
             From::Text(text) => Poll::Ready(text.take().map(|t| Ok(Frame::data(t)))),
             From::Server(body) => Pin::new(body).poll_frame(context),
+        }) else {
+            let over = self.patience.poll(context);
+            return over.map(|error| Some(Err(error.into())));
         };
-        self.is_over |= matches!(frame, Poll::Ready(None));
-        frame
+        self.patience.is_waiting = false;
+        self.is_over |= frame.is_none();
+        Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)))
     }
 
     fn is_end_stream(&self) -> bool {

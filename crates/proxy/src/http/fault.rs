@@ -10,6 +10,8 @@ use hyper::{Response, StatusCode};
 pub(super) enum Fault {
     /// The request is none.
     Malformed,
+    /// Its body is coded in a way that is not known here.
+    Coding,
     /// It asks for a tunnel (RFC 9110 section 9.3.6), which this is not the proxy for.
     Tunnel,
     /// Its body has not come in time.
@@ -30,6 +32,7 @@ impl Fault {
     pub(super) fn status(self) -> StatusCode {
         match self {
             Self::Malformed => StatusCode::BAD_REQUEST,
+            Self::Coding => StatusCode::NOT_IMPLEMENTED,
             Self::Tunnel => StatusCode::METHOD_NOT_ALLOWED,
             Self::ClientLate => StatusCode::REQUEST_TIMEOUT,
             Self::NoServer => StatusCode::SERVICE_UNAVAILABLE,
@@ -40,7 +43,10 @@ impl Fault {
 
     /// After these nobody knows where the next request begins.
     fn ends_connection(self) -> bool {
-        matches!(self, Self::Malformed | Self::Tunnel | Self::ClientLate)
+        matches!(
+            self,
+            Self::Malformed | Self::Coding | Self::Tunnel | Self::ClientLate
+        )
     }
 
     pub(super) fn response(self) -> Response<Body> {

@@ -4,7 +4,7 @@ use super::fault::Fault;
 use crate::{ForwardedFor, ForwardedForUpdate, HttpSpec};
 use hyper::body::Body;
 use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::http::request::Parts;
@@ -31,6 +31,8 @@ pub(super) fn check(head: &mut Parts) -> Result<(), Fault> {
         return Err(Fault::Tunnel);
     }
     check_host(head)?;
+    check_target(&head.uri)?;
+    check_coding(&head.headers)?;
     if head.uri.scheme().is_some() {
         let authority = head.uri.authority().map_or("", |a| a.as_str()).to_owned();
         let host = HeaderValue::try_from(authority).map_err(|_| Fault::Malformed)?;
@@ -58,6 +60,26 @@ fn check_host(head: &Parts) -> Result<(), Fault> {
     }
 }
 
+/// RFC 9112 section 3.2: a path, `*`, or a whole URI of HTTP; what CONNECT alone has is nobody else's.
+fn check_target(target: &Uri) -> Result<(), Fault> {
+    let authority = target.authority().map(Authority::as_str);
+    let is_http = |scheme: &str| scheme == "http" || scheme == "https";
+    match (target.scheme_str(), authority) {
+        (None, None) => Ok(()),
+        (Some(scheme), Some(authority)) if is_http(scheme) && !authority.contains('@') => Ok(()),
+        _ => Err(Fault::Malformed),
+    }
+}
+
+/// RFC 9112 section 6.1: what is coded in another way, a server that gets it without a word cannot read.
+fn check_coding(headers: &HeaderMap) -> Result<(), Fault> {
+    let mut codings = tokens(headers, &TRANSFER_ENCODING);
+    match codings.all(|coding| coding.eq_ignore_ascii_case("chunked")) {
+        true => Ok(()),
+        false => Err(Fault::Coding),
+    }
+}
+
 /// What a client wants to speak instead of HTTP/1.1. HTTP/2 is not passed on: requests in it would not be seen here.
 pub(super) fn upgrade(head: &Parts) -> Option<HeaderValue> {
     let asked = tokens(&head.headers, &CONNECTION).any(|t| t.eq_ignore_ascii_case("upgrade"));
@@ -68,6 +90,19 @@ pub(super) fn upgrade(head: &Parts) -> Option<HeaderValue> {
     let is_other = !tokens(&head.headers, &UPGRADE).any(is_http);
     let fits = asked && more.is_none() && is_other && head.version == Version::HTTP_11;
     fits.then(|| first.clone())
+}
+
+/// What the server has chosen of it (RFC 9110 section 7.8).
+pub(super) fn agreed(answer: &HeaderMap, asked: &HeaderValue) -> Option<HeaderValue> {
+    let chosen = answer.get(UPGRADE)?;
+    let asked = asked.to_str().ok()?;
+    let is_asked = |token: &str| {
+        asked
+            .split(',')
+            .any(|a| a.trim().eq_ignore_ascii_case(token))
+    };
+    let mut tokens = chosen.to_str().ok()?.split(',').map(str::trim);
+    tokens.all(is_asked).then(|| chosen.clone())
 }
 
 /// Who asks.
@@ -88,12 +123,15 @@ pub(super) fn to_server(
     strip(&mut head.headers);
     // We have told the client to go on, or it did not wait.
     head.headers.remove(EXPECT);
+    // What comes behind a body would pass by all that is looked at here.
+    head.headers.remove(TRAILER);
     if let Some(forwarded) = &spec.forwarded_for {
         forwarded_for(&mut head.headers, forwarded, asker.client);
     }
     if spec.forwarded_proto {
         let proto = if asker.is_tls { "https" } else { "http" };
         let proto = HeaderValue::from_static(proto);
+        remove_alike(&mut head.headers, &FORWARDED_PROTO);
         head.headers.insert(FORWARDED_PROTO, proto);
     }
     if !head.headers.contains_key(HOST)
@@ -148,6 +186,16 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
     texts.flat_map(|text| text.split(',').map(str::trim))
 }
 
+/// And those that servers take for it: CGI makes the same of `-` and `_` (RFC 3875 section 4.1.18).
+fn remove_alike(headers: &mut HeaderMap, name: &HeaderName) {
+    let folded = |name: &HeaderName| name.as_str().replace('_', "-");
+    let wanted = folded(name);
+    let alike = headers.keys().filter(|key| folded(key) == wanted);
+    for key in alike.cloned().collect::<Vec<_>>() {
+        headers.remove(key);
+    }
+}
+
 fn forwarded_for(headers: &mut HeaderMap, wanted: &ForwardedFor, client: IpAddr) {
     let (Ok(name), Ok(own)) = (
         HeaderName::try_from(&wanted.name),
@@ -156,7 +204,10 @@ fn forwarded_for(headers: &mut HeaderMap, wanted: &ForwardedFor, client: IpAddr)
         return;
     };
     match wanted.update {
-        ForwardedForUpdate::Replace => drop(headers.insert(name, own)),
+        ForwardedForUpdate::Replace => {
+            remove_alike(headers, &name);
+            headers.insert(name, own);
+        }
         ForwardedForUpdate::Add => drop(headers.append(name, own)),
         ForwardedForUpdate::Append => {
             let said = headers.get_all(&name).iter().map(HeaderValue::as_bytes);

@@ -533,3 +533,27 @@ async fn a_connection_by_which_a_server_knows_a_client_is_nobody_elses() {
     }
     assert_eq!(connection(&ask(&mut first, GET).await), Some(own));
 }
+
+#[tokio::test]
+async fn a_server_that_falls_silent_amid_its_answer_ends_the_connection() {
+    let (listener, addr) = listen().await;
+    tokio::spawn(async move {
+        let (mut server, _) = listener.accept().await.expect("a connection");
+        header(&mut server).await;
+        let begun = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf";
+        server.write_all(begun).await.expect("written");
+        // Until it is hung up on.
+        read_all(&mut server).await.ok();
+    });
+    let mut fixture = fixture(&[addr], HttpSpec::default()).await;
+    let timeout = Some(Duration::from_millis(100));
+    let pool =
+        |s: &mut crate::VirtualServiceSpec| s.group.members[0].pool.back.server_timeout = timeout;
+    fixture.apply(pool).await;
+    let mut client = fixture.connect().await;
+    client.write_all(GET.as_bytes()).await.expect("written");
+    assert!(header(&mut client).await.starts_with("HTTP/1.1 200"));
+    let rest = tokio::time::timeout(DEADLINE, read_all(&mut client)).await;
+    rest.expect("in time")
+        .expect_err("a reset: the answer is not whole");
+}

@@ -37,6 +37,9 @@ const IDLE_CHECK: Duration = Duration::from_secs(5);
 /// Connections to a server that a worker keeps: more are for peaks.
 const IDLE_PER_SERVER: usize = 128;
 
+/// How long a server may take to answer, where nothing else is wanted (avi-api `server_timeout`: 0 is an hour).
+const SERVER_TIMEOUT: Duration = Duration::from_secs(3600);
+
 /// Kinds of connections that a worker keeps, as clients have a say in names of TLS.
 const IDLE_KINDS: usize = 4096;
 
@@ -49,8 +52,7 @@ pub(super) struct Upstream {
     pub tcp: Rc<TcpStream>,
     pub addr: SocketAddr,
     pub counted: Counted,
-    /// How long the server may take to answer.
-    pub timeout: Option<Duration>,
+    timeout: Option<Duration>,
     /// What the client is told so that it comes back.
     pub cookie: Option<HeaderValue>,
     /// Who may have it afterwards; `None` = nobody else.
@@ -139,6 +141,11 @@ impl Upstream {
             key,
             is_reused: true,
         }
+    }
+
+    /// How long the server may take to answer, and between two pieces of the answer.
+    pub(super) fn patience(&self) -> Duration {
+        self.timeout.unwrap_or(SERVER_TIMEOUT)
     }
 
     /// It can take a request now.

@@ -188,3 +188,57 @@ fn schemes_that_authenticate_a_connection_are_known_in_lists_too() {
     }
     assert!(!found("Basic realm=ntlm") && !found("Bearer"));
 }
+
+#[test]
+fn headers_that_servers_take_for_ours_do_not_pass() {
+    let spec = HttpSpec {
+        forwarded_proto: true,
+        ..forwarding("X-Forwarded-For", ForwardedForUpdate::Replace)
+    };
+    let lines = [
+        ("x_forwarded_for", "203.0.113.9"),
+        ("x-forwarded_proto", "ftp"),
+        ("trailer", "x-forwarded-for"),
+        ("x_other", "1"),
+    ];
+    let headers = sent(&lines, &spec);
+    assert_eq!(all(&headers, "x-forwarded-for"), ["192.0.2.7"]);
+    assert_eq!(all(&headers, "x-forwarded-proto"), ["https"]);
+    for gone in ["x_forwarded_for", "x-forwarded_proto", "trailer"] {
+        assert!(!headers.contains_key(gone), "{gone}");
+    }
+    assert!(headers.contains_key("x_other"));
+}
+
+#[test]
+fn targets_and_codings_of_another_kind_are_refused() {
+    let checked = |target: &str, coding: &str| {
+        let request = Request::builder().uri(target).header("host", "a.example");
+        let request = request.header("transfer-encoding", coding);
+        check(&mut request.body(()).expect("a request").into_parts().0)
+    };
+    for target in ["/path", "*", "http://b.example/path", "https://b.example"] {
+        assert_eq!(checked(target, "chunked"), Ok(()), "{target}");
+    }
+    for target in ["b.example", "http://user@b.example/", "ftp://b.example/"] {
+        assert_eq!(
+            checked(target, "chunked"),
+            Err(Fault::Malformed),
+            "{target}"
+        );
+    }
+    assert_eq!(checked("/", "gzip, chunked"), Err(Fault::Coding));
+}
+
+#[test]
+fn a_server_chooses_among_the_protocols_that_a_client_asked_for() {
+    let asked = HeaderValue::from_static("foo, WebSocket");
+    let answer = |value: &str| head(&[("upgrade", value)]).headers;
+    let chosen = agreed(&answer("websocket"), &asked);
+    assert_eq!(
+        chosen.as_ref().map(HeaderValue::as_bytes),
+        Some(&b"websocket"[..])
+    );
+    assert_eq!(agreed(&answer("h2c"), &asked), None);
+    assert_eq!(agreed(&head(&[]).headers, &asked), None);
+}
