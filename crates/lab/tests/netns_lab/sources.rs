@@ -9,6 +9,7 @@ use crate::support::{
 fn sources(more: &str) -> String {
     format!(
         "virtualservice: [{{name: vs-1, services: [{{port: 80}}], vsvip_ref: vip-1, pool_ref: pool-1,
+          application_profile_ref: System-L4-Application,
           enable_rhi_snat: true, snat_ip: [10.200.0.1, 10.200.0.2], {more}}}]"
     )
 }
