@@ -104,6 +104,19 @@ static __always_inline struct member *find_member(const struct address *a, __u32
 	return bpf_map_lookup_elem(&members, &key);
 }
 
+/* The member that has sent us this tunnel packet; NULL: a stranger. False: it is not to us. */
+static __always_inline bool find_sender(const struct packet *outer, const struct place *at, struct member **from)
+{
+	struct member *us = find_member(&outer->flow.vip, at->service->group);
+
+	if (!us || us->id != at->group->us)
+		return false;
+	*from = find_member(&outer->flow.client, at->service->group);
+	if (*from && (*from)->id == at->group->us)
+		*from = NULL;
+	return true;
+}
+
 /* What has no ports is found by the VIP alone. */
 static __always_inline bool find_place(const struct packet *p, struct place *at)
 {

@@ -29,12 +29,12 @@ static __always_inline bool load_ends(struct __sk_buff *skb, __u32 l3, bool v6, 
 	return true;
 }
 
-/* The VIP that this comes from, if its answers go through the primary. */
+/* The VIP that this comes from. */
 static __always_inline bool find_vip(const struct address *source, struct place *at)
 {
 	struct service_key key = { .vip = *source };
 
-	return find_rest(bpf_map_lookup_elem(&services, &key), at) && at->group->answers == ANSWERS_BY_PRIMARY;
+	return find_rest(bpf_map_lookup_elem(&services, &key), at);
 }
 
 static __always_inline bool is_of_the_link(struct __sk_buff *skb, const struct packet *p)
@@ -63,7 +63,8 @@ static __always_inline int send_on(struct __sk_buff *skb, const struct ends *e)
 	}
 	found = bpf_fib_lookup(skb, &way, sizeof(way), BPF_FIB_LOOKUP_SKIP_NEIGH);
 	skb->mark = RELAYED_MARK;
-	if (found == BPF_FIB_LKUP_RET_FWD_DISABLED)
+	/* What is too big for the link is the kernel's to say. */
+	if (found == BPF_FIB_LKUP_RET_FWD_DISABLED || found == BPF_FIB_LKUP_RET_FRAG_NEEDED)
 		return bpf_redirect_neigh(skb->ifindex, NULL, 0, 0);
 	if (found != BPF_FIB_LKUP_RET_SUCCESS)
 		return drop(V_DROP_ROUTE);
@@ -72,23 +73,21 @@ static __always_inline int send_on(struct __sk_buff *skb, const struct ends *e)
 	return bpf_redirect_neigh(way.ifindex, &nh, sizeof(nh), 0);
 }
 
-/* Section 2, ANSWER. */
+/* Section 2, ANSWER. Whoever gets one sends it on, whatever he knows of who is to: members hear of a change one after another. */
 static __noinline int relayed(struct __sk_buff *skb, const struct packet *outer)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	__u16 word = word_at(outer, data, end);
 	struct ends e;
 	struct place at;
-	struct member *us, *from;
+	struct member *from;
 	int action;
 
 	if (outer->l4 > 100 || !load_ends(skb, outer->l4, outer->family == 6, &e) || !find_vip(&e.source, &at))
 		return TC_ACT_UNSPEC;
-	us = find_member(&outer->flow.vip, at.service->group);
-	if (!us || us->id != at.group->us)
+	if (!find_sender(outer, &at, &from))
 		return TC_ACT_UNSPEC;
-	from = find_member(&outer->flow.client, at.service->group);
-	if (!from || from->id == at.group->us)
+	if (!from)
 		return drop(V_DROP_STRANGER);
 	if (word >> 14 != KIND_ANSWER)
 		return drop(V_DROP_KIND);

@@ -223,16 +223,14 @@ static __always_inline int from_tunnel(struct __sk_buff *skb, const struct packe
 {
 	struct packet inner;
 	struct place at;
-	struct member *from, *us;
+	struct member *from;
 	__u16 word;
 
 	if (!look_inside(skb, outer, &inner, &at, &word))
 		return relayed(skb, outer);
-	us = find_member(&outer->flow.vip, at.service->group);
-	if (!us || us->id != at.group->us)
+	if (!find_sender(outer, &at, &from))
 		return TC_ACT_UNSPEC;
-	from = find_member(&outer->flow.client, at.service->group);
-	if (!from || from->id == at.group->us)
+	if (!from)
 		return drop(V_DROP_STRANGER);
 	if (find_member(&inner.flow.client, at.service->group))
 		return drop(V_DROP_SPOOFED);

@@ -55,18 +55,14 @@ struct service {
 #define SPREAD_BY_ADDRESS_AND_PORT 1
 #define SPREAD_BY_ADDRESS 2
 
-#define ANSWERS_DIRECTLY 0
-#define ANSWERS_BY_PRIMARY 1
-
 struct group {
 	__u64 generation;
 	/* Bits of member ids, without us. */
 	__u64 live, takes_new;
 	__u8 us, drains;
 	__u8 spread; /* by what new flows are; 0 = they stay where they come */
-	__u8 answers; /* how they reach clients */
 	__u8 relay; /* id of the member that sends our answers on, plus one; 0 = they go directly */
-	__u8 zero[3];
+	__u8 zero[4];
 	/* By member id: index of the peer. */
 	__u16 peers[MEMBERS_MAX];
 	/* Ids of members. */

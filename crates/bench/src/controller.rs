@@ -26,7 +26,7 @@ use process::Process;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// What the issue of this part of the product allows: a write may take so much longer than three times what the disk takes.
+/// A write may take so much longer than three times what the disk takes.
 const BEYOND_DISK_MS_MAX: f64 = 20.0;
 const REACH_MS_MAX: f64 = 200.0;
 const MEMORY_MB_MAX: f64 = 300.0;

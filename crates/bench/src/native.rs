@@ -1,6 +1,6 @@
 //! The document's two ways of scaling, with the same load on the same five engines: natively, where a primary gets every packet
-//! and passes most of them on, with answers that leave directly or through it, and by BGP, where the router spreads them. Its claim is that the second "avoids the managerial
-//! overhead placed upon the primary SE"; here it is in processor time.
+//! and passes most of them on, with answers that leave directly or through it, and by BGP, where the router spreads them. Its claim
+//! is that the second "avoids the managerial overhead placed upon the primary SE"; here it is in processor time.
 //!
 //! An engine's processor time is that of its process and of the kernel thread that takes the packets of its interface on the
 //! LAN (threaded NAPI): on one host all engines share processors, and nothing else tells whose packets a soft interrupt is about.

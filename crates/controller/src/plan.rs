@@ -206,6 +206,11 @@ impl Planner {
         self.read().last.get(vsvip).cloned()
     }
 
+    /// Seconds for which something of the VIP's assignment has been so ([`Ages`]).
+    fn for_s(&self, vsvip: &str, since_s: u64) -> u64 {
+        self.read().ages.for_s(vsvip, since_s, Instant::now())
+    }
+
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Tables> {
         self.tables.read().unwrap_or_else(PoisonError::into_inner)
     }

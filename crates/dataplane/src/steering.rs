@@ -183,15 +183,15 @@ impl Steering {
     /// # Errors
     /// The kernel refuses.
     pub fn try_out(&mut self, frame: &[u8], repeat: u32) -> Result<Tried, Error> {
-        load::try_out(&mut self.ebpf, Side::In, frame, repeat)
+        load::try_out(&mut self.ebpf, Side::In, (frame, 0), repeat)
     }
 
-    /// What the program at egress would do with this frame; as [`Self::try_out`].
+    /// What the program at egress would do with this frame of a packet with this mark; as [`Self::try_out`].
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn try_out_leaving(&mut self, frame: &[u8]) -> Result<Tried, Error> {
-        load::try_out(&mut self.ebpf, Side::Out, frame, 1)
+    pub fn try_out_leaving(&mut self, frame: &[u8], mark: u32) -> Result<Tried, Error> {
+        load::try_out(&mut self.ebpf, Side::Out, (frame, mark), 1)
     }
 
     /// What native XDP would do with this frame if it came in by the interface with this index; as [`Self::try_out`].

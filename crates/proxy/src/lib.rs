@@ -45,7 +45,7 @@ pub use front::{
 pub use hint::{HintRenewal, HintSpec, HintStats};
 pub use shared::{ServerStats, Stats, UdpStats, VsStats};
 pub use source::Source;
-pub use tls::check as check_certificate;
+pub use tls::{check as check_certificate, client_config};
 
 use listener::{Endpoint, Listener};
 use shared::Shared;

@@ -188,8 +188,12 @@ pub(crate) async fn connect(
 
 type Made = Result<Arc<ClientConfig>, String>;
 
-/// The same for all pools, as it says nothing of servers.
-fn client_config(wanted: TlsVersions) -> Made {
+/// How servers are spoken to: whoever has the key of the certificate that he shows is believed. The same for all, as it says nothing of
+/// servers.
+///
+/// # Errors
+/// Neither version is wanted.
+pub fn client_config(wanted: TlsVersions) -> Result<Arc<ClientConfig>, String> {
     static BOTH: LazyLock<Made> = LazyLock::new(|| make(true, true));
     static TLS12_ALONE: LazyLock<Made> = LazyLock::new(|| make(true, false));
     static TLS13_ALONE: LazyLock<Made> = LazyLock::new(|| make(false, true));

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// What the issue of this part of the product allows: a write may take so much longer than six times what the disk takes.
+/// A write may take so much longer than six times what the disk takes.
 const BEYOND_DISK_MS_MAX: f64 = 50.0;
 const REACH_MS_MAX: f64 = 200.0;
 const RESYNC_MS_MAX: f64 = 1000.0;

@@ -56,7 +56,8 @@ impl Ages {
         }
     }
 
-    fn for_s(&self, vsvip: &str, since_s: u64, now: Instant) -> u64 {
+    /// Of what is so since then.
+    pub(super) fn for_s(&self, vsvip: &str, since_s: u64, now: Instant) -> u64 {
         let seen = self.0.get(vsvip).and_then(|all| all.get(&since_s));
         seen.map_or(0, |seen| {
             let passed: Duration = now.saturating_duration_since(seen.at);
@@ -100,6 +101,18 @@ mod tests {
                 "{since:?}"
             );
         }
+    }
+
+    #[test]
+    fn an_engine_that_leaves_has_left_for_as_long_whatever_the_clock_says() {
+        let mut leaving = Assignment::default();
+        leaving.group.join("se", 900).expect("an id");
+        leaving.group.linger("se", 1000);
+        let mut ages = Ages::default();
+        ages.see_at("vip", &leaving, 1000);
+        ages.see_at("vip", &leaving, 4600);
+        let later = Instant::now() + Duration::from_secs(7);
+        assert!((7..9).contains(&ages.for_s("vip", 1000, later)));
     }
 
     #[test]

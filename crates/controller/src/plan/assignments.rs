@@ -57,14 +57,15 @@ impl Assignment {
         self.scaling.iter().filter_map(|s| s.from.clone()).collect()
     }
 
-    /// Times of day, in seconds since 1970, since when operations are under way and engines serve for them.
+    /// Times of day, in seconds since 1970, since when operations are under way, engines serve for them, and engines leave.
     pub(super) fn times_s(&self) -> impl Iterator<Item = u64> {
         let scaling = self.scaling.iter();
         let scaling = scaling.map(|s| (s.since_s, s.ready_since_s));
         let switchover = self.switchover.iter();
         let switchover = switchover.map(|s| (s.since_s, s.ready_since_s));
         let all = scaling.chain(switchover);
-        all.flat_map(|(since_s, ready_s)| std::iter::once(since_s).chain(ready_s))
+        let all = all.flat_map(|(since_s, ready_s)| std::iter::once(since_s).chain(ready_s));
+        all.chain(self.group.lingering().map(|(_, since_s)| since_s))
     }
 
     /// No scale-out, migration or switchover of it is under way.

@@ -215,7 +215,7 @@ impl Round<'_> {
     ) -> bool {
         let is_leaving = |engine: &str, since_s: u64| {
             let left = self.planner.left(self.snapshot, vsvip, engine);
-            leave::is_going_on(group, left, self.now_s.saturating_sub(since_s))
+            leave::is_going_on(group, left, self.planner.for_s(vsvip, since_s))
         };
         let mut lingering = assignment.group.lingering();
         !assignment.scaling.is_empty()

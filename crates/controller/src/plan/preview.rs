@@ -253,9 +253,9 @@ impl<'a> Preview<'a> {
         Some(json!({
             "vsvip": self.name("vsvip", vsvip), "vsvip_uuid": vsvip,
             "virtual_services": self.services_of(vsvip),
-            "result": match result(before, after, !added.is_empty(), !removed.is_empty()) {
-                "waiting" if active.is_some() => "switched_over",
-                result => result,
+            "result": match (&active, &waiting) {
+                (Some(_), None) if added.is_empty() && removed.is_empty() => "switched_over",
+                _ => result(before, after, !added.is_empty(), !removed.is_empty()),
             },
             "engines": names(after), "engines_before": names(before),
             "added": added, "removed": removed, "waits_for": waiting, "becomes_active": active,

@@ -213,7 +213,7 @@ impl Observer<'_> {
         let each = group.lingering().map(|(member, since_s)| {
             let state = self.registry.get(&member.engine);
             let left = self.planner.left(self.snapshot, vsvip, &member.engine);
-            let for_s = crate::clock::now_unix_s().saturating_sub(since_s);
+            let for_s = self.planner.for_s(vsvip, since_s);
             let connected = state.connected_since.is_some();
             json!({
                 "ref": Ref::to("serviceengine", &member.engine).0,

@@ -7,7 +7,6 @@ use super::load::Error;
 use super::raw;
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use aya::{Ebpf, Pod};
-use flow::config::Answers;
 use flow::spread::{By, SLOTS};
 use flow::{Config, Group, Link, Peer, Service, Settings};
 use nix::time::{ClockId, clock_gettime};
@@ -206,12 +205,8 @@ fn raw_group(group: &Group, config: &Config, places: &Places) -> raw::Group {
         us: group.us,
         drains: group.drains.into(),
         spread: group.spread.as_ref().map_or(0, |s| by(s.by)),
-        answers: match group.answers {
-            Answers::Directly => raw::ANSWERS_DIRECTLY,
-            Answers::ByPrimary(_) => raw::ANSWERS_BY_PRIMARY,
-        },
         relay: group.answers.relay().map_or(0, |id| id + 1),
-        zero: [0; 3],
+        zero: [0; 4],
         peers: [0; 64],
         slots: group.spread.as_ref().map_or([0; SLOTS], |s| *s.slots),
     };

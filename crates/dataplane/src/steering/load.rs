@@ -224,20 +224,28 @@ pub struct Tried {
 /// More than any frame that is tried out, with what is put around it.
 pub(super) const FRAME_MAX: usize = 4096;
 
+/// The packet has this mark.
 pub(super) fn try_out(
     ebpf: &mut Ebpf,
     side: Side,
-    frame: &[u8],
+    (frame, mark): (&[u8], u32),
     repeat: u32,
 ) -> Result<Tried, Error> {
     let mut after = vec![0; FRAME_MAX];
     let done = program(ebpf, side.program())?.test_run(TestRunOptions {
         data_in: Some(frame),
         data_out: Some(&mut after),
+        ctx_in: (mark != 0).then_some(&context(mark)[..]),
         repeat,
         ..TestRunOptions::default()
     })?;
     Ok(tried(&done, after))
+}
+
+/// The beginning of `struct __sk_buff` of `linux/bpf.h`: length and type are the kernel's to say.
+fn context(mark: u32) -> [u8; 12] {
+    let words = [0, 0, mark].map(u32::to_ne_bytes);
+    std::array::from_fn(|at| words[at / 4][at % 4])
 }
 
 pub(super) fn tried(done: &TestRunResult, mut after: Vec<u8>) -> Tried {

@@ -45,9 +45,8 @@ plain! {
         us: u8,
         drains: u8,
         spread: u8,
-        answers: u8,
         relay: u8,
-        zero: [u8; 3],
+        zero: [u8; 4],
         peers: [u16; 64],
         slots: [u8; SLOTS],
     }
@@ -134,9 +133,6 @@ plain! {
 
 pub(super) const SPREAD_BY_ADDRESS_AND_PORT: u8 = 1;
 pub(super) const SPREAD_BY_ADDRESS: u8 = 2;
-
-pub(super) const ANSWERS_DIRECTLY: u8 = 0;
-pub(super) const ANSWERS_BY_PRIMARY: u8 = 1;
 
 pub(super) const SERVICE_HINTS: u32 = 1;
 pub(super) const SERVICE_PROBES: u32 = 2;

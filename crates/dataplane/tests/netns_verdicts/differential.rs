@@ -325,7 +325,11 @@ impl Pair<'_> {
         };
         let before = self.ground.steering.counters().unwrap().verdicts;
         let tried = match event {
-            Event::Leaving(..) => self.ground.steering.try_out_leaving(&ip.frame()).unwrap(),
+            Event::Leaving(..) => self
+                .ground
+                .steering
+                .try_out_leaving(&ip.frame(), 0)
+                .unwrap(),
             _ => self.ground.meet(&ip.frame()),
         };
         let after = self.ground.steering.counters().unwrap().verdicts;

@@ -540,7 +540,7 @@ fn every_verdict_has_a_frame_that_gets_it() {
             let front = scene.ground.expect_in_front(*verdict, &frame);
             let before = scene.ground.steering.counters().unwrap().verdicts;
             let tried = match verdict {
-                Verdict::TunnelAnswer => scene.ground.steering.try_out_leaving(&frame),
+                Verdict::TunnelAnswer => scene.ground.steering.try_out_leaving(&frame, 0),
                 _ => scene.ground.steering.try_out(&frame, 1),
             };
             let tried = tried.unwrap();

@@ -258,7 +258,7 @@ fn neighbour_discovery_leaves_by_itself_where_answers_go_through_the_primary() {
         for (kind, action) in [(echo_reply, REDIRECT), (advertisement, NEXT)] {
             let icmp = vec![kind, 0, 0, 0, 0, 0, 0, 0];
             let said = Ip::new(family.vip, afar(family), 58, icmp).frame();
-            let tried = ground.steering.try_out_leaving(&said).unwrap();
+            let tried = ground.steering.try_out_leaving(&said, 0).unwrap();
             // To IPv4 it is any other protocol.
             let expected = if family.vip.is_ipv6() {
                 action
@@ -266,6 +266,21 @@ fn neighbour_discovery_leaves_by_itself_where_answers_go_through_the_primary() {
                 REDIRECT
             };
             assert_eq!(tried.action, expected, "{kind}");
+        }
+    });
+}
+
+/// Else two members that take each other for the primary would send it to and fro for ever.
+#[test]
+fn what_is_sent_on_for_another_member_is_not_sent_to_the_primary_again() {
+    const RELAYED: u32 = 0xE7 << 24 | 3 << 22;
+    on_ground(|ground, family| {
+        let by_another = config(|c| c.groups[0].answers = Answers::ByPrimary(Some(2)));
+        ground.steering.apply(&by_another).unwrap();
+        let answer = Ip::new(family.vip, afar(family), 17, vec![0; 8]).frame();
+        for (mark, action) in [(0, REDIRECT), (RELAYED, NEXT), (1, REDIRECT)] {
+            let tried = ground.steering.try_out_leaving(&answer, mark).unwrap();
+            assert_eq!(tried.action, action, "mark {mark:#x}");
         }
     });
 }

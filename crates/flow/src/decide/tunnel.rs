@@ -1,7 +1,6 @@
 //! Packets that a member has sent us (`docs/dev/steering.md`, section 2).
 
 use super::{Case, Decision, Fate, Ground, Members, Steering};
-use crate::config::Answers;
 use crate::fit::{ends, fits};
 use crate::key::Flow;
 use crate::packet::{Content, Packet, Segment, Socket};
@@ -82,10 +81,10 @@ impl Steering {
         }
     }
 
-    /// What a VIP of ours has sent at another member, or none of our business.
+    /// What a VIP of ours has sent at another member, or none of our business. Whether it is for us to send on is not asked: members
+    /// hear of a change one after another.
     fn answer_arrived(&self, outer: &Outer, packet: &Packet) -> Decision {
         let ground = self.map.ground_of_vip(packet.source);
-        let ground = ground.filter(|g| g.answers != Answers::Directly);
         let Some(ground) = ground.filter(|_| self.map.is_ours(outer.destination)) else {
             return Decision::stack(Verdict::Pass);
         };

@@ -23,7 +23,7 @@ const SEEDS: std::ops::Range<u64> = 0..40;
 
 const SECOND: u64 = 1_000_000;
 
-/// What the issue asks for: a network in which everything goes wrong now and then.
+/// A network in which everything goes wrong now and then.
 const ROUGH: Network = Network {
     loss_percent: 5,
     repeat_percent: 5,

@@ -300,7 +300,7 @@ fn answers_go_into_the_tunnel_to_a_primary_that_is_alive_and_else_directly() {
 }
 
 #[test]
-fn answers_of_members_are_sent_on_where_that_is_wanted_and_those_of_strangers_nowhere() {
+fn answers_of_members_are_sent_on_by_whoever_gets_them_and_those_of_strangers_by_nobody() {
     let mut scene = answering(Answers::ByPrimary(None));
     let sent = word(TunnelKind::Answer, 0);
     let decision = scene.tunnelled(1, sent, &answer(), Socket::None);
@@ -315,7 +315,7 @@ fn answers_of_members_are_sent_on_where_that_is_wanted_and_those_of_strangers_no
     assert_eq!(decision, Decision::drop(Verdict::DropKind));
     let mut direct = answering(Answers::Directly);
     let decision = direct.tunnelled(1, sent, &answer(), Socket::None);
-    assert_eq!(decision.verdict, Verdict::Pass);
+    assert_eq!(decision.verdict, Verdict::RelayAnswer);
 }
 
 #[test]
