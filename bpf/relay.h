@@ -73,8 +73,9 @@ static __always_inline int send_on(struct __sk_buff *skb, const struct ends *e)
 	return bpf_redirect_neigh(way.ifindex, &nh, sizeof(nh), 0);
 }
 
-/* Section 2, ANSWER. Whoever gets one sends it on, whatever he knows of who is to: members hear of a change one after another. */
-static __noinline int relayed(struct __sk_buff *skb, const struct packet *outer)
+/* Section 2, ANSWER. Whoever gets one sends it on, whatever he knows of who is to: members hear of a change one after another. What the
+ * packet inside carries is not asked; `family`: 0 where it is no IP packet. */
+static __noinline int relayed(struct __sk_buff *skb, const struct packet *outer, __u8 family)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	__u16 word = word_at(outer, data, end);
@@ -83,7 +84,7 @@ static __noinline int relayed(struct __sk_buff *skb, const struct packet *outer)
 	struct member *from;
 	int action;
 
-	if (outer->l4 > 100 || !load_ends(skb, outer->l4, outer->family == 6, &e) || !find_vip(&e.source, &at))
+	if (!family || outer->l4 > 100 || !load_ends(skb, outer->l4, family == 6, &e) || !find_vip(&e.source, &at))
 		return TC_ACT_UNSPEC;
 	if (!find_sender(outer, &at, &from))
 		return TC_ACT_UNSPEC;

@@ -226,8 +226,9 @@ static __always_inline int from_tunnel(struct __sk_buff *skb, const struct packe
 	struct member *from;
 	__u16 word;
 
+	inner.family = 0;
 	if (!look_inside(skb, outer, &inner, &at, &word))
-		return relayed(skb, outer);
+		return relayed(skb, outer, inner.family);
 	if (!find_sender(outer, &at, &from))
 		return TC_ACT_UNSPEC;
 	if (!from)

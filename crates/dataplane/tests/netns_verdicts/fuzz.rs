@@ -64,7 +64,7 @@ impl Weaver<'_> {
 
     fn packet(&mut self) -> Vec<u8> {
         let family = self.family;
-        let ip = match self.dice.below(12) {
+        let ip = match self.dice.below(13) {
             0..=4 => self.segment(),
             5 => self.datagram(),
             6 => {
@@ -80,6 +80,7 @@ impl Weaver<'_> {
                 self.bytes(60),
             ),
             10 => Ip::new(family.client, family.stranger, 6, self.segment().payload),
+            11 => Ip::new(family.vip, afar(family), 6, self.segment().payload),
             _ => Ip::new(family.engines[0], family.vip, 6, self.segment().payload),
         };
         self.dress(ip)
@@ -341,6 +342,11 @@ impl Trial<'_> {
         }
     }
 
+    /// Routes are the kernel's to know; it has one to who is afar.
+    fn may_have_no_way(&self, seen: &Seen) -> bool {
+        matches!(seen, Seen::Tunnelled(tunnelled) if tunnelled.packet.destination != afar(self.family))
+    }
+
     fn meet(&mut self, frame: &[u8], draw: u64) -> Result<Option<&'static str>, String> {
         if is_too_short(frame) {
             return Ok(None);
@@ -365,6 +371,11 @@ impl Trial<'_> {
             .filter(|(v, n)| before.verdicts[*v] < **n)
             .map(|(v, _)| *v)
             .collect();
+        if decision.fate == Fate::Onward && counted == ["drop_route"] && self.may_have_no_way(&seen)
+        {
+            decision.verdict = flow::Verdict::DropRoute;
+            decision.fate = Fate::Drop;
+        }
         let total = |c: &evenkeel_dataplane::steering::Counters| c.verdicts.values().sum::<u64>();
         let each_once = total(&after) - total(&before) == counted.len() as u64;
         let tunnelled = before.tunnelled != after.tunnelled;

@@ -80,7 +80,8 @@ fn tunnelled(frame: &[u8], headers: &Headers) -> Option<Seen> {
     }
     let inside = || {
         let at = headers.transport.filter(|at| *at <= INSIDE_LAST)?;
-        let inner = self::headers(frame, at, headers.v6)?;
+        let inner = fixed(frame, at, headers.v6)?;
+        let whole = self::headers(frame, at, headers.v6);
         let outer = Outer {
             source: headers.source,
             destination: headers.destination,
@@ -89,7 +90,7 @@ fn tunnelled(frame: &[u8], headers: &Headers) -> Option<Seen> {
         let bare = if headers.v6 { 40 } else { 20 };
         Some(Seen::Tunnelled(Tunnelled {
             outer,
-            packet: packet(frame, &inner)?,
+            packet: (whole.and_then(|h| packet(frame, &h))).unwrap_or(unknown(&inner)),
             at,
             dressed: at != ETHERNET + bare,
         }))
@@ -126,6 +127,15 @@ fn headers(frame: &[u8], at: usize, v6: bool) -> Option<Headers> {
     }
 }
 
+/// Without the extension headers of IPv6.
+fn fixed(frame: &[u8], at: usize, v6: bool) -> Option<Headers> {
+    if v6 {
+        v6_header(frame, at)
+    } else {
+        v4_header(frame, at)
+    }
+}
+
 fn v4_header(frame: &[u8], at: usize) -> Option<Headers> {
     let ip = frame.get(at..at + 20)?;
     let (version, words) = (ip[0] >> 4, usize::from(ip[0] & 15));
@@ -150,13 +160,13 @@ fn v4_header(frame: &[u8], at: usize) -> Option<Headers> {
     })
 }
 
-fn v6_headers(frame: &[u8], at: usize) -> Option<Headers> {
+fn v6_header(frame: &[u8], at: usize) -> Option<Headers> {
     let ip = frame.get(at..at + 40)?;
     if ip[0] >> 4 != 6 {
         return None;
     }
     let address = |at: usize| IpAddr::from(<[u8; 16]>::try_from(&ip[at..at + 16]).unwrap());
-    let mut headers = Headers {
+    Some(Headers {
         v6: true,
         source: address(8),
         destination: address(24),
@@ -165,7 +175,11 @@ fn v6_headers(frame: &[u8], at: usize) -> Option<Headers> {
         word: word(ip, 1) << 4 | u16::from(ip[3] >> 4),
         protocol: ip[6],
         transport: Some(at + 40),
-    };
+    })
+}
+
+fn v6_headers(frame: &[u8], at: usize) -> Option<Headers> {
+    let mut headers = v6_header(frame, at)?;
     let mut here = at + 40;
     for _ in 0..EXTENSIONS {
         if !is_extension(&headers) {
@@ -218,6 +232,16 @@ fn packet(frame: &[u8], headers: &Headers) -> Option<Packet> {
         fragment: (headers.part != Part::Whole).then_some(fragment),
         content: content(frame, headers)?,
     })
+}
+
+/// Cut off, or of a protocol that is not steered: what it comes from is known all the same.
+fn unknown(headers: &Headers) -> Packet {
+    Packet {
+        source: headers.source,
+        destination: headers.destination,
+        fragment: None,
+        content: Content::Other,
+    }
 }
 
 fn content(frame: &[u8], headers: &Headers) -> Option<Content> {
