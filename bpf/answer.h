@@ -28,9 +28,10 @@ struct answer_v6 {
 _Static_assert(sizeof(struct answer_v4) == 4 + ANSWER_V4_LEN, "no gaps");
 _Static_assert(sizeof(struct answer_v6) == 40 + 8 + MESSAGE_LEN, "no gaps");
 
-static __always_inline void udp_to(struct udp_header *udp)
+static __always_inline void udp_to(struct udp_header *udp, __be16 source, __be16 destination)
 {
-	udp->source = udp->destination = bpf_htons(MESSAGE_PORT);
+	udp->source = source;
+	udp->destination = destination;
 	udp->len = bpf_htons(sizeof(*udp) + MESSAGE_LEN);
 	udp->check = 0;
 }
@@ -49,7 +50,7 @@ static __always_inline int answer_v4(struct __sk_buff *skb, const struct packet 
 	a.ip.source = v4_of(&outer->flow.vip);
 	a.ip.destination = v4_of(&outer->flow.client);
 	a.ip.check = ~folded16(bpf_csum_diff(NULL, 0, (__be32 *)&a.ip, sizeof(a.ip), 0));
-	udp_to(&a.udp);
+	udp_to(&a.udp, at->settings->port, at->settings->port);
 	write_message(&a.message, what >> 16, &inner->flow, at->group, at->settings, what);
 	return bpf_skb_store_bytes(skb, ETH_LEN, &a.ip, ANSWER_V4_LEN, 0);
 }
@@ -66,7 +67,7 @@ static __always_inline int answer_v6(struct __sk_buff *skb, const struct packet 
 	a.ip.hop_limit = TUNNEL_TTL;
 	a.ip.source = outer->flow.vip;
 	a.ip.destination = outer->flow.client;
-	udp_to(&a.udp);
+	udp_to(&a.udp, at->settings->port, at->settings->port);
 	write_message(&a.message, what >> 16, &inner->flow, at->group, at->settings, what);
 	/* RFC 8200 section 8.1: UDP over IPv6 has a checksum. */
 	sum = bpf_csum_diff(NULL, 0, (__be32 *)((void *)&a.ip + 8), 32, bpf_htonl(sizeof(a.udp) + MESSAGE_LEN));
@@ -139,7 +140,7 @@ static __always_inline int swap_addresses(struct __sk_buff *skb, const struct pa
 			      : bpf_skb_store_bytes(skb, ETH_LEN + 8, v6, sizeof(v6), 0);
 }
 
-/* A HELLO, `w`, becomes HEARD, and goes back to whoever has sent it. */
+/* A HELLO, `w`, becomes HEARD, and goes back to whoever has sent it, from the port that it came to. */
 static __always_inline int greet(struct __sk_buff *skb, const struct packet *p, union message_words *w,
 				 const struct place *at)
 {
@@ -148,7 +149,7 @@ static __always_inline int greet(struct __sk_buff *skb, const struct packet *p, 
 	if (!is_plain(p))
 		return drop(V_DROP_ROOM);
 	sign(w, MESSAGE_HEARD, at->group, at->settings);
-	udp_to(&udp);
+	udp_to(&udp, p->flow.vip_port, p->flow.client_port);
 	if (p->family == 6)
 		udp.check = udp_check(p, &udp, w);
 	if (bpf_skb_store_bytes(skb, p->l4, &udp, sizeof(udp), 0) ||

@@ -25,7 +25,6 @@
 /* The fragments of a datagram follow each other closely. */
 #define FRAGMENT_TTL_NS 2000000000ULL
 
-#define MESSAGE_PORT 1550
 #define MESSAGE_VERSION 1
 #define MESSAGE_LEN 64
 /* Network control, as what routers say to each other. */

@@ -452,6 +452,12 @@ static __always_inline bool remembered(const struct packet *p, const struct grou
 	return true;
 }
 
+/* With this packet who owns its flow is forgotten. */
+static __always_inline bool is_forgotten(const struct packet *p, const struct settings *set)
+{
+	return set->forgets_at_once && p->tcp_flags & (TCP_FIN | TCP_RST);
+}
+
 /* Section 1, steps 4 and 5; V_PASS: nobody is named. */
 static __always_inline enum verdict named(const struct packet *p, const struct place *at, struct decision *d)
 {
@@ -460,7 +466,11 @@ static __always_inline enum verdict named(const struct packet *p, const struct p
 	d->check = mark_check(mark);
 	if (hinted(p, at->service, at->group, mark, d))
 		return V_TUNNEL_HINT;
-	return remembered(p, at->group, d) ? V_TUNNEL_CACHE : V_PASS;
+	if (!remembered(p, at->group, d))
+		return V_PASS;
+	if (is_forgotten(p, at->settings))
+		bpf_map_delete_elem(&cache, &p->flow);
+	return V_TUNNEL_CACHE;
 }
 
 /* Section 1, steps 3 to 8. */

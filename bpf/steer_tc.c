@@ -262,6 +262,14 @@ static __always_inline int copied(struct __sk_buff *skb, const struct packet *p)
 	return answer(skb, p, &inner, &at, kind << 16 | number);
 }
 
+/* The engines of an SE group have the same; of another one they hear one after the other. */
+static __always_inline bool is_message_port(__be16 port)
+{
+	const struct settings *set = find_settings();
+
+	return set && (port == set->port || port == set->former_port);
+}
+
 /* UDP to our port; it may be somebody else's, who serves no VIP of ours. */
 static __noinline int message(struct __sk_buff *skb, const struct packet *p)
 {
@@ -326,7 +334,7 @@ int steer(struct __sk_buff *skb)
 	p.segments = segments_of(skb);
 	if (skb->mark >> 24 == COPY_MAGIC)
 		return copied(skb, &p);
-	if (parsed == PARSED_FLOW && p.protocol == PROTO_UDP && p.flow.vip_port == bpf_htons(MESSAGE_PORT))
+	if (parsed == PARSED_FLOW && p.protocol == PROTO_UDP && is_message_port(p.flow.vip_port))
 		return message(skb, &p);
 	if (parsed == PARSED_FLOW || p.fragment == FRAGMENT_LATER)
 		return from_outside(skb, &p, s);

@@ -48,7 +48,7 @@ static __always_inline int finish(struct xdp_md *ctx, const struct packet *p, st
 	struct place at;
 	int action = XDP_PASS;
 
-	if (is_syn(p) || !find_rest(s, &at) || is_traced(p, &at))
+	if (is_syn(p) || !find_rest(s, &at) || is_traced(p, &at) || is_forgotten(p, at.settings))
 		return XDP_PASS;
 	d.verdict = foresee(ctx, p, &at, &d);
 	if (d.verdict == V_TUNNEL_HINT || d.verdict == V_TUNNEL_CACHE)

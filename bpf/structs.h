@@ -105,6 +105,10 @@ struct settings {
 	__u64 copy_ns, burst_ns;
 	__u32 retries;
 	__u32 watching; /* there are flows in `watched` */
+	/* Of messages: ours, and the one that it was, by which messages come as well; or ours again. */
+	__be16 port, former_port;
+	__u8 forgets_at_once; /* who owns a TCP flow, with its first FIN or RST */
+	__u8 zero[3];
 };
 
 struct cached {
@@ -208,5 +212,5 @@ _Static_assert(sizeof(struct group) == 416, "raw.rs");
 _Static_assert(sizeof(struct peer) == 72, "raw.rs");
 _Static_assert(sizeof(struct member_key) == 24, "raw.rs");
 _Static_assert(sizeof(struct member) == 4, "raw.rs");
-_Static_assert(sizeof(struct settings) == 96, "raw.rs");
+_Static_assert(sizeof(struct settings) == 104, "raw.rs");
 _Static_assert(sizeof(struct event) == 56, "raw.rs");

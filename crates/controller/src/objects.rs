@@ -357,8 +357,9 @@ impl Objects {
         if draft.touched.is_empty() && draft.beside.is_empty() && !author.dry_run {
             return Ok(result);
         }
+        let before = self.snapshot();
         for (path, uuid) in draft.touched.keys() {
-            cross::check(&draft.snapshot, path, uuid)?;
+            cross::check(&before, &draft.snapshot, path, uuid)?;
         }
         if author.dry_run {
             return Err(author.keep(Planned::of(self.snapshot(), draft)));

@@ -483,6 +483,10 @@ fn a_service_without_engines_says_why_it_is_not_placed() {
             assert!(code == 400 && said, "{text}");
         }
     }
+    let (code, text) =
+        status(client.post(&format!("{path}/scalein"), &json!({"admin_down": true})));
+    let hint = "admin_down: the virtual service is enabled; write enabled: false into it first";
+    assert!(code == 400 && text.contains(hint), "{text}");
     let runtime = client.get(&format!("{path}/runtime"), &[]).unwrap();
     assert_eq!(
         runtime["oper_status"]["state"], "OPER_RESOURCES",

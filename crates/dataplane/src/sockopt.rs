@@ -1,4 +1,4 @@
-//! Socket options of routing protocols: TCP MD5 signatures, TTL and its minimum, traffic class.
+//! Socket options of routing protocols and of proxying: TCP MD5 signatures, TTL and its minimum, traffic class, buffers.
 
 #![allow(unsafe_code)] // setsockopt with structures that no safe crate wraps
 
@@ -7,6 +7,7 @@ use std::mem::size_of;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 
+use nix::sys::socket::sockopt::RcvBufForce;
 use socket2::{SockAddr, SockAddrStorage, SockRef};
 
 /// Longest TCP MD5 key that Linux takes (TCP_MD5SIG_MAXKEYLEN), in bytes.
@@ -204,6 +205,33 @@ pub fn set_tos(socket: &impl AsFd, peer: IpAddr, tos: u8) -> Result<(), SockoptE
     }
 }
 
+/// Sets how many bytes wait to be read at most: also more than `net.core.rmem_max` with CAP_NET_ADMIN. The kernel takes it
+/// twice, for what it needs itself.
+///
+/// # Errors
+///
+/// The kernel refused.
+pub fn set_receive_buffer(socket: &impl AsFd, bytes: usize) -> Result<(), SockoptError> {
+    if nix::sys::socket::setsockopt(socket, RcvBufForce, &bytes).is_ok() {
+        return Ok(());
+    }
+    let socket = SockRef::from(socket);
+    let set = socket.set_recv_buffer_size(bytes);
+    set.map_err(refused("SO_RCVBUF"))
+}
+
+/// The kernel grows both buffers by itself again, from what they are (Linux 5.14).
+///
+/// # Errors
+///
+/// The kernel refused.
+pub fn let_buffers_grow(socket: &impl AsFd) -> Result<(), SockoptError> {
+    /// `asm-generic/socket.h`
+    const SO_BUF_LOCK: libc::c_int = 72;
+    let none: libc::c_int = 0;
+    set(socket, libc::SOL_SOCKET, SO_BUF_LOCK, "SO_BUF_LOCK", &none)
+}
+
 /// A socket that is bound to an address and port 0 gets its port when it connects: for each server the ports are there anew
 /// (`linux/in.h`).
 ///
@@ -325,6 +353,15 @@ mod tests {
             set_min_ttl(&socket, peer, 255).unwrap();
             set_tos(&socket, peer, TOS_CS6).unwrap();
             set_tcp_md5_key(&socket, peer, &[b'k'; MD5_KEY_LEN_MAX]).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_receive_buffer_is_set_and_left_to_the_kernel_again() {
+        for (socket, _) in sockets() {
+            set_receive_buffer(&socket, 65_536).unwrap();
+            assert_eq!(socket.recv_buffer_size().unwrap(), 131_072);
+            let_buffers_grow(&socket).unwrap();
         }
     }
 

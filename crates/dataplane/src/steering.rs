@@ -99,6 +99,15 @@ impl Steering {
         failed
     }
 
+    /// Detaches and removes what versions with another layout of the maps have left in the folder, once this one is attached: packets
+    /// would be steered twice, and no network card has room for two programs.
+    ///
+    /// # Errors
+    /// A pin cannot be removed.
+    pub fn detach_others(&self) -> std::io::Result<()> {
+        load::detach_others(&self.dir)
+    }
+
     /// The program at egress, without which answers reach clients by our own routes ([`flow::config::Answers`]): on those interfaces
     /// where steering is attached, or nowhere.
     ///

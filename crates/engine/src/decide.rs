@@ -1,11 +1,13 @@
 //! From what is wanted and what is observed to what is done: pure, shown in reports as it is.
 
 mod front;
+mod tcp;
 
-pub(crate) use front::certificates;
+pub(crate) use front::certificate;
 
 use crate::health::{HealthSnapshot, ServerHealth, pool_state};
 use crate::steering;
+use front::Certificates;
 use health::State;
 use model::reason::Reason;
 use proto::v1::{self, DesiredState, LbAlgorithm, OperState, Pool, VirtualService};
@@ -53,6 +55,7 @@ pub(crate) type Failures = BTreeMap<String, Failure>;
 /// The state of each virtual service from its configuration and its pool, and what the proxy shall do.
 pub(crate) fn decide(desired: &DesiredState, health: &HealthSnapshot) -> Decision {
     let pools = pools_of(desired);
+    let certificates = front::certificates(desired);
     let mut decision = Decision::default();
     for vs in &desired.virtual_services {
         let members = members(vs, &pools, health);
@@ -60,7 +63,7 @@ pub(crate) fn decide(desired: &DesiredState, health: &HealthSnapshot) -> Decisio
         let verdict = verdict(vs, has_vip, &members);
         decision.verdicts.insert(vs.uuid.clone(), verdict);
         let up = verdict.0 == OperState::Up;
-        let service = service(desired, vs, &members, up);
+        let service = service((desired, &certificates), vs, &members, up);
         decision.services.push(service);
     }
     // A source address that is announced must end here, or the servers' answers would be lost.
@@ -140,7 +143,7 @@ fn pool_verdict(member: &Member<'_>) -> Verdict {
 }
 
 fn service(
-    desired: &DesiredState,
+    (desired, certificates): (&DesiredState, &Certificates<'_>),
     vs: &VirtualService,
     members: &[Member<'_>],
     up: bool,
@@ -161,7 +164,10 @@ fn service(
         group: group_spec(vs, members),
         hint: hint(desired, vs),
         source: source(desired, vs),
-        front: front::front(desired, vs),
+        front: front::front(desired, vs, certificates),
+        tcp: tcp::spec(vs),
+        proxy_header: tcp::proxy_header(vs),
+        weight: vs.weight.max(1),
     }
 }
 

@@ -11,7 +11,7 @@ mod tls;
 use health::{Check, Failure, State, Timing, combine, quorum};
 use probe::probe;
 use proto::v1::{HealthMonitor, OperState, Pool};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -68,6 +68,8 @@ struct Result {
 }
 
 struct Probe {
+    /// One that takes the place of another is none of that one's task.
+    number: u64,
     monitor: HealthMonitor,
     task: AbortHandle,
     result: Result,
@@ -77,6 +79,8 @@ struct Probe {
 struct Table {
     pools: Vec<Pool>,
     probes: BTreeMap<Key, Probe>,
+    /// Probes that were started.
+    started: u64,
 }
 
 /// Owner of the health checks; dropping it ends them.
@@ -99,10 +103,12 @@ impl HealthHandle {
         self.snapshot.subscribe()
     }
 
-    /// The whole desired state; a server whose monitor has not changed keeps its state and its timers.
+    /// The whole desired state; a server whose monitor has not changed keeps its state and its timers, and one that is up stays
+    /// it until a new monitor has looked.
     pub fn apply(&self, pools: &[Pool], monitors: &[HealthMonitor]) {
         let mut table = lock(&self.table);
         let wanted = wanted(pools, monitors);
+        let up = up(&table);
         table.probes.retain(|key, probe| {
             let keep = wanted.get(key) == Some(&probe.monitor);
             if !keep {
@@ -113,22 +119,46 @@ impl HealthHandle {
         for (key, monitor) in wanted {
             let shared = (self.table.clone(), self.snapshot.clone());
             let probed = key.clone();
+            let state = match up.contains(&(key.0.clone(), key.1)) {
+                true => State::Up,
+                false => State::Initializing,
+            };
+            table.started += 1;
+            let number = table.started;
             let entry = table.probes.entry(key);
-            entry.or_insert_with(|| start(probed, monitor, shared));
+            entry.or_insert_with(|| start((probed, number), (monitor, state), shared));
         }
         table.pools = pools.to_vec();
         publish(&table, &self.snapshot);
     }
 }
 
-fn start(key: Key, monitor: HealthMonitor, shared: Shared) -> Probe {
-    let task = tokio::spawn(watch_server(key, monitor.clone(), shared));
+/// Servers that take traffic, by uuid of the pool.
+fn up(table: &Table) -> BTreeSet<(String, SocketAddr)> {
+    let up = |pool: &Pool| {
+        let servers = servers(table, pool).into_iter();
+        let up = servers.filter(|s| s.state == OperState::Up);
+        up.map(|s| (pool.uuid.clone(), s.addr)).collect::<Vec<_>>()
+    };
+    table.pools.iter().flat_map(up).collect()
+}
+
+/// `state`: until the first probe has ended.
+fn start(
+    (key, number): (Key, u64),
+    (monitor, state): (HealthMonitor, State),
+    shared: Shared,
+) -> Probe {
+    let check = Check::new(timing(&monitor), Instant::now(), state);
+    let task = watch_server((key, number), check, monitor.clone(), shared);
+    let task = tokio::spawn(task);
     let result = Result {
-        state: State::Initializing,
+        state,
         failure: None,
         response_time_ms: 0,
     };
     Probe {
+        number,
         monitor,
         task: task.abort_handle(),
         result,
@@ -179,8 +209,12 @@ fn wanted(pools: &[Pool], monitors: &[HealthMonitor]) -> BTreeMap<Key, HealthMon
 type Shared = (Arc<Mutex<Table>>, watch::Sender<Arc<HealthSnapshot>>);
 
 /// Probes one server with one monitor until aborted.
-async fn watch_server(key: Key, monitor: HealthMonitor, shared: Shared) {
-    let mut check = Check::new(timing(&monitor), Instant::now());
+async fn watch_server(
+    (key, number): (Key, u64),
+    mut check: Check,
+    monitor: HealthMonitor,
+    shared: Shared,
+) {
     // The first probe is made at once; later ones are spread by where in the interval the server happens to start.
     loop {
         if let Some(due) = check.deadline() {
@@ -194,7 +228,7 @@ async fn watch_server(key: Key, monitor: HealthMonitor, shared: Shared) {
         let now = Instant::now();
         check.finished(started, now, probed.outcome);
         let took = probed.outcome.is_ok().then(|| now - started);
-        if !note(&key, &check, took, &shared) {
+        if !note((&key, number), &check, took, &shared) {
             return;
         }
         probed.close().await;
@@ -202,9 +236,15 @@ async fn watch_server(key: Key, monitor: HealthMonitor, shared: Shared) {
 }
 
 /// Puts what a check says now into the table, and how long a good one took. False when nobody wants to know any more.
-fn note(key: &Key, check: &Check, took: Option<Duration>, (table, snapshot): &Shared) -> bool {
+fn note(
+    (key, number): (&Key, u64),
+    check: &Check,
+    took: Option<Duration>,
+    (table, snapshot): &Shared,
+) -> bool {
     let mut table = lock(table);
-    let Some(probe) = table.probes.get_mut(key) else {
+    let probe = table.probes.get_mut(key);
+    let Some(probe) = probe.filter(|probe| probe.number == number) else {
         return false;
     };
     probe.result.state = check.state();

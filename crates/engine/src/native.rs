@@ -1,5 +1,5 @@
 //! Native scaling: one member of a VIP's group answers ARP and neighbour discovery for it. [`flow::primary`] decides whether it
-//! is we; here is the shell around it: packet sockets at the interfaces whose subnet the VIP is in, and a clock.
+//! is we; here is the shell around it: packet sockets at the interfaces whose subnet the VIP is in, or at all of them, and a clock.
 //!
 //! No kernel answers for the VIP: it stands on `lo`, and `arp_ignore` keeps interfaces from answering for it (for IPv6 the kernel
 //! does not anyway). So whoever is silent here is silent, also when the process hangs or was killed.
@@ -11,7 +11,7 @@ mod link;
 use crate::steering::{Native, Plan};
 use flow::neighbour::{self, Mac, Said};
 use flow::primary::{Act, Circle, Part, Role};
-use link::{Heard, Links};
+use link::{Heard, Links, Sought};
 use proto::v1::Interface;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -56,7 +56,7 @@ pub(crate) async fn run(
         stage.natives.clone_from(&plans.borrow_and_update().native);
         stage
             .links
-            .follow(&interfaces.borrow_and_update(), &stage.vips());
+            .follow(&interfaces.borrow_and_update(), &stage.sought());
         stage.follow(Instant::now());
         parts.publish(stage.parts());
         let idle = stage.natives.is_empty();
@@ -98,8 +98,16 @@ struct Stage {
 }
 
 impl Stage {
-    fn vips(&self) -> Vec<IpAddr> {
-        self.natives.iter().flat_map(|n| n.vips.clone()).collect()
+    fn sought(&self) -> Vec<Sought> {
+        let each = self.natives.iter().flat_map(|native| {
+            let everywhere = native.on_all_interfaces;
+            let vips = native.vips.iter();
+            vips.map(move |vip| Sought {
+                vip: *vip,
+                everywhere,
+            })
+        });
+        each.collect()
     }
 
     /// Whoever is new listens first.
@@ -146,14 +154,13 @@ impl Stage {
     }
 
     fn act(&self, act: Act, vip: IpAddr) {
-        let Some(link) = self.links.of(vip) else {
-            return;
-        };
-        match act {
-            Act::Probe => link.send(vip, &neighbour::probe(vip, link.mac)),
-            Act::Announce => {
-                let frames = neighbour::announcements(vip, link.mac);
-                frames.iter().for_each(|frame| link.send(vip, frame));
+        for link in self.links.of(vip) {
+            match act {
+                Act::Probe => link.send(vip, &neighbour::probe(vip, link.mac)),
+                Act::Announce => {
+                    let frames = neighbour::announcements(vip, link.mac);
+                    frames.iter().for_each(|frame| link.send(vip, frame));
+                }
             }
         }
     }
@@ -174,16 +181,15 @@ impl Stage {
 
     fn answer(&mut self, ifindex: u32, vip: IpAddr, (mac, ip): (Mac, IpAddr)) {
         let answers = self.role_of(vip).is_some_and(|role| role.answers());
-        let link = self.links.of(vip).filter(|link| link.ifindex == ifindex);
-        if let Some(link) = link.filter(|link| answers && link.mac != mac) {
+        let link = self.links.of_stranger(vip, (ifindex, mac));
+        if let Some(link) = link.filter(|_| answers) {
             link.send(vip, &neighbour::answer(vip, link.mac, mac, ip));
         }
     }
 
     /// Somebody says that he has it.
     fn claim(&mut self, ifindex: u32, vip: IpAddr, mac: Mac) {
-        let link = self.links.of(vip).filter(|link| link.ifindex == ifindex);
-        if link.is_some_and(|link| link.mac != mac)
+        if self.links.of_stranger(vip, (ifindex, mac)).is_some()
             && let Some(role) = self.role_of(vip)
         {
             role.on_claim();

@@ -14,6 +14,7 @@ mod kernel;
 pub(crate) mod line;
 mod load;
 mod native;
+mod ports;
 mod seen;
 pub(crate) mod sentry;
 mod voices;
@@ -29,9 +30,11 @@ use flow::config::{Answers, Config, Group, Link, Member, MessageKey, Peer, Servi
 use flow::hello::{Liveness, Rhythm};
 use flow::key::Protocol;
 use flow::mark::HintKey;
+use flow::wire::MESSAGE_PORT;
 use ipnet::IpNet;
 use line::Lines;
 use model::reason::Reason;
+use ports::Ports;
 use proto::v1::{self, BgpSession, DesiredState, Interface, MemberProblem};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -103,11 +106,13 @@ pub(crate) async fn run(
     let mut told: Option<String> = None;
     let mut asking = Asking::default();
     let mut relays = Relays::default();
+    let mut ports = Ports::default();
     loop {
         let links = inputs.interfaces.borrow_and_update().clone();
         let mut new = plan(&inputs.desired.borrow_and_update(), &links, &|name| {
             kernel.index_of(name)
         });
+        ports.settle(&mut new.config.settings, Instant::now());
         let signs = inputs.signs(&kernel);
         flow::hello::judge(&mut new.config, &signs.liveness);
         native::settle(&mut new.native, &mut new.config, &signs, &mut relays);
@@ -124,7 +129,8 @@ pub(crate) async fn run(
         tell(&plans.borrow().problems, &new.problems);
         plans.send_replace(Arc::new(new));
         let retry = refused.is_some().then(|| Instant::now() + RETRY);
-        let again = retry.into_iter().chain(relays.next_end()).min();
+        let ends = relays.next_end().into_iter().chain(ports.next_end());
+        let again = retry.into_iter().chain(ends).min();
         let wait = Wait {
             signs: &signs,
             again,
@@ -152,7 +158,7 @@ impl Inputs {
 /// For what another plan is made.
 struct Wait<'a> {
     signs: &'a Signs,
-    /// Something was refused and is tried again then, or a member sends answers on no more.
+    /// Something was refused and is tried again then, or a member sends answers on no more, or the former port ends.
     again: Option<Instant>,
     /// Loads matter.
     load_aware: bool,
@@ -244,20 +250,21 @@ fn silent(config: &Config, liveness: &Liveness) -> Vec<MemberProblem> {
         let vip = service.address.ip();
         let peers = config.groups[service.group].members.iter();
         let peers = peers.map(|m| &config.peers[m.peer]);
-        problems.extend(peers.filter(|p| is_silent(p)).map(|p| silence(vip, p)));
+        let silent = peers.filter(|p| is_silent(p));
+        problems.extend(silent.map(|p| silence(vip, p, config.settings.port)));
     }
     problems.sort_by(|a, b| (&a.vip, &a.se_uuid).cmp(&(&b.vip, &b.se_uuid)));
     problems.dedup();
     problems
 }
 
-fn silence(vip: IpAddr, peer: &Peer) -> MemberProblem {
+fn silence(vip: IpAddr, peer: &Peer, port: u16) -> MemberProblem {
     MemberProblem {
         vip: vip.to_string(),
         se_uuid: peer.se_uuid.clone(),
         reason_code: Reason::MemberSilent.code().into(),
         reason: format!(
-            "{} answers no hello: flows to {vip} that live there and come here are reset; see whether its host is up and UDP port 1550 between the engines is open",
+            "{} answers no hello: flows to {vip} that live there and come here are reset; see whether its host is up and UDP port {port} between the engines is open",
             peer.name
         ),
     }
@@ -477,7 +484,17 @@ fn settings(settings: Option<&v1::FlowSettings>) -> Settings {
         message_keys: settings.message_keys.iter().filter_map(key).collect(),
         hint_key: hint_key(settings).unwrap_or_default(),
         rhythm: rhythm(settings),
+        port: port(settings),
+        forgets_at_once: settings.forgets_at_once,
         ..Settings::default()
+    }
+}
+
+/// Of messages and lines; 0 is what an older controller says, which does not know of it.
+fn port(settings: &v1::FlowSettings) -> u16 {
+    match u16::try_from(settings.port) {
+        Ok(0) | Err(_) => MESSAGE_PORT,
+        Ok(port) => port,
     }
 }
 

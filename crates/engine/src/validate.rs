@@ -4,7 +4,9 @@ mod groups;
 
 use crate::{bgp, decide};
 use ipnet::IpNet;
-use proto::v1::{BgpProfile, DesiredState, Interface, Protocol, VirtualService};
+use proto::v1::{
+    BgpProfile, CongestionControl, DesiredState, Interface, Protocol, ProxyProtocol, VirtualService,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -37,6 +39,7 @@ pub(crate) fn validate(state: &DesiredState, interfaces: &[Interface]) -> Result
     }
     check_static_routes(state)?;
     check_vips(state, interfaces)?;
+    check_certificates(state)?;
     check_services(state)?;
     check_ports(state)?;
     check_pools(state)?;
@@ -165,14 +168,18 @@ fn host(text: &str) -> Result<IpAddr, String> {
 
 fn check_services(state: &DesiredState) -> Result<(), Refusal> {
     let pools: BTreeSet<&str> = state.pools.iter().map(|p| p.uuid.as_str()).collect();
+    let certificates = state.certificates.iter().map(|c| c.uuid.as_str());
+    let certificates: BTreeSet<&str> = certificates.collect();
     for (i, vs) in state.virtual_services.iter().enumerate() {
         if !vs.pool_uuid.is_empty() && !pools.contains(vs.pool_uuid.as_str()) {
             let field = format!("virtual_services[{i}].pool_uuid");
             return Err(refuse(field, format!("there is no pool {}", vs.pool_uuid)));
         }
-        check_tls(vs)
+        check_tls(vs, &certificates)
             .map_err(|(name, reason)| refuse(format!("virtual_services[{i}].{name}"), reason))?;
         check_group(vs, &pools)
+            .map_err(|(name, reason)| refuse(format!("virtual_services[{i}].{name}"), reason))?;
+        check_connections(vs)
             .map_err(|(name, reason)| refuse(format!("virtual_services[{i}].{name}"), reason))?;
         for (j, range) in vs.ports.iter().enumerate() {
             let fits = |p: u32| (1..=65535).contains(&p);
@@ -189,14 +196,24 @@ fn check_services(state: &DesiredState) -> Result<(), Refusal> {
 }
 
 /// Clients can be shown what they are to be shown.
-fn check_tls(vs: &VirtualService) -> Result<(), (String, String)> {
-    let Some(tls) = &vs.tls else { return Ok(()) };
-    for (i, certificate) in decide::certificates(tls).enumerate() {
-        proxy::check_certificate(&certificate).map_err(|error| {
+fn check_certificates(state: &DesiredState) -> Result<(), Refusal> {
+    for (i, certificate) in state.certificates.iter().enumerate() {
+        proxy::check_certificate(&decide::certificate(certificate)).map_err(|error| {
             let why = std::error::Error::source(&error).map(|source| format!(": {source}"));
-            let field = format!("tls.certificates[{i}]");
-            (field, format!("{error}{}", why.unwrap_or_default()))
+            let reason = format!("{error}{}", why.unwrap_or_default());
+            refuse(format!("certificates[{i}]"), reason)
         })?;
+    }
+    Ok(())
+}
+
+/// Whom clients of TLS meet is there.
+fn check_tls(vs: &VirtualService, certificates: &BTreeSet<&str>) -> Result<(), (String, String)> {
+    let Some(tls) = &vs.tls else { return Ok(()) };
+    let mut named = tls.certificate_uuids.iter().enumerate();
+    if let Some((i, uuid)) = named.find(|(_, uuid)| !certificates.contains(uuid.as_str())) {
+        let field = format!("tls.certificate_uuids[{i}]");
+        return Err((field, format!("there is no certificate {uuid}")));
     }
     match tls.versions {
         Some(v) if !v.tls12 && !v.tls13 => {
@@ -226,6 +243,45 @@ fn check_group(vs: &VirtualService, pools: &BTreeSet<&str>) -> Result<(), (Strin
         }
     }
     Ok(())
+}
+
+/// avi-api `VirtualService.weight`.
+const WEIGHT_MAX: u32 = 128;
+/// RFC 2474: six bits.
+const DSCP_MAX: u32 = 63;
+/// avi-api `TCPProxyProfile.receive_window`.
+const RECEIVE_WINDOW_MAX_KB: u32 = 65_536;
+/// avi-api `TCPProxyProfile.max_segment_size`.
+const SEGMENT_BYTES: std::ops::RangeInclusive<u32> = 512..=9000;
+
+/// What only newer engines know must not be left out, and what is no number of the kernel's not be set.
+fn check_connections(vs: &VirtualService) -> Result<(), (&'static str, String)> {
+    let tcp = vs.tcp.unwrap_or_default();
+    let segment = tcp.segment_bytes_max;
+    let unknown = "this version of the engine does not know it; upgrade it".to_owned();
+    match vs.weight {
+        weight if weight > WEIGHT_MAX => {
+            Err(("weight", format!("{weight} is more than {WEIGHT_MAX}")))
+        }
+        _ if ProxyProtocol::try_from(vs.proxy_protocol).is_err() => {
+            Err(("proxy_protocol", unknown))
+        }
+        _ if CongestionControl::try_from(tcp.congestion_control).is_err() => {
+            Err(("tcp.congestion_control", unknown))
+        }
+        _ if tcp.dscp > DSCP_MAX => {
+            Err(("tcp.dscp", format!("{} has more than six bits", tcp.dscp)))
+        }
+        _ if tcp.receive_window_kb > RECEIVE_WINDOW_MAX_KB => {
+            let reason = format!("more than {RECEIVE_WINDOW_MAX_KB} KB");
+            Err(("tcp.receive_window_kb", reason))
+        }
+        _ if segment > 0 && !SEGMENT_BYTES.contains(&segment) => {
+            let reason = format!("{segment} bytes are not 512 to 9000");
+            Err(("tcp.segment_bytes_max", reason))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// One that only newer engines know must not be served as another.

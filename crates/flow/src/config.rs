@@ -4,6 +4,7 @@ use crate::hello::Rhythm;
 use crate::key::Protocol;
 use crate::mark::HintKey;
 use crate::spread::Spread;
+use crate::wire::MESSAGE_PORT;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -138,6 +139,20 @@ pub struct Settings {
     pub copies_burst: u32,
     /// Of hellos to other members.
     pub rhythm: Rhythm,
+    /// Of messages (UDP) and lines (TCP); all engines of an SE group have the same one (`se_tunnel_udp_port`).
+    pub port: u16,
+    /// What it was before it was changed: others have not heard of that yet. None = it was not changed of late.
+    pub former_port: Option<u16>,
+    /// Who owns a TCP flow is forgotten with its first FIN or RST, and not when its owner says that it has ended
+    /// (`se_delayed_flow_delete` false).
+    pub forgets_at_once: bool,
+}
+
+impl Settings {
+    /// By which engines may be reached, the one in force first.
+    pub fn ports(&self) -> impl Iterator<Item = u16> + use<> {
+        std::iter::once(self.port).chain(self.former_port)
+    }
 }
 
 impl Default for Settings {
@@ -151,6 +166,9 @@ impl Default for Settings {
             copies_per_s: 50_000,
             copies_burst: 50_000,
             rhythm: Rhythm::default(),
+            port: MESSAGE_PORT,
+            former_port: None,
+            forgets_at_once: false,
         }
     }
 }

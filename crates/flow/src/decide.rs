@@ -292,7 +292,8 @@ impl Steering {
         if fits(segment, socket) {
             return Decision::stack(Verdict::LocalSocket);
         }
-        let known = self.by_hint(case, segment).or_else(|| self.by_cache(case));
+        let known = self.by_hint(case, segment);
+        let known = known.or_else(|| self.by_cache_of_tcp(case, segment));
         known.unwrap_or_else(|| self.tcp_stranger(case, segment, socket))
     }
 
@@ -348,6 +349,14 @@ impl Steering {
         let is_believed =
             case.ground.hints && case.ground.live.contains(member) && !self.is_doubted(case.mark);
         is_believed.then(|| self.data(&case.ground, case.mark.check(), member, Verdict::TunnelHint))
+    }
+
+    fn by_cache_of_tcp(&mut self, case: &Case, segment: &Segment) -> Option<Decision> {
+        let decision = self.by_cache(case)?;
+        if segment.flags.ends() && self.map.config().settings.forgets_at_once {
+            self.cache.remove(&case.flow);
+        }
+        Some(decision)
     }
 
     /// Step 5.

@@ -8,7 +8,8 @@ use crate::verdict::Verdict;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// UDP port of messages, source and destination.
+/// Port of messages (UDP, source and destination) and lines (TCP) unless the SE group has another one: the default of
+/// `se_tunnel_udp_port`.
 pub const MESSAGE_PORT: u16 = 1550;
 
 /// Length of a message, in octets.

@@ -126,17 +126,21 @@ pub struct Check {
     failure: Option<Failure>,
     /// Results in a row that speak against the present state.
     against: u32,
+    /// No probe has ended yet: the first result decides at once.
+    is_first: bool,
     due: Option<Instant>,
 }
 
 impl Check {
-    /// A check whose first probe is due now.
-    pub fn new(timing: Timing, now: Instant) -> Self {
+    /// A check whose first probe is due now. Until it has ended the server is in this state: one that took traffic before it
+    /// was checked goes on.
+    pub fn new(timing: Timing, now: Instant, until_then: State) -> Self {
         Self {
             timing,
-            state: State::Initializing,
+            state: until_then,
             failure: None,
             against: 0,
+            is_first: true,
             due: Some(now),
         }
     }
@@ -174,10 +178,10 @@ impl Check {
         } else {
             self.against + 1
         };
-        let needed = match (self.state, wanted) {
-            (State::Initializing, _) => 1,
-            (_, State::Up) => self.timing.rise,
-            (_, State::Down | State::Initializing) => self.timing.fall,
+        let needed = match wanted {
+            _ if std::mem::take(&mut self.is_first) => 1,
+            State::Up => self.timing.rise,
+            State::Down | State::Initializing => self.timing.fall,
         };
         if wanted != self.state && self.against >= needed.max(1) {
             (self.state, self.against) = (wanted, 0);
@@ -247,7 +251,7 @@ mod tests {
 
     fn after(results: &[Result<(), Failure>]) -> Vec<State> {
         let mut now = Instant::now();
-        let mut check = Check::new(TIMING, now);
+        let mut check = Check::new(TIMING, now, State::Initializing);
         results
             .iter()
             .map(|result| {
@@ -260,6 +264,27 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_up_before_it_is_checked_goes_on_until_the_first_result_decides() {
+        for (result, state) in [(Ok(()), State::Up), (Err(Failure::OtherError), State::Down)] {
+            let now = Instant::now();
+            let mut check = Check::new(TIMING, now, State::Up);
+            assert_eq!(check.state(), State::Up);
+            assert!(check.start(now));
+            check.finished(now, now, result);
+            assert_eq!(check.state(), state);
+        }
+        let now = Instant::now();
+        let mut check = Check::new(TIMING, now, State::Up);
+        check.finished(now, now, Ok(()));
+        check.finished(now, now, Err(Failure::OtherError));
+        assert_eq!(
+            check.state(),
+            State::Up,
+            "the second result is one of several"
+        );
+    }
+
+    #[test]
     fn the_first_result_decides_at_once() {
         assert_eq!(after(&[Ok(())]), [State::Up]);
         assert_eq!(after(&[FAIL]), [State::Down]);
@@ -269,7 +294,7 @@ mod tests {
     fn a_server_is_down_for_what_it_was_until_it_is_up() {
         let away = Failure::MaintenanceResponseCodeMatch;
         let mut now = Instant::now();
-        let mut check = Check::new(TIMING, now);
+        let mut check = Check::new(TIMING, now, State::Initializing);
         let mut told = Vec::new();
         for result in [Err(away), Ok(()), Ok(()), FAIL] {
             assert!(check.start(now), "due");
@@ -297,7 +322,7 @@ mod tests {
     #[test]
     fn a_probe_is_due_one_interval_after_the_last_began_and_never_twice() {
         let now = Instant::now();
-        let mut check = Check::new(TIMING, now);
+        let mut check = Check::new(TIMING, now, State::Initializing);
         assert!(check.start(now));
         assert!(!check.start(now), "it is under way");
         assert_eq!(check.deadline(), None);

@@ -571,6 +571,28 @@ fn check_se_group(object: &Object, errors: &mut Vec<FieldError>) {
     }
     check_usage(object, errors);
     check_rebalance(object, errors);
+    check_message_port(object, errors);
+}
+
+/// What BGP (RFC 4271) and BFD (RFC 5881, RFC 5883) listen at on the same addresses.
+const TAKEN_PORTS: [i64; 3] = [179, 3784, 4784];
+
+/// Of messages and lines between engines.
+fn check_message_port(object: &Object, errors: &mut Vec<FieldError>) {
+    let name = "se_tunnel_udp_port";
+    let Some(port) = object.get(name).and_then(Value::as_i64) else {
+        return;
+    };
+    let problem = match port {
+        port if TAKEN_PORTS.contains(&port) => format!("{port} is the port of BGP or BFD"),
+        1..=65535 => return,
+        port => format!("{port} is no port"),
+    };
+    errors.push(FieldError::new(
+        name,
+        problem,
+        "use another one of 1 to 65535, as 1550; it must be free for UDP and TCP on all engines",
+    ));
 }
 
 fn check_usage(object: &Object, errors: &mut Vec<FieldError>) {

@@ -200,7 +200,8 @@ impl Registry {
                 .get_mut(&current)
                 .ok_or("a field stands before any @Type")?;
             if let Some((mark, name)) = line.split_once(' ').filter(|(m, _)| "+-".contains(m)) {
-                set_class(owner, mark == "+", name).map_err(at)?;
+                let field = set_class(owner, mark == "+", name).map_err(at)?;
+                field.help = Some(help).filter(|h| !h.is_empty()).or(field.help.take());
                 continue;
             }
             let mut field = parse_field(line).map_err(at)?;
@@ -242,16 +243,22 @@ fn acknowledge_common(ty: &mut ObjectType) {
     }
 }
 
-/// Says of a field that is known that it acts already, or not yet (schema/acts.txt).
-fn set_class(owner: &mut ObjectType, acts: bool, name: &str) -> Result<(), String> {
+/// Says of a field that is known that it acts already, or not (schema/acts.txt).
+fn set_class<'a>(
+    owner: &'a mut ObjectType,
+    acts: bool,
+    name: &str,
+) -> Result<&'a mut Field, String> {
     let (from, to) = match acts {
         true => (Class::Soon, Class::Honoured),
         false => (Class::Honoured, Class::Soon),
     };
+    let missing = format!("{}.{name} is not {from:?}", owner.name);
     let mut fields = owner.fields.iter_mut();
     let field = fields.find(|f| f.name == name && f.class == from);
-    let missing = || format!("{}.{name} is not {from:?}", owner.name);
-    field.map(|f| f.class = to).ok_or_else(missing)
+    let field = field.ok_or(missing)?;
+    field.class = to;
+    Ok(field)
 }
 
 fn parse_field(line: &str) -> Result<Field, String> {

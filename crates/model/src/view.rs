@@ -6,14 +6,18 @@
 
 mod application;
 mod network;
+mod transport;
 
 pub use application::{
     ApplicationProfile, HttpApplicationProfile, HttpCookiePersistenceProfile, PersistenceProfile,
-    SslCertificate, SslKeyAndCertificate, SslProfile, SslVersion,
+    SslCertificate, SslKeyAndCertificate, SslProfile, SslVersion, TcpApplicationProfile,
 };
 pub use network::{
-    IpAddrRange, IpNetworkSubnet, Network, StaticIpRange, Subnet, VipPlacementNetwork, VipRange,
-    address_after,
+    Cloud, IpAddrRange, IpNetworkSubnet, Network, StaticIpRange, Subnet, VipPlacementNetwork,
+    VipRange, address_after,
+};
+pub use transport::{
+    NetworkProfile, NetworkProfileUnion, TcpFastPathProfile, TcpProxyProfile, Transport, UdpProfile,
 };
 
 use ipnet::IpNet;
@@ -51,6 +55,7 @@ pub fn check(
         "ServiceEngineGroup" => parse::<ServiceEngineGroup>(object).map(drop),
         "ServiceEngine" => parse::<ServiceEngine>(object).map(drop),
         "Network" => parse::<Network>(object).map(drop),
+        "Cloud" => parse::<Cloud>(object).map(drop),
         "ApplicationProfile" => parse::<ApplicationProfile>(object).map(drop),
         "ApplicationPersistenceProfile" => parse::<PersistenceProfile>(object).map(drop),
         "SSLProfile" => parse::<SslProfile>(object).map(drop),
@@ -179,6 +184,9 @@ pub struct VirtualService {
     /// Owner hints in TCP timestamps.
     #[serde(default = "yes")]
     pub flow_hints: bool,
+    /// Shares of a busy engine, 1 to 128.
+    #[serde(default = "one")]
+    pub weight: u32,
 }
 
 /// avi-api `Service`: a port or a range of ports.
@@ -434,134 +442,6 @@ impl Default for HealthMonitorHttp {
     }
 }
 
-/// avi-api `NetworkProfile`, as far as the proxy needs it.
-#[derive(Debug, Clone, Deserialize)]
-#[allow(missing_docs)]
-pub struct NetworkProfile {
-    pub uuid: String,
-    pub name: String,
-    pub profile: NetworkProfileUnion,
-}
-
-/// avi-api `NetworkProfileUnion`.
-#[derive(Debug, Clone, Deserialize)]
-#[allow(missing_docs)]
-pub struct NetworkProfileUnion {
-    #[serde(rename = "type")]
-    pub kind: String,
-    pub tcp_proxy_profile: Option<TcpProxyProfile>,
-    pub tcp_fast_path_profile: Option<TcpFastPathProfile>,
-    pub udp_fast_path_profile: Option<UdpProfile>,
-    pub udp_proxy_profile: Option<UdpProfile>,
-}
-
-/// How a service is carried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transport {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-}
-
-impl NetworkProfileUnion {
-    /// None: SCTP, which no engine serves.
-    pub fn transport(&self) -> Option<Transport> {
-        match self.kind.as_str() {
-            "PROTOCOL_TYPE_UDP_FAST_PATH" | "PROTOCOL_TYPE_UDP_PROXY" => Some(Transport::Udp),
-            kind if kind.starts_with("PROTOCOL_TYPE_SCTP") => None,
-            _ => Some(Transport::Tcp),
-        }
-    }
-
-    /// Seconds after which a connection of the TCP kinds is idle, 0 = never, and whether it is kept then. Both are served by
-    /// the same proxy.
-    pub fn tcp_idle(&self) -> (u32, bool) {
-        if self.kind == "PROTOCOL_TYPE_TCP_FAST_PATH" {
-            let profile = self.tcp_fast_path_profile.unwrap_or_default();
-            return (profile.session_idle_timeout, false);
-        }
-        let profile = self.tcp_proxy_profile.clone().unwrap_or_default();
-        (profile.idle_connection_timeout, profile.keeps_idle())
-    }
-
-    /// The settings of the UDP kinds; both are served by the same proxy.
-    pub fn udp(&self) -> UdpProfile {
-        let profile = match self.kind.as_str() {
-            "PROTOCOL_TYPE_UDP_PROXY" => self.udp_proxy_profile,
-            _ => self.udp_fast_path_profile,
-        };
-        profile.unwrap_or_default()
-    }
-}
-
-/// avi-api `UDPFastPathProfile` and `UDPProxyProfile`, which has the first field only.
-#[derive(Debug, Clone, Copy, Deserialize)]
-pub struct UdpProfile {
-    /// Seconds without a datagram in either direction that end a flow.
-    #[serde(default = "udp_idle_timeout")]
-    pub session_idle_timeout: u32,
-    /// Each datagram is balanced by itself.
-    #[serde(default)]
-    pub per_pkt_loadbalance: bool,
-    /// Servers see an address of the engine; without it, the client's.
-    #[serde(default = "yes")]
-    pub snat: bool,
-}
-
-impl Default for UdpProfile {
-    fn default() -> Self {
-        Self {
-            session_idle_timeout: udp_idle_timeout(),
-            per_pkt_loadbalance: false,
-            snat: true,
-        }
-    }
-}
-
-/// avi-api `TCPProxyProfile`.
-#[derive(Debug, Clone, Deserialize)]
-pub struct TcpProxyProfile {
-    /// Seconds without a byte in either direction; 0 = never.
-    #[serde(default = "idle_connection_timeout")]
-    pub idle_connection_timeout: u32,
-    /// `KEEP_ALIVE`, the default, or `CLOSE_IDLE`.
-    #[serde(default)]
-    pub idle_connection_type: String,
-}
-
-impl Default for TcpProxyProfile {
-    fn default() -> Self {
-        Self {
-            idle_connection_timeout: idle_connection_timeout(),
-            idle_connection_type: String::new(),
-        }
-    }
-}
-
-/// avi-api `TCPFastPathProfile`.
-#[derive(Debug, Clone, Copy, Deserialize)]
-pub struct TcpFastPathProfile {
-    /// Seconds without a byte in either direction; 0 = never.
-    #[serde(default = "tcp_session_idle_timeout")]
-    pub session_idle_timeout: u32,
-}
-
-impl Default for TcpFastPathProfile {
-    fn default() -> Self {
-        Self {
-            session_idle_timeout: tcp_session_idle_timeout(),
-        }
-    }
-}
-
-impl TcpProxyProfile {
-    /// An idle connection is kept while its ends are there; with CLOSE_IDLE it is ended.
-    pub fn keeps_idle(&self) -> bool {
-        self.idle_connection_type != "CLOSE_IDLE"
-    }
-}
-
 /// avi-api `VrfContext`.
 #[derive(Debug, Clone, Deserialize)]
 #[allow(missing_docs)]
@@ -799,6 +679,24 @@ pub struct ServiceEngineGroup {
     /// 1: what VIPs that are scaled natively send goes through the primary; 0 and 2: each engine answers clients itself.
     #[serde(default)]
     pub se_tunnel_mode: u32,
+    /// See [`Self::message_port`].
+    #[serde(default = "message_port")]
+    pub se_tunnel_udp_port: i64,
+    /// Others forget who owns a TCP flow when its owner says that it has ended; false: with its first FIN or RST.
+    #[serde(default = "yes")]
+    pub se_delayed_flow_delete: bool,
+    /// The same as the `ha_mode` of this name.
+    #[serde(default)]
+    pub active_standby: bool,
+    /// Standbys check servers too.
+    #[serde(default = "yes")]
+    pub hm_on_standby: bool,
+    /// An active engine that no BGP peer is up for gives its role up to a standby that one is up for.
+    #[serde(default)]
+    pub bgp_peer_monitor_failover_enabled: bool,
+    /// Half-open connections of a port at most, on each engine; 0 or less = as many as usual.
+    #[serde(default)]
+    pub flow_table_new_syn_max_entries: i64,
     /// HA_MODE_LEGACY_ACTIVE_STANDBY: VIPs may prefer one engine of the pair or the other as their active one.
     #[serde(default)]
     pub distribute_load_active_standby: bool,
@@ -832,11 +730,23 @@ pub struct ServiceEngineGroup {
     pub min_cpu_usage: u32,
 }
 
+/// Of an active engine and its standby.
+const ACTIVE_STANDBY: &str = "HA_MODE_LEGACY_ACTIVE_STANDBY";
+
 impl ServiceEngineGroup {
-    /// It places a VIP on one engine at most; an `ha_mode` of pairs on two at least.
+    /// How it lives through the loss of an engine: `ha_mode`, or pairs of an active engine and its standby where
+    /// `active_standby` asks for them.
+    pub fn mode(&self) -> &str {
+        match self.active_standby {
+            true => ACTIVE_STANDBY,
+            false => &self.ha_mode,
+        }
+    }
+
+    /// It places a VIP on one engine at most; a mode of pairs on two at least.
     pub fn is_for_one_engine(&self) -> bool {
-        let pairs = ["HA_MODE_SHARED_PAIR", "HA_MODE_LEGACY_ACTIVE_STANDBY"];
-        self.max_scaleout_per_vs <= 1 && !pairs.contains(&self.ha_mode.as_str())
+        let pairs = ["HA_MODE_SHARED_PAIR", ACTIVE_STANDBY];
+        self.max_scaleout_per_vs <= 1 && !pairs.contains(&self.mode())
     }
 
     /// Engines that are not the primary of a natively scaled VIP send answers through it.
@@ -855,6 +765,12 @@ impl ServiceEngineGroup {
             ),
         };
         (frequency.clamp(20, 2000), count.clamp(2, 100))
+    }
+
+    /// By which engines speak to each other, UDP and TCP; what is no port, and was stored before that was refused, is the default.
+    pub fn message_port(&self) -> u16 {
+        let port = u16::try_from(self.se_tunnel_udp_port).unwrap_or(0);
+        if port == 0 { MESSAGE_PORT } else { port }
     }
 }
 
@@ -936,6 +852,13 @@ fn hb_count() -> u32 {
     3
 }
 
+/// avi-api `se_tunnel_udp_port`.
+const MESSAGE_PORT: u16 = 1550;
+
+fn message_port() -> i64 {
+    MESSAGE_PORT.into()
+}
+
 fn aggressive_hb_frequency() -> u32 {
     50
 }
@@ -978,15 +901,6 @@ fn bfd_multiplier() -> u8 {
 }
 fn max_learn_limit() -> u32 {
     50
-}
-fn idle_connection_timeout() -> u32 {
-    600
-}
-fn tcp_session_idle_timeout() -> u32 {
-    300
-}
-fn udp_idle_timeout() -> u32 {
-    10
 }
 
 #[cfg(test)]

@@ -22,6 +22,24 @@ impl fmt::Display for Cause {
     }
 }
 
+/// Why an active engine gives its role up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Demotion {
+    /// It gives its place up.
+    Gone(Cause),
+    /// None of its BGP peers is up, and one of the standby's is.
+    NoPeer,
+}
+
+impl fmt::Display for Demotion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone(cause) => cause.fmt(f),
+            Self::NoPeer => f.write_str("has no BGP peer that is up"),
+        }
+    }
+}
+
 /// What is to be done about one engine of the VIP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
@@ -55,7 +73,7 @@ pub enum Step {
         /// uuid of the engine.
         engine: String,
         /// What has happened to the one that was.
-        cause: Cause,
+        cause: Demotion,
     },
 }
 
@@ -231,13 +249,26 @@ fn promotion(demand: &Demand, engines: &[Engine], assigned: &[String]) -> Option
         return None;
     }
     let (active, others) = assigned.split_first()?;
-    let cause = cause(engines, active)?;
+    let cause = demotion(demand, engines, active)?;
     let sound = |uuid: &&String| {
         let known = engines.iter().find(|e| e.uuid == **uuid);
-        known.is_some_and(|e| e.is_here() && e.enabled != Enabled::No)
+        let sound = known.filter(|e| e.is_here() && e.enabled != Enabled::No);
+        sound.is_some_and(|e| cause != Demotion::NoPeer || e.has_peer == Some(true))
     };
     let engine = others.iter().find(sound)?.clone();
     Some(Step::Promote { engine, cause })
+}
+
+fn demotion(demand: &Demand, engines: &[Engine], active: &str) -> Option<Demotion> {
+    if let Some(cause) = cause(engines, active) {
+        return Some(Demotion::Gone(cause));
+    }
+    let active = engines.iter().find(|e| e.uuid == active)?;
+    lacks_peer(demand, active).then_some(Demotion::NoPeer)
+}
+
+fn lacks_peer(demand: &Demand, engine: &Engine) -> bool {
+    demand.needs_peer && engine.presence == Presence::Here && engine.has_peer == Some(false)
 }
 
 /// With a [`Tag`]: the engine of the pair that is to be the active one, when it is not.
@@ -260,7 +291,8 @@ pub fn preferred<'a>(
     (assigned.first() != Some(&wanted.uuid)).then_some(wanted)
 }
 
-/// It has been here for a while, and takes VIPs.
-pub fn is_back(engine: &Engine) -> bool {
-    engine.presence == Presence::Here && engine.enabled == Enabled::Yes
+/// It has been here for a while, takes VIPs, and need not give the role up again.
+pub fn is_back(demand: &Demand, engine: &Engine) -> bool {
+    let is_steady = engine.presence == Presence::Here && engine.enabled == Enabled::Yes;
+    is_steady && (!demand.needs_peer || engine.has_peer == Some(true))
 }

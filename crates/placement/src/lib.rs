@@ -9,14 +9,17 @@ pub mod autoscale;
 mod choose;
 pub mod group;
 mod keep;
+mod link;
 mod spare;
 mod unfit;
 
 pub use choose::{Choice, PlanError, ensure, scale_in, scale_out};
 pub use group::{Group, GroupFull};
 pub use keep::{
-    Cause, Step, hand_over, holder, is_back, keep, preferred, switch_over, take_over, take_role,
+    Cause, Demotion, Step, hand_over, holder, is_back, keep, preferred, switch_over, take_over,
+    take_role,
 };
+pub use link::{Resolution, Route};
 pub use spare::{Spare, spare};
 pub use unfit::{Unfit, unfit};
 
@@ -69,9 +72,11 @@ pub struct Demand {
     pub peer_networks: Vec<IpNet>,
     /// For each VIP that has `placement_networks`, networks of which an engine needs an interface in at least one.
     pub placement_networks: Vec<Vec<IpNet>>,
-    /// Its addresses, when no router is told of it: it is scaled natively, and answered for by an engine on the same link.
+    /// Its addresses, when no router is told of it: it is scaled natively, and answered for by an engine on its link.
     /// Empty = it is announced by BGP.
     pub native: Vec<IpAddr>,
+    /// How the links of those addresses are found.
+    pub resolution: Resolution,
     /// `min_scaleout_per_vs`; see [`Demand::fewest`].
     pub min_scaleout: u32,
     /// `max_scaleout_per_vs`; see [`Demand::most`].
@@ -88,6 +93,9 @@ pub struct Demand {
     pub tag: Option<Tag>,
     /// It goes back to the engine that it prefers when that is back.
     pub goes_back: bool,
+    /// With [`Ha::ActiveStandby`]: an active engine that no BGP peer is up for gives its role up to one that has one
+    /// (`bgp_peer_monitor_failover_enabled`).
+    pub needs_peer: bool,
     /// Only engines of this host can take it; `None` = of any.
     pub host: Option<String>,
     /// `vs_host_redundancy`: another host's engine is preferred to one whose host has the VIP.
@@ -202,6 +210,8 @@ pub struct Engine {
     pub networks: Vec<IpNet>,
     /// What tells its host from others; empty = it has not said.
     pub host: String,
+    /// One of its BGP peers is up; `None` = it has none, or it is not certain.
+    pub has_peer: Option<bool>,
     /// Number of VIPs placed on it.
     pub placed: u32,
 }

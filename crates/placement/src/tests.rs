@@ -12,6 +12,7 @@ fn demand(min: u32, max: u32) -> Demand {
         peer_networks: vec!["10.10.10.0/24".parse().expect("net")],
         placement_networks: Vec::new(),
         native: Vec::new(),
+        resolution: Resolution::Subnets,
         min_scaleout: min,
         max_scaleout: max,
         max_per_engine: 10,
@@ -20,6 +21,7 @@ fn demand(min: u32, max: u32) -> Demand {
         ha: Ha::Shared,
         tag: None,
         goes_back: false,
+        needs_peer: false,
         host: None,
         host_redundancy: true,
     }
@@ -36,6 +38,7 @@ fn engine(n: u32) -> Engine {
         vrf: "global".into(),
         networks: vec!["10.10.10.0/24".parse().expect("net")],
         host: String::new(),
+        has_peer: None,
         placed: 0,
     }
 }
@@ -407,6 +410,44 @@ fn room_for_lost_engines_is_counted_the_fullest_first() {
     assert!(!spare(&[], 10, 0).is_short());
 }
 
+#[test]
+fn an_active_engine_without_a_peer_gives_its_role_to_a_standby_with_one() {
+    let mut pair = Demand {
+        ha: Ha::ActiveStandby,
+        needs_peer: true,
+        ..demand(1, 1)
+    };
+    let mut engines = [engine(1), engine(2)];
+    let assigned = uuids(&[1, 2]);
+    let promoted = |demand: &Demand, engines: &[Engine]| {
+        let steps = keep(demand, engines, &assigned, &[]);
+        after(&assigned, &steps)[0].clone()
+    };
+    let peers = [
+        (None, Some(true), 1),
+        (Some(true), Some(true), 1),
+        (Some(false), None, 1),
+        (Some(false), Some(false), 1),
+        (Some(false), Some(true), 2),
+    ];
+    for (active, standby, first) in peers {
+        (engines[0].has_peer, engines[1].has_peer) = (active, standby);
+        let expected = format!("serviceengine-{first}");
+        assert_eq!(
+            promoted(&pair, &engines),
+            expected,
+            "{active:?} {standby:?}"
+        );
+    }
+    for has_peer in [Some(false), None] {
+        engines[0].has_peer = has_peer;
+        assert!(!is_back(&pair, &engines[0]), "it might lose the role again");
+    }
+    pair.needs_peer = false;
+    assert_eq!(promoted(&pair, &engines), "serviceengine-1");
+    assert!(is_back(&pair, &engines[0]));
+}
+
 fn any_engine(n: u32) -> impl Strategy<Value = Engine> {
     (
         any_presence(),
@@ -607,6 +648,81 @@ fn an_engine_off_the_vips_link_is_not_chosen_while_others_are_on_it() {
     );
     engines[0].networks.clear();
     assert_eq!(why(&engines), None, "something else brings the VIP to them");
+}
+
+/// Of `se-1` on the VIP's link and `se-2` on another one, and of `se-3` which has neither: the codes of those that are unfit.
+fn off_link(resolution: Resolution) -> [Option<&'static str>; 3] {
+    let mut engines = [engine(1), engine(2), engine(3)];
+    engines[1].networks = vec!["10.9.9.0/24".parse().expect("net")];
+    engines[2].networks = vec!["10.7.7.0/24".parse().expect("net")];
+    let demand = Demand {
+        resolution,
+        ..natively()
+    };
+    let code = |e: &Engine| unfit(&demand, e, &engines, &[]).map(|why| why.code());
+    engines.each_ref().map(code)
+}
+
+fn route(prefix: &str, next_hop: &str) -> Route {
+    Route {
+        prefix: prefix.parse().expect("net"),
+        next_hop: next_hop.parse().expect("ip"),
+    }
+}
+
+const OFF_SUBNET: Option<&str> = Some("no_interface_in_vip_subnet");
+const OFF_ROUTE: Option<&str> = Some("no_interface_to_static_route");
+
+#[test]
+fn static_routes_say_where_a_vip_is_placed_that_is_in_no_subnet_or_before_subnets_do() {
+    let routes = || vec![route("10.10.10.0/25", "10.9.9.1")];
+    let then = Resolution::SubnetsThenRoutes(routes());
+    assert_eq!(off_link(then), [None, OFF_SUBNET, OFF_SUBNET]);
+    let first = Resolution::RoutesThenSubnets(routes());
+    assert_eq!(off_link(first), [OFF_ROUTE, None, OFF_ROUTE]);
+    let other = vec![route("10.10.10.128/25", "10.9.9.1")];
+    let other = Resolution::RoutesThenSubnets(other);
+    let by_subnet = [None, OFF_SUBNET, OFF_SUBNET];
+    assert_eq!(off_link(other), by_subnet, "no route has the VIP");
+    let nowhere = vec![route("10.10.10.0/25", "10.5.5.1")];
+    let nowhere = Resolution::RoutesThenSubnets(nowhere);
+    assert_eq!(off_link(nowhere), by_subnet, "no engine is on its link");
+    let default = || vec![route("0.0.0.0/0", "10.9.9.1")];
+    let default_first = Resolution::RoutesThenSubnets(default());
+    assert_eq!(
+        off_link(default_first),
+        by_subnet,
+        "a default route says nothing of it"
+    );
+}
+
+#[test]
+fn of_static_routes_the_longest_prefix_counts_and_each_of_its_next_hops_will_do() {
+    let default = || route("0.0.0.0/0", "10.10.10.1");
+    let longer = || route("10.10.0.0/16", "10.9.9.1");
+    let one = Resolution::RoutesThenSubnets(vec![default(), longer()]);
+    assert_eq!(off_link(one), [OFF_ROUTE, None, OFF_ROUTE]);
+    let second = route("10.10.0.0/16", "10.7.7.1");
+    let two = Resolution::RoutesThenSubnets(vec![longer(), second, default()]);
+    assert_eq!(off_link(two), [OFF_ROUTE, None, None]);
+}
+
+#[test]
+fn a_vip_in_no_subnet_goes_where_its_static_route_leads_and_anywhere_where_that_leads_nowhere() {
+    let mut engines = [engine(1), engine(2)];
+    engines[1].networks = vec!["10.9.9.0/24".parse().expect("net")];
+    let by = |next_hop: &str| Demand {
+        native: vec!["10.100.0.1".parse().expect("ip")],
+        resolution: Resolution::SubnetsThenRoutes(vec![route("10.100.0.0/24", next_hop)]),
+        ..natively()
+    };
+    let choice = scale_out(&by("10.9.9.1"), &engines, &[], None).expect("fits");
+    assert_eq!(choice.name, "se-2");
+    let why = choice.rejected[0].1.to_string();
+    let expected = "it has no interface in the subnet of 10.9.9.1, the next hop of the static route to 10.100.0.1";
+    assert_eq!(why, expected);
+    let anywhere = scale_out(&by("10.5.5.1"), &engines, &[], None).expect("fits");
+    assert_eq!(anywhere.name, "se-1");
 }
 
 #[test]

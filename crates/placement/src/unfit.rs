@@ -1,5 +1,6 @@
 //! Why an engine cannot take a VIP.
 
+use crate::link::{Link, links, off_link};
 use crate::{Demand, Enabled, Engine, Presence};
 use ipnet::IpNet;
 use std::fmt;
@@ -50,6 +51,13 @@ pub enum Unfit {
         /// The VIP.
         vip: IpAddr,
     },
+    /// No interface to the next hop of the static routes to the VIP, which is scaled natively, while other engines have one.
+    NoInterfaceToStaticRoute {
+        /// The VIP.
+        vip: IpAddr,
+        /// The next hops; an interface to one of them is enough.
+        next_hops: Vec<IpAddr>,
+    },
     /// Two interfaces in one of the peers' subnets.
     TwoInterfacesInOneSubnet {
         /// The subnet.
@@ -73,6 +81,7 @@ impl Unfit {
             Self::NoInterfaceInPeerSubnet { .. } => "no_interface_in_peer_subnet",
             Self::NoInterfaceInPlacementNetwork { .. } => "no_interface_in_placement_network",
             Self::NoInterfaceInVipSubnet { .. } => "no_interface_in_vip_subnet",
+            Self::NoInterfaceToStaticRoute { .. } => "no_interface_to_static_route",
             Self::TwoInterfacesInOneSubnet { .. } => "two_interfaces_in_one_subnet",
         }
     }
@@ -121,6 +130,13 @@ impl fmt::Display for Unfit {
                     "it has no interface in a subnet with {vip}, whose virtual services have no enable_rhi"
                 )
             }
+            Self::NoInterfaceToStaticRoute { vip, next_hops } => {
+                let next_hops = either(next_hops);
+                write!(
+                    f,
+                    "it has no interface in the subnet of {next_hops}, the next hop of the static route to {vip}"
+                )
+            }
             Self::TwoInterfacesInOneSubnet { subnet } => {
                 write!(
                     f,
@@ -134,6 +150,11 @@ impl fmt::Display for Unfit {
 fn listed(networks: &[IpNet]) -> String {
     let all: Vec<_> = networks.iter().map(ToString::to_string).collect();
     all.join(", ")
+}
+
+fn either(addresses: &[IpAddr]) -> String {
+    let all: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    all.join(" or ")
 }
 
 /// Why this engine, one of `engines`, cannot take the VIP; `None` when it can.
@@ -152,7 +173,7 @@ pub(crate) fn unfit_on(
     engine: &Engine,
     engines: &[Engine],
     assigned: &[String],
-    links: &[IpAddr],
+    links: &[Link],
 ) -> Option<Unfit> {
     if assigned.contains(&engine.uuid) {
         return Some(Unfit::AlreadyPlaced);
@@ -161,24 +182,7 @@ pub(crate) fn unfit_on(
         .or_else(|| full(demand, engine, engines, assigned))
         .or_else(|| networks(demand, engine))
         .or_else(|| placement_networks(demand, engine))
-        .or_else(|| vip_subnet(engine, links))
-}
-
-/// Addresses of a VIP that is scaled natively on whose links engines of the group are. Where none is, something else brings the
-/// VIP to them, and any will do.
-pub(crate) fn links(demand: &Demand, engines: &[Engine]) -> Vec<IpAddr> {
-    let in_group = |e: &&Engine| e.se_group == demand.se_group;
-    let anybody = |vip: &&IpAddr| engines.iter().filter(in_group).any(|e| is_on(e, vip));
-    demand.native.iter().filter(anybody).copied().collect()
-}
-
-fn is_on(engine: &Engine, vip: &IpAddr) -> bool {
-    engine.networks.iter().any(|n| n.contains(vip))
-}
-
-fn vip_subnet(engine: &Engine, links: &[IpAddr]) -> Option<Unfit> {
-    let vip = *links.iter().find(|vip| !is_on(engine, vip))?;
-    Some(Unfit::NoInterfaceInVipSubnet { vip })
+        .or_else(|| off_link(engine, links))
 }
 
 fn elsewhere(demand: &Demand, engine: &Engine) -> Option<Unfit> {

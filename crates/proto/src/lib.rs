@@ -42,6 +42,8 @@ impl std::fmt::Debug for v1::FlowSettings {
             .field("hint_key_set", &!self.hint_key.is_empty())
             .field("hello_interval_ms", &self.hello_interval_ms)
             .field("hello_count", &self.hello_count)
+            .field("port", &self.port)
+            .field("forgets_at_once", &self.forgets_at_once)
             .finish()
     }
 }

@@ -9,11 +9,13 @@ use crate::stream::{End, Stream, Wire};
 use crate::tunnel::{self, Activity};
 use crate::{http, source, tls};
 use bytes::Bytes;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 /// How long a server may take to accept; with health checks in place this is a server that just went away.
@@ -45,7 +47,8 @@ impl Drop for Open {
 /// Serves a client until either side is done.
 pub(crate) async fn serve(client: Rc<Client>) {
     let open = Open::new(client.service.clone());
-    client.stream.set_nodelay(true).ok();
+    let at_once = !open.service.uses_nagle();
+    client.stream.set_nodelay(at_once).ok();
     let port = open.service.port(client.vip.port());
     if !port.tls && port.http.is_none() {
         return pass_on(&client, &open.service).await;
@@ -136,12 +139,27 @@ async fn connect(service: &Service, ends: [SocketAddr; 2]) -> Option<(TcpStream,
     let mut tried: Vec<SocketAddr> = Vec::new();
     while tried.len() < SERVERS_TRIED_MAX {
         let chosen = service.choose(ends, &tried)?;
-        match connect_to(service, &chosen, ends[1]).await {
-            Ok(server) => return Some((server, chosen)),
-            Err(_) => tried.push(chosen.addr),
+        if let Ok(mut server) = connect_to(service, &chosen, ends[1]).await {
+            match introduce(service, &mut server, ends).await {
+                Ok(()) => return Some((server, chosen)),
+                Err(error) => chosen.counted.failed(Some(&error)),
+            }
         }
+        tried.push(chosen.addr);
     }
     None
+}
+
+/// Tells the server who the client is, where it is to be told. A connection that is new has room for it.
+async fn introduce(
+    service: &Service,
+    server: &mut TcpStream,
+    ends: [SocketAddr; 2],
+) -> io::Result<()> {
+    match service.proxy_header() {
+        Some(version) => server.write_all(&version.encode(ends)).await,
+        None => Ok(()),
+    }
 }
 
 /// A connection to a server as bytes are passed on over it: by TLS, where its pool has that. `name`: whom the client wants.

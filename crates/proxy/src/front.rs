@@ -29,7 +29,7 @@ pub struct PortSpec {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TlsSpec {
     /// The first is for clients that name nobody whom another one is for.
-    pub certificates: Vec<CertificateSpec>,
+    pub certificates: Vec<Arc<CertificateSpec>>,
     /// The versions that are spoken.
     pub versions: TlsVersions,
 }

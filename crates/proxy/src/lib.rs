@@ -4,7 +4,10 @@
 //! connections never change threads. [`ProxyHandle::apply`] takes the whole desired state: what has not changed is
 //! not touched, and neither are running connections. A connection goes through named phases: accept
 //! (`listener`), choose a pool (`pool_group`) and a server (`balance`), connect, tunnel (`tunnel`). On a port of HTTP each
-//! request chooses (`http`); TLS (`tls`) may end before either, and begin anew towards servers. UDP stands beside them (`udp`): flows count as connections.
+//! request chooses (`http`); TLS (`tls`) may end before either, and begin anew towards servers, who may be told of the client
+//! first (`proxy_header`). UDP stands beside them (`udp`): flows count as connections.
+//!
+//! Listening sockets have the settings of connections that come to them (`tcp`). Connections of a worker take turns (`turn`).
 //!
 //! Where owner hints are on, a connection is stamped as it is accepted (`hint`), and again by a sweep of its worker over
 //! its connections (`client`): long ones every two hours.
@@ -26,13 +29,16 @@ mod inline;
 mod keepalive;
 mod listener;
 mod pool_group;
+mod proxy_header;
 mod relay;
 mod retire;
 mod shared;
 mod source;
 mod stream;
+mod tcp;
 mod tls;
 mod tunnel;
+mod turn;
 mod udp;
 mod worker;
 
@@ -43,8 +49,10 @@ pub use front::{
     PortSpec, PrivateKey, ServerTlsSpec, TlsSpec, TlsVersions,
 };
 pub use hint::{HintRenewal, HintSpec, HintStats};
+pub use proxy_header::ProxyHeader;
 pub use shared::{ServerStats, Stats, UdpStats, VsStats};
 pub use source::Source;
+pub use tcp::{Congestion, TcpSpec};
 pub use tls::{check as check_certificate, client_config};
 
 use listener::{Endpoint, Listener};
@@ -92,6 +100,13 @@ pub struct VirtualServiceSpec {
     pub source: Source,
     /// What is done with connections besides passing their bytes on.
     pub front: FrontSpec,
+    /// How the connections of clients are set up.
+    pub tcp: TcpSpec,
+    /// What servers are told of clients first of all, where bytes are passed on; `None` = nothing. A change is for new
+    /// connections.
+    pub proxy_header: Option<ProxyHeader>,
+    /// How much of a busy engine its connections have beside others' (`turn`), 1 to 128.
+    pub weight: u32,
 }
 
 impl VirtualServiceSpec {
@@ -292,9 +307,15 @@ struct Inner {
     shared: Shared,
 }
 
-/// The listeners that are open, with the uuid of the virtual service.
+/// The listeners that are open.
 #[derive(Default)]
-struct Open(BTreeMap<Endpoint, String>);
+struct Open(BTreeMap<Endpoint, Opened>);
+
+/// For whom, and how.
+struct Opened {
+    vs_uuid: String,
+    tcp: TcpSpec,
+}
 
 /// A running proxy; clones share it.
 #[derive(Clone)]
@@ -310,47 +331,74 @@ impl ProxyHandle {
         for service in &services {
             self.inner.shared.set(service);
         }
-        let wanted: BTreeMap<Endpoint, String> = services
+        let wanted: BTreeMap<Endpoint, &VirtualServiceSpec> = services
             .iter()
             .filter(|s| s.accept)
-            .flat_map(|s| s.endpoints().map(|endpoint| (endpoint, s.uuid.clone())))
+            .flat_map(|s| s.endpoints().map(move |endpoint| (endpoint, s)))
             .collect();
         let stale: Vec<Endpoint> = open
             .0
             .iter()
-            .filter(|(e, vs)| wanted.get(*e) != Some(*vs))
+            .filter(|(e, o)| wanted.get(*e).is_none_or(|s| s.uuid != o.vs_uuid))
             .map(|(e, _)| *e)
             .collect();
         for endpoint in stale {
             self.close(endpoint).await;
             open.0.remove(&endpoint);
         }
-        let mut statuses = Vec::new();
-        for (endpoint, vs_uuid) in wanted {
-            let error = match open.0.contains_key(&endpoint) {
-                true => None,
-                false => self.open(endpoint, &vs_uuid).await.err(),
-            };
-            let error = error.map(|e| e.to_string());
-            if error.is_none() {
-                open.0.insert(endpoint, vs_uuid.clone());
-            }
+        let (mut statuses, mut changed) = (Vec::new(), Vec::new());
+        for (endpoint, service) in wanted {
+            let served = self.serve((&mut open, &mut changed), endpoint, service);
+            let error = served.await.err();
             let (protocol, addr) = endpoint;
             statuses.push(ListenerStatus {
-                vs_uuid,
+                vs_uuid: service.uuid.clone(),
                 protocol,
                 addr,
-                error,
+                error: error.map(|e| e.to_string()),
             });
         }
+        self.change(changed).await;
         self.inner
             .shared
             .keep(services.iter().map(|s| s.uuid.as_str()));
         statuses
     }
 
+    /// Opens the address, or says what the listeners there are to have.
+    async fn serve(
+        &self,
+        (open, changed): (&mut Open, &mut Vec<(Endpoint, TcpSpec)>),
+        endpoint: Endpoint,
+        service: &VirtualServiceSpec,
+    ) -> std::io::Result<()> {
+        let tcp = match endpoint.0 {
+            Protocol::Tcp => service.tcp.share(self.inner.workers.len()),
+            Protocol::Udp => TcpSpec::default(),
+        };
+        let before = open.0.get(&endpoint).map(|opened| opened.tcp);
+        match before {
+            Some(before) if before == tcp => return Ok(()),
+            Some(_) => changed.push((endpoint, tcp.possible(endpoint.1))),
+            None => {
+                let tcp = tcp.possible(endpoint.1);
+                self.open(endpoint, &service.uuid, &tcp).await?;
+            }
+        }
+        let vs_uuid = service.uuid.clone();
+        open.0.insert(endpoint, Opened { vs_uuid, tcp });
+        Ok(())
+    }
+
+    async fn change(&self, listeners: Vec<(Endpoint, TcpSpec)>) {
+        let listeners = Arc::new(listeners);
+        for worker in self.inner.workers.iter().filter(|_| !listeners.is_empty()) {
+            worker.change(listeners.clone()).await;
+        }
+    }
+
     /// Opens the address on every worker, or on none.
-    async fn open(&self, endpoint: Endpoint, vs_uuid: &str) -> std::io::Result<()> {
+    async fn open(&self, endpoint: Endpoint, vs_uuid: &str, tcp: &TcpSpec) -> std::io::Result<()> {
         let Some(service) = self.inner.shared.get(vs_uuid) else {
             return Ok(());
         };
@@ -358,7 +406,7 @@ impl ProxyHandle {
             .inner
             .workers
             .iter()
-            .map(|_| Listener::bind(endpoint))
+            .map(|_| Listener::bind(endpoint, tcp))
             .collect::<Result<Vec<_>, _>>()?;
         for (worker, listener) in self.inner.workers.iter().zip(listeners) {
             worker.listen(endpoint, listener, service.clone()).await;

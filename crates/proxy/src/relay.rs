@@ -4,11 +4,13 @@
 use crate::shared::{Retired, Service};
 use crate::stream::Stream;
 use crate::tunnel::{self, Activity};
+use crate::turn::Turn;
 use bytes::Bytes;
 use std::io;
 use std::rc::Rc;
-use tokio::io::{AsyncWriteExt as _, copy_bidirectional_with_sizes};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split};
 use tokio::net::TcpStream;
+use tokio::task::coop::unconstrained;
 
 /// What is read at once: a TLS record.
 const BUFFER_LEN: usize = 16 * 1024;
@@ -33,16 +35,44 @@ pub(crate) async fn run(
     let pumps = async {
         server.stream.write_all(&client.read).await?;
         client.stream.write_all(&server.read).await?;
-        let (client, server) = (&mut client.stream, &mut server.stream);
-        copy_bidirectional_with_sizes(client, server, BUFFER_LEN, BUFFER_LEN).await
+        let (from_client, to_client) = split(client.stream);
+        let (from_server, to_server) = split(server.stream);
+        let up = pump(from_client, to_server, service);
+        let down = pump(from_server, to_client, service);
+        tokio::try_join!(up, down).map(drop)
     };
+    // Turns say how long it may go on, and tokio's budget would cut the longer ones short.
+    let pumps = unconstrained(pumps);
     let ended = tokio::select! {
-        result = pumps => result.map(drop),
+        result = pumps => result,
         () = tunnel::idle_for_good(service, &activity, ends) => Err(io::ErrorKind::TimedOut.into()),
         () = service.cut.given() => Err(io::ErrorKind::ConnectionAborted.into()),
         () = retired.given() => Err(io::ErrorKind::ConnectionAborted.into()),
     };
     if ended.is_err() {
         ends.into_iter().for_each(tunnel::reset);
+    }
+}
+
+/// One direction, until its end.
+async fn pump(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    service: &Service,
+) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER_LEN];
+    let mut turn = Turn::begin(service.weight());
+    loop {
+        if turn.is_over() {
+            tokio::task::yield_now().await;
+            turn = Turn::begin(service.weight());
+        }
+        let bytes = from.read(&mut buffer).await?;
+        if bytes == 0 {
+            return to.shutdown().await;
+        }
+        turn.pass(bytes as u64);
+        to.write_all(&buffer[..bytes]).await?;
+        to.flush().await?;
     }
 }

@@ -12,14 +12,15 @@ use crate::retire::Retirement;
 use crate::source::Source;
 use crate::tls;
 use crate::{
-    FrontSpec, PoolGroupSpec, PoolSpec, PortSpec, ServerSpec, UdpSpec, VirtualServiceSpec,
+    FrontSpec, PoolGroupSpec, PoolSpec, PortSpec, ProxyHeader, ServerSpec, UdpSpec,
+    VirtualServiceSpec,
 };
 use hyper::header::{HeaderMap, HeaderValue};
 use rustls::ServerConfig;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -228,6 +229,8 @@ pub(crate) struct Service {
     turn: AtomicU64,
     /// Grows whenever the pool changes.
     pool_state: AtomicU64,
+    /// Beside the rules, as every turn of a connection asks for it.
+    weight: AtomicU32,
     rules: RwLock<Arc<Rules>>,
 }
 
@@ -237,6 +240,8 @@ struct Rules {
     hint: Option<HintSpec>,
     source: Source,
     front: FrontSpec,
+    nagle: bool,
+    proxy_header: Option<ProxyHeader>,
     tls: Option<Arc<ServerConfig>>,
     udp: UdpRules,
     group: PoolGroupSpec,
@@ -336,6 +341,21 @@ impl Service {
     pub(crate) fn port(&self, port: u16) -> PortSpec {
         let rules = self.rules();
         rules.front.ports.get(&port).cloned().unwrap_or_default()
+    }
+
+    /// Small segments to clients wait for what may follow.
+    pub(crate) fn uses_nagle(&self) -> bool {
+        self.rules().nagle
+    }
+
+    /// What servers are told of clients first.
+    pub(crate) fn proxy_header(&self) -> Option<ProxyHeader> {
+        self.rules().proxy_header
+    }
+
+    /// How long a turn of a connection is, beside others'.
+    pub(crate) fn weight(&self) -> u32 {
+        self.weight.load(Relaxed)
     }
 
     /// How TLS is spoken to clients.
@@ -548,14 +568,19 @@ impl Shared {
             hint: spec.hint,
             source: spec.source.clone(),
             front: spec.front.clone(),
+            nagle: spec.tcp.nagle,
+            proxy_header: spec.proxy_header,
             tls: tls_of(spec, before.as_deref()),
             udp: UdpRules::of(spec.udp.as_ref()),
             pools: self.counters_of(&spec.group, before.as_deref()),
             group: spec.group.clone(),
         });
         match known {
-            Some(service) => service.replace_rules(rules.clone()),
-            None => self.add(&spec.uuid, rules.clone()),
+            Some(service) => {
+                service.replace_rules(rules.clone());
+                service.weight.store(spec.weight, Relaxed);
+            }
+            None => self.add(spec, rules.clone()),
         }
         // After the rules: who has chosen a server by the old ones is cut, too.
         let counters = rules.pools.iter().flat_map(|p| &p.servers);
@@ -565,22 +590,23 @@ impl Shared {
         }
     }
 
-    fn add(&self, uuid: &str, rules: Arc<Rules>) {
+    fn add(&self, spec: &VirtualServiceSpec, rules: Arc<Rules>) {
         let service = Service {
-            uuid: uuid.to_owned(),
+            uuid: spec.uuid.clone(),
             counters: VsCounters::default(),
             ages: Ages::default(),
             cut: Cut::default(),
             gone: AtomicBool::new(false),
             turn: AtomicU64::new(0),
             pool_state: AtomicU64::new(0),
+            weight: AtomicU32::new(spec.weight),
             rules: RwLock::new(rules),
         };
         let mut services = self
             .services
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        services.insert(uuid.to_owned(), Arc::new(service));
+        services.insert(spec.uuid.clone(), Arc::new(service));
     }
 
     fn counters_of(&self, group: &PoolGroupSpec, before: Option<&Rules>) -> Vec<PoolCounters> {

@@ -70,6 +70,7 @@ fn bind(socket: &Socket, source: IpAddr) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::TcpSpec;
     use crate::listener::Listener;
     use flow::key::Protocol;
 
@@ -82,8 +83,9 @@ mod tests {
         let connection = connect(Some(vip), addr).await.expect("connects");
         let own = connection.local_addr().expect("addr");
         assert_eq!(own.ip(), vip);
-        drop(Listener::bind((Protocol::Tcp, own)).expect("listens"));
+        let usual = TcpSpec::default();
+        drop(Listener::bind((Protocol::Tcp, own), &usual).expect("listens"));
         drop((connection, server.accept().await.expect("accepted")));
-        Listener::bind((Protocol::Tcp, own)).expect("listens, in TIME_WAIT, too");
+        Listener::bind((Protocol::Tcp, own), &usual).expect("listens, in TIME_WAIT, too");
     }
 }

@@ -43,6 +43,9 @@ impl Fixture {
             hint: None,
             source: Source::Engine,
             front: FrontSpec::default(),
+            tcp: TcpSpec::default(),
+            proxy_header: None,
+            weight: 1,
         };
         let mut fixture = Self { proxy, addr, spec };
         assert_eq!(fixture.apply(|_| {}).await[0].error, None);
@@ -825,4 +828,143 @@ async fn servers_that_are_disabled_do_not_count_as_up_in_a_group() {
         ["b", "c"],
         "with one server of two the other pool helps"
     );
+}
+
+/// What a server gets of a client that says hello and ends, and who that was.
+async fn heard(listener: &TcpListener, fixture: &Fixture) -> (SocketAddr, Vec<u8>) {
+    let mut client = fixture.connect().await;
+    client.write_all(b"hello").await.expect("written");
+    client.shutdown().await.expect("half-closed");
+    let (mut server, _) = listener.accept().await.expect("accepted");
+    let all = read_all(&mut server).await.expect("read");
+    (client.local_addr().expect("addr"), all)
+}
+
+#[tokio::test]
+async fn servers_are_told_of_a_client_before_its_bytes_where_that_is_wanted() {
+    let (listener, addr) = listen().await;
+    let mut fixture = Fixture::new(&[addr]).await;
+    assert_eq!(heard(&listener, &fixture).await.1, b"hello");
+    let vip = fixture.addr;
+    fixture
+        .apply(|s| s.proxy_header = Some(ProxyHeader::V1))
+        .await;
+    let (client, all) = heard(&listener, &fixture).await;
+    let (from, to, from_port, to_port) = (client.ip(), vip.ip(), client.port(), vip.port());
+    let expected = format!("PROXY TCP4 {from} {to} {from_port} {to_port}\r\nhello");
+    assert_eq!(String::from_utf8_lossy(&all), expected);
+    fixture
+        .apply(|s| s.proxy_header = Some(ProxyHeader::V2))
+        .await;
+    let (client, all) = heard(&listener, &fixture).await;
+    let header = ProxyHeader::V2.encode([client, vip]);
+    assert_eq!(all, [header, b"hello".to_vec()].concat());
+}
+
+#[tokio::test]
+async fn the_header_comes_before_tls_to_the_server() {
+    /// A handshake record (RFC 8446 section 5.1).
+    const HANDSHAKE: u8 = 22;
+    let (listener, addr) = listen().await;
+    let mut fixture = Fixture::new(&[addr]).await;
+    fixture
+        .apply(|s| {
+            s.proxy_header = Some(ProxyHeader::V1);
+            pool(s).back.tls = Some(ServerTlsSpec::default());
+        })
+        .await;
+    let client = fixture.connect().await;
+    let (mut server, _) = listener.accept().await.expect("accepted");
+    let client = client.local_addr().expect("addr");
+    let mut expected = ProxyHeader::V1.encode([client, fixture.addr]);
+    expected.push(HANDSHAKE);
+    let mut heard = vec![0; expected.len()];
+    let read = tokio::time::timeout(DEADLINE, server.read_exact(&mut heard));
+    read.await.expect("in time").expect("read");
+    assert_eq!(heard, expected);
+}
+
+#[tokio::test]
+async fn new_settings_are_for_the_next_connections_of_the_same_listener() {
+    let mut fixture = Fixture::new(&[echo().await]).await;
+    let mut before = fixture.connect().await;
+    echoed(&mut before).await;
+    let statuses = fixture
+        .apply(|s| {
+            s.tcp.segment_max = Some(700);
+            s.weight = 7;
+        })
+        .await;
+    assert_eq!(statuses[0].error, None);
+    let mut after = fixture.connect().await;
+    let segment = socket2::SockRef::from(&after).tcp_mss().expect("asked");
+    assert!(segment <= 700, "{segment}");
+    echoed(&mut after).await;
+    echoed(&mut before).await;
+    let service = fixture.proxy.inner.shared.get("vs").expect("there");
+    assert_eq!(service.weight(), 7);
+}
+
+/// A server that sends as much as is taken.
+async fn source() -> SocketAddr {
+    let (listener, addr) = listen().await;
+    std::thread::spawn(move || {
+        let listener = listener.into_std().expect("std");
+        listener.set_nonblocking(false).expect("blocks");
+        while let Ok((mut stream, _)) = listener.accept() {
+            std::thread::spawn(move || {
+                let bytes = vec![0; 256 * 1024];
+                while io::Write::write_all(&mut stream, &bytes).is_ok() {}
+            });
+        }
+    });
+    addr
+}
+
+/// Takes all that comes, until the test ends.
+fn drain(addr: SocketAddr) {
+    std::thread::spawn(move || {
+        let mut stream = std::net::TcpStream::connect(addr).expect("connects");
+        let mut bytes = vec![0; 1024 * 1024];
+        while io::Read::read(&mut stream, &mut bytes).is_ok_and(|n| n > 0) {}
+    });
+}
+
+#[tokio::test]
+async fn a_busy_thread_is_shared_by_weight() {
+    const ENOUGH: u64 = 400 << 20;
+    let proxy = Proxy::start(ProxyConfig {
+        workers: 1,
+        ..ProxyConfig::default()
+    });
+    let proxy = proxy.expect("starts");
+    let base = Fixture::new(&[source().await]).await.spec;
+    let service = |uuid: &str, weight| VirtualServiceSpec {
+        uuid: uuid.into(),
+        listen: vec![free_address()],
+        weight,
+        ..base.clone()
+    };
+    let both = [service("light", 1), service("heavy", 8)];
+    proxy.apply(both.to_vec()).await;
+    for vs in both.iter().cycle().take(8) {
+        drain(vs.listen[0]);
+    }
+    let bytes = || {
+        let stats = proxy.stats().virtual_services;
+        let of = |uuid: &str| {
+            stats
+                .iter()
+                .find(|s| s.uuid == uuid)
+                .map_or(0, |s| s.bytes_out)
+        };
+        (of("light"), of("heavy"))
+    };
+    let start = Instant::now();
+    while bytes().0 + bytes().1 < ENOUGH {
+        assert!(start.elapsed() < DEADLINE, "{:?}", bytes());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let (light, heavy) = bytes();
+    assert!(heavy > 3 * light, "{light} and {heavy}");
 }

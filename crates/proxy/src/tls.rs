@@ -19,7 +19,7 @@ use rustls::{
 };
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -59,7 +59,22 @@ pub fn check(certificate: &CertificateSpec) -> Result<(), TlsError> {
     certified(certificate).map(drop)
 }
 
+/// Keys that are in use. One is read once, however many virtual services have it and however often they are told so.
+static IN_USE: Mutex<Vec<(CertificateSpec, Weak<CertifiedKey>)>> = Mutex::new(Vec::new());
+
 fn certified(spec: &CertificateSpec) -> Result<Arc<CertifiedKey>, TlsError> {
+    let mut in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+    in_use.retain(|(_, key)| key.strong_count() > 0);
+    let known = in_use.iter().find(|(known, _)| known == spec);
+    if let Some(key) = known.and_then(|(_, key)| key.upgrade()) {
+        return Ok(key);
+    }
+    let key = read(spec)?;
+    in_use.push((spec.clone(), Arc::downgrade(&key)));
+    Ok(key)
+}
+
+fn read(spec: &CertificateSpec) -> Result<Arc<CertifiedKey>, TlsError> {
     let pem = |what| TlsError::Pem(spec.name.clone(), what);
     let chain = CertificateDer::pem_slice_iter(spec.chain.as_bytes());
     let chain: Vec<_> = chain
@@ -82,7 +97,7 @@ fn versions(wanted: TlsVersions) -> Result<Vec<&'static SupportedProtocolVersion
 
 /// What clients meet.
 pub(crate) fn server_config(spec: &TlsSpec) -> Result<Arc<ServerConfig>, TlsError> {
-    let certificates = spec.certificates.iter().map(certified);
+    let certificates = spec.certificates.iter().map(|c| certified(c));
     let certificates = Certificates(certificates.collect::<Result<_, _>>()?);
     if certificates.0.is_empty() {
         return Err(TlsError::Nobody);

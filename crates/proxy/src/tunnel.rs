@@ -2,16 +2,19 @@
 //!
 //! A direction waits until there is something to read, borrows a buffer of the thread, reads, and writes all of it
 //! before it reads again: nothing is kept for an idle connection, and a slow reader slows the writer down. The end of
-//! one direction is passed on as FIN while the other goes on; an error of one side resets the other.
+//! one direction is passed on as FIN while the other goes on; an error of one side resets the other. A direction that need
+//! not wait lets other connections have their turn now and then (`turn`).
 
 use crate::client::Client;
 use crate::keepalive;
 use crate::shared::{Counted, Service};
+use crate::turn::Turn;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::task::coop::unconstrained;
 use tokio::time::Instant;
 
 /// One read and one write; big enough that bulk is not bound by system calls.
@@ -88,10 +91,12 @@ pub(crate) async fn run(client: &Client, server: &TcpStream, service: &Service, 
     let count_in = Count(&counters.bytes_in, &traffic.bytes_in);
     let count_out = Count(&counters.bytes_out, &traffic.bytes_out);
     let pumps = async {
-        let up = pump(client, server, count_in, &activity);
-        let down = pump(server, client, count_out, &activity);
+        let up = pump(client, server, count_in, &activity, service);
+        let down = pump(server, client, count_out, &activity, service);
         tokio::try_join!(up, down).map(drop)
     };
+    // Turns say how long it may go on, and tokio's budget would cut the longer ones short.
+    let pumps = unconstrained(pumps);
     let ended = tokio::select! {
         result = pumps => result,
         () = idle_for_good(service, &activity, [client, server]) => Err(io::ErrorKind::TimedOut.into()),
@@ -129,8 +134,14 @@ async fn pump(
     to: &TcpStream,
     count: Count<'_>,
     activity: &Activity,
+    service: &Service,
 ) -> io::Result<()> {
+    let mut turn = Turn::begin(service.weight());
     loop {
+        if turn.is_over() {
+            tokio::task::yield_now().await;
+            turn = Turn::begin(service.weight());
+        }
         from.readable().await?;
         let mut buffer = Buffer::borrow();
         match from.try_read(&mut buffer.0) {
@@ -141,10 +152,16 @@ async fn pump(
             }
             Ok(n) => {
                 count.add(n as u64);
+                turn.pass(n as u64);
                 activity.touch();
-                write_all(to, &buffer.0[..n], activity).await?;
+                if write_all(to, &buffer.0[..n], activity).await? {
+                    turn = Turn::begin(service.weight());
+                }
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // Now it waits.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                turn = Turn::begin(service.weight());
+            }
             Err(error) => return Err(error),
         }
     }
@@ -158,7 +175,9 @@ pub(crate) fn already_closed(error: io::Error) -> io::Result<()> {
     }
 }
 
-async fn write_all(to: &TcpStream, mut bytes: &[u8], activity: &Activity) -> io::Result<()> {
+/// Says whether it had to wait.
+async fn write_all(to: &TcpStream, mut bytes: &[u8], activity: &Activity) -> io::Result<bool> {
+    let mut has_waited = false;
     while !bytes.is_empty() {
         match to.try_write(bytes) {
             Ok(n) => {
@@ -170,11 +189,12 @@ async fn write_all(to: &TcpStream, mut bytes: &[u8], activity: &Activity) -> io:
                 let writable = to.writable().await;
                 activity.set_stuck(false);
                 writable?;
+                has_waited = true;
             }
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(has_waited)
 }
 
 /// Ends when nothing has passed for `timeout`.

@@ -6,11 +6,14 @@ use crate::http;
 use crate::listener::{self, Endpoint, Listener};
 use crate::shared::Service;
 use crate::udp::{self, Flows, Homes, Stray};
-use crate::{OpenFlows, WantedFlow};
+use crate::{OpenFlows, TcpSpec, WantedFlow};
+use socket2::SockRef;
 use std::collections::BTreeMap;
 use std::io;
-use std::rc::Rc;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
 
@@ -19,6 +22,7 @@ const QUEUE_LEN: usize = 4;
 
 enum Command {
     Listen(Endpoint, Listener, Arc<Service>, oneshot::Sender<()>),
+    Change(Arc<Vec<(Endpoint, TcpSpec)>>, oneshot::Sender<()>),
     Close(Endpoint, oneshot::Sender<()>),
     CloseAll(oneshot::Sender<()>),
     Flows(Arc<WantedFlow>, usize, oneshot::Sender<OpenFlows>),
@@ -69,6 +73,11 @@ impl Worker {
             .await;
     }
 
+    /// The listeners have these settings from now on.
+    pub(crate) async fn change(&self, listeners: Arc<Vec<(Endpoint, TcpSpec)>>) {
+        self.ask(|done| Command::Change(listeners, done)).await;
+    }
+
     pub(crate) async fn close(&self, endpoint: Endpoint) {
         self.ask(|done| Command::Close(endpoint, done)).await;
     }
@@ -117,7 +126,7 @@ async fn serve(
     // Both end with the other tasks.
     drop(spawn_local(client::sweep(clients.clone())));
     drop(spawn_local(http::expire(clients.clone())));
-    let mut listeners: BTreeMap<Endpoint, AbortHandle> = BTreeMap::new();
+    let mut listeners: BTreeMap<Endpoint, Listening> = BTreeMap::new();
     loop {
         // Cancel-safe: what is not received stays in its queue.
         let command = tokio::select! {
@@ -129,20 +138,27 @@ async fn serve(
         };
         match command {
             Command::Listen(endpoint, listener, service, done) => {
-                let task = match listener {
-                    Listener::Tcp(listener) => {
-                        spawn_local(listener::accept(listener, service, clients.clone()))
-                    }
+                let opened = match listener {
+                    Listener::Tcp(listener) => Listening::tcp(listener, service, &clients).ok(),
                     Listener::Udp(socket) => {
-                        spawn_local(udp::receive(socket, endpoint.1, service, flows.clone()))
+                        let receive = udp::receive(socket, endpoint.1, service, flows.clone());
+                        Some(Listening::udp(spawn_local(receive).abort_handle()))
                     }
                 };
-                listeners.insert(endpoint, task.abort_handle());
+                listeners.extend(opened.map(|opened| (endpoint, opened)));
+                done.send(()).ok();
+            }
+            Command::Change(changed, done) => {
+                for (endpoint, tcp) in changed.iter() {
+                    if let Some(listener) = listeners.get(endpoint) {
+                        listener.change(tcp, endpoint.1);
+                    }
+                }
                 done.send(()).ok();
             }
             Command::Close(endpoint, done) => {
-                if let Some(task) = listeners.remove(&endpoint) {
-                    close(&task).await;
+                if let Some(listener) = listeners.remove(&endpoint) {
+                    close(&listener.task).await;
                 }
                 done.send(()).ok();
             }
@@ -152,6 +168,45 @@ async fn serve(
                 all.append(most, flows.open(&*wanted, most));
                 done.send(all).ok();
             }
+        }
+    }
+}
+
+/// A listener that is open: its task, which owns its socket.
+struct Listening {
+    task: AbortHandle,
+    /// Of nobody for UDP.
+    socket: Weak<TcpListener>,
+}
+
+impl Listening {
+    fn tcp(
+        listener: std::net::TcpListener,
+        service: Arc<Service>,
+        clients: &Rc<Clients>,
+    ) -> io::Result<Self> {
+        let listener = Rc::new(TcpListener::from_std(listener)?);
+        let socket = Rc::downgrade(&listener);
+        let task = spawn_local(listener::accept(listener, service, clients.clone()));
+        Ok(Self {
+            task: task.abort_handle(),
+            socket,
+        })
+    }
+
+    fn udp(task: AbortHandle) -> Self {
+        Self {
+            task,
+            socket: Weak::new(),
+        }
+    }
+
+    fn change(&self, tcp: &TcpSpec, addr: SocketAddr) {
+        let Some(listener) = self.socket.upgrade() else {
+            return;
+        };
+        if let Err(error) = tcp.change(&SockRef::from(&*listener), addr) {
+            tracing::warn!(%addr, %error, "a listener has not all of its new settings");
         }
     }
 }

@@ -27,7 +27,7 @@ use nix::sys::time::TimeValLike as _;
 use nix::unistd::Pid;
 use proxy::{
     Algorithm, BackSpec, FrontSpec, PoolGroupSpec, PoolSpec, Proxy, ProxyConfig, ServerSpec,
-    Source, VirtualServiceSpec,
+    Source, TcpSpec, VirtualServiceSpec,
 };
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -416,6 +416,9 @@ fn service() -> VirtualServiceSpec {
         hint: None,
         source: Source::Engine,
         front: FrontSpec::default(),
+        tcp: TcpSpec::default(),
+        proxy_header: None,
+        weight: 1,
     }
 }
 

@@ -4,12 +4,12 @@ use super::questions::{Pending, Questions};
 use crate::clock::Moment;
 use crate::witness::Seat;
 use proto::v1::{
-    ControllerMessage, DesiredState, FlowAnswer, FlowQuery, Hello, HostAnswer, HostQuery,
-    HostTable, Interface, Nack, Report, controller_message::Body,
+    BgpSession, BgpState, ControllerMessage, DesiredState, FlowAnswer, FlowQuery, Hello,
+    HostAnswer, HostQuery, HostTable, Interface, Nack, Report, controller_message::Body,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, watch};
 
 /// One engine, as seen from here.
@@ -40,6 +40,8 @@ pub struct EngineState {
     pub confirmed: u64,
     /// Its refusal of a newer generation.
     pub nack: Option<Nack>,
+    /// Its BGP peers, as it has reported them in this session.
+    pub peers: Peers,
     /// What it observes.
     pub report: Option<Arc<Report>>,
     /// The newest desired state made for it.
@@ -52,6 +54,31 @@ pub struct EngineState {
 pub const DEAD_AFTER: Duration = Duration::from_secs(10);
 /// An engine that was away is steady when it has been back for so long.
 const STEADY_AFTER: Duration = Duration::from_secs(30);
+
+/// BGP peers of an engine.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Peers {
+    /// It has none, or has not said.
+    #[default]
+    Unknown,
+    /// One is up, at least.
+    Up,
+    /// None is.
+    DownSince(Instant),
+}
+
+impl Peers {
+    /// After it has reported these.
+    fn then(self, sessions: &[BgpSession]) -> Self {
+        let is_up = |s: &BgpSession| s.state() == BgpState::Established;
+        match self {
+            _ if sessions.is_empty() => Self::Unknown,
+            _ if sessions.iter().any(is_up) => Self::Up,
+            Self::DownSince(since) => Self::DownSince(since),
+            Self::Unknown | Self::Up => Self::DownSince(Instant::now()),
+        }
+    }
+}
 
 /// What others see of an engine that has no session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +97,16 @@ impl EngineState {
         let was_away = self.gap.is_some_and(|gap| gap >= DEAD_AFTER);
         let age = self.connected_since.map(Moment::elapsed);
         was_away && age.is_some_and(|age| age < STEADY_AFTER)
+    }
+
+    /// One of its BGP peers is up; `None` while it has none, has not said, or has been without one for no longer than a restart takes.
+    pub fn has_peer(&self) -> Option<bool> {
+        self.connected_since?;
+        match self.peers {
+            Peers::Unknown => None,
+            Peers::Up => Some(true),
+            Peers::DownSince(since) => (since.elapsed() >= DEAD_AFTER).then_some(false),
+        }
     }
 }
 
@@ -149,6 +186,7 @@ impl Registry {
         if let Some(report) = &mut slot.state.report {
             Arc::make_mut(report).sightings.clear();
         }
+        slot.state.peers = Peers::default();
         slot.state.version = hello.version;
         slot.state.host = hello.host;
         slot.state.interfaces = hello.interfaces;
@@ -186,6 +224,15 @@ impl Registry {
         let mut slots = self.slots();
         let lost = &mut slot(&mut slots, se).state.lost;
         *lost = lost.take().map(|(at, why)| (at.earlier(time), why));
+    }
+
+    /// As if it had been without peers for so much longer.
+    #[cfg(test)]
+    pub fn peerless_for(&self, se: &str, time: Duration) {
+        let mut slots = self.slots();
+        if let Peers::DownSince(since) = &mut slot(&mut slots, se).state.peers {
+            *since = since.checked_sub(time).expect("not so long ago");
+        }
     }
 
     /// As if its session had begun so much earlier.
@@ -234,6 +281,7 @@ impl Registry {
         self.with(se, session, |state| {
             moved = state.interfaces != report.interfaces;
             state.interfaces.clone_from(&report.interfaces);
+            state.peers = state.peers.then(&report.bgp_sessions);
             state.report = Some(Arc::new(report));
         });
         if moved {

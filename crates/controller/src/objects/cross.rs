@@ -8,33 +8,54 @@ use model::view::{Ref, ServiceEngineGroup, VirtualService, VsVip};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Checks what a change of this object can break.
-pub(super) fn check(snapshot: &Snapshot, path: &str, uuid: &str) -> Result<(), ApiError> {
+/// Checks what a change of this object can break. What was wrong with its neighbours `before` is not this change's fault: a
+/// certificate can be renewed, whatever else is wrong with a virtual service that has it, and a pool gets its servers.
+pub(super) fn check(
+    before: &Snapshot,
+    snapshot: &Snapshot,
+    path: &str,
+    uuid: &str,
+) -> Result<(), ApiError> {
     let mut errors = Vec::new();
+    check_neighbours(snapshot, (path, uuid), &mut errors);
+    if !errors.is_empty() {
+        let mut known = Vec::new();
+        check_neighbours(before, (path, uuid), &mut known);
+        errors.retain(|error| !known.contains(error));
+    }
+    check_itself(snapshot, (path, uuid), &mut errors);
+    failed(errors)
+}
+
+fn check_itself(snapshot: &Snapshot, (path, uuid): (&str, &str), errors: &mut Vec<FieldError>) {
     match path {
-        "vsvip" => {
-            check_vip_is_free(snapshot, uuid, &mut errors);
-            check_vsvip_users(snapshot, uuid, &mut errors);
-        }
-        "virtualservice" => check_virtual_service(snapshot, uuid, &mut errors),
+        "vsvip" => check_vip_is_free(snapshot, uuid, errors),
+        "virtualservice" => check_virtual_service(snapshot, uuid, errors),
+        "vrfcontext" => peer_networks::check(snapshot, uuid, errors),
+        _ => {}
+    }
+}
+
+/// What uses the object must still fit it, and a pool what it uses.
+fn check_neighbours(snapshot: &Snapshot, (path, uuid): (&str, &str), errors: &mut Vec<FieldError>) {
+    match path {
+        "vsvip" => check_vsvip_users(snapshot, uuid, errors),
         "pool" => {
-            pools::check_users(snapshot, uuid, &mut errors);
-            application::check_pool(snapshot, uuid, &mut errors);
+            pools::check_users(snapshot, uuid, errors);
+            application::check_pool(snapshot, uuid, errors);
         }
         "applicationprofile"
         | "sslprofile"
         | "sslkeyandcertificate"
         | "applicationpersistenceprofile" => {
-            application::check_users(snapshot, (path, uuid), &mut errors);
+            application::check_users(snapshot, (path, uuid), errors);
         }
-        "poolgroup" => pools::check_users_of_group(snapshot, uuid, &mut errors),
-        "networkprofile" => check_profile_users(snapshot, uuid, &mut errors),
-        "serviceenginegroup" => check_group_users(snapshot, uuid, &mut errors),
-        "vrfcontext" => peer_networks::check(snapshot, uuid, &mut errors),
-        "network" => peer_networks::check_users(snapshot, uuid, &mut errors),
+        "poolgroup" => pools::check_users_of_group(snapshot, uuid, errors),
+        "networkprofile" => check_profile_users(snapshot, uuid, errors),
+        "serviceenginegroup" => check_group_users(snapshot, uuid, errors),
+        "network" => peer_networks::check_users(snapshot, uuid, errors),
         _ => {}
     }
-    failed(errors)
 }
 
 /// One address may be in one VsVip per VRF only (avi-api section 12).
@@ -116,9 +137,11 @@ fn check_vip_as_source(snapshot: &Snapshot, ours: &VirtualService, errors: &mut 
     };
     let problem = format!(
         "SE group {} may place the VIP on several service engines (max_scaleout_per_vs is {}, ha_mode {}), and routers would bring servers' answers to any of them",
-        group.name, group.max_scaleout_per_vs, group.ha_mode
+        group.name,
+        group.max_scaleout_per_vs,
+        group.mode()
     );
-    let hint = "name a group in se_group_ref whose max_scaleout_per_vs is 1 and ha_mode HA_MODE_SHARED, or set use_vip_as_snat to false";
+    let hint = "name a group in se_group_ref whose max_scaleout_per_vs is 1 and ha_mode HA_MODE_SHARED without active_standby, or set use_vip_as_snat to false";
     errors.push(FieldError::new("use_vip_as_snat", problem, hint));
 }
 
@@ -224,5 +247,89 @@ fn check_profile_users(snapshot: &Snapshot, uuid: &str, errors: &mut Vec<FieldEr
             FieldError::new("profile", problem, error.hint)
         };
         errors.extend(own.into_iter().map(of_user));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Author, Objects, PREFIX};
+    use crate::bootstrap;
+    use crate::error::ApiError;
+    use model::object::Object;
+    use model::schema::object_type;
+    use serde_json::{Value, json};
+    use std::sync::Arc;
+    use store::{Expect, Memory, Meta, Op, Store};
+
+    async fn create(objects: &Objects, path: &str, body: Value) -> String {
+        let author = Author::system("test");
+        let ty = object_type(path).expect("known");
+        let body = body.as_object().expect("an object").clone();
+        let created = objects.change(&author, "test", |draft| {
+            draft.create(ty, body, None, &author)
+        });
+        created.await.expect("created")
+    }
+
+    async fn update(
+        objects: &Objects,
+        (path, uuid): (&str, &str),
+        f: impl FnOnce(&mut Object),
+    ) -> Result<(), ApiError> {
+        let author = Author::system("test");
+        let ty = object_type(path).expect("known");
+        let updated = objects.change(&author, "test", |draft| {
+            let mut object = draft.snapshot.require(ty, uuid)?.object.clone();
+            object.shift_remove("_last_modified");
+            f(&mut object);
+            draft.update(ty, uuid, object, &author)
+        });
+        updated.await.map(drop)
+    }
+
+    fn persistence(name: &str) -> Value {
+        json!({"name": name, "persistence_type": "PERSISTENCE_TYPE_TLS"})
+    }
+
+    /// An older version has stored it so.
+    async fn store_raw(store: &Arc<dyn Store>, key: &str, field: &str, value: Value) {
+        let key = format!("{PREFIX}{key}");
+        let stored = store.get(&key).await.expect("read").expect("there");
+        let mut object: Value = serde_json::from_slice(&stored.value).expect("JSON");
+        object[field] = value;
+        let op = Op::put(key, object.to_string(), Expect::Any);
+        store
+            .commit(vec![op], Meta::default())
+            .await
+            .expect("written");
+    }
+
+    #[tokio::test]
+    async fn what_was_wrong_before_keeps_nobody_from_another_change() {
+        let store: Arc<dyn Store> = Arc::new(Memory::default());
+        let objects = Objects::open(store.clone()).await.expect("empty");
+        bootstrap::ensure(&objects).await.expect("made");
+        let pool = create(&objects, "pool", json!({"name": "p"})).await;
+        let path = "applicationpersistenceprofile";
+        let old = create(&objects, path, persistence("old")).await;
+        let new = create(&objects, path, persistence("new")).await;
+        let field = "application_persistence_profile_ref";
+        let old = json!(format!("/api/{path}/{old}"));
+        store_raw(&store, &format!("pool/{pool}"), field, old).await;
+        let objects = Objects::open(store).await.expect("read");
+        let servers = json!([{"ip": {"addr": "10.0.0.1", "type": "V4"}}]);
+        let done = update(&objects, ("pool", &pool), |p| {
+            drop(p.insert("servers".into(), servers))
+        });
+        done.await.expect("a pool gets its servers");
+        let new = json!(format!("/api/{path}/{new}"));
+        let done = update(&objects, ("pool", &pool), |p| {
+            drop(p.insert(field.into(), new))
+        });
+        let refused = done.await.expect_err("that is this change's fault").text;
+        assert!(
+            refused.contains(field) && refused.contains("new is of type"),
+            "{refused}"
+        );
     }
 }

@@ -651,11 +651,30 @@ fn asked<const N: usize>(
     fields: [&str; N],
 ) -> Result<(String, [Option<String>; N]), ApiError> {
     let vsvip = vsvip_of(snapshot, vs, body)?;
+    check_administered(snapshot, vs, body)?;
     let mut engines = [const { None }; N];
     for (engine, field) in engines.iter_mut().zip(fields) {
         *engine = engine_in(snapshot, body, field)?;
     }
     Ok((vsvip, engines))
+}
+
+/// `admin_up` and `admin_down` say what the virtual service is to be while it is scaled. Its `enabled` says what it is, and scaling
+/// writes no such field.
+fn check_administered(snapshot: &Snapshot, vs: &str, body: &Object) -> Result<(), ApiError> {
+    let view: Option<Arc<VirtualService>> = snapshot.view("virtualservice", vs);
+    let is_up = view.is_some_and(|vs| vs.enabled);
+    for (field, wanted, word) in [
+        ("admin_up", true, "disabled"),
+        ("admin_down", false, "enabled"),
+    ] {
+        if flag(body, field)? && is_up != wanted {
+            return Err(ApiError::bad_request(format!(
+                "{field}: the virtual service is {word}; write enabled: {wanted} into it first, or leave {field} out"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn scale_in_asked<'a>(body: &Object, wanted: Option<&'a str>) -> Result<ScaleIn<'a>, ApiError> {

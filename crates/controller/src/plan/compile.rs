@@ -59,6 +59,7 @@ pub(super) fn desired_state(
     let here: Vec<(&str, &Assignment)> = decided.assignments.at(se_uuid).collect();
     let mut parts: Vec<Arc<Part>> = Vec::new();
     let (mut snat_ips, mut standby) = (Vec::new(), BTreeSet::new());
+    let mut unwatched = BTreeSet::new();
     let mut natives = BTreeMap::new();
     for (vsvip, assignment) in &here {
         if let Some(part) = made.of(snapshot, vsvip)? {
@@ -66,6 +67,7 @@ pub(super) fn desired_state(
             snat_ips.extend(slot.into_iter().flat_map(|slot| part.snat_ips(slot)));
             let stands_by = part.active_standby && !assignment.is_active(se_uuid);
             standby.extend(stands_by.then_some(*vsvip));
+            unwatched.extend((stands_by && !part.standby_checks).then_some(*vsvip));
             natives.extend(part.native.map(|native| (*vsvip, native)));
             parts.push(part);
         }
@@ -73,7 +75,8 @@ pub(super) fn desired_state(
     let virtual_services = parts.iter().flat_map(|p| &p.virtual_services);
     let mut virtual_services: Vec<v1::VirtualService> = virtual_services.cloned().collect();
     keep_sources_apart(&mut virtual_services, &decided.assignments);
-    let pools = pools(snapshot, &virtual_services)?;
+    let mut pools = pools(snapshot, &virtual_services)?;
+    leave_unchecked(&mut pools, &virtual_services, &unwatched);
     let groups = flow::groups(snapshot, decided, (&here, &natives), se_uuid);
     let mut desired = v1::DesiredState {
         generation: 0,
@@ -90,6 +93,7 @@ pub(super) fn desired_state(
         flow: flow::settings(snapshot, decided, &engine)?,
         watched: flow::watched(snapshot, decided, &engine)?,
         groups,
+        certificates: certificates(&parts),
         cut_virtual_service_uuids: flow::cut(snapshot, decided, se_uuid),
         se_name: engine.name.clone(),
     };
@@ -114,6 +118,17 @@ fn stand_by(desired: &mut v1::DesiredState, standby: &BTreeSet<&str>) {
             let active = vip.num_as_path_prepend.or(profile.num_as_path_prepend);
             vip.num_as_path_prepend = Some(active.unwrap_or(0) + STANDBY_PREPEND);
         }
+    }
+}
+
+/// `hm_on_standby`: pools that only virtual services of these VIPs use have no monitors here, and their servers count as up.
+fn leave_unchecked(pools: &mut [v1::Pool], services: &[v1::VirtualService], vips: &BTreeSet<&str>) {
+    let active = services
+        .iter()
+        .filter(|v| !vips.contains(v.vsvip_uuid.as_str()));
+    let used: BTreeSet<&str> = active.flat_map(pools_of).collect();
+    for pool in pools.iter_mut().filter(|p| !used.contains(p.uuid.as_str())) {
+        pool.health_monitor_uuids.clear();
     }
 }
 
@@ -280,15 +295,26 @@ fn peers(profile: &BgpProfile, peer: &BgpPeer) -> Vec<v1::BgpPeer> {
     .collect()
 }
 
+/// Each once, however many name it.
+fn certificates(parts: &[Arc<Part>]) -> Vec<v1::KeyAndCertificate> {
+    let all = parts.iter().flat_map(|part| &part.certificates);
+    let all: BTreeMap<&String, &v1::KeyAndCertificate> = all.collect();
+    all.into_values().cloned().collect()
+}
+
+/// uuids of its pools.
+fn pools_of(vs: &v1::VirtualService) -> impl Iterator<Item = &str> {
+    let members = vs.pool_group.iter().flat_map(|g| &g.members);
+    let own = std::iter::once(vs.pool_uuid.as_str());
+    let all = own.chain(members.map(|m| m.pool_uuid.as_str()));
+    all.filter(|uuid| !uuid.is_empty())
+}
+
 fn pools(
     snapshot: &Snapshot,
     services: &[v1::VirtualService],
 ) -> Result<Vec<v1::Pool>, Unreadable> {
-    let own = services.iter().map(|v| v.pool_uuid.as_str());
-    let groups = services.iter().filter_map(|v| v.pool_group.as_ref());
-    let members = groups.flat_map(|g| g.members.iter().map(|m| m.pool_uuid.as_str()));
-    let uuids = own.chain(members).filter(|uuid| !uuid.is_empty());
-    let uuids: BTreeSet<&str> = uuids.collect();
+    let uuids: BTreeSet<&str> = services.iter().flat_map(pools_of).collect();
     let views = uuids
         .into_iter()
         .filter_map(|uuid| snapshot.try_view::<view::Pool>("pool", uuid).transpose());

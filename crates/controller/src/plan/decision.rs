@@ -5,7 +5,7 @@ use super::Action;
 use super::assignments::{Assignment, Scaling};
 use super::situation::Ground;
 use crate::clock::now_unix_s;
-use placement::{Cause, Choice, Demand, Step};
+use placement::{Cause, Choice, Demand, Demotion, Step};
 
 /// See the module's documentation.
 pub(super) struct Decision {
@@ -117,7 +117,7 @@ impl Decision {
         }
     }
 
-    fn promote(&mut self, ground: &Ground<'_>, engine: String, cause: Cause) {
+    fn promote(&mut self, ground: &Ground<'_>, engine: String, cause: Demotion) {
         let name = ground.name(&engine).to_owned();
         let reason = format!("{name} becomes active: the one before {cause}");
         self.engines.retain(|e| *e != engine);
@@ -143,7 +143,7 @@ impl Decision {
             return;
         }
         let is_free = assignment.is_quiet() && !self.acts();
-        if demand.goes_back && is_free && placement::is_back(wanted) {
+        if demand.goes_back && is_free && placement::is_back(demand, wanted) {
             self.back_to = Some(back_to(wanted));
         }
     }

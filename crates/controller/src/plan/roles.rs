@@ -188,7 +188,7 @@ fn redistributed(
 }
 
 fn check_redistributable(group: &ServiceEngineGroup) -> Result<(), ApiError> {
-    let (name, mode) = (&group.name, &group.ha_mode);
+    let (name, mode) = (&group.name, group.mode());
     if situation::ha(group) != Ha::ActiveStandby {
         return Err(ApiError::bad_request(format!(
             "ha_mode: of SE group {name} is {mode}; redistribute is for HA_MODE_LEGACY_ACTIVE_STANDBY, in which one engine is active"

@@ -183,12 +183,21 @@ impl Observer<'_> {
     }
 
     /// Only the first engine is active.
-    fn has_standby(&self, vs: &VirtualService) -> bool {
+    fn se_group_of(&self, vs: &VirtualService) -> Option<Arc<ServiceEngineGroup>> {
         let uuid = vs.se_group_ref.as_ref().map_or("", Ref::uuid);
-        let group = self
-            .snapshot
-            .view::<ServiceEngineGroup>("serviceenginegroup", uuid);
+        self.snapshot.view("serviceenginegroup", uuid)
+    }
+
+    fn has_standby(&self, vs: &VirtualService) -> bool {
+        let group = self.se_group_of(vs);
         group.is_some_and(|g| situation::ha(&g) == placement::Ha::ActiveStandby)
+    }
+
+    /// Those whose word counts: a standby that does not check servers takes them all for up.
+    fn judges(&self, vs: &VirtualService, engines: &[Value]) -> Vec<Value> {
+        let all_check = self.se_group_of(vs).is_none_or(|g| g.hm_on_standby);
+        let judges = engines.iter().filter(|e| all_check || e["standby"] != true);
+        judges.cloned().collect()
     }
 
     /// Members of the VIP's group that this engine has no tunnel path to, as it says.
@@ -245,7 +254,7 @@ impl Observer<'_> {
             up * 100 / engines.len()
         };
         let last = self.planner.last_scale(&vsvip.uuid);
-        let oper = service_status(vs, &engines, last.as_ref());
+        let oper = service_status(vs, &self.judges(vs, &engines), last.as_ref());
         let info = last.as_ref().map(|l| l.reason.clone()).unwrap_or_default();
         let first = vsvip.vip.first();
         json!({
@@ -355,7 +364,7 @@ impl Observer<'_> {
         })
     }
 
-    /// What each connected engine reports of a pool.
+    /// What each connected engine reports of a pool; of those that were told to check nothing only where no other one has it.
     fn pool_reports(&self, uuid: &str) -> Vec<(String, PoolStatus)> {
         let engines = self
             .snapshot
@@ -365,9 +374,14 @@ impl Observer<'_> {
         let found = connected.filter_map(|(se, state)| {
             let report = state.report?;
             let pool = report.pools.iter().find(|p| p.uuid == uuid)?;
-            Some((se, pool.clone()))
+            let told = state.desired.iter().flat_map(|d| &d.pools);
+            let mut told = told.filter(|p| p.uuid == uuid);
+            let checks = told.any(|p| !p.health_monitor_uuids.is_empty());
+            Some((checks, (se, pool.clone())))
         });
-        found.collect()
+        let (checked, not): (Vec<_>, Vec<_>) = found.partition(|(checks, _)| *checks);
+        let judges = if checked.is_empty() { not } else { checked };
+        judges.into_iter().map(|(_, report)| report).collect()
     }
 
     /// `pool/UUID/runtime`: a server counts as up when one engine at least reaches it.

@@ -8,10 +8,10 @@ use crate::objects::{Snapshot, Unreadable};
 use ipnet::IpNet;
 use model::object::Object;
 use model::view::{
-    BgpProfile, Network, Prefix, Ref, ServiceEngine, ServiceEngineGroup, Vip, VirtualService,
-    VrfContext, VsVip,
+    BgpProfile, Cloud, Network, Prefix, Ref, ServiceEngine, ServiceEngineGroup, StaticRoute, Vip,
+    VirtualService, VrfContext, VsVip,
 };
-use placement::{Algorithm, Demand, Enabled, Engine, Ha, Presence, Tag};
+use placement::{Algorithm, Demand, Enabled, Engine, Ha, Presence, Resolution, Route, Tag};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -150,12 +150,14 @@ fn demand(
             true => addresses(vsvip).collect(),
             false => Vec::new(),
         },
+        resolution: resolution(snapshot, vsvip, &vrf),
         vrf,
         min_scaleout: group.min_scaleout_per_vs,
         max_scaleout: group.max_scaleout_per_vs,
         max_per_engine: group.max_vs_per_se,
         max_engines: group.max_se,
         ha: ha(&group),
+        needs_peer: group.bgp_peer_monitor_failover_enabled && !is_native(services),
         tag: group.distribute_load_active_standby.then(|| tag(first)),
         goes_back: group.auto_redistribute_active_standby_load,
         host: None,
@@ -177,6 +179,40 @@ fn addresses(vsvip: &VsVip) -> impl Iterator<Item = IpAddr> {
     vips.flat_map(Vip::addresses)
 }
 
+/// The VIP's cloud; without one, what holds where nothing is set.
+pub(super) fn cloud_of(snapshot: &Snapshot, vsvip: &VsVip) -> Result<Arc<Cloud>, Unreadable> {
+    let uuid = uuid_of(vsvip.cloud_ref.as_ref());
+    let cloud = snapshot.try_view("cloud", &uuid)?;
+    Ok(cloud.unwrap_or_default())
+}
+
+/// How the links of a VIP are found that is scaled natively. That its cloud cannot be read is said where engines are told of it.
+fn resolution(snapshot: &Snapshot, vsvip: &VsVip, vrf: &str) -> Resolution {
+    let cloud = cloud_of(snapshot, vsvip).unwrap_or_default();
+    let routes = || static_routes(snapshot, vrf);
+    if cloud.enable_vip_on_all_interfaces {
+        Resolution::Subnets
+    } else if cloud.prefer_static_routes {
+        Resolution::RoutesThenSubnets(routes())
+    } else if cloud.enable_vip_static_routes {
+        Resolution::SubnetsThenRoutes(routes())
+    } else {
+        Resolution::Subnets
+    }
+}
+
+fn static_routes(snapshot: &Snapshot, vrf: &str) -> Vec<Route> {
+    let view = snapshot.view::<VrfContext>("vrfcontext", vrf);
+    let route = |route: &StaticRoute| {
+        Some(Route {
+            prefix: route.prefix.net()?,
+            next_hop: route.next_hop.ip()?,
+        })
+    };
+    let routes = view.iter().flat_map(|v| &v.static_routes);
+    routes.filter_map(route).collect()
+}
+
 /// Of several virtual services that share a VIP, the first one's counts.
 fn tag(vs: &VirtualService) -> Tag {
     match vs.active_standby_se_tag.as_str() {
@@ -187,7 +223,7 @@ fn tag(vs: &VirtualService) -> Tag {
 
 /// How the group lives through the loss of an engine.
 pub(super) fn ha(group: &ServiceEngineGroup) -> Ha {
-    match group.ha_mode.as_str() {
+    match group.mode() {
         "HA_MODE_SHARED_PAIR" => Ha::SharedPair,
         "HA_MODE_LEGACY_ACTIVE_STANDBY" => Ha::ActiveStandby,
         _ => Ha::Shared,
@@ -298,6 +334,7 @@ fn engine(
             .map(|n| n.trunc())
             .collect(),
         host: state.host.clone(),
+        has_peer: state.has_peer(),
         placed: assignments.placed(&engine.uuid),
     }
 }

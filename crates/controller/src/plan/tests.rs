@@ -480,6 +480,17 @@ async fn the_rhythm_of_hellos_is_that_of_the_se_group() {
 }
 
 #[tokio::test]
+async fn the_port_between_engines_is_that_of_the_se_group() {
+    let (fixture, _) = Fixture::with_engines(0).await;
+    let port = || fixture.told().flow.as_ref().expect("there").port;
+    assert_eq!(port(), 1550);
+    fixture
+        .group_setting("se_tunnel_udp_port", json!(4790))
+        .await;
+    assert_eq!(port(), 4790);
+}
+
+#[tokio::test]
 async fn the_settings_of_flow_resiliency_act_at_run_time() {
     let (fixture, _) = Fixture::with_engines(0).await;
     let vs = fixture.uuid("virtualservice", "vs-1");

@@ -150,6 +150,9 @@ fn raw_settings(settings: &Settings, watching: bool) -> raw::Settings {
         hint_key,
         copies_per_s,
         copies_burst,
+        port,
+        former_port,
+        forgets_at_once,
         // Hellos are the process's.
         rhythm: _,
     } = settings;
@@ -172,6 +175,10 @@ fn raw_settings(settings: &Settings, watching: bool) -> raw::Settings {
         burst_ns: copy_ns * u64::from(*copies_burst),
         retries: (*probe_retries).into(),
         watching: watching.into(),
+        port: port.to_be(),
+        former_port: former_port.unwrap_or(*port).to_be(),
+        forgets_at_once: (*forgets_at_once).into(),
+        zero: [0; 3],
     }
 }
 

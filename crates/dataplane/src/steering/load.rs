@@ -19,8 +19,8 @@ const STEER_TC: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steer_
 const PROGRAM: &str = "steer";
 const PROGRAM_OUT: &str = "steer_out";
 
-/// Layout of the maps; another one is another folder, so that nothing is misread.
-pub const LAYOUT: &str = "v5";
+/// Layout of the maps; another one is another folder, so that nothing is misread. `v` and a number.
+pub const LAYOUT: &str = "v6";
 
 /// Of pinned links at tc.
 pub(super) const TC_PREFIX: &str = "link-";
@@ -257,23 +257,47 @@ pub(super) fn tried(done: &TestRunResult, mut after: Vec<u8>) -> Tried {
     }
 }
 
-/// Detaches everywhere and removes programs and maps that are pinned in the folder; true when there were any.
+/// Detaches everywhere and removes programs and maps that are pinned in the folder, by whatever version; true when there were any.
 ///
 /// # Errors
 /// The folder is there and cannot be emptied.
 pub fn detach(dir: &Path) -> std::io::Result<bool> {
-    let dir = layout(dir);
-    let entries = match std::fs::read_dir(&dir) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+    let all = layouts(dir)?;
+    all.iter().try_for_each(|dir| remove(dir))?;
+    Ok(!all.is_empty())
+}
+
+/// The same of what versions with other layouts have left beside this folder of ours: packets would be steered twice.
+///
+/// # Errors
+/// A folder cannot be emptied.
+pub(super) fn detach_others(ours: &Path) -> std::io::Result<()> {
+    let all = layouts(ours.parent().unwrap_or(ours))?;
+    let others = all.iter().filter(|dir| *dir != ours);
+    others.into_iter().try_for_each(|dir| remove(dir))
+}
+
+/// Folders of pins: `v` and a number, with a map of ours in it.
+fn layouts(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
     };
+    let is_one = |entry: &std::fs::DirEntry| {
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix('v'));
+        let is_layout = number.is_some_and(|n| n.parse::<u32>().is_ok());
+        is_layout && entry.path().join("settings").exists()
+    };
+    Ok(entries.flatten().filter(is_one).map(|e| e.path()).collect())
+}
+
+fn remove(dir: &Path) -> std::io::Result<()> {
+    let entries = std::fs::read_dir(dir)?;
     let mut paths: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
     paths.sort_by_key(|path| rank(path));
-    for path in &paths {
-        std::fs::remove_file(path)?;
-    }
-    std::fs::remove_dir(&dir)?;
-    Ok(true)
+    paths.iter().try_for_each(std::fs::remove_file)?;
+    std::fs::remove_dir(dir)
 }
 
 /// In which order pins go: what stands in front first, maps last. A program does without a map that is unpinned, but there is no need.

@@ -77,7 +77,7 @@ plain! {
         id: u32,
         valid: u32,
     }
-    struct Settings: 96 {
+    struct Settings: 104 {
         hint_k0: u64,
         hint_k1: u64,
         secrets: [Secret; 2],
@@ -86,6 +86,10 @@ plain! {
         burst_ns: u64,
         retries: u32,
         watching: u32,
+        port: u16,
+        former_port: u16,
+        forgets_at_once: u8,
+        zero: [u8; 3],
     }
     struct FlowKey: 40 {
         client: Address,

@@ -6,7 +6,7 @@ mod messages;
 mod native;
 mod net;
 
-use evenkeel_dataplane::steering::{Counters, Steering, detach};
+use evenkeel_dataplane::steering::{Counters, LAYOUT, Steering, detach};
 use flow::config::{Answers, MessageKey};
 use flow::key::Protocol;
 use flow::mark::HintKey;
@@ -292,12 +292,47 @@ fn steering_goes_on_without_its_process_and_is_adopted_by_the_next() {
     assert!(to_a.packets > 2 && to_a.bytes > 2000, "{to_a:?}");
 }
 
+#[test]
+fn programs_of_another_layout_are_replaced() {
+    if !can_run() {
+        return;
+    }
+    let net = Net::new();
+    let members = ["a", "b"];
+    let [a, b] = members.map(|engine| start(&net, engine, &members));
+    net.route_to("a");
+    drop((a, b));
+    let pins = net.pins("b");
+    let (ours, older) = (pins.join(LAYOUT), pins.join("v0"));
+    std::fs::rename(&ours, &older).unwrap();
+    inside(&net.ns("client"), || {
+        let mut streams = VIPS.map(connect);
+        let mut all = || streams.iter_mut().try_for_each(|s| exchange(s, 1000));
+        all().unwrap();
+        let next = adopt(&net, "b", &members);
+        assert!(ours.exists() && !older.exists());
+        net.route_to("b");
+        all().expect("steered by the new ones");
+        let counters = next.counters().unwrap();
+        let shown = nonzero(&counters);
+        assert_eq!(count(&counters, "claim_taken"), 2, "{shown:?}");
+        assert!(detach(&pins).unwrap());
+        let after = streams.map(|mut s| exchange(&mut s, 1000).map_err(|e| e.kind()));
+        assert_eq!(
+            after,
+            [Err(ErrorKind::ConnectionReset); 2],
+            "no other is left"
+        );
+    });
+}
+
 /// As a process does that starts where another has left its programs.
 fn adopt(net: &Net, engine: &str, members: &[&str]) -> Steering {
     inside(&net.ns(engine), || {
         let mut steering = Steering::open(&net.pins(engine)).unwrap();
         steering.apply(&config(engine, members)).unwrap();
         assert!(steering.attach(["eth0"]).is_empty());
+        steering.detach_others().unwrap();
         steering
     })
 }

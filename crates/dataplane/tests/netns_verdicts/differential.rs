@@ -359,7 +359,8 @@ pub fn udp(message: &[u8]) -> Vec<u8> {
     datagram(MESSAGES, message)
 }
 
-fn datagram((source, destination): (u16, u16), payload: &[u8]) -> Vec<u8> {
+/// From one port to another.
+pub fn datagram((source, destination): (u16, u16), payload: &[u8]) -> Vec<u8> {
     let len = u16::try_from(8 + payload.len()).unwrap();
     let header = [source, destination, len, 0].map(u16::to_be_bytes);
     [&header.concat(), payload].concat()
@@ -465,6 +466,7 @@ fn the_program_decides_as_the_model_does() {
             let primary = dice.of(&[None, Some(0), Some(2)]);
             let answers = [Answers::Directly, Answers::ByPrimary(primary)];
             config.groups[0].answers = dice.of(&answers);
+            config.settings.forgets_at_once = dice.one_in(3);
             ground.steering.apply(&config).unwrap();
             ground.front = is_in_front(run);
             let mut model = flow::Steering::new(Limits::default());

@@ -7,6 +7,7 @@ mod every;
 mod frame;
 mod front;
 mod fuzz;
+mod ports;
 mod reading;
 mod seen;
 

@@ -5,11 +5,26 @@ use proxy::{
     BackSpec, CertificateSpec, CookieSpec, ForwardedFor, ForwardedForUpdate, FrontSpec, HttpSpec,
     PortSpec, PrivateKey, ServerTlsSpec, TlsSpec, TlsVersions,
 };
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// By uuid.
+pub(super) type Certificates<'a> = BTreeMap<&'a str, Arc<CertificateSpec>>;
+
+/// Those that virtual services may name.
+pub(super) fn certificates(desired: &DesiredState) -> Certificates<'_> {
+    let all = desired.certificates.iter();
+    all.map(|c| (c.uuid.as_str(), Arc::new(certificate(c))))
+        .collect()
+}
+
 /// The side of clients.
-pub(super) fn front(desired: &DesiredState, vs: &VirtualService) -> FrontSpec {
+pub(super) fn front(
+    desired: &DesiredState,
+    vs: &VirtualService,
+    certificates: &Certificates<'_>,
+) -> FrontSpec {
     let ports = vs.ports.iter().flat_map(|range| {
         let spec = port(range);
         let ports = (range.first..=range.last).filter_map(|port| u16::try_from(port).ok());
@@ -19,7 +34,7 @@ pub(super) fn front(desired: &DesiredState, vs: &VirtualService) -> FrontSpec {
         ports: ports
             .filter(|(_, spec)| *spec != PortSpec::default())
             .collect(),
-        tls: vs.tls.as_ref().map(tls),
+        tls: vs.tls.as_ref().map(|wanted| tls(wanted, certificates)),
         closing: is_closing(desired, vs),
     }
 }
@@ -69,20 +84,23 @@ fn http(settings: &v1::Http) -> HttpSpec {
     }
 }
 
-fn tls(tls: &v1::Tls) -> TlsSpec {
+fn tls(tls: &v1::Tls, certificates: &Certificates<'_>) -> TlsSpec {
+    let named = tls.certificate_uuids.iter();
     TlsSpec {
-        certificates: certificates(tls).collect(),
+        certificates: named
+            .filter_map(|uuid| certificates.get(uuid.as_str()).cloned())
+            .collect(),
         versions: versions(tls.versions.as_ref()),
     }
 }
 
-/// Those that clients may meet.
-pub(crate) fn certificates(tls: &v1::Tls) -> impl Iterator<Item = CertificateSpec> {
-    tls.certificates.iter().map(|c| CertificateSpec {
-        name: c.name.clone(),
-        chain: c.chain_pem.clone(),
-        key: PrivateKey(c.key_pem.clone()),
-    })
+/// As the proxy is told of it.
+pub(crate) fn certificate(certificate: &v1::KeyAndCertificate) -> CertificateSpec {
+    CertificateSpec {
+        name: certificate.name.clone(),
+        chain: certificate.chain_pem.clone(),
+        key: PrivateKey(certificate.key_pem.clone()),
+    }
 }
 
 fn versions(versions: Option<&v1::TlsVersions>) -> TlsVersions {

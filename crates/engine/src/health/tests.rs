@@ -65,6 +65,22 @@ async fn a_server_follows_its_port_up_and_down() {
     wait_for(&health, OperState::Up).await;
 }
 
+/// Else its virtual services would be down for that time.
+#[tokio::test]
+async fn a_server_that_is_up_stays_up_until_a_new_monitor_has_looked() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let addr = silent.local_addr().expect("addr");
+    let health = HealthHandle::spawn();
+    health.apply(&[pool(addr, &[])], &[]);
+    wait_for(&health, OperState::Up).await;
+    health.apply(&[pool(addr, &["m"])], &[monitor("never said")]);
+    let state = |health: &HealthHandle| health.snapshot().borrow().pools["p"][0].state;
+    assert_eq!(state(&health), OperState::Up);
+    wait_for(&health, OperState::Down).await;
+    health.apply(&[pool(addr, &["m"])], &[monitor("nor this")]);
+    assert_eq!(state(&health), OperState::Initializing);
+}
+
 #[tokio::test]
 async fn a_response_must_contain_the_expected_text() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");

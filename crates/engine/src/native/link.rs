@@ -26,7 +26,15 @@ pub(super) struct Heard {
     pub said: Vec<Said>,
 }
 
-/// An interface in whose subnet a VIP is.
+/// A VIP that is to be answered for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sought {
+    pub vip: IpAddr,
+    /// On each interface, instead of on the first one whose subnet it is in.
+    pub everywhere: bool,
+}
+
+/// An interface where VIPs are answered for.
 #[derive(Debug)]
 pub(super) struct Link {
     name: String,
@@ -58,14 +66,16 @@ impl Link {
     }
 }
 
+/// By VIP: the indices of its links.
+type Places = BTreeMap<IpAddr, Vec<usize>>;
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Links {
     heard: mpsc::Sender<Heard>,
     links: Vec<Link>,
-    /// By VIP: the index of its link.
-    places: BTreeMap<IpAddr, usize>,
-    before: (Vec<Interface>, Vec<IpAddr>),
+    places: Places,
+    before: (Vec<Interface>, Vec<Sought>),
     /// A socket could not be opened: tried again then.
     retry: Option<Instant>,
 }
@@ -75,25 +85,33 @@ impl Links {
         Self {
             heard,
             links: Vec::new(),
-            places: BTreeMap::new(),
+            places: Places::new(),
             before: (Vec::new(), Vec::new()),
             retry: None,
         }
     }
 
-    /// The link that the VIP is on.
-    pub fn of(&self, vip: IpAddr) -> Option<&Link> {
-        self.links.get(*self.places.get(&vip)?)
+    /// The links that the VIP is on.
+    pub fn of(&self, vip: IpAddr) -> impl Iterator<Item = &Link> {
+        let places = self.places.get(&vip).into_iter().flatten();
+        places.filter_map(move |at| self.links.get(*at))
+    }
+
+    /// The VIP's link where this was heard of it; none where we have said it ourselves, perhaps on another one of its links.
+    pub fn of_stranger(&self, vip: IpAddr, (ifindex, mac): (u32, Mac)) -> Option<&Link> {
+        let is_ours = self.of(vip).any(|link| link.mac == mac);
+        let mut links = self.of(vip).filter(|_| !is_ours);
+        links.find(|link| link.ifindex == ifindex)
     }
 
     /// There is a socket for it.
     pub fn speak(&self, vip: IpAddr) -> bool {
-        let link = self.of(vip);
-        link.is_some_and(|link| link.sockets.contains_key(&vip.is_ipv4()))
+        let mut links = self.of(vip);
+        links.any(|link| link.sockets.contains_key(&vip.is_ipv4()))
     }
 
     /// From now on these; what is new is opened, what has gone is closed.
-    pub fn follow(&mut self, interfaces: &[Interface], vips: &[IpAddr]) {
+    pub fn follow(&mut self, interfaces: &[Interface], vips: &[Sought]) {
         let same = self.before.0 == interfaces && self.before.1 == vips;
         if same && self.retry.is_none_or(|at| Instant::now() < at) {
             return;
@@ -104,11 +122,9 @@ impl Links {
         let mut old = std::mem::take(&mut self.links);
         self.places.clear();
         for interface in interfaces {
-            let here = vips.iter().filter(|v| is_on(interface, **v));
-            let new = here.filter(|v| !self.places.contains_key(*v)).copied();
-            let new: Vec<IpAddr> = new.collect();
-            if !new.is_empty() {
-                self.place(interface, &new, (&mut old, told));
+            let here = here(interface, vips, &self.places);
+            if !here.is_empty() {
+                self.place(interface, &here, (&mut old, told));
             }
         }
     }
@@ -136,19 +152,26 @@ impl Links {
                 );
             }
         }
-        self.places
-            .extend(vips.iter().map(|vip| (*vip, self.links.len())));
+        for vip in vips {
+            self.places.entry(*vip).or_default().push(self.links.len());
+        }
         self.links.push(link);
     }
 }
 
-/// The VIP is in a subnet of the interface.
-fn is_on(interface: &Interface, vip: IpAddr) -> bool {
-    let nets = interface
-        .addresses
-        .iter()
-        .filter_map(|a| a.parse::<IpNet>().ok());
-    interface.up && nets.into_iter().any(|net| net.contains(&vip))
+/// Those of the VIPs that are answered for at this interface, when these have their places already. One that is down, or has no
+/// address, is no way to anybody.
+fn here(interface: &Interface, vips: &[Sought], places: &Places) -> Vec<IpAddr> {
+    let addresses = interface.addresses.iter().filter(|_| interface.up);
+    let nets: Vec<IpNet> = addresses.filter_map(|a| a.parse().ok()).collect();
+    let is_on = |sought: &&Sought| match sought.everywhere {
+        true => !nets.is_empty() && mac(&interface.mac).is_some(),
+        false => {
+            let is_new = !places.contains_key(&sought.vip);
+            is_new && nets.iter().any(|net| net.contains(&sought.vip))
+        }
+    };
+    vips.iter().filter(is_on).map(|s| s.vip).collect()
 }
 
 impl Link {
@@ -233,5 +256,103 @@ async fn read(ifindex: u32, socket: Arc<PacketSocket>, heard: mpsc::Sender<Heard
         if !said.is_empty() && heard.send(Heard { ifindex, said }).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interface(name: &str, addresses: &[&str]) -> Interface {
+        Interface {
+            name: name.into(),
+            up: true,
+            mac: "02:00:00:00:00:01".into(),
+            addresses: addresses.iter().map(|a| (*a).to_owned()).collect(),
+            ..Interface::default()
+        }
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("ip")
+    }
+
+    /// The first is in the subnet of two interfaces, the second in that of one, the third in none; by interface, those that are
+    /// answered for there.
+    fn places(interfaces: &[Interface], everywhere: bool) -> Vec<Vec<IpAddr>> {
+        let vips = ["10.10.10.100", "10.9.9.100", "10.100.0.1"].map(|vip| Sought {
+            vip: ip(vip),
+            everywhere,
+        });
+        let mut places = Places::new();
+        let each = interfaces.iter().enumerate().map(|(at, interface)| {
+            let here = here(interface, &vips, &places);
+            for vip in &here {
+                places.entry(*vip).or_default().push(at);
+            }
+            here
+        });
+        each.collect()
+    }
+
+    fn interfaces() -> [Interface; 4] {
+        let mut all = [
+            interface("eth0", &["10.10.10.11/24", "fd00::11/64"]),
+            interface("eth1", &["10.9.9.11/24", "10.10.10.12/24"]),
+            interface("eth2", &[]),
+            interface("eth3", &["10.9.9.12/24"]),
+        ];
+        all[3].up = false;
+        all
+    }
+
+    #[test]
+    fn a_vip_is_answered_for_on_the_first_interface_whose_subnet_it_is_in() {
+        let none = Vec::new();
+        let [first, second] = ["10.10.10.100", "10.9.9.100"].map(|vip| vec![ip(vip)]);
+        let expected = [first, second, none.clone(), none];
+        assert_eq!(places(&interfaces(), false), expected);
+    }
+
+    #[test]
+    fn or_on_each_one_that_is_up_and_has_an_address_whatever_its_subnet() {
+        let none = Vec::new();
+        let all = ["10.10.10.100", "10.9.9.100", "10.100.0.1"];
+        let all = all.map(ip).to_vec();
+        let expected = [all.clone(), all, none.clone(), none];
+        assert_eq!(places(&interfaces(), true), expected);
+        let mut tunnel = interface("tun0", &["10.10.10.13/24"]);
+        tunnel.mac.clear();
+        let nowhere: [Vec<IpAddr>; 1] = [Vec::new()];
+        assert_eq!(places(&[tunnel], true), nowhere, "it has no ARP");
+    }
+
+    /// Two links of ours without sockets, and a VIP on both.
+    fn on_two_links(vip: IpAddr) -> Links {
+        let link = |ifindex: u32| Link {
+            name: format!("eth{ifindex}"),
+            ifindex,
+            mac: [2, 0, 0, 0, 0, u8::try_from(ifindex).expect("small")],
+            sockets: BTreeMap::new(),
+        };
+        let mut links = Links::new(mpsc::channel(1).0);
+        links.links = vec![link(1), link(2)];
+        links.places.insert(vip, vec![0, 1]);
+        links
+    }
+
+    #[test]
+    fn what_is_heard_counts_on_each_link_of_the_vip_unless_we_have_said_it_on_another() {
+        let vip = ip("10.100.0.1");
+        let links = on_two_links(vip);
+        let heard = |vip, ifindex, last| {
+            let link = links.of_stranger(vip, (ifindex, [2, 0, 0, 0, 0, last]));
+            link.map(|link| link.ifindex)
+        };
+        let strange = [1, 2, 3].map(|at| heard(vip, at, 9));
+        assert_eq!(strange, [Some(1), Some(2), None]);
+        assert_eq!([1, 2].map(|ours| heard(vip, 1, ours)), [None, None]);
+        assert_eq!(heard(ip("10.100.0.2"), 1, 9), None);
+        assert!(!links.speak(vip), "there is no socket");
     }
 }

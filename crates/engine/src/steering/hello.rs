@@ -7,7 +7,7 @@ use dataplane::sockopt;
 use flow::Flow;
 use flow::config::{Config, MessageKey};
 use flow::hello::{Hellos, Liveness, Way};
-use flow::wire::{Envelope, MESSAGE_LEN, MESSAGE_PORT, Message, MessageKind};
+use flow::wire::{Envelope, MESSAGE_LEN, Message, MessageKind};
 use socket2::{Domain, Socket, Type};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -67,9 +67,11 @@ struct Round {
     hellos: Hellos,
     letters: Letters,
     keys: Vec<MessageKey>,
-    posts: BTreeMap<Way, UdpSocket>,
+    /// By each way and port that a member may answer on.
+    wanted: BTreeSet<(Way, u16)>,
+    posts: BTreeMap<(Way, u16), UdpSocket>,
     /// No socket could be made for these; it was said.
-    failed: BTreeSet<Way>,
+    failed: BTreeSet<(Way, u16)>,
     /// What we say of ourselves.
     load: u8,
 }
@@ -80,13 +82,15 @@ impl Round {
         self.keys.clone_from(&config.settings.message_keys);
         let ways: BTreeSet<Way> = self.letters.keys().copied().collect();
         self.hellos.follow(&ways, config.settings.rhythm);
-        self.posts.retain(|way, _| ways.contains(way));
-        self.failed.retain(|way| ways.contains(way));
+        let by = |port: u16| ways.iter().map(move |way| (*way, port));
+        self.wanted = config.settings.ports().flat_map(by).collect();
+        self.posts.retain(|post, _| self.wanted.contains(post));
+        self.failed.retain(|post| self.wanted.contains(post));
     }
 
     fn tick(&mut self) {
         self.open();
-        for (way, post) in &self.posts {
+        for ((way, _), post) in &self.posts {
             for number in heard(post, &self.keys) {
                 self.hellos.heard(*way, number);
             }
@@ -98,15 +102,15 @@ impl Round {
     }
 
     fn open(&mut self) {
-        for way in self.letters.keys() {
-            if self.posts.contains_key(way) {
+        for (way, port) in &self.wanted {
+            if self.posts.contains_key(&(*way, *port)) {
                 continue;
             }
-            match post(way) {
-                Ok(socket) => drop(self.posts.insert(*way, socket)),
-                Err(error) if self.failed.insert(*way) => {
+            match post(way, *port) {
+                Ok(socket) => drop(self.posts.insert((*way, *port), socket)),
+                Err(error) if self.failed.insert((*way, *port)) => {
                     let Way { local, remote } = way;
-                    tracing::warn!(%local, %remote, "no hellos on this way: {error}");
+                    tracing::warn!(%local, %remote, port, "no hellos on this way: {error}");
                 }
                 Err(_) => {}
             }
@@ -115,11 +119,7 @@ impl Round {
 
     /// What cannot be sent, for want of a route or a neighbour, is a hello without an answer.
     fn say(&self, way: Way, number: u16) {
-        let (Some(letter), Some(post), Some(key)) = (
-            self.letters.get(&way),
-            self.posts.get(&way),
-            self.keys.first(),
-        ) else {
+        let (Some(letter), Some(key)) = (self.letters.get(&way), self.keys.first()) else {
             return;
         };
         let hello = Message {
@@ -127,8 +127,11 @@ impl Round {
             load: self.load,
             ..*letter
         };
-        if let Err(error) = post.send(&hello.sign(key)) {
-            tracing::trace!(remote = %way.remote, "hello not sent: {error}");
+        let hello = hello.sign(key);
+        for ((_, port), post) in self.posts.range((way, 0)..=(way, u16::MAX)) {
+            if let Err(error) = post.send(&hello) {
+                tracing::trace!(remote = %way.remote, port, "hello not sent: {error}");
+            }
         }
     }
 }
@@ -166,10 +169,10 @@ pub(super) fn letters(config: &Config) -> Letters {
 }
 
 /// Hears its peer and nobody else; several share our address and port.
-fn post(way: &Way) -> io::Result<UdpSocket> {
+fn post(way: &Way, port: u16) -> io::Result<UdpSocket> {
     let (local, remote) = (
-        SocketAddr::new(way.local, MESSAGE_PORT),
-        SocketAddr::new(way.remote, MESSAGE_PORT),
+        SocketAddr::new(way.local, port),
+        SocketAddr::new(way.remote, port),
     );
     let socket = Socket::new(Domain::for_address(local), Type::DGRAM, None)?;
     socket.set_reuse_address(true)?;
@@ -209,6 +212,7 @@ pub(super) mod tests {
     use flow::config::{Answers, Group, Link, Member, Peer, Service, Settings};
     use flow::hello::State;
     use flow::key::Protocol;
+    use flow::wire::MESSAGE_PORT;
 
     const KEY: MessageKey = MessageKey {
         id: 7,
@@ -292,6 +296,32 @@ pub(super) mod tests {
         round.tick();
         let states: Vec<State> = round.hellos.liveness().into_values().collect();
         assert_eq!(states, [State::Up]);
+    }
+
+    /// It has not been told yet; when it has been, and the former port is over, it is up by the new one.
+    #[test]
+    fn a_member_that_answers_by_the_former_port_alone_is_up() {
+        let mut config = config("127.0.91.3", "127.0.91.4");
+        let old = UdpSocket::bind(("127.0.91.4", MESSAGE_PORT)).expect("loopback");
+        let mut round = Round::default();
+        round.follow(&config);
+        answers(&mut round, &old, &KEY);
+        (config.settings.port, config.settings.former_port) = (4790, Some(MESSAGE_PORT));
+        round.follow(&config);
+        for _ in 0..10 {
+            answers(&mut round, &old, &KEY);
+        }
+        let states: Vec<State> = round.hellos.liveness().into_values().collect();
+        assert_eq!((states, round.posts.len()), (vec![State::Up], 2));
+
+        let new = UdpSocket::bind(("127.0.91.4", 4790)).expect("loopback");
+        config.settings.former_port = None;
+        round.follow(&config);
+        for _ in 0..10 {
+            answers(&mut round, &new, &KEY);
+        }
+        let states: Vec<State> = round.hellos.liveness().into_values().collect();
+        assert_eq!((states, round.posts.len()), (vec![State::Up], 1));
     }
 
     #[test]

@@ -5,16 +5,19 @@
 //! What counts are the lines that others have opened to us. A HELLO with a number is a question whether we are there
 //! ([`super::sentry`]): it is answered, and the connection ends; it may come from any engine of our SE group.
 //!
-//! Tasks: one per local address, that accepts; one per way, that keeps our own line open; one per line of others. All end
-//! with [`run`].
+//! A line is to the port in force, or to the former one where that is the only one that is listened at, and stays what it is when
+//! the port is changed: the process at its other end is the same.
+//!
+//! Tasks: one per local address, that welcomes; one per port of it, that accepts; one per way, that keeps our own line open; one
+//! per line of others. All end with [`run`].
 
 use super::Plan;
 use super::hello::letters;
 use crate::Task;
 use dataplane::sockopt;
-use flow::config::MessageKey;
+use flow::config::{MessageKey, Settings};
 use flow::hello::Way;
-use flow::wire::{Envelope, MESSAGE_LEN, MESSAGE_PORT, Message, MessageKind};
+use flow::wire::{Envelope, MESSAGE_LEN, Message, MessageKind};
 use socket2::{Domain, Socket, TcpKeepalive, Type};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -23,7 +26,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +45,9 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 /// With so many connections at an address, only members' are taken.
 const STRANGERS: usize = 256;
 
+/// Accepted and not welcomed yet: what is more waits in the kernel's queue.
+const AT_DOORS: usize = 1;
+
 /// Of the kernel's queue; each way opens one.
 const BACKLOG: i32 = 64;
 
@@ -53,18 +59,18 @@ pub(crate) async fn run(
     leaving: CancellationToken,
 ) {
     let mut ours: BTreeMap<Way, Task<()>> = BTreeMap::new();
-    let mut doors: BTreeMap<IpAddr, Task<()>> = BTreeMap::new();
+    let mut halls: BTreeMap<IpAddr, Task<()>> = BTreeMap::new();
     loop {
         let plan = plans.borrow_and_update().clone();
         let ways: BTreeSet<Way> = letters(&plan.config).into_keys().collect();
         let locals = locals(&plan, &ways);
         ours.retain(|way, _| ways.contains(way));
-        doors.retain(|local, _| locals.contains(local));
+        halls.retain(|local, _| locals.contains(local));
         for local in locals {
-            let door = || answer(local, plans.clone(), lines.clone());
-            doors
+            let hall = || welcome(local, plans.clone(), lines.clone());
+            halls
                 .entry(local)
-                .or_insert_with(|| Task(tokio::spawn(door())));
+                .or_insert_with(|| Task(tokio::spawn(hall())));
         }
         for way in ways.into_iter().filter(|_| !leaving.is_cancelled()) {
             ours.entry(way)
@@ -89,14 +95,23 @@ fn locals(plan: &Plan, ways: &BTreeSet<Way>) -> BTreeSet<IpAddr> {
 /// Keeps our line on this way.
 async fn keep(way: Way, plans: watch::Receiver<Arc<Plan>>) {
     loop {
-        let first = hello(&way, &plans.borrow());
-        if let Some(first) = first
-            && let Ok(Ok(line)) = timeout(OPENING, open(&way, &first)).await
-        {
+        if let Some(line) = call(&way, &plans).await {
             ended(line).await;
         }
         sleep(RETRY).await;
     }
+}
+
+/// By the first port at which the other process listens.
+async fn call(way: &Way, plans: &watch::Receiver<Arc<Plan>>) -> Option<TcpStream> {
+    let plan = plans.borrow().clone();
+    let first = hello(way, &plan)?;
+    for port in plan.config.settings.ports() {
+        if let Ok(Ok(line)) = timeout(OPENING, open(way, port, &first)).await {
+            return Some(line);
+        }
+    }
+    None
 }
 
 fn hello(way: &Way, plan: &Plan) -> Option<[u8; MESSAGE_LEN]> {
@@ -104,28 +119,41 @@ fn hello(way: &Way, plan: &Plan) -> Option<[u8; MESSAGE_LEN]> {
     Some(letters(&plan.config).get(way)?.sign(key))
 }
 
-async fn open(way: &Way, first: &[u8]) -> io::Result<TcpStream> {
+async fn open(way: &Way, port: u16, first: &[u8]) -> io::Result<TcpStream> {
     let socket = socket(way.local, 0)?;
     let socket = TcpSocket::from_std_stream(socket.into());
-    let remote = SocketAddr::new(way.remote, MESSAGE_PORT);
+    let remote = SocketAddr::new(way.remote, port);
     let mut line = socket.connect(remote).await?;
     line.write_all(first).await?;
     Ok(line)
 }
 
-/// Accepts lines of members, and questions, at this address of ours.
-async fn answer(local: IpAddr, plans: watch::Receiver<Arc<Plan>>, lines: watch::Sender<Lines>) {
-    let door = door(local).await;
+/// A connection, and from where.
+type Comer = (TcpStream, IpAddr);
+
+/// Lines of members, and questions, at this address of ours, by whichever port they come. They outlive the door that they came by.
+/// Cancel-safe: it waits for the next one, or for a newer plan.
+async fn welcome(
+    local: IpAddr,
+    mut plans: watch::Receiver<Arc<Plan>>,
+    lines: watch::Sender<Lines>,
+) {
+    let (sender, mut comers) = mpsc::channel(AT_DOORS);
+    let mut doors: BTreeMap<u16, Task<()>> = BTreeMap::new();
     let mut visitors: Vec<Task<()>> = Vec::new();
     loop {
-        let Ok((line, from)) = door.accept().await else {
-            sleep(RETRY).await;
-            continue;
+        let plan = plans.borrow_and_update().clone();
+        open_doors(&mut doors, &plan.config.settings, (local, &sender));
+        let (line, remote) = tokio::select! {
+            Some(comer) = comers.recv() => comer,
+            changed = plans.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
         };
-        let remote = from.ip().to_canonical();
         let way = Way { local, remote };
         visitors.retain(|task| !task.0.is_finished());
-        let is_member = letters(&plans.borrow().config).contains_key(&way);
+        let is_member = letters(&plan.config).contains_key(&way);
         if is_member || visitors.len() < STRANGERS {
             let visit = visit(way, line, plans.clone(), lines.clone());
             visitors.push(Task(tokio::spawn(visit)));
@@ -133,14 +161,45 @@ async fn answer(local: IpAddr, plans: watch::Receiver<Arc<Plan>>, lines: watch::
     }
 }
 
+/// At each port that is good now.
+fn open_doors(
+    doors: &mut BTreeMap<u16, Task<()>>,
+    settings: &Settings,
+    (local, comers): (IpAddr, &mpsc::Sender<Comer>),
+) {
+    let ports: BTreeSet<u16> = settings.ports().collect();
+    doors.retain(|port, _| ports.contains(port));
+    for port in ports {
+        let door = || answer(local, port, comers.clone());
+        doors
+            .entry(port)
+            .or_insert_with(|| Task(tokio::spawn(door())));
+    }
+}
+
+/// Accepts at this port, once the address is there.
+async fn answer(local: IpAddr, port: u16, comers: mpsc::Sender<Comer>) {
+    let door = door(local, port).await;
+    loop {
+        let Ok((line, from)) = door.accept().await else {
+            sleep(RETRY).await;
+            continue;
+        };
+        let remote = from.ip().to_canonical();
+        if comers.send((line, remote)).await.is_err() {
+            return;
+        }
+    }
+}
+
 /// Waits until the address is there.
-async fn door(local: IpAddr) -> TcpListener {
+async fn door(local: IpAddr, port: u16) -> TcpListener {
     let mut told = false;
     loop {
-        match listen(local) {
+        match listen(local, port) {
             Ok(door) => return door,
             Err(error) if !told => {
-                tracing::warn!(%local, "no lines of other engines here: {error}")
+                tracing::warn!(%local, port, "no lines of other engines here: {error}")
             }
             Err(_) => {}
         }
@@ -149,8 +208,8 @@ async fn door(local: IpAddr) -> TcpListener {
     }
 }
 
-fn listen(local: IpAddr) -> io::Result<TcpListener> {
-    let socket = socket(local, MESSAGE_PORT)?;
+fn listen(local: IpAddr, port: u16) -> io::Result<TcpListener> {
+    let socket = socket(local, port)?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
 }
@@ -261,6 +320,7 @@ impl Drop for Held {
 mod tests {
     use super::super::hello::tests::config;
     use super::*;
+    use flow::wire::MESSAGE_PORT;
 
     const A: &str = "127.0.92.1";
     const B: &str = "127.0.92.2";
@@ -269,12 +329,14 @@ mod tests {
     const C2: &str = "127.0.92.5";
     const A3: &str = "127.0.92.6";
     const B3: &str = "127.0.92.7";
+    const A4: &str = "127.0.92.8";
+    const B4: &str = "127.0.92.9";
     const KEY: [u64; 2] = [1, 2];
 
     struct Process {
         lines: watch::Receiver<Lines>,
         leaving: CancellationToken,
-        _plans: watch::Sender<Arc<Plan>>,
+        plans: watch::Sender<Arc<Plan>>,
         _task: Task<()>,
     }
 
@@ -290,7 +352,7 @@ mod tests {
         let leaving = CancellationToken::new();
         Process {
             lines,
-            _plans: plans,
+            plans,
             _task: Task(tokio::spawn(run(planned, sender, leaving.clone()))),
             leaving,
         }
@@ -325,6 +387,51 @@ mod tests {
         assert_eq!(a.lines.borrow().len(), 1);
     }
 
+    impl Process {
+        /// From now on these, the first one in force.
+        fn use_ports(&self, port: u16, former: Option<u16>) {
+            self.plans.send_modify(|plan| {
+                let settings = &mut Arc::make_mut(plan).config.settings;
+                (settings.port, settings.former_port) = (port, former);
+            });
+        }
+    }
+
+    #[tokio::test]
+    async fn lines_stay_when_the_port_is_changed_and_later_ones_are_to_the_new_one() {
+        const NEW: u16 = 4790;
+        let (mut a, b) = (process(A4, B4, KEY), process(B4, A4, KEY));
+        let held = a.lines.wait_for(|lines| !lines.is_empty()).await;
+        let first = held.unwrap().clone();
+        a.use_ports(NEW, Some(MESSAGE_PORT));
+        // One that has not been told calls, and is called, by the former port.
+        drop(b);
+        a.lines.wait_for(Lines::is_empty).await.unwrap();
+        let mut b = process(B4, A4, KEY);
+        b.lines.wait_for(|lines| !lines.is_empty()).await.unwrap();
+        let held = a.lines.wait_for(|lines| !lines.is_empty()).await;
+        let second = held.unwrap().clone();
+        assert_ne!(first, second);
+        // The door that it came by is closed, and the line stays.
+        b.use_ports(NEW, None);
+        a.use_ports(NEW, None);
+        let way = Way {
+            local: B4.parse().unwrap(),
+            remote: A4.parse().unwrap(),
+        };
+        while open(&way, MESSAGE_PORT, &[]).await.is_ok() {
+            sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(*a.lines.borrow(), second);
+        // Whoever comes later calls by the new one.
+        drop(b);
+        a.lines.wait_for(Lines::is_empty).await.unwrap();
+        let b = process(B4, A4, KEY);
+        b.use_ports(NEW, None);
+        let held = a.lines.wait_for(|lines| !lines.is_empty()).await;
+        assert_ne!(*held.unwrap(), second);
+    }
+
     /// A line from there to `A2` that says this first is ended by the other side.
     async fn is_refused(local: &str, first: &[u8]) {
         let way = Way {
@@ -332,7 +439,7 @@ mod tests {
             remote: A2.parse().unwrap(),
         };
         let line = loop {
-            match open(&way, first).await {
+            match open(&way, MESSAGE_PORT, first).await {
                 Ok(line) => break line,
                 Err(_) => sleep(Duration::from_millis(10)).await,
             }

@@ -23,7 +23,9 @@ pub(crate) struct Native {
     pub circle: Circle,
     /// By member id: uuid of the engine, without us.
     pub members: BTreeMap<u8, String>,
-    /// Our subnets that the VIP is in.
+    /// It is answered for on each interface, instead of on the one whose subnet it is in.
+    pub on_all_interfaces: bool,
+    /// Our subnets that the VIP is in; none where members need not be near us on its own link.
     nets: Vec<IpNet>,
     /// How new flows are spread; none = whoever answers takes them.
     distribution: Option<FlowDistribution>,
@@ -54,6 +56,7 @@ fn native(
         vsvip_uuid: group.vsvip_uuid.clone(),
         members: members.collect(),
         circle: circle(desired, group, native, (&ours, &linked))?,
+        on_all_interfaces: native.on_all_interfaces,
         nets: ours.into_iter().filter(|net| holds(net, &vips)).collect(),
         vips,
         distribution: native.spreads.then(|| native.distribution()),
@@ -88,17 +91,26 @@ fn linked(desired: &DesiredState, ours: &[IpNet], vips: &[IpAddr]) -> Vec<IpAddr
     here.copied().collect()
 }
 
-/// Whoever leaves, or is not on the link of every VIP that is on one, answers for nobody.
+/// Whether an engine with these subnets can answer: it is on the link of every VIP that is on one. Where none is, on any link if all
+/// are answered on.
+fn is_near(native: &v1::Native, linked: &[IpAddr], nets: &[IpNet]) -> bool {
+    match linked.is_empty() {
+        true => native.on_all_interfaces && !nets.is_empty(),
+        false => {
+            let mut each = linked.iter();
+            each.all(|vip| nets.iter().any(|net| net.contains(vip)))
+        }
+    }
+}
+
+/// Whoever leaves, or is not near, answers for nobody.
 fn circle(
     desired: &DesiredState,
     group: &v1::Group,
     native: &v1::Native,
     (ours, linked): (&[IpNet], &[IpAddr]),
 ) -> Option<Circle> {
-    let is_near = |nets: &[IpNet]| {
-        let mut each = linked.iter();
-        !linked.is_empty() && each.all(|vip| nets.iter().any(|net| net.contains(vip)))
-    };
+    let is_near = |nets: &[IpNet]| is_near(native, linked, nets);
     let fits = |m: &&v1::Member| {
         let peer = desired.peers.iter().find(|p| p.se_uuid == m.se_uuid);
         let nets: Vec<IpNet> = peer.into_iter().flat_map(|p| nets(&p.addresses)).collect();
@@ -279,7 +291,7 @@ fn is_down(way: &Way, signs: &Signs) -> bool {
 }
 
 /// The ways to it on the VIP's link. One that is there by another network alone cannot answer clients; where the VIP is on no link
-/// of ours, any network will do.
+/// of ours, or on all of them, any network will do.
 fn near<'a>(peer: &'a Peer, nets: &'a [IpNet]) -> impl Iterator<Item = Way> + 'a {
     let is_near = |way: &Way| nets.is_empty() || nets.iter().any(|net| net.contains(&way.remote));
     peer.links.iter().map(Way::from).filter(is_near)
@@ -333,6 +345,7 @@ mod tests {
                     spreads: true,
                     distribution: distribution.into(),
                     answers_by_primary: false,
+                    on_all_interfaces: false,
                 }),
                 ..v1::Group::default()
             }],
@@ -428,6 +441,48 @@ mod tests {
         assert_eq!(native.circle.present, Members::of([1, 2, 3]));
         let nowhere = natives(&desired(FlowDistribution::LoadAware), &[]);
         assert!(!nowhere[0].circle.fit);
+    }
+
+    #[test]
+    fn answered_for_on_all_interfaces_a_vip_in_no_subnet_has_members_on_any_link() {
+        let with = |vip: &str, on_all_interfaces| {
+            let mut desired = desired(FlowDistribution::LoadAware);
+            desired.vips[0].address = vip.into();
+            let native = desired.groups[0].native.as_mut();
+            native.expect("native").on_all_interfaces = on_all_interfaces;
+            let mut natives = natives(&desired, &interfaces());
+            let mut config = config();
+            config.peers[1].links[0].remote = "10.9.9.12".parse().expect("ip");
+            let mut signs = signs(&[1]);
+            let way = Way::from(&config.peers[1].links[0]);
+            signs.liveness.insert(way, State::Up);
+            signs.lines.insert(way, Instant::now());
+            signs.turns.insert("se-2".into(), 1);
+            let relays = &mut Relays::default();
+            settle(&mut natives, &mut config, &signs, relays);
+            let Circle {
+                fit,
+                others,
+                present,
+                ..
+            } = natives.remove(0).circle;
+            (fit, others, present)
+        };
+        let (one, both) = (Members::of([1]), Members::of([1, 2]));
+        assert_eq!(with("10.10.10.100", false), (true, one, one));
+        let nobody = Members::default();
+        assert_eq!(with("10.100.0.1", false), (false, nobody, both));
+        assert_eq!(
+            with("10.10.10.100", true),
+            (true, one, one),
+            "by its own link"
+        );
+        assert_eq!(with("10.100.0.1", true), (true, both, both));
+        let mut desired = desired(FlowDistribution::LoadAware);
+        desired.vips[0].address = "10.100.0.1".into();
+        let native = desired.groups[0].native.as_mut();
+        native.expect("native").on_all_interfaces = true;
+        assert!(!natives(&desired, &[])[0].circle.fit, "on no link");
     }
 
     #[test]

@@ -1,19 +1,19 @@
 //! Looks after engines that have no session with the controller, of our SE group: does their process answer us? One that does
 //! is cut off from the controller and serves; of one that does not, the controller gives its VIPs to others.
 //!
-//! A question is a connection to any of its addresses, with a HELLO that has a number ([`super::line`]). Tasks: one per
-//! engine, owned by [`run`] and ended with it.
+//! A question is a connection to any of its addresses, with a HELLO that has a number ([`super::line`]); also by the former port,
+//! which an engine keeps that was not told of the new one. Tasks: one per engine, owned by [`run`] and ended with it.
 
 use super::{Plan, Watched};
 use crate::Task;
 use flow::Flow;
-use flow::config::MessageKey;
+use flow::config::{MessageKey, Settings};
 use flow::key::Protocol;
-use flow::wire::{Envelope, MESSAGE_LEN, MESSAGE_PORT, Message, MessageKind};
+use flow::wire::{Envelope, MESSAGE_LEN, Message, MessageKind};
 use futures_util::future::select_ok;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -75,9 +75,9 @@ async fn look_after(
     }
     let mut missed = 0;
     for number in (1..=u16::MAX >> 2).cycle() {
-        let keys = plans.borrow().config.settings.message_keys.clone();
-        if let Some(key) = key_of(&keys, number) {
-            missed = match is_there(&engine, number, key).await {
+        let settings = plans.borrow().config.settings.clone();
+        if let Some(key) = key_of(&settings.message_keys, number) {
+            missed = match is_there(&doors(&engine, &settings), number, key).await {
                 true => 0,
                 false => SILENT_AFTER.min(missed + 1),
             };
@@ -106,16 +106,25 @@ fn see(seen: &mut Sightings, uuid: &str, missed: u32) -> bool {
     true
 }
 
-/// Whether it answers at one of its addresses.
-async fn is_there(engine: &Watched, number: u16, key: MessageKey) -> bool {
-    let asked = engine.addresses.iter();
-    let asked = asked.map(|address| Box::pin(ask(*address, number, key)));
+/// Where its process may listen.
+fn doors(engine: &Watched, settings: &Settings) -> Vec<SocketAddr> {
+    let at = |port| {
+        let addresses = engine.addresses.iter();
+        addresses.map(move |address| SocketAddr::new(*address, port))
+    };
+    settings.ports().flat_map(at).collect()
+}
+
+/// Whether it answers at one of these.
+async fn is_there(doors: &[SocketAddr], number: u16, key: MessageKey) -> bool {
+    let asked = doors.iter();
+    let asked = asked.map(|door| Box::pin(ask(*door, number, key)));
     let asked: Vec<_> = asked.collect();
     select_ok(asked).await.is_ok()
 }
 
-async fn ask(address: IpAddr, number: u16, key: MessageKey) -> io::Result<()> {
-    let answer = timeout(WAIT, answer(address, number, key)).await??;
+async fn ask(door: SocketAddr, number: u16, key: MessageKey) -> io::Result<()> {
+    let answer = timeout(WAIT, answer(door, number, key)).await??;
     let envelope = Envelope::read(&answer);
     let message = envelope.and_then(|envelope| {
         envelope.check()?;
@@ -127,8 +136,8 @@ async fn ask(address: IpAddr, number: u16, key: MessageKey) -> io::Result<()> {
     }
 }
 
-async fn answer(address: IpAddr, number: u16, key: MessageKey) -> io::Result<[u8; MESSAGE_LEN]> {
-    let mut line = TcpStream::connect((address, MESSAGE_PORT)).await?;
+async fn answer(door: SocketAddr, number: u16, key: MessageKey) -> io::Result<[u8; MESSAGE_LEN]> {
+    let mut line = TcpStream::connect(door).await?;
     line.write_all(&question(number).sign(&key)).await?;
     let mut answer = [0; MESSAGE_LEN];
     line.read_exact(&mut answer).await?;
@@ -202,7 +211,7 @@ mod tests {
     async fn until_it_answers(engine: &Watched, key: MessageKey) {
         let asked = timeout(Duration::from_secs(20), async {
             for number in (1..100).cycle() {
-                if is_there(engine, number, key).await {
+                if is_there(&doors(engine, &Settings::default()), number, key).await {
                     break;
                 }
                 sleep(Duration::from_millis(10)).await;
@@ -224,6 +233,19 @@ mod tests {
         seen.wait_for(|s| answers(s) == Some(false)).await.unwrap();
         plans.send_replace(plan(US, KEY, Vec::new()));
         seen.wait_for(|s| s.is_empty()).await.unwrap();
+    }
+
+    #[test]
+    fn an_engine_is_asked_by_the_former_port_as_well() {
+        let settings = Settings {
+            port: 4790,
+            former_port: Some(1550),
+            ..Settings::default()
+        };
+        let doors = doors(&watched(&["127.0.93.5"])[0], &settings);
+        let expected = ["127.0.93.5:4790", "127.0.93.5:1550"];
+        let expected = expected.map(|door| door.parse::<SocketAddr>().unwrap());
+        assert_eq!(doors, expected);
     }
 
     #[test]
@@ -265,6 +287,7 @@ mod tests {
         let engine = &watched(&[there])[0];
         let key = |secret| MessageKey { id: 7, secret };
         until_it_answers(engine, key([1, 3])).await;
-        assert!(!is_there(engine, 1, key(KEY)).await);
+        let doors = doors(engine, &Settings::default());
+        assert!(!is_there(&doors, 1, key(KEY)).await);
     }
 }

@@ -136,6 +136,8 @@ fn desired() -> DesiredState {
             hint_key: vec![1; 16],
             hello_interval_ms: 50,
             hello_count: 0,
+            port: 4790,
+            forgets_at_once: true,
         }),
         ..DesiredState::default()
     }
@@ -192,6 +194,8 @@ fn a_desired_state_becomes_what_the_programs_are_told() {
         (rhythm.interval, rhythm.down_after),
         (Duration::from_millis(50), 3)
     );
+    assert_eq!(config.settings.ports().collect::<Vec<_>>(), [4790]);
+    assert!(config.settings.forgets_at_once);
     let key = &config.settings.message_keys[0];
     assert_eq!(key.secret, [0x0706_0504_0302_0100, 0x0F0E_0D0C_0B0A_0908]);
     assert_eq!(

@@ -88,6 +88,8 @@ fn check_settings(settings: &FlowSettings) -> Result<(), Refusal> {
         hint_key,
         hello_interval_ms,
         hello_count,
+        port,
+        forgets_at_once: _,
     } = settings;
     if *hello_interval_ms > HELLO_INTERVAL_MAX_MS {
         let reason = format!("{hello_interval_ms} ms are longer than {HELLO_INTERVAL_MAX_MS} ms");
@@ -96,6 +98,10 @@ fn check_settings(settings: &FlowSettings) -> Result<(), Refusal> {
     if *hello_count > HELLO_COUNT_MAX {
         let reason = format!("{hello_count} hellos are more than {HELLO_COUNT_MAX}");
         return Err(refuse("flow.hello_count", reason));
+    }
+    if u16::try_from(*port).is_err() {
+        let reason = format!("{port} is more than the last port, {}", u16::MAX);
+        return Err(refuse("flow.port", reason));
     }
     if u8::try_from(*probe_retries).is_err() {
         let reason = format!("{probe_retries} retries are too many");
@@ -177,12 +183,13 @@ mod tests {
             state.flow.as_mut().expect("there")
         }
         type Break = fn(&mut DesiredState);
-        let cases: [(Break, &str); 13] = [
+        let cases: [(Break, &str); 14] = [
             (
                 |s| flow(s).hello_interval_ms = 60_001,
                 "flow.hello_interval_ms",
             ),
             (|s| flow(s).hello_count = 1001, "flow.hello_count"),
+            (|s| flow(s).port = 65_536, "flow.port"),
             (
                 |s| s.groups.push(s.groups[0].clone()),
                 "groups[1].vsvip_uuid",

@@ -171,19 +171,24 @@ fn tcp_and_udp_have_ports_of_their_own() {
 }
 
 #[test]
-fn a_certificate_that_cannot_be_shown_is_named_without_its_key() {
+fn a_certificate_that_cannot_be_shown_or_is_not_there_is_named_without_its_key() {
     let mut state = good();
+    state.virtual_services[0].tls = Some(proto::v1::Tls {
+        certificate_uuids: vec!["sslkeyandcertificate-1".into()],
+        versions: None,
+    });
+    let refusal = validate(&state, &[]).expect_err("refused");
+    let field = "virtual_services[0].tls.certificate_uuids[0]";
+    assert_eq!(refusal.field, field);
     let certificate = proto::v1::KeyAndCertificate {
+        uuid: "sslkeyandcertificate-1".into(),
         name: "c".into(),
         key_pem: "hunter2".into(),
         ..proto::v1::KeyAndCertificate::default()
     };
-    state.virtual_services[0].tls = Some(proto::v1::Tls {
-        certificates: vec![certificate],
-        versions: None,
-    });
+    state.certificates = vec![certificate];
     let refusal = validate(&state, &[]).expect_err("refused");
-    assert_eq!(refusal.field, "virtual_services[0].tls.certificates[0]");
+    assert_eq!(refusal.field, "certificates[0]");
     assert_eq!(refusal.reason, "c has no PEM key");
     assert!(!format!("{state:?}").contains("hunter2"));
 }
@@ -241,6 +246,51 @@ fn a_pool_group_names_pools_that_are_there_each_once_and_alone() {
     }
     let mut fits = good();
     group(&mut fits, &["p"]);
+    assert_eq!(validate(&fits, &[]), Ok(()));
+}
+
+#[test]
+fn settings_of_connections_are_in_their_ranges_and_known() {
+    type Break = fn(&mut VirtualService);
+    fn tcp(vs: &mut VirtualService) -> &mut proto::v1::TcpSettings {
+        vs.tcp.get_or_insert_default()
+    }
+    let cases: [(Break, &str); 7] = [
+        (|vs| vs.weight = 129, "weight"),
+        (|vs| vs.proxy_protocol = 3, "proxy_protocol"),
+        (
+            |vs| tcp(vs).congestion_control = 4,
+            "tcp.congestion_control",
+        ),
+        (|vs| tcp(vs).dscp = 64, "tcp.dscp"),
+        (
+            |vs| tcp(vs).receive_window_kb = 65_537,
+            "tcp.receive_window_kb",
+        ),
+        (
+            |vs| tcp(vs).segment_bytes_max = 511,
+            "tcp.segment_bytes_max",
+        ),
+        (
+            |vs| tcp(vs).segment_bytes_max = 9001,
+            "tcp.segment_bytes_max",
+        ),
+    ];
+    for (break_it, field) in cases {
+        let mut state = good();
+        break_it(service(&mut state));
+        let refusal = validate(&state, &[]).expect_err(field);
+        assert_eq!(refusal.field, format!("virtual_services[0].{field}"));
+    }
+    let mut fits = good();
+    service(&mut fits).weight = 128;
+    *tcp(service(&mut fits)) = proto::v1::TcpSettings {
+        nagle: true,
+        receive_window_kb: 65_536,
+        segment_bytes_max: 9000,
+        congestion_control: 3,
+        dscp: 63,
+    };
     assert_eq!(validate(&fits, &[]), Ok(()));
 }
 

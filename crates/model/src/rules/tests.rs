@@ -161,6 +161,24 @@ fn min_scaleout_is_not_above_max_scaleout_and_max_not_above_64() {
 }
 
 #[test]
+fn the_port_between_engines_is_one_that_nobody_else_has() {
+    let group = |port: i64| json!({"name": "g", "se_tunnel_udp_port": port});
+    for good in [1, 1550, 65535] {
+        assert_eq!(first_error("serviceenginegroup", group(good)), "");
+    }
+    for (bad, problem) in [
+        (0, "0 is no port"),
+        (-1, "-1 is no port"),
+        (65536, "65536 is no port"),
+        (3784, "3784 is the port of BGP or BFD"),
+    ] {
+        let error = first_error("serviceenginegroup", group(bad));
+        let begins = format!("se_tunnel_udp_port: {problem}; ");
+        assert!(error.starts_with(&begins), "{error}");
+    }
+}
+
+#[test]
 fn criteria_and_capacities_of_auto_rebalance_match_and_bad_ones_are_named() {
     let group = |fields: Value| {
         let mut group = json!({"name": "g"});

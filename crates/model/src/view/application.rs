@@ -13,6 +13,7 @@ pub struct ApplicationProfile {
     #[serde(rename = "type")]
     pub kind: String,
     pub http_profile: Option<HttpApplicationProfile>,
+    pub tcp_app_profile: Option<TcpApplicationProfile>,
 }
 
 impl ApplicationProfile {
@@ -21,6 +22,27 @@ impl ApplicationProfile {
         let is_http = self.kind == "APPLICATION_PROFILE_TYPE_HTTP";
         is_http.then(|| self.http_profile.clone().unwrap_or_default())
     }
+
+    /// What is done where bytes are passed on; `None` for other types.
+    pub fn tcp(&self) -> Option<TcpApplicationProfile> {
+        let bytes = [
+            "APPLICATION_PROFILE_TYPE_L4",
+            "APPLICATION_PROFILE_TYPE_SSL",
+        ];
+        let passes = bytes.contains(&self.kind.as_str());
+        passes.then(|| self.tcp_app_profile.clone().unwrap_or_default())
+    }
+}
+
+/// avi-api `TCPApplicationProfile`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct TcpApplicationProfile {
+    /// Servers are told who the client is before anything else.
+    #[serde(default)]
+    pub proxy_protocol_enabled: bool,
+    /// `PROXY_PROTOCOL_VERSION_1`, the default, or `PROXY_PROTOCOL_VERSION_2`.
+    #[serde(default)]
+    pub proxy_protocol_version: String,
 }
 
 /// avi-api `HTTPApplicationProfile`; times in milliseconds.

@@ -1,9 +1,23 @@
-//! Networks, and where of them a VIP wants its address from (avi-api section 12, network and vsvip).
+//! Networks, where of them a VIP wants its address from, and where it is (avi-api section 12, cloud, network and vsvip).
 
 use super::{Address, Prefix, Ref};
 use ipnet::IpNet;
 use serde::Deserialize;
 use std::net::IpAddr;
+
+/// avi-api `Cloud`, as far as VIPs that are scaled natively are placed and reached by it.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Cloud {
+    /// They are answered for on all data interfaces, instead of on the one whose subnet they are in.
+    #[serde(default)]
+    pub enable_vip_on_all_interfaces: bool,
+    /// One that is in no interface's subnet is where the next hop of a static route to it is.
+    #[serde(default)]
+    pub enable_vip_static_routes: bool,
+    /// Static routes are looked at before the subnets of interfaces, whether or not the field above is set.
+    #[serde(default)]
+    pub prefer_static_routes: bool,
+}
 
 /// avi-api `Network`, as far as addresses for VIPs come from it.
 #[derive(Debug, Clone, Deserialize)]

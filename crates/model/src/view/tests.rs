@@ -53,6 +53,26 @@ fn the_fallback_defaults_of_views_agree_with_the_schema() {
     );
 }
 
+#[test]
+fn a_cloud_leaves_the_placement_of_vips_to_subnets_unless_it_says_otherwise() {
+    let cloud = |more: Value| {
+        let mut object = json!({"name": "c", "uuid": "u", "vtype": "CLOUD_NONE"});
+        let fields = more.as_object().expect("object").clone();
+        object.as_object_mut().expect("object").extend(fields);
+        let cloud: Cloud = parse(&full("cloud", object)).expect("parses");
+        [
+            cloud.enable_vip_on_all_interfaces,
+            cloud.enable_vip_static_routes,
+            cloud.prefer_static_routes,
+        ]
+    };
+    assert_eq!(cloud(json!({})), [false; 3]);
+    let all = json!({
+        "enable_vip_on_all_interfaces": true, "enable_vip_static_routes": true, "prefer_static_routes": true,
+    });
+    assert_eq!(cloud(all), [true; 3]);
+}
+
 /// What the schema lets through must fit the view, or the object would be lost on the way to the engines.
 #[test]
 fn every_whole_number_that_the_schema_allows_fits_its_view() {
@@ -169,6 +189,49 @@ fn a_network_profile_says_how_a_service_is_carried() {
     let fast = json!({"udp_fast_path_profile": {"per_pkt_loadbalance": true, "snat": false}});
     let fast = profile("UDP_FAST_PATH", fast).udp();
     assert!(fast.per_pkt_loadbalance && !fast.snat);
+}
+
+#[test]
+fn the_settings_of_tcp_hold_where_a_proxy_profile_is_not_automatic() {
+    let profile = |kind: &str, tcp: Value| {
+        let kind = format!("PROTOCOL_TYPE_{kind}");
+        let profile = json!({"type": kind, "tcp_proxy_profile": tcp});
+        let object = json!({"name": "n", "uuid": "u", "profile": profile});
+        let full = full("networkprofile", object);
+        parse::<NetworkProfile>(&full).expect("parses").profile
+    };
+    let own = json!({"automatic": false, "receive_window": 128, "max_segment_size": 900});
+    assert!(profile("TCP_PROXY", json!({})).tcp_own().is_none());
+    assert!(profile("TCP_FAST_PATH", own.clone()).tcp_own().is_none());
+    let bare = profile("TCP_PROXY", own.clone());
+    let bare = bare.tcp_own().expect("its own");
+    assert_eq!((bare.window(), bare.segment()), (None, None));
+    assert_eq!((bare.ip_dscp, bare.nagles_algorithm), (0, false));
+    let mut all = own;
+    all["auto_window_growth"] = false.into();
+    all["use_interface_mtu"] = false.into();
+    let all = profile("TCP_PROXY", all);
+    let all = all.tcp_own().expect("its own");
+    assert_eq!((all.window(), all.segment()), (Some(128), Some(900)));
+}
+
+#[test]
+fn the_proxy_protocol_is_for_ports_whose_bytes_are_passed_on() {
+    let profile = |kind: &str, tcp: Value| {
+        let kind = format!("APPLICATION_PROFILE_TYPE_{kind}");
+        let object = json!({"name": "n", "uuid": "u", "type": kind, "tcp_app_profile": tcp});
+        let full = full("applicationprofile", object);
+        parse::<ApplicationProfile>(&full).expect("parses").tcp()
+    };
+    let on = json!({"proxy_protocol_enabled": true});
+    assert_eq!(profile("HTTP", on.clone()), None);
+    for kind in ["L4", "SSL"] {
+        let off = profile(kind, json!({})).expect("of bytes");
+        assert!(!off.proxy_protocol_enabled);
+        let on = profile(kind, on.clone()).expect("of bytes");
+        assert!(on.proxy_protocol_enabled);
+        assert_eq!(on.proxy_protocol_version, "PROXY_PROTOCOL_VERSION_1");
+    }
 }
 
 #[test]

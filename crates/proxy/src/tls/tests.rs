@@ -8,14 +8,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::client::TlsStream;
 
-fn certificate(names: &[&str]) -> CertificateSpec {
+fn certificate(names: &[&str]) -> Arc<CertificateSpec> {
     let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
     let Made { cert, signing_key } = generate_simple_self_signed(names).expect("made");
-    CertificateSpec {
+    Arc::new(CertificateSpec {
         name: "test".into(),
         chain: cert.pem(),
         key: PrivateKey(signing_key.serialize_pem()),
-    }
+    })
 }
 
 fn der(certificate: &CertificateSpec) -> CertificateDer<'static> {
@@ -145,14 +145,27 @@ async fn without_a_certificate_clients_are_reset() {
 
 #[test]
 fn a_key_of_another_certificate_cannot_be_used_and_is_not_printed() {
-    let mut mixed = certificate(&["a.example"]);
+    let mut mixed = CertificateSpec::clone(&certificate(&["a.example"]));
     check(&mixed).expect("fits");
-    mixed.key = certificate(&["a.example"]).key;
+    mixed.key = certificate(&["a.example"]).key.clone();
     check(&mixed).expect_err("another one's");
     assert!(!format!("{mixed:?}").contains("PRIVATE KEY"));
     mixed.key = PrivateKey("no key".into());
     let error = check(&mixed).expect_err("none").to_string();
     assert_eq!(error, "test has no PEM key");
+}
+
+#[test]
+fn a_key_in_use_is_read_once() {
+    let spec = certificate(&["a.example"]);
+    let first = certified(&spec).expect("fits");
+    let again = certified(&CertificateSpec::clone(&spec)).expect("fits");
+    assert!(Arc::ptr_eq(&first, &again));
+    drop((first, again));
+    let renewed = certificate(&["a.example"]);
+    certified(&renewed).expect("fits");
+    let in_use = IN_USE.lock().expect("whole");
+    assert!(in_use.iter().all(|(known, _)| *known != *spec), "forgotten");
 }
 
 /// A server with TLS that answers one HTTP request with the name that it was asked for.

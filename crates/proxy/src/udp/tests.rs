@@ -5,7 +5,8 @@ use crate::shared::Shared;
 use crate::tests::free_address;
 use crate::{
     Algorithm, BackSpec, FrontSpec, HashKey, ListenerStatus, PoolGroupSpec, PoolSpec, Proxy,
-    ProxyConfig, ProxyHandle, ServerSpec, Source, UdpSpec, UdpStats, VirtualServiceSpec, VsStats,
+    ProxyConfig, ProxyHandle, ServerSpec, Source, TcpSpec, UdpSpec, UdpStats, VirtualServiceSpec,
+    VsStats,
 };
 use std::collections::BTreeSet;
 use std::net::UdpSocket as Blocking;
@@ -56,6 +57,9 @@ fn spec(listen: SocketAddr, servers: &[SocketAddr]) -> VirtualServiceSpec {
         hint: None,
         source: Source::Engine,
         front: FrontSpec::default(),
+        tcp: TcpSpec::default(),
+        proxy_header: None,
+        weight: 1,
     }
 }
 

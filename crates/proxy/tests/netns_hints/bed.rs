@@ -3,7 +3,7 @@
 use crate::net::Net;
 use evenkeel_proxy::{
     Algorithm, BackSpec, FrontSpec, HintRenewal, HintSpec, HintStats, ListenerStatus,
-    PoolGroupSpec, PoolSpec, Proxy, ProxyConfig, ProxyHandle, ServerSpec, Source,
+    PoolGroupSpec, PoolSpec, Proxy, ProxyConfig, ProxyHandle, ServerSpec, Source, TcpSpec,
     VirtualServiceSpec,
 };
 use flow::mark::HintKey;
@@ -142,6 +142,9 @@ fn spec(listen: SocketAddr, server: SocketAddr) -> VirtualServiceSpec {
         hint: None,
         source: Source::Engine,
         front: FrontSpec::default(),
+        tcp: TcpSpec::default(),
+        proxy_header: None,
+        weight: 1,
     }
 }
 

@@ -2,11 +2,12 @@
 
 use crate::objects::{Snapshot, Unreadable, application, certificate};
 use model::view::{
-    HttpApplicationProfile, PersistenceProfile, Pool, Ref, Service, SslKeyAndCertificate,
-    SslProfile, VirtualService,
+    ApplicationProfile, HttpApplicationProfile, PersistenceProfile, Pool, Ref, Service,
+    SslKeyAndCertificate, SslProfile, VirtualService,
 };
 use proto::v1;
 use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// How HTTP is served at a port; `None` where bytes are passed on.
@@ -57,24 +58,54 @@ fn settings(profile: HttpApplicationProfile, redirect_port: u16) -> v1::Http {
     }
 }
 
+/// What servers are told of clients before anything else: by the first profile of several whose ports pass bytes on.
+pub(super) fn proxy_protocol<'a>(
+    snapshot: &Snapshot,
+    vs: &VirtualService,
+    services: impl Iterator<Item = &'a Service>,
+) -> Result<v1::ProxyProtocol, Unreadable> {
+    for service in services {
+        let profile = application::profile_of(snapshot, vs, service)?;
+        let Some(settings) = profile.as_deref().and_then(ApplicationProfile::tcp) else {
+            continue;
+        };
+        let version = match settings.proxy_protocol_version.as_str() {
+            "PROXY_PROTOCOL_VERSION_2" => v1::ProxyProtocol::V2,
+            _ => v1::ProxyProtocol::V1,
+        };
+        return Ok(match settings.proxy_protocol_enabled {
+            true => version,
+            false => v1::ProxyProtocol::Unspecified,
+        });
+    }
+    Ok(v1::ProxyProtocol::Unspecified)
+}
+
 /// Whom clients of TLS meet; `None` where no port has TLS. A certificate that engines cannot use, from before they used any,
-/// is left out: they would refuse all that they are told.
-pub(super) fn tls(snapshot: &Snapshot, vs: &VirtualService) -> Result<Option<v1::Tls>, Unreadable> {
+/// is left out: they would refuse all that they are told. What is used is added to `certificates`.
+pub(super) fn tls(
+    snapshot: &Snapshot,
+    vs: &VirtualService,
+    certificates: &mut BTreeMap<String, v1::KeyAndCertificate>,
+) -> Result<Option<v1::Tls>, Unreadable> {
     if application::tls_port(vs).is_none() {
         return Ok(None);
     }
-    let mut certificates = Vec::new();
+    let mut certificate_uuids = Vec::new();
     for reference in &vs.ssl_key_and_certificate_refs {
         let view =
             snapshot.try_view::<SslKeyAndCertificate>("sslkeyandcertificate", reference.uuid())?;
         match view.map(|view| certificate::to_show(&view)) {
-            Some(Ok(certificate)) => certificates.push(certificate),
+            Some(Ok(certificate)) => {
+                certificate_uuids.push(certificate.uuid.clone());
+                certificates.insert(certificate.uuid.clone(), certificate);
+            }
             Some(Err(unfit)) => tracing::warn!(vs = vs.name, "{}", unfit.problem),
             None => {}
         }
     }
     Ok(Some(v1::Tls {
-        certificates,
+        certificate_uuids,
         versions: versions(snapshot, vs.ssl_profile_ref.as_ref())?,
     }))
 }

@@ -134,6 +134,8 @@ pub(super) fn settings(
             hint_key: keys.map(|k| k.hint_key()).unwrap_or_default(),
             hello_interval_ms,
             hello_count,
+            port: group.message_port().into(),
+            forgets_at_once: !group.se_delayed_flow_delete,
         }
     }))
 }

@@ -9,7 +9,7 @@ use model::view::{
 };
 use placement::Ha;
 use proto::v1;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -18,8 +18,12 @@ use std::sync::Arc;
 pub(super) struct Part {
     pub vips: Vec<v1::Vip>,
     pub virtual_services: Vec<v1::VirtualService>,
+    /// Those that they name, by uuid.
+    pub certificates: BTreeMap<String, v1::KeyAndCertificate>,
     /// The first engine of the VIP is active, the others are standbys.
     pub active_standby: bool,
+    /// They check servers as well (`hm_on_standby`).
+    pub standby_checks: bool,
     /// The VIP is scaled natively; who answers for it is the assignment's.
     pub native: Option<v1::Native>,
     snat_ips: Vec<SnatIps>,
@@ -89,24 +93,31 @@ impl Parts {
 
 fn part(snapshot: &Snapshot, vsvip: &VsVip) -> Result<Part, Unreadable> {
     let services = situation::try_services_of(snapshot, &vsvip.uuid)?;
-    let each = services.iter().map(|v| virtual_service(snapshot, v));
+    let mut certificates = BTreeMap::new();
+    let each = services.iter();
+    let each = each.map(|v| virtual_service(snapshot, v, &mut certificates));
+    let virtual_services = each.collect::<Result<_, _>>()?;
     let group = services.first().and_then(|vs| vs.se_group_ref.as_ref());
     let group = flow::se_group(snapshot, group)?;
     let active_standby = group
         .as_ref()
         .is_some_and(|g| situation::ha(g) == Ha::ActiveStandby);
+    let cloud = situation::cloud_of(snapshot, vsvip)?;
     let native = || v1::Native {
         // A standby takes nothing while the active engine is there.
         spreads: !active_standby,
-        answers_by_primary: group.is_some_and(|g| g.answers_by_primary()),
+        answers_by_primary: group.as_ref().is_some_and(|g| g.answers_by_primary()),
+        on_all_interfaces: cloud.enable_vip_on_all_interfaces,
         distribution: distribution(&services).into(),
         first_id: 0,
     };
     Ok(Part {
         active_standby,
+        standby_checks: group.as_ref().is_none_or(|g| g.hm_on_standby),
         native: situation::is_native(&services).then(native),
         vips: vips(vsvip, &services),
-        virtual_services: each.collect::<Result<_, _>>()?,
+        virtual_services,
+        certificates,
         snat_ips: services.iter().map(|vs| snat_ips(vs)).collect(),
     })
 }
@@ -155,6 +166,7 @@ fn snat_ips(vs: &VirtualService) -> SnatIps {
 fn virtual_service(
     snapshot: &Snapshot,
     vs: &VirtualService,
+    certificates: &mut BTreeMap<String, v1::KeyAndCertificate>,
 ) -> Result<v1::VirtualService, Unreadable> {
     let carried = carried(snapshot, vs)?;
     let (idle_timeout_s, keeps_idle) = tcp_idle(&carried);
@@ -185,8 +197,31 @@ fn virtual_service(
         vip_as_source: vs.use_vip_as_snat && is_for_one_engine(snapshot, vs)?,
         flow_hints: vs.flow_hints,
         flow_probes: flow::probes(snapshot, vs)?,
-        tls: application::tls(snapshot, vs)?,
+        tls: application::tls(snapshot, vs, certificates)?,
+        tcp: tcp_settings(&carried),
+        weight: vs.weight.clamp(1, WEIGHT_MAX),
+        proxy_protocol: proxy_protocol(snapshot, vs, &carried)?.into(),
+        half_open_max: half_open_max(snapshot, vs)?,
     })
+}
+
+/// avi-api `VirtualService.weight`; an engine would refuse all that it is told with a larger one.
+const WEIGHT_MAX: u32 = 128;
+
+/// As its SE group says; 0 = as many as usual.
+fn half_open_max(snapshot: &Snapshot, vs: &VirtualService) -> Result<u32, Unreadable> {
+    let group = flow::se_group(snapshot, vs.se_group_ref.as_ref())?;
+    let wanted = group.map(|group| group.flow_table_new_syn_max_entries);
+    Ok(super::at_least(wanted))
+}
+
+fn proxy_protocol(
+    snapshot: &Snapshot,
+    vs: &VirtualService,
+    carried: &[Carried<'_>],
+) -> Result<v1::ProxyProtocol, Unreadable> {
+    let tcp = carried.iter().filter(|(_, p)| !is_udp(p.as_deref()));
+    application::proxy_protocol(snapshot, vs, tcp.map(|(service, _)| *service))
 }
 
 /// Its group places a VIP on one engine at most.
@@ -263,12 +298,33 @@ fn port_range(
     })
 }
 
-/// When a TCP connection is idle, and whether it is kept then: by the first profile of several.
+/// The first profile of several whose ports are TCP's.
+fn tcp_profile<'a>(carried: &'a [Carried<'_>]) -> Option<&'a NetworkProfile> {
+    let mut profiles = carried.iter().filter_map(|(_, profile)| profile.as_deref());
+    profiles.find(|p| !is_udp(Some(*p)))
+}
+
+/// What the sockets of clients are set up with; `None`: as the kernel chooses.
+fn tcp_settings(carried: &[Carried<'_>]) -> Option<v1::TcpSettings> {
+    let own = tcp_profile(carried)?.profile.tcp_own()?;
+    let congestion_control = match own.cc_algo.as_str() {
+        "CC_ALGO_CUBIC" => v1::CongestionControl::Cubic,
+        "CC_ALGO_HTCP" => v1::CongestionControl::Htcp,
+        _ => v1::CongestionControl::NewReno,
+    };
+    Some(v1::TcpSettings {
+        nagle: own.nagles_algorithm,
+        receive_window_kb: own.window().unwrap_or(0),
+        segment_bytes_max: own.segment().unwrap_or(0),
+        congestion_control: congestion_control.into(),
+        dscp: own.ip_dscp,
+    })
+}
+
+/// When a TCP connection is idle, and whether it is kept then.
 fn tcp_idle(carried: &[Carried<'_>]) -> (u32, bool) {
-    let profiles = carried.iter().filter_map(|(_, profile)| profile.as_deref());
-    let mut tcp = profiles.filter(|p| !is_udp(Some(*p)));
     let usual = || view::TcpProxyProfile::default();
-    tcp.next().map_or_else(
+    tcp_profile(carried).map_or_else(
         || (usual().idle_connection_timeout, usual().keeps_idle()),
         |p| p.profile.tcp_idle(),
     )

@@ -458,6 +458,58 @@ async fn idle_connections_are_kept_unless_the_network_profile_ends_them() {
 }
 
 #[tokio::test]
+async fn the_settings_of_tcp_reach_the_engine_where_the_profile_is_not_automatic() {
+    let fixture = Fixture::new().await;
+    let vs = fixture.uuid("virtualservice", "vs-1");
+    let told = || fixture.told().virtual_services[0].tcp;
+    assert_eq!(told(), None, "the kernel chooses");
+    let profile = |tcp: Value| json!({"type": "PROTOCOL_TYPE_TCP_PROXY", "tcp_proxy_profile": tcp});
+    let body = json!({"name": "own", "profile": profile(json!({"automatic": false}))});
+    let own = fixture.create("networkprofile", body).await;
+    let reference = json!(format!("/api/networkprofile/{own}"));
+    fixture
+        .update("virtualservice", &vs, set("network_profile_ref", reference))
+        .await;
+    let reno = v1::TcpSettings {
+        congestion_control: v1::CongestionControl::NewReno.into(),
+        ..v1::TcpSettings::default()
+    };
+    assert_eq!(told(), Some(reno), "defaults");
+    let all = json!({"automatic": false, "nagles_algorithm": true, "auto_window_growth": false, "receive_window": 256,
+        "use_interface_mtu": false, "max_segment_size": 1200, "cc_algo": "CC_ALGO_CUBIC", "ip_dscp": 46});
+    let change = set("profile", profile(all));
+    fixture.update("networkprofile", &own, change).await;
+    let expected = v1::TcpSettings {
+        nagle: true,
+        receive_window_kb: 256,
+        segment_bytes_max: 1200,
+        congestion_control: v1::CongestionControl::Cubic.into(),
+        dscp: 46,
+    };
+    assert_eq!(told(), Some(expected));
+    let automatic = set("profile", profile(json!({"ip_dscp": 46})));
+    fixture.update("networkprofile", &own, automatic).await;
+    assert_eq!(told(), None);
+}
+
+#[tokio::test]
+async fn the_weight_and_how_many_may_be_half_open_reach_the_engine() {
+    let fixture = Fixture::new().await;
+    let told = || {
+        let vs = &fixture.told().virtual_services[0];
+        (vs.weight, vs.half_open_max)
+    };
+    assert_eq!(told(), (1, 0));
+    let vs = fixture.uuid("virtualservice", "vs-1");
+    let heavy = set("weight", json!(128));
+    fixture.update("virtualservice", &vs, heavy).await;
+    let group = fixture.uuid("serviceenginegroup", "Default-Group");
+    let few = set("flow_table_new_syn_max_entries", json!(500));
+    fixture.update("serviceenginegroup", &group, few).await;
+    assert_eq!(told(), (128, 500));
+}
+
+#[tokio::test]
 async fn the_application_profile_of_a_port_is_looked_at_before_that_of_the_virtual_service() {
     let fixture = Fixture::new().await;
     let vs = fixture.uuid("virtualservice", "vs-1");
@@ -732,6 +784,23 @@ async fn a_vip_is_a_source_where_it_is_on_one_engine_alone() {
     );
     fixture.place(vsvip, &[&fixture.engine]).await;
     assert!(from_vip(fixture.told()));
+}
+
+#[tokio::test]
+async fn a_cloud_has_vips_that_are_scaled_natively_answered_for_on_all_interfaces() {
+    let fixture = Fixture::new().await;
+    let vs = fixture.uuid("virtualservice", "vs-1");
+    let natively = set("enable_rhi", json!(false));
+    fixture.update("virtualservice", &vs, natively).await;
+    let everywhere = || {
+        let native = fixture.told().groups[0].native;
+        native.expect("native").on_all_interfaces
+    };
+    assert!(!everywhere());
+    let cloud = fixture.uuid("cloud", "Default-Cloud");
+    let all = set("enable_vip_on_all_interfaces", json!(true));
+    fixture.update("cloud", &cloud, all).await;
+    assert!(everywhere());
 }
 
 #[tokio::test]

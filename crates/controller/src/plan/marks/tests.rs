@@ -115,6 +115,7 @@ async fn what_all_have_in_common_concerns_all() {
     let mut published = Published::default();
     for (path, name) in [
         ("vrfcontext", "global"),
+        ("cloud", "Default-Cloud"),
         ("serviceenginegroup", "Default-Group"),
         ("serviceengine", "se-2"),
     ] {
@@ -159,7 +160,8 @@ async fn marks_miss_nothing() {
     let monitor = fixture.create("healthmonitor", monitor).await;
     let group = fixture.uuid("serviceenginegroup", "Default-Group");
     let vs = fixture.uuid("virtualservice", "vs-2");
-    let changes: [(&str, &str, &str, serde_json::Value); 6] = [
+    let cloud = fixture.uuid("cloud", "Default-Cloud");
+    let changes: [(&str, &str, &str, serde_json::Value); 7] = [
         (
             "pool",
             &pool,
@@ -183,6 +185,8 @@ async fn marks_miss_nothing() {
             "disable_flow_probes",
             json!(true),
         ),
+        // The second VIP is scaled natively.
+        ("cloud", &cloud, "enable_vip_on_all_interfaces", json!(true)),
     ];
     for (path, uuid, field, value) in changes {
         let before = engines.each_ref().map(|e| fixture.registry.get(e).desired);

@@ -109,3 +109,54 @@ async fn a_peer_without_a_subnet_is_reached_by_its_networks() {
     let profile = told.vrf.as_ref().and_then(|v| v.bgp.as_ref());
     assert_eq!(profile.expect("told").peers[0].subnet, "10.10.0.0/16");
 }
+
+/// `se-1` has the VIP, which is scaled natively and which a static route has by way of the link of `se-2`; `se-3` has this address.
+async fn with_static_route(third: &str) -> Fixture {
+    let (fixture, _) = Fixture::with_engines(0).await;
+    for (name, address) in [("se-2", "10.9.9.12/24"), ("se-3", third)] {
+        let uuid = fixture.create("serviceengine", json!({"name": name})).await;
+        fixture.open_session(&uuid, address);
+    }
+    let vs = fixture.uuid("virtualservice", "vs-1");
+    let natively = set("enable_rhi", json!(false));
+    fixture.update("virtualservice", &vs, natively).await;
+    let vrf = fixture.uuid("vrfcontext", "global");
+    let prefix = json!({"ip_addr": v4("10.100.0.0"), "mask": 24});
+    let route = json!({"route_id": "1", "prefix": prefix, "next_hop": v4("10.9.9.1")});
+    let routes = set("static_routes", json!([route]));
+    fixture.update("vrfcontext", &vrf, routes).await;
+    fixture
+}
+
+/// Engines that cannot take it besides the one that has it, with these fields of its cloud.
+async fn unfit_with(third: &str, fields: &[&'static str]) -> Vec<(String, String)> {
+    let fixture = with_static_route(third).await;
+    let cloud = fixture.uuid("cloud", "Default-Cloud");
+    for field in fields {
+        let on = set(field, json!(true));
+        fixture.update("cloud", &cloud, on).await;
+    }
+    let mut unfit = fixture.unfit();
+    unfit.retain(|(_, code)| code != "already_placed");
+    unfit
+}
+
+#[tokio::test]
+async fn a_cloud_says_whether_static_routes_or_subnets_place_a_vip_that_is_scaled_natively() {
+    const ROUTES: &str = "enable_vip_static_routes";
+    const FIRST: &str = "prefer_static_routes";
+    const EVERYWHERE: &str = "enable_vip_on_all_interfaces";
+    let off = |se: &str, code: &str| vec![(se.to_owned(), code.to_owned())];
+    let by_route = off("se-3", "no_interface_to_static_route");
+    let by_subnet = off("se-2", "no_interface_in_vip_subnet");
+    let nobody: Vec<(String, String)> = Vec::new();
+    let elsewhere = "10.10.10.13/24";
+    assert_eq!(unfit_with(elsewhere, &[]).await, nobody);
+    assert_eq!(unfit_with(elsewhere, &[ROUTES]).await, by_route);
+    let in_subnet = "10.100.0.13/24";
+    assert_eq!(unfit_with(in_subnet, &[]).await, by_subnet);
+    assert_eq!(unfit_with(in_subnet, &[ROUTES]).await, by_subnet);
+    assert_eq!(unfit_with(in_subnet, &[FIRST]).await, by_route);
+    assert_eq!(unfit_with(in_subnet, &[FIRST, EVERYWHERE]).await, by_subnet);
+    assert_eq!(unfit_with(elsewhere, &[FIRST, EVERYWHERE]).await, nobody);
+}

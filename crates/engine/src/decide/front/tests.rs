@@ -31,7 +31,7 @@ fn service() -> VirtualService {
 
 #[test]
 fn ports_are_served_as_their_ranges_say() {
-    let front = front(&DesiredState::default(), &service());
+    let front = front(&DesiredState::default(), &service(), &Certificates::new());
     let ports: Vec<_> = front.ports.keys().copied().collect();
     assert_eq!(ports, [80, 81, 443], "22 is bytes");
     assert!(front.ports[&443].tls && front.ports[&443].http.is_none());
@@ -45,8 +45,32 @@ fn ports_are_served_as_their_ranges_say() {
 }
 
 #[test]
+fn a_virtual_service_has_the_certificates_that_it_names_in_its_order() {
+    let certificate = |uuid: &str| v1::KeyAndCertificate {
+        uuid: uuid.into(),
+        name: format!("name of {uuid}"),
+        ..v1::KeyAndCertificate::default()
+    };
+    let desired = DesiredState {
+        certificates: ["a", "b", "c"].map(certificate).into(),
+        ..DesiredState::default()
+    };
+    let mut vs = service();
+    vs.tls = Some(Tls {
+        certificate_uuids: vec!["c".into(), "a".into()],
+        versions: None,
+    });
+    let tls = front(&desired, &vs, &certificates(&desired))
+        .tls
+        .expect("TLS");
+    let names: Vec<&str> = tls.certificates.iter().map(|c| c.name.as_str()).collect();
+    assert_eq!(names, ["name of c", "name of a"]);
+}
+
+#[test]
 fn clients_are_asked_to_go_where_the_engine_is_to_be_free() {
-    let closing = |desired: &DesiredState, vs: &VirtualService| front(desired, vs).closing;
+    let none = Certificates::new();
+    let closing = |desired: &DesiredState, vs: &VirtualService| front(desired, vs, &none).closing;
     let (mut desired, mut vs) = (DesiredState::default(), service());
     assert!(!closing(&desired, &vs));
     desired.groups = vec![Group {

@@ -446,3 +446,30 @@ fn what_is_remembered_is_bounded() {
     assert_eq!(scene.steering.cache().count(), 10);
     assert_eq!(scene.steering.cached(&flow(99)), Some(2));
 }
+
+#[test]
+fn owners_are_forgotten_with_a_fin_or_rst_only_where_the_settings_say_so() {
+    let ends = [
+        Flags {
+            fin: true,
+            ..Flags::ACK
+        },
+        Flags {
+            rst: true,
+            ..Flags::ACK
+        },
+    ];
+    for (forgets, flags) in [(false, ends[0]), (true, ends[0]), (true, ends[1])] {
+        let mut scene = Scene::with(|c| c.settings.forgets_at_once = forgets);
+        scene.learns(2);
+        let last = segment(flags, 1000, 2000);
+        let decision = scene.tcp(last, Socket::None);
+        assert_eq!(
+            decision.verdict,
+            Verdict::TunnelCache,
+            "it goes there itself"
+        );
+        let after = scene.tcp(segment(Flags::ACK, 1001, 2000), Socket::None);
+        assert_eq!(after.verdict == Verdict::TunnelCache, !forgets);
+    }
+}

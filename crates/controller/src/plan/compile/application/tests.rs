@@ -100,9 +100,10 @@ async fn certificates_reach_the_engine_with_keys_that_are_not_printed() {
     assert_eq!(port(&fixture, 1).protocol(), v1::Protocol::Tls);
     let told = fixture.told();
     let tls = told.virtual_services[0].tls.as_ref().expect("TLS");
-    let [shown] = tls.certificates.as_slice() else {
+    let [shown] = told.certificates.as_slice() else {
         panic!("{tls:?}");
     };
+    assert_eq!(tls.certificate_uuids, [shown.uuid.as_str()]);
     assert_eq!(shown.name, "System-Default-Cert");
     assert!(shown.key_pem.contains("PRIVATE KEY") && shown.chain_pem.contains("CERTIFICATE"));
     assert!(!format!("{told:?}").contains("PRIVATE KEY"));
@@ -124,6 +125,32 @@ async fn certificates_reach_the_engine_with_keys_that_are_not_printed() {
         .update("sslprofile", &profile, set("accepted_versions", both))
         .await;
     assert_eq!(versions(), Some((true, true)));
+}
+
+#[tokio::test]
+async fn servers_are_told_of_clients_first_where_bytes_are_passed_on() {
+    use v1::ProxyProtocol as Version;
+    let fixture = Fixture::new().await;
+    let vs = fixture.uuid("virtualservice", "vs-1");
+    let told = || fixture.told().virtual_services[0].proxy_protocol();
+    assert_eq!(told(), Version::Unspecified);
+    let on = json!({"proxy_protocol_enabled": true, "proxy_protocol_version": "PROXY_PROTOCOL_VERSION_2"});
+    for (kind, settings, expected) in [
+        ("L4", json!({}), Version::Unspecified),
+        ("L4", json!({"proxy_protocol_enabled": true}), Version::V1),
+        ("SSL", on.clone(), Version::V2),
+        ("HTTP", on, Version::Unspecified),
+    ] {
+        let name = format!("{kind}-{expected:?}");
+        let kind = format!("APPLICATION_PROFILE_TYPE_{kind}");
+        let profile = json!({"name": name, "type": kind, "tcp_app_profile": settings});
+        let profile = fixture.create("applicationprofile", profile).await;
+        let own = json!(format!("/api/applicationprofile/{profile}"));
+        fixture
+            .update("virtualservice", &vs, set("application_profile_ref", own))
+            .await;
+        assert_eq!(told(), expected, "{name}");
+    }
 }
 
 /// The pool of the virtual service, with this instead.

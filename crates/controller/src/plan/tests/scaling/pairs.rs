@@ -1,7 +1,9 @@
 //! Which engine of a pair is active, where virtual services prefer one (`active_standby_se_tag`).
 
-use super::super::super::fixture::v4;
+use super::super::super::fixture::{PEER, v4};
 use super::*;
+use crate::engines::registry::DEAD_AFTER;
+use proto::v1::{BgpSession, BgpState};
 
 impl Fixture {
     async fn distribute(&self) {
@@ -183,4 +185,88 @@ async fn only_a_pair_whose_load_is_distributed_is_redistributed() {
     fixture.distribute().await;
     let there = fixture.planner.redistribute(&fixture.se_group()).await;
     assert!(there.expect("it is where it belongs").moves.is_empty());
+}
+
+#[tokio::test]
+async fn a_group_with_active_standby_is_one_of_pairs_whatever_its_ha_mode() {
+    let (fixture, _) = Fixture::with_engines(1).await;
+    fixture.group_setting("active_standby", json!(true)).await;
+    fixture.round().await;
+    assert_eq!(fixture.placed(), ["se-1", "se-2"]);
+    let runtime = fixture.runtime();
+    assert_eq!(runtime["service_engine"][1]["standby"], json!(true));
+}
+
+#[tokio::test]
+async fn standbys_check_servers_unless_the_group_says_no() {
+    let (fixture, engines) = Fixture::with_engines(1).await;
+    let monitor = fixture.uuid("healthmonitor", "System-TCP");
+    let monitor = format!("/api/healthmonitor/{monitor}");
+    let pool = json!({"name": "p1", "health_monitor_refs": [monitor]});
+    let pool = fixture.create("pool", pool).await;
+    let vs = fixture.uuid("virtualservice", "vs-1");
+    let pool = set("pool_ref", json!(format!("/api/pool/{pool}")));
+    fixture.update("virtualservice", &vs, pool).await;
+    fixture.pair(&engines).await;
+    let monitors = |n: usize| {
+        let told = fixture.told_to(&engines[n].uuid);
+        (
+            told.pools[0].health_monitor_uuids.len(),
+            told.health_monitors.len(),
+        )
+    };
+    assert_eq!((monitors(0), monitors(1)), ((1, 1), (1, 1)));
+    fixture.group_setting("hm_on_standby", json!(false)).await;
+    assert_eq!((monitors(0), monitors(1)), ((1, 1), (0, 0)));
+    fixture.serves(&engines[0], OperState::Down);
+    fixture.serves(&engines[1], OperState::Up);
+    let oper = fixture.runtime()["oper_status"]["state"].clone();
+    assert_eq!(oper, "OPER_DOWN", "the standby does not know");
+    let switched = fixture.planner.switch_over(&fixture.vsvip, None).await;
+    switched.expect("done");
+    assert_eq!(monitors(1), (1, 1), "it is active now");
+}
+
+#[tokio::test]
+async fn an_active_engine_that_no_peer_is_up_for_gives_its_role_up_where_the_group_asks_for_it() {
+    let (fixture, engines) = Fixture::with_engines(1).await;
+    fixture.pair(&engines).await;
+    let peers = |engine: &Engine, state: BgpState| {
+        let session = BgpSession {
+            peer: PEER.into(),
+            state: state.into(),
+            ..BgpSession::default()
+        };
+        let interfaces = fixture.registry.get(&engine.uuid).interfaces;
+        let report = Report {
+            bgp_sessions: vec![session],
+            interfaces,
+            ..Report::default()
+        };
+        fixture
+            .registry
+            .reported(&engine.uuid, engine.session, report);
+    };
+    peers(&engines[0], BgpState::Active);
+    peers(&engines[1], BgpState::Established);
+    fixture.round().await;
+    assert_eq!(fixture.placed(), ["se-1", "se-2"], "routers do without");
+    let field = "bgp_peer_monitor_failover_enabled";
+    fixture.group_setting(field, json!(true)).await;
+    fixture.round().await;
+    assert_eq!(
+        fixture.placed(),
+        ["se-1", "se-2"],
+        "a restart takes as long"
+    );
+    fixture.registry.peerless_for(&engines[0].uuid, DEAD_AFTER);
+    peers(&engines[0], BgpState::Connect);
+    fixture.round().await;
+    assert_eq!(fixture.placed(), ["se-2", "se-1"]);
+    let last = fixture.planner.last_scale(&fixture.vsvip).expect("noted");
+    assert!(
+        last.reason.contains("has no BGP peer that is up"),
+        "{}",
+        last.reason
+    );
 }
