@@ -35,7 +35,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -84,7 +85,8 @@ pub(crate) async fn serve(
     });
     let mut http = codec().serve_connection(TokioIo::new(stream), answer);
     let mut timer = Timer::new(&clock);
-    let served = poll_fn(|context| match http.poll_without_shutdown(context) {
+    // It ends when all of the last answer has gone, and says so to the client; of an upgrade before.
+    let served = poll_fn(|context| match Pin::new(&mut http).poll(context) {
         Poll::Ready(result) => Poll::Ready(Ended::Done(result)),
         Poll::Pending if activity.is_stuck() => {
             clock.postpone();
@@ -114,6 +116,7 @@ fn codec() -> http1::Builder {
         .title_case_headers(true)
         .max_header_size(HEADER_LEN_MAX)
         .max_buf_size(HEADER_LEN_MAX)
+        .half_close(true)
         .header_read_timeout(None);
     codec
 }
@@ -122,7 +125,7 @@ async fn end(connection: &Connection, ended: Ended, mut side: Side<'_>, activity
     match ended {
         Ended::Done(Ok(())) => match connection.take_upgraded() {
             Some(server) => switch(connection, server, side, activity).await,
-            None => say(&mut side, &[]).await,
+            None => linger(&mut side.stream).await,
         },
         // Of an answer that the server has not finished the client must not believe that it is whole.
         Ended::Done(Err(error)) if error.is_user() => tunnel::reset(side.tcp),
@@ -145,9 +148,18 @@ async fn say(side: &mut Side<'_>, words: &[u8]) {
         side.stream.write_all(words).await?;
         side.stream.shutdown().await
     };
-    if timeout(FAREWELL, saying).await.is_err() {
-        tunnel::reset(side.tcp);
+    match timeout(FAREWELL, saying).await {
+        Ok(_) => linger(&mut side.stream).await,
+        Err(_) => tunnel::reset(side.tcp),
     }
+}
+
+/// Until the client has heard and ends as well, or for so long: what it still sends would be answered with RST, which may take our last
+/// words from it before it has read them (RFC 9112 section 9.6).
+async fn linger(stream: &mut Stream) {
+    let mut nobody = tokio::io::sink();
+    let heard = tokio::io::copy(stream, &mut nobody);
+    timeout(FAREWELL, heard).await.ok();
 }
 
 /// The server has agreed to speak something else from here on.

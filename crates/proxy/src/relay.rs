@@ -54,7 +54,8 @@ pub(crate) async fn run(
     }
 }
 
-/// One direction, until its end.
+/// One direction, until its end. Many do not say by TLS that they end (RFC 8446 section 6.1), and close; whether all has come they
+/// tell each other above it.
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
@@ -67,7 +68,10 @@ async fn pump(
             tokio::task::yield_now().await;
             turn = Turn::begin(service.weight());
         }
-        let bytes = from.read(&mut buffer).await?;
+        let bytes = match from.read(&mut buffer).await {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
+            read => read?,
+        };
         if bytes == 0 {
             return to.shutdown().await;
         }

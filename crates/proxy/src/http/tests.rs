@@ -557,3 +557,48 @@ async fn a_server_that_falls_silent_amid_its_answer_ends_the_connection() {
     rest.expect("in time")
         .expect_err("a reset: the answer is not whole");
 }
+
+/// A server that answers each connection once with so many bytes.
+async fn large(bytes: usize) -> SocketAddr {
+    let (listener, addr) = listen().await;
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            header(&mut stream).await;
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.ok();
+            stream.write_all(&vec![b'x'; bytes]).await.ok();
+        }
+    });
+    addr
+}
+
+#[tokio::test]
+async fn a_client_that_has_said_all_and_closed_its_side_gets_the_whole_answer() {
+    const LENGTH: usize = 16 << 20;
+    let fixture = fixture(&[large(LENGTH).await], HttpSpec::default()).await;
+    let mut client = fixture.connect().await;
+    let small = socket2::SockRef::from(&client).set_recv_buffer_size(4096);
+    small.expect("set");
+    let request = b"GET /x HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n";
+    client.write_all(request).await.expect("written");
+    client.shutdown().await.expect("half closed");
+    header(&mut client).await;
+    assert_eq!(read_all(&mut client).await.expect("whole").len(), LENGTH);
+}
+
+#[tokio::test]
+async fn a_client_that_is_still_sending_hears_that_there_is_no_server() {
+    let fixture = fixture(&[], HttpSpec::default()).await;
+    let (mut read, mut write) = fixture.connect().await.into_split();
+    let sending = tokio::spawn(async move {
+        let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n";
+        write.write_all(head).await.expect("written");
+        let body = vec![0; 1 << 20];
+        while write.write_all(&body).await.is_ok() {}
+    });
+    let mut answer = String::new();
+    let read = tokio::time::timeout(DEADLINE, read.read_to_string(&mut answer));
+    read.await.expect("in time").expect("ended, not reset");
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    sending.abort();
+}

@@ -268,3 +268,26 @@ async fn a_server_that_does_not_speak_tls_is_a_fault() {
     fixture.apply(|s| pool(s).back.tls = wanted).await;
     assert_eq!(answer(&fixture, "a.example").await, "502 Bad Gateway\n");
 }
+
+/// Many do: what has come is for the client to judge.
+#[tokio::test]
+async fn a_server_that_closes_without_a_word_ends_the_connection_and_resets_it_not() {
+    let tls = TlsSpec {
+        certificates: vec![certificate(&["server.example"])],
+        ..TlsSpec::default()
+    };
+    let acceptor = TlsAcceptor::from(server_config(&tls).expect("made"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let mut fixture = fixture(listener.local_addr().expect("addr"), tls, None).await;
+    let wanted = Some(ServerTlsSpec::default());
+    fixture.apply(|s| pool(s).back.tls = wanted).await;
+    let mut client = client(&fixture, "server.example").await.expect("TLS");
+    let (tcp, _) = listener.accept().await.expect("accepted");
+    let mut server = acceptor.accept(tcp).await.expect("TLS");
+    server.write_all(b"all").await.expect("written");
+    server.flush().await.expect("gone");
+    drop(server);
+    let mut all = Vec::new();
+    client.read_to_end(&mut all).await.expect("the end");
+    assert_eq!(all, b"all");
+}
