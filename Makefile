@@ -108,10 +108,11 @@ bench-wide: ## A virtual service on 32 real engines over FRR, on 64, and on 32 a
 openapi: ## Write docs/api/openapi.json anew, after a change of the API
 	EVENKEEL_WRITE=1 cargo test --release --locked -p evenkeel-controller --lib openapi
 
-soak: ## Kill the store and the whole controller amid their writes 100 times, and the other faults of the store (the full disk needs root)
+soak: ## Kill the store and the whole controller amid their writes 100 times, the other faults of the store, and clocks that are set (needs root)
 	EVENKEEL_KILLS=$${EVENKEEL_KILLS:-100} cargo test --release --locked -p evenkeel-store --test faults -- --nocapture
 	cargo build --release --locked --workspace --bins
 	target/release/evenkeel-bench kills --kills $${EVENKEEL_KILLS:-100}
+	$(EVENKEEL) lab run clock-jumps --fresh --down
 
 lint: ## The quick part of it: format, lints, docs, dependencies
 	@scripts/test.sh lint

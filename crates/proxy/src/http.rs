@@ -35,11 +35,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
-use std::future::{Future as _, poll_fn};
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, timeout};
@@ -85,15 +85,18 @@ pub(crate) async fn serve(
     });
     let mut http = codec().serve_connection(TokioIo::new(stream), answer);
     let mut timer = Timer::new(&clock);
-    // It ends when all of the last answer has gone, and says so to the client; of an upgrade before.
-    let served = poll_fn(|context| match Pin::new(&mut http).poll(context) {
-        Poll::Ready(result) => Poll::Ready(Ended::Done(result)),
-        Poll::Pending if activity.is_stuck() => {
-            clock.postpone();
-            Poll::Pending
-        }
-        Poll::Pending => timer.poll(context).map(|()| Ended::Late),
-    });
+    let mut is_last = false;
+    let served =
+        poll_fn(
+            |context| match poll_to_end(&mut http, context, &connection, &mut is_last) {
+                Poll::Ready(result) => Poll::Ready(Ended::Done(result)),
+                Poll::Pending if activity.is_stuck() => {
+                    clock.postpone();
+                    Poll::Pending
+                }
+                Poll::Pending => timer.poll(context).map(|()| Ended::Late),
+            },
+        );
     let ended = tokio::select! {
         ended = served => ended,
         () = stalled(&client.service, &activity) => Ended::Cut,
@@ -105,7 +108,25 @@ pub(crate) async fn serve(
         read: parts.read_buf,
         tcp: &client.stream,
     };
-    end(&connection, ended, side, activity).await;
+    tokio::select! {
+        () = end(&connection, ended, side, activity) => {}
+        () = client.service.cut.given() => tunnel::reset(&client.stream),
+    }
+}
+
+/// Ends when all of the last answer has gone and the client was told that it was the last; where something else is spoken from here
+/// on, before that. Whoever has asked for something else in vain has hyper end once more.
+fn poll_to_end(
+    http: &mut (impl Future<Output = hyper::Result<()>> + Unpin),
+    context: &mut Context<'_>,
+    connection: &Connection,
+    is_last: &mut bool,
+) -> Poll<hyper::Result<()>> {
+    ready!(Pin::new(&mut *http).poll(context))?;
+    if connection.is_upgraded() || std::mem::replace(is_last, true) {
+        return Poll::Ready(Ok(()));
+    }
+    Pin::new(http).poll(context)
 }
 
 /// Timeouts are the clock's, so that hyper needs no timer. Names of header fields go on as they were written.
@@ -116,7 +137,6 @@ fn codec() -> http1::Builder {
         .title_case_headers(true)
         .max_header_size(HEADER_LEN_MAX)
         .max_buf_size(HEADER_LEN_MAX)
-        .half_close(true)
         .header_read_timeout(None);
     codec
 }

@@ -338,7 +338,7 @@ fn plan() -> Value {
     }));
     let placed = object(json!({
         "vsvip": text(), "vsvip_uuid": text(), "virtual_services": texts(),
-        "result": {"type": "string", "enum": ["placed", "removed", "moved", "scaled_out", "scaled_in", "waiting"]},
+        "result": {"type": "string", "enum": ["placed", "removed", "moved", "scaled_out", "scaled_in", "switched_over", "waiting"]},
         "engines": texts(), "engines_before": texts(), "added": moves(), "removed": moves(), "waits_for": {"type": ["string", "null"]},
     }));
     let flows = object(json!({

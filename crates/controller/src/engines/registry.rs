@@ -62,7 +62,7 @@ pub enum Peers {
     #[default]
     Unknown,
     /// One is up, at least.
-    Up,
+    UpSince(Instant),
     /// None is.
     DownSince(Instant),
 }
@@ -73,9 +73,10 @@ impl Peers {
         let is_up = |s: &BgpSession| s.state() == BgpState::Established;
         match self {
             _ if sessions.is_empty() => Self::Unknown,
-            _ if sessions.iter().any(is_up) => Self::Up,
-            Self::DownSince(since) => Self::DownSince(since),
-            Self::Unknown | Self::Up => Self::DownSince(Instant::now()),
+            Self::UpSince(_) if sessions.iter().any(is_up) => self,
+            _ if sessions.iter().any(is_up) => Self::UpSince(Instant::now()),
+            Self::DownSince(_) => self,
+            Self::Unknown | Self::UpSince(_) => Self::DownSince(Instant::now()),
         }
     }
 }
@@ -99,12 +100,13 @@ impl EngineState {
         was_away && age.is_some_and(|age| age < STEADY_AFTER)
     }
 
-    /// One of its BGP peers is up; `None` while it has none, has not said, or has been without one for no longer than a restart takes.
+    /// One of its BGP peers is up; `None` while it has none, has not said, or this is so for no longer than a restart takes: a peer
+    /// that comes and goes is no reason for anything.
     pub fn has_peer(&self) -> Option<bool> {
         self.connected_since?;
         match self.peers {
             Peers::Unknown => None,
-            Peers::Up => Some(true),
+            Peers::UpSince(since) => (since.elapsed() >= DEAD_AFTER).then_some(true),
             Peers::DownSince(since) => (since.elapsed() >= DEAD_AFTER).then_some(false),
         }
     }
@@ -226,11 +228,12 @@ impl Registry {
         *lost = lost.take().map(|(at, why)| (at.earlier(time), why));
     }
 
-    /// As if it had been without peers for so much longer.
+    /// As if its peers had been up or down for so much longer.
     #[cfg(test)]
-    pub fn peerless_for(&self, se: &str, time: Duration) {
+    pub fn peers_for(&self, se: &str, time: Duration) {
         let mut slots = self.slots();
-        if let Peers::DownSince(since) = &mut slot(&mut slots, se).state.peers {
+        let peers = &mut slot(&mut slots, se).state.peers;
+        if let Peers::UpSince(since) | Peers::DownSince(since) = peers {
             *since = since.checked_sub(time).expect("not so long ago");
         }
     }

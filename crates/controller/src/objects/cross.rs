@@ -8,54 +8,49 @@ use model::view::{Ref, ServiceEngineGroup, VirtualService, VsVip};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Checks what a change of this object can break. What was wrong with its neighbours `before` is not this change's fault: a
-/// certificate can be renewed, whatever else is wrong with a virtual service that has it, and a pool gets its servers.
+/// Checks what a change of this object can break. What was wrong `before` is not this change's fault: a certificate can be renewed,
+/// whatever else is wrong with a virtual service that has it, and what an older version has stored can be disabled.
 pub(super) fn check(
     before: &Snapshot,
     snapshot: &Snapshot,
     path: &str,
     uuid: &str,
 ) -> Result<(), ApiError> {
-    let mut errors = Vec::new();
-    check_neighbours(snapshot, (path, uuid), &mut errors);
+    let mut errors = errors(snapshot, path, uuid);
     if !errors.is_empty() {
-        let mut known = Vec::new();
-        check_neighbours(before, (path, uuid), &mut known);
+        let known = self::errors(before, path, uuid);
         errors.retain(|error| !known.contains(error));
     }
-    check_itself(snapshot, (path, uuid), &mut errors);
     failed(errors)
 }
 
-fn check_itself(snapshot: &Snapshot, (path, uuid): (&str, &str), errors: &mut Vec<FieldError>) {
+/// Of the object, and of what uses it.
+fn errors(snapshot: &Snapshot, path: &str, uuid: &str) -> Vec<FieldError> {
+    let mut errors = Vec::new();
     match path {
-        "vsvip" => check_vip_is_free(snapshot, uuid, errors),
-        "virtualservice" => check_virtual_service(snapshot, uuid, errors),
-        "vrfcontext" => peer_networks::check(snapshot, uuid, errors),
-        _ => {}
-    }
-}
-
-/// What uses the object must still fit it, and a pool what it uses.
-fn check_neighbours(snapshot: &Snapshot, (path, uuid): (&str, &str), errors: &mut Vec<FieldError>) {
-    match path {
-        "vsvip" => check_vsvip_users(snapshot, uuid, errors),
+        "vsvip" => {
+            check_vip_is_free(snapshot, uuid, &mut errors);
+            check_vsvip_users(snapshot, uuid, &mut errors);
+        }
+        "virtualservice" => check_virtual_service(snapshot, uuid, &mut errors),
         "pool" => {
-            pools::check_users(snapshot, uuid, errors);
-            application::check_pool(snapshot, uuid, errors);
+            pools::check_users(snapshot, uuid, &mut errors);
+            application::check_pool(snapshot, uuid, &mut errors);
         }
         "applicationprofile"
         | "sslprofile"
         | "sslkeyandcertificate"
         | "applicationpersistenceprofile" => {
-            application::check_users(snapshot, (path, uuid), errors);
+            application::check_users(snapshot, (path, uuid), &mut errors);
         }
-        "poolgroup" => pools::check_users_of_group(snapshot, uuid, errors),
-        "networkprofile" => check_profile_users(snapshot, uuid, errors),
-        "serviceenginegroup" => check_group_users(snapshot, uuid, errors),
-        "network" => peer_networks::check_users(snapshot, uuid, errors),
+        "poolgroup" => pools::check_users_of_group(snapshot, uuid, &mut errors),
+        "networkprofile" => check_profile_users(snapshot, uuid, &mut errors),
+        "serviceenginegroup" => check_group_users(snapshot, uuid, &mut errors),
+        "vrfcontext" => peer_networks::check(snapshot, uuid, &mut errors),
+        "network" => peer_networks::check_users(snapshot, uuid, &mut errors),
         _ => {}
     }
+    errors
 }
 
 /// One address may be in one VsVip per VRF only (avi-api section 12).

@@ -182,12 +182,23 @@ impl Observer<'_> {
             .unwrap_or_default()
     }
 
-    /// Only the first engine is active.
     fn se_group_of(&self, vs: &VirtualService) -> Option<Arc<ServiceEngineGroup>> {
         let uuid = vs.se_group_ref.as_ref().map_or("", Ref::uuid);
         self.snapshot.view("serviceenginegroup", uuid)
     }
 
+    /// Engines that it gets by itself.
+    fn fewest(&self, vs: &VirtualService) -> usize {
+        let most = match vs.enable_rhi {
+            true => usize::MAX,
+            false => placement::NATIVE_MAX,
+        };
+        let group = self.se_group_of(vs);
+        let fewest = group.map_or(1, |g| situation::ha(&g).fewest(g.min_scaleout_per_vs));
+        fewest.min(most)
+    }
+
+    /// Only the first engine is active.
     fn has_standby(&self, vs: &VirtualService) -> bool {
         let group = self.se_group_of(vs);
         group.is_some_and(|g| situation::ha(&g) == placement::Ha::ActiveStandby)
@@ -262,7 +273,7 @@ impl Observer<'_> {
             "ip_address": first.and_then(|v| v.ip_address.as_ref()).map(|a| json!({"addr": a.addr, "type": a.kind})),
             "ip6_address": first.and_then(|v| v.ip6_address.as_ref()).map(|a| json!({"addr": a.addr, "type": a.kind})),
             "oper_status": oper,
-            "num_se_requested": engines.len().max(1),
+            "num_se_requested": engines.len().max(self.fewest(vs)),
             "num_se_assigned": engines.len(),
             "percent_ses_up": percent,
             "scaleout_in_progress": engines.iter().any(is_joining),

@@ -78,13 +78,14 @@ pub(super) fn server_fields(planner: &Planner, snapshot: &Snapshot, vs: &Stored)
     let num_se = planner.num_assigned(vsvip);
     let group = uuid_in("se_group_ref").and_then(|g| snapshot.get("serviceenginegroup", g));
     let min = group.and_then(|g| g.object.get("min_scaleout_per_vs")?.as_u64());
-    let more = (num_se as u64).saturating_sub(min.unwrap_or(1).max(1));
+    let min = min.unwrap_or(1).max(1);
+    let more = (num_se as u64).saturating_sub(min);
     let stored = snapshot.get("vsvip", vsvip);
     let vips = stored.and_then(|v| v.object.get("vip")?.as_array());
     let of_vip = |vip: &Value| {
         json!({
             "vip_id": vip.get("vip_id").unwrap_or(&json!("0")), "num_additional_se": more,
-            "requested_resource": {"num_se": num_se.max(1), "num_standby_se": 0},
+            "requested_resource": {"num_se": min.max(num_se as u64), "num_standby_se": 0},
         })
     };
     let all: Vec<Value> = vips.into_iter().flatten().map(of_vip).collect();

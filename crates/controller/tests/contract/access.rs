@@ -1,6 +1,7 @@
 //! Users, roles and tenants: who sees and may do what (avi-api sections 2.4, 5 and 12).
 
 use crate::http::{Http, PASSWORD, Reply, SECRET, Server, own_path, v4};
+use crate::types::{make_all, name};
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
@@ -179,6 +180,31 @@ fn a_tenants_user_sees_and_reaches_his_tenant_alone() {
         let (his, made) = anna.make(ty, named("three"));
         assert!(made["tenant_ref"].as_str().unwrap().contains("#t1"), "{ty}");
         assert_eq!(anna.delete(&his).status, 204, "{ty}");
+    }
+}
+
+/// The table of all types is complete: see `types`.
+#[test]
+fn no_object_of_any_type_is_seen_from_another_tenant() {
+    let scene = Scene::new();
+    let (_, anna) = scene.user("anna", "Tenant-Admin", Some("t1"));
+    for (ty, path) in make_all(&scene.admin_in("t2")) {
+        let reply = anna.get(&path);
+        assert!([403, 404].contains(&reply.status), "{ty}: {}", reply.text);
+        for sub in ["runtime", "runtime/detail", "placement"] {
+            let reply = anna.get(&format!("{path}/{sub}"));
+            assert!(
+                [403, 404].contains(&reply.status),
+                "{ty}/{sub}: {}",
+                reply.text
+            );
+        }
+        for list in [format!("/api/{ty}"), format!("/api/{ty}-inventory")] {
+            for http in [&anna, &anna.with("X-Avi-Tenant", "*")] {
+                let text = http.get(&list).text;
+                assert!(!text.contains(&name(ty)), "{list}: {text}");
+            }
+        }
     }
 }
 

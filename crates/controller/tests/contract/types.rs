@@ -156,12 +156,12 @@ fn referring() -> Vec<(&'static str, &'static str, Value)> {
     ]
 }
 
-fn name(ty: &str) -> String {
+pub fn name(ty: &str) -> String {
     format!("conf {ty}")
 }
 
 /// Makes an object of each type; gives their paths by type.
-fn make_all(http: &Http) -> Vec<(&'static str, String)> {
+pub fn make_all(http: &Http) -> Vec<(&'static str, String)> {
     let make = |(ty, mut body): (&'static str, Value)| {
         body["name"] = json!(name(ty));
         body["x_unknown"] = json!({"kept": [3, 1, {"b": null, "a": 2}]});

@@ -123,10 +123,11 @@ impl Steers for Kernel {
             self.in_force = Some(config.clone());
         }
         let mut failed = steering.attach(interfaces.iter().map(|i| i.name.as_str()));
-        if failed.is_empty()
+        // Where this one is attached nowhere, the other one is better than none.
+        if failed.len() < interfaces.len()
             && let Err(error) = steering.detach_others()
         {
-            tracing::debug!(%error, "steering programs of another version are still attached");
+            tracing::warn!(%error, "steering programs of another version are still attached");
         }
         failed.extend(steering.attach_out(relays(config)));
         if relays(config) {

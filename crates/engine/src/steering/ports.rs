@@ -24,8 +24,8 @@ impl Ports {
         self.former.map(|(_, until)| until)
     }
 
-    /// Notes the port of these settings, and adds the former one to them: for the first one that of engines which know no other. Settings without keys are no word of a controller, and
-    /// nobody is spoken to with them.
+    /// Notes the port of these settings, and adds the former one to them; before the first one it is that of engines which know no
+    /// other. Settings without keys are no word of a controller, and nobody is spoken to with them.
     pub(super) fn settle(&mut self, settings: &mut Settings, now: Instant) {
         self.former = self.former.filter(|(_, until)| now < *until);
         if settings.message_keys.is_empty() {

@@ -69,6 +69,11 @@ impl Connection {
         }
     }
 
+    /// A server and the client speak another protocol from here on.
+    pub(super) fn is_upgraded(&self) -> bool {
+        self.upgraded.borrow().is_some()
+    }
+
     /// A server that speaks another protocol from here on.
     pub(super) fn take_upgraded(&self) -> Option<Upstream> {
         self.upgraded.take()

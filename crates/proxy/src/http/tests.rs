@@ -572,18 +572,34 @@ async fn large(bytes: usize) -> SocketAddr {
     addr
 }
 
+/// HTTP/2 in the clear and a WebSocket that is not to be had: asked for in vain.
 #[tokio::test]
-async fn a_client_that_has_said_all_and_closed_its_side_gets_the_whole_answer() {
+async fn the_last_answer_is_whole_also_where_something_else_was_asked_for() {
     const LENGTH: usize = 16 << 20;
     let fixture = fixture(&[large(LENGTH).await], HttpSpec::default()).await;
+    for upgrade in ["", "Upgrade: h2c\r\n"] {
+        let mut client = fixture.connect().await;
+        let small = socket2::SockRef::from(&client).set_recv_buffer_size(4096);
+        small.expect("set");
+        let request =
+            format!("GET / HTTP/1.1\r\nHost: a\r\n{upgrade}Connection: upgrade, close\r\n\r\n");
+        client.write_all(request.as_bytes()).await.expect("written");
+        header(&mut client).await;
+        assert_eq!(read_all(&mut client).await.expect("whole").len(), LENGTH);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_a_server_works_frees_the_server() {
+    let (listener, addr) = listen().await;
+    let fixture = fixture(&[addr], HttpSpec::default()).await;
     let mut client = fixture.connect().await;
-    let small = socket2::SockRef::from(&client).set_recv_buffer_size(4096);
-    small.expect("set");
-    let request = b"GET /x HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n";
-    client.write_all(request).await.expect("written");
-    client.shutdown().await.expect("half closed");
-    header(&mut client).await;
-    assert_eq!(read_all(&mut client).await.expect("whole").len(), LENGTH);
+    client.write_all(GET.as_bytes()).await.expect("written");
+    let (mut server, _) = listener.accept().await.expect("accepted");
+    header(&mut server).await;
+    drop(client);
+    let end = tokio::time::timeout(DEADLINE, server.read_u8()).await;
+    end.expect("in time").expect_err("nothing more");
 }
 
 #[tokio::test]

@@ -379,6 +379,21 @@ async fn a_pair_gets_its_second_engine_and_a_standby_announces_a_worse_route() {
 }
 
 #[tokio::test]
+async fn a_vip_that_lacks_engines_says_how_many_it_is_to_have() {
+    let (fixture, _) = Fixture::with_engines(0).await;
+    let requested = || fixture.runtime()["num_se_requested"].clone();
+    assert_eq!(requested(), 1);
+    fixture.group_setting("min_scaleout_per_vs", json!(3)).await;
+    fixture.round().await;
+    assert_eq!(fixture.placed(), ["se-1"]);
+    assert_eq!(requested(), 3);
+    fixture
+        .group_setting("ha_mode", json!("HA_MODE_LEGACY_ACTIVE_STANDBY"))
+        .await;
+    assert_eq!(requested(), 2);
+}
+
+#[tokio::test]
 async fn a_switchover_and_a_loss_make_the_standby_active_for_good() {
     let (fixture, engines) = Fixture::with_engines(1).await;
     let refused = fixture.planner.switch_over(&fixture.vsvip, None).await;

@@ -259,7 +259,9 @@ async fn an_active_engine_that_no_peer_is_up_for_gives_its_role_up_where_the_gro
         ["se-1", "se-2"],
         "a restart takes as long"
     );
-    fixture.registry.peerless_for(&engines[0].uuid, DEAD_AFTER);
+    for engine in &engines[..2] {
+        fixture.registry.peers_for(&engine.uuid, DEAD_AFTER);
+    }
     peers(&engines[0], BgpState::Connect);
     fixture.round().await;
     assert_eq!(fixture.placed(), ["se-2", "se-1"]);
