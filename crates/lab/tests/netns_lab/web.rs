@@ -1,6 +1,6 @@
 //! HTTP and TLS with clients and servers that know nothing of engines: curl, and the lab's server of downloads.
 
-use crate::support::{Lab, apply, can_run, lab_ok, wait_for, wait_for_state};
+use crate::support::{Lab, apply, can_run, lab, lab_ok, wait_for, wait_for_state};
 
 const WEB: &str = "
 applicationprofile:
@@ -19,12 +19,17 @@ virtualservice:
     pool_ref: web
 ";
 
-/// What curl says of it.
-fn curl(id: &Lab, arguments: &[&str]) -> String {
+/// What curl says of it; or that it got no answer.
+fn curl(id: &Lab, arguments: &[&str]) -> Result<String, String> {
     let mut all = vec!["exec", "--run", id.0, "client"];
-    all.extend(["curl", "-sk", "--max-time", "10"]);
+    all.extend(["curl", "-sSk", "--max-time", "10"]);
     all.extend(arguments);
-    lab_ok(&all)
+    let output = lab(&all);
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    match output.status.success() {
+        true => Ok(text(&output.stdout)),
+        false => Err(text(&output.stderr)),
+    }
 }
 
 #[test]
@@ -39,18 +44,19 @@ fn a_browser_is_sent_to_https_and_gets_what_the_server_has() {
     let redirect = "%{http_code} %{redirect_url}";
     let plain = "http://10.100.0.1:8000/7/100000";
     wait_for("the redirect", || {
-        match curl(&id, &["-o", "/dev/null", "-w", redirect, plain]) {
+        match curl(&id, &["-o", "/dev/null", "-w", redirect, plain])? {
             told if told == "302 https://10.100.0.1:8443/7/100000" => Ok(()),
             other => Err(other),
         }
     });
     let size = "%{http_code} %{size_download} %{ssl_verify_result} %{num_connects}";
-    let got = curl(&id, &["-L", "-o", "/dev/null", "-w", size, plain]);
+    let got = curl(&id, &["-L", "-o", "/dev/null", "-w", size, plain]).unwrap();
     assert!(got.starts_with("200 100000 "), "{got}");
     let head = curl(
         &id,
         &["-D", "-", "-o", "/dev/null", "https://10.100.0.1:8443/7/10"],
-    );
+    )
+    .unwrap();
     assert!(
         head.to_ascii_lowercase().contains("set-cookie: evenkeel-"),
         "{head}"
