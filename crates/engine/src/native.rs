@@ -49,6 +49,7 @@ pub(crate) async fn run(
         links: Links::new(sender),
         roles: BTreeMap::new(),
         natives: Vec::new(),
+        ticked: Instant::now(),
     };
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -60,13 +61,12 @@ pub(crate) async fn run(
         stage.follow(Instant::now());
         parts.publish(stage.parts());
         let idle = stage.natives.is_empty();
-        // The tick first: a process that hung notices before it answers what was asked meanwhile.
         tokio::select! {
             biased;
             _ = tick.tick(), if !idle => stage.tick(Instant::now()),
             changed = plans.changed() => if changed.is_err() { return },
             Ok(()) = interfaces.changed() => {}
-            Some(heard) = frames.recv() => stage.hear(&heard),
+            Some(heard) = frames.recv() => stage.hear(Instant::now(), &heard),
         }
     }
 }
@@ -95,6 +95,8 @@ struct Stage {
     /// By uuid of the VsVip.
     roles: BTreeMap<String, Role>,
     natives: Vec<Native>,
+    /// When it was looked at last who is to answer.
+    ticked: Instant,
 }
 
 impl Stage {
@@ -133,6 +135,7 @@ impl Stage {
     }
 
     fn tick(&mut self, now: Instant) {
+        self.ticked = now;
         for native in &self.natives {
             let Some(role) = self.roles.get_mut(&native.vsvip_uuid) else {
                 continue;
@@ -165,7 +168,11 @@ impl Stage {
         }
     }
 
-    fn hear(&mut self, heard: &Heard) {
+    /// A process that hung notices before it answers what was asked meanwhile: by the clock, as its timer may hear of it later.
+    fn hear(&mut self, now: Instant, heard: &Heard) {
+        if now - self.ticked > TICK {
+            self.tick(now);
+        }
         for said in &heard.said {
             match *said {
                 Said::WhoHas { target, mac, ip } => self.answer(heard.ifindex, target, (mac, ip)),
