@@ -47,8 +47,6 @@ impl Drop for Open {
 /// Serves a client until either side is done.
 pub(crate) async fn serve(client: Rc<Client>) {
     let open = Open::new(client.service.clone());
-    let at_once = !open.service.uses_nagle();
-    client.stream.set_nodelay(at_once).ok();
     let port = open.service.port(client.vip.port());
     if !port.tls && port.http.is_none() {
         return pass_on(&client, &open.service).await;

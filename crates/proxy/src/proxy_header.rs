@@ -6,6 +6,7 @@
 //! version 2   signature (12) | version, command (1) | family, transport (1) | length (2) | addresses (4 + 4, or 16 + 16) | ports (2 + 2)
 //! ```
 
+use flow::key::bytes16;
 use std::net::{IpAddr, SocketAddr};
 
 /// Section 2.2: begins a header of version 2.
@@ -63,14 +64,7 @@ fn addresses(from: IpAddr, to: IpAddr) -> (u8, Vec<u8>) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
             (TCP_OVER_IPV4, [from.octets(), to.octets()].concat())
         }
-        _ => (TCP_OVER_IPV6, [sixteen(from), sixteen(to)].concat()),
-    }
-}
-
-fn sixteen(address: IpAddr) -> [u8; 16] {
-    match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-        IpAddr::V6(v6) => v6.octets(),
+        _ => (TCP_OVER_IPV6, [bytes16(from), bytes16(to)].concat()),
     }
 }
 

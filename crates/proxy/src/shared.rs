@@ -240,7 +240,6 @@ struct Rules {
     hint: Option<HintSpec>,
     source: Source,
     front: FrontSpec,
-    nagle: bool,
     proxy_header: Option<ProxyHeader>,
     tls: Option<Arc<ServerConfig>>,
     udp: UdpRules,
@@ -341,11 +340,6 @@ impl Service {
     pub(crate) fn port(&self, port: u16) -> PortSpec {
         let rules = self.rules();
         rules.front.ports.get(&port).cloned().unwrap_or_default()
-    }
-
-    /// Small segments to clients wait for what may follow.
-    pub(crate) fn uses_nagle(&self) -> bool {
-        self.rules().nagle
     }
 
     /// What servers are told of clients first.
@@ -568,7 +562,6 @@ impl Shared {
             hint: spec.hint,
             source: spec.source.clone(),
             front: spec.front.clone(),
-            nagle: spec.tcp.nagle,
             proxy_header: spec.proxy_header,
             tls: tls_of(spec, before.as_deref()),
             udp: UdpRules::of(spec.udp.as_ref()),

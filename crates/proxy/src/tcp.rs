@@ -116,6 +116,7 @@ impl TcpSpec {
 
     fn set_up(&self, socket: &Socket, addr: SocketAddr) -> io::Result<()> {
         socket.set_tcp_mss(self.segment(addr))?;
+        socket.set_tcp_nodelay(!self.nagle)?;
         self.set_options(socket, addr).map_err(io::Error::other)?;
         self.congestion.map_or(Ok(()), |wanted| wanted.set(socket))
     }

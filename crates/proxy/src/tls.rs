@@ -59,7 +59,8 @@ pub fn check(certificate: &CertificateSpec) -> Result<(), TlsError> {
     certified(certificate).map(drop)
 }
 
-/// Keys that are in use. One is read once, however many virtual services have it and however often they are told so.
+/// Keys that are in use. One that is, is not read again, however many virtual services have it; a new one is read to be checked and
+/// once more to be used.
 static IN_USE: Mutex<Vec<(CertificateSpec, Weak<CertifiedKey>)>> = Mutex::new(Vec::new());
 
 fn certified(spec: &CertificateSpec) -> Result<Arc<CertifiedKey>, TlsError> {

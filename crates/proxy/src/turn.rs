@@ -1,6 +1,7 @@
 //! Turns: what a connection passes on before it lets others have theirs, so that the connections of an engine that is busy
 //! share its processor time. One of a virtual service with more weight passes on more each time (avi-api `weight`), as in
-//! deficit round robin. A connection that waits has the others' turns behind it, and begins anew. Between turns the worker also looks at
+//! deficit round robin. A connection of bare bytes that waits has the others' turns
+//! behind it, and begins anew; above TLS a turn goes on. Between turns the worker also looks at
 //! what is new (`tokio::task::yield_now`): sockets, timers, commands.
 
 /// Bytes of a turn of weight 1, in one direction: some reads and writes, some 30 microseconds.

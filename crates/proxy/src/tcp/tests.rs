@@ -54,6 +54,7 @@ fn a_connection_has_what_its_listener_was_told() {
         let expected = (46, 256 * 1024, "reno".to_owned());
         let mut accepted = accepted(&listening);
         assert_eq!(options(&accepted, v6), expected);
+        assert!(!accepted.tcp_nodelay().expect("told"));
         assert!(accepted.tcp_mss().expect("told") <= 900);
         let patience = Some(Duration::from_secs(20));
         accepted.set_read_timeout(patience).expect("set");
@@ -71,7 +72,9 @@ fn a_change_is_for_the_connections_that_come_after_it_and_can_be_taken_back() {
         let changed = options(&accepted(&listening), v6);
         assert_eq!(changed, (46, 256 * 1024, "reno".to_owned()));
         TcpSpec::default().change(&listening, addr).expect("back");
-        assert_eq!(options(&accepted(&listening), v6), usual);
+        let back = accepted(&listening);
+        assert_eq!(options(&back, v6), usual);
+        assert!(back.tcp_nodelay().expect("told"), "nothing waits");
     }
 }
 
