@@ -487,6 +487,16 @@ fn a_service_without_engines_says_why_it_is_not_placed() {
         status(client.post(&format!("{path}/scalein"), &json!({"admin_down": true})));
     let hint = "admin_down: the virtual service is enabled; write enabled: false into it first";
     assert!(code == 400 && text.contains(hint), "{text}");
+    let enable = |on: bool| {
+        client
+            .patch(&path, &json!({"replace": {"enabled": on}}))
+            .unwrap()
+    };
+    enable(false);
+    let (code, text) = status(client.post(&scaleout, &json!({"admin_up": true})));
+    let hint = "admin_up: the virtual service is disabled; write enabled: true into it first";
+    assert!(code == 400 && text.contains(hint), "{text}");
+    enable(true);
     let runtime = client.get(&format!("{path}/runtime"), &[]).unwrap();
     assert_eq!(
         runtime["oper_status"]["state"], "OPER_RESOURCES",

@@ -70,13 +70,12 @@ pub enum Peers {
 impl Peers {
     /// After it has reported these.
     fn then(self, sessions: &[BgpSession]) -> Self {
-        let is_up = |s: &BgpSession| s.state() == BgpState::Established;
-        match self {
+        let is_up = sessions.iter().any(|s| s.state() == BgpState::Established);
+        match (self, is_up) {
             _ if sessions.is_empty() => Self::Unknown,
-            Self::UpSince(_) if sessions.iter().any(is_up) => self,
-            _ if sessions.iter().any(is_up) => Self::UpSince(Instant::now()),
-            Self::DownSince(_) => self,
-            Self::Unknown | Self::UpSince(_) => Self::DownSince(Instant::now()),
+            (Self::UpSince(_), true) | (Self::DownSince(_), false) => self,
+            (_, true) => Self::UpSince(Instant::now()),
+            (_, false) => Self::DownSince(Instant::now()),
         }
     }
 }

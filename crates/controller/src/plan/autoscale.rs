@@ -18,7 +18,6 @@ use crate::clock::{Moment, now_unix_s};
 use crate::error::ApiError;
 use crate::objects::Snapshot;
 use model::view::ServiceEngineGroup;
-use placement::NATIVE_MAX;
 use placement::autoscale::{Criterion, Decision, EngineLoad, Limit, Policy, Step, Vip, decide};
 use sheets::{Services, Sheets};
 use std::collections::BTreeMap;
@@ -297,13 +296,13 @@ fn policy(group: &ServiceEngineGroup, is_native: bool) -> Policy {
         limits.push(limit(Criterion::Cpu, None));
     }
     let (ha, min) = (situation::ha(group), group.min_scaleout_per_vs);
-    let ceiling = if is_native { NATIVE_MAX } else { usize::MAX };
+    let ceiling = situation::ceiling(is_native);
     Policy {
         limits,
         max_percent: group.max_cpu_usage.into(),
         min_percent: group.min_cpu_usage.into(),
         interval_s: group.auto_rebalance_interval.max(1).into(),
-        fewest: ha.fewest(min).min(ceiling),
+        fewest: situation::fewest(group, is_native),
         most: ha.most(min, group.max_scaleout_per_vs).min(ceiling),
     }
 }

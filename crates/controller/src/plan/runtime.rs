@@ -188,14 +188,10 @@ impl Observer<'_> {
     }
 
     /// Engines that it gets by itself.
-    fn fewest(&self, vs: &VirtualService) -> usize {
-        let most = match vs.enable_rhi {
-            true => usize::MAX,
-            false => placement::NATIVE_MAX,
-        };
+    fn fewest(&self, vs: &VirtualService, vsvip: &str) -> usize {
+        let is_native = situation::is_native(&situation::services_of(self.snapshot, vsvip));
         let group = self.se_group_of(vs);
-        let fewest = group.map_or(1, |g| situation::ha(&g).fewest(g.min_scaleout_per_vs));
-        fewest.min(most)
+        group.map_or(1, |g| situation::fewest(&g, is_native))
     }
 
     /// Only the first engine is active.
@@ -273,7 +269,7 @@ impl Observer<'_> {
             "ip_address": first.and_then(|v| v.ip_address.as_ref()).map(|a| json!({"addr": a.addr, "type": a.kind})),
             "ip6_address": first.and_then(|v| v.ip6_address.as_ref()).map(|a| json!({"addr": a.addr, "type": a.kind})),
             "oper_status": oper,
-            "num_se_requested": engines.len().max(self.fewest(vs)),
+            "num_se_requested": engines.len().max(self.fewest(vs, &vsvip.uuid)),
             "num_se_assigned": engines.len(),
             "percent_ses_up": percent,
             "scaleout_in_progress": engines.iter().any(is_joining),

@@ -221,6 +221,22 @@ fn tag(vs: &VirtualService) -> Tag {
     }
 }
 
+/// Engines that a VIP of the group gets by itself.
+pub(super) fn fewest(group: &ServiceEngineGroup, is_native: bool) -> usize {
+    ha(group)
+        .fewest(group.min_scaleout_per_vs)
+        .min(ceiling(is_native))
+}
+
+/// As many as the way of scaling can have.
+pub(super) fn ceiling(is_native: bool) -> usize {
+    if is_native {
+        placement::NATIVE_MAX
+    } else {
+        usize::MAX
+    }
+}
+
 /// How the group lives through the loss of an engine.
 pub(super) fn ha(group: &ServiceEngineGroup) -> Ha {
     match group.mode() {

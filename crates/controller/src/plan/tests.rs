@@ -480,7 +480,7 @@ async fn the_rhythm_of_hellos_is_that_of_the_se_group() {
 }
 
 #[tokio::test]
-async fn the_port_between_engines_is_that_of_the_se_group() {
+async fn engines_speak_by_the_port_of_their_group_and_forget_owners_as_it_says() {
     let (fixture, _) = Fixture::with_engines(0).await;
     let port = || fixture.told().flow.as_ref().expect("there").port;
     assert_eq!(port(), 1550);
@@ -488,6 +488,11 @@ async fn the_port_between_engines_is_that_of_the_se_group() {
         .group_setting("se_tunnel_udp_port", json!(4790))
         .await;
     assert_eq!(port(), 4790);
+    let forgets = || fixture.told().flow.as_ref().expect("there").forgets_at_once;
+    assert!(!forgets());
+    let field = "se_delayed_flow_delete";
+    fixture.group_setting(field, json!(false)).await;
+    assert!(forgets());
 }
 
 #[tokio::test]
