@@ -1,0 +1,119 @@
+//! `serviceengine/UUID/runtime` (avi-api 10.4), and what is observed of an engine's session.
+
+use super::super::refusal::Refusal;
+use super::{Observer, status};
+use crate::engines::registry::{EngineState, Seen};
+use proto::v1::{BgpSession, BgpState, EngineLoad};
+use serde_json::{Value, json};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+impl Observer<'_> {
+    pub(in crate::plan) fn engine_status(&self, state: &EngineState) -> Value {
+        if state.connected_since.is_some() {
+            return connected_status(state);
+        }
+        match &state.lost {
+            None => status(
+                "OPER_DOWN",
+                "se_never_connected",
+                "it has had no session with the controller since the controller started",
+            ),
+            Some((at, why)) => {
+                let (code, seen) = seen_by_others(state.others_see);
+                let text = format!(
+                    "no session with the controller for {} s: {why}",
+                    at.elapsed().as_secs()
+                );
+                status("OPER_DOWN", code, text + seen)
+            }
+        }
+    }
+
+    /// `serviceengine/UUID/runtime`.
+    pub(in crate::plan) fn service_engine(&self, uuid: &str) -> Value {
+        let state = self.registry.get(uuid);
+        let sessions = state
+            .report
+            .as_ref()
+            .map(|r| r.bgp_sessions.as_slice())
+            .unwrap_or_default();
+        let established = |s: &&BgpSession| s.state == i32::from(BgpState::Established);
+        let stats = state.report.as_ref().and_then(|r| r.stats.as_ref());
+        json!({
+            "oper_status": self.engine_status(&state),
+            "power_state": "SE_POWER_ON",
+            "se_connected": state.connected_since.is_some(),
+            "online_since": state.connected_since.map(|at| unix_ms(at.of_day)),
+            "last_seen_unix_ms": state.last_seen.map(unix_ms),
+            "version": state.version,
+            "bgp_peers_up": !sessions.is_empty() && sessions.iter().filter(established).count() == sessions.len(),
+            "generation_desired": state.desired.as_ref().map(|d| d.generation),
+            "generation_in_force": state.acked,
+            "rss_bytes": stats.map(|s| s.rss_bytes),
+            "uptime_s": stats.map(|s| s.uptime_s),
+            "open_connections": stats.map(|s| s.open_connections),
+            "load": stats.and_then(|s| s.load).map(engine_load),
+        })
+    }
+}
+
+/// Of an engine with a session: whether what it was told is in force.
+fn connected_status(state: &EngineState) -> Value {
+    if let Some(why) = &state.stuck {
+        let text = format!("what is in force stays, no newer state can be made: {why}");
+        return status("OPER_UP", "desired_state_not_made", text);
+    }
+    match Refusal::of(state) {
+        Some(refusal) => status("OPER_UP", "desired_state_refused", refusal.sentence()),
+        None => status("OPER_UP", "se_connected", ""),
+    }
+}
+
+/// Reason code for an engine without a session, and what to add to the reason.
+fn seen_by_others(seen: Option<Seen>) -> (&'static str, &'static str) {
+    match seen {
+        None => ("se_disconnected", ""),
+        Some(Seen::Silent) => ("se_disconnected", "; it answers no other engine"),
+        Some(Seen::Answers) => (
+            "se_disconnected",
+            "; it answers other engines: it is cut off from the controller and serves",
+        ),
+        Some(Seen::Lost) => (
+            "se_lost",
+            "; it answers no other engine: others take its places where they can",
+        ),
+    }
+}
+
+/// Counters of what an engine and its host carry, since they were started.
+fn engine_load(load: EngineLoad) -> Value {
+    let EngineLoad {
+        at_ms,
+        processors,
+        process_cpu_ms,
+        host_busy_ms,
+        host_softirq_ms,
+        host_cpu_ms,
+        rx_packets,
+        rx_bytes,
+        tx_packets,
+        tx_bytes,
+    } = load;
+    json!({
+        "at_ms": at_ms,
+        "processors": processors,
+        "process_cpu_ms": process_cpu_ms,
+        "host_busy_ms": host_busy_ms,
+        "host_softirq_ms": host_softirq_ms,
+        "host_cpu_ms": host_cpu_ms,
+        "rx_packets": rx_packets,
+        "rx_bytes": rx_bytes,
+        "tx_packets": tx_packets,
+        "tx_bytes": tx_bytes,
+    })
+}
+
+fn unix_ms(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}
