@@ -136,28 +136,42 @@ pub async fn confirm(
     revision: u64,
     may: impl Fn(&str) -> bool,
 ) -> Result<(), ApiError> {
-    let gone = || {
-        let text = format!(
-            "revision {revision} waits for no confirmation: it never did, or was confirmed or reverted already"
-        );
-        ApiError::new(StatusCode::NOT_FOUND, text)
-    };
-    let all = pending(objects).await?;
-    let found = all.into_iter().find(|p| p.revision == revision);
-    let found = found.ok_or_else(gone)?;
-    if !may(&found.who) {
-        let text = format!("revision {revision} is for {} to confirm", found.who);
-        return Err(ApiError::new(StatusCode::FORBIDDEN, text));
-    }
+    let found = find(objects, revision, may).await?;
     let meta = Meta {
         who: author.who.clone(),
         from: author.from.clone(),
         message: format!("confirmation of revision {revision}"),
     };
     match objects.store().commit(vec![found.end()], meta).await {
-        Err(store::StoreError::Conflict { .. }) => Err(gone()),
+        Err(store::StoreError::Conflict { .. }) => Err(gone(revision)),
         other => Ok(other.map(drop)?),
     }
+}
+
+fn gone(revision: u64) -> ApiError {
+    let text = format!(
+        "revision {revision} waits for no confirmation: it never did, or was confirmed or reverted already"
+    );
+    ApiError::new(StatusCode::NOT_FOUND, text)
+}
+
+/// The change that waits, if the caller may confirm it.
+///
+/// # Errors
+/// As of [`confirm`].
+pub async fn find(
+    objects: &Objects,
+    revision: u64,
+    may: impl Fn(&str) -> bool,
+) -> Result<Pending, ApiError> {
+    let all = pending(objects).await?;
+    let found = all.into_iter().find(|p| p.revision == revision);
+    let found = found.ok_or_else(|| gone(revision))?;
+    if !may(&found.who) {
+        let text = format!("revision {revision} is for {} to confirm", found.who);
+        return Err(ApiError::new(StatusCode::FORBIDDEN, text));
+    }
+    Ok(found)
 }
 
 /// Reverts what is not confirmed in time, until it is told to stop. What was due while nobody ran is due at once.

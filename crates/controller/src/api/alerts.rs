@@ -2,7 +2,7 @@
 //! sees it; its state and its end are for who may write alerts in the tenant of the object.
 
 use super::operation::Call;
-use super::{ok, parse, query};
+use super::{ok, parse, preview, query};
 use crate::access::{self, Level};
 use crate::alerts::{Alert, State};
 use crate::error::ApiError;
@@ -44,6 +44,13 @@ pub(super) async fn put(call: &Call<'_>) -> Result<Response, ApiError> {
         ))
     };
     let state = wanted.ok_or_else(wrong)?;
+    if call.context.author.dry_run {
+        let effect = format!(
+            "the state of alert {} is set to {}",
+            alert.name, body["state"]
+        );
+        return Ok(preview::of_effects(call, &[effect]));
+    }
     let alert = call.app.alerts.set_state(&alert.uuid, state).await?;
     Ok(ok(show(call, &alert)))
 }
@@ -51,6 +58,10 @@ pub(super) async fn put(call: &Call<'_>) -> Result<Response, ApiError> {
 /// `DELETE /api/alert/UUID`.
 pub(super) async fn delete(call: &Call<'_>) -> Result<Response, ApiError> {
     let alert = writable(call)?;
+    if call.context.author.dry_run {
+        let effect = format!("alert {} is deleted", alert.name);
+        return Ok(preview::of_effects(call, &[effect]));
+    }
     call.app.alerts.delete(&alert.uuid).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -1,6 +1,7 @@
 //! `POST /api/ek/backup`: everything that a new controller needs to be this one, in one file.
 
 use super::operation::Call;
+use super::preview;
 use crate::error::ApiError;
 use crate::files;
 use crate::seal::Ring;
@@ -110,6 +111,10 @@ fn beside(folder: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
 
 /// `POST /api/ek/backup`.
 pub(super) async fn take(call: &Call<'_>) -> Result<Response, ApiError> {
+    if call.context.author.dry_run {
+        let effect = "a file is sent that has all objects, users and keys";
+        return Ok(preview::of_effects(call, &[effect.to_owned()]));
+    }
     let file = tokio::fs::File::from_std(call.app.backups.take().await?);
     let len = file.metadata().await.map(|m| m.len());
     let len = len.map_err(|e| ApiError::internal("the backup", &e))?;

@@ -1,9 +1,10 @@
 //! The controller about itself (avi-api sections 2 and 8). Of several the leader answers: see `crate::cluster`.
 
 use super::operation::Call;
-use super::{API_VERSION, App, singleton};
+use super::{API_VERSION, App, preview, singleton};
 use crate::error::ApiError;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 /// The `version` object of the login reply.
@@ -109,7 +110,13 @@ pub(super) async fn hello(call: &Call<'_>) -> Result<Value, ApiError> {
 ///
 /// # Errors
 /// See [`crate::cluster::Nodes::forget`].
-pub(super) async fn forget(call: &Call<'_>) -> Result<(), ApiError> {
-    let app = call.app;
-    app.nodes.forget(call.uuid, &**app.objects.store()).await
+pub(super) async fn forget(call: &Call<'_>) -> Result<Response, ApiError> {
+    let (app, name) = (call.app, call.uuid);
+    if call.context.author.dry_run {
+        app.nodes.check_gone(name)?;
+        let effect = format!("controller {name} is no member of the cluster any more");
+        return Ok(preview::of_effects(call, &[effect]));
+    }
+    app.nodes.forget(name, &**app.objects.store()).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -1,7 +1,7 @@
 //! Ways back: revert, and changes that revert themselves unless they are confirmed.
 
 use super::operation::Call;
-use super::{ok, parse, query, resources, singleton};
+use super::{ok, parse, preview, query, resources, singleton};
 use crate::clock;
 use crate::confirm::{self, Pending};
 use crate::error::ApiError;
@@ -63,6 +63,12 @@ pub(super) async fn confirm(call: &Call<'_>) -> Result<Response, ApiError> {
     let revision = revision(&parse(&call.body)?)?;
     let author = &call.context.author;
     let may = |who: &str| who == author.who || call.context.access.superuser;
+    if author.dry_run {
+        let found = confirm::find(&call.app.objects, revision, may).await?;
+        let deadline = clock::rfc3339(found.deadline_us);
+        let effect = format!("revision {revision} stays; it is not reverted at {deadline}");
+        return Ok(preview::of_effects(call, &[effect]));
+    }
     confirm::confirm(&call.app.objects, author, revision, may).await?;
     Ok(ok(json!({"revision": revision, "state": "confirmed"})))
 }

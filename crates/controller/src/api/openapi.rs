@@ -352,7 +352,7 @@ fn plan() -> Value {
     let mut plan = object(json!({
         "dry_run": {"const": true}, "revision": number(), "objects": list(written), "placement": placement,
         "routes": object(json!({"announced": route(json!({})), "withdrawn": route(json!({"in_force": {"type": "boolean"}}))})),
-        "flows": list(flows),
+        "flows": list(flows), "effects": texts(),
     }));
     plan["required"] = json!([
         "dry_run",

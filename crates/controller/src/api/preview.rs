@@ -44,6 +44,18 @@ pub(super) fn of_placement(call: &Call<'_>, plan: Value) -> Response {
     ok(with_head(revision, objects, plan))
 }
 
+/// Of what changes neither objects nor placement: what it would do, in sentences.
+pub(super) fn of_effects(call: &Call<'_>, effects: &[String]) -> Response {
+    let none = || json!({"count": 0, "results": []});
+    let plan = json!({
+        "placement": {"count": 0, "results": [], "not_looked_at": 0},
+        "routes": {"announced": none(), "withdrawn": none()},
+        "flows": none(),
+        "effects": effects,
+    });
+    of_placement(call, plan)
+}
+
 fn with_head(revision: u64, objects: Value, plan: Value) -> Value {
     let mut shown = json!({"dry_run": true, "revision": revision, "objects": objects});
     if let (Some(shown), Value::Object(plan)) = (shown.as_object_mut(), plan) {

@@ -6,6 +6,7 @@ use super::{
     preview, query, resources, sealkey, series, session, singleton, stream, transfer, users,
     usertoken,
 };
+use crate::engines::join;
 use crate::error::ApiError;
 use crate::objects::Stored;
 use crate::plan::{FlowView, HostView, RoutingText, ServiceView, TopologyPage};
@@ -37,7 +38,7 @@ pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
 
 /// Actions of the contract (avi-api section 9) that the product does not have yet. They are refused with a reason,
 /// and can be read, because some clients read an action's path before they post to it (avi-api 4.2).
-const ACTIONS: [(&str, &str); 7] = [
+pub(super) const ACTIONS: [(&str, &str); 7] = [
     ("virtualservice", "retryplacement"),
     ("virtualservice", "resync"),
     ("virtualservice", "rotatekeys"),
@@ -105,21 +106,24 @@ fn sessions_and_system() -> Vec<Operation> {
             LoggedIn,
             Audit::Action,
             |c| Box::pin(usertoken::create(c)),
-        ),
+        )
+        .with_plan(),
         Operation::new(
             Method::DELETE,
             "/api/user-token/{uuid}",
             LoggedIn,
             Audit::Action,
             |c| Box::pin(usertoken::revoke(c)),
-        ),
+        )
+        .with_plan(),
         Operation::new(
             Method::POST,
             "/api/ek/jointoken",
             Administer,
             Audit::Action,
             |c| Box::pin(create_join_token(c)),
-        ),
+        )
+        .with_plan(),
     ]
 }
 
@@ -149,13 +153,9 @@ fn controllers() -> Vec<Operation> {
             "/api/ek/cluster/node/{uuid}",
             Administer,
             Audit::Action,
-            |c| {
-                Box::pin(async {
-                    cluster::forget(c).await?;
-                    Ok(StatusCode::NO_CONTENT.into_response())
-                })
-            },
-        ),
+            |c| Box::pin(cluster::forget(c)),
+        )
+        .with_plan(),
     ]
 }
 
@@ -206,7 +206,8 @@ fn log_and_whole() -> Vec<Operation> {
         // Whoever made a change confirms it; the handler sees to that.
         post("/api/ek/confirm", LoggedIn, Audit::Action, |c| {
             Box::pin(history::confirm(c))
-        }),
+        })
+        .with_plan(),
         // Each of the writes takes its own right; the handler sees to that.
         post("/api/ek/change", LoggedIn, Audit::Change, |c| {
             Box::pin(transfer::change(c))
@@ -222,13 +223,15 @@ fn log_and_whole() -> Vec<Operation> {
         // No GET: it gives away the keys of the cluster, and the log shall say to whom.
         post("/api/ek/backup", Everything, Audit::Action, |c| {
             Box::pin(backup::take(c))
-        }),
+        })
+        .with_plan(),
         get("/api/ek/sealkey", Everything, |c| {
             Box::pin(async { Ok(ok(sealkey::show(c))) })
         }),
         post("/api/ek/sealkey/rotate", Everything, Audit::Action, |c| {
             Box::pin(sealkey::rotate(c))
-        }),
+        })
+        .with_plan(),
     ]
 }
 
@@ -377,14 +380,16 @@ fn happened() -> Vec<Operation> {
             Write,
             Audit::Action,
             |c| Box::pin(alerts::put(c)),
-        ),
+        )
+        .with_plan(),
         Operation::new(
             Method::DELETE,
             "/api/alert/{uuid}",
             Write,
             Audit::Action,
             |c| Box::pin(alerts::delete(c)),
-        ),
+        )
+        .with_plan(),
     ]
 }
 
@@ -491,7 +496,8 @@ fn engine_routing() -> Vec<Operation> {
             Permission::Operate,
             Audit::Action,
             |c| Box::pin(async { reset_sessions(c) }),
-        ),
+        )
+        .with_plan(),
     ]
 }
 
@@ -657,8 +663,18 @@ fn topology(call: &Call<'_>) -> Result<Response, ApiError> {
 
 fn reset_sessions(call: &Call<'_>) -> Result<Response, ApiError> {
     exists(call, "serviceengine")?;
-    let body = parse(&call.body)?;
-    Ok(ok(call.app.backend.reset_sessions(call.uuid, &body)?))
+    let (body, backend) = (parse(&call.body)?, &call.app.backend);
+    let peers = backend.peers_to_reset(call.uuid, &body)?;
+    if call.context.author.dry_run {
+        let effect = |peer| {
+            format!(
+                "the session with {peer} is closed and opened again; until then its routes are withdrawn"
+            )
+        };
+        let effects: Vec<String> = peers.iter().map(effect).collect();
+        return Ok(preview::of_effects(call, &effects));
+    }
+    Ok(ok(backend.reset_sessions(call.uuid, &peers)))
 }
 
 async fn scale_out(call: &Call<'_>) -> Result<Response, ApiError> {
@@ -724,7 +740,16 @@ fn metrics(call: &Call<'_>) -> Response {
 }
 
 async fn create_join_token(call: &Call<'_>) -> Result<Response, ApiError> {
-    let token = call.app.backend.create_join_token(parse(&call.body)?);
+    let wish = join::wish(&call.app.objects, &parse(&call.body)?)?;
+    if call.context.author.dry_run {
+        let whose = wish.name.as_deref().unwrap_or("any engine");
+        let effect = format!(
+            "a join token for {whose} is made, good for {} s",
+            wish.ttl_s
+        );
+        return Ok(preview::of_effects(call, &[effect]));
+    }
+    let token = call.app.backend.create_join_token(wish);
     Ok((StatusCode::CREATED, axum::Json(token.await?)).into_response())
 }
 

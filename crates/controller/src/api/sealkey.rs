@@ -1,7 +1,7 @@
 //! The keys that seal secrets in the store: which there are, and a new one.
 
-use super::ok;
 use super::operation::Call;
+use super::{ok, preview};
 use crate::clock;
 use crate::error::ApiError;
 use axum::http::StatusCode;
@@ -38,6 +38,10 @@ pub(super) async fn rotate(call: &Call<'_>) -> Result<Response, ApiError> {
         let text =
             "secrets are being sealed anew already; wait until GET /api/ek/sealkey says \"sealed\"";
         return Err(ApiError::new(StatusCode::CONFLICT, text));
+    }
+    if call.context.author.dry_run {
+        let effect = "a new key seals, all secrets in the store are sealed anew, and older keys go";
+        return Ok(preview::of_effects(call, &[effect.to_owned()]));
     }
     let failed = |e: anyhow::Error| ApiError::internal("making a key", &format!("{e:#}"));
     let key = ring.rotate().await.map_err(failed)?;

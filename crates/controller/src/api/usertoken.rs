@@ -1,7 +1,7 @@
 //! API tokens (avi-api 2.4): made by a user for himself, seen and revoked by him and by superusers.
 
 use super::operation::Call;
-use super::{ok, parse, query};
+use super::{ok, parse, preview, query};
 use crate::auth::token::{self, HOURS_DEFAULT, Token, Wish};
 use crate::clock;
 use crate::error::ApiError;
@@ -16,6 +16,12 @@ pub(super) async fn create(call: &Call<'_>) -> Result<Response, ApiError> {
     let wish = wish(&parse(&call.body)?)?;
     let (objects, context) = (&call.app.objects, call.context);
     let hours = wish.hours;
+    if context.author.dry_run {
+        token::check(objects, &context.access.uuid, &wish).await?;
+        let user = &context.access.user;
+        let effect = format!("an API token of {user} is made, good for {hours} h");
+        return Ok(preview::of_effects(call, &[effect]));
+    }
     let made = token::create(objects, &context.author, &context.access.uuid, wish);
     let (token, text) = made.await?;
     let mut shown = shown(&objects.snapshot(), &token);
@@ -56,6 +62,14 @@ pub(super) async fn list(call: &Call<'_>) -> Result<Response, ApiError> {
 /// `DELETE /api/user-token/UUID`.
 pub(super) async fn revoke(call: &Call<'_>) -> Result<Response, ApiError> {
     let (objects, author) = (&call.app.objects, &call.context.author);
+    if author.dry_run {
+        let token = token::find(objects, call.uuid, |t| is_his(call, t)).await?;
+        let effect = format!(
+            "calls with API token {} {:?} are refused",
+            token.id, token.name
+        );
+        return Ok(preview::of_effects(call, &[effect]));
+    }
     token::revoke(objects, author, call.uuid, |t| is_his(call, t)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

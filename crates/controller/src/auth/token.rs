@@ -98,16 +98,7 @@ pub async fn create(
     user: &str,
     wish: Wish,
 ) -> Result<(Token, String), ApiError> {
-    check(&wish)?;
-    let mut his = list(&**objects.store()).await?;
-    his.retain(|t| t.user == user);
-    let (expired, living): (Vec<_>, Vec<_>) = his.into_iter().partition(Token::has_expired);
-    if living.len() >= PER_USER_MAX {
-        let text = format!(
-            "the user has {PER_USER_MAX} tokens; revoke some (DELETE /api/user-token/UUID)"
-        );
-        return Err(ApiError::new(StatusCode::CONFLICT, text));
-    }
+    let expired = check(objects, user, &wish).await?;
     let (id, secret) = (uuid::Uuid::new_v4().to_string(), super::random_token());
     let made_unix_s = now_unix_s();
     let record = Record {
@@ -130,7 +121,25 @@ pub async fn create(
     Ok((token, format!("{TEXT}{id}.{secret}")))
 }
 
-fn check(wish: &Wish) -> Result<(), ApiError> {
+/// That the user may have this token; gives his expired ones.
+///
+/// # Errors
+/// As of [`create`].
+pub async fn check(objects: &Objects, user: &str, wish: &Wish) -> Result<Vec<Token>, ApiError> {
+    check_fields(wish)?;
+    let mut his = list(&**objects.store()).await?;
+    his.retain(|t| t.user == user);
+    let (expired, living): (Vec<_>, Vec<_>) = his.into_iter().partition(Token::has_expired);
+    if living.len() >= PER_USER_MAX {
+        let text = format!(
+            "the user has {PER_USER_MAX} tokens; revoke some (DELETE /api/user-token/UUID)"
+        );
+        return Err(ApiError::new(StatusCode::CONFLICT, text));
+    }
+    Ok(expired)
+}
+
+fn check_fields(wish: &Wish) -> Result<(), ApiError> {
     if !(1..=HOURS_MAX).contains(&wish.hours) {
         return Err(ApiError::bad_request(format!(
             "hours: {} is out of range; use 1 to {HOURS_MAX}",
@@ -181,14 +190,24 @@ pub async fn revoke(
     id: &str,
     may: impl Fn(&Token) -> bool,
 ) -> Result<(), ApiError> {
-    let found = get(&**objects.store(), id).await?;
-    let found = found.map(|(token, _)| token).filter(may);
-    let Some(token) = found else {
-        let text = format!("there is no API token {id}");
-        return Err(ApiError::new(StatusCode::NOT_FOUND, text));
-    };
+    let token = find(objects, id, may).await?;
     let message = format!("revoke API token {id}");
     commit(objects, author, vec![token.delete()], message).await
+}
+
+/// The token of this id, if `may` says so.
+///
+/// # Errors
+/// As of [`revoke`].
+pub async fn find(
+    objects: &Objects,
+    id: &str,
+    may: impl Fn(&Token) -> bool,
+) -> Result<Token, ApiError> {
+    let found = get(&**objects.store(), id).await?;
+    let found = found.map(|(token, _)| token).filter(may);
+    let text = || format!("there is no API token {id}");
+    found.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, text()))
 }
 
 async fn get(store: &dyn Store, id: &str) -> Result<Option<(Token, String)>, ApiError> {

@@ -3,6 +3,7 @@
 
 use super::ask::{FOR, PASS};
 use super::card::Card;
+use crate::clock;
 use crate::error::ApiError;
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -150,22 +151,28 @@ impl Nodes {
     /// # Errors
     /// 404 for an unknown one, 409 for one that is there, or the store refuses.
     pub async fn forget(&self, name: &str, store: &dyn Store) -> Result<(), ApiError> {
-        let known = self.others().get(name).map(Seen::is_silent);
-        let refused = |status, text: &str| Err(ApiError::new(status, format!("{name}: {text}")));
-        match known {
-            None => return refused(StatusCode::NOT_FOUND, "no other controller has this name"),
-            Some(false) => {
-                return refused(
-                    StatusCode::CONFLICT,
-                    "it is there; stop that controller first",
-                );
-            }
-            Some(true) => {}
-        }
+        self.check_gone(name)?;
         let op = Op::delete(format!("{NODES}{name}"), Expect::Any);
         store.commit(vec![op], meta("a controller is gone")).await?;
         self.others().remove(name);
         Ok(())
+    }
+
+    /// That a controller is known, and not there.
+    ///
+    /// # Errors
+    /// As of [`Self::forget`].
+    pub fn check_gone(&self, name: &str) -> Result<(), ApiError> {
+        let known = self.others().get(name).map(Seen::is_silent);
+        let refused = |status, text: &str| Err(ApiError::new(status, format!("{name}: {text}")));
+        match known {
+            Some(true) => Ok(()),
+            Some(false) => refused(
+                StatusCode::CONFLICT,
+                "it is there; stop that controller first",
+            ),
+            None => refused(StatusCode::NOT_FOUND, "no other controller has this name"),
+        }
     }
 
     /// `nodes` of `GET /api/cluster`: name and address of each.
@@ -211,6 +218,7 @@ impl Nodes {
             "revision": revision,
             "lag": 0,
             "up_since_unix_s": self.us.up_since_unix_s,
+            "up_since": since(self.us.up_since_unix_s),
             "term": self.term,
         });
         let others = self.others();
@@ -262,6 +270,7 @@ impl Seen {
             all["revision"] = json!(hello.revision);
             all["lag"] = json!(revision.saturating_sub(hello.revision));
             all["up_since_unix_s"] = json!(hello.card.up_since_unix_s);
+            all["up_since"] = json!(since(hello.card.up_since_unix_s));
             all["heard_of_s"] = json!(self.heard.elapsed().as_secs());
         }
         if let Some(problem) = self.problem(revision) {
@@ -269,6 +278,11 @@ impl Seen {
         }
         all
     }
+}
+
+/// The form of a time for people (avi-api section 8).
+fn since(unix_s: u64) -> String {
+    clock::rfc3339(unix_s.saturating_mul(1_000_000))
 }
 
 /// The form of an address in objects.
@@ -318,6 +332,7 @@ mod tests {
             name: name.into(),
             api: format!("{name}.example:443"),
             pass: "the pass".into(),
+            up_since_unix_s: 0,
             ..Card::alone()
         }
     }
@@ -351,6 +366,7 @@ mod tests {
         said.unwrap();
         assert_eq!(nodes.state(9)["state"], "CLUSTER_UP_HA_ACTIVE");
         assert_eq!(nodes.states(9)[1]["state"], "CLUSTER_ACTIVE");
+        assert_eq!(nodes.states(9)[0]["up_since"], "1970-01-01T00:00:00Z");
         let late = nodes.state(9 + LAG_MAX + 1);
         assert_eq!(late["state"], "CLUSTER_UP_HA_NOT_READY");
         assert!(

@@ -27,11 +27,21 @@ struct Record {
     se_group: Option<String>,
 }
 
-/// Makes a token from `{name?, ttl_s?, se_group_ref?}`; gives `{token, id, name, expires}`.
+/// What an operator wants.
+pub struct Wish {
+    /// The engine that may use it; any when none.
+    pub name: Option<String>,
+    /// How long it is good, in seconds.
+    pub ttl_s: u64,
+    /// uuid of the SE group of an engine that is new.
+    se_group: Option<String>,
+}
+
+/// A wish of `{name?, ttl_s?, se_group_ref?}`.
 ///
 /// # Errors
-/// A field is wrong, or the store refuses.
-pub async fn create(objects: &Objects, ca_pem: &str, body: &Object) -> Result<Value, ApiError> {
+/// 400 with the field.
+pub fn wish(objects: &Objects, body: &Object) -> Result<Wish, ApiError> {
     let ttl_s = match body.get("ttl_s") {
         None => TTL_S_DEFAULT,
         Some(v) => v
@@ -43,8 +53,23 @@ pub async fn create(objects: &Objects, ca_pem: &str, body: &Object) -> Result<Va
                 ))
             })?,
     };
-    let name = body.get("name").and_then(Value::as_str).map(str::to_owned);
-    let se_group = se_group(objects, body)?;
+    Ok(Wish {
+        name: text(body, "name")?.map(str::to_owned),
+        ttl_s,
+        se_group: se_group(objects, body)?,
+    })
+}
+
+/// Makes a token; gives `{token, id, name, expires}`.
+///
+/// # Errors
+/// The store refuses.
+pub async fn create(objects: &Objects, ca_pem: &str, wish: Wish) -> Result<Value, ApiError> {
+    let Wish {
+        name,
+        ttl_s,
+        se_group,
+    } = wish;
     let token = JoinToken {
         id: uuid::Uuid::new_v4().to_string(),
         secret: crate::auth::random_token(),
@@ -71,8 +96,19 @@ pub async fn create(objects: &Objects, ca_pem: &str, body: &Object) -> Result<Va
     Ok(json!({"token": token.encode(), "id": token.id, "name": name, "expires": expires_unix_s}))
 }
 
+fn text<'a>(body: &'a Object, field: &str) -> Result<Option<&'a str>, ApiError> {
+    match body.get(field) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(other) => {
+            let text = format!("{field}: must be text, not {other}");
+            Err(ApiError::bad_request(text))
+        }
+    }
+}
+
 fn se_group(objects: &Objects, body: &Object) -> Result<Option<String>, ApiError> {
-    let Some(text) = body.get("se_group_ref").and_then(Value::as_str) else {
+    let Some(text) = text(body, "se_group_ref")? else {
         return Ok(None);
     };
     let snapshot = objects.snapshot();

@@ -306,9 +306,9 @@ impl Backend {
     /// `POST /api/ek/jointoken`.
     ///
     /// # Errors
-    /// 400 with the field.
-    pub async fn create_join_token(&self, body: Object) -> Result<Value, ApiError> {
-        join::create(&self.objects, self.ca.pem(), &body).await
+    /// The store refuses.
+    pub async fn create_join_token(&self, wish: join::Wish) -> Result<Value, ApiError> {
+        join::create(&self.objects, self.ca.pem(), wish).await
     }
 
     /// `GET /api/virtualservice/UUID/runtime` (avi-api 10.2).
@@ -346,21 +346,25 @@ impl Backend {
         self.observer(&snapshot).connections(uuid, &lookup).await
     }
 
-    /// `POST /api/serviceengine/UUID/bgp/reset`: the engine closes its sessions with the peer of this `peer_ip`, or
-    /// with every peer, with Cease 6/4, and opens them again.
+    /// The peer of this `peer_ip`, or every peer of the engine.
     ///
     /// # Errors
     /// 400 for what is not the address of a peer of its profile.
-    pub fn reset_sessions(&self, se: &str, body: &Object) -> Result<Value, ApiError> {
+    pub fn peers_to_reset(&self, se: &str, body: &Object) -> Result<Vec<IpAddr>, ApiError> {
         let snapshot = self.objects.snapshot();
         let peers = self.observer(&snapshot).peers_of(se);
-        let wanted = match body.get("peer_ip") {
-            None => peers,
-            Some(peer) => vec![peer_among(peer, &peers)?],
-        };
+        match body.get("peer_ip") {
+            None => Ok(peers),
+            Some(peer) => Ok(vec![peer_among(peer, &peers)?]),
+        }
+    }
+
+    /// `POST /api/serviceengine/UUID/bgp/reset`: the engine closes its sessions with these peers with Cease 6/4, and opens
+    /// them again.
+    pub fn reset_sessions(&self, se: &str, peers: &[IpAddr]) -> Value {
         let now_unix_ms = routing::now_unix_ms();
-        let at_unix_ms = self.planner.reset_sessions(se, &wanted, now_unix_ms);
-        Ok(json!({"peers": wanted, "reset_unix_ms": at_unix_ms}))
+        let at_unix_ms = self.planner.reset_sessions(se, peers, now_unix_ms);
+        json!({"peers": peers, "reset_unix_ms": at_unix_ms})
     }
 
     /// `GET /api/serviceengine/UUID/runtime` (avi-api 10.4).

@@ -130,23 +130,120 @@ fn a_dry_run_is_refused_as_the_write_would_be() {
     }
 }
 
+/// The sentence that a dry run has of what is no object.
+fn effect(reply: &Reply) -> String {
+    let plan = plan(reply);
+    assert_eq!(plan["objects"]["count"], 0, "{plan}");
+    plan["effects"][0].as_str().unwrap().to_owned()
+}
+
 #[test]
-fn what_has_no_plan_is_not_done_in_a_dry_run() {
+fn what_is_no_object_has_a_plan_too_and_is_not_done() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let http = server.logged_in();
+    let made = http.post("/api/user-token", &json!({"name": "ci"})).json();
+    let token = format!("/api/user-token/{}", made["uuid"].as_str().unwrap());
+    let (soon, web) = (
+        http.with("X-Evenkeel-Confirm-Within", "600"),
+        json!({"name": "web"}),
+    );
+    assert_eq!(soon.post("/api/pool", &web).status, 201);
+    let revision = http.get("/api/ek/pending").good()["results"][0]["revision"].clone();
+    let tokens = || http.get("/api/user-token").good();
+    let keys = || http.get("/api/ek/sealkey").good();
+    let before = (everything(&http), tokens(), keys());
+
+    let dry = |path: &str| format!("{path}?dry_run=true");
+    let one = json!({"revision": revision});
+    for (reply, says) in [
+        (
+            http.post(&dry("/api/user-token"), &json!({"hours": 2})),
+            "good for 2 h",
+        ),
+        (http.delete(&dry(&token)), "are refused"),
+        (
+            http.post(&dry("/api/ek/jointoken"), &json!({"name": "se-7"})),
+            "for se-7",
+        ),
+        (http.post(&dry("/api/ek/confirm"), &one), "stays"),
+        (
+            http.post(&dry("/api/ek/backup"), &json!({})),
+            "a file is sent",
+        ),
+        (
+            http.post(&dry("/api/ek/sealkey/rotate"), &json!({})),
+            "a new key",
+        ),
+    ] {
+        let said = effect(&reply);
+        assert!(said.contains(says), "{said}");
+    }
+    assert_eq!((everything(&http), tokens(), keys()), before);
+}
+
+#[test]
+fn a_dry_run_of_what_is_no_object_is_refused_as_it_would_be() {
     let folder = tempdir().unwrap();
     let server = Server::start(folder.path());
     let http = server.logged_in();
     let (se, _) = http.make("serviceengine", json!({"name": "se-1"}));
-    for path in [
-        "/api/ek/jointoken".to_owned(),
-        "/api/ek/backup".to_owned(),
-        "/api/ek/confirm".to_owned(),
-        format!("{se}/bgp/reset"),
+    let dry = |path: &str| format!("{path}?dry_run=true");
+    let none = json!({});
+    for (reply, status, text) in [
+        (
+            http.post(&dry("/api/user-token"), &json!({"hours": 0})),
+            400,
+            "hours: ",
+        ),
+        (
+            http.delete(&dry("/api/user-token/none")),
+            404,
+            "no API token",
+        ),
+        (
+            http.post(&dry("/api/ek/jointoken"), &json!({"ttl_s": 0})),
+            400,
+            "ttl_s: ",
+        ),
+        (
+            http.post(&dry("/api/ek/jointoken"), &json!({"name": 7})),
+            400,
+            "name: must be text",
+        ),
+        (
+            http.post(&dry("/api/ek/confirm"), &json!({"revision": 1})),
+            404,
+            "waits for no confirmation",
+        ),
+        (
+            http.delete(&dry("/api/ek/cluster/node/none")),
+            404,
+            "no other controller",
+        ),
+        (http.put(&dry("/api/alert/none"), &none), 404, "Alert"),
+        (http.delete(&dry("/api/alert/none")), 404, "Alert"),
+        (
+            http.post(
+                &dry(&format!("{se}/bgp/reset")),
+                &json!({"peer_ip": "192.0.2.1"}),
+            ),
+            400,
+            "peer_ip: ",
+        ),
     ] {
-        for value in ["true", "", "yes"] {
-            let reply = http.post(&format!("{path}?dry_run={value}"), &json!({}));
-            let text = reply.refused(400);
-            assert!(text.starts_with("dry_run: "), "{path}: {text}");
-        }
+        let said = reply.refused(status);
+        assert!(said.contains(text), "{said}");
+    }
+}
+
+#[test]
+fn any_value_but_false_asks_for_a_plan() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let http = server.logged_in();
+    for value in ["true", "", "yes"] {
+        plan(&http.post(&format!("/api/ek/jointoken?dry_run={value}"), &json!({})));
     }
     let made = http.post("/api/pool?dry_run=false", &json!({"name": "web"}));
     assert_eq!(made.status, 201);

@@ -1,4 +1,4 @@
-use super::super::routes::OPERATIONS;
+use super::super::routes::{ACTIONS, OPERATIONS};
 use super::*;
 
 fn name(method: Method, path: &str) -> String {
@@ -80,6 +80,20 @@ fn only_what_a_client_needs_before_it_logs_in_is_public() {
             "POST /api/ek/cluster/hello"
         ]
     );
+}
+
+#[test]
+fn every_write_has_a_plan() {
+    let writes = OPERATIONS
+        .iter()
+        .filter(|o| !matches!(o.audit, Audit::None | Audit::Question | Audit::Session));
+    let without: Vec<_> = writes.filter(|o| !o.plans).map(Operation::name).collect();
+    // These are refused in any case.
+    let refused = |name: &String| {
+        let mut refused = ACTIONS.iter();
+        refused.any(|(ty, action)| *name == format!("POST /api/{ty}/{{uuid}}/{action}"))
+    };
+    assert!(without.iter().all(refused), "{without:?}");
 }
 
 #[test]
