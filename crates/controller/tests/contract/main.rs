@@ -18,6 +18,7 @@ mod flows;
 mod full_disk;
 mod history;
 mod http;
+mod inventories;
 mod ipam;
 mod limits;
 mod metrics;
