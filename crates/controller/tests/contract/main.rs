@@ -39,3 +39,4 @@ mod topology;
 mod transfer;
 mod types;
 mod udp;
+mod viewers;
