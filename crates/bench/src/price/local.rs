@@ -193,7 +193,7 @@ impl Site {
         let steering = &mut self.steering;
         let interface = on.then_some(UPLINK);
         within(&self.network.namespace("se1"), move || {
-            if let Some((_, error)) = steering.attach(interface).into_iter().next() {
+            if let Some((_, error)) = steering.attach(interface).failed.into_iter().next() {
                 return Err(error.into());
             }
             wait_for("the program to be at the uplink, or gone", || {
