@@ -10,6 +10,7 @@ use crate::steering;
 use front::Certificates;
 use health::State;
 use model::reason::Reason;
+use model::weight::Weight;
 use proto::v1::{self, DesiredState, LbAlgorithm, OperState, Pool, VirtualService};
 use proxy::{
     Algorithm, HashKey, HintSpec, MemberSpec, PoolGroupSpec, PoolSpec, Protocol, ServerSpec,
@@ -167,7 +168,7 @@ fn service(
         front: front::front(desired, vs, certificates),
         tcp: tcp::spec(vs),
         proxy_header: tcp::proxy_header(vs),
-        weight: vs.weight.max(1),
+        weight: Weight::nearest(vs.weight),
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::shared::{Retired, Service};
 use crate::stream::Stream;
 use crate::tunnel::{self, Activity};
-use crate::turn::Turn;
+use crate::weight::Turn;
 use bytes::Bytes;
 use std::io;
 use std::rc::Rc;

@@ -27,7 +27,7 @@ use nix::sys::time::TimeValLike as _;
 use nix::unistd::Pid;
 use proxy::{
     Algorithm, BackSpec, FrontSpec, PoolGroupSpec, PoolSpec, Proxy, ProxyConfig, ServerSpec,
-    Source, TcpSpec, VirtualServiceSpec,
+    Source, TcpSpec, VirtualServiceSpec, Weight,
 };
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -418,7 +418,7 @@ fn service() -> VirtualServiceSpec {
         front: FrontSpec::default(),
         tcp: TcpSpec::default(),
         proxy_header: None,
-        weight: 1,
+        weight: Weight::default(),
     }
 }
 
