@@ -1,7 +1,7 @@
 //! From what is wanted and what is observed to what is done: pure, shown in reports as it is.
 
+mod connections;
 mod front;
-mod tcp;
 
 pub(crate) use front::certificate;
 
@@ -166,8 +166,8 @@ fn service(
         hint: hint(desired, vs),
         source: source(desired, vs),
         front: front::front(desired, vs, certificates),
-        tcp: tcp::spec(vs),
-        proxy_header: tcp::proxy_header(vs),
+        tcp: connections::spec(vs),
+        proxy_header: connections::proxy_header(vs),
         weight: Weight::nearest(vs.weight),
     }
 }
