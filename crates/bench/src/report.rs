@@ -25,8 +25,18 @@ pub(crate) trait Judged {
 
     fn bar(&self) -> Bar;
 
+    /// What the bar is about.
+    fn ours(&self) -> &Figures;
+
+    /// BIRD in the engine's place, where it was measured.
+    fn bird(&self) -> Option<&Figures> {
+        None
+    }
+
     /// Whether the bar holds; `None` where there is none.
-    fn holds(&self) -> Option<bool>;
+    fn holds(&self) -> Option<bool> {
+        self.bar().holds(self.ours(), self.bird())
+    }
 }
 
 impl Judged for Measured {
@@ -38,8 +48,12 @@ impl Judged for Measured {
         self.bar
     }
 
-    fn holds(&self) -> Option<bool> {
-        self.bar.holds(&self.evenkeel, self.bird.as_ref())
+    fn ours(&self) -> &Figures {
+        &self.evenkeel
+    }
+
+    fn bird(&self) -> Option<&Figures> {
+        self.bird.as_ref()
     }
 }
 
@@ -53,6 +67,18 @@ pub(crate) fn verdict(holds: Option<bool>) -> String {
     word.to_owned()
 }
 
+/// How a short run is judged: one of few samples, in CI, on a machine that others use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Short {
+    /// It is not.
+    #[default]
+    Not,
+    /// As a long one.
+    Whole,
+    /// A time is missed when every sample misses it: what others do to one of them they seldom do to all.
+    Best,
+}
+
 /// Upper bounds; those that are set must all hold.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub(crate) struct Bar {
@@ -60,9 +86,8 @@ pub(crate) struct Bar {
     max: Option<f64>,
     /// The median is at most this many percent above BIRD's.
     above_bird_percent: Option<f64>,
-    /// It must hold in a short run too.
     #[serde(skip)]
-    in_short_runs: bool,
+    short: Short,
 }
 
 impl Bar {
@@ -70,12 +95,21 @@ impl Bar {
         median: None,
         max: None,
         above_bird_percent: None,
-        in_short_runs: false,
+        short: Short::Not,
     };
 
+    /// It must hold in a short run too.
     pub(crate) fn in_short_runs(self) -> Self {
         Self {
-            in_short_runs: true,
+            short: Short::Whole,
+            ..self
+        }
+    }
+
+    /// In a short run one sample at least must be within it.
+    pub(crate) fn at_best_in_short_runs(self) -> Self {
+        Self {
+            short: Short::Best,
             ..self
         }
     }
@@ -152,6 +186,12 @@ impl Figures {
         }
     }
 
+    /// Of the least sample alone.
+    fn best(&self) -> Self {
+        let least = self.samples.iter().copied().min_by(f64::total_cmp);
+        Self::new(least.into_iter().collect())
+    }
+
     pub(crate) fn of_times(times: &[Duration]) -> Self {
         Self::new(times.iter().map(|t| t.as_secs_f64() * 1000.0).collect())
     }
@@ -199,8 +239,8 @@ impl Judged for Reading {
         self.bar
     }
 
-    fn holds(&self) -> Option<bool> {
-        self.bar.holds(&self.figures, None)
+    fn ours(&self) -> &Figures {
+        &self.figures
     }
 }
 
@@ -259,11 +299,12 @@ pub(crate) fn print<R: Row>(rows: &[R], format: Format) {
 ///
 /// Bars that do not hold, by name; of a short run those that must hold there too.
 pub(crate) fn judge<R: Judged>(rows: &[R], short: bool) -> anyhow::Result<()> {
-    let counts = |row: &&R| !short || row.bar().in_short_runs;
-    let missed = rows
-        .iter()
-        .filter(counts)
-        .filter(|row| row.holds() == Some(false));
+    let holds = |row: &R| match (short, row.bar().short) {
+        (false, _) | (true, Short::Whole) => row.holds(),
+        (true, Short::Best) => row.bar().holds(&row.ours().best(), row.bird()),
+        (true, Short::Not) => None,
+    };
+    let missed = rows.iter().filter(|row| holds(row) == Some(false));
     let names: Vec<String> = missed
         .map(|row| format!("{}: {}", row.name(), row.bar()))
         .collect();
@@ -293,6 +334,29 @@ mod tests {
         assert_eq!(percentile(&hundred, 50), 50.0);
         assert_eq!(percentile(&[7.0], 99), 7.0);
         assert!(percentile(&[], 99).is_nan());
+    }
+
+    #[test]
+    fn a_short_run_misses_a_time_when_all_its_samples_do() {
+        let reading = |samples: &[f64], bar: Bar| Reading::new("it", "ms", samples.to_vec(), bar);
+        let misses = |samples: &[f64], bar: Bar, short: bool| {
+            judge(&[reading(samples, bar)], short).is_err()
+        };
+        let bar = Bar::max(20.0);
+        for (samples, bar, short, missed) in [
+            ([10.0, 30.0], bar, false, true),
+            ([10.0, 30.0], bar, true, false),
+            ([10.0, 30.0], bar.in_short_runs(), true, true),
+            ([10.0, 30.0], bar.at_best_in_short_runs(), true, false),
+            ([10.0, 30.0], bar.at_best_in_short_runs(), false, true),
+            ([25.0, 30.0], bar.at_best_in_short_runs(), true, true),
+        ] {
+            assert_eq!(misses(&samples, bar, short), missed, "{samples:?} {bar:?}");
+        }
+        assert!(
+            misses(&[], bar.at_best_in_short_runs(), true),
+            "nothing measured"
+        );
     }
 
     #[test]

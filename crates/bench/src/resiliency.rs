@@ -130,8 +130,8 @@ impl Judged for Compared {
         self.bar
     }
 
-    fn holds(&self) -> Option<bool> {
-        self.bar.holds(&self.evenkeel, None)
+    fn ours(&self) -> &Figures {
+        &self.evenkeel
     }
 }
 

@@ -7,7 +7,7 @@
 mod book;
 pub mod rule;
 
-pub use book::{Alert, State};
+pub use book::{About, Alert, Levels, State};
 
 use crate::clock::now_us;
 use crate::error::ApiError;
@@ -17,6 +17,7 @@ use crate::objects::Objects;
 use anyhow::Context as _;
 use axum::http::StatusCode;
 use book::Book;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -79,6 +80,11 @@ impl Alerts {
     /// Every alert, oldest first.
     pub fn all(&self) -> Vec<Alert> {
         self.lock().all().to_vec()
+    }
+
+    /// Those that nobody has dismissed, counted for each object that has one.
+    pub fn levels(&self) -> BTreeMap<About, Levels> {
+        self.lock().levels()
     }
 
     /// The alert of this uuid.

@@ -273,6 +273,19 @@ impl Series {
     }
 }
 
+impl Series {
+    /// The newest step of 300 s that is over, and when it began; nothing when none was reported in the last two of them. What
+    /// is kept of all is asked: nothing begins with the question.
+    pub fn newest(&self, kind: Kind, uuid: &str, now_s: u64) -> Option<(u64, Vec<f32>)> {
+        let step_s = STEPS_S[0];
+        // The step that has just ended may not be closed yet.
+        let range_s = (now_s.saturating_sub(3 * step_s), now_s);
+        let rows = self.read(kind, uuid, step_s, range_s, now_s);
+        let mut known = rows.into_iter().rev();
+        known.find_map(|(at_s, row)| Some((at_s, row?)))
+    }
+}
+
 impl Entity {
     /// Real time.
     fn watch(&mut self, now_s: u64) -> &Table {

@@ -16,6 +16,9 @@ pub const MD5_KEY_LEN_MAX: usize = 80;
 /// DSCP CS6 (network control) as a TOS or traffic class byte; what routers use for routing protocols.
 pub const TOS_CS6: u8 = 0xC0;
 
+/// Which buffers the kernel leaves as they were set (`asm-generic/socket.h`).
+const SO_BUF_LOCK: libc::c_int = 72;
+
 /// What went wrong with a socket option.
 #[derive(Debug, thiserror::Error)]
 pub enum SockoptError {
@@ -226,8 +229,6 @@ pub fn set_receive_buffer(socket: &impl AsFd, bytes: usize) -> Result<(), Sockop
 ///
 /// The kernel refused.
 pub fn let_buffers_grow(socket: &impl AsFd) -> Result<(), SockoptError> {
-    /// `asm-generic/socket.h`
-    const SO_BUF_LOCK: libc::c_int = 72;
     let none: libc::c_int = 0;
     set(socket, libc::SOL_SOCKET, SO_BUF_LOCK, "SO_BUF_LOCK", &none)
 }
@@ -358,10 +359,16 @@ mod tests {
 
     #[test]
     fn a_receive_buffer_is_set_and_left_to_the_kernel_again() {
+        // SOCK_RCVBUF_LOCK of `linux/socket.h`.
+        const RECEIVE: libc::c_int = 2;
         for (socket, _) in sockets() {
+            let locked = || get(&socket, libc::SOL_SOCKET, SO_BUF_LOCK, "SO_BUF_LOCK", -1);
+            assert_eq!(locked().unwrap(), 0);
             set_receive_buffer(&socket, 65_536).unwrap();
             assert_eq!(socket.recv_buffer_size().unwrap(), 131_072);
+            assert_eq!(locked().unwrap(), RECEIVE);
             let_buffers_grow(&socket).unwrap();
+            assert_eq!(locked().unwrap(), 0);
         }
     }
 

@@ -42,6 +42,16 @@ pub struct Steering {
     watching: bool,
 }
 
+/// What [`Steering::attach`] has come to.
+#[must_use = "what could not be attached is not steered"]
+#[derive(Debug)]
+pub struct Attaching {
+    /// Interfaces where the kernel refuses; the others are attached all the same.
+    pub failed: Vec<(String, Error)>,
+    /// Whether programs of other versions are gone; an error: a pin cannot be removed.
+    pub others: std::io::Result<()>,
+}
+
 impl Steering {
     /// Loads the programs; maps that are pinned in the folder are adopted with what is in them. Nothing is attached yet.
     ///
@@ -74,14 +84,11 @@ impl Steering {
         })
     }
 
-    /// Attaches to exactly these interfaces; those that are attached already get this program without a gap.
-    ///
-    /// # Errors
-    /// By interface: the kernel refuses. The others are attached all the same.
-    pub fn attach<'a>(
-        &mut self,
-        interfaces: impl IntoIterator<Item = &'a str>,
-    ) -> Vec<(String, Error)> {
+    /// Attaches to exactly these interfaces; those that are attached already get this program without a gap. Once it is attached
+    /// somewhere, what versions with another layout of the maps have left in the folder is detached and removed: packets would be
+    /// steered twice, and no network card has room for two programs. Where this one is attached nowhere, the other one is better
+    /// than none.
+    pub fn attach<'a>(&mut self, interfaces: impl IntoIterator<Item = &'a str>) -> Attaching {
         let wanted: BTreeSet<String> = interfaces.into_iter().map(str::to_owned).collect();
         for gone in &self.attached - &wanted {
             self.front.detach(&self.dir, &gone);
@@ -96,16 +103,11 @@ impl Steering {
             }
         }
         self.attached = attached;
-        failed
-    }
-
-    /// Detaches and removes what versions with another layout of the maps have left in the folder, once this one is attached: packets
-    /// would be steered twice, and no network card has room for two programs.
-    ///
-    /// # Errors
-    /// A pin cannot be removed.
-    pub fn detach_others(&self) -> std::io::Result<()> {
-        load::detach_others(&self.dir)
+        let others = match self.attached.is_empty() {
+            true => Ok(()),
+            false => load::detach_others(&self.dir),
+        };
+        Attaching { failed, others }
     }
 
     /// The program at egress, without which answers reach clients by our own routes ([`flow::config::Answers`]): on those interfaces

@@ -1,7 +1,7 @@
 //! From what is wanted and what is observed to what is done: pure, shown in reports as it is.
 
+mod connections;
 mod front;
-mod tcp;
 
 pub(crate) use front::certificate;
 
@@ -10,6 +10,7 @@ use crate::steering;
 use front::Certificates;
 use health::State;
 use model::reason::Reason;
+use model::weight::Weight;
 use proto::v1::{self, DesiredState, LbAlgorithm, OperState, Pool, VirtualService};
 use proxy::{
     Algorithm, HashKey, HintSpec, MemberSpec, PoolGroupSpec, PoolSpec, Protocol, ServerSpec,
@@ -165,9 +166,9 @@ fn service(
         hint: hint(desired, vs),
         source: source(desired, vs),
         front: front::front(desired, vs, certificates),
-        tcp: tcp::spec(vs),
-        proxy_header: tcp::proxy_header(vs),
-        weight: vs.weight.max(1),
+        tcp: connections::spec(vs),
+        proxy_header: connections::proxy_header(vs),
+        weight: Weight::nearest(vs.weight),
     }
 }
 

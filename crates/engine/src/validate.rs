@@ -4,6 +4,7 @@ mod groups;
 
 use crate::{bgp, decide};
 use ipnet::IpNet;
+use model::weight::Weight;
 use proto::v1::{
     BgpProfile, CongestionControl, DesiredState, Interface, Protocol, ProxyProtocol, VirtualService,
 };
@@ -245,8 +246,6 @@ fn check_group(vs: &VirtualService, pools: &BTreeSet<&str>) -> Result<(), (Strin
     Ok(())
 }
 
-/// avi-api `VirtualService.weight`.
-const WEIGHT_MAX: u32 = 128;
 /// RFC 2474: six bits.
 const DSCP_MAX: u32 = 63;
 /// avi-api `TCPProxyProfile.receive_window`.
@@ -259,10 +258,8 @@ fn check_connections(vs: &VirtualService) -> Result<(), (&'static str, String)> 
     let tcp = vs.tcp.unwrap_or_default();
     let segment = tcp.segment_bytes_max;
     let unknown = "this version of the engine does not know it; upgrade it".to_owned();
-    match vs.weight {
-        weight if weight > WEIGHT_MAX => {
-            Err(("weight", format!("{weight} is more than {WEIGHT_MAX}")))
-        }
+    match Weight::told(vs.weight) {
+        Err(too_heavy) => Err(("weight", too_heavy.to_string())),
         _ if ProxyProtocol::try_from(vs.proxy_protocol).is_err() => {
             Err(("proxy_protocol", unknown))
         }

@@ -20,6 +20,7 @@ pub use transport::{
     NetworkProfile, NetworkProfileUnion, TcpFastPathProfile, TcpProxyProfile, Transport, UdpProfile,
 };
 
+use crate::weight::Weight;
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -184,9 +185,9 @@ pub struct VirtualService {
     /// Owner hints in TCP timestamps.
     #[serde(default = "yes")]
     pub flow_hints: bool,
-    /// Shares of a busy engine, 1 to 128.
-    #[serde(default = "one")]
-    pub weight: u32,
+    /// Shares of a busy engine.
+    #[serde(default)]
+    pub weight: Weight,
 }
 
 /// avi-api `Service`: a port or a range of ports.

@@ -1,7 +1,7 @@
 //! Which engine is next, and which goes.
 
-use crate::link::links;
 use crate::unfit::unfit_on;
+use crate::vip_link::links;
 use crate::{Algorithm, Demand, Enabled, Engine, NATIVE_MAX, Presence, Unfit, holder, unfit};
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -9,9 +9,9 @@ pub mod autoscale;
 mod choose;
 pub mod group;
 mod keep;
-mod link;
 mod spare;
 mod unfit;
+mod vip_link;
 
 pub use choose::{Choice, PlanError, ensure, scale_in, scale_out};
 pub use group::{Group, GroupFull};
@@ -19,9 +19,9 @@ pub use keep::{
     Cause, Demotion, Step, hand_over, holder, is_back, keep, preferred, switch_over, take_over,
     take_role,
 };
-pub use link::{Resolution, Route};
 pub use spare::{Spare, spare};
 pub use unfit::{Unfit, unfit};
+pub use vip_link::{Resolution, Route};
 
 use ipnet::IpNet;
 use std::net::IpAddr;

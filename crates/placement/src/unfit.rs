@@ -1,6 +1,6 @@
 //! Why an engine cannot take a VIP.
 
-use crate::link::{Link, links, off_link};
+use crate::vip_link::{Link, links, off_link};
 use crate::{Demand, Enabled, Engine, Presence};
 use ipnet::IpNet;
 use std::fmt;

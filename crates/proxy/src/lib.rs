@@ -7,7 +7,7 @@
 //! request chooses (`http`); TLS (`tls`) may end before either, and begin anew towards servers, who may be told of the client
 //! first (`proxy_header`). UDP stands beside them (`udp`): flows count as connections.
 //!
-//! Listening sockets have the settings of connections that come to them (`tcp`). Connections of a worker take turns (`turn`).
+//! Listening sockets have the settings of connections that come to them (`tcp`). Connections of a worker take turns (`weight`).
 //!
 //! Where owner hints are on, a connection is stamped as it is accepted (`hint`), and again by a sweep of its worker over
 //! its connections (`client`): long ones every two hours.
@@ -38,8 +38,8 @@ mod stream;
 mod tcp;
 mod tls;
 mod tunnel;
-mod turn;
 mod udp;
+mod weight;
 mod worker;
 
 pub use balance::{Algorithm, HashKey};
@@ -49,6 +49,7 @@ pub use front::{
     PortSpec, PrivateKey, ServerTlsSpec, TlsSpec, TlsVersions,
 };
 pub use hint::{HintRenewal, HintSpec, HintStats};
+pub use model::weight::Weight;
 pub use proxy_header::ProxyHeader;
 pub use shared::{ServerStats, Stats, UdpStats, VsStats};
 pub use source::Source;
@@ -105,8 +106,8 @@ pub struct VirtualServiceSpec {
     /// What servers are told of clients first of all, where bytes are passed on; `None` = nothing. A change is for new
     /// connections.
     pub proxy_header: Option<ProxyHeader>,
-    /// How much of a busy engine its connections have beside others' (`turn`), 1 to 128.
-    pub weight: u32,
+    /// How much of a busy engine its connections have beside others' (`weight`).
+    pub weight: Weight,
 }
 
 impl VirtualServiceSpec {

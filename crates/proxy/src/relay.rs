@@ -4,7 +4,7 @@
 use crate::shared::{Retired, Service};
 use crate::stream::Stream;
 use crate::tunnel::{self, Activity};
-use crate::turn::Turn;
+use crate::weight::Turn;
 use bytes::Bytes;
 use std::io;
 use std::rc::Rc;
@@ -78,5 +78,78 @@ async fn pump(
         turn.pass(bytes as u64);
         to.write_all(&buffer[..bytes]).await?;
         to.flush().await?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shared::Shared;
+    use crate::tests::Fixture;
+    use crate::{VirtualServiceSpec, Weight};
+    use std::cell::Cell;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+    use tokio::io::repeat;
+
+    /// Takes everything at once, until so much has come to all of them.
+    struct Sink<'a> {
+        own: &'a Cell<u64>,
+        left: &'a Cell<u64>,
+    }
+
+    impl AsyncWrite for Sink<'_> {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let len = bytes.len() as u64;
+            let Some(left) = self.left.get().checked_sub(len) else {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            };
+            self.left.set(left);
+            self.own.set(self.own.get() + len);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn turns_above_tls_are_as_long_as_the_weights_say() {
+        let spec = Fixture::new(&[]).await.spec;
+        let shared = Shared::default();
+        let service = |uuid: &str, weight| {
+            shared.set(&VirtualServiceSpec {
+                uuid: uuid.into(),
+                weight: Weight::nearest(weight),
+                ..spec.clone()
+            });
+            shared.get(uuid).expect("set")
+        };
+        let (light, heavy) = (service("light", 1), service("heavy", 8));
+        let left = Cell::new(64 << 20);
+        let (of_light, of_heavy) = (Cell::new(0), Cell::new(0));
+        let sink = |own| Sink { own, left: &left };
+        let pumps = async {
+            tokio::join!(
+                pump(repeat(0), sink(&of_light), &light),
+                pump(repeat(0), sink(&of_heavy), &heavy),
+            )
+        };
+        let ends = unconstrained(pumps).await;
+        assert!(ends.0.is_err() && ends.1.is_err(), "{ends:?}");
+        let (light, heavy) = (of_light.get(), of_heavy.get());
+        // The last turn may be cut short.
+        let turn = 8 * 64 * 1024;
+        assert!(heavy.abs_diff(8 * light) <= turn, "{light} and {heavy}");
+        assert!(light > turn, "{light}");
     }
 }

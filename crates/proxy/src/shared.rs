@@ -13,7 +13,7 @@ use crate::source::Source;
 use crate::tls;
 use crate::{
     FrontSpec, PoolGroupSpec, PoolSpec, PortSpec, ProxyHeader, ServerSpec, UdpSpec,
-    VirtualServiceSpec,
+    VirtualServiceSpec, Weight,
 };
 use hyper::header::{HeaderMap, HeaderValue};
 use rustls::ServerConfig;
@@ -348,8 +348,8 @@ impl Service {
     }
 
     /// How long a turn of a connection is, beside others'.
-    pub(crate) fn weight(&self) -> u32 {
-        self.weight.load(Relaxed)
+    pub(crate) fn weight(&self) -> Weight {
+        Weight::nearest(self.weight.load(Relaxed))
     }
 
     /// How TLS is spoken to clients.
@@ -571,7 +571,7 @@ impl Shared {
         match known {
             Some(service) => {
                 service.replace_rules(rules.clone());
-                service.weight.store(spec.weight, Relaxed);
+                service.weight.store(spec.weight.get(), Relaxed);
             }
             None => self.add(spec, rules.clone()),
         }
@@ -592,7 +592,7 @@ impl Shared {
             gone: AtomicBool::new(false),
             turn: AtomicU64::new(0),
             pool_state: AtomicU64::new(0),
-            weight: AtomicU32::new(spec.weight),
+            weight: AtomicU32::new(spec.weight.get()),
             rules: RwLock::new(rules),
         };
         let mut services = self

@@ -45,7 +45,7 @@ impl Fixture {
             front: FrontSpec::default(),
             tcp: TcpSpec::default(),
             proxy_header: None,
-            weight: 1,
+            weight: Weight::default(),
         };
         let mut fixture = Self { proxy, addr, spec };
         assert_eq!(fixture.apply(|_| {}).await[0].error, None);
@@ -892,7 +892,7 @@ async fn new_settings_are_for_the_next_connections_of_the_same_listener() {
     let statuses = fixture
         .apply(|s| {
             s.tcp.segment_max = Some(700);
-            s.weight = 7;
+            s.weight = Weight::nearest(7);
         })
         .await;
     assert_eq!(statuses[0].error, None);
@@ -902,7 +902,7 @@ async fn new_settings_are_for_the_next_connections_of_the_same_listener() {
     echoed(&mut after).await;
     echoed(&mut before).await;
     let service = fixture.proxy.inner.shared.get("vs").expect("there");
-    assert_eq!(service.weight(), 7);
+    assert_eq!(service.weight().get(), 7);
 }
 
 /// A server that sends as much as is taken.
@@ -944,7 +944,7 @@ async fn a_busy_thread_is_shared_by_weight() {
     let service = |uuid: &str, weight| VirtualServiceSpec {
         uuid: uuid.into(),
         listen: vec![free_address()],
-        weight,
+        weight: Weight::nearest(weight),
         ..base.clone()
     };
     let both = [service("light", 1), service("heavy", 8)];

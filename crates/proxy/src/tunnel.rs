@@ -3,12 +3,12 @@
 //! A direction waits until there is something to read, borrows a buffer of the thread, reads, and writes all of it
 //! before it reads again: nothing is kept for an idle connection, and a slow reader slows the writer down. The end of
 //! one direction is passed on as FIN while the other goes on; an error of one side resets the other. A direction that need
-//! not wait lets other connections have their turn now and then (`turn`).
+//! not wait lets other connections have their turn now and then (`weight`).
 
 use crate::client::Client;
 use crate::keepalive;
 use crate::shared::{Counted, Service};
-use crate::turn::Turn;
+use crate::weight::Turn;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -27,7 +27,7 @@ use nix::sys::time::TimeValLike as _;
 use nix::unistd::Pid;
 use proxy::{
     Algorithm, BackSpec, FrontSpec, PoolGroupSpec, PoolSpec, Proxy, ProxyConfig, ServerSpec,
-    Source, TcpSpec, VirtualServiceSpec,
+    Source, TcpSpec, VirtualServiceSpec, Weight,
 };
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -193,7 +193,7 @@ impl Site {
         let steering = &mut self.steering;
         let interface = on.then_some(UPLINK);
         within(&self.network.namespace("se1"), move || {
-            if let Some((_, error)) = steering.attach(interface).into_iter().next() {
+            if let Some((_, error)) = steering.attach(interface).failed.into_iter().next() {
                 return Err(error.into());
             }
             wait_for("the program to be at the uplink, or gone", || {
@@ -418,7 +418,7 @@ fn service() -> VirtualServiceSpec {
         front: FrontSpec::default(),
         tcp: TcpSpec::default(),
         proxy_header: None,
-        weight: 1,
+        weight: Weight::default(),
     }
 }
 

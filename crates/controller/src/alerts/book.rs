@@ -65,6 +65,38 @@ pub struct Alert {
     pub events: Vec<Value>,
 }
 
+/// The object that an alert is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct About {
+    /// Path of its type.
+    pub path: String,
+    /// Its uuid.
+    pub uuid: String,
+    /// uuid of the tenant that it belongs to.
+    pub tenant: String,
+}
+
+/// How many alerts of an object nobody has dismissed, by level.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Levels {
+    /// ALERT_LOW.
+    pub low: u32,
+    /// ALERT_MEDIUM.
+    pub medium: u32,
+    /// ALERT_HIGH.
+    pub high: u32,
+}
+
+impl Levels {
+    fn count(&mut self, level: &str) {
+        match level {
+            "ALERT_HIGH" => self.high += 1,
+            "ALERT_MEDIUM" => self.medium += 1,
+            _ => self.low += 1,
+        }
+    }
+}
+
 /// Configuration, object and part, event: what makes an alert the same again.
 type Key = (String, String, String);
 
@@ -106,6 +138,20 @@ impl Book {
     /// Oldest first.
     pub(super) fn all(&self) -> &[Alert] {
         &self.alerts
+    }
+
+    /// Those that nobody has dismissed, counted for each object that has one.
+    pub(super) fn levels(&self) -> BTreeMap<About, Levels> {
+        let mut all: BTreeMap<About, Levels> = BTreeMap::new();
+        for alert in self.alerts.iter().filter(|a| a.state != State::Dismissed) {
+            let about = About {
+                path: alert.subject.path.clone(),
+                uuid: alert.subject.uuid.clone(),
+                tenant: alert.subject.tenant.clone(),
+            };
+            all.entry(about).or_default().count(&alert.level);
+        }
+        all
     }
 
     /// True when something has changed since [`Book::saved`].

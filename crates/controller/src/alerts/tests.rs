@@ -79,6 +79,39 @@ fn the_same_again_is_counted_and_another_peer_is_an_alert_of_its_own() {
 }
 
 #[test]
+fn alerts_of_an_object_are_counted_by_level_until_somebody_dismisses_them() {
+    let rules = ["ALERT_LOW", "ALERT_MEDIUM", "ALERT_HIGH"].map(|level| Rule {
+        uuid: level.into(),
+        level: level.into(),
+        ..rule()
+    });
+    let mut book = Book::new(Vec::new());
+    // The second one is of the same again, and counts once.
+    for (part, at_s) in [("a", 1), ("a", 2), ("b", 3)] {
+        book.consider(&rules, &down(part, at_s));
+    }
+    book.consider(
+        &rules[2..],
+        &event(Id::BgpPeerDown, "serviceengine-2", "a", 4),
+    );
+    let dismissed = book.all()[0].clone();
+    assert_eq!(dismissed.level, "ALERT_LOW");
+    book.set_state(&dismissed.uuid, State::Dismissed);
+    let of = |uuid: &str| {
+        let about = About {
+            path: "serviceengine".into(),
+            uuid: uuid.into(),
+            tenant: "admin".into(),
+        };
+        let levels = book.levels().get(&about).copied().unwrap_or_default();
+        (levels.low, levels.medium, levels.high)
+    };
+    assert_eq!(of("serviceengine-1"), (1, 2, 2));
+    assert_eq!(of("serviceengine-2"), (0, 0, 1));
+    assert_eq!(of("serviceengine-3"), (0, 0, 0));
+}
+
+#[test]
 fn what_somebody_has_dismissed_or_taken_out_does_not_come_back_within_the_throttle() {
     let mut book = Book::new(Vec::new());
     book.consider(&[rule()], &down("a", 1));

@@ -4,7 +4,7 @@
 mod calls;
 
 use super::operation::{Operation, Permission};
-use super::{API_VERSION, resources, routes, singleton};
+use super::{API_VERSION, inventory, resources, routes, singleton};
 use axum::http::Method;
 use model::object::Object;
 use model::schema::{
@@ -62,7 +62,7 @@ pub(super) fn concrete(path: &str) -> Vec<(String, Option<&'static ObjectType>)>
         return vec![(path.to_owned(), ty)];
     }
     let each = match path.contains("{type}-inventory") {
-        true => routes::INVENTORIES,
+        true => inventory::TYPES,
         false => resources::RESOURCES,
     };
     let each = each.iter();

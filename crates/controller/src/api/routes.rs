@@ -2,20 +2,18 @@
 
 use super::operation::{Audit, Call, Operation, Permission};
 use super::{
-    alerts, audit, backup, cluster, events, flowstream, history, metrics, ok, openapi, page, parse,
-    preview, query, resources, sealkey, series, session, singleton, stream, transfer, users,
-    usertoken,
+    alerts, audit, backup, cluster, events, flowstream, history, inventory, metrics, ok, openapi,
+    page, parse, preview, query, resources, sealkey, series, session, singleton, stream, transfer,
+    users, usertoken,
 };
 use crate::engines::join;
 use crate::error::ApiError;
-use crate::objects::Stored;
 use crate::plan::{FlowView, HostView, RoutingText, ServiceView, TopologyPage};
 use crate::series::Kind;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use model::schema::{ObjectType, object_type};
 use serde_json::json;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 /// Every operation.
 pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
@@ -328,10 +326,10 @@ fn observed() -> Vec<Operation> {
             Box::pin(async { Ok(ok(c.app.backend.explain_vip(c.last, c.context)?)) })
         }),
         get("/api/{type}-inventory", Read, |c| {
-            Box::pin(async { inventory_list(c) })
+            Box::pin(async { inventory::list(c) })
         }),
         get("/api/{type}-inventory/{uuid}", Read, |c| {
-            Box::pin(async { inventory(c) })
+            Box::pin(async { inventory::read(c) })
         }),
         get(&vs("runtime"), Read, |c| {
             Box::pin(async { Ok(ok(c.app.backend.vs_runtime(c.uuid, c.context)?)) })
@@ -601,50 +599,6 @@ fn exists(call: &Call<'_>, path: &str) -> Result<(), ApiError> {
     let ty = resources::known(path)?;
     let snapshot = call.app.objects.snapshot();
     snapshot.require(ty, call.uuid).map(drop)
-}
-
-/// Types that have an inventory (avi-api 10.5).
-pub(super) const INVENTORIES: &[&str] = &[
-    "virtualservice",
-    "pool",
-    "poolgroup",
-    "serviceengine",
-    "serviceenginegroup",
-    "vsvip",
-    "network",
-    "cloud",
-];
-
-fn inventory_type(call: &Call<'_>) -> Result<&'static ObjectType, ApiError> {
-    let path = call.type_path;
-    let known = INVENTORIES.contains(&path).then(|| object_type(path));
-    let missing = || {
-        let text = format!("there is no /api/{path}-inventory");
-        ApiError::new(StatusCode::NOT_FOUND, text)
-    };
-    known.flatten().ok_or_else(missing)
-}
-
-fn inventory(call: &Call<'_>) -> Result<Response, ApiError> {
-    let ty = inventory_type(call)?;
-    let snapshot = call.app.objects.snapshot();
-    let stored = snapshot.require(ty, call.uuid)?;
-    let backend = &call.app.backend;
-    let item = (call.uuid, &*stored);
-    Ok(ok(backend.inventory(&snapshot, ty, item, call.context)))
-}
-
-/// The filters, the order and the pages of a list; only the page's own items are made.
-fn inventory_list(call: &Call<'_>) -> Result<Response, ApiError> {
-    let (ty, context) = (inventory_type(call)?, call.context);
-    let snapshot = call.app.objects.snapshot();
-    let found = query::find(&snapshot, ty, context)?;
-    let path = format!("{}-inventory", ty.path);
-    let show = |(uuid, stored): (&str, &Arc<Stored>)| {
-        let backend = &call.app.backend;
-        backend.inventory(&snapshot, ty, (uuid, stored), context)
-    };
-    Ok(ok(query::page(context, &path, found, show)))
 }
 
 /// The VIPs are a page; the rest is as small as there are engines and routers.

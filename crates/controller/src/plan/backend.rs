@@ -5,7 +5,7 @@ use super::{
     FlowView, HostView, Planner, Roles, RoutingText, ScaleIn, ServiceView, TopologyPage, Wanted,
     flows, preview, routing, runtime, scope, service, situation, topology,
 };
-use crate::api::Context;
+use crate::api::{Context, Parts};
 use crate::engines::ca::Ca;
 use crate::engines::{Registry, join};
 use crate::error::ApiError;
@@ -534,15 +534,16 @@ impl Backend {
         Ok(self.observer(&snapshot).pool_servers(uuid))
     }
 
-    /// An item of `GET /api/TYPE-inventory` (avi-api 10.5).
+    /// An item of `GET /api/TYPE-inventory` (avi-api 10.5), as far as it is placement and engines.
     pub fn inventory(
         &self,
         snapshot: &Snapshot,
         ty: &ObjectType,
-        (uuid, stored): (&str, &Stored),
+        item: (&str, &Stored),
         context: &Context,
+        parts: &Parts,
     ) -> Value {
-        self.observer(snapshot).inventory(ty, uuid, stored, context)
+        self.observer(snapshot).inventory(ty, item, context, parts)
     }
 }
 

@@ -115,6 +115,31 @@ fn what_comes_while_an_engine_has_no_session_is_left_out_and_a_gap() {
 }
 
 #[test]
+fn the_newest_step_is_the_last_that_is_over_and_asking_for_it_begins_nothing() {
+    let series = Series::default();
+    let newest = |now_s: u64| {
+        let (at_s, row) = series.newest(Kind::VirtualService, VS, now_s)?;
+        let mut metrics = Kind::VirtualService.metrics().iter();
+        let open = metrics.find(|m| m.id == "l4_client.max_open_conns");
+        Some((at_s, open.unwrap().value(&row)))
+    };
+    assert_eq!(newest(START_S), None);
+    for (second, open) in [(0, 7), (300, 9), (600, 11)] {
+        series.report("se-1", &report(0, open, 0), START_S + second);
+    }
+    assert_eq!(newest(START_S + 600), Some((START_S + 300, 9.0)));
+    assert_eq!(newest(START_S + 901), Some((START_S + 300, 9.0)));
+    assert_eq!(
+        newest(START_S + 2000),
+        None,
+        "nobody has said anything lately"
+    );
+    let inner = series.lock();
+    assert!(inner.watched.is_empty());
+    assert!(inner.entities.values().all(|e| e.real_time.is_none()));
+}
+
+#[test]
 fn real_time_begins_with_the_first_question_and_ends_when_nobody_asks() {
     let series = Series::default();
     let ask = |now_s: u64| {

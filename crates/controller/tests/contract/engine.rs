@@ -4,13 +4,14 @@ use crate::http::{Http, Server};
 use proto::join_token::JoinToken;
 use proto::v1::engine_control_client::EngineControlClient;
 use proto::v1::{
-    Ack, BgpSession, BgpState, ControllerMessage, EngineMessage, FlowAnswer, FlowEvent, FlowQuery,
-    FlowTable, Hello, Interface, JoinRequest, OperState, PoolStatus, Report, ServerStatus,
-    VipStatus, VirtualServiceStatus, controller_message, engine_message::Body,
+    Ack, BgpSession, BgpState, ControllerMessage, DesiredState, EngineMessage, FlowAnswer,
+    FlowEvent, FlowQuery, FlowTable, Hello, Interface, JoinRequest, OperState, PoolStatus, Report,
+    ServerStatus, VipStatus, VirtualServiceStatus, controller_message, engine_message::Body,
 };
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -29,7 +30,11 @@ pub struct Engine {
     name: String,
     tls: ClientTlsConfig,
     outbox: Option<mpsc::Sender<EngineMessage>>,
+    told: Told,
 }
+
+/// The state that an engine was told last, in whichever session.
+type Told = Arc<Mutex<DesiredState>>;
 
 fn tls(ca_pem: &str) -> ClientTlsConfig {
     let ca = Certificate::from_pem(ca_pem);
@@ -73,6 +78,7 @@ impl Engine {
             name: name.to_owned(),
             tls: tls(&reply.ca_pem).identity(identity),
             outbox: None,
+            told: Told::default(),
         };
         engine.connect();
         engine
@@ -88,13 +94,21 @@ impl Engine {
             ..Hello::default()
         };
         let (address, tls, answers) = (self.address, self.tls.clone(), outbox.downgrade());
+        let told = self.told.clone();
         self.runtime.block_on(async {
             outbox.send(message(Body::Hello(hello))).await.unwrap();
             let mut client = EngineControlClient::new(dial(address, tls).await);
             let inbox = client.session(ReceiverStream::new(queue)).await.unwrap();
-            tokio::spawn(answer(inbox.into_inner(), answers));
+            tokio::spawn(answer(inbox.into_inner(), answers, told));
         });
         self.outbox = Some(outbox);
+    }
+
+    /// Names of the virtual services that it was told last.
+    pub fn told_services(&self) -> Vec<String> {
+        let told = self.told.lock().unwrap();
+        let services = told.virtual_services.iter();
+        services.map(|vs| vs.name.clone()).collect()
     }
 
     /// Ends the session.
@@ -116,12 +130,18 @@ impl Engine {
 }
 
 /// Answers what it is told and asked.
-async fn answer(mut inbox: Streaming<ControllerMessage>, answers: mpsc::WeakSender<EngineMessage>) {
-    while let Ok(Some(told)) = inbox.message().await {
-        let answer = match told.body {
-            Some(controller_message::Body::DesiredState(state)) => Body::Ack(Ack {
-                generation: state.generation,
-            }),
+async fn answer(
+    mut inbox: Streaming<ControllerMessage>,
+    answers: mpsc::WeakSender<EngineMessage>,
+    told: Told,
+) {
+    while let Ok(Some(heard)) = inbox.message().await {
+        let answer = match heard.body {
+            Some(controller_message::Body::DesiredState(state)) => {
+                let generation = state.generation;
+                *told.lock().unwrap() = state;
+                Body::Ack(Ack { generation })
+            }
             Some(controller_message::Body::FlowQuery(query)) => {
                 Body::FlowAnswer(flow_answer(&query))
             }

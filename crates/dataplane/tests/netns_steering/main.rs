@@ -105,7 +105,7 @@ fn start_with(net: &Net, engine: &str, config: &Config, greet: fn(&TcpStream)) -
         }
         let mut steering = Steering::open(&net.pins(engine)).unwrap();
         steering.apply(config).unwrap();
-        let failed = steering.attach(["eth0"]);
+        let failed = steering.attach(["eth0"]).failed;
         assert!(failed.is_empty(), "{failed:?}");
         steering
     })
@@ -331,8 +331,9 @@ fn adopt(net: &Net, engine: &str, members: &[&str]) -> Steering {
     inside(&net.ns(engine), || {
         let mut steering = Steering::open(&net.pins(engine)).unwrap();
         steering.apply(&config(engine, members)).unwrap();
-        assert!(steering.attach(["eth0"]).is_empty());
-        steering.detach_others().unwrap();
+        let attached = steering.attach(["eth0"]);
+        assert!(attached.failed.is_empty(), "{attached:?}");
+        attached.others.unwrap();
         steering
     })
 }

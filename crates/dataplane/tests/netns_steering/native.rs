@@ -209,7 +209,7 @@ fn native_xdp_is_not_put_where_it_harms_or_loses_packets_and_the_reason_is_said(
     let heard = in_front(&net, "a", &mut a, Attach::Xdp);
     assert_eq!(heard.hook, Hook::Xdp, "{heard:?}");
     inside(&net.ns("a"), || {
-        assert!(a.attach(std::iter::empty()).is_empty())
+        assert!(a.attach(std::iter::empty()).failed.is_empty())
     });
     assert_eq!(
         traces(&net, "a"),

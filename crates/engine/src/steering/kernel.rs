@@ -5,7 +5,9 @@ use super::house::House;
 use super::seen::Watch;
 use super::voices::Turns;
 use crate::sysctl::Sysctls;
-use dataplane::steering::{Attach, Attachment, Error, Hook, LOOPBACK_SETTINGS, Steering};
+use dataplane::steering::{
+    Attach, Attaching, Attachment, Error, Hook, LOOPBACK_SETTINGS, Steering,
+};
 use flow::Config;
 use flow::config::Answers;
 use nix::net::if_::if_nametoindex;
@@ -122,11 +124,9 @@ impl Steers for Kernel {
             steering.apply(&budgeted).map_err(all)?;
             self.in_force = Some(config.clone());
         }
-        let mut failed = steering.attach(interfaces.iter().map(|i| i.name.as_str()));
-        // Where this one is attached nowhere, the other one is better than none.
-        if failed.len() < interfaces.len()
-            && let Err(error) = steering.detach_others()
-        {
+        let Attaching { mut failed, others } =
+            steering.attach(interfaces.iter().map(|i| i.name.as_str()));
+        if let Err(error) = others {
             tracing::warn!(%error, "steering programs of another version are still attached");
         }
         failed.extend(steering.attach_out(relays(config)));

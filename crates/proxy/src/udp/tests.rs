@@ -6,7 +6,7 @@ use crate::tests::free_address;
 use crate::{
     Algorithm, BackSpec, FrontSpec, HashKey, ListenerStatus, PoolGroupSpec, PoolSpec, Proxy,
     ProxyConfig, ProxyHandle, ServerSpec, Source, TcpSpec, UdpSpec, UdpStats, VirtualServiceSpec,
-    VsStats,
+    VsStats, Weight,
 };
 use std::collections::BTreeSet;
 use std::net::UdpSocket as Blocking;
@@ -59,7 +59,7 @@ fn spec(listen: SocketAddr, servers: &[SocketAddr]) -> VirtualServiceSpec {
         front: FrontSpec::default(),
         tcp: TcpSpec::default(),
         proxy_header: None,
-        weight: 1,
+        weight: Weight::default(),
     }
 }
 

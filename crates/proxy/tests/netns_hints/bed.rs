@@ -4,7 +4,7 @@ use crate::net::Net;
 use evenkeel_proxy::{
     Algorithm, BackSpec, FrontSpec, HintRenewal, HintSpec, HintStats, ListenerStatus,
     PoolGroupSpec, PoolSpec, Proxy, ProxyConfig, ProxyHandle, ServerSpec, Source, TcpSpec,
-    VirtualServiceSpec,
+    VirtualServiceSpec, Weight,
 };
 use flow::mark::HintKey;
 use std::cell::RefCell;
@@ -144,7 +144,7 @@ fn spec(listen: SocketAddr, server: SocketAddr) -> VirtualServiceSpec {
         front: FrontSpec::default(),
         tcp: TcpSpec::default(),
         proxy_header: None,
-        weight: 1,
+        weight: Weight::default(),
     }
 }
 

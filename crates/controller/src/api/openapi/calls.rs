@@ -157,6 +157,10 @@ pub(super) fn parameters(operation: &Operation) -> Vec<Value> {
             &PAGES,
         ],
         "/api/ek/pending" => &[&PAGES],
+        "/api/{type}-inventory" | "/api/{type}-inventory/{uuid}" => &[&[(
+            "include",
+            "only these, separated by commas: config, runtime, health_score, alert, faults, metrics",
+        )]],
         "/api/ek/topology" => &[
             &[
                 ("vs", "name or uuid of a virtual service"),

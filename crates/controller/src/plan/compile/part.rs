@@ -199,14 +199,11 @@ fn virtual_service(
         flow_probes: flow::probes(snapshot, vs)?,
         tls: application::tls(snapshot, vs, certificates)?,
         tcp: tcp_settings(&carried),
-        weight: vs.weight.clamp(1, WEIGHT_MAX),
+        weight: vs.weight.get(),
         proxy_protocol: proxy_protocol(snapshot, vs, &carried)?.into(),
         half_open_max: half_open_max(snapshot, vs)?,
     })
 }
-
-/// avi-api `VirtualService.weight`; an engine would refuse all that it is told with a larger one.
-const WEIGHT_MAX: u32 = 128;
 
 /// As its SE group says; 0 = as many as usual.
 fn half_open_max(snapshot: &Snapshot, vs: &VirtualService) -> Result<u32, Unreadable> {

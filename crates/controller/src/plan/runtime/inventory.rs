@@ -2,24 +2,47 @@
 
 use super::super::situation;
 use super::{Observer, status};
-use crate::api::Context;
+use crate::api::{Context, Part, Parts};
 use crate::objects::{Stored, pools};
-use model::object;
+use model::object::{self, Object};
 use model::schema::ObjectType;
 use model::view::{Ref, ServiceEngineGroup, VirtualService, VsVip};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 impl Observer<'_> {
-    /// An item of an inventory (avi-api 10.5).
+    /// An item of an inventory (avi-api 10.5), with these of its parts.
     pub(in crate::plan) fn inventory(
         &self,
         ty: &ObjectType,
-        uuid: &str,
-        stored: &Stored,
+        (uuid, stored): (&str, &Stored),
         context: &Context,
+        parts: &Parts,
     ) -> Value {
         let kind = ty.path.as_str();
+        let mut item = json!({"uuid": uuid, "_last_modified": stored.object.get("_last_modified")});
+        if parts.has(Part::Config) {
+            item["config"] = self.config(ty, uuid, stored, context).into();
+        }
+        if parts.has(Part::Config) && kind == "virtualservice" {
+            item["pools"] = self.pools_of(uuid, context);
+            item["app_profile_type"] = json!(self.application_type(uuid));
+        }
+        if !(parts.has(Part::Runtime) || parts.has(Part::Faults)) {
+            return item;
+        }
+        let runtime = self.runtime(kind, uuid);
+        if let Some(faults) = faults(&runtime).filter(|_| parts.has(Part::Faults)) {
+            item["faults"] = faults;
+        }
+        if parts.has(Part::Runtime) {
+            item["runtime"] = runtime;
+        }
+        item
+    }
+
+    /// What is observed of an object; null when it is gone.
+    fn runtime(&self, kind: &str, uuid: &str) -> Value {
         let runtime = match kind {
             "virtualservice" => self.virtual_service(uuid),
             "serviceengine" => Some(self.service_engine(uuid)),
@@ -29,6 +52,12 @@ impl Observer<'_> {
             "serviceenginegroup" => self.se_group(uuid),
             _ => Some(json!({})),
         };
+        runtime.unwrap_or_default()
+    }
+
+    /// The object with names in its references, and what refers to it.
+    fn config(&self, ty: &ObjectType, uuid: &str, stored: &Stored, context: &Context) -> Object {
+        let kind = ty.path.as_str();
         let mut config = object::with_defaults(ty, &stored.object);
         object::map_refs(ty, &mut config, &mut |r| {
             self.named(&r.value, r.target, context)
@@ -39,11 +68,15 @@ impl Observer<'_> {
             format!("{}/api/{kind}/{uuid}", context.origin).into(),
         );
         self.extend_config(kind, uuid, context, &mut config);
-        let mut item = json!({"uuid": uuid, "config": config, "runtime": runtime, "_last_modified": stored.object.get("_last_modified")});
-        if kind == "virtualservice" {
-            item["pools"] = self.pools_of(uuid, context);
-        }
-        item
+        config
+    }
+
+    /// `type` of the application profile of a virtual service.
+    fn application_type(&self, vs: &str) -> Option<Value> {
+        let view = self.snapshot.view::<VirtualService>("virtualservice", vs)?;
+        let profile = view.application_profile_ref.as_ref()?.uuid();
+        let stored = self.snapshot.get("applicationprofile", profile)?;
+        stored.object.get("type").cloned()
     }
 
     /// How many engines of an SE group may be lost, and the VIPs have room on the others.
@@ -75,13 +108,7 @@ impl Observer<'_> {
         format!("{}{canonical}#{name}", context.origin)
     }
 
-    fn extend_config(
-        &self,
-        kind: &str,
-        uuid: &str,
-        context: &Context,
-        config: &mut object::Object,
-    ) {
+    fn extend_config(&self, kind: &str, uuid: &str, context: &Context, config: &mut Object) {
         let refs = |services: Vec<Arc<VirtualService>>| {
             let each = services.into_iter().map(|v| {
                 self.named(
@@ -133,5 +160,72 @@ impl Observer<'_> {
                 json!({"num_se_assigned": 0, "oper_status": status("OPER_UNUSED", "unused", "no virtual service uses it")})
             }
         }
+    }
+}
+
+/// Why an object is not up, and where: what stands in its own state and in those of its engines. An engine that is up and has
+/// something to say (a state that it refuses) says it. `None` for what has no state.
+fn faults(runtime: &Value) -> Option<Value> {
+    let own = runtime.get("oper_status")?;
+    let engines = runtime["service_engine"].as_array();
+    let engines = engines.into_iter().flatten();
+    let there = engines.map(|e| (&e["oper_status"], Some(&e["name"])));
+    let all = std::iter::once((own, None)).chain(there);
+    let faults = all.filter(|(oper, _)| !is_well(oper));
+    let faults = faults.map(|(oper, se_name)| {
+        let mut fault = json!({
+            "state": oper["state"],
+            "reason_code": oper["reason_code_string"],
+            "reason": oper["reason"],
+        });
+        if let Some(se_name) = se_name {
+            fault["se_name"] = se_name.clone();
+        }
+        fault
+    });
+    Some(faults.collect::<Vec<_>>().into())
+}
+
+fn is_well(oper: &Value) -> bool {
+    let says_nothing = oper["reason"].as_array().is_none_or(Vec::is_empty);
+    oper["state"] == "OPER_UP" && says_nothing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn oper(state: &str, code: &str, why: &str) -> Value {
+        status(state, code, why)
+    }
+
+    #[test]
+    fn what_is_up_everywhere_has_no_faults_and_what_has_no_state_no_word_of_them() {
+        let up = oper("OPER_UP", "up", "");
+        let engines = json!([{"name": "se-1", "oper_status": up}]);
+        let runtime = json!({"oper_status": up, "service_engine": engines});
+        assert_eq!(faults(&runtime), Some(json!([])));
+        assert_eq!(faults(&json!({"num_se": 2})), None);
+        assert_eq!(faults(&Value::Null), None);
+    }
+
+    #[test]
+    fn faults_are_its_own_and_those_of_its_engines_by_name() {
+        let down = oper("OPER_DOWN", "pool_down", "no server is up");
+        let refuses = oper("OPER_UP", "desired_state_refused", "pools[0]: too many");
+        let engines = json!([
+            {"name": "se-1", "oper_status": down}, {"name": "se-2", "oper_status": oper("OPER_UP", "up", "")},
+            {"name": "se-3", "oper_status": refuses},
+        ]);
+        let found = faults(&json!({"oper_status": down, "service_engine": engines})).unwrap();
+        let own = json!({"state": "OPER_DOWN", "reason_code": "pool_down", "reason": ["no server is up"]});
+        let mut first = own.clone();
+        first["se_name"] = json!("se-1");
+        assert_eq!((&found[0], &found[1]), (&own, &first));
+        assert_eq!(
+            (&found[2]["se_name"], &found[2]["reason_code"]),
+            (&json!("se-3"), &json!("desired_state_refused"))
+        );
+        assert_eq!(found[3], Value::Null);
     }
 }

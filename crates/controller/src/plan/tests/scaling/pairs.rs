@@ -3,7 +3,7 @@
 use super::super::super::fixture::{PEER, v4};
 use super::*;
 use crate::engines::registry::DEAD_AFTER;
-use proto::v1::{BgpSession, BgpState};
+use proto::v1::{BgpSession, BgpState, PoolStatus};
 
 impl Fixture {
     async fn distribute(&self) {
@@ -24,6 +24,32 @@ impl Fixture {
         self.round().await;
         let engines = self.planner.assignment(&vsvip).engines;
         engines.iter().map(|se| self.planner.name(se)).collect()
+    }
+
+    /// The virtual service gets a pool that is checked; its uuid.
+    async fn with_checked_pool(&self) -> String {
+        let monitor = self.uuid("healthmonitor", "System-TCP");
+        let monitor = format!("/api/healthmonitor/{monitor}");
+        let body = json!({"name": "p1", "health_monitor_refs": [monitor]});
+        let pool = self.create("pool", body).await;
+        let vs = self.uuid("virtualservice", "vs-1");
+        let reference = set("pool_ref", json!(format!("/api/pool/{pool}")));
+        self.update("virtualservice", &vs, reference).await;
+        pool
+    }
+
+    /// The engine reports the pool.
+    fn sees_pool(&self, engine: &Engine, pool: &str, state: OperState) {
+        let report = Report {
+            pools: vec![PoolStatus {
+                uuid: pool.to_owned(),
+                state: state.into(),
+                ..PoolStatus::default()
+            }],
+            interfaces: self.registry.get(&engine.uuid).interfaces,
+            ..Report::default()
+        };
+        self.registry.reported(&engine.uuid, engine.session, report);
     }
 
     async fn prefer(&self, tag: &str) {
@@ -200,13 +226,7 @@ async fn a_group_with_active_standby_is_one_of_pairs_whatever_its_ha_mode() {
 #[tokio::test]
 async fn standbys_check_servers_unless_the_group_says_no() {
     let (fixture, engines) = Fixture::with_engines(1).await;
-    let monitor = fixture.uuid("healthmonitor", "System-TCP");
-    let monitor = format!("/api/healthmonitor/{monitor}");
-    let pool = json!({"name": "p1", "health_monitor_refs": [monitor]});
-    let pool = fixture.create("pool", pool).await;
-    let vs = fixture.uuid("virtualservice", "vs-1");
-    let pool = set("pool_ref", json!(format!("/api/pool/{pool}")));
-    fixture.update("virtualservice", &vs, pool).await;
+    fixture.with_checked_pool().await;
     fixture.pair(&engines).await;
     let monitors = |n: usize| {
         let told = fixture.told_to(&engines[n].uuid);
@@ -225,6 +245,26 @@ async fn standbys_check_servers_unless_the_group_says_no() {
     let switched = fixture.planner.switch_over(&fixture.vsvip, None).await;
     switched.expect("done");
     assert_eq!(monitors(1), (1, 1), "it is active now");
+}
+
+#[tokio::test]
+async fn a_pool_is_as_those_say_who_check_it_and_as_others_say_where_nobody_does() {
+    let (fixture, engines) = Fixture::with_engines(1).await;
+    let pool = fixture.with_checked_pool().await;
+    fixture.pair(&engines).await;
+    let state = || {
+        fixture.planner.publish();
+        let runtime = fixture.observe(|o| o.pool(&pool)).expect("there");
+        runtime["oper_status"]["state"].clone()
+    };
+    fixture.sees_pool(&engines[0], &pool, OperState::Down);
+    fixture.sees_pool(&engines[1], &pool, OperState::Up);
+    assert_eq!(state(), "OPER_UP", "both check it");
+    fixture.group_setting("hm_on_standby", json!(false)).await;
+    assert_eq!(state(), "OPER_DOWN", "the standby takes it for up");
+    let active = &engines[0];
+    fixture.registry.close(&active.uuid, active.session, "gone");
+    assert_eq!(state(), "OPER_UP", "nobody else has it");
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@
 //! behind it, and begins anew; above TLS a turn goes on. Between turns the worker also looks at
 //! what is new (`tokio::task::yield_now`): sockets, timers, commands.
 
+use model::weight::Weight;
+
 /// Bytes of a turn of weight 1, in one direction: some reads and writes, some 30 microseconds.
 const QUANTUM: u64 = 64 * 1024;
 
@@ -15,9 +17,9 @@ pub(crate) struct Turn {
 
 impl Turn {
     /// A new one.
-    pub(crate) fn begin(weight: u32) -> Self {
+    pub(crate) fn begin(weight: Weight) -> Self {
         Self {
-            left: QUANTUM * u64::from(weight.max(1)),
+            left: QUANTUM * u64::from(weight.get()),
         }
     }
 
@@ -38,7 +40,7 @@ mod tests {
 
     /// Bytes that pass in reads of this size until the turn is over.
     fn passed(weight: u32, read: u64) -> u64 {
-        let (mut turn, mut bytes) = (Turn::begin(weight), 0);
+        let (mut turn, mut bytes) = (Turn::begin(Weight::nearest(weight)), 0);
         while !turn.is_over() {
             turn.pass(read);
             bytes += read;
@@ -57,10 +59,5 @@ mod tests {
     fn the_last_read_of_a_turn_may_go_beyond_it() {
         assert_eq!(passed(1, QUANTUM - 1), 2 * (QUANTUM - 1));
         assert_eq!(passed(1, 9 * QUANTUM), 9 * QUANTUM);
-    }
-
-    #[test]
-    fn no_weight_is_a_weight_of_1() {
-        assert_eq!(passed(0, 1024), QUANTUM);
     }
 }

@@ -1,7 +1,8 @@
 //! What HAProxy makes of the header: it answers with what it was told.
 
-use super::*;
+use crate::proxy_header::ProxyHeader;
 use crate::tests::{DEADLINE, Fixture, free_address, pool};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
