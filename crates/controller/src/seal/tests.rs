@@ -1,8 +1,9 @@
 use super::*;
 use crate::objects::{Author, Draft, Objects};
-use ::store::{Expect, Memory, Meta, Op, Sqlite, StoreError};
+use ::store::{Change, Commit, Entry, Expect, Head, Listing, Memory, Meta, Op, Sqlite, StoreError};
 use proptest::prelude::*;
 use tempfile::TempDir;
+use tokio::sync::watch;
 
 const KEY: &str = "/object/vrfcontext/vrf-1";
 
@@ -143,6 +144,82 @@ fn above_the_seal_all_is_in_clear_and_below_no_secret_is() {
     };
     assert_eq!(key, "/object/vrfcontext/vrf-2");
     assert!(why.contains("belongs elsewhere"), "{why}");
+}
+
+/// How a commit ends.
+type End = fn() -> Result<u64, StoreError>;
+
+/// A store whose commits end like this, and which is closed for all else.
+struct Ending(End);
+
+#[async_trait::async_trait]
+impl Store for Ending {
+    async fn commit(&self, _: Vec<Op>, _: Meta) -> Result<u64, StoreError> {
+        (self.0)()
+    }
+
+    async fn get(&self, _: &str) -> Result<Option<Entry>, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    async fn list(&self, _: &str) -> Result<Listing, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    async fn changes(&self, _: u64, _: usize) -> Result<Vec<Change>, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    async fn history(&self, _: &str, _: usize) -> Result<Vec<Change>, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    async fn log(&self, _: &str, _: u64, _: usize) -> Result<Vec<Head>, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    async fn read_commit(&self, _: u64) -> Result<Option<Commit>, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    async fn get_at(&self, _: &str, _: u64) -> Result<Option<Entry>, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    async fn compact(&self, _: u64) -> Result<u64, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    async fn recode(&self, _: u64, _: usize, _: Recode) -> Result<Option<u64>, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    async fn scrub(&self) -> Result<(), StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    fn revision(&self) -> watch::Receiver<u64> {
+        watch::channel(0).1
+    }
+}
+
+#[test]
+fn only_a_commit_of_which_nobody_can_tell_casts_doubt_on_what_is_in_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let ring = ring(&folder);
+    let ends: [(End, bool); 4] = [
+        (|| Ok(1), false),
+        (|| Err(StoreError::Closed), false),
+        (|| Err(StoreError::Full { doing: "commit" }), false),
+        (|| Err(StoreError::OutcomeUnknown { doing: "commit" }), true),
+    ];
+    for (end, doubted) in ends {
+        let doubt = CancellationToken::new();
+        let store = SealedStore::new(Arc::new(Ending(end)), ring.clone(), doubt.clone());
+        let op = Op::put(KEY, vrf(&["one"]), Expect::Any);
+        let done = run(store.commit(vec![op], Meta::default()));
+        assert_eq!(doubt.is_cancelled(), doubted, "{done:?}");
+    }
 }
 
 /// Runs the pass that is due, to its end or its failure.

@@ -1,8 +1,9 @@
 //! UDP flows: the owner has a connected socket, and is asked for while flows may be on the move.
 
 use super::net::{Net, VIPS, can_run, inside};
-use super::{PORT, config, count, nonzero, start};
+use super::{PORT, config, config_in, count, nonzero, start};
 use evenkeel_dataplane::steering::Steering;
+use flow::config::Answers;
 use socket2::{Domain, Socket, Type};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -78,14 +79,19 @@ fn ask(client: &UdpSocket) -> (String, usize) {
     panic!("nobody answers")
 }
 
-/// A datagram that fills a packet of 1500 bytes: who answers. The client cuts it smaller once it was told to.
-fn ask_at_length(client: &UdpSocket) -> String {
-    let header = if client.local_addr().unwrap().is_ipv4() {
+/// A datagram that fills a packet of 1500 bytes.
+fn full(socket: &UdpSocket) -> Vec<u8> {
+    let header = if socket.local_addr().unwrap().is_ipv4() {
         20
     } else {
         40
     };
-    let question = vec![7; 1500 - header - 8];
+    vec![7; 1500 - header - 8]
+}
+
+/// A full datagram: who answers. The client cuts it smaller once it was told to.
+fn ask_at_length(client: &UdpSocket) -> String {
+    let question = full(client);
     let mut bytes = [0; 2048];
     for _ in 0..TIMES {
         // The kernel may say here that the last one was too big.
@@ -131,6 +137,42 @@ fn a_datagram_that_is_too_big_for_the_tunnel_comes_smaller_after_an_icmp_error()
     let shown = nonzero(&counters);
     assert_eq!(who, ["a", "a"], "{shown:?}");
     assert!(count(&counters, "drop_mtu") >= 2, "{shown:?}");
+}
+
+/// Where answers go, and none of these arrives.
+const CLIENT: [&str; 2] = ["10.1.0.2", "2001:db8:1::2"];
+
+/// What the kernel says to a server that has sent a full datagram to the client.
+fn refusal(vip: IpAddr, client: &str) -> Option<i32> {
+    let socket = bound((vip, PORT).into());
+    let client: IpAddr = client.parse().unwrap();
+    socket.connect((client, 40_000)).unwrap();
+    socket.set_read_timeout(Some(AGAIN * 5)).unwrap();
+    socket.send(&full(&socket)).unwrap();
+    socket.recv(&mut [0]).unwrap_err().raw_os_error()
+}
+
+#[test]
+fn an_answer_that_is_too_big_for_the_tunnel_to_the_primary_is_told_to_who_has_sent_it() {
+    if !can_run() {
+        return;
+    }
+    let net = Net::new();
+    let members = ["a", "b"];
+    let mut b = start(&net, "b", &members);
+    let mut config = config_in(&net, "b", &members);
+    config.groups[0].answers = Answers::ByPrimary(Some(0));
+    b.apply(&config).unwrap();
+    let told = inside(&net.ns("b"), || {
+        let failed = b.attach_out(true);
+        assert!(failed.is_empty(), "{failed:?}");
+        [0, 1].map(|at| refusal(VIPS[at], CLIENT[at]))
+    });
+    let counters = b.counters().unwrap();
+    let shown = nonzero(&counters);
+    assert_eq!(told, [Some(libc::EMSGSIZE); 2], "{shown:?}");
+    assert!(count(&counters, "drop_mtu") >= 2, "{shown:?}");
+    assert_eq!(count(&counters, "tunnel_answer"), 0, "{shown:?}");
 }
 
 #[test]
