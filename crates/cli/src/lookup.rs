@@ -105,6 +105,16 @@ pub(crate) fn items<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
         .map_or(&[], Vec::as_slice)
 }
 
+/// Of the states that several VIPs of a virtual service have on an engine, the lowest is the one to be shown: what is not up, then
+/// what is. A VIP that is disabled is up nowhere, and hides nothing.
+pub(crate) fn state_rank(state: &str) -> u8 {
+    match state {
+        "OPER_UP" => 1,
+        "OPER_DISABLED" => 2,
+        _ => 0,
+    }
+}
+
 /// The reasons of an operational status (avi-api 10.1) as one text.
 pub(crate) fn reasons(status: &Value) -> String {
     let reasons: Vec<&str> = items(status, "/reason")

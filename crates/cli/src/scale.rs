@@ -1,7 +1,7 @@
 //! `scaleout`, `scalein`, `migrate` and `switchover` of a virtual service; those of many at once are in [`crate::roles`].
 
 use crate::lookup::{self, items, text};
-use crate::output::{Format, UsageError, table};
+use crate::output::{Format, table};
 use crate::roles::{self, RolesArgs};
 use anyhow::{Context, bail};
 use client::Client;
@@ -72,7 +72,7 @@ pub struct SwitchoverArgs {
     /// The engine that becomes active [default: the standby].
     #[arg(long, value_name = "SE")]
     to_se: Option<String>,
-    /// Which VIP, where the virtual service has several.
+    /// Which VIP, where the virtual service has several [default: the first; they are placed together].
     #[arg(long, value_name = "ID")]
     vip_id: Option<String>,
     /// Show what it would do, and do nothing.
@@ -109,7 +109,7 @@ pub struct ScaleinArgs {
 
 #[derive(Debug, clap::Args)]
 struct CommonArgs {
-    /// Which VIP, where the virtual service has several.
+    /// Which VIP, where the virtual service has several [default: the first; they are placed together].
     #[arg(long, value_name = "ID")]
     vip_id: Option<String>,
     /// Return when the engine is in service; or out of it, with no flows left or vs_scalein_timeout over (at most 60 s).
@@ -253,25 +253,15 @@ impl<'a> Action<'a> {
         Ok(())
     }
 
-    /// The VIP meant: the one named, or the only one.
+    /// The VIP meant: the one named, or the first. The VIPs of a virtual service are placed together, whichever is named.
     fn vip_id(&self, client: &Client, path: &str) -> anyhow::Result<String> {
         if let Some(id) = &self.common.vip_id {
             return Ok(id.clone());
         }
         let runtime = client.get(&format!("{path}/runtime"), &[])?;
-        let ids: Vec<&str> = items(&runtime, "/vip_summary")
-            .iter()
-            .map(|vip| text(vip, "/vip_id"))
-            .collect();
-        match ids[..] {
-            [only] => Ok(only.to_string()),
-            [] => bail!("virtualservice {} has no VIP", self.name),
-            _ => Err(UsageError(format!(
-                "{} has several VIPs: name one with --vip-id ({})",
-                self.name,
-                ids.join(", ")
-            ))
-            .into()),
+        match items(&runtime, "/vip_summary").first() {
+            Some(vip) => Ok(text(vip, "/vip_id").to_string()),
+            None => bail!("virtualservice {} has no VIP", self.name),
         }
     }
 
@@ -357,10 +347,11 @@ fn is_migrating(runtime: &Value) -> bool {
 /// The state of the virtual service on one engine; nothing when it is not assigned to it.
 fn engine_state(runtime: &Value, engine: &str) -> Option<String> {
     let vips = items(runtime, "/vip_summary").iter();
-    let mut engines = vips.flat_map(|vip| items(vip, "/service_engine"));
-    engines
-        .find(|se| text(se, "/name") == engine)
-        .map(|se| text(se, "/oper_status/state").to_string())
+    let engines = vips.flat_map(|vip| items(vip, "/service_engine"));
+    let here = engines.filter(|se| text(se, "/name") == engine);
+    let states = here.map(|se| text(se, "/oper_status/state"));
+    let shown = states.min_by_key(|state| lookup::state_rank(state));
+    shown.map(str::to_owned)
 }
 
 #[expect(
@@ -383,6 +374,19 @@ mod tests {
         ]}]});
         assert_eq!(engine_state(&runtime, "se-2").as_deref(), Some("OPER_DOWN"));
         assert_eq!(engine_state(&runtime, "se-3"), None);
+    }
+
+    #[test]
+    fn of_several_vips_the_one_that_is_not_up_is_waited_for_and_a_disabled_one_is_not() {
+        for (states, shown) in [
+            (["OPER_DISABLED", "OPER_UP"], "OPER_UP"),
+            (["OPER_UP", "OPER_INITIALIZING"], "OPER_INITIALIZING"),
+            (["OPER_DISABLED", "OPER_DISABLED"], "OPER_DISABLED"),
+        ] {
+            let vip = |state: &str| json!({"service_engine": [{"name": "se-1", "oper_status": {"state": state}}]});
+            let runtime = json!({"vip_summary": states.map(vip)});
+            assert_eq!(engine_state(&runtime, "se-1").as_deref(), Some(shown));
+        }
     }
 
     #[test]

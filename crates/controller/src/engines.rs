@@ -2,6 +2,7 @@
 
 pub mod ca;
 pub mod join;
+pub mod news;
 mod questions;
 pub mod registry;
 mod service;

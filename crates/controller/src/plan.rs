@@ -20,6 +20,7 @@ mod flowtable;
 mod host;
 mod join;
 mod keys;
+mod last;
 mod leave;
 mod losses;
 mod marks;
@@ -35,6 +36,7 @@ mod scaling;
 mod scope;
 mod scratch;
 mod service;
+mod since;
 mod situation;
 mod switchover;
 mod topology;
@@ -47,6 +49,7 @@ pub use autoscale::run as scale_by_load;
 pub use backend::Backend;
 pub use host::{FlowView, HostView};
 pub use join::run as finish_joins;
+pub use last::LastScale;
 pub use leave::ScaleIn;
 pub use reconcile::{publish, run as reconcile};
 pub use roles::Roles;
@@ -54,6 +57,7 @@ pub use routing::RoutingText;
 pub use scaling::run as scale_and_watch;
 pub use scratch::Scratch;
 pub use service::ServiceView;
+pub use situation::Requested;
 pub use topology::TopologyPage;
 
 use crate::clock::{Moment, now_unix_s};
@@ -66,7 +70,9 @@ use assignments::Assignments;
 use autoscale::Outlook;
 use join::Joins;
 use keys::Keys;
+use last::LastScales;
 use marks::{Marks, Published};
+use since::Since;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -76,26 +82,11 @@ use writing::Placement;
 
 const PREFIX: &str = "/placement/";
 
-/// The last thing that was tried with a VIP's placement, for people.
-#[derive(Debug, Clone)]
-pub struct LastScale {
-    /// What.
-    pub action: Action,
-    /// It was done.
-    pub success: bool,
-    /// Why this engine, or why none.
-    pub reason: String,
-    /// The engine's uuid, when there is one.
-    pub engine: Option<String>,
-    /// When.
-    pub at: SystemTime,
-}
-
 #[derive(Default)]
 struct Tables {
     assignments: Assignments,
     ages: Ages,
-    last: BTreeMap<String, LastScale>,
+    last: LastScales,
     /// What has failed last, by VsVip and action: it is said once.
     failures: BTreeMap<(String, Action), String>,
     resets: Resets,
@@ -149,6 +140,8 @@ pub struct Planner {
     /// Tells [`reconcile`] that VIPs are marked.
     marked: watch::Sender<u64>,
     started: Moment,
+    /// Since when states have been what they are.
+    since: Since,
     /// Who is told of steps of placement.
     pub witness: Seat,
 }
@@ -180,6 +173,7 @@ impl Planner {
             joining: watch::Sender::new(0),
             marked: watch::Sender::new(0),
             started: Moment::now(),
+            since: Since::default(),
             witness: Seat::default(),
         })
     }
@@ -201,9 +195,12 @@ impl Planner {
         serves.map(|(vsvip, _)| vsvip.to_owned()).collect()
     }
 
-    /// What was last tried with this VIP.
-    pub fn last_scale(&self, vsvip: &str) -> Option<LastScale> {
-        self.read().last.get(vsvip).cloned()
+    /// How many engines this VIP is to have.
+    pub fn requested(&self, snapshot: &Snapshot, vsvip: &str) -> Requested {
+        let tables = self.read();
+        let assigned = tables.assignments.get(vsvip).map_or(0, |a| a.engines.len());
+        drop(tables);
+        Requested::of(snapshot, vsvip, assigned)
     }
 
     /// Seconds for which something of the VIP's assignment has been so ([`Ages`]).
@@ -233,14 +230,17 @@ impl Planner {
         if !known {
             tracing::info!(vsvip, action = action.word(), success, reason, "placement");
         }
+        let now = SystemTime::now();
+        let is_over = !success || self.is_over(vsvip, action, engine.as_deref());
         let last = LastScale {
             action,
             success,
             reason,
             engine,
-            at: SystemTime::now(),
+            at: now,
+            ended: is_over.then_some(now),
         };
-        self.write().last.insert(vsvip.to_owned(), last.clone());
+        self.write().last.note(vsvip, last.clone());
         self.note_placed(vsvip, &last);
         if success || !known {
             self.witness.tell(|w| w.scaled(vsvip, &last));

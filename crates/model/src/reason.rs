@@ -11,6 +11,10 @@ pub enum Reason {
     VsDisabled,
     /// No VIP of the VS is enabled.
     NoVip,
+    /// This VIP of the VS is not enabled.
+    VipDisabled,
+    /// This VIP of the VS has no address.
+    NoAddress,
     /// The VS has no pool, or none that takes connections.
     NoPool,
     /// The pool is disabled.
@@ -48,12 +52,40 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 22] = [
+        Self::Up,
+        Self::VsDisabled,
+        Self::NoVip,
+        Self::VipDisabled,
+        Self::NoAddress,
+        Self::NoPool,
+        Self::PoolDisabled,
+        Self::PoolDown,
+        Self::TooFewServersUp,
+        Self::ServersDraining,
+        Self::HealthChecksPending,
+        Self::ListenerFailed,
+        Self::VipFailed,
+        Self::RhiDisabled,
+        Self::NoBgpProfile,
+        Self::VsDown,
+        Self::Stopping,
+        Self::Joining,
+        Self::Lingering,
+        Self::NoTunnelPath,
+        Self::MemberSilent,
+        Self::SteeringFailed,
+    ];
+
     /// The snake_case code.
     pub fn code(self) -> &'static str {
         match self {
             Self::Up => "up",
             Self::VsDisabled => "vs_disabled",
             Self::NoVip => "no_vip",
+            Self::VipDisabled => "vip_disabled",
+            Self::NoAddress => "no_address",
             Self::NoPool => "no_pool",
             Self::PoolDisabled => "pool_disabled",
             Self::PoolDown => "pool_down",
@@ -82,6 +114,8 @@ impl Reason {
                 "The virtual service is disabled (enabled or traffic_enabled is false)."
             }
             Self::NoVip => "The virtual service has no VIP that is enabled.",
+            Self::VipDisabled => "The VIP is disabled (enabled is false).",
+            Self::NoAddress => "The VIP has no address.",
             Self::NoPool => "The virtual service has no pool that takes connections.",
             Self::PoolDisabled => "The pool is disabled.",
             Self::PoolDown => "No server of the pool is up.",
@@ -118,5 +152,79 @@ impl Reason {
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.code())
+    }
+}
+
+/// Reason codes in the order in which they got their numbers, of which the first is 1: those of [`Reason`], and those that the
+/// controller has for what it observes itself. A new one goes to the end. None is moved or taken out: whoever has kept a number
+/// would read another reason in it.
+pub const NUMBERED: &[&str] = &[
+    "up",
+    "vs_disabled",
+    "no_vip",
+    "no_pool",
+    "pool_disabled",
+    "pool_down",
+    "too_few_servers_up",
+    "servers_draining",
+    "health_checks_pending",
+    "listener_failed",
+    "vip_failed",
+    "rhi_disabled",
+    "no_bgp_profile",
+    "vs_down",
+    "stopping",
+    "joining",
+    "lingering",
+    "no_tunnel_path",
+    "member_silent",
+    "steering_failed",
+    "vip_disabled",
+    "no_address",
+    "awaiting_se_programming",
+    "not_placed",
+    "unused",
+    "se_connected",
+    "se_never_connected",
+    "se_disconnected",
+    "se_lost",
+    "desired_state_not_made",
+    "desired_state_refused",
+];
+
+/// The number of a reason code (`reason_code`, avi-api 10.1). 0: there is no reason, or an engine of a newer version has a word
+/// for it that has no number here.
+pub fn number(code: &str) -> u64 {
+    let place = NUMBERED.iter().position(|known| *known == code);
+    place.map_or(0, |place| place as u64 + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// As they were handed out. This list grows at its end, and does not change otherwise.
+    const HANDED_OUT: &str = "up vs_disabled no_vip no_pool pool_disabled pool_down too_few_servers_up servers_draining \
+        health_checks_pending listener_failed vip_failed rhi_disabled no_bgp_profile vs_down stopping joining lingering \
+        no_tunnel_path member_silent steering_failed vip_disabled no_address awaiting_se_programming not_placed unused \
+        se_connected se_never_connected se_disconnected se_lost desired_state_not_made desired_state_refused";
+
+    #[test]
+    fn a_reason_code_keeps_its_number() {
+        let handed_out: Vec<&str> = HANDED_OUT.split_whitespace().collect();
+        let kept = NUMBERED.get(..handed_out.len());
+        assert_eq!(kept, Some(handed_out.as_slice()));
+        assert_eq!((number("up"), number("se_lost")), (1, 29));
+        assert_eq!((number(""), number("of_tomorrow")), (0, 0));
+    }
+
+    #[test]
+    fn every_reason_has_a_number_of_its_own() {
+        let distinct: BTreeSet<&str> = NUMBERED.iter().copied().collect();
+        assert_eq!(distinct.len(), NUMBERED.len());
+        for reason in Reason::ALL {
+            assert_ne!(number(reason.code()), 0, "{reason} has no number");
+        }
     }
 }

@@ -91,6 +91,35 @@ fn an_engine_that_was_scaled_in_shows_what_it_has_left() {
 }
 
 #[test]
+fn engines_of_several_vips_are_shown_once_and_a_vip_that_is_otherwise_is_named() {
+    let mut item = vs_inventory();
+    let mut second = item["runtime"]["vip_summary"][0].clone();
+    second["vip_id"] = json!("2");
+    let oper = json!({"state": "OPER_DISABLED", "reason": ["The VIP is disabled."]});
+    for engine in second["service_engine"].as_array_mut().unwrap() {
+        engine["oper_status"] = oper.clone();
+    }
+    second["oper_status"] = oper;
+    let vips = &mut item["runtime"]["vip_summary"];
+    vips[0]["oper_status"] = json!({"state": "OPER_UP"});
+    vips[0]["vip_placement_resolution_info"] = json!("se-1 has room");
+    second["vip_placement_resolution_info"] = json!("se-1 has room");
+    vips.as_array_mut().unwrap().push(second);
+    let rows = virtualservice::rows(&[item], &[pool_inventory()]);
+    let value = serde_json::to_value(&rows).unwrap();
+    assert_eq!(value[0]["num_se_requested"], 3);
+    assert_eq!(value[0]["placement"], "se-1 has room");
+    let engines = value[0]["service_engines"].as_array().unwrap();
+    let states: Vec<&Value> = engines.iter().map(|se| &se["state"]).collect();
+    assert_eq!(states, ["OPER_UP", "OPER_DOWN"]);
+    let table = render(&rows, Format::Table, None);
+    assert!(
+        table.contains("VIP 2 is OPER_DISABLED: The VIP is disabled."),
+        "{table}"
+    );
+}
+
+#[test]
 fn an_engine_that_cannot_reach_another_says_so() {
     let mut item = vs_inventory();
     let problems = json!([{"vip": "fd00::1", "se_name": "se-2", "reason_code": "no_tunnel_path", "reason": "se-2 has no IPv6 address"}]);

@@ -1,9 +1,10 @@
 //! `show virtualservice`.
 
-use crate::lookup::{items, name_or_uuid, number, reasons, text};
+use crate::lookup::{items, name_or_uuid, number, reasons, state_rank, text};
 use crate::output::table::{Column, Row};
 use serde::Serialize;
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// A virtual service as the table and JSON show it.
 #[derive(Debug, Serialize)]
@@ -17,6 +18,8 @@ pub(crate) struct VirtualServiceRow {
     enabled: bool,
     state: String,
     reason: String,
+    /// VIPs that are in another state than the virtual service, in words.
+    vip_problems: Vec<String>,
     num_se_assigned: u64,
     num_se_requested: u64,
     service_engines: Vec<EngineOfVs>,
@@ -78,8 +81,8 @@ impl Row for VirtualServiceRow {
 }
 
 impl VirtualServiceRow {
-    /// Why it is as it is, what engines that were scaled in have left, who cannot reach whom, who is full, and which routers may
-    /// not use all engines.
+    /// Why it is as it is, which VIPs are otherwise, what engines that were scaled in have left, who cannot reach whom, who is
+    /// full, and which routers may not use all engines.
     fn reasons(&self) -> String {
         let left = self
             .lingering
@@ -98,6 +101,7 @@ impl VirtualServiceRow {
             ))
         });
         let all = std::iter::once(self.reason.clone())
+            .chain(self.vip_problems.iter().cloned())
             .chain(left)
             .chain(problems)
             .chain(full)
@@ -155,7 +159,8 @@ fn row(item: &Value, pools: &[Value]) -> VirtualServiceRow {
         let numbers = used.iter().filter_map(|p| number(p, pointer));
         (!used.is_empty()).then(|| numbers.sum())
     };
-    let sum = |field: &str| {
+    // Its VIPs are placed together: each has the same engines.
+    let of_all = |field: &str| {
         vips.iter()
             .filter_map(|vip| number(vip, field))
             .max()
@@ -172,23 +177,18 @@ fn row(item: &Value, pools: &[Value]) -> VirtualServiceRow {
             .unwrap_or(true),
         state: text(status, "/state").into(),
         reason: reasons(status),
-        num_se_assigned: sum("/num_se_assigned"),
-        num_se_requested: sum("/num_se_requested"),
-        service_engines: vips
-            .iter()
-            .flat_map(|vip| items(vip, "/service_engine"))
-            .map(engine)
-            .collect(),
-        lingering: vips
-            .iter()
-            .flat_map(|vip| items(vip, "/lingering_service_engine"))
+        vip_problems: vip_problems(text(status, "/state"), vips),
+        num_se_assigned: of_all("/num_se_assigned"),
+        num_se_requested: of_all("/num_se_requested"),
+        service_engines: by_name(vips, "/service_engine").map(engine).collect(),
+        lingering: by_name(vips, "/lingering_service_engine")
             .map(lingering)
             .collect(),
-        warnings: vips
-            .iter()
-            .flat_map(|vip| items(vip, "/warnings"))
-            .map(|warning| text(warning, "/reason").to_string())
-            .collect(),
+        warnings: once(
+            vips.iter()
+                .flat_map(|vip| items(vip, "/warnings"))
+                .map(|warning| text(warning, "/reason").to_string()),
+        ),
         placement: placement(vips),
         autoscale: vips
             .iter()
@@ -199,6 +199,45 @@ fn row(item: &Value, pools: &[Value]) -> VirtualServiceRow {
         num_servers: servers("/runtime/num_servers"),
         num_servers_up: servers("/runtime/num_servers_up"),
     }
+}
+
+/// The engines that the VIPs have under this field, each once: as it is for the VIP that it is least well for.
+fn by_name<'a>(vips: &'a [Value], field: &'a str) -> impl Iterator<Item = &'a Value> {
+    let mut engines: Vec<&Value> = Vec::new();
+    let rank = |se: &Value| state_rank(text(se, "/oper_status/state"));
+    for se in vips.iter().flat_map(|vip| items(vip, field)) {
+        let name = text(se, "/name");
+        match engines
+            .iter_mut()
+            .find(|known| text(known, "/name") == name)
+        {
+            Some(known) if rank(se) < rank(*known) => *known = se,
+            Some(_) => {}
+            None => engines.push(se),
+        }
+    }
+    engines.into_iter()
+}
+
+/// The same words once, in their order.
+fn once(words: impl Iterator<Item = String>) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    words.filter(|words| seen.insert(words.clone())).collect()
+}
+
+/// Where there are several VIPs, those that are in another state than the virtual service.
+fn vip_problems(state: &str, vips: &[Value]) -> Vec<String> {
+    let several = vips.iter().filter(|_| vips.len() > 1);
+    let others = several.filter(|vip| text(vip, "/oper_status/state") != state);
+    let words = others.map(|vip| {
+        let (id, status) = (text(vip, "/vip_id"), &vip["oper_status"]);
+        format!(
+            "VIP {id} is {}: {}",
+            text(status, "/state"),
+            reasons(status)
+        )
+    });
+    words.collect()
 }
 
 /// The name of its pool, or of its pool group.
@@ -272,8 +311,6 @@ fn placement(vips: &[Value]) -> String {
         .iter()
         .filter_map(|vip| vip.pointer("/vip_placement_resolution_info"));
     let words = infos.map(|info| info.as_str().map_or_else(|| reasons(info), Into::into));
-    words
-        .filter(|words| !words.is_empty())
-        .collect::<Vec<_>>()
-        .join("; ")
+    let words = once(words.filter(|words: &String| !words.is_empty()));
+    words.join("; ")
 }

@@ -1,5 +1,6 @@
 //! What is known of each engine now: its session, what it acknowledged, what it reports.
 
+use super::news::News;
 use super::questions::{Pending, Questions};
 use crate::clock::Moment;
 use crate::witness::Seat;
@@ -7,7 +8,7 @@ use proto::v1::{
     BgpSession, BgpState, ControllerMessage, DesiredState, FlowAnswer, FlowQuery, Hello,
     HostAnswer, HostQuery, HostTable, Interface, Nack, Report, controller_message::Body,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, watch};
@@ -125,6 +126,7 @@ pub struct Registry {
     answers: watch::Sender<u64>,
     questions: Questions<FlowAnswer>,
     host_questions: Questions<HostAnswer>,
+    news: Mutex<News>,
     /// Who is told of sessions and reports.
     pub witness: Seat,
 }
@@ -138,6 +140,7 @@ impl Default for Registry {
             answers: watch::Sender::new(0),
             questions: Questions::default(),
             host_questions: Questions::default(),
+            news: Mutex::default(),
             witness: Seat::default(),
         }
     }
@@ -156,6 +159,23 @@ impl Registry {
     /// Tells who waits for acknowledgements that there is one, or that an engine will give none.
     pub fn answers(&self) -> watch::Receiver<u64> {
         self.answers.subscribe()
+    }
+
+    /// What is new since this was asked for last.
+    pub fn take_news(&self) -> News {
+        std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn add_news(&self, more: News) {
+        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        news.add(more);
+    }
+
+    fn news_of(&self, se: &str) {
+        self.add_news(News {
+            engines: BTreeSet::from([se.to_owned()]),
+            ..News::default()
+        });
     }
 
     fn notify(&self) {
@@ -198,6 +218,7 @@ impl Registry {
             push(slot, &desired);
         }
         drop(slots);
+        self.news_of(se);
         self.notify();
         self.witness.tell(|w| w.engine_came(se));
         session
@@ -214,6 +235,7 @@ impl Registry {
         slot.state.lost = Some((Moment::now(), why.to_owned()));
         drop(slots);
         tracing::warn!(se, why, "engine session ended");
+        self.news_of(se);
         self.notify();
         self.witness.tell(|w| w.engine_went(se, why));
         self.answers.send_modify(|n| *n += 1);
@@ -254,11 +276,15 @@ impl Registry {
 
     /// The engine put a generation into force.
     pub fn acked(&self, se: &str, session: u64, generation: u64) {
+        let mut refused = false;
         self.with(se, session, |state| {
             state.acked = generation;
             state.confirmed = generation;
-            state.nack = None;
+            refused = state.nack.take().is_some();
         });
+        if refused {
+            self.news_of(se);
+        }
         self.answers.send_modify(|n| *n += 1);
     }
 
@@ -272,11 +298,14 @@ impl Registry {
             "engine refuses its desired state"
         );
         self.with(se, session, |state| state.nack = Some(nack));
+        self.news_of(se);
     }
 
     /// A newer report. Reconcilers are told only when the interfaces changed.
     pub fn reported(&self, se: &str, session: u64, report: Report) {
-        if self.slots().get(se).is_some_and(|s| s.session == session) {
+        let mut news = News::default();
+        if let Some(before) = self.report_in(se, session) {
+            news = News::between(before.as_deref(), &report);
             self.witness.tell(|w| w.engine_reported(se, &report));
         }
         let mut moved = false;
@@ -286,9 +315,17 @@ impl Registry {
             state.peers = state.peers.then(&report.bgp_sessions);
             state.report = Some(Arc::new(report));
         });
+        self.add_news(news);
         if moved {
             self.notify();
         }
+    }
+
+    /// Its last report, if this is its session.
+    fn report_in(&self, se: &str, session: u64) -> Option<Option<Arc<Report>>> {
+        let slots = self.slots();
+        let slot = slots.get(se).filter(|s| s.session == session)?;
+        Some(slot.state.report.clone())
     }
 
     /// What other engines see of one that has no session.

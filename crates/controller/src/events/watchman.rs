@@ -231,6 +231,7 @@ impl Watchman {
 
     fn scale_details(&self, snapshot: &Snapshot, vsvip: &str, text: &str) -> Value {
         let engines = self.planner.assignment(vsvip).engines;
+        let requested = self.planner.requested(snapshot, vsvip);
         let name = |se: &String| {
             snapshot
                 .name_of("serviceengine", se)
@@ -249,7 +250,8 @@ impl Watchman {
         json!({
             "ip": first["ip_address"], "ip6": first["ip6_address"],
             "se_assigned": engines.iter().map(name).collect::<Vec<_>>(),
-            "se_requested": {"num_se": engines.len(), "num_standby_se": 0},
+            "se_requested": {"num_se": requested.num_se, "num_standby_se": requested.num_standby_se},
+            "scale_status": self.planner.scale_status(snapshot, vsvip),
             "error_message": text,
         })
     }

@@ -19,6 +19,9 @@ pub struct Assignment {
     /// The first engine is about to be the active one of the pair.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub switchover: Option<Switchover>,
+    /// Since when it has had engines; not known of one that was stored before this was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_assigned_s: Option<u64>,
     /// The revision that wrote it.
     #[serde(skip)]
     pub(super) revision: u64,
@@ -80,6 +83,15 @@ impl Assignment {
             .retain(|s| has(&s.to) && s.from.as_ref().is_none_or(has));
         let others = self.engines.get(1..).unwrap_or_default();
         self.switchover.take_if(|s| !others.contains(&s.from));
+    }
+
+    /// Dates its first engine, where it takes the place of an assignment that had none.
+    pub(super) fn date(&mut self, before: &Self, now_s: u64) {
+        self.first_assigned_s = match (before.engines.is_empty(), self.engines.is_empty()) {
+            (_, true) => None,
+            (true, false) => Some(now_s),
+            (false, false) => before.first_assigned_s,
+        };
     }
 
     /// The engine, one of its own, becomes the first.
@@ -216,6 +228,22 @@ mod tests {
             (vec![], 0)
         );
         assert_eq!(at(&before, "b"), ["v-1", "v-2"]);
+    }
+
+    #[test]
+    fn the_first_engine_is_dated_and_what_was_stored_without_a_date_has_none() {
+        let (nowhere, mut first) = (Assignment::default(), on(&["a"]));
+        first.date(&nowhere, 7);
+        assert_eq!(first.first_assigned_s, Some(7));
+        let mut second = on(&["a", "b"]);
+        second.date(&first, 9);
+        assert_eq!(second.first_assigned_s, Some(7));
+        let old: Assignment = serde_json::from_str(r#"{"engines": ["a"]}"#).expect("it is read");
+        second.date(&old, 9);
+        assert_eq!(second.first_assigned_s, None);
+        let mut none = Assignment::default();
+        none.date(&first, 9);
+        assert_eq!(none, Assignment::default());
     }
 
     #[test]

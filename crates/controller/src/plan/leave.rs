@@ -16,6 +16,8 @@ const EMPTY_FOR: Duration = Duration::from_secs(30);
 const LOST_FOR: Duration = Duration::from_secs(3600);
 /// How long an engine is told to cut connections: longer than any desired state takes to reach it.
 pub(super) const CUT_FOR: Duration = Duration::from_secs(60);
+/// Steps that are over when the engine has left.
+const GOES: [Action; 2] = [Action::ScaleIn, Action::MigrateScalein];
 
 /// What an engine has left of a VIP, as it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +101,18 @@ pub struct ScaleIn<'a> {
 }
 
 impl Planner {
+    /// Whether a scale-in of the VIP counts as going on.
+    pub(super) fn is_leaving(&self, snapshot: &Snapshot, vsvip: &str) -> bool {
+        let Some(group) = situation::group_of(snapshot, vsvip) else {
+            return false;
+        };
+        let members = self.assignment(vsvip).group;
+        members.lingering().any(|(member, since_s)| {
+            let left = self.left(snapshot, vsvip, &member.engine);
+            is_going_on(&group, left, self.for_s(vsvip, since_s))
+        })
+    }
+
     /// Takes the VIP off one engine and tells it at once. It keeps its connections until they end, unless forced.
     /// Gives also what it has left.
     ///
@@ -187,6 +201,7 @@ impl Planner {
         // It is no member any more.
         tables.marks.engine(engine);
         drop(tables);
+        self.step_ended(vsvip, &GOES, engine);
         self.witness
             .tell(|w| w.left(vsvip, engine, "its connections are ended"));
         Ok(())
@@ -259,6 +274,7 @@ impl Planner {
         tracing::info!(vsvip, se, why, "a scaled-in engine leaves the group");
         let message = format!("{se} leaves the group: {why}");
         self.write_assignment(vsvip, next, message).await?;
+        self.step_ended(vsvip, &GOES, engine);
         self.witness.tell(|w| w.left(vsvip, engine, why));
         Ok(())
     }

@@ -6,6 +6,7 @@
 use super::Tables;
 use super::assignments::Assignments;
 use super::compile::Parts;
+use super::since::Looks;
 use crate::objects::{Snapshot, Touched};
 use model::view::Ref;
 use serde_json::Value;
@@ -19,6 +20,7 @@ pub(super) struct Marks {
     every_engine: bool,
     vips: BTreeSet<String>,
     every_vip: bool,
+    looks: Looks,
 }
 
 /// VIPs to be looked at.
@@ -43,6 +45,7 @@ impl Marks {
 
     fn everything(&mut self, parts: &mut Parts) {
         (self.every_engine, self.every_vip) = (true, true);
+        self.looks.gone = true;
         parts.forget_all();
     }
 
@@ -53,6 +56,16 @@ impl Marks {
             true => Vips::Every,
             false => Vips::These(vips),
         }
+    }
+
+    /// The VIP's states may be others now.
+    pub(super) fn look(&mut self, vsvip: &str) {
+        self.looks.vips.insert(vsvip.to_owned());
+    }
+
+    /// Where states may be others; not known any more then.
+    pub(super) fn take_looks(&mut self) -> Looks {
+        std::mem::take(&mut self.looks)
     }
 
     /// The engines, which are no longer marked then; `None`: every one.
@@ -74,6 +87,10 @@ impl Marks {
             return self.everything(parts);
         };
         let mut found = Found::default();
+        // A VsVip may have lost a VIP.
+        let mut all = touched.iter();
+        self.looks.gone |=
+            all.any(|(path, uuid)| *path == "vsvip" || now.get(path, uuid).is_none());
         for (path, uuid) in touched {
             for snapshot in [before, now] {
                 found.follow(snapshot, path, uuid);
@@ -87,6 +104,7 @@ impl Marks {
             let engines = members.into_iter().flatten().map(|m| m.engine.clone());
             self.engines.extend(engines);
             parts.forget(&vsvip);
+            self.look(&vsvip);
             self.vips.insert(vsvip);
         }
     }

@@ -5,12 +5,16 @@ mod engine;
 mod inventory;
 mod pool;
 mod service;
+mod words;
 
 pub(super) use pool::pool_status;
+pub(super) use words::Sheet;
 
 use super::Planner;
+use super::since::Thing;
 use crate::engines::Registry;
 use crate::objects::Snapshot;
+use model::reason;
 use proto::v1::OperState;
 use serde_json::{Value, json};
 
@@ -21,7 +25,7 @@ pub(super) struct Observer<'a> {
     pub planner: &'a Planner,
 }
 
-/// `OperationalStatus` (avi-api 10.1).
+/// `OperationalStatus` or `ConfigurationStatus` (avi-api 10.1).
 fn status(state: &str, code: &str, reason: impl Into<String>) -> Value {
     let reason = reason.into();
     let reasons = if reason.is_empty() {
@@ -29,7 +33,23 @@ fn status(state: &str, code: &str, reason: impl Into<String>) -> Value {
     } else {
         vec![reason]
     };
-    json!({"state": state, "reason": reasons, "reason_code_string": code})
+    json!({
+        "state": state, "reason": reasons,
+        "reason_code": reason::number(code), "reason_code_string": code,
+    })
+}
+
+/// `TimeStamp` of microseconds since 1970.
+fn timestamp(us: u64) -> Value {
+    json!({"secs": us / 1_000_000, "usecs": us % 1_000_000})
+}
+
+/// The status of something else; since when that is so says nothing of this.
+fn undated(mut status: Value) -> Value {
+    if let Some(fields) = status.as_object_mut() {
+        fields.shift_remove("last_changed_time");
+    }
+    status
 }
 
 pub(super) fn oper_word(state: i32) -> &'static str {
@@ -43,6 +63,15 @@ pub(super) fn oper_word(state: i32) -> &'static str {
 }
 
 impl Observer<'_> {
+    /// The status of a thing, with the time since when its state has been so, where that is known.
+    fn dated(&self, thing: &Thing, mut status: Value) -> Value {
+        let word = status["state"].as_str().unwrap_or_default();
+        if let Some(us) = self.planner.since.of(thing, word) {
+            status["last_changed_time"] = timestamp(us);
+        }
+        status
+    }
+
     pub(super) fn name(&self, se: &str) -> String {
         self.snapshot
             .name_of("serviceengine", se)

@@ -3,7 +3,8 @@
 //! that waits for an engine to serve has its time here; when it is up, the witness is told.
 //!
 //! What is under way is part of the assignment, so that a controller that starts anew goes on with it. [`run`] is one task,
-//! owned by the controller, which also looks for engines that are lost; it waits between steps that are whole.
+//! owned by the controller, which also looks for engines that are lost and for states that change; it waits between steps that
+//! are whole.
 
 use super::waits::{Next, Times, or_never};
 use super::{Action, Assignment, Planner, Scaling, Wanted, situation};
@@ -19,6 +20,9 @@ use tokio_util::sync::CancellationToken;
 const PERIOD: Duration = Duration::from_millis(500);
 /// An engine has its session for so long before it is said that it does not serve.
 const JUDGED_AFTER: Duration = Duration::from_secs(30);
+
+/// Steps that are over when the engine serves, or is taken out again.
+const COMES: [Action; 2] = [Action::ScaleOut, Action::MigrateScaleout];
 
 /// How far an engine that gets a VIP is, in the words of `ScaleStatus` (avi-api 10.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +53,15 @@ impl Progress {
         }
     }
 
+    /// How many of its two steps it has done: what it is told is in force, and it serves.
+    pub(super) fn steps_done(self) -> u64 {
+        match self {
+            Self::AwaitingProgramming => 0,
+            Self::WaitForReady => 1,
+            Self::Ready => 2,
+        }
+    }
+
     /// The state; of a migration with its prefix.
     pub(super) fn word(self, is_migration: bool) -> &'static str {
         match (self, is_migration) {
@@ -62,11 +75,12 @@ impl Progress {
     }
 }
 
-/// Brings what is under way to its end, and looks for losses, until `stop`.
+/// Brings what is under way to its end, and looks for losses and for states that change, until `stop`.
 pub async fn run(planner: Arc<Planner>, stop: CancellationToken) {
     loop {
         planner.look_for_losses(Instant::now());
         planner.finish_moves(Instant::now()).await;
+        planner.look_at_news().await;
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(PERIOD) => {}
@@ -310,6 +324,7 @@ impl Planner {
     }
 
     fn arrived(&self, vsvip: &str, engine: &str) {
+        self.step_ended(vsvip, &COMES, engine);
         let services = situation::services_of(&self.objects.snapshot(), vsvip);
         let why = match services.iter().any(|vs| self.is_up(&vs.uuid, engine)) {
             true => "it is up there",
@@ -334,6 +349,7 @@ impl Planner {
             .await?;
         let key = (vsvip.to_owned(), scaling.to.clone());
         self.write().not_ready.remove(&key);
+        self.step_ended(vsvip, &COMES, &scaling.to);
         let action = match scaling.from {
             None => Action::ScaleOutRolledBack,
             Some(_) => Action::MigrateRolledBack,

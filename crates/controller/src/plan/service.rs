@@ -4,7 +4,7 @@
 use super::flows::{Lookup, number, query};
 use super::flowtable::{TableFilter, address};
 use super::runtime::Observer;
-use super::{Assignment, Planner};
+use super::{Assignment, Planner, Requested};
 use crate::error::ApiError;
 use crate::objects::{Snapshot, Stored};
 use model::object::{self, Object};
@@ -75,29 +75,23 @@ pub(super) fn server_fields(planner: &Planner, snapshot: &Snapshot, vs: &Stored)
     let Some(vsvip) = uuid_in("vsvip_ref") else {
         return fields;
     };
-    let num_se = planner.num_assigned(vsvip);
-    let group = uuid_in("se_group_ref").and_then(|g| snapshot.get("serviceenginegroup", g));
-    let min = group.and_then(|g| g.object.get("min_scaleout_per_vs")?.as_u64());
-    let min = min.unwrap_or(1).max(1);
-    let more = (num_se as u64).saturating_sub(min);
+    let Requested {
+        fewest,
+        num_se,
+        num_standby_se,
+    } = planner.requested(snapshot, vsvip);
+    let more = num_se - fewest;
     let stored = snapshot.get("vsvip", vsvip);
     let vips = stored.and_then(|v| v.object.get("vip")?.as_array());
     let of_vip = |vip: &Value| {
         json!({
             "vip_id": vip.get("vip_id").unwrap_or(&json!("0")), "num_additional_se": more,
-            "requested_resource": {"num_se": min.max(num_se as u64), "num_standby_se": 0},
+            "requested_resource": {"num_se": num_se, "num_standby_se": num_standby_se},
         })
     };
     let all: Vec<Value> = vips.into_iter().flatten().map(of_vip).collect();
     fields.insert("vip_runtime".into(), all.into());
     fields
-}
-
-impl Planner {
-    fn num_assigned(&self, vsvip: &str) -> usize {
-        let tables = self.read();
-        tables.assignments.get(vsvip).map_or(0, |a| a.engines.len())
-    }
 }
 
 impl Observer<'_> {
@@ -129,7 +123,7 @@ impl Observer<'_> {
             json!({
                 "se_uuid": se, "proc_id": "C0", "se_name": self.name(se), "vs_uuid": vs.uuid, "name": vs.name,
                 "lingering": !engines.iter().any(|e| e == se),
-                "oper_status": self.service_on(vs, se),
+                "oper_status": self.dated_on(vs, se),
                 "fel4stats": own.map(counters).into_iter().collect::<Vec<_>>(),
             })
         };
@@ -233,6 +227,8 @@ impl Observer<'_> {
 const SCALE_FIELDS: &[&str] = &[
     "vip_id",
     "scale_status",
+    "last_scale_status",
+    "progress_percent",
     "num_se_requested",
     "num_se_assigned",
     "scaleout_in_progress",

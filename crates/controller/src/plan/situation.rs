@@ -39,6 +39,33 @@ pub(super) fn group_of(snapshot: &Snapshot, vsvip: &str) -> Option<Arc<ServiceEn
     snapshot.view("serviceenginegroup", group.uuid())
 }
 
+/// How many engines a VIP is to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Requested {
+    /// Those that it gets by itself.
+    pub fewest: usize,
+    /// These, or those that it has where they are more.
+    pub num_se: usize,
+    /// So many of them stand by.
+    pub num_standby_se: usize,
+}
+
+impl Requested {
+    /// Of a VIP that is on so many engines.
+    pub(super) fn of(snapshot: &Snapshot, vsvip: &str, assigned: usize) -> Self {
+        let group = group_of(snapshot, vsvip);
+        let is_native = is_native(&services_of(snapshot, vsvip));
+        let fewest = group.as_ref().map_or(1, |g| fewest(g, is_native));
+        let has_standby = group.is_some_and(|g| ha(&g) == Ha::ActiveStandby);
+        let num_se = fewest.max(assigned);
+        Self {
+            fewest,
+            num_se,
+            num_standby_se: if has_standby { num_se - 1 } else { 0 },
+        }
+    }
+}
+
 /// [`services_of`], all of them or the one that cannot be read.
 pub(super) fn try_services_of(
     snapshot: &Snapshot,

@@ -124,7 +124,12 @@ impl Planner {
             }
             Next::Late(_) | Next::Wait => return Ok(()),
         };
-        self.write_assignment(vsvip, assignment, message).await
+        let is_over = assignment.switchover.is_none();
+        self.write_assignment(vsvip, assignment, message).await?;
+        if is_over {
+            self.step_ended(vsvip, &[Action::Switchover], &to);
+        }
+        Ok(())
     }
 
     async fn switch_back(

@@ -11,6 +11,7 @@ use store::{Expect, Meta, Op};
 
 mod autoscale;
 mod networks;
+mod observed;
 mod scaling;
 
 /// An engine with a session.

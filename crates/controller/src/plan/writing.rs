@@ -6,6 +6,7 @@
 
 use super::assignments::Assignment;
 use super::{PREFIX, Planner, Tables};
+use crate::clock::now_unix_s;
 use crate::error::ApiError;
 use std::collections::BTreeSet;
 use store::{Entry, Expect, Meta, Op, StoreError};
@@ -158,13 +159,15 @@ impl Planner {
 
     /// What writes an assignment in the place of the one that the VIP has.
     fn write_of(&self, vsvip: &str, assignment: &mut Assignment) -> Result<Op, ApiError> {
-        let expect = match self.assignment(vsvip).revision {
+        let before = self.assignment(vsvip);
+        let expect = match before.revision {
             0 => Expect::Absent,
             revision => Expect::Revision(revision),
         };
         let key = format!("{PREFIX}{vsvip}");
         assignment.revision = 0;
         assignment.tidy_scaling();
+        assignment.date(&before, now_unix_s());
         if *assignment == Assignment::default() {
             return Ok(Op::delete(key, expect));
         }
@@ -179,6 +182,7 @@ impl Tables {
     fn take_over(&mut self, vsvip: &str, mut assignment: Assignment, revision: u64) {
         self.revision = revision.max(self.revision);
         self.mark_members(vsvip);
+        self.marks.look(vsvip);
         self.ages.see(vsvip, &assignment);
         self.joins.keep(vsvip, &assignment.engines);
         // An engine that is taken back must not lose its new connections.

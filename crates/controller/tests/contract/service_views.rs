@@ -41,6 +41,44 @@ fn a_virtual_service_shows_the_servers_fields_and_a_write_of_them_is_none() {
 }
 
 #[test]
+fn each_vip_of_a_virtual_service_has_its_own_summary_and_the_first_one_is_on_the_top_level() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let http = server.logged_in();
+    let vip = json!([
+        {"vip_id": "1", "ip_address": v4("10.9.9.9")},
+        {"vip_id": "2", "ip_address": v4("10.9.9.10")},
+    ]);
+    let body = json!({"name": "vs", "services": [{"port": 80}], "vip": vip});
+    let path = own_path(&http.post("/api/virtualservice", &body).good());
+    let runtime = http.get(&format!("{path}/runtime")).good();
+    let all = |of: &Value, field: &str| {
+        let vips = of.as_array().unwrap().iter();
+        vips.map(|vip| vip[field].clone()).collect::<Vec<_>>()
+    };
+    let vips = &runtime["vip_summary"];
+    assert_eq!(all(vips, "vip_id"), ["1", "2"]);
+    assert_eq!(all(vips, "ip_address"), [v4("10.9.9.9"), v4("10.9.9.10")]);
+    assert_eq!(all(vips, "num_se_requested"), [1, 1]);
+    assert_eq!(
+        (&runtime["vip_id"], &runtime["num_se_requested"]),
+        (&json!("1"), &json!(1))
+    );
+    let config = &runtime["config_status"];
+    assert_eq!(
+        (&config["state"], &config["reason_code_string"]),
+        (&json!("CONFIG_RESOURCES"), &json!("not_placed"))
+    );
+    assert_eq!(runtime["oper_status"]["reason_code"], 24);
+    assert_eq!(runtime["progress_percent"], 100);
+    assert_eq!(runtime["first_se_assigned_time"], Value::Null);
+    for view in ["scaleoutstatus", "placement"] {
+        let shown = http.get(&format!("{path}/{view}")).good();
+        assert_eq!(all(&shown, "vip_id"), ["1", "2"], "{view}");
+    }
+}
+
+#[test]
 fn every_view_has_its_shape_before_there_is_an_engine() {
     let folder = tempdir().unwrap();
     let server = Server::start(folder.path());

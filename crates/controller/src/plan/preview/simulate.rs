@@ -215,7 +215,9 @@ fn lacks_engines(scene: &Scene<'_>, vsvip: &str) -> bool {
         let uuid = Ref(group.to_owned());
         snapshot.view::<ServiceEngineGroup>("serviceenginegroup", uuid.uuid())
     });
-    let fewest = group.map_or(1, |g| situation::ha(&g).fewest(g.min_scaleout_per_vs));
+    let has_rhi = |vs: &&Arc<Stored>| vs.object.get("enable_rhi") == Some(&Value::Bool(true));
+    let is_native = !services.iter().any(has_rhi);
+    let fewest = group.map_or(1, |g| situation::fewest(&g, is_native));
     scene.engines(vsvip).len() < fewest
 }
 

@@ -1,6 +1,7 @@
 //! `serviceengine/UUID/runtime` (avi-api 10.4), and what is observed of an engine's session.
 
 use super::super::refusal::Refusal;
+use super::super::since::Thing;
 use super::{Observer, status};
 use crate::engines::registry::{EngineState, Seen};
 use proto::v1::{BgpSession, BgpState, EngineLoad};
@@ -40,7 +41,7 @@ impl Observer<'_> {
         let established = |s: &&BgpSession| s.state == i32::from(BgpState::Established);
         let stats = state.report.as_ref().and_then(|r| r.stats.as_ref());
         json!({
-            "oper_status": self.engine_status(&state),
+            "oper_status": self.dated(&Thing::Engine(uuid.to_owned()), self.engine_status(&state)),
             "power_state": "SE_POWER_ON",
             "se_connected": state.connected_since.is_some(),
             "online_since": state.connected_since.map(|at| unix_ms(at.of_day)),

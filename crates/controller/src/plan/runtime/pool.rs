@@ -1,6 +1,7 @@
 //! `pool/UUID/runtime…` (avi-api 10.3): servers as the engines that check them say.
 
-use super::{Observer, oper_word, status};
+use super::super::since::Thing;
+use super::{Observer, oper_word, status, undated};
 use crate::objects::pools;
 use model::reason::Reason;
 use model::view::{Pool, PoolGroup};
@@ -24,9 +25,7 @@ impl Observer<'_> {
             let checks = told.any(|p| !p.health_monitor_uuids.is_empty());
             Some((checks, (se, pool.clone())))
         });
-        let (checked, not): (Vec<_>, Vec<_>) = found.partition(|(checks, _)| *checks);
-        let judges = if checked.is_empty() { not } else { checked };
-        judges.into_iter().map(|(_, report)| report).collect()
+        judges(found.collect())
     }
 
     /// `pool/UUID/runtime`: a server counts as up when one engine at least reaches it.
@@ -44,7 +43,7 @@ impl Observer<'_> {
         let num_up = endpoints.filter(up).count();
         let percent = |of: usize| (num_up * 100).checked_div(of).unwrap_or(0);
         Some(json!({
-            "oper_status": pool_status(&pool, &reports, num_up),
+            "oper_status": self.dated(&Thing::Pool(uuid.to_owned()), pool_status(&pool, &reports, num_up)),
             "num_servers": pool.servers.len(),
             "num_servers_enabled": enabled,
             "num_servers_up": num_up,
@@ -66,8 +65,9 @@ impl Observer<'_> {
         let states = ["OPER_UP", "OPER_INITIALIZING", "OPER_DOWN"];
         let best = states.into_iter().find_map(first).or(pools.first());
         let empty = || status("OPER_UNUSED", "unused", "the group has no pools");
+        let oper = best.map_or_else(empty, |p| undated(p["oper_status"].clone()));
         Some(json!({
-            "oper_status": best.map_or_else(empty, |p| p["oper_status"].clone()),
+            "oper_status": oper,
             "num_servers": sum("num_servers"),
             "num_servers_enabled": sum("num_servers_enabled"),
             "num_servers_up": sum("num_servers_up"),
@@ -82,6 +82,17 @@ impl Observer<'_> {
             .flat_map(|(se, pool)| pool.servers.iter().map(move |s| server(se, s)));
         Value::Array(each.collect())
     }
+}
+
+/// What an engine reports of a pool, and whether it was told to check the servers.
+pub(super) type Found = (bool, (String, PoolStatus));
+
+/// Those whose word counts: who was told to check nothing, only where no other one has it.
+pub(super) fn judges(found: Vec<Found>) -> Vec<(String, PoolStatus)> {
+    let (checked, not): (Vec<Found>, Vec<Found>) =
+        found.into_iter().partition(|(checks, _)| *checks);
+    let judges = if checked.is_empty() { not } else { checked };
+    judges.into_iter().map(|(_, report)| report).collect()
 }
 
 /// From what these engines report; `up` is how many servers are up.

@@ -1,235 +1,138 @@
-//! `virtualservice/UUID/runtime` (avi-api 10.2): its VIPs, the engines of each, and what becomes of a scaling.
+//! `virtualservice/UUID/runtime` (avi-api 10.2): the virtual service, and a summary of each of its VIPs. The VIPs of a VsVip are
+//! placed together, so that what is said of engines and scalings is the same in all of them; addresses and states are each
+//! one's own.
 
-use super::super::leave::{self, Left};
-use super::super::{Assignment, LastScale, situation};
-use super::{Observer, oper_word, status};
-use crate::engines::registry::EngineState;
+mod config;
+mod scale;
+mod seats;
+
+pub(super) use seats::{own_status, word, word_at};
+
+use super::super::last::LastScale;
+use super::super::since::Thing;
+use super::super::{Action, Assignment, situation};
+use super::{Observer, status, timestamp, undated};
 use crate::objects::transport;
-use model::reason::Reason;
-use model::view::{Ref, ServiceEngineGroup, Vip, VirtualService, VsVip};
-use proto::ANSWERING;
-use proto::v1::{UdpStatus, VirtualServiceStatus};
+use model::view::{Address, Ref, ServiceEngineGroup, Vip, VirtualService, VsVip};
+use scale::Scale;
+use seats::{Seat, of_vip};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+
+/// Why a VIP is on no engine before anything was tried.
+const NOT_DECIDED: &str = "placement has not been decided yet";
+
+/// What the summaries of a VsVip's VIPs are made from.
+struct Basis<'a> {
+    vs: &'a VirtualService,
+    vsvip: &'a VsVip,
+    seats: Vec<Seat>,
+    /// As they are for the virtual service.
+    engines: Vec<Value>,
+    last: Option<LastScale>,
+    /// What is the same in all.
+    shared: Value,
+}
 
 impl Observer<'_> {
-    /// A virtual service on one of its engines.
-    pub(in crate::plan) fn service_on(&self, vs: &VirtualService, se: &str) -> Value {
-        self.service_in(vs, &self.registry.get(se))
-    }
-
-    /// The same, of an engine in this state.
-    pub(in crate::plan) fn service_in(&self, vs: &VirtualService, state: &EngineState) -> Value {
-        if state.connected_since.is_none() || state.nack.is_some() {
-            let engine = self.engine_status(state);
-            let code = engine["reason_code_string"].clone();
-            let word = if state.connected_since.is_some() {
-                "OPER_DOWN"
-            } else {
-                "OPER_UNAVAIL"
-            };
-            return json!({"state": word, "reason": engine["reason"], "reason_code_string": code});
-        }
-        match reported(state, vs) {
-            None => status(
-                "OPER_INITIALIZING",
-                "awaiting_se_programming",
-                "the engine has not reported it yet",
-            ),
-            Some(report) => status(oper_word(report.state), &report.reason_code, &report.reason),
-        }
-    }
-
-    fn assigned(&self, vs: &VirtualService, vsvip: &str) -> Vec<Value> {
-        let assignment = self.planner.assignment(vsvip);
-        let Assignment {
-            engines,
-            group,
-            scaling,
-            ..
-        } = &assignment;
-        let holding = self.planner.holding(vsvip);
-        let has_standby = self.has_standby(vs);
-        let parts: Vec<String> = engines
-            .iter()
-            .map(|se| self.native_part(vsvip, se))
-            .collect();
-        let answers = parts.iter().position(|part| part == ANSWERING);
-        let each = engines.iter().enumerate().map(|(i, se)| {
-            let state = self.registry.get(se);
-            let oper = self.service_on(vs, se);
-            json!({
-                "ref": Ref::to("serviceengine", se).0,
-                "name": self.name(se),
-                "primary": i == answers.unwrap_or(0),
-                "native_part": Some(&parts[i]).filter(|part| !part.is_empty()),
-                "standby": has_standby && !assignment.is_active(se),
-                "connected": state.connected_since.is_some(),
-                "active_on_se": oper["state"] == "OPER_UP",
-                "oper_status": oper,
-                "scalein_in_progress": false,
-                "scaleout_in_progress": holding.contains(se) || scaling.iter().any(|s| s.to == *se),
-                "migrate_in_progress": scaling.iter().any(|s| s.from.as_ref() == Some(se)),
-                "member_id": group.member(se).map(|m| m.id),
-                "member_problems": self.member_problems(vsvip, &state),
-                "udp": reported(&state, vs).and_then(|report| report.udp).map(udp_status),
-            })
-        });
-        each.collect()
-    }
-
-    /// What the engine is for a VIP that is scaled natively, as it says; empty where it is not, or cannot say so.
-    pub(in crate::plan) fn native_part(&self, vsvip: &str, se: &str) -> String {
-        let state = self.registry.get(se);
-        let report = state.report.filter(|_| state.connected_since.is_some());
-        let vips = report.iter().flat_map(|r| &r.vips);
-        let mut own = vips.filter(|v| v.vsvip_uuid == vsvip);
-        own.next()
-            .map(|v| v.native_part.clone())
-            .unwrap_or_default()
-    }
-
     fn se_group_of(&self, vs: &VirtualService) -> Option<Arc<ServiceEngineGroup>> {
         let uuid = vs.se_group_ref.as_ref().map_or("", Ref::uuid);
         self.snapshot.view("serviceenginegroup", uuid)
     }
 
-    /// Engines that it gets by itself.
-    fn fewest(&self, vs: &VirtualService, vsvip: &str) -> usize {
-        let is_native = situation::is_native(&situation::services_of(self.snapshot, vsvip));
-        let group = self.se_group_of(vs);
-        group.map_or(1, |g| situation::fewest(&g, is_native))
-    }
-
     /// Only the first engine is active.
-    fn has_standby(&self, vs: &VirtualService) -> bool {
+    pub(super) fn has_standby(&self, vs: &VirtualService) -> bool {
         let group = self.se_group_of(vs);
         group.is_some_and(|g| situation::ha(&g) == placement::Ha::ActiveStandby)
     }
 
     /// Those whose word counts: a standby that does not check servers takes them all for up.
-    fn judges(&self, vs: &VirtualService, engines: &[Value]) -> Vec<Value> {
+    pub(super) fn judges(&self, vs: &VirtualService, engines: &[Value]) -> Vec<Value> {
         let all_check = self.se_group_of(vs).is_none_or(|g| g.hm_on_standby);
         let judges = engines.iter().filter(|e| all_check || e["standby"] != true);
         judges.cloned().collect()
     }
 
-    /// Members of the VIP's group that this engine has no tunnel path to, as it says.
-    fn member_problems(&self, vsvip: &str, state: &EngineState) -> Vec<Value> {
-        let view = self.snapshot.view::<VsVip>("vsvip", vsvip);
-        let addresses = view.iter().flat_map(|v| &v.vip).flat_map(Vip::addresses);
-        let ours: Vec<String> = addresses.map(|a| a.to_string()).collect();
-        let problems = state.report.iter().flat_map(|r| &r.member_problems);
-        let here = problems.filter(|p| ours.contains(&p.vip));
-        here.map(|p| {
-            json!({"vip": p.vip, "se_name": self.name(&p.se_uuid), "reason_code": p.reason_code, "reason": p.reason})
-        })
-        .collect()
-    }
-
-    /// Engines that were scaled in and serve what they have left. The operation is over when nothing is left or
-    /// `vs_scalein_timeout` has passed; the flows are not.
-    fn lingering(&self, vs: &VirtualService, vsvip: &str) -> Vec<Value> {
-        let group = self.planner.assignment(vsvip).group;
-        let uuid = vs.se_group_ref.as_ref().map_or("", Ref::uuid);
-        let of_vs: Option<Arc<ServiceEngineGroup>> = self.snapshot.view("serviceenginegroup", uuid);
-        let each = group.lingering().map(|(member, since_s)| {
-            let state = self.registry.get(&member.engine);
-            let left = self.planner.left(self.snapshot, vsvip, &member.engine);
-            let for_s = self.planner.for_s(vsvip, since_s);
-            let connected = state.connected_since.is_some();
-            json!({
-                "ref": Ref::to("serviceengine", &member.engine).0,
-                "name": self.name(&member.engine),
-                "member_id": member.id,
-                "connected": connected,
-                "flows": left.map(|l| l.flows),
-                "oldest_s": left.map(|l| l.oldest_s),
-                "since_unix_s": since_s,
-                "scalein_in_progress": of_vs.as_ref().is_some_and(|g| leave::is_going_on(g, left, for_s)),
-                "reason_code": Reason::Lingering.code(),
-                "reason": left_sentence(left, connected),
-            })
-        });
-        each.collect()
-    }
-
-    pub(super) fn summary(&self, vs: &VirtualService, vsvip: &VsVip) -> Value {
-        let engines = self.assigned(vs, &vsvip.uuid);
-        let lingering = self.lingering(vs, &vsvip.uuid);
+    fn basis<'a>(&self, vs: &'a VirtualService, vsvip: &'a VsVip) -> Basis<'a> {
+        let assignment = self.planner.assignment(&vsvip.uuid);
+        let seats = self.seats(&assignment);
+        let engines = self.assigned(vs, &vsvip.uuid, &assignment, &seats);
+        let lingering = self.lingering(vs, &vsvip.uuid, &assignment);
         let leaving = lingering.iter().any(|l| l["scalein_in_progress"] == true);
-        let up = engines
-            .iter()
-            .filter(|e| e["oper_status"]["state"] == "OPER_UP")
-            .count();
-        let percent = if engines.is_empty() {
-            0
-        } else {
-            up * 100 / engines.len()
-        };
-        let last = self.planner.last_scale(&vsvip.uuid);
-        let oper = service_status(vs, &self.judges(vs, &engines), last.as_ref());
-        let info = last.as_ref().map(|l| l.reason.clone()).unwrap_or_default();
-        let first = vsvip.vip.first();
+        let scale = self.scale(&vsvip.uuid, &assignment, leaving);
+        let mut shared = self.scaling(vsvip, &assignment, &engines, leaving, &scale);
+        shared["config_status"] = self.config_status(vs, &seats, scale.last.as_ref());
+        shared["warnings"] = self.width_warnings(vs, vsvip).into();
+        shared["lingering_service_engine"] = lingering.into();
+        Basis {
+            vs,
+            vsvip,
+            seats,
+            engines,
+            last: scale.last,
+            shared,
+        }
+    }
+
+    /// How the VIPs are placed, and what becomes of it.
+    fn scaling(
+        &self,
+        vsvip: &VsVip,
+        assignment: &Assignment,
+        engines: &[Value],
+        leaving: bool,
+        Scale { last, shown, over }: &Scale,
+    ) -> Value {
+        let uuid = vsvip.uuid.as_str();
+        let scaling = &assignment.scaling;
+        let is_migration = |last: &LastScale| last.action == Action::MigrateScalein;
+        let info = last.as_ref().map_or("", |l| l.reason.as_str());
+        let first_s = assignment.first_assigned_s;
         json!({
-            "vip_id": first.map_or("0", |v| v.vip_id.as_str()),
-            "ip_address": first.and_then(|v| v.ip_address.as_ref()).map(|a| json!({"addr": a.addr, "type": a.kind})),
-            "ip6_address": first.and_then(|v| v.ip6_address.as_ref()).map(|a| json!({"addr": a.addr, "type": a.kind})),
-            "oper_status": oper,
-            "num_se_requested": engines.len().max(self.fewest(vs, &vsvip.uuid)),
+            "num_se_requested": self.planner.requested(self.snapshot, uuid).num_se,
             "num_se_assigned": engines.len(),
-            "percent_ses_up": percent,
             "scaleout_in_progress": engines.iter().any(is_joining),
             "scalein_in_progress": leaving,
             "migrate_in_progress": engines.iter().any(|e| e["migrate_in_progress"] == true),
-            "scale_status": last.as_ref().map(|l| self.scale_status(l, &vsvip.uuid, &engines, leaving)),
+            "user_scaleout_pending": scaling.iter().any(|s| s.from.is_none()),
+            "migrate_scaleout_pending": scaling.iter().any(|s| s.from.is_some()),
+            "migrate_scalein_pending": leaving && last.as_ref().is_some_and(is_migration),
+            // No engine is made or upgraded from here.
+            "se_create_in_progress": false,
+            "upgrade_in_progress": false,
+            "progress_percent": self.progress_percent(uuid, assignment, engines, last.as_ref(), leaving),
+            "scale_status": shown,
+            "last_scale_status": over,
+            "first_se_assigned_time": first_s.map(|s| timestamp(s * 1_000_000)),
             "vip_placement_resolution_info": info,
-            "warnings": self.width_warnings(vs, vsvip),
-            "autoscale": self.planner.outlook(&vsvip.uuid).map(|o| o.show()),
-            "service_engine": engines,
-            "lingering_service_engine": lingering,
+            "autoscale": self.planner.outlook(uuid).map(|o| o.show()),
         })
     }
 
-    fn scale_status(
-        &self,
-        last: &LastScale,
-        vsvip: &str,
-        engines: &[Value],
-        leaving: bool,
-    ) -> Value {
-        let uuids = engines.iter().filter_map(|e| e["ref"].as_str());
-        let late = uuids.filter_map(|se| self.planner.late_sentence(vsvip, se.rsplit('/').next()?));
-        let reasons: Vec<String> = std::iter::once(last.reason.clone()).chain(late).collect();
-        let under_way = self.under_way(vsvip).filter(|_| last.success);
-        let state = under_way.unwrap_or_else(|| last.action.state(last.success, leaving));
-        json!({
-            "action": last.action.word(),
-            "action_success": last.success,
-            "state": state,
-            "reason": reasons,
-            "scale_se": last.engine.as_deref().map(|e| self.name(e)),
-            "num_se_assigned": engines.len(),
-            "end_time_str": last.at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()).to_string(),
-        })
+    /// What is observed of the virtual service as a whole, in the fields of a VIP.
+    fn whole(&self, basis: &Basis<'_>) -> Value {
+        let Basis { vs, engines, .. } = basis;
+        let oper = service_status(vs, &self.judges(vs, engines), basis.last.as_ref());
+        let oper = self.dated(&Thing::Service(vs.uuid.clone()), oper);
+        summary(&vips(basis.vsvip)[0], oper, engines, &basis.shared)
     }
 
-    /// How far the scale-out, migration or switchover is that is under way.
-    fn under_way(&self, vsvip: &str) -> Option<&'static str> {
-        let assignment = self.planner.assignment(vsvip);
-        let progress = |to| self.planner.progress(self.snapshot, vsvip, to);
-        if let Some(scaling) = assignment.scaling.last() {
-            let progress = progress(&scaling.to).waiting(scaling.ready_since_s.is_some());
-            return Some(progress.word(scaling.from.is_some()));
-        }
-        let switchover = assignment.switchover.as_ref()?;
-        let progress = progress(assignment.engines.first()?);
-        let progress = progress.waiting(switchover.ready_since_s.is_some());
-        Some(progress.word(false))
+    fn vip_summary(&self, basis: &Basis<'_>, vip: &Vip) -> Value {
+        let Basis { vs, vsvip, .. } = basis;
+        let engines = of_vip(vip, &vsvip.uuid, &basis.seats, &basis.engines);
+        let oper = service_status(vs, &self.judges(vs, &engines), basis.last.as_ref());
+        let thing = Thing::Vip(vs.uuid.clone(), vip.vip_id.clone());
+        let oper = self.dated(&thing, oper);
+        summary(vip, oper, &engines, &basis.shared)
     }
 
-    /// `VirtualServiceRuntimeSummary`, with the 16.3 fields on the top level.
+    /// Of a VsVip: of the virtual service that has it, in the fields of its first VIP.
+    pub(super) fn summary(&self, vs: &VirtualService, vsvip: &VsVip) -> Value {
+        self.whole(&self.basis(vs, vsvip))
+    }
+
+    /// `VirtualServiceRuntimeSummary`, with the 16.3 fields on the top level: the first VIP's address, and what holds of the
+    /// virtual service as a whole.
     pub(in crate::plan) fn virtual_service(&self, uuid: &str) -> Option<Value> {
         let vs: Arc<VirtualService> = self.snapshot.view("virtualservice", uuid)?;
         let vsvip = vs
@@ -244,40 +147,69 @@ impl Observer<'_> {
             );
             return Some(json!({"oper_status": oper, "percent_ses_up": 0, "vip_summary": []}));
         };
-        let mut runtime = self.summary(&vs, &vsvip);
-        let summary = runtime.clone();
-        runtime["vip_summary"] = json!([summary]);
+        let basis = self.basis(&vs, &vsvip);
+        let mut runtime = self.whole(&basis);
+        let vips = vips(&vsvip);
+        let vips = vips.iter().map(|vip| self.vip_summary(&basis, vip));
+        runtime["vip_summary"] = vips.collect();
         runtime["service_protocols"] = json!(transport::words(self.snapshot, &vs));
         runtime["type"] = json!("VS_TYPE_NORMAL");
+        runtime["one_plus_one_ha"] = self.has_standby(&vs).into();
+        // Nothing is placed for traffic within a cluster, and no virtual service is another one's child.
+        runtime["east_west"] = false.into();
+        runtime["vh_child_vs_ref"] = json!([]);
         Some(runtime)
     }
+}
+
+/// One without VIPs is shown as if it had one without an address.
+fn vips(vsvip: &VsVip) -> Vec<Vip> {
+    let mut vips = vsvip.vip.clone();
+    if vips.is_empty() {
+        vips.push(Vip {
+            vip_id: "0".into(),
+            ip_address: None,
+            ip6_address: None,
+            enabled: true,
+            placement_networks: Vec::new(),
+        });
+    }
+    vips
+}
+
+/// `VipRuntimeSummary`.
+fn summary(vip: &Vip, oper: Value, engines: &[Value], shared: &Value) -> Value {
+    let is_up = |e: &&Value| e["oper_status"]["state"] == "OPER_UP";
+    let up = engines.iter().filter(is_up).count();
+    let mut summary = shared.clone();
+    summary["vip_id"] = vip.vip_id.as_str().into();
+    summary["ip_address"] = address(vip.ip_address.as_ref());
+    summary["ip6_address"] = address(vip.ip6_address.as_ref());
+    summary["oper_status"] = oper;
+    summary["percent_ses_up"] = (up * 100).checked_div(engines.len()).unwrap_or(0).into();
+    summary["service_engine"] = engines.into();
+    summary
+}
+
+fn address(address: Option<&Address>) -> Value {
+    json!(address.map(|a| json!({"addr": a.addr, "type": a.kind})))
 }
 
 fn is_joining(engine: &Value) -> bool {
     engine["scaleout_in_progress"] == true || engine["oper_status"]["state"] == "OPER_INITIALIZING"
 }
 
-/// What an engine that lingers has left, and whether that is known.
-fn left_sentence(left: Option<Left>, connected: bool) -> String {
-    match (left, connected) {
-        (Some(left), true) => left.sentence(),
-        (Some(left), false) => format!("no session; it last said: {}", left.sentence()),
-        (None, true) => "it has not said yet what is left".to_owned(),
-        (None, false) => "no session; what is left is not known".to_owned(),
-    }
+fn is_switched_on(vs: &VirtualService) -> bool {
+    vs.enabled && vs.traffic_enabled
 }
 
-fn reported<'a>(state: &'a EngineState, vs: &VirtualService) -> Option<&'a VirtualServiceStatus> {
-    state
-        .report
-        .as_ref()?
-        .virtual_services
-        .iter()
-        .find(|s| s.uuid == vs.uuid)
-}
-
-fn service_status(vs: &VirtualService, engines: &[Value], last: Option<&LastScale>) -> Value {
-    if !(vs.enabled && vs.traffic_enabled) {
+/// Of a virtual service, or a VIP of it, that is so on the engines that count.
+pub(super) fn service_status(
+    vs: &VirtualService,
+    engines: &[Value],
+    last: Option<&LastScale>,
+) -> Value {
+    if !is_switched_on(vs) {
         return status(
             "OPER_DISABLED",
             "vs_disabled",
@@ -285,7 +217,7 @@ fn service_status(vs: &VirtualService, engines: &[Value], last: Option<&LastScal
         );
     }
     if engines.is_empty() {
-        let why = last.map_or("placement has not been decided yet", |l| l.reason.as_str());
+        let why = last.map_or(NOT_DECIDED, |l| l.reason.as_str());
         return status("OPER_RESOURCES", "not_placed", why);
     }
     let find = |word: &str| engines.iter().find(|e| e["oper_status"]["state"] == word);
@@ -295,27 +227,10 @@ fn service_status(vs: &VirtualService, engines: &[Value], last: Option<&LastScal
     let first = find("OPER_INITIALIZING")
         .or_else(|| find("OPER_DOWN"))
         .or_else(|| engines.first());
-    let mut oper = first.map(|e| e["oper_status"].clone()).unwrap_or_default();
+    let oper = first.map(|e| e["oper_status"].clone());
+    let mut oper = undated(oper.unwrap_or_default());
     if oper["state"] == "OPER_UNAVAIL" {
         oper["state"] = json!("OPER_DOWN");
     }
     oper
-}
-
-/// UDP flows of a virtual service on an engine, since it is there.
-fn udp_status(status: UdpStatus) -> Value {
-    let UdpStatus {
-        flows,
-        full,
-        dropped,
-        moved,
-        dispatched_again,
-    } = status;
-    json!({
-        "flows": flows,
-        "full": full,
-        "dropped": dropped,
-        "moved": moved,
-        "dispatched_again": dispatched_again,
-    })
 }
