@@ -124,7 +124,13 @@ impl Planner {
             }
             Next::Late(_) | Next::Wait => return Ok(()),
         };
-        self.write_assignment(vsvip, assignment, message).await
+        let is_done = assignment.switchover.is_none();
+        self.write_assignment(vsvip, assignment, message.clone())
+            .await?;
+        if is_done {
+            self.witness.tell(|w| w.switched(vsvip, &to, &message));
+        }
+        Ok(())
     }
 
     async fn switch_back(
