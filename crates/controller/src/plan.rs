@@ -25,10 +25,13 @@ mod leave;
 mod losses;
 mod marks;
 mod metrics;
+mod moves;
 mod peers;
 mod preview;
 mod reconcile;
+mod redundancy;
 mod refusal;
+mod release;
 mod roles;
 mod routing;
 mod runtime;
@@ -52,6 +55,7 @@ pub use join::run as finish_joins;
 pub use last::LastScale;
 pub use leave::ScaleIn;
 pub use reconcile::{publish, run as reconcile};
+pub use redundancy::Redundancy;
 pub use roles::Roles;
 pub use routing::RoutingText;
 pub use scaling::run as scale_and_watch;
@@ -72,6 +76,8 @@ use join::Joins;
 use keys::Keys;
 use last::LastScales;
 use marks::{Marks, Published};
+use moves::Moves;
+use release::Releases;
 use since::Since;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -97,6 +103,8 @@ struct Tables {
     placed: BTreeMap<(String, String), Instant>,
     /// Engines that do not serve in time, of which it was said, by VsVip.
     not_ready: BTreeSet<(String, String)>,
+    moves: Moves,
+    releases: Releases,
     /// Connections that are cut, by VsVip and engine, and since when.
     cuts: BTreeMap<(String, String), Instant>,
     revision: u64,
@@ -162,6 +170,8 @@ impl Planner {
             let vsvip = &entry.key[PREFIX.len()..];
             let assignment = writing::parsed(&entry)?;
             tables.ages.see(vsvip, &assignment);
+            tables.moves.extend(moves::of(vsvip, &assignment));
+            tables.releases.begin(vsvip, &assignment);
             tables.assignments.insert(vsvip.to_owned(), assignment);
         }
         Ok(Self {
@@ -242,6 +252,7 @@ impl Planner {
         };
         self.write().last.note(vsvip, last.clone());
         self.note_placed(vsvip, &last);
+        self.note_move(vsvip, &last);
         if success || !known {
             self.witness.tell(|w| w.scaled(vsvip, &last));
         }

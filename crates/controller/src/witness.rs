@@ -46,6 +46,14 @@ pub trait Witness: Send + Sync {
     fn not_ready(&self, vsvip: &str, se: &str, why: &str);
     /// What a VIP's load recommends, and nobody does by itself, is another step than before.
     fn recommended(&self, vsvip: &str, advice: &Decision);
+    /// The engine that was to become a VIP's active one is it for good: nothing is waited for any more.
+    fn switched(&self, vsvip: &str, se: &str, why: &str);
+    /// A migration has ended, and by none of its own steps: one of its engines is gone. Whether the new one has the place.
+    fn move_ended(&self, vsvip: &str, done: bool, why: &str);
+    /// An engine that was scaled in has no connection left.
+    fn released(&self, vsvip: &str, se: &str, why: &str);
+    /// It has some when the time for that is up, or has not said; they go on.
+    fn not_released(&self, vsvip: &str, se: &str, why: &str);
     /// An engine that was scaled in has left a VIP's group.
     fn left(&self, vsvip: &str, se: &str, why: &str);
 }

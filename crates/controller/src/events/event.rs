@@ -74,13 +74,24 @@ ids! {
     VipScaleinFailed "VIP_SCALEIN_FAILED" "VS_MGR" "EVENT_CONTEXT_SYSTEM" "EVENT_PAGE_VS", "A VIP was not taken off an engine.";
     VipSwitchover "VIP_SWITCHOVER" "VS_MGR" "EVENT_CONTEXT_SYSTEM" "EVENT_PAGE_VS", "The standby of a VIP became its active engine.";
     VipSwitchoverFailed "VIP_SWITCHOVER_FAILED" "VS_MGR" "EVENT_CONTEXT_SYSTEM" "EVENT_PAGE_VS", "The engine that was to become active did not serve in time, and is the standby again.";
+    VsSwitchover "VS_SWITCHOVER" "VS_MGR" "EVENT_CONTEXT_APP" "EVENT_PAGE_VS", "The standby of a virtual service is its active engine, and nothing is waited for any more.";
+    VsSwitchoverFailed "VS_SWITCHOVER_FAILED" "VS_MGR" "EVENT_CONTEXT_APP" "EVENT_PAGE_VS", "The engine that was to become active did not serve in time, and is the standby again.";
+    VsMigrateStarted "VS_MIGRATE_STARTED" "VS_MGR" "EVENT_CONTEXT_APP" "EVENT_PAGE_VS", "A virtual service was placed on an engine that is to take the place of another one.";
+    VsMigrateComplete "VS_MIGRATE_COMPLETE" "VS_MGR" "EVENT_CONTEXT_APP" "EVENT_PAGE_VS", "That engine has the place, and the other one keeps its connections until they end.";
+    VsMigrateFailed "VS_MIGRATE_FAILED" "VS_MGR" "EVENT_CONTEXT_APP" "EVENT_PAGE_VS", "A virtual service was not migrated, or not up there in time; the other engine keeps its place.";
     VsScaleoutComplete "VS_SCALEOUT_COMPLETE" "VS_MGR" "EVENT_CONTEXT_APP" "EVENT_PAGE_VS", "A virtual service is up on the engine that it was scaled out to.";
     VsScaleoutFailed "VS_SCALEOUT_FAILED" "VS_MGR" "EVENT_CONTEXT_APP" "EVENT_PAGE_VS", "A virtual service was not scaled out, or is not up there in time.";
     VsScaleinComplete "VS_SCALEIN_COMPLETE" "VS_MGR" "EVENT_CONTEXT_APP" "EVENT_PAGE_VS", "An engine that a virtual service was scaled in from has nothing left of it.";
     VsScaleinFailed "VS_SCALEIN_FAILED" "VS_MGR" "EVENT_CONTEXT_APP" "EVENT_PAGE_VS", "A virtual service was not scaled in.";
     VsAutoscaleRecommended "VS_AUTOSCALE_RECOMMENDED" "VS_MGR" "EVENT_CONTEXT_APP" "EVENT_PAGE_VS", "The load of a virtual service asks for one engine more, one fewer, or neither any more; auto_rebalance is off.";
+    VsSeHaActive "VS_SE_HA_ACTIVE" "VS_MGR" "EVENT_CONTEXT_APP" "EVENT_PAGE_VS", "A virtual service is on as many engines again as its SE group asks for.";
+    VsSeHaCompromised "VS_SE_HA_COMPROMISED" "VS_MGR" "EVENT_CONTEXT_APP" "EVENT_PAGE_VS", "A virtual service is on fewer engines than its SE group asks for; of a pair, the standby counts as well.";
     SeScaleoutReady "SE_SCALEOUT_READY" "SE_MGR" "EVENT_CONTEXT_SYSTEM" "EVENT_PAGE_SE", "All engines of a VIP know the one that joins; it announces.";
     SeScaleoutReadyTimedout "SE_SCALEOUT_READY_TIMEDOUT" "SE_MGR" "EVENT_CONTEXT_SYSTEM" "EVENT_PAGE_SE", "An engine that joins does not serve in time; or not all engines of its VIP have confirmed it, and it announces all the same.";
+    SeScaleinReady "SE_SCALEIN_READY" "SE_MGR" "EVENT_CONTEXT_SYSTEM" "EVENT_PAGE_SE", "An engine that was scaled in has no connection of the VIP left; it leaves when that has been so for a while.";
+    SeScaleinReadyTimedout "SE_SCALEIN_READY_TIMEDOUT" "SE_MGR" "EVENT_CONTEXT_SYSTEM" "EVENT_PAGE_SE", "An engine that was scaled in has connections of the VIP left when vs_scalein_timeout is over; they go on.";
+    SeDpHbFailed "SE_DP_HB_FAILED" "SE_MGR" "EVENT_CONTEXT_SYSTEM" "EVENT_PAGE_SE", "An engine that was heard before answers the hellos of another one no more.";
+    SeDpHbRecovered "SE_DP_HB_RECOVERED" "SE_MGR" "EVENT_CONTEXT_SYSTEM" "EVENT_PAGE_SE", "An engine answers the hellos of those again that it was silent to.";
 }
 
 impl Id {

@@ -263,6 +263,14 @@ impl Observed {
         total.map(|t| t.count).unwrap_or_default()
     }
 
+    /// The engine says that this object is up there.
+    pub fn is_up_at(&self, kind: Kind, uuid: &str, se: &str) -> bool {
+        let key = (uuid.to_owned(), String::new());
+        let number = self.numbers.get(&kind).and_then(|all| all.get(&key));
+        let state = number.and_then(|n| self.engines.get(se)?.get(n));
+        state == Some(&State::Up)
+    }
+
     /// Servers of a pool that are up, and all of them that are switched on, as far as engines report them.
     pub fn servers(&self, pool: &str) -> (u32, u32) {
         let Some(all) = self.numbers.get(&Kind::Server) else {

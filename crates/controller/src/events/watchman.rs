@@ -1,5 +1,8 @@
 //! Sees what happens and says it: the witness of commits, engines and the planner.
 
+mod hellos;
+mod redundancy;
+
 use super::event::{Event, Id, Subject};
 use super::observe::{Change, Kind, Observed, Thing};
 use super::{Events, sources};
@@ -10,9 +13,11 @@ use crate::objects::{Objects, Snapshot, pools};
 use crate::plan::{Action, LastScale, Planner};
 use crate::series::{self, Series};
 use crate::witness::{Committed, Witness};
+use hellos::Hellos;
 use model::view::VirtualService;
 use placement::autoscale::{Decision, Step};
 use proto::v1::{OperState, Report};
+use redundancy::Standings;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,6 +36,8 @@ struct State {
     /// Engines, and whether they have a session, as was said last.
     engines: HashMap<String, bool>,
     placed: Pending,
+    hellos: Hellos,
+    standings: Standings,
     settled: bool,
 }
 
@@ -58,6 +65,8 @@ impl Watchman {
             observed: remembered(&events, &objects.snapshot()),
             engines: engines(&events),
             placed: Pending::new(),
+            hellos: hellos::remembered(&events),
+            standings: redundancy::remembered(&events),
             settled: false,
         };
         let watchman = Arc::new(Self {
@@ -86,6 +95,8 @@ impl Watchman {
             self.settle();
         }
         self.forget_engines();
+        self.lock().hellos.tick(Instant::now());
+        self.look_at_redundancy(Instant::now());
         let snapshot = self.objects.snapshot();
         let look = |kind: series::Kind, uuid: &str| match kind {
             series::Kind::VirtualService => self.score(uuid).map(Score::value),
@@ -140,6 +151,9 @@ impl Watchman {
             state.engines.remove(&se);
             changes.extend(state.observed.forget(&se));
         }
+        let exists = |path: &str, uuid: &str| snapshot.get(path, uuid).is_some();
+        let placed = &mut state.placed;
+        placed.retain(|(se, vsvip)| exists("serviceengine", se) && exists("vsvip", vsvip));
         drop(state);
         self.say(&changes);
     }
@@ -281,6 +295,10 @@ impl Watchman {
         }
         drop(state);
         for (se, vsvip) in done {
+            // It was lost before it was up there, and others have its place: what it still has is no scale-out.
+            if !self.planner.assignment(&vsvip).engines.contains(&se) {
+                continue;
+            }
             self.of_services(Id::VsScaleoutComplete, &vsvip, &se, "it is up there");
         }
     }
@@ -295,10 +313,12 @@ impl Witness for Watchman {
 
     fn engine_came(&self, se: &str) {
         self.session(se, true, "");
+        self.lock().hellos.lost(se, Instant::now());
     }
 
     fn engine_went(&self, se: &str, why: &str) {
         self.session(se, false, why);
+        self.lock().hellos.lost(se, Instant::now());
         self.series.lost(se);
         let changes = self.lock().observed.lost(se);
         self.say(&changes);
@@ -309,16 +329,29 @@ impl Witness for Watchman {
         let changes = self.lock().observed.report(se, report);
         self.say(&changes);
         self.placed_is_up(se, report);
+        self.hears(se, report);
     }
 
     fn scaled(&self, vsvip: &str, step: &LastScale) {
         let se = step.engine.as_deref().unwrap_or_default();
         let (vip, service) = match (step.action, step.success) {
-            (Action::Switchover, true) => (Id::VipSwitchover, None),
+            (Action::Switchover, true) => {
+                // Where something is waited for, the planner says when it is done.
+                let waits = self.planner.assignment(vsvip).switchover.is_some();
+                (Id::VipSwitchover, (!waits).then_some(Id::VsSwitchover))
+            }
             (Action::Switchover, false) => return,
-            (Action::SwitchoverRolledBack, _) => (Id::VipSwitchoverFailed, None),
-            (Action::ScaleIn | Action::MigrateScalein, true) => (Id::VipScalein, None),
+            (Action::SwitchoverRolledBack, _) => {
+                (Id::VipSwitchoverFailed, Some(Id::VsSwitchoverFailed))
+            }
+            (Action::ScaleIn, true) => (Id::VipScalein, None),
             (Action::ScaleIn, false) => (Id::VipScaleinFailed, Some(Id::VsScaleinFailed)),
+            (Action::MigrateScaleout, true) => (Id::VipScaleout, Some(Id::VsMigrateStarted)),
+            (Action::MigrateScalein, true) => (Id::VipScalein, Some(Id::VsMigrateComplete)),
+            (
+                Action::MigrateScaleout | Action::MigrateScalein | Action::MigrateRolledBack,
+                false,
+            ) => (Id::VipScaleoutFailed, Some(Id::VsMigrateFailed)),
             (_, true) => (Id::VipScaleout, None),
             (_, false) => (Id::VipScaleoutFailed, Some(Id::VsScaleoutFailed)),
         };
@@ -327,14 +360,20 @@ impl Witness for Watchman {
             (Id::VipScaleout, Action::InitialPlacement | Action::SeRemoved) => {
                 self.lock().placed.insert(key);
             }
-            (Id::VipScalein, _) => {
+            // Of a scale-out and a migration the planner says when they are done.
+            (Id::VipScaleout | Id::VipScalein, _) => {
                 self.lock().placed.remove(&key);
             }
             _ => {}
         }
         self.of_vip(vip, vsvip, se, &step.reason);
-        if let Some(id) = service {
-            self.of_services(id, vsvip, se, &step.reason);
+        match service {
+            // It is about two engines, and names them.
+            Some(Id::VsMigrateComplete) => {
+                self.of_services(Id::VsMigrateComplete, vsvip, "", &step.reason);
+            }
+            Some(id) => self.of_services(id, vsvip, se, &step.reason),
+            None => {}
         }
     }
 
@@ -399,6 +438,26 @@ impl Witness for Watchman {
 
     fn left(&self, vsvip: &str, se: &str, why: &str) {
         self.of_services(Id::VsScaleinComplete, vsvip, se, why);
+    }
+
+    fn switched(&self, vsvip: &str, se: &str, why: &str) {
+        self.of_services(Id::VsSwitchover, vsvip, se, why);
+    }
+
+    fn move_ended(&self, vsvip: &str, done: bool, why: &str) {
+        let id = match done {
+            true => Id::VsMigrateComplete,
+            false => Id::VsMigrateFailed,
+        };
+        self.of_services(id, vsvip, "", why);
+    }
+
+    fn released(&self, vsvip: &str, se: &str, why: &str) {
+        self.of_vip(Id::SeScaleinReady, vsvip, se, why);
+    }
+
+    fn not_released(&self, vsvip: &str, se: &str, why: &str) {
+        self.of_vip(Id::SeScaleinReadyTimedout, vsvip, se, why);
     }
 }
 
@@ -495,12 +554,25 @@ fn details_key(id: Id) -> &'static str {
     match id {
         Id::BgpPeerStateChange => "se_bgp_peer_state_change_details",
         Id::BgpPeerDown => "se_bgp_peer_down_details",
-        Id::VipScaleout | Id::VipScaleoutFailed | Id::VsScaleoutComplete | Id::VsScaleoutFailed => {
-            "vs_scaleout_details"
+        Id::VipScaleout
+        | Id::VipScaleoutFailed
+        | Id::VsScaleoutComplete
+        | Id::VsScaleoutFailed
+        | Id::SeScaleoutReady
+        | Id::SeScaleoutReadyTimedout => "vs_scaleout_details",
+        Id::VipScalein
+        | Id::VipScaleinFailed
+        | Id::VsScaleinComplete
+        | Id::VsScaleinFailed
+        | Id::SeScaleinReady
+        | Id::SeScaleinReadyTimedout => "vs_scalein_details",
+        Id::VsMigrateStarted | Id::VsMigrateComplete | Id::VsMigrateFailed => "vs_migrate_details",
+        Id::VipSwitchover | Id::VipSwitchoverFailed | Id::VsSwitchover | Id::VsSwitchoverFailed => {
+            "vs_switchover_details"
         }
-        Id::VipScalein | Id::VipScaleinFailed | Id::VsScaleinComplete | Id::VsScaleinFailed => {
-            "vs_scalein_details"
-        }
+        Id::VsSeHaActive | Id::VsSeHaCompromised => "se_hm_vs_details",
+        Id::SeDpHbFailed => "se_hb_event_details",
+        Id::SeDpHbRecovered => "se_hb_recovered_event_details",
         Id::VipUp | Id::VipDown => "vip_details",
         Id::ServerUp | Id::ServerDown => "server_details",
         _ => "",
@@ -572,3 +644,6 @@ fn engines(events: &Events) -> HashMap<String, bool> {
     });
     each.collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use super::Action;
 use super::assignments::{Assignment, Scaling};
 use super::situation::Ground;
 use crate::clock::now_unix_s;
-use placement::{Cause, Choice, Demand, Demotion, Step};
+use placement::{Cause, Choice, Demand, Demotion, Ha, Step};
 
 /// See the module's documentation.
 pub(super) struct Decision {
@@ -85,6 +85,29 @@ impl Decision {
         if !stay.is_empty() {
             self.refused.push((Action::SeRemoved, stay.join("; ")));
         }
+        self.succeed(ground, demand, assignment);
+    }
+
+    /// The active engine of a pair was replaced at once: the standby is active now, before the new one is anything.
+    fn succeed(&mut self, ground: &Ground<'_>, demand: &Demand, assignment: &Assignment) {
+        let Some((before, others)) = assignment.engines.split_first() else {
+            return;
+        };
+        let is_told = self.done.iter().any(|(a, _)| *a == Action::Switchover);
+        let Some(active) = self.engines.first().filter(|e| others.contains(e)) else {
+            return;
+        };
+        if demand.ha != Ha::ActiveStandby || is_told || self.engines.contains(before) {
+            return;
+        }
+        let name = ground.name(active).to_owned();
+        let choice = Choice {
+            engine: active.clone(),
+            reason: format!("{name} becomes active: the one before is lost"),
+            name,
+            rejected: Vec::new(),
+        };
+        self.done.insert(0, (Action::Switchover, choice));
     }
 
     /// One that is lost goes at once, one that is drained when the other one serves.

@@ -49,7 +49,7 @@ fn age(seconds: u64) -> String {
 
 /// What is seen of an engine that lingers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seen {
+pub(super) enum Seen {
     /// It has a session and says so.
     Left(Left),
     /// It has a session and has not said anything yet.
@@ -243,9 +243,11 @@ impl Planner {
         let assignments = self.read().assignments.clone();
         for (vsvip, assignment) in assignments.iter() {
             self.end_disabled(snapshot, vsvip, assignment).await?;
-            let lingering = assignment.group.lingering();
-            for engine in lingering.map(|(m, _)| m.engine.as_str()) {
+            for (member, since_s) in assignment.group.lingering() {
+                let engine = member.engine.as_str();
                 let seen = self.seen(snapshot, vsvip, engine);
+                let for_s = self.read().ages.for_s(vsvip, since_s, now);
+                self.say_release(snapshot, (vsvip, engine), seen, for_s);
                 let key = (vsvip.to_owned(), engine.to_owned());
                 let longer = additional_wait(snapshot, vsvip);
                 let over = self.write().empty.look(key, seen, longer, now);
@@ -264,6 +266,7 @@ impl Planner {
             assignment.is_some_and(|a| a.group.lingering().any(|(m, _)| m.engine == key.1))
         };
         tables.empty.0.retain(|key, _| lingers(key));
+        tables.releases.keep(lingers);
         Ok(())
     }
 

@@ -208,6 +208,7 @@ impl Planner {
             }
         }
         self.end_placed(now);
+        self.end_moves().await;
         // Once for all: what one engine is told anew, others wait for.
         self.publish();
     }
@@ -318,7 +319,6 @@ impl Planner {
         next.engines.retain(|e| e != from);
         self.assign(vsvip, next.engines, Vec::new(), message)
             .await?;
-        self.arrived(vsvip, &scaling.to);
         self.note(vsvip, Action::MigrateScalein, Ok(&choice));
         Ok(())
     }

@@ -125,9 +125,11 @@ impl Planner {
             Next::Late(_) | Next::Wait => return Ok(()),
         };
         let is_over = assignment.switchover.is_none();
-        self.write_assignment(vsvip, assignment, message).await?;
+        self.write_assignment(vsvip, assignment, message.clone())
+            .await?;
         if is_over {
             self.step_ended(vsvip, &[Action::Switchover], &to);
+            self.witness.tell(|w| w.switched(vsvip, &to, &message));
         }
         Ok(())
     }

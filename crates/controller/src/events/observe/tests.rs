@@ -271,3 +271,17 @@ fn a_thing_that_a_report_names_twice_counts_once() {
         [(Kind::Service, false, NOT_PLACED)]
     );
 }
+
+#[test]
+fn where_a_service_is_up_is_known_of_each_engine() {
+    let mut seen = Observed::default();
+    seen.report("a", &up());
+    seen.report("b", &down());
+    let at = |seen: &Observed, se: &str| seen.is_up_at(Kind::Service, VS, se);
+    assert_eq!(
+        ["a", "b", "c"].map(|se| at(&seen, se)),
+        [true, false, false]
+    );
+    seen.lost("a");
+    assert!(!at(&seen, "a"), "nobody knows");
+}

@@ -4,6 +4,7 @@ use super::*;
 use proto::v1::{OperState, Sighting};
 
 mod pairs;
+mod told;
 mod waits;
 
 impl Fixture {

@@ -25,7 +25,26 @@ impl Witness for Ear {
     fn engine_went(&self, _: &str, _: &str) {}
     fn engine_reported(&self, _: &str, _: &Report) {}
     fn joined(&self, _: &str, _: &str, _: &[String]) {}
-    fn left(&self, _: &str, _: &str, _: &str) {}
+    fn left(&self, _: &str, _: &str, why: &str) {
+        self.note("left", why);
+    }
+
+    fn switched(&self, _: &str, _: &str, why: &str) {
+        self.note("switched", why);
+    }
+
+    fn move_ended(&self, _: &str, done: bool, why: &str) {
+        let what = if done { "moved" } else { "not moved" };
+        self.note(what, why);
+    }
+
+    fn released(&self, _: &str, _: &str, why: &str) {
+        self.note("released", why);
+    }
+
+    fn not_released(&self, _: &str, _: &str, why: &str) {
+        self.note("not released", why);
+    }
 
     fn scaled(&self, _: &str, step: &LastScale) {
         let outcome = if step.success { "done" } else { "failed" };

@@ -1,0 +1,161 @@
+//! What the witness is told of operations, and when.
+
+use super::*;
+
+#[tokio::test]
+async fn a_migration_is_told_when_it_begins_and_when_it_is_done_and_by_nothing_else() {
+    let (fixture, engines) = Fixture::with_engines(1).await;
+    fixture.serves(&engines[0], OperState::Up);
+    let ear = fixture.ear();
+    let moved = fixture.planner.migrate(&fixture.vsvip, None, Some("se-2"));
+    moved.await.expect("it fits");
+    fixture.moves_in(1).await;
+    let heard = ear.heard();
+    assert_eq!(heard.len(), 1, "{heard:?}");
+    assert!(heard[0].starts_with("MIGRATE_SCALEOUT done: se-2 takes the place of se-1"));
+    fixture.serves(&engines[1], OperState::Up);
+    fixture.moves_in(1).await;
+    fixture.moves_in(1).await;
+    let done = "MIGRATE_SCALEIN done: migrated from se-1 to se-2: it serves";
+    assert_eq!(ear.heard(), [done]);
+}
+
+#[tokio::test]
+async fn a_migration_that_is_taken_back_has_one_end() {
+    let (fixture, engines) = Fixture::with_engines(1).await;
+    fixture.serves(&engines[0], OperState::Up);
+    let moved = fixture.planner.migrate(&fixture.vsvip, None, Some("se-2"));
+    moved.await.expect("it fits");
+    fixture.moves_in(1).await;
+    fixture.serves(&engines[1], OperState::Down);
+    fixture
+        .registry
+        .connected_for(&engines[1].uuid, Duration::from_secs(30));
+    let ear = fixture.ear();
+    fixture.moves_in(601).await;
+    fixture.moves_in(602).await;
+    let heard = ear.heard();
+    assert_eq!(heard.len(), 2, "{heard:?}");
+    assert!(heard[0].starts_with("not ready: se-2"), "{heard:?}");
+    let failed = "MIGRATE_SCALEOUT failed: se-2 does not serve after 60";
+    assert!(heard[1].starts_with(failed), "{heard:?}");
+}
+
+#[tokio::test]
+async fn a_migration_that_is_cancelled_has_failed_also_after_a_restart_of_the_controller() {
+    for restarts in [false, true] {
+        let (mut fixture, engines) = Fixture::with_engines(2).await;
+        fixture.serves(&engines[0], OperState::Up);
+        let moved = fixture.planner.migrate(&fixture.vsvip, None, Some("se-3"));
+        moved.await.expect("it fits");
+        if restarts {
+            let again = Planner::open(fixture.objects.clone(), fixture.registry.clone()).await;
+            fixture.planner = again.expect("it reads what it has written");
+        }
+        let ear = fixture.ear();
+        fixture.moves_in(1).await;
+        assert_eq!(ear.heard(), [""; 0], "it is under way");
+        let cancelled = fixture.scale_in(&engines[2], false).await;
+        cancelled.expect("it has another one");
+        fixture.moves_in(1).await;
+        fixture.moves_in(1).await;
+        let expected = [
+            "SCALE_IN done: se-3 was asked for",
+            "not moved: se-3 has it no more, and se-1 keeps its place",
+        ];
+        assert_eq!(ear.heard(), expected, "restarts: {restarts}");
+    }
+}
+
+#[tokio::test]
+async fn a_migration_whose_former_engine_is_lost_is_done() {
+    let (fixture, engines) = Fixture::with_engines(2).await;
+    fixture.serves(&engines[0], OperState::Up);
+    let moved = fixture.planner.migrate(&fixture.vsvip, None, Some("se-3"));
+    moved.await.expect("it fits");
+    let ear = fixture.ear();
+    fixture.goes(&engines[0]);
+    fixture.sees(&engines[1], &engines[0], false);
+    fixture.losses_in(60).await;
+    assert_eq!(fixture.placed(), ["se-3"]);
+    fixture.moves_in(1).await;
+    fixture.moves_in(1).await;
+    let done = "moved: se-1 has it no more, and se-3 has its place";
+    assert_eq!(ear.heard(), [done]);
+}
+
+#[tokio::test]
+async fn a_switchover_is_done_when_nothing_is_waited_for_any_more() {
+    let (fixture, engines) = Fixture::with_engines(1).await;
+    fixture.pair(&engines).await;
+    let field = "vs_se_primary_switchover_additional_wait_time";
+    fixture.group_setting(field, json!(20)).await;
+    fixture.serves(&engines[1], OperState::Up);
+    let ear = fixture.ear();
+    let switched = fixture.planner.switch_over(&fixture.vsvip, None).await;
+    switched.expect("done");
+    let begun = "SWITCHOVER done: se-2 becomes active: it was asked for";
+    assert_eq!(ear.heard(), [begun]);
+    fixture.serves(&engines[1], OperState::Up);
+    fixture.moves_in(1).await;
+    fixture.moves_in(15).await;
+    assert_eq!(ear.heard(), [""; 0]);
+    fixture.moves_in(30).await;
+    fixture.moves_in(31).await;
+    assert_eq!(ear.heard(), ["switched: switched over to se-2: it serves"]);
+}
+
+#[tokio::test]
+async fn a_standby_becomes_active_also_where_another_engine_replaces_the_lost_one() {
+    let (fixture, engines) = Fixture::with_engines(2).await;
+    fixture.pair(&engines).await;
+    assert_eq!(fixture.placed(), ["se-1", "se-2"]);
+    let ear = fixture.ear();
+    fixture.goes(&engines[0]);
+    fixture.sees(&engines[1], &engines[0], false);
+    fixture.losses_in(60).await;
+    assert_eq!(fixture.placed(), ["se-2", "se-3"]);
+    let heard = ear.heard();
+    let active = "SWITCHOVER done: se-2 becomes active: the one before is lost";
+    assert_eq!(heard.first().map(String::as_str), Some(active), "{heard:?}");
+    assert!(heard[1].starts_with("SE_REMOVED done: se-3"), "{heard:?}");
+    assert_eq!(heard.len(), 2, "{heard:?}");
+}
+
+#[tokio::test]
+async fn what_an_engine_has_left_is_told_when_its_time_is_up_and_when_it_has_nothing_any_more() {
+    let (fixture, engines) = Fixture::with_engines(1).await;
+    fixture.scale_out(&engines[1]).await;
+    fixture.moves_in(1).await;
+    fixture.acknowledge(&engines);
+    fixture.says(&engines[1], 312, 250);
+    fixture.scale_in(&engines[1], false).await.expect("done");
+    fixture.acknowledge(&engines);
+    let ear = fixture.ear();
+    fixture.look_in(20).await;
+    assert_eq!(ear.heard(), [""; 0]);
+    fixture.look_in(31).await;
+    fixture.look_in(40).await;
+    let late = "not released: se-2 has 312 flows left, oldest 4 min after 30 s (vs_scalein_timeout of the SE group); they go on there until they end";
+    assert_eq!(ear.heard(), [late]);
+    fixture.says(&engines[1], 0, 0);
+    fixture.look_in(50).await;
+    fixture.look_in(51).await;
+    assert_eq!(ear.heard(), ["released: se-2 has no flows of it left"]);
+    fixture.look_in(90).await;
+    assert_eq!(ear.heard(), ["left: its last flow has ended"]);
+}
+
+#[tokio::test]
+async fn an_engine_that_has_not_heard_that_it_is_scaled_in_may_get_connections_yet() {
+    let (fixture, engines) = Fixture::with_engines(1).await;
+    fixture.scale_out(&engines[1]).await;
+    fixture.says(&engines[1], 0, 0);
+    fixture.scale_in(&engines[1], false).await.expect("done");
+    let ear = fixture.ear();
+    fixture.look_in(0).await;
+    assert_eq!(ear.heard(), [""; 0]);
+    fixture.acknowledge(&engines);
+    fixture.look_in(1).await;
+    assert_eq!(ear.heard(), ["released: se-2 has no flows of it left"]);
+}
