@@ -51,6 +51,7 @@ pub use leave::ScaleIn;
 pub use reconcile::{publish, run as reconcile};
 pub use roles::Roles;
 pub use routing::RoutingText;
+pub use runtime::EngineView;
 pub use scaling::run as scale_and_watch;
 pub use scratch::Scratch;
 pub use service::ServiceView;

@@ -103,7 +103,7 @@ impl Observer<'_> {
     }
 
     /// Only the first engine is active.
-    fn has_standby(&self, vs: &VirtualService) -> bool {
+    pub(super) fn has_standby(&self, vs: &VirtualService) -> bool {
         let group = self.se_group_of(vs);
         group.is_some_and(|g| situation::ha(&g) == placement::Ha::ActiveStandby)
     }
@@ -267,7 +267,10 @@ fn left_sentence(left: Option<Left>, connected: bool) -> String {
     }
 }
 
-fn reported<'a>(state: &'a EngineState, vs: &VirtualService) -> Option<&'a VirtualServiceStatus> {
+pub(super) fn reported<'a>(
+    state: &'a EngineState,
+    vs: &VirtualService,
+) -> Option<&'a VirtualServiceStatus> {
     state
         .report
         .as_ref()?
@@ -303,7 +306,7 @@ fn service_status(vs: &VirtualService, engines: &[Value], last: Option<&LastScal
 }
 
 /// UDP flows of a virtual service on an engine, since it is there.
-fn udp_status(status: UdpStatus) -> Value {
+pub(super) fn udp_status(status: UdpStatus) -> Value {
     let UdpStatus {
         flows,
         full,
