@@ -58,6 +58,7 @@ pub use reconcile::{publish, run as reconcile};
 pub use redundancy::Redundancy;
 pub use roles::Roles;
 pub use routing::RoutingText;
+pub use runtime::EngineView;
 pub use scaling::run as scale_and_watch;
 pub use scratch::Scratch;
 pub use service::ServiceView;

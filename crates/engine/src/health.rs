@@ -5,8 +5,11 @@
 //! published whenever a state changes.
 
 mod half_open;
+mod monitors;
 mod probe;
 mod tls;
+
+pub use monitors::{MonitorHealth, Monitors, ResponseTimes};
 
 use health::{Check, Failure, State, Timing, combine, quorum};
 use probe::probe;
@@ -64,7 +67,10 @@ type Key = (String, SocketAddr, String);
 struct Result {
     state: State,
     failure: Option<Failure>,
-    response_time_ms: u32,
+    /// A check has ended; before that the state is what it was.
+    has_looked: bool,
+    /// Of checks that passed; none has yet.
+    times: Option<ResponseTimes>,
 }
 
 struct Probe {
@@ -101,6 +107,11 @@ impl HealthHandle {
     /// What is known, as of now and whenever it changes.
     pub fn snapshot(&self) -> watch::Receiver<Arc<HealthSnapshot>> {
         self.snapshot.subscribe()
+    }
+
+    /// What each monitor says by itself, for whoever asks. A change of that alone is told to nobody.
+    pub fn monitors(&self) -> Monitors {
+        Monitors::new(self.table.clone())
     }
 
     /// The whole desired state; a server whose monitor has not changed keeps its state and its timers, and one that is up stays
@@ -155,7 +166,8 @@ fn start(
     let result = Result {
         state,
         failure: None,
-        response_time_ms: 0,
+        has_looked: false,
+        times: None,
     };
     Probe {
         number,
@@ -249,8 +261,9 @@ fn note(
     };
     probe.result.state = check.state();
     probe.result.failure = check.failure();
+    probe.result.has_looked = true;
     if let Some(took) = took {
-        probe.result.response_time_ms = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
+        probe.result.times = Some(ResponseTimes::then(probe.result.times, took));
     }
     publish(&table, snapshot);
     true
@@ -293,15 +306,22 @@ fn servers(table: &Table, pool: &Pool) -> Vec<ServerHealth> {
         .iter()
         .filter_map(|s| Some((addr(s)?, s.enabled && pool.enabled)));
     each.map(|(addr, enabled)| {
-        let first = (pool.uuid.clone(), addr, String::new());
-        let probes = table
-            .probes
-            .range(first..)
-            .take_while(|(k, _)| k.0 == pool.uuid && k.1 == addr);
+        let probes = probes(table, &pool.uuid, addr);
         let results: Vec<_> = probes.map(|(_, p)| &p.result).collect();
         server(addr, enabled, &results, min_up(pool))
     })
     .collect()
+}
+
+/// Those of a server, in the order of their monitors' uuids.
+fn probes<'a>(
+    table: &'a Table,
+    pool: &'a str,
+    addr: SocketAddr,
+) -> impl Iterator<Item = (&'a Key, &'a Probe)> {
+    let first = (pool.to_owned(), addr, String::new());
+    let from_there = table.probes.range(first..);
+    from_there.take_while(move |(key, _)| key.0 == pool && key.1 == addr)
 }
 
 /// Monitors that must pass; `None` = all.
@@ -339,7 +359,8 @@ fn server(
         failure: worst_failure(results).filter(|_| state == OperState::Down),
         response_time_ms: results
             .iter()
-            .map(|r| r.response_time_ms)
+            .filter_map(|r| r.times)
+            .map(ResponseTimes::recent_ms)
             .max()
             .unwrap_or(0),
     }

@@ -2,8 +2,10 @@
 //!
 //! The observer is one task, owned and aborted by [`crate::run`]; it only reads, so that it may end at any await.
 
+mod monitors;
+
 use crate::bfd::BfdMonitor;
-use crate::health::{HealthSnapshot, pool_state};
+use crate::health::{HealthSnapshot, Monitors, pool_state};
 use crate::load::Meter;
 use crate::native::{Parts, Seen};
 use crate::net::Net;
@@ -33,6 +35,7 @@ const REPORT_PERIOD: Duration = Duration::from_secs(5);
 pub(crate) struct Observer {
     outcome: watch::Receiver<Outcome>,
     health: watch::Receiver<Arc<HealthSnapshot>>,
+    monitors: Monitors,
     bgp: watch::Receiver<Arc<Vec<BgpSession>>>,
     learned: watch::Receiver<Arc<Vec<LearnedRoute>>>,
     bfd: Arc<OnceLock<BfdMonitor>>,
@@ -66,6 +69,7 @@ impl Observer {
         Self {
             outcome,
             health,
+            monitors: actors.health.monitors(),
             bgp,
             learned,
             bfd,
@@ -110,6 +114,7 @@ impl Observer {
         let stats = self.proxy.stats();
         let outcome = self.outcome.borrow_and_update().clone();
         let mut report = report(&outcome, &self.health.borrow_and_update(), &stats);
+        monitors::fill(&mut report.pools, &self.monitors);
         play(
             &mut report.vips,
             &self.parts.borrow_and_update(),
@@ -324,6 +329,7 @@ fn pool_status(pool: &Pool, health: &HealthSnapshot, stats: &Stats) -> PoolStatu
             total_connections: counters.map_or(0, |c| c.total),
             response_time_ms: s.response_time_ms,
             inline_health_share: counters.and_then(|c| c.inline_health_share),
+            monitors: Vec::new(),
         }
     });
     PoolStatus {

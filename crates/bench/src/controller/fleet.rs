@@ -370,10 +370,18 @@ fn service(service: &v1::VirtualService) -> v1::VirtualServiceStatus {
 }
 
 fn pool(pool: &v1::Pool) -> v1::PoolStatus {
+    let monitor = |uuid: &String| v1::MonitorStatus {
+        uuid: uuid.clone(),
+        state: v1::OperState::Up.into(),
+        recent_response_time_ms: Some(1),
+        average_response_time_ms: Some(1),
+        ..v1::MonitorStatus::default()
+    };
     let server = |server: &v1::Server| v1::ServerStatus {
         address: server.address.clone(),
         port: server.port,
         state: v1::OperState::Up.into(),
+        monitors: pool.health_monitor_uuids.iter().map(monitor).collect(),
         ..v1::ServerStatus::default()
     };
     v1::PoolStatus {

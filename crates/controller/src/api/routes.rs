@@ -1,5 +1,7 @@
 //! The table of operations. More literal paths stand before those with braces.
 
+mod views;
+
 use super::operation::{Audit, Call, Operation, Permission};
 use super::{
     alerts, audit, backup, cluster, events, flowstream, history, inventory, metrics, ok, openapi,
@@ -29,6 +31,7 @@ pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
     all.extend(service_views());
     all.extend(engine_routing());
     all.extend(engine_tables());
+    all.extend(views::all());
     all.extend(ACTIONS.iter().flat_map(|(ty, action)| pending(ty, action)));
     all.extend(objects());
     all
@@ -352,7 +355,7 @@ fn observed() -> Vec<Operation> {
         get("/api/pool/{uuid}/runtime/server", Read, |c| {
             Box::pin(async {
                 exists(c, "pool")?;
-                Ok(ok(c.app.backend.pool_servers(c.uuid)?))
+                Ok(ok(c.app.backend.pool_servers(c.uuid, c.context)?))
             })
         }),
     ]

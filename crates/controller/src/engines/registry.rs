@@ -49,6 +49,21 @@ pub struct EngineState {
     pub desired: Option<Arc<DesiredState>>,
     /// Why no newer one could be made.
     pub stuck: Option<String>,
+    /// Its sessions so far.
+    pub counts: SessionCounts,
+}
+
+/// Sessions of an engine since there is this registry: since the controller was started, or began to lead.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SessionCounts {
+    /// That have begun.
+    pub begun: u64,
+    /// That were refused, because the engine is too old.
+    pub refused: u64,
+    /// Times that it came, having had none.
+    pub came: u64,
+    /// Times that its only one ended.
+    pub went: u64,
 }
 
 /// A session that ends and begins again within this time is the same presence: a restart of the process is shorter.
@@ -199,6 +214,8 @@ impl Registry {
         slot.sender = Some(sender);
         let now = Moment::now();
         slot.state.gap = gap(&slot.state);
+        slot.state.counts.begun += 1;
+        slot.state.counts.came += u64::from(slot.state.connected_since.is_none());
         slot.state.connected_since = Some(now);
         slot.state.last_seen = Some(now.of_day);
         slot.state.others_see = None;
@@ -232,6 +249,7 @@ impl Registry {
         };
         slot.sender = None;
         slot.state.connected_since = None;
+        slot.state.counts.went += 1;
         slot.state.lost = Some((Moment::now(), why.to_owned()));
         drop(slots);
         tracing::warn!(se, why, "engine session ended");
@@ -239,6 +257,12 @@ impl Registry {
         self.notify();
         self.witness.tell(|w| w.engine_went(se, why));
         self.answers.send_modify(|n| *n += 1);
+    }
+
+    /// A session was refused to the engine.
+    pub fn refused(&self, se: &str) {
+        let mut slots = self.slots();
+        slot(&mut slots, se).state.counts.refused += 1;
     }
 
     /// As if its last session had ended so much earlier.

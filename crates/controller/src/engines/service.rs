@@ -180,6 +180,7 @@ impl Session {
                 reason = refusal,
                 "engine session refused"
             );
+            self.registry.refused(&self.se);
             // Its queue is empty, so that there is a place; should the engine be gone, nobody needs to know.
             self.sender
                 .try_send(Err(Status::failed_precondition(refusal)))

@@ -1,5 +1,7 @@
 //! What the API calls: actions on placement, join tokens, and everything that is observed.
 
+mod views;
+
 use super::scope::Narrow;
 use super::{
     FlowView, HostView, Planner, Roles, RoutingText, ScaleIn, ServiceView, TopologyPage, Wanted,
@@ -523,15 +525,6 @@ impl Backend {
         self.observer(&snapshot)
             .pool(uuid)
             .ok_or_else(|| ApiError::not_found("Pool"))
-    }
-
-    /// `GET /api/pool/UUID/runtime/server` (avi-api 10.3).
-    ///
-    /// # Errors
-    /// 404.
-    pub fn pool_servers(&self, uuid: &str) -> Result<Value, ApiError> {
-        let snapshot = self.objects.snapshot();
-        Ok(self.observer(&snapshot).pool_servers(uuid))
     }
 
     /// An item of `GET /api/TYPE-inventory` (avi-api 10.5), as far as it is placement and engines.

@@ -122,7 +122,7 @@ impl Side {
     }
 }
 
-fn port(lookup: &Lookup<'_>, field: &str) -> Result<Option<u32>, ApiError> {
+pub(super) fn port(lookup: &Lookup<'_>, field: &str) -> Result<Option<u32>, ApiError> {
     match number(lookup, field)? {
         Some(port) if !(1..=65535).contains(&port) => Err(ApiError::bad_request(format!(
             "{field}: {port} is no port; use 1 to 65535"
@@ -134,21 +134,27 @@ fn port(lookup: &Lookup<'_>, field: &str) -> Result<Option<u32>, ApiError> {
 /// `src_ip_addr` with `src_ip_mask`, a length or, of IPv4, a mask.
 fn net(lookup: &Lookup<'_>, name: &str) -> Result<Option<IpNet>, ApiError> {
     let (field, mask_field) = (format!("{name}_ip_addr"), format!("{name}_ip_mask"));
-    let (text, mask) = (lookup(&field), lookup(&mask_field));
-    let Some(text) = text else {
-        return match mask {
-            None => Ok(None),
-            Some(_) => Err(ApiError::bad_request(format!(
-                "{mask_field}: goes with {field}; write both"
-            ))),
-        };
+    match (ip(lookup, &field)?, lookup(&mask_field)) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(ApiError::bad_request(format!(
+            "{mask_field}: goes with {field}; write both"
+        ))),
+        (Some(address), None) => Ok(Some(address.into())),
+        (Some(address), Some(mask)) => masked(address, &mask_field, &mask).map(Some),
+    }
+}
+
+/// An address.
+pub(super) fn ip(lookup: &Lookup<'_>, field: &str) -> Result<Option<IpAddr>, ApiError> {
+    let Some(text) = lookup(field) else {
+        return Ok(None);
     };
-    let address: IpAddr = text
-        .parse()
-        .map_err(|_| ApiError::bad_request(format!("{field}: {text:?} is no IP address")))?;
-    let Some(mask) = mask else {
-        return Ok(Some(address.into()));
-    };
+    let address = text.parse().map(Some);
+    address.map_err(|_| ApiError::bad_request(format!("{field}: {text:?} is no IP address")))
+}
+
+/// The network of an address by its mask, which this field has.
+pub(super) fn masked(address: IpAddr, field: &str, mask: &str) -> Result<IpNet, ApiError> {
     let by_length = mask
         .parse()
         .ok()
@@ -156,10 +162,10 @@ fn net(lookup: &Lookup<'_>, name: &str) -> Result<Option<IpNet>, ApiError> {
     let by_mask = || IpNet::with_netmask(address, mask.parse().ok()?).ok();
     let net = by_length.or_else(by_mask).ok_or_else(|| {
         ApiError::bad_request(format!(
-            "{mask_field}: {mask:?} is no mask for {address}; write the prefix length"
+            "{field}: {mask:?} is no mask for {address}; write the prefix length"
         ))
     })?;
-    Ok(Some(net.trunc()))
+    Ok(net.trunc())
 }
 
 /// `tcp`, `TCP` and `PROTOCOL_TCP` are one.

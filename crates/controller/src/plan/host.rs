@@ -140,7 +140,7 @@ impl Observer<'_> {
     }
 }
 
-const NO_SESSION: &str = "it has no session with the controller";
+pub(super) const NO_SESSION: &str = "it has no session with the controller";
 
 fn element(se: &str) -> Value {
     json!({"se_uuid": se, "proc_id": "C0"})

@@ -1,13 +1,21 @@
 //! What is observed, in the shapes of the contract (avi-api section 10). Intent is not shown as fact: what is up is
 //! what an engine with a session reports as up.
 
+mod client;
+mod counters;
 mod engine;
+mod engine_views;
+mod internal;
 mod inventory;
 mod pool;
+mod scaleout;
+mod server;
 mod service;
 mod words;
 
+pub use engine_views::EngineView;
 pub(super) use pool::pool_status;
+pub(super) use server::ServerFilter;
 pub(super) use words::Sheet;
 
 use super::Planner;

@@ -381,7 +381,7 @@ impl Planner {
     }
 }
 
-fn scaleout_times(group: Option<&ServiceEngineGroup>) -> Times {
+pub(super) fn scaleout_times(group: Option<&ServiceEngineGroup>) -> Times {
     Times {
         wait_s: group.map_or(0, |g| g.vs_se_scaleout_additional_wait_time.into()),
         timeout_s: group.map_or(u64::MAX, |g| g.vs_scaleout_timeout.into()),

@@ -33,6 +33,18 @@ pub enum ServiceView {
     Placement,
     /// `candidatesehostlist`.
     Candidates,
+    /// `runtime/internal`.
+    Internal,
+    /// `scaleoutstatus/detail`.
+    ScaleoutDetail,
+    /// `sescaleoutstatus`.
+    EngineScaleout,
+    /// `tcpstat`.
+    Tcp,
+    /// `udpstat`.
+    Udp,
+    /// `keyval`.
+    KeyVal,
 }
 
 /// A number that is another one when what was written means something else: clients that compare objects must not see a
@@ -109,6 +121,12 @@ impl Observer<'_> {
             ServiceView::ScaleoutStatus => Ok(self.of_each_vip(uuid, SCALE_FIELDS)),
             ServiceView::Placement => Ok(self.of_each_vip(uuid, PLACEMENT_FIELDS)),
             ServiceView::Candidates => self.candidates(&vs),
+            ServiceView::Internal => Ok(self.internal(&vs)),
+            ServiceView::ScaleoutDetail => Ok(self.scaleout_detail(&vs)),
+            ServiceView::EngineScaleout => Ok(self.engine_scaleout(&vs)),
+            ServiceView::Tcp => Ok(self.tcp_counters(&vs)),
+            ServiceView::Udp => Ok(self.udp_counters(&vs)),
+            ServiceView::KeyVal => Ok(self.key_values(&vs)),
         }
     }
 
@@ -131,7 +149,7 @@ impl Observer<'_> {
     }
 
     /// These fields of the runtime's summary of each VIP.
-    fn of_each_vip(&self, uuid: &str, fields: &[&str]) -> Value {
+    pub(super) fn of_each_vip(&self, uuid: &str, fields: &[&str]) -> Value {
         let runtime = self.virtual_service(uuid).unwrap_or_default();
         let vips = runtime["vip_summary"].as_array().into_iter().flatten();
         let pick = |vip: &Value| -> Object {
@@ -224,7 +242,7 @@ impl Observer<'_> {
     }
 }
 
-const SCALE_FIELDS: &[&str] = &[
+pub(super) const SCALE_FIELDS: &[&str] = &[
     "vip_id",
     "scale_status",
     "last_scale_status",
@@ -257,7 +275,7 @@ fn counters(status: &VirtualServiceStatus) -> Value {
     })
 }
 
-fn client_filter(lookup: &Lookup<'_>) -> Result<TableFilter, ApiError> {
+pub(super) fn client_filter(lookup: &Lookup<'_>) -> Result<TableFilter, ApiError> {
     if lookup("conn_type").is_some() {
         return Err(ApiError::bad_request(
             "conn_type: connections have no types here; leave it out",

@@ -243,8 +243,19 @@ fn static_routes(snapshot: &Snapshot, vrf: &str) -> Vec<Route> {
 /// Of several virtual services that share a VIP, the first one's counts.
 fn tag(vs: &VirtualService) -> Tag {
     match vs.active_standby_se_tag.as_str() {
-        "ACTIVE_STANDBY_SE_2" => Tag::Second,
+        SECOND_TAG => Tag::Second,
         _ => Tag::First,
+    }
+}
+
+/// Of the engine that is the second by name.
+const SECOND_TAG: &str = "ACTIVE_STANDBY_SE_2";
+
+/// The same as it is written.
+pub(super) fn tag_word(vs: &VirtualService) -> &'static str {
+    match tag(vs) {
+        Tag::First => "ACTIVE_STANDBY_SE_1",
+        Tag::Second => SECOND_TAG,
     }
 }
 

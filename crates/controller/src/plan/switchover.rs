@@ -154,7 +154,7 @@ impl Planner {
     }
 }
 
-fn times(group: Option<&ServiceEngineGroup>) -> Times {
+pub(super) fn times(group: Option<&ServiceEngineGroup>) -> Times {
     let wait_s = group.map_or(0, |g| g.vs_se_primary_switchover_additional_wait_time);
     Times {
         wait_s: wait_s.into(),

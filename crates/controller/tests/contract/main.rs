@@ -27,6 +27,7 @@ mod objects;
 mod patch;
 mod query;
 mod routing;
+mod runtime_views;
 mod sealing;
 mod sequences;
 mod servers;

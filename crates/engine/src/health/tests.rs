@@ -520,7 +520,8 @@ fn maintenance_takes_a_server_down_gracefully_only_when_nothing_else_does() {
     let result = |failure| Result {
         state: State::Down,
         failure: Some(failure),
-        response_time_ms: 0,
+        has_looked: true,
+        times: None,
     };
     let gently = result(Failure::MaintenanceResponseCodeMatch);
     let hard = result(Failure::ConnectionRefused);
@@ -549,4 +550,62 @@ async fn one_monitor_of_two_is_enough_when_the_pool_says_so() {
     pool.min_health_monitors_up = 2;
     health.apply(&[pool], &monitors);
     wait_for_failure(&health, Failure::PayloadContentMismatch).await;
+}
+
+#[tokio::test]
+async fn each_monitor_says_for_itself_what_it_has_seen() {
+    let addr = says("220 ready").await;
+    let bad = HealthMonitor {
+        uuid: "n".into(),
+        ..monitor("gone")
+    };
+    let both = [monitor("ready"), bad];
+    let health = HealthHandle::spawn();
+    let said = health.monitors();
+    let mut pool = pool(addr, &["m", "n"]);
+    health.apply(std::slice::from_ref(&pool), &both);
+    let states = |said: &Monitors| -> Vec<_> {
+        let all = said.of("p", addr);
+        all.into_iter().map(|m| (m.uuid, m.state)).collect()
+    };
+    let initializing = OperState::Initializing;
+    assert_eq!(
+        states(&said),
+        [("m".to_owned(), initializing), ("n".into(), initializing)]
+    );
+    // All must pass: the second has looked; then one is enough: the first has, too.
+    wait_for(&health, OperState::Down).await;
+    pool.min_health_monitors_up = 1;
+    health.apply(&[pool], &both);
+    wait_for(&health, OperState::Up).await;
+    assert_eq!(
+        states(&said),
+        [
+            ("m".to_owned(), OperState::Up),
+            ("n".into(), OperState::Down)
+        ]
+    );
+    let all = said.of("p", addr);
+    assert_eq!((all[0].failure, all[0].times.is_some()), (None, true));
+    let failure = Some(Failure::PayloadContentMismatch);
+    assert_eq!((all[1].failure, all[1].times), (failure, None));
+    assert_eq!(said.of("another", addr), []);
+}
+
+/// One that is up already takes traffic until a new monitor has looked; the monitor has not.
+#[tokio::test]
+async fn a_monitor_that_has_not_looked_says_so_also_of_a_server_that_is_up() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let addr = silent.local_addr().expect("addr");
+    let health = HealthHandle::spawn();
+    health.apply(&[pool(addr, &[])], &[]);
+    wait_for(&health, OperState::Up).await;
+    assert_eq!(health.monitors().of("p", addr), [], "nothing checks it");
+    health.apply(&[pool(addr, &["m"])], &[monitor("never said")]);
+    assert_eq!(
+        health.snapshot().borrow().pools["p"][0].state,
+        OperState::Up
+    );
+    let said = health.monitors().of("p", addr);
+    assert_eq!(said[0].state, OperState::Initializing);
 }

@@ -1,9 +1,9 @@
 //! What the controller is told.
 
 use super::*;
-use crate::health::ServerHealth;
+use crate::health::{HealthHandle, ServerHealth};
 use health::Failure;
-use proto::v1::Server;
+use proto::v1::{HealthMonitor, MonitorStatus, Server};
 use proxy::ServerStats;
 use std::net::SocketAddr;
 
@@ -76,4 +76,28 @@ fn a_server_that_is_up_is_told_with_what_the_proxy_has_counted() {
     assert_eq!(server, expected);
     let nothing = pool_status(&pool(), &health, &Stats::default());
     assert_eq!(nothing.servers[0].inline_health_share, None);
+}
+
+/// Nothing is probed before the test lets go of its thread.
+#[tokio::test]
+async fn each_monitor_is_told_of_beside_its_server() {
+    let mut pool = pool();
+    pool.health_monitor_uuids = vec!["m".into()];
+    let monitor = HealthMonitor {
+        uuid: "m".into(),
+        ..HealthMonitor::default()
+    };
+    let handle = HealthHandle::spawn();
+    handle.apply(std::slice::from_ref(&pool), &[monitor]);
+    let health = handle.snapshot().borrow().clone();
+    let mut told = vec![pool_status(&pool, &health, &Stats::default())];
+    monitors::fill(&mut told, &handle.monitors());
+    let expected = MonitorStatus {
+        uuid: "m".into(),
+        state: OperState::Initializing.into(),
+        ..MonitorStatus::default()
+    };
+    assert_eq!(told[0].servers[0].monitors, [expected]);
+    monitors::fill(&mut told, &Monitors::default());
+    assert_eq!(told[0].servers[0].monitors, [], "nothing checks it");
 }

@@ -138,6 +138,16 @@ const TABLE: [Parameter; 10] = [
     ("limit", "flows at most, 1000 unless asked for more"),
 ];
 
+const SERVERS: [Parameter; 4] = [
+    ("server_ip", "the server's address"),
+    ("server_mask", "prefix length, or mask, of a network"),
+    (
+        "server_end_ip",
+        "last address of a range that begins with server_ip",
+    ),
+    ("server_port", "the server's port"),
+];
+
 /// What a query may say.
 pub(super) fn parameters(operation: &Operation) -> Vec<Value> {
     if *operation.method() != Method::GET {
@@ -172,6 +182,13 @@ pub(super) fn parameters(operation: &Operation) -> Vec<Value> {
         "/api/serviceengine/{uuid}/flowtable" | "/api/serviceengine/{uuid}/flowtable_remote" => {
             &[&TABLE]
         }
+        "/api/pool/{uuid}/runtime/server" | "/api/pool/{uuid}/runtime/server/detail" => &[&SERVERS],
+        "/api/virtualservice/{uuid}/client" => &[&[
+            ("ip_addr", "the client's address"),
+            ("ip_mask", "prefix length, or mask"),
+            ("port", "the client's port"),
+            ("limit", "clients of an engine, 1000 unless asked for more"),
+        ]],
         "/api/virtualservice/{uuid}/connections" => &[&[
             ("ip_addr", "the client's address"),
             ("ip_mask", "prefix length, or mask"),

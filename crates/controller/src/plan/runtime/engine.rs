@@ -1,11 +1,17 @@
-//! `serviceengine/UUID/runtime` (avi-api 10.4), and what is observed of an engine's session.
+//! `serviceengine/UUID/runtime` (avi-api 10.4), and what is observed of an engine's session. What an engine's host and routers
+//! know and nobody tells is left out: `gateway_up`, `inband_mgmt`, `sufficient_memory`; so is what there is not here: licences, a virtual
+//! infrastructure, engines that wait for a start.
 
 use super::super::refusal::Refusal;
 use super::super::since::Thing;
+use super::super::situation;
 use super::{Observer, status};
+use crate::clock::rfc3339;
 use crate::engines::registry::{EngineState, Seen};
+use model::view::{ServiceEngine, ServiceEngineGroup};
 use proto::v1::{BgpSession, BgpState, EngineLoad};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 impl Observer<'_> {
@@ -42,11 +48,15 @@ impl Observer<'_> {
         let stats = state.report.as_ref().and_then(|r| r.stats.as_ref());
         json!({
             "oper_status": self.dated(&Thing::Engine(uuid.to_owned()), self.engine_status(&state)),
-            "power_state": "SE_POWER_ON",
+            "power_state": state.connected_since.map(|_| "SE_POWER_ON"),
             "se_connected": state.connected_since.is_some(),
             "online_since": state.connected_since.map(|at| unix_ms(at.of_day)),
             "last_seen_unix_ms": state.last_seen.map(unix_ms),
+            "hb_status": state.last_seen.map(|at| json!({"last_hb_resp_recv": rfc3339(unix_ms(at) * 1000)})),
             "version": state.version,
+            "at_curr_ver": Some(&state.version).filter(|v| !v.is_empty()).map(|v| v == env!("CARGO_PKG_VERSION")),
+            "active_tags": self.active_tags(uuid),
+            "migrate_state": self.migrate_state(uuid),
             "bgp_peers_up": !sessions.is_empty() && sessions.iter().filter(established).count() == sessions.len(),
             "generation_desired": state.desired.as_ref().map(|d| d.generation),
             "generation_in_force": state.acked,
@@ -55,6 +65,34 @@ impl Observer<'_> {
             "open_connections": stats.map(|s| s.open_connections),
             "load": stats.and_then(|s| s.load).map(engine_load),
         })
+    }
+
+    /// Of the VIPs that it is the active engine of; none where the SE group does not go by tags.
+    fn active_tags(&self, uuid: &str) -> Option<BTreeSet<&'static str>> {
+        let engine = self.snapshot.view::<ServiceEngine>("serviceengine", uuid)?;
+        let group = engine.se_group_ref.as_ref()?.uuid();
+        let group = self
+            .snapshot
+            .view::<ServiceEngineGroup>("serviceenginegroup", group)?;
+        let by_tags = group.distribute_load_active_standby
+            && situation::ha(&group) == placement::Ha::ActiveStandby;
+        let served = by_tags.then(|| self.planner.served(uuid))?;
+        let is_active = |vsvip: &&String| self.planner.assignment(vsvip).is_active(uuid);
+        let tags = served.iter().filter(is_active).filter_map(|vsvip| {
+            let services = situation::services_of(self.snapshot, vsvip);
+            services.first().map(|vs| situation::tag_word(vs))
+        });
+        Some(tags.collect())
+    }
+
+    /// How far it is that an engine is disabled: what has nowhere else to go is tried again for ever.
+    fn migrate_state(&self, uuid: &str) -> &'static str {
+        let enable_state = situation::enable_state(self.snapshot, uuid);
+        match enable_state.is_some_and(situation::drains) {
+            false => "SE_MIGRATE_STATE_IDLE",
+            true if self.planner.served(uuid).is_empty() => "SE_MIGRATE_STATE_FINISHED",
+            true => "SE_MIGRATE_STATE_STARTED",
+        }
     }
 }
 
@@ -87,7 +125,7 @@ fn seen_by_others(seen: Option<Seen>) -> (&'static str, &'static str) {
 }
 
 /// Counters of what an engine and its host carry, since they were started.
-fn engine_load(load: EngineLoad) -> Value {
+pub(super) fn engine_load(load: EngineLoad) -> Value {
     let EngineLoad {
         at_ms,
         processors,

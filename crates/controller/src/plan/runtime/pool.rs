@@ -1,17 +1,17 @@
-//! `pool/UUID/runtime…` (avi-api 10.3): servers as the engines that check them say.
+//! `pool/UUID/runtime` and `runtime/detail` (avi-api 10.3), as the engines that have the pool say.
 
 use super::super::since::Thing;
 use super::{Observer, oper_word, status, undated};
 use crate::objects::pools;
 use model::reason::Reason;
 use model::view::{Pool, PoolGroup};
-use proto::v1::{OperState, PoolStatus, ServerStatus};
+use proto::v1::{OperState, PoolStatus};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 impl Observer<'_> {
-    /// What each connected engine reports of a pool; of those that were told to check nothing only where no other one has it.
-    fn pool_reports(&self, uuid: &str) -> Vec<(String, PoolStatus)> {
+    /// What each connected engine reports of a pool, after whether it was told to check it.
+    fn pool_seen(&self, uuid: &str) -> Vec<Found> {
         let engines = self
             .snapshot
             .all("serviceengine")
@@ -25,7 +25,12 @@ impl Observer<'_> {
             let checks = told.any(|p| !p.health_monitor_uuids.is_empty());
             Some((checks, (se, pool.clone())))
         });
-        judges(found.collect())
+        found.collect()
+    }
+
+    /// The same of those that check it; of those that were told to check nothing only where no other one has it.
+    pub(super) fn pool_reports(&self, uuid: &str) -> Vec<(String, PoolStatus)> {
+        judges(self.pool_seen(uuid))
     }
 
     /// `pool/UUID/runtime`: a server counts as up when one engine at least reaches it.
@@ -74,13 +79,22 @@ impl Observer<'_> {
         }))
     }
 
-    /// `pool/UUID/runtime/server`: each server as each engine sees it.
-    pub(in crate::plan) fn pool_servers(&self, uuid: &str) -> Value {
-        let reports = self.pool_reports(uuid);
-        let each = reports
-            .iter()
-            .flat_map(|(se, pool)| pool.servers.iter().map(move |s| server(se, s)));
-        Value::Array(each.collect())
+    /// `pool/UUID/runtime/detail`: an element per engine that has it, with what it has counted of the servers that there are now.
+    pub(in crate::plan) fn pool_detail(&self, uuid: &str) -> Value {
+        let name = self.snapshot.name_of("pool", uuid);
+        let each = self.pool_seen(uuid).into_iter().map(|(_, (se, pool))| {
+            let up = pool.servers.iter().filter(|s| s.state() == OperState::Up);
+            json!({
+                "se_uuid": se, "proc_id": "C0", "se_name": self.name(&se), "name": name,
+                "oper_status": status(oper_word(pool.state), "", ""),
+                "pool_stats": {
+                    "total_connections": pool.servers.iter().map(|s| s.total_connections).sum::<u64>(),
+                    "current_connections": pool.servers.iter().map(|s| s.open_connections).sum::<u64>(),
+                    "num_servers": pool.servers.len(), "num_servers_up": up.count(),
+                },
+            })
+        });
+        each.collect()
     }
 }
 
@@ -121,20 +135,4 @@ pub(in crate::plan) fn pool_status(
         };
         status("OPER_DOWN", reason.code(), reason.sentence())
     }
-}
-
-fn server(se: &str, server: &ServerStatus) -> Value {
-    let oper = status(oper_word(server.state), "", &server.reason);
-    json!({
-        "ip_addr": {"addr": server.address, "type": if server.address.contains(':') { "V6" } else { "V4" }},
-        "port": server.port,
-        "hostname": server.address,
-        "oper_status": oper,
-        "failure_code": server.failure_code,
-        "se_uuid": se,
-        "open_connections": server.open_connections,
-        "total_connections": server.total_connections,
-        "response_time_ms": server.response_time_ms,
-        "inline_health_share": server.inline_health_share,
-    })
 }

@@ -6,7 +6,7 @@ mod config;
 mod scale;
 mod seats;
 
-pub(super) use seats::{own_status, word, word_at};
+pub(super) use seats::{own_status, reported, udp_status, word, word_at};
 
 use super::super::last::LastScale;
 use super::super::since::Thing;

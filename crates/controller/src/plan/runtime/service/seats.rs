@@ -251,7 +251,7 @@ fn left_sentence(left: Option<Left>, connected: bool) -> String {
     }
 }
 
-fn reported<'a>(state: &'a EngineState, vs: &VirtualService) -> Option<&'a VirtualServiceStatus> {
+pub(in crate::plan::runtime) fn reported<'a>(state: &'a EngineState, vs: &VirtualService) -> Option<&'a VirtualServiceStatus> {
     state
         .report
         .as_ref()?
@@ -261,7 +261,7 @@ fn reported<'a>(state: &'a EngineState, vs: &VirtualService) -> Option<&'a Virtu
 }
 
 /// UDP flows of a virtual service on an engine, since it is there.
-fn udp_status(status: UdpStatus) -> Value {
+pub(in crate::plan::runtime) fn udp_status(status: UdpStatus) -> Value {
     let UdpStatus {
         flows,
         full,
