@@ -28,6 +28,7 @@ mod query;
 mod routing;
 mod sealing;
 mod sequences;
+mod server_fields;
 mod servers;
 mod service_views;
 mod sessions;
