@@ -19,6 +19,7 @@ pub mod refs;
 mod revert;
 mod snapshot;
 pub mod transport;
+mod vnics;
 
 pub use author::{Author, CONFIRM_WITHIN};
 pub use planned::Planned;

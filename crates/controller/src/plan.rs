@@ -12,6 +12,7 @@ mod backend;
 mod compile;
 mod decision;
 mod ecmp_width;
+mod engine_object;
 mod explain;
 #[cfg(test)]
 mod fixture;

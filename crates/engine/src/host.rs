@@ -1,20 +1,21 @@
-//! Answers to questions about the host's network: data interfaces with their counters, routes, neighbours, as the kernel
-//! has them at that moment. Nothing of it is kept.
+//! Answers to questions about the host's network: data interfaces with their counters, routes, neighbours, the way to the
+//! controller, as the kernel has them at that moment. Nothing of it is kept.
 
 use crate::args::InterfaceFilter;
+use crate::dial::Ends;
+use crate::link::{self, vlan_id};
 use crate::{Task, net};
 use anyhow::Context as _;
 use futures_util::TryStreamExt as _;
 use ipnet::IpNet;
 use proto::v1::{
-    HostAnswer, HostInterface, HostNeighbour, HostQuery, HostRoute, HostTable, LinkCounters,
+    HostAnswer, HostInterface, HostNeighbour, HostQuery, HostRoute, HostTable, Interface,
+    LinkCounters, Management,
 };
 use rtnetlink::Handle;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressMessage;
-use rtnetlink::packet_route::link::{
-    InfoData, InfoVlan, LinkAttribute, LinkInfo, LinkMessage, Stats64,
-};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage, Stats64};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
@@ -69,6 +70,44 @@ async fn read(table: HostTable, filter: &InterfaceFilter) -> anyhow::Result<Host
     Ok(answer)
 }
 
+/// The controller at the other end, and the interface that has ours.
+pub(crate) async fn management(ends: Ends) -> Management {
+    let found = interface_with(ends.near).await;
+    let interface = found.unwrap_or_else(|error| {
+        let error = format!("{error:#}");
+        tracing::warn!(error, "the way to the controller cannot be told");
+        None
+    });
+    Management {
+        controller_address: ends.far.to_string(),
+        interface,
+    }
+}
+
+async fn interface_with(address: IpAddr) -> anyhow::Result<Option<Interface>> {
+    let (connection, handle, _) = rtnetlink::new_connection().context("cannot open netlink")?;
+    let _driver = Task(tokio::spawn(connection));
+    let links: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
+    let addresses: Vec<_> = handle.address().get().execute().try_collect().await?;
+    Ok(having(address, &links, &addresses))
+}
+
+/// The interface with this address, and no other address of it.
+fn having(
+    address: IpAddr,
+    links: &[LinkMessage],
+    addresses: &[AddressMessage],
+) -> Option<Interface> {
+    let mut all = addresses.iter();
+    let found = all.find(|a| net::address_of(a) == Some(address))?;
+    let mut links_there = links.iter();
+    let link = links_there.find(|l| l.header.index == found.header.index)?;
+    Some(Interface {
+        addresses: vec![format!("{address}/{}", found.header.prefix_len)],
+        ..link::described(link, links)
+    })
+}
+
 /// Of both families.
 async fn all_routes(handle: &Handle) -> Result<Vec<RouteMessage>, rtnetlink::Error> {
     let mut all = Vec::new();
@@ -113,21 +152,6 @@ fn interfaces(
     };
     let data = |link: &&LinkMessage| filter.is_data(&net::interface(link).name);
     links.iter().filter(data).map(row).collect()
-}
-
-fn vlan_id(link: &LinkMessage) -> Option<u16> {
-    let infos = link.attributes.iter().filter_map(|a| match a {
-        LinkAttribute::LinkInfo(infos) => Some(infos),
-        _ => None,
-    });
-    let vlans = infos.flatten().filter_map(|info| match info {
-        LinkInfo::Data(InfoData::Vlan(vlan)) => Some(vlan),
-        _ => None,
-    });
-    vlans.flatten().find_map(|info| match info {
-        InfoVlan::Id(id) => Some(*id),
-        _ => None,
-    })
 }
 
 fn counters(link: &LinkMessage) -> Option<LinkCounters> {
@@ -382,6 +406,25 @@ mod tests {
             (rows[0].mac.as_str(), rows[0].state.as_str()),
             ("02:00:00:00:00:1f", "reachable")
         );
+    }
+
+    #[tokio::test]
+    async fn the_interface_with_our_end_of_a_connection_is_told_with_that_address_alone() {
+        let ip = |text: &str| -> IpAddr { text.parse().expect("ip") };
+        let ends = Ends {
+            near: ip("127.0.0.1"),
+            far: ip("192.0.2.1"),
+        };
+        let seen = management(ends).await;
+        assert_eq!(seen.controller_address, "192.0.2.1");
+        let interface = seen.interface.expect("the loopback interface");
+        assert_eq!(interface.name, "lo");
+        assert_eq!(interface.addresses, ["127.0.0.1/8"]);
+        let elsewhere = Ends {
+            near: ip("192.0.2.99"),
+            ..ends
+        };
+        assert_eq!(management(elsewhere).await.interface, None);
     }
 
     #[tokio::test]

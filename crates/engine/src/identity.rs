@@ -1,6 +1,7 @@
 //! Who this engine is: its key, its certificate, and how it gets them (docs/adr/0003).
 
 use crate::args::Settings;
+use crate::dial::{Dialler, Ends};
 use crate::files;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use proto::join_token::JoinToken;
@@ -220,8 +221,11 @@ impl Identity {
         ))
     }
 
-    /// A connection to a controller that the CA vouches for, as this engine.
-    pub(crate) async fn connect(&self, controller: &str) -> anyhow::Result<Channel> {
+    /// A connection to a controller that the CA vouches for, as this engine, and its ends.
+    pub(crate) async fn connect(
+        &self,
+        controller: &str,
+    ) -> anyhow::Result<(Channel, Option<Ends>)> {
         let tls =
             tls(&self.ca_pem).identity(TlsIdentity::from_pem(&self.certificate_pem, &self.key_pem));
         connect(controller, tls).await
@@ -261,17 +265,21 @@ fn tls(ca_pem: &str) -> ClientTlsConfig {
         .domain_name(SERVER_NAME)
 }
 
-async fn connect(controller: &str, tls: ClientTlsConfig) -> anyhow::Result<Channel> {
+async fn connect(
+    controller: &str,
+    tls: ClientTlsConfig,
+) -> anyhow::Result<(Channel, Option<Ends>)> {
     let endpoint = Endpoint::from_shared(format!("https://{controller}"))
         .with_context(|| format!("{controller} is no HOST:PORT"))?
-        .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
-        .tcp_nodelay(true)
         .tls_config(tls)?;
-    let connected = tokio::time::timeout(DIAL_TIMEOUT, endpoint.connect()).await;
-    Ok(connected.context("no answer in time")??)
+    let dialler = Dialler::new(CONNECT_TIMEOUT);
+    let connecting = endpoint.connect_with_connector(dialler.clone());
+    let connected = tokio::time::timeout(DIAL_TIMEOUT, connecting).await;
+    let channel = connected.context("no answer in time")??;
+    Ok((channel, dialler.ends()))
 }
 
 fn request(key: &KeyPair) -> anyhow::Result<String> {
@@ -325,7 +333,7 @@ async fn join_at(
     token: &JoinToken,
     message: JoinRequest,
 ) -> Result<proto::v1::JoinReply, JoinError> {
-    let channel = connect(controller, tls(&token.ca_pem))
+    let (channel, _) = connect(controller, tls(&token.ca_pem))
         .await
         .map_err(JoinError::Unreachable)?;
     let mut client = EngineControlClient::new(channel);

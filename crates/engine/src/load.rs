@@ -71,7 +71,7 @@ pub(crate) fn host_ticks() -> Option<(u64, u64)> {
 }
 
 /// Those that the process may use; a quota of its control group counts.
-fn processors() -> u32 {
+pub(crate) fn processors() -> u32 {
     let number = std::thread::available_parallelism().map_or(1, usize::from);
     u32::try_from(number).unwrap_or(u32::MAX)
 }

@@ -8,6 +8,7 @@
 //! when the last `Arc<Net>` is gone. Neither holds state of its own.
 
 use crate::args::InterfaceFilter;
+use crate::link;
 use anyhow::Context as _;
 use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
 use proto::v1::Interface;
@@ -81,9 +82,10 @@ impl Net {
         let addresses: Vec<AddressMessage> =
             self.handle.address().get().execute().try_collect().await?;
         drop(listing);
-        let named = links.iter().map(|l| (l.header.index, interface(l)));
+        let is_data = |link: &&LinkMessage| self.filter.is_data(&interface(link).name);
+        let named = links.iter().filter(is_data);
         let mut data: BTreeMap<u32, Interface> = named
-            .filter(|(_, i)| self.filter.is_data(&i.name))
+            .map(|l| (l.header.index, link::described(l, &links)))
             .collect();
         for address in &addresses {
             let text = usable(address);
@@ -245,7 +247,7 @@ pub(crate) fn mac(bytes: &[u8]) -> String {
     each.collect::<Vec<_>>().join(":")
 }
 
-fn address_of(message: &AddressMessage) -> Option<IpAddr> {
+pub(crate) fn address_of(message: &AddressMessage) -> Option<IpAddr> {
     let find = |local: bool| {
         message.attributes.iter().find_map(|a| match a {
             AddressAttribute::Local(ip) if local => Some(*ip),

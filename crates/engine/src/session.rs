@@ -7,13 +7,13 @@ use crate::host;
 use crate::identity::{self, Identity, JoinError};
 use crate::last_state::LastState;
 use crate::steering::Plan;
-use crate::validate;
+use crate::{resources, validate};
 use anyhow::Context as _;
 use proto::PROTOCOL_VERSION;
 use proto::v1::engine_control_client::EngineControlClient;
 use proto::v1::{
     Ack, ControllerMessage, DesiredState, EngineMessage, FlowQuery, Hello, HostQuery, Interface,
-    Nack, RenewRequest, Report, controller_message::Body, engine_message,
+    Management, Nack, RenewRequest, Report, controller_message::Body, engine_message,
 };
 use std::pin::pin;
 use std::sync::Arc;
@@ -127,11 +127,14 @@ impl Agent {
     }
 
     async fn session(&mut self, controller: &str, opened: &mut bool) -> anyhow::Result<()> {
-        let channel = self.identity.connect(controller).await?;
+        let (channel, ends) = self.identity.connect(controller).await?;
         let (outbox, queue) = mpsc::channel(QUEUE_LEN);
-        outbox
-            .send(message(engine_message::Body::Hello(self.hello())))
-            .await?;
+        let management = match ends {
+            Some(ends) => Some(host::management(ends).await),
+            None => None,
+        };
+        let hello = engine_message::Body::Hello(self.hello(management));
+        outbox.send(message(hello)).await?;
         let client = EngineControlClient::new(channel);
         let mut client = client.max_decoding_message_size(STATE_LEN_MAX);
         let stream = timeout(OPEN_TIMEOUT, client.session(ReceiverStream::new(queue)));
@@ -145,7 +148,7 @@ impl Agent {
         ended
     }
 
-    fn hello(&self) -> Hello {
+    fn hello(&self, management: Option<Management>) -> Hello {
         Hello {
             protocol_version: PROTOCOL_VERSION,
             version: env!("CARGO_PKG_VERSION").into(),
@@ -154,6 +157,8 @@ impl Agent {
             interfaces: self.interfaces.borrow().clone(),
             boot_id: self.boot_id.clone(),
             host: self.settings.host.clone(),
+            resources: Some(resources::read(&self.settings.state_dir)),
+            management,
         }
     }
 

@@ -199,8 +199,8 @@ impl Registry {
             let owner = types
                 .get_mut(&current)
                 .ok_or("a field stands before any @Type")?;
-            if let Some((mark, name)) = line.split_once(' ').filter(|(m, _)| "+-".contains(m)) {
-                let field = set_class(owner, mark == "+", name).map_err(at)?;
+            if let Some((mark, name)) = line.split_once(' ').filter(|(m, _)| MARKS.contains(m)) {
+                let field = set_class(owner, mark, name).map_err(at)?;
                 field.help = Some(help).filter(|h| !h.is_empty()).or(field.help.take());
                 continue;
             }
@@ -243,15 +243,20 @@ fn acknowledge_common(ty: &mut ObjectType) {
     }
 }
 
-/// Says of a field that is known that it acts already, or not (schema/acts.txt).
+/// What a line of schema/acts.txt begins with.
+const MARKS: [&str; 3] = ["+", "-", "="];
+
+/// Says of a field that is known that it acts already (`+`), or does not (`-`); of one that is the server's (`=`) there is
+/// something to be said.
 fn set_class<'a>(
     owner: &'a mut ObjectType,
-    acts: bool,
+    mark: &str,
     name: &str,
 ) -> Result<&'a mut Field, String> {
-    let (from, to) = match acts {
-        true => (Class::Soon, Class::Honoured),
-        false => (Class::Honoured, Class::Soon),
+    let (from, to) = match mark {
+        "+" => (Class::Soon, Class::Honoured),
+        "-" => (Class::Honoured, Class::Soon),
+        _ => (Class::ServerOwned, Class::ServerOwned),
     };
     let missing = format!("{}.{name} is not {from:?}", owner.name);
     let mut fields = owner.fields.iter_mut();
@@ -403,10 +408,27 @@ mod tests {
             (class("x"), class("y")),
             (Some(Class::Soon), Some(Class::Honoured))
         );
-        for (marks, wrong) in [("- z", "A.z"), ("+ x", "A.x"), ("- y", "A.y")] {
+        for (marks, wrong) in [
+            ("- z", "A.z"),
+            ("+ x", "A.x"),
+            ("- y", "A.y"),
+            ("= x", "A.x"),
+        ] {
             let error = parse(marks).err().expect("refused");
             assert!(error.contains(wrong), "{error}");
         }
+    }
+
+    #[test]
+    fn of_a_field_of_the_server_it_can_be_said_why_it_is_not_filled() {
+        let text = "@A\nR x int =1\nR y str\n@A\n# Nobody knows.\n= x\n= y";
+        let registry = Registry::parse(text).expect("parses");
+        let field = |name: &str| registry.types["A"].field(name).expect("there");
+        assert_eq!(field("x").help.as_deref(), Some("Nobody knows."));
+        assert_eq!(
+            (field("x").class, &field("y").help),
+            (Class::ServerOwned, &None)
+        );
     }
     use serde_json::json;
 

@@ -309,7 +309,7 @@ pub(super) fn hello(number: usize, applied_generation: u64) -> Hello {
         applied_generation,
         interfaces: interfaces(number),
         boot_id: "1".to_owned(),
-        host: String::new(),
+        ..Hello::default()
     }
 }
 
@@ -320,6 +320,7 @@ fn interfaces(number: usize) -> Vec<Interface> {
         up: true,
         mtu: 1500,
         addresses: vec![format!("{}/{PREFIX_LEN}", address(number))],
+        ..Interface::default()
     }]
 }
 

@@ -8,12 +8,13 @@ use model::schema::{Kind, ObjectType, message};
 use serde_json::Value;
 
 /// Filled in by the server when not given (avi-api 5.2): no difference where only the server has them.
-const FILLED_IN: [&str; 20] = [
+const FILLED_IN: [&str; 22] = [
     "_last_modified",
     "analytics_profile_ref",
     "application_profile_ref",
     "cloud_ref",
     "cloud_type",
+    "data_vnics",
     "hostname",
     "marked_for_delete",
     "network_profile_ref",
@@ -26,6 +27,7 @@ const FILLED_IN: [&str; 20] = [
     "version",
     "vip_id",
     "vip_runtime",
+    "vnic_networks",
     "vrf_context_ref",
     "vrf_ref",
     "vsvip_ref",

@@ -127,6 +127,20 @@ fn object_as_read_back_is_unchanged() {
 }
 
 #[test]
+fn what_an_engine_reports_is_no_difference() {
+    let vnic = json!({"if_name": "eth0", "mtu": 1500, "vrf_ref": "https://c/api/vrfcontext/vrf-1#blue", "vnic_networks": [{"mode": "STATIC"}]});
+    let current = json!({"name": "se-1", "resources": {"num_vcpus": 2}, "data_vnics": [vnic]});
+    let with = |vrf: &str| json!({"name": "se-1", "data_vnics": [{"if_name": "eth0", "vrf_ref": format!("/api/vrfcontext?name={vrf}")}]});
+    for wanted in [json!({"name": "se-1"}), with("blue")] {
+        assert_eq!(difference("serviceengine", wanted, current.clone()), None);
+    }
+    assert_eq!(
+        difference("serviceengine", with("red"), current).as_deref(),
+        Some("data_vnics[0].vrf_ref")
+    );
+}
+
+#[test]
 fn reference_by_name_equals_the_same_reference_by_uuid_and_name() {
     let wanted = json!({"name": "v", "pool_ref": "/api/pool?name=web"});
     let current =

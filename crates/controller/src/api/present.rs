@@ -46,9 +46,7 @@ impl<'a> Presenter<'a> {
     pub(super) fn show(&self, uuid: &str, stored: &Stored) -> Value {
         let (ty, context) = (self.ty, self.context);
         let mut object = stored.object.clone();
-        if ty.name == "SSLKeyAndCertificate" {
-            certificate::describe(&mut object);
-        }
+        self.fill(uuid, stored, &mut object);
         object = if context.skip_default() {
             object::without_defaults(ty, &object)
         } else {
@@ -71,6 +69,26 @@ impl<'a> Presenter<'a> {
         object = select(context, object);
         self.join(uuid, &mut object);
         Value::Object(object)
+    }
+
+    /// Fills in what is the server's and known (class R of the schema). It comes before defaults, which may be the same.
+    fn fill(&self, uuid: &str, stored: &Stored, object: &mut Object) {
+        let backend = &self.app.backend;
+        match self.ty.name.as_str() {
+            "SSLKeyAndCertificate" => certificate::describe(object),
+            "ServiceEngine" => backend.fill_engine(self.snapshot, uuid, stored, object),
+            "VirtualService" => self.fill_cloud_type(object),
+            _ => {}
+        }
+    }
+
+    /// That of the cloud that the object is in.
+    fn fill_cloud_type(&self, object: &mut Object) {
+        let cloud = object.get("cloud_ref").and_then(Value::as_str);
+        let uuid = cloud.and_then(|reference| reference.rsplit('/').next());
+        let cloud = uuid.and_then(|uuid| self.snapshot.get("cloud", uuid));
+        let vtype = cloud.and_then(|c| c.object.get("vtype")).cloned();
+        object.extend(vtype.map(|vtype| ("cloud_type".to_owned(), vtype)));
     }
 
     /// The URL of a referred object, with its name where names are shown.

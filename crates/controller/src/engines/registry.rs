@@ -6,7 +6,8 @@ use crate::clock::Moment;
 use crate::witness::Seat;
 use proto::v1::{
     BgpSession, BgpState, ControllerMessage, DesiredState, FlowAnswer, FlowQuery, Hello,
-    HostAnswer, HostQuery, HostTable, Interface, Nack, Report, controller_message::Body,
+    HostAnswer, HostQuery, HostResources, HostTable, Interface, Management, Nack, Report,
+    controller_message::Body,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,6 +31,10 @@ pub struct EngineState {
     pub version: String,
     /// What tells its host from others; empty = it has not said.
     pub host: String,
+    /// What it has of its host; `None` while it has not said.
+    pub resources: Option<HostResources>,
+    /// How it reached its controller when its newest session began.
+    pub management: Option<Management>,
     /// For how long it had had no session before the present one, as far as this process knows.
     pub gap: Option<Duration>,
     /// Its data interfaces.
@@ -227,6 +232,8 @@ impl Registry {
         slot.state.peers = Peers::default();
         slot.state.version = hello.version;
         slot.state.host = hello.host;
+        slot.state.resources = hello.resources;
+        slot.state.management = hello.management;
         slot.state.interfaces = hello.interfaces;
         slot.state.acked = hello.applied_generation;
         slot.state.confirmed = 0;

@@ -1,7 +1,7 @@
 //! From what a client wrote to what is stored: references canonical, server-owned fields out, the references and
 //! side effects that the contract promises filled in (avi-api 5.2 and section 6).
 
-use super::{Author, Draft, certificate, ipam, refs, transport};
+use super::{Author, Draft, certificate, ipam, refs, transport, vnics};
 use crate::error::ApiError;
 use model::object::{self, FieldError, Object};
 use model::schema::{ObjectType, object_type};
@@ -34,8 +34,10 @@ pub(super) fn for_update(
     body: Object,
     author: &Author,
 ) -> Result<Object, ApiError> {
+    let interfaces = vnics::known(ty, stored, &body);
     let mut object = clean(ty, body);
     keep(ty, stored, &mut object);
+    vnics::keep(ty, stored, &interfaces, &mut object);
     references(draft, ty, &mut object, author)?;
     refuse_moves(stored, &object)?;
     match ty.name.as_str() {
@@ -75,18 +77,6 @@ fn keep(ty: &ObjectType, stored: &Object, object: &mut Object) {
     }
     if ty.field("name").is_some() && !object.contains_key("name") {
         object.extend(stored.get("name").map(|n| ("name".to_owned(), n.clone())));
-    }
-    keep_observed_interfaces(ty, stored, object);
-}
-
-/// Interfaces are reported by the engine; a body without them does not take them away.
-fn keep_observed_interfaces(ty: &ObjectType, stored: &Object, object: &mut Object) {
-    if ty.name == "ServiceEngine" && !object.contains_key("data_vnics") {
-        object.extend(
-            stored
-                .get("data_vnics")
-                .map(|v| ("data_vnics".to_owned(), v.clone())),
-        );
     }
 }
 

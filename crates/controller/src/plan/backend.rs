@@ -329,6 +329,17 @@ impl Backend {
         service::server_fields(&self.planner, snapshot, vs)
     }
 
+    /// Fills what the engine says into a service engine's object that is about to be shown (avi-api section 12).
+    pub fn fill_engine(
+        &self,
+        snapshot: &Snapshot,
+        uuid: &str,
+        stored: &Stored,
+        object: &mut Object,
+    ) {
+        self.observer(snapshot).fill_engine(uuid, stored, object);
+    }
+
     /// `GET /api/virtualservice/UUID/…` (avi-api 10.2).
     ///
     /// # Errors

@@ -271,6 +271,7 @@ mod tests {
                 up: true,
                 mtu: 1500,
                 addresses: vec!["10.10.10.11/24".into()],
+                link: None,
             }),
             index: 2,
             vlan_id: 7,

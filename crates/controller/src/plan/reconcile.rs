@@ -8,17 +8,13 @@ use super::assignments::{Assignment, Assignments};
 use super::decision::Decision;
 use super::marks::Vips;
 use super::writing::Placement;
-use super::{Action, Planner, keys, situation};
+use super::{Action, Planner, engine_object, keys, situation};
 use crate::engines::Registry;
 use crate::error::ApiError;
 use crate::objects::{Author, Objects, Snapshot};
-use ipnet::IpNet;
-use model::object::Object;
 use model::schema::object_type;
 use model::view::Ref;
 use placement::Choice;
-use proto::v1::Interface;
-use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -349,7 +345,7 @@ async fn note_interfaces(objects: &Objects, registry: &Registry) -> Result<(), A
         if state.connected_since.is_none() {
             continue;
         }
-        let vnics = vnics(&state.interfaces, &stored.object);
+        let vnics = engine_object::vnics(&state.interfaces, &stored.object);
         if stored.object.get("data_vnics") == Some(&vnics) {
             continue;
         }
@@ -365,34 +361,6 @@ async fn note_interfaces(objects: &Objects, registry: &Registry) -> Result<(), A
             .await?;
     }
     Ok(())
-}
-
-/// `data_vnics` as the API shows them; a VRF that an operator gave to an interface stays.
-fn vnics(interfaces: &[Interface], object: &Object) -> Value {
-    let before = object
-        .get("data_vnics")
-        .and_then(Value::as_array)
-        .cloned()
-        .unwrap_or_default();
-    let each = interfaces.iter().map(|i| {
-        let mut vnic = json!({
-            "if_name": i.name, "linux_name": i.name, "mac_address": i.mac, "mtu": i.mtu, "link_up": i.up,
-            "vnic_networks": i.addresses.iter().filter_map(|a| network(a)).collect::<Vec<_>>(),
-        });
-        let known = before.iter().find(|v| v["if_name"] == vnic["if_name"]);
-        if let Some(vrf) = known.and_then(|v| v.get("vrf_ref")) {
-            vnic["vrf_ref"] = vrf.clone();
-        }
-        vnic
-    });
-    each.collect()
-}
-
-fn network(address: &str) -> Option<Value> {
-    let net: IpNet = address.parse().ok()?;
-    let kind = if net.addr().is_ipv4() { "V4" } else { "V6" };
-    let ip = json!({"ip_addr": {"addr": net.addr().to_string(), "type": kind}, "mask": net.prefix_len()});
-    Some(json!({"mode": "STATIC", "ip": ip}))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tempfile::tempdir;
 
 /// Objects of a type as the store has them.
-fn stored(folder: &Path, ty: &str) -> String {
+pub fn stored(folder: &Path, ty: &str) -> String {
     use store::Store as _;
     // The controller may be writing: it holds the file for a moment.
     let deadline = Instant::now() + Duration::from_secs(20);

@@ -86,12 +86,20 @@ impl Engine {
 
     /// Opens a session. Every state that it is told is acknowledged.
     pub fn connect(&mut self) {
+        let hello = Hello {
+            interfaces: interfaces(),
+            ..Hello::default()
+        };
+        self.connect_saying(hello);
+    }
+
+    /// The same, with these words first.
+    pub fn connect_saying(&mut self, hello: Hello) {
         let (outbox, queue) = mpsc::channel(QUEUE_LEN);
         let hello = Hello {
             protocol_version: proto::PROTOCOL_VERSION,
             name: self.name.clone(),
-            interfaces: interfaces(),
-            ..Hello::default()
+            ..hello
         };
         let (address, tls, answers) = (self.address, self.tls.clone(), outbox.downgrade());
         let told = self.told.clone();

@@ -30,6 +30,7 @@ mod routing;
 mod runtime_views;
 mod sealing;
 mod sequences;
+mod server_fields;
 mod servers;
 mod service_views;
 mod sessions;

@@ -17,6 +17,15 @@ use x509_parser::prelude::{
 };
 use x509_parser::public_key::PublicKey;
 
+/// Sizes of RSA keys, and curves by their number (RFC 5480 section 2.1.1.1), that the schema has words for.
+const RSA_BITS: [usize; 4] = [1024, 2048, 3072, 4096];
+const CURVES: [(&str, &str); 3] = [
+    ("1.2.840.10045.3.1.7", "SSL_KEY_EC_CURVE_SECP256R1"),
+    ("1.3.132.0.34", "SSL_KEY_EC_CURVE_SECP384R1"),
+    ("1.3.132.0.35", "SSL_KEY_EC_CURVE_SECP521R1"),
+];
+/// Letters in a line of PEM (RFC 7468 section 2).
+const LINE_LEN: usize = 64;
 /// `expiry_status` warns from here on.
 const WARNING: Duration = Duration::days(30);
 
@@ -103,7 +112,8 @@ fn check_key(
     Ok(())
 }
 
-/// Fills in what the certificate says of itself (avi-api section 12), for an object that is about to be shown.
+/// Fills in what the certificate says of itself (avi-api section 12), and so of the key beside it, for an object that is about to
+/// be shown.
 pub fn describe(object: &mut Object) {
     let certificate = object.get("certificate").and_then(Value::as_object);
     let chain = certificate.and_then(|c| chain(c, object));
@@ -114,6 +124,8 @@ pub fn describe(object: &mut Object) {
         return;
     };
     let said = said(&parsed, &der);
+    let params = Some(&said["key_params"]).filter(|params| !params.is_null());
+    object.extend(params.map(|params| ("key_params".to_owned(), params.clone())));
     let certificate = object.get_mut("certificate").and_then(Value::as_object_mut);
     if let (Some(certificate), Value::Object(said)) = (certificate, said) {
         certificate.extend(said.into_iter().filter(|(_, v)| !v.is_null()));
@@ -136,7 +148,9 @@ fn said(parsed: &X509Certificate<'_>, der: &[u8]) -> Value {
         "not_before": moment(from),
         "not_after": moment(to),
         "expiry_status": expiry(to),
-        "fingerprint": format!("SHA256 Fingerprint={}", fingerprint(der)),
+        "fingerprint": format!("SHA256 Fingerprint={}", hexadecimal(&Sha256::digest(der))),
+        "public_key": public_key(parsed.public_key()),
+        "signature": hexadecimal(&parsed.signature_value.data),
         "signature_algorithm": algorithm(parsed),
         "key_params": key_params(parsed.public_key()),
     })
@@ -204,10 +218,19 @@ fn expiry(not_after: OffsetDateTime) -> &'static str {
     }
 }
 
-fn fingerprint(der: &[u8]) -> String {
-    let digest = Sha256::digest(der);
-    let pairs: Vec<String> = digest.iter().map(|b| format!("{b:02X}")).collect();
+/// `0A:1B:…`.
+fn hexadecimal(bytes: &[u8]) -> String {
+    let pairs: Vec<String> = bytes.iter().map(|b| format!("{b:02X}")).collect();
     pairs.join(":")
+}
+
+/// PEM, as `openssl x509 -pubkey` prints it.
+fn public_key(public: &SubjectPublicKeyInfo<'_>) -> String {
+    let text = STANDARD.encode(public.raw);
+    let lines = text.as_bytes().chunks(LINE_LEN);
+    let lines: Vec<_> = lines.map(String::from_utf8_lossy).collect();
+    let body = lines.join("\n");
+    format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n")
 }
 
 /// As OpenSSL names it, or its number.
@@ -217,20 +240,26 @@ fn algorithm(parsed: &X509Certificate<'_>) -> String {
     known.map_or_else(|_| oid.to_id_string(), str::to_owned)
 }
 
-/// null for what is neither RSA nor of a curve that the schema knows.
+/// null for what is neither RSA of a size nor of a curve that the schema knows.
 fn key_params(public: &SubjectPublicKeyInfo<'_>) -> Value {
     match public.parsed() {
-        Ok(PublicKey::RSA(key)) => {
+        Ok(PublicKey::RSA(key)) if RSA_BITS.contains(&key.key_size()) => {
             let exponent = key.try_exponent().unwrap_or_default();
             let size = format!("SSL_KEY_{}_BITS", key.key_size());
             json!({"algorithm": "SSL_KEY_ALGORITHM_RSA", "rsa_params": {"key_size": size, "exponent": exponent}})
         }
-        Ok(PublicKey::EC(point)) => {
-            // P-521 takes 66 bytes.
-            let bits = point.key_size().min(521);
-            let curve = format!("SSL_KEY_EC_CURVE_SECP{bits}R1");
-            json!({"algorithm": "SSL_KEY_ALGORITHM_EC", "ec_params": {"curve": curve}})
-        }
+        Ok(PublicKey::EC(_)) => curve(public).map_or(
+            Value::Null,
+            |curve| json!({"algorithm": "SSL_KEY_ALGORITHM_EC", "ec_params": {"curve": curve}}),
+        ),
         _ => Value::Null,
     }
+}
+
+fn curve(public: &SubjectPublicKeyInfo<'_>) -> Option<&'static str> {
+    let named = public.algorithm.parameters.as_ref()?.as_oid().ok()?;
+    let named = named.to_id_string();
+    let mut curves = CURVES.into_iter();
+    let (_, word) = curves.find(|(number, _)| *number == named)?;
+    Some(word)
 }

@@ -110,6 +110,54 @@ fn a_self_signed_certificate_is_made_once_and_says_what_was_asked() {
     );
 }
 
+/// What `openssl req -x509 -newkey rsa:2048 -subj /CN=rsa` makes.
+const RSA: &str = include_str!("rsa.pem");
+
+#[test]
+fn an_imported_certificate_says_of_which_kind_its_key_is() {
+    let authority =
+        |pem: &str| json!({"type": "SSL_CERTIFICATE_TYPE_CA", "certificate": {"certificate": pem}});
+    let read = |pem: &str| {
+        let mut read = made(&Object::new(), authority(pem));
+        describe(&mut read);
+        read
+    };
+    let rsa = read(RSA);
+    let params = json!({"algorithm": "SSL_KEY_ALGORITHM_RSA", "rsa_params": {"key_size": "SSL_KEY_2048_BITS", "exponent": 65537}});
+    assert_eq!(
+        (&rsa["key_params"], &rsa["certificate"]["key_params"]),
+        (&params, &params)
+    );
+    let signature = rsa["certificate"]["signature"].as_str().expect("text");
+    assert_eq!(signature.split(':').count(), 256, "{signature}");
+    // What has no word in the schema is not called by another one's.
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
+    let params = rcgen::CertificateParams::new(["ed.example.com".to_owned()]).expect("a name");
+    let other = read(&params.self_signed(&key).expect("made").pem());
+    assert_eq!(other.get("key_params"), None);
+    assert!(
+        other["certificate"]["serial_number"].is_string(),
+        "{other:?}"
+    );
+}
+
+#[test]
+fn the_public_key_is_shown_as_pem() {
+    use rcgen::PublicKeyData as _;
+    let (pem, key) = pair();
+    let mut read = made(
+        &Object::new(),
+        json!({"key": key, "certificate": {"certificate": pem}}),
+    );
+    describe(&mut read);
+    let shown = read["certificate"]["public_key"].as_str().expect("text");
+    let (_, decoded) = x509_parser::pem::parse_x509_pem(shown.as_bytes()).expect("PEM");
+    let key = rcgen::KeyPair::from_pem(&key).expect("a key");
+    assert_eq!(decoded.label, "PUBLIC KEY");
+    assert_eq!(decoded.contents, key.subject_public_key_info());
+    assert!(shown.lines().all(|line| line.len() <= 64), "{shown}");
+}
+
 #[test]
 fn a_request_waits_for_its_certificate_and_keeps_its_key() {
     let body = json!({"name": "c", "certificate": {"subject": {"common_name": "a"}},
