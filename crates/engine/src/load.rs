@@ -1,7 +1,7 @@
-//! What the engine and its host carry: processors' time and packets, as counters that the kernel keeps (proc(5)).
+//! What the engine and its host carry: processors' time and packets, as counters that the kernel keeps, and memory (proc(5)).
 //!
-//! Processors' time is that of the host, also where the engine runs in a container; the process' own is told beside it. The
-//! interfaces are those of the engine's network namespace.
+//! Processors' time and memory are those of the host, also where the engine runs in a container; the process' own time is
+//! told beside it. The interfaces are those of the engine's network namespace.
 
 use proto::v1::{EngineLoad, Interface};
 use std::time::{Duration, Instant};
@@ -49,6 +49,7 @@ impl Meter {
         let counted = interfaces.iter().filter(|i| !i.addresses.is_empty());
         let names: Vec<&str> = counted.map(|i| i.name.as_str()).collect();
         let packets = Packets::of(&text("/proc/self/net/dev"), &names);
+        let memory = Memory::of(&text("/proc/meminfo")).unwrap_or_default();
         EngineLoad {
             at_ms: u64::try_from(since).unwrap_or(u64::MAX),
             processors: processors(),
@@ -60,6 +61,8 @@ impl Meter {
             rx_bytes: packets.rx_bytes,
             tx_packets: packets.tx_packets,
             tx_bytes: packets.tx_bytes,
+            host_memory_bytes: memory.all,
+            host_memory_available_bytes: memory.available,
         }
     }
 }
@@ -109,6 +112,29 @@ impl Host {
             busy,
             softirq,
             all: busy + idle + iowait,
+        })
+    }
+}
+
+/// Of the host, in bytes.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Memory {
+    all: u64,
+    /// What programs may still take without swapping, by the kernel's own estimate.
+    available: u64,
+}
+
+impl Memory {
+    /// From the lines `MemTotal: N kB` and `MemAvailable: N kB`; neither without the other.
+    fn of(meminfo: &str) -> Option<Self> {
+        let bytes = |name: &str| {
+            let line = meminfo.lines().find_map(|l| l.strip_prefix(name))?;
+            let number: u64 = line.split_whitespace().next()?.parse().ok()?;
+            Some(number * 1024)
+        };
+        Some(Self {
+            all: bytes("MemTotal:")?,
+            available: bytes("MemAvailable:")?,
         })
     }
 }
@@ -179,6 +205,14 @@ mod tests {
     }
 
     #[test]
+    fn memory_is_all_of_the_host_and_what_is_available_of_it() {
+        let meminfo = "MemTotal:       2000 kB\nMemFree:  10 kB\nMemAvailable:    500 kB\n";
+        let memory = Memory::of(meminfo).expect("read");
+        assert_eq!((memory.all, memory.available), (2_048_000, 512_000));
+        assert_eq!(Memory::of("MemTotal: 2000 kB\nMemFree: 10 kB\n"), None);
+    }
+
+    #[test]
     fn packets_are_those_of_the_interfaces_that_count() {
         let dev = "Inter-|   Receive                 |  Transmit\n face |bytes    packets errs\n\
                        lo: 9 9 0 0 0 0 0 0 9 9 0 0 0 0 0 0\n\
@@ -191,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_of_this_test_has_processors_and_lo() {
+    fn the_host_of_this_test_has_processors_memory_and_lo() {
         let lo = Interface {
             name: "lo".into(),
             addresses: vec!["127.0.0.1/8".into()],
@@ -201,6 +235,8 @@ mod tests {
         let load = meter.load(std::slice::from_ref(&lo));
         assert!(load.processors > 0 && load.host_cpu_ms >= load.host_busy_ms);
         assert!(load.host_busy_ms > 0, "{load:?}");
+        let (all, available) = (load.host_memory_bytes, load.host_memory_available_bytes);
+        assert!(all > available && available > 0, "{load:?}");
         assert_eq!(load, meter.load(&[lo]), "read once in a while");
     }
 }

@@ -20,8 +20,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use proto::v1::{
-    BgpState, DesiredState, EngineLoad, OperState, Report, Steering, VirtualServiceStatus,
+    BgpState, DesiredState, EngineLoad, OperState, PoolStatus, Report, ResponseStats, Steering,
+    VirtualServiceStatus,
 };
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -126,6 +128,7 @@ impl Source {
         sheet.sessions(&report);
         sheet.vips(&report);
         sheet.services(&report);
+        sheet.pools(&report);
         sheet.steering(report.steering.as_ref());
         sheet.text()
     }
@@ -232,6 +235,17 @@ impl<'a> Sheet<'a> {
             self.count(&metric::SE_PACKETS, direction(), packets[i]);
             self.count(&metric::SE_BYTES, direction(), bytes[i]);
         }
+        self.memory([load.host_memory_bytes, load.host_memory_available_bytes]);
+    }
+
+    /// Nothing where it is not known.
+    fn memory(&mut self, host: [u64; 2]) {
+        for (word, bytes) in metric::MEMORY_OF.into_iter().zip(host) {
+            let of = vec![("of", word.to_owned())];
+            if host[0] > 0 {
+                self.set(&metric::SE_MEMORY, of, bytes);
+            }
+        }
     }
 
     fn sessions(&mut self, report: &Report) {
@@ -285,6 +299,13 @@ impl<'a> Sheet<'a> {
         let state = of("reason", &status.reason_code);
         self.set(&metric::ENGINE_VS_UP, state, u64::from(up));
         self.set(&metric::VS_OPEN_CONNECTIONS, vs(), status.open_connections);
+        let dropped = status.connections_dropped.unwrap_or_default();
+        self.count(&metric::VS_CONNECTIONS_DROPPED, vs(), dropped);
+        let classes = status.responses.as_ref().map(ResponseStats::classes);
+        let counts = classes.into_iter().flatten();
+        for (class, count) in metric::STATUS_CLASSES.into_iter().zip(counts) {
+            self.count(&metric::VS_RESPONSES, of("status", class), count);
+        }
         if let Some(udp) = &status.udp {
             self.set(&metric::VS_UDP_FLOWS, vs(), udp.flows);
             for (event, count) in [
@@ -304,6 +325,25 @@ impl<'a> Sheet<'a> {
             ("stamp_failed", hints.stamp_failed),
         ] {
             self.count(&metric::FLOW_HINT_STAMPS, of("result", result), count);
+        }
+    }
+
+    fn pools(&mut self, report: &Report) {
+        let known = self.desired.pools.iter();
+        let names: HashMap<&str, &str> =
+            known.map(|p| (p.uuid.as_str(), p.name.as_str())).collect();
+        for pool in &report.pools {
+            if let Some(name) = names.get(pool.uuid.as_str()) {
+                self.pool(name, pool);
+            }
+        }
+    }
+
+    fn pool(&mut self, name: &str, status: &PoolStatus) {
+        let Some(bytes) = status.bytes() else { return };
+        for (word, bytes) in metric::DIRECTIONS.into_iter().zip(bytes) {
+            let labels = vec![("pool", name.to_owned()), ("direction", word.to_owned())];
+            self.count(&metric::POOL_BYTES, labels, bytes);
         }
     }
 

@@ -18,8 +18,8 @@ use health::State;
 use model::reason::Reason;
 use proto::v1::{
     self, Attachment, BgpSession, EngineStats, HintStats, LearnedRoute, OperState, Pool,
-    PoolStatus, Protocol, Report, ServerStatus, Steering, TunnelledTo, UdpStatus, VerdictCount,
-    Vip, VipStatus, VirtualService, VirtualServiceStatus,
+    PoolStatus, Protocol, Report, ResponseStats, ServerStatus, Steering, TunnelledTo, UdpStatus,
+    VerdictCount, Vip, VipStatus, VirtualService, VirtualServiceStatus,
 };
 use proxy::{ProxyHandle, Stats, UdpStats};
 use std::sync::{Arc, OnceLock};
@@ -248,6 +248,10 @@ fn service_status(vs: &VirtualService, outcome: &Outcome, stats: &Stats) -> Virt
             .map_or(0, |age| age.as_secs()),
         hints: counters.map(|c| hints(c.hints)),
         udp: counters.map(|c| udp_status(c.udp)).filter(|_| has_udp(vs)),
+        connections_dropped: Some(counters.map_or(0, |c| c.refused + c.udp.full)),
+        responses: counters
+            .map(|c| responses(c.responses))
+            .filter(|_| has_http(vs)),
     }
 }
 
@@ -263,6 +267,20 @@ fn hints(stats: proxy::HintStats) -> HintStats {
 fn has_udp(vs: &VirtualService) -> bool {
     let mut ports = vs.ports.iter();
     ports.any(|range| range.protocol() == Protocol::Udp)
+}
+
+fn has_http(vs: &VirtualService) -> bool {
+    vs.ports.iter().any(|range| range.http.is_some())
+}
+
+fn responses([class_1xx, class_2xx, class_3xx, class_4xx, class_5xx]: [u64; 5]) -> ResponseStats {
+    ResponseStats {
+        class_1xx,
+        class_2xx,
+        class_3xx,
+        class_4xx,
+        class_5xx,
+    }
 }
 
 fn udp_status(stats: UdpStats) -> UdpStatus {
@@ -330,6 +348,8 @@ fn pool_status(pool: &Pool, health: &HealthSnapshot, stats: &Stats) -> PoolStatu
             response_time_ms: s.response_time_ms,
             inline_health_share: counters.and_then(|c| c.inline_health_share),
             monitors: Vec::new(),
+            bytes_sent: Some(counters.map_or(0, |c| c.bytes_sent)),
+            bytes_received: Some(counters.map_or(0, |c| c.bytes_received)),
         }
     });
     PoolStatus {

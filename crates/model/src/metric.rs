@@ -93,6 +93,18 @@ metrics! {
         "vs_udp_events",
         "Datagrams dropped (full: as many flows as may be; dropped: a buffer was full, or no server was left) or dispatched again, and flows moved to another server"
     );
+    VS_CONNECTIONS_DROPPED: counter(
+        "vs_connections_dropped",
+        "Connections of a virtual service that no server took, and datagrams of UDP that began no flow"
+    );
+    VS_RESPONSES: counter(
+        "vs_responses",
+        "HTTP responses of a virtual service that have gone to clients whole, also those that are the engine's own, by class of status"
+    );
+    POOL_BYTES: counter(
+        "pool_bytes",
+        "Bytes from servers of a pool (received) and to them (sent), with what TLS adds, without health checks"
+    );
     FLOW_PACKETS: counter("flow_packets", "Packets to VIPs and between engines, by what steering did with them");
     FLOW_TUNNELLED_FLOWS: counter(
         "flow_tunnelled_flows",
@@ -112,6 +124,7 @@ metrics! {
     );
     SE_PACKETS: counter("se_packets", "Packets of the engine's data interfaces, by direction (received, sent)");
     SE_BYTES: counter("se_bytes", "Bytes of these packets, by direction");
+    SE_MEMORY: gauge("se_memory_bytes", "Memory of the engine's host: all of it, and what is available to programs without swapping");
     // Of the engine's own process; the controller does not tell them.
     ENGINE_BGP_SESSIONS: gauge("engine_bgp_sessions", "BGP sessions by state");
     ENGINE_BFD_SESSIONS: gauge("engine_bfd_sessions", "BFD sessions by state");
@@ -127,6 +140,10 @@ metrics! {
 
 /// Words of the label `of` of [`SE_CPU_SECONDS`], in the order in which the counters are given.
 pub const CPU_OF: [&str; 3] = ["process", "host", "softirq"];
+/// Words of the label `of` of [`SE_MEMORY`]: all of it, and what is available.
+pub const MEMORY_OF: [&str; 2] = ["all", "available"];
+/// Words of the label `status` of [`VS_RESPONSES`].
+pub const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 /// Words of the label `direction`.
 pub const DIRECTIONS: [&str; 2] = ["received", "sent"];
 

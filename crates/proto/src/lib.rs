@@ -76,6 +76,7 @@ impl std::fmt::Debug for v1::JoinRequest {
     }
 }
 
+mod counted;
 pub mod join_token;
 
 #[cfg(test)]

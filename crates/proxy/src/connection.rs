@@ -111,7 +111,8 @@ async fn relay_to(
 ) {
     client.traffic.server.set(Some(chosen.addr));
     let tcp = Rc::new(tcp);
-    let wire = Wire::new(End::Server(tcp.clone()), activity.clone());
+    let end = End::Server(tcp.clone(), chosen.counted.meter());
+    let wire = Wire::new(end, activity.clone());
     let name = stream.server_name().map(str::to_owned);
     let Ok(server) = speak(wire, &chosen, name.as_deref()).await else {
         return refuse(client, service);
@@ -138,7 +139,7 @@ async fn connect(service: &Service, ends: [SocketAddr; 2]) -> Option<(TcpStream,
     while tried.len() < SERVERS_TRIED_MAX {
         let chosen = service.choose(ends, &tried)?;
         if let Ok(mut server) = connect_to(service, &chosen, ends[1]).await {
-            match introduce(service, &mut server, ends).await {
+            match introduce(service, &chosen, &mut server, ends).await {
                 Ok(()) => return Some((server, chosen)),
                 Err(error) => chosen.counted.failed(Some(&error)),
             }
@@ -151,13 +152,18 @@ async fn connect(service: &Service, ends: [SocketAddr; 2]) -> Option<(TcpStream,
 /// Tells the server who the client is, where it is to be told. A connection that is new has room for it.
 async fn introduce(
     service: &Service,
+    chosen: &Chosen,
     server: &mut TcpStream,
     ends: [SocketAddr; 2],
 ) -> io::Result<()> {
-    match service.proxy_header() {
-        Some(version) => server.write_all(&version.encode(ends)).await,
-        None => Ok(()),
-    }
+    let Some(version) = service.proxy_header() else {
+        return Ok(());
+    };
+    let header = version.encode(ends);
+    server.write_all(&header).await?;
+    let meter = chosen.counted.meter();
+    meter.sent().fetch_add(header.len() as u64, Relaxed);
+    Ok(())
 }
 
 /// A connection to a server as bytes are passed on over it: by TLS, where its pool has that. `name`: whom the client wants.

@@ -15,6 +15,7 @@ use crate::{
     FrontSpec, PoolGroupSpec, PoolSpec, PortSpec, ProxyHeader, ServerSpec, UdpSpec,
     VirtualServiceSpec, Weight,
 };
+use hyper::StatusCode;
 use hyper::header::{HeaderMap, HeaderValue};
 use rustls::ServerConfig;
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,8 +63,10 @@ pub struct VsStats {
     pub bytes_in: u64,
     /// Bytes to clients.
     pub bytes_out: u64,
-    /// Connections refused because no server could take them.
+    /// Connections refused because no server could take them; HTTP requests are answered instead.
     pub refused: u64,
+    /// HTTP responses that have gone to clients whole, by class of status: 1xx to 5xx.
+    pub responses: [u64; 5],
     /// Owner hints.
     pub hints: HintStats,
     /// UDP flows, which count as connections above.
@@ -96,6 +99,10 @@ pub struct ServerStats {
     pub open: u64,
     /// Connections made; HTTP requests sent, where each is balanced.
     pub total: u64,
+    /// Bytes to it.
+    pub bytes_sent: u64,
+    /// Bytes from it.
+    pub bytes_received: u64,
     /// Of 100 new connections that it would get, so many it gets; `None` = its connects are not looked at.
     pub inline_health_share: Option<u32>,
 }
@@ -105,6 +112,8 @@ pub struct ServerStats {
 pub(crate) struct ServerCounters {
     open: AtomicU64,
     total: AtomicU64,
+    bytes_sent: AtomicU64,
+    bytes_received: AtomicU64,
     /// How long it takes to accept a connection, on average; 0 = not known.
     connect_us: AtomicU64,
     up: AtomicBool,
@@ -167,6 +176,26 @@ impl Counted {
     pub(crate) fn retirement(&self) -> Retired {
         Retired(self.0.clone())
     }
+
+    /// Counts what passes between us and the server.
+    pub(crate) fn meter(&self) -> Meter {
+        Meter(self.0.clone())
+    }
+}
+
+/// Counts what passes between us and a server, also by a connection that is kept while it is not counted.
+pub(crate) struct Meter(Arc<ServerCounters>);
+
+impl Meter {
+    /// Bytes to it.
+    pub(crate) fn sent(&self) -> &AtomicU64 {
+        &self.0.bytes_sent
+    }
+
+    /// Bytes from it.
+    pub(crate) fn received(&self) -> &AtomicU64 {
+        &self.0.bytes_received
+    }
 }
 
 /// Whether the connections of a server are to end.
@@ -192,8 +221,26 @@ pub(crate) struct VsCounters {
     pub bytes_in: AtomicU64,
     pub bytes_out: AtomicU64,
     pub refused: AtomicU64,
+    pub responses: ResponseCounters,
     pub hints: HintCounters,
     pub udp: UdpCounters,
+}
+
+/// HTTP responses that have gone whole, by class of status.
+#[derive(Default)]
+pub(crate) struct ResponseCounters([AtomicU64; 5]);
+
+impl ResponseCounters {
+    /// One more. What is no class that there is counts as 5xx, which is what clients take it for (RFC 9110 section 15).
+    pub(crate) fn count(&self, status: StatusCode) {
+        let class = usize::from(status.as_u16() / 100);
+        let counter = self.0.get(class - 1).unwrap_or(&self.0[4]);
+        counter.fetch_add(1, Relaxed);
+    }
+
+    fn stats(&self) -> [u64; 5] {
+        self.0.each_ref().map(|counter| counter.load(Relaxed))
+    }
 }
 
 /// See [`UdpStats`].
@@ -681,6 +728,7 @@ fn vs_stats(service: &Service) -> VsStats {
         bytes_in: counters.bytes_in.load(Relaxed),
         bytes_out: counters.bytes_out.load(Relaxed),
         refused: counters.refused.load(Relaxed),
+        responses: counters.responses.stats(),
         hints: counters.hints.stats(),
         udp: counters.udp.stats(),
     }
@@ -692,6 +740,8 @@ fn server_stats(pool: &str, addr: SocketAddr, counters: &ServerCounters) -> Serv
         addr,
         open: counters.open.load(Relaxed),
         total: counters.total.load(Relaxed),
+        bytes_sent: counters.bytes_sent.load(Relaxed),
+        bytes_received: counters.bytes_received.load(Relaxed),
         inline_health_share: counters.inline.is_on().then(|| counters.inline.share()),
     }
 }

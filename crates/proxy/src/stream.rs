@@ -2,42 +2,56 @@
 
 use crate::client::Client;
 use crate::http::Clock;
+use crate::shared::Meter;
 use crate::tunnel::{Activity, Count};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-/// Whose connection it is.
+/// Whose connection it is; its bytes are counted.
 pub(crate) enum End {
-    /// A client's; its bytes are counted.
+    /// A client's.
     Client(Rc<Client>),
     /// To a server.
-    Server(Rc<TcpStream>),
+    Server(Rc<TcpStream>, Meter),
 }
 
 impl End {
     pub(crate) fn tcp(&self) -> &TcpStream {
         match self {
             Self::Client(client) => &client.stream,
-            Self::Server(stream) => stream,
+            Self::Server(stream, _) => stream,
         }
     }
 
     fn has_read(&self, bytes: usize) {
-        if let Self::Client(client) = self {
-            let counters = &client.service.counters;
-            Count(&counters.bytes_in, &client.traffic.bytes_in).add(bytes as u64);
+        match self {
+            Self::Client(client) => {
+                let counters = &client.service.counters;
+                let count = Count(&counters.bytes_in, &client.traffic.bytes_in, None);
+                count.add(bytes as u64);
+            }
+            Self::Server(_, meter) => {
+                meter.received().fetch_add(bytes as u64, Relaxed);
+            }
         }
     }
 
     fn has_written(&self, bytes: usize) {
-        if let Self::Client(client) = self {
-            let counters = &client.service.counters;
-            Count(&counters.bytes_out, &client.traffic.bytes_out).add(bytes as u64);
+        match self {
+            Self::Client(client) => {
+                let counters = &client.service.counters;
+                let count = Count(&counters.bytes_out, &client.traffic.bytes_out, None);
+                count.add(bytes as u64);
+            }
+            Self::Server(_, meter) => {
+                meter.sent().fetch_add(bytes as u64, Relaxed);
+            }
         }
     }
 }

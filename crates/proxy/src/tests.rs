@@ -188,6 +188,9 @@ async fn a_large_payload_comes_back_whole_and_is_counted() {
         (stats.total, stats.bytes_in, stats.bytes_out),
         (1, 3_000_000, 3_000_000)
     );
+    let server = fixture.proxy.stats().servers.remove(0);
+    assert_eq!(server.bytes_sent, 3_000_000);
+    assert_eq!(server.bytes_received, 3_000_000);
 }
 
 /// Packets of 1500 bytes have to fit into a tunnel to another engine; over loopback a client would take 64 KiB.
@@ -859,6 +862,8 @@ async fn servers_are_told_of_a_client_before_its_bytes_where_that_is_wanted() {
     let (client, all) = heard(&listener, &fixture).await;
     let header = ProxyHeader::V2.encode([client, vip]);
     assert_eq!(all, [header, b"hello".to_vec()].concat());
+    let sent = 5 + expected.len() + all.len();
+    assert_eq!(fixture.proxy.stats().servers[0].bytes_sent, sent as u64);
 }
 
 #[tokio::test]

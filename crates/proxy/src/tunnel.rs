@@ -47,13 +47,20 @@ impl Drop for Buffer {
     }
 }
 
-/// Bytes of one direction: of the virtual service, and of this connection.
-pub(crate) struct Count<'a>(pub &'a AtomicU64, pub &'a Cell<u64>);
+/// Bytes of one direction: of the virtual service, of this connection, and of the server where they are the same.
+pub(crate) struct Count<'a>(
+    pub &'a AtomicU64,
+    pub &'a Cell<u64>,
+    pub Option<&'a AtomicU64>,
+);
 
 impl Count<'_> {
     pub(crate) fn add(&self, bytes: u64) {
         self.0.fetch_add(bytes, Relaxed);
         self.1.set(self.1.get() + bytes);
+        if let Some(server) = self.2 {
+            server.fetch_add(bytes, Relaxed);
+        }
     }
 }
 
@@ -87,9 +94,10 @@ impl Activity {
 pub(crate) async fn run(client: &Client, server: &TcpStream, service: &Service, counted: &Counted) {
     let activity = Activity::begin();
     let (traffic, client) = (&client.traffic, &client.stream);
-    let counters = &service.counters;
-    let count_in = Count(&counters.bytes_in, &traffic.bytes_in);
-    let count_out = Count(&counters.bytes_out, &traffic.bytes_out);
+    let (counters, meter) = (&service.counters, counted.meter());
+    let count_in = Count(&counters.bytes_in, &traffic.bytes_in, Some(meter.sent()));
+    let received = Some(meter.received());
+    let count_out = Count(&counters.bytes_out, &traffic.bytes_out, received);
     let pumps = async {
         let up = pump(client, server, count_in, &activity, service);
         let down = pump(server, client, count_out, &activity, service);

@@ -244,7 +244,7 @@ impl Question {
     /// One for each id; one that is not known is empty.
     fn series(&self, call: &Call<'_>, entity: &Entity) -> Vec<Value> {
         let rows = self.rows(call, entity);
-        let find = |id: &String| entity.kind.metrics().iter().find(|m| m.id == *id);
+        let find = |id: &String| entity.kind.metrics().find(|m| m.id == *id);
         let each = self.ids.iter().map(|id| match find(id) {
             Some(metric) => self.one_series(entity, metric, &rows),
             None => json!({"header": {"name": id, "entity_uuid": entity.uuid}, "data": []}),
@@ -263,7 +263,7 @@ impl Question {
         let series = &call.app.series;
         let mut rows = series.read(entity.kind, &entity.uuid, kept_s, range_s, now_s);
         if self.step_s == DAY_S {
-            rows = days(&rows);
+            rows = days(&rows, entity.kind);
         }
         let surplus = rows.len().saturating_sub(self.limit);
         rows.drain(..surplus);
@@ -271,7 +271,7 @@ impl Question {
     }
 
     fn one_series(&self, entity: &Entity, metric: &Metric, rows: &Rows) -> Value {
-        let value = |row: &Option<Vec<f32>>| row.as_ref().map(|r| metric.value(r));
+        let value = |row: &Option<Vec<f32>>| metric.value(row.as_ref()?);
         let all = rows.iter().map(|(at, row)| (*at, value(row)));
         let known: Vec<(u64, f32)> = all.clone().filter_map(|(at, v)| Some((at, v?))).collect();
         let data = all.filter(|(_, v)| self.pad || v.is_some()).map(|(at, v)| {
@@ -289,19 +289,30 @@ impl Question {
     }
 }
 
-/// The mean of the hours of each day.
-fn days(hours: &Rows) -> Rows {
+/// The mean of the hours of each day; of what is a count, the sum.
+fn days(hours: &Rows, kind: Kind) -> Rows {
     let mut days = Rows::new();
     for day in hours.chunk_by(|a, b| a.0 / DAY_S == b.0 / DAY_S) {
         let known: Vec<&Vec<f32>> = day.iter().filter_map(|(_, row)| row.as_ref()).collect();
-        let count = f32::from(u16::try_from(known.len()).unwrap_or(u16::MAX));
-        let mean = known.first().map(|first| {
-            let column = |i: usize| known.iter().map(|row| row[i]).sum::<f32>() / count;
+        let row = known.first().map(|first| {
+            let column = |i: usize| of_day(&known, i, kind.is_count(i));
             (0..first.len()).map(column).collect()
         });
-        days.push((day[0].0 / DAY_S * DAY_S, mean));
+        days.push((day[0].0 / DAY_S * DAY_S, row));
     }
     days
+}
+
+/// A figure of a day, from the hours in which it was told.
+fn of_day(hours: &[&Vec<f32>], column: usize, is_count: bool) -> f32 {
+    let told = hours.iter().map(|row| row[column]);
+    let told: Vec<f32> = told.filter(|figure| !figure.is_nan()).collect();
+    let sum: f32 = told.iter().sum();
+    match told.len() {
+        0 => f32::NAN,
+        _ if is_count => sum,
+        count => sum / count as f32,
+    }
 }
 
 fn statistics(known: &[(u64, f32)]) -> Value {
@@ -356,7 +367,27 @@ mod tests {
             (DAY_S, Some(vec![5.0, 10.0])),
             (2 * DAY_S, None),
         ];
-        assert_eq!(days(&hours), expected);
+        assert_eq!(days(&hours, Kind::Pool), expected);
+    }
+
+    #[test]
+    fn a_day_has_the_sum_of_what_is_counted_and_a_gap_where_nobody_told_it() {
+        let row = |figure: f32| vec![figure; 13];
+        let hours = vec![
+            (0, Some(row(4.0))),
+            (3600, Some(row(f32::NAN))),
+            (7200, Some(row(8.0))),
+            (DAY_S, Some(row(f32::NAN))),
+        ];
+        let days = days(&hours, Kind::VirtualService);
+        for (id, expected) in [
+            ("l7_client.sum_total_responses", 12.0),
+            ("l7_client.avg_resp_2xx", 6.0),
+        ] {
+            let metric = Kind::VirtualService.metrics().find(|m| m.id == id);
+            let value = |day: usize| metric?.value(days[day].1.as_ref()?);
+            assert_eq!((value(0), value(1)), (Some(expected), None), "{id}");
+        }
     }
 
     #[test]

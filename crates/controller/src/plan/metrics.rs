@@ -9,7 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use proto::v1::UdpStatus;
+use proto::v1::{EngineLoad, ResponseStats, UdpStatus, VirtualServiceStatus};
 
 type Labels = Vec<(&'static str, String)>;
 
@@ -21,6 +21,9 @@ struct Metrics {
     connections: Family<Labels, Gauge>,
     datagram_flows: Family<Labels, Gauge>,
     datagram_events: Family<Labels, Counter>,
+    dropped: Family<Labels, Counter>,
+    responses: Family<Labels, Counter>,
+    pool_bytes: Family<Labels, Counter>,
     packets: Family<Labels, Counter>,
     tunnelled_flows: Family<Labels, Counter>,
     flows_now: Family<Labels, Gauge>,
@@ -31,6 +34,7 @@ struct Metrics {
     cpu: Family<Labels, Counter>,
     packets_of_links: Family<Labels, Counter>,
     bytes_of_links: Family<Labels, Counter>,
+    memory: Family<Labels, Gauge>,
 }
 
 impl Observer<'_> {
@@ -48,6 +52,7 @@ impl Observer<'_> {
             metrics.routing(&seen);
             metrics.load(&seen);
             self.add_services(&metrics, &seen);
+            self.add_pools(&metrics, &seen);
             self.add_steering(&metrics, &seen);
         }
         let mut all = metrics.registry();
@@ -66,6 +71,7 @@ impl Observer<'_> {
             let of = |more: Labels| labels(seen, [vec![("vs", name.to_owned())], more].concat());
             let open = i64::try_from(vs.open_connections).unwrap_or(i64::MAX);
             metrics.connections.get_or_create(&of(vec![])).set(open);
+            metrics.answers(vs, of);
             if let Some(udp) = &vs.udp {
                 metrics.datagrams(udp, of);
             }
@@ -79,6 +85,24 @@ impl Observer<'_> {
             for (result, count) in results {
                 let labels = of(vec![("result", result.to_owned())]);
                 metrics.stamps.get_or_create(&labels).inc_by(count);
+            }
+        }
+    }
+
+    /// Nothing of an older engine.
+    fn add_pools(&self, metrics: &Metrics, seen: &Seen) {
+        for pool in &seen.report.pools {
+            let name = self.snapshot.name_of("pool", &pool.uuid);
+            let (Some(name), Some(bytes)) = (name, pool.bytes()) else {
+                continue;
+            };
+            for (word, bytes) in metric::DIRECTIONS.into_iter().zip(bytes) {
+                let more = vec![("pool", name.to_owned()), ("direction", word.to_owned())];
+                let counter = metrics
+                    .pool_bytes
+                    .get_or_create(&labels(seen, more))
+                    .clone();
+                counter.inc_by(bytes);
             }
         }
     }
@@ -122,6 +146,19 @@ impl Metrics {
         }
     }
 
+    /// What became of a virtual service's connections and requests, as far as the engine tells it.
+    fn answers(&self, vs: &VirtualServiceStatus, of: impl Fn(Labels) -> Labels) {
+        if let Some(dropped) = vs.connections_dropped {
+            self.dropped.get_or_create(&of(vec![])).inc_by(dropped);
+        }
+        let classes = vs.responses.as_ref().map(ResponseStats::classes);
+        let counts = classes.into_iter().flatten();
+        for (class, count) in metric::STATUS_CLASSES.into_iter().zip(counts) {
+            let labels = of(vec![("status", class.to_owned())]);
+            self.responses.get_or_create(&labels).inc_by(count);
+        }
+    }
+
     /// What the engine's host carries; nothing of an older engine.
     fn load(&self, seen: &Seen) {
         let stats = seen.report.stats.as_ref();
@@ -140,6 +177,17 @@ impl Metrics {
             let all = self.packets_of_links.get_or_create(&labels).clone();
             all.inc_by(packets[i]);
             self.bytes_of_links.get_or_create(&labels).inc_by(bytes[i]);
+        }
+        self.memory(seen, load);
+    }
+
+    fn memory(&self, seen: &Seen, load: EngineLoad) {
+        let host = [load.host_memory_bytes, load.host_memory_available_bytes];
+        let words = metric::MEMORY_OF.into_iter().filter(|_| host[0] > 0);
+        for (word, bytes) in words.zip(host) {
+            let labels = labels(seen, vec![("of", word.to_owned())]);
+            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+            self.memory.get_or_create(&labels).set(bytes);
         }
     }
 
@@ -166,8 +214,12 @@ impl Metrics {
         gauge(metric::VS_UDP_FLOWS, self.datagram_flows);
         gauge(metric::FLOW_TUNNELLED_FLOWS_NOW, self.flows_now);
         gauge(metric::FLOW_PROBE_BUDGET, self.budget);
+        gauge(metric::SE_MEMORY, self.memory);
         let mut counter = |metric: Metric, family| all.register(metric.name, metric.help, family);
         counter(metric::VS_UDP_EVENTS, self.datagram_events);
+        counter(metric::VS_CONNECTIONS_DROPPED, self.dropped);
+        counter(metric::VS_RESPONSES, self.responses);
+        counter(metric::POOL_BYTES, self.pool_bytes);
         counter(metric::FLOW_PACKETS, self.packets);
         counter(metric::FLOW_TUNNELLED_FLOWS, self.tunnelled_flows);
         counter(metric::FLOW_TUNNELLED_PACKETS, self.tunnelled_packets);
@@ -189,7 +241,10 @@ fn labels(seen: &Seen, more: Labels) -> Labels {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixture::Fixture;
     use super::*;
+    use proto::v1::{EngineStats, PoolStatus, Report, ServerStatus};
+    use serde_json::json;
     use std::collections::BTreeSet;
     use std::path::Path;
 
@@ -205,11 +260,15 @@ mod tests {
             &metrics.datagram_flows,
             &metrics.flows_now,
             &metrics.budget,
+            &metrics.memory,
         ] {
             drop(gauge.get_or_create(&none));
         }
         for counter in [
             &metrics.datagram_events,
+            &metrics.dropped,
+            &metrics.responses,
+            &metrics.pool_bytes,
             &metrics.packets,
             &metrics.tunnelled_flows,
             &metrics.tunnelled_packets,
@@ -231,7 +290,7 @@ mod tests {
     #[test]
     fn dashboard_and_alerts_name_metrics_that_there_are() {
         let ours = names();
-        assert_eq!(ours.len(), 16, "{ours:?}");
+        assert_eq!(ours.len(), 20, "{ours:?}");
         let others = metric::OF_ENGINES.iter().chain(metric::OF_CONTROLLER);
         let others = others.map(Metric::sample);
         let names: BTreeSet<String> = ours.into_iter().chain(others).collect();
@@ -250,6 +309,75 @@ mod tests {
                     "{file} names {name}, which nobody counts"
                 );
             }
+        }
+    }
+
+    /// All that an engine of today counts, and what an older one tells of the same.
+    fn report(vs: &str, pool: &str, is_older: bool) -> Report {
+        let known = |count: u64| Some(count).filter(|_| !is_older);
+        let responses = known(8).map(|class_2xx| ResponseStats {
+            class_2xx,
+            ..ResponseStats::default()
+        });
+        let load = EngineLoad {
+            host_memory_bytes: known(4096).unwrap_or_default(),
+            host_memory_available_bytes: known(1024).unwrap_or_default(),
+            ..EngineLoad::default()
+        };
+        Report {
+            virtual_services: vec![VirtualServiceStatus {
+                uuid: vs.into(),
+                connections_dropped: known(6),
+                responses,
+                ..VirtualServiceStatus::default()
+            }],
+            pools: vec![PoolStatus {
+                uuid: pool.into(),
+                servers: vec![ServerStatus {
+                    bytes_sent: known(70),
+                    bytes_received: known(80),
+                    ..ServerStatus::default()
+                }],
+                ..PoolStatus::default()
+            }],
+            stats: Some(EngineStats {
+                load: Some(load),
+                ..EngineStats::default()
+            }),
+            ..Report::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_an_engine_counts_is_told_and_nothing_that_an_older_one_does_not() {
+        let fixture = Fixture::new().await;
+        let pool = fixture.create("pool", json!({"name": "web"})).await;
+        let snapshot = fixture.objects.snapshot();
+        let (vs, _) = snapshot.by_name("virtualservice", "vs-1").unwrap();
+        let page = |is_older: bool| {
+            let report = report(vs, &pool, is_older);
+            let (registry, planner) = (&fixture.registry, &fixture.planner);
+            registry.reported(&fixture.engine, fixture.session, report);
+            let snapshot = &snapshot;
+            let observer = Observer {
+                snapshot,
+                registry,
+                planner,
+            };
+            observer.metrics(|_| {})
+        };
+        let (older, newer) = (page(true), page(false));
+        for line in [
+            "evenkeel_vs_connections_dropped_total{se=\"se-1\",vs=\"vs-1\"} 6",
+            "evenkeel_vs_responses_total{se=\"se-1\",vs=\"vs-1\",status=\"2xx\"} 8",
+            "evenkeel_pool_bytes_total{se=\"se-1\",pool=\"web\",direction=\"received\"} 80",
+            "evenkeel_pool_bytes_total{se=\"se-1\",pool=\"web\",direction=\"sent\"} 70",
+            "evenkeel_se_memory_bytes{se=\"se-1\",of=\"all\"} 4096",
+            "evenkeel_se_memory_bytes{se=\"se-1\",of=\"available\"} 1024",
+        ] {
+            assert!(newer.lines().any(|l| l == line), "{line}\n{newer}");
+            let name = line.split('{').next().unwrap();
+            assert!(!older.contains(name), "{name}\n{older}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What this process needs of its host (proc(5)).
 
-use super::metric::Figures;
+use super::metric::{Figures, Host, Share};
 
 /// How often to look, in seconds.
 const PERIOD_S: u64 = 5;
@@ -29,10 +29,17 @@ impl Process {
         let for_s = now_s.checked_sub(at)?;
         let used_s = ticks.saturating_sub(before) as f64 / TICKS_PER_S;
         let processors = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+        let host = Host {
+            resident: memory,
+            own_cpu: Share {
+                used: used_s,
+                of: for_s as f64 * processors,
+            },
+            memory: Share::new(memory, total * 1024),
+            ..Host::default()
+        };
         Some(Figures {
-            cpu: 100.0 * used_s / for_s as f64 / processors,
-            memory,
-            memory_percent: 100.0 * memory as f64 / (total.max(1) * 1024) as f64,
+            host: Some(Box::new(host)),
             ..Figures::default()
         })
     }
@@ -76,7 +83,10 @@ mod tests {
         let mut process = Process::default();
         assert_eq!(process.look(100), None, "nothing to compare with");
         assert_eq!(process.look(101), None, "too soon");
-        let figures = process.look(105).expect("a figure");
-        assert!(figures.memory > 0 && figures.memory_percent > 0.0 && figures.cpu >= 0.0);
+        let figures = process.look(105).expect("figures");
+        let host = figures.host.expect("of the process");
+        let (cpu, memory) = (host.own_cpu, host.memory);
+        assert!(host.resident > 0 && memory.used > 0.0 && memory.used < memory.of);
+        assert!(cpu.of >= 5.0 && cpu.used >= 0.0);
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use proto::v1::{EngineStats, PoolStatus, ServerStatus, VirtualServiceStatus};
+use proto::v1::{EngineStats, PoolStatus, ResponseStats, ServerStatus, VirtualServiceStatus};
 
 const VS: &str = "virtualservice-1";
 /// A full hour.
@@ -20,6 +20,8 @@ fn report(total: u64, open: u64, bytes: u64) -> Report {
             servers: vec![ServerStatus {
                 total_connections: total,
                 open_connections: open,
+                bytes_sent: Some(bytes),
+                bytes_received: Some(2 * bytes),
                 ..ServerStatus::default()
             }],
             ..PoolStatus::default()
@@ -33,10 +35,10 @@ fn report(total: u64, open: u64, bytes: u64) -> Report {
 }
 
 fn values(series: &Series, kind: Kind, uuid: &str, id: &str, step_s: u64) -> Vec<Option<f32>> {
-    let metric = kind.metrics().iter().find(|m| m.id == id).unwrap();
+    let metric = kind.metrics().find(|m| m.id == id).unwrap();
     let rows = series.read(kind, uuid, step_s, (0, u64::MAX), START_S);
     rows.into_iter()
-        .map(|(_, row)| row.map(|r| metric.value(&r)))
+        .map(|(_, row)| row.and_then(|r| metric.value(&r)))
         .collect()
 }
 
@@ -61,14 +63,10 @@ fn engines_are_added_up_and_the_first_report_is_what_is_compared_with() {
     close(&of("l4_client.avg_new_established_conns"), &[3.0 * share]);
     close(&of("l4_client.avg_bandwidth"), &[8.0 * 150.0 * share]);
     close(&of("l4_client.max_open_conns"), &[10.0]);
-    let pool = values(
-        &series,
-        Kind::Pool,
-        "pool-1",
-        "l4_server.max_open_conns",
-        300,
-    );
-    close(&pool, &[10.0]);
+    let pool = |id| values(&series, Kind::Pool, "pool-1", id, 300);
+    close(&pool("l4_server.max_open_conns"), &[10.0]);
+    close(&pool("l4_server.avg_rx_bytes"), &[100.0 * share]);
+    close(&pool("l4_server.avg_bandwidth"), &[8.0 * 150.0 * share]);
     let engine = values(
         &series,
         Kind::ServiceEngine,
@@ -247,12 +245,90 @@ fn what_does_not_exist_any_more_is_forgotten() {
     );
 }
 
+/// Of an engine that tells of HTTP, too: so many 2xx, a tenth as many 5xx, and as many connections dropped.
+fn http(count: u64) -> Report {
+    let mut report = report(0, 0, 0);
+    let status = &mut report.virtual_services[0];
+    status.connections_dropped = Some(count / 10);
+    status.responses = Some(ResponseStats {
+        class_2xx: count,
+        class_5xx: count / 10,
+        ..ResponseStats::default()
+    });
+    report
+}
+
+#[test]
+fn responses_and_drops_are_those_of_the_engines_that_tell_them() {
+    let series = Series::default();
+    for (second, count) in [(0, 1000), (100, 1600), (300, 1600)] {
+        series.report("se-1", &http(count), START_S + second);
+        series.report("se-2", &report(0, 0, 0), START_S + second);
+    }
+    let of = |id| values(&series, Kind::VirtualService, VS, id, 300);
+    close(&of("l7_client.sum_total_responses"), &[660.0]);
+    close(&of("l7_client.avg_complete_responses"), &[2.2]);
+    close(&of("l7_client.avg_resp_2xx"), &[2.0]);
+    close(&of("l7_client.avg_resp_5xx"), &[0.2]);
+    close(&of("l4_client.avg_connections_dropped"), &[0.2]);
+    let total = "l7_client.sum_total_responses";
+    let engine = |se| values(&series, Kind::ServiceEngine, se, total, 300);
+    close(&engine("se-1"), &[660.0]);
+    assert_eq!(engine("se-2"), [None], "an older one");
+}
+
+/// Of an engine that carries something; its clock says this.
+fn carrying(at_s: u64) -> Report {
+    let load = EngineLoad {
+        at_ms: 1000 * at_s,
+        processors: 2,
+        process_cpu_ms: 250 * at_s,
+        host_busy_ms: 1000 * at_s,
+        host_cpu_ms: 4000 * at_s,
+        rx_packets: 10 * at_s,
+        rx_bytes: 1000 * at_s,
+        tx_packets: 20 * at_s,
+        tx_bytes: 3000 * at_s,
+        host_memory_bytes: 8000,
+        host_memory_available_bytes: 6000,
+        ..EngineLoad::default()
+    };
+    Report {
+        stats: Some(EngineStats {
+            load: Some(load),
+            ..EngineStats::default()
+        }),
+        ..Report::default()
+    }
+}
+
+#[test]
+fn processors_memory_and_links_are_those_of_the_engine_and_a_gap_of_an_older_one() {
+    let series = Series::default();
+    for second in [0, 150, 300] {
+        series.report("se-1", &carrying(7000 + second), START_S + second);
+        series.report("se-2", &report(0, 0, 0), START_S + second);
+    }
+    for (id, expected) in [
+        ("se_stats.avg_cpu_usage", 25.0),
+        ("se_stats.avg_mem_usage", 25.0),
+        ("se_stats.avg_process_cpu_usage", 12.5),
+        // What came in 150 seconds of 300.
+        ("se_if.avg_rx_bytes", 500.0),
+        ("se_if.avg_tx_bytes", 1500.0),
+        ("se_if.avg_bandwidth", 16_000.0),
+        ("se_if.avg_rx_pkts", 5.0),
+        ("se_if.avg_tx_pkts", 10.0),
+    ] {
+        let of = |se| values(&series, Kind::ServiceEngine, se, id, 300);
+        close(&of("se-1"), &[expected]);
+        assert_eq!(of("se-2"), [None], "{id}");
+    }
+}
+
 #[test]
 fn an_entity_takes_the_memory_that_is_said_and_one_without_traffic_none() {
     let series = Series::default();
-    for second in [0, 5, 3600] {
-        series.report("se-1", &report(second, 0, second), START_S + second);
-    }
     let quiet = Report {
         virtual_services: vec![VirtualServiceStatus {
             uuid: "virtualservice-2".into(),
@@ -260,15 +336,29 @@ fn an_entity_takes_the_memory_that_is_said_and_one_without_traffic_none() {
         }],
         ..Report::default()
     };
-    for second in [0, 5, 3600] {
-        series.report("se-2", &quiet, START_S + second);
+    for n in 0..=72 {
+        let now_s = START_S + 100 * n;
+        series.tick(now_s, &|_, _| Some(100.0));
+        series.report("se-1", &report(n * n, n, n * n), now_s);
+        series.report("se-2", &quiet, now_s);
     }
     let bytes = |kind: Kind, uuid: &str| {
         let inner = series.lock();
         let entity = &inner.entities[&(kind, uuid.to_owned())];
         entity.kept.iter().map(Table::bytes).sum::<usize>()
     };
-    assert_eq!(bytes(Kind::VirtualService, VS), (144 + 168) * 24);
-    assert_eq!(bytes(Kind::Pool, "pool-1"), (144 + 168) * 12);
+    let column = (144 + 168) * 4;
+    assert_eq!(bytes(Kind::VirtualService, VS), 5 * column);
+    assert_eq!(bytes(Kind::Pool, "pool-1"), 5 * column);
     assert_eq!(bytes(Kind::VirtualService, "virtualservice-2"), 0);
+    for kind in [Kind::VirtualService, Kind::Pool, Kind::ServiceEngine] {
+        let row = Figures::default().row(kind, 1, 0.0);
+        let expected = match kind {
+            Kind::VirtualService => 13,
+            Kind::Pool => 5,
+            Kind::ServiceEngine => 20,
+            Kind::Controller => 3,
+        };
+        assert_eq!(row.len(), expected, "{kind:?}: as the documentation says");
+    }
 }

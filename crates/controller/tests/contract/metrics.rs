@@ -3,7 +3,7 @@
 use crate::engine::{Engine, service};
 use crate::events::make_service;
 use crate::http::{Http, Server, wait_for};
-use proto::v1::Report;
+use proto::v1::{EngineLoad, EngineStats, Report, ResponseStats};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
@@ -14,6 +14,19 @@ fn counted(vs: &Value, total: u64) -> Report {
     let mut report = service(vs, true);
     report.virtual_services[0].total_connections = total;
     report.virtual_services[0].open_connections = 7;
+    report.virtual_services[0].responses = Some(ResponseStats {
+        class_2xx: total,
+        ..ResponseStats::default()
+    });
+    let load = EngineLoad {
+        host_memory_bytes: 8000,
+        host_memory_available_bytes: 6000,
+        ..EngineLoad::default()
+    };
+    report.stats = Some(EngineStats {
+        load: Some(load),
+        ..EngineStats::default()
+    });
     report
 }
 
@@ -30,6 +43,42 @@ fn samples(http: &Http, path: &str) -> Vec<Value> {
         .as_array()
         .unwrap()
         .clone()
+}
+
+#[test]
+fn responses_and_memory_are_told_and_what_an_engine_does_not_tell_is_a_gap() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let http = server.logged_in();
+    let vs = make_service(&http, "web");
+    let engine = Engine::join(&server, &http, "se-1");
+    let engines = http.get("/api/serviceengine").good();
+    let se = engines["results"][0]["uuid"].as_str().unwrap().to_owned();
+    let of_engine = format!("{METRICS}/serviceengine/{se}?metric_id=se_stats.avg_mem_usage&step=5");
+    let uuid = vs["uuid"].as_str().unwrap();
+    let of_service = |id: &str| format!("{METRICS}/virtualservice/{uuid}?metric_id={id}&step=5");
+    let (responses, dropped) = (
+        of_service("l7_client.sum_total_responses"),
+        of_service("l4_client.avg_connections_dropped"),
+    );
+    let mut total = 0;
+    let (responses, memory) = wait_for("samples", || {
+        total += 10;
+        engine.report(counted(&vs, total));
+        let both = (samples(&http, &responses), samples(&http, &of_engine));
+        match both.0.is_empty() || both.1.is_empty() {
+            true => Err("none".into()),
+            false => Ok(both),
+        }
+    });
+    assert!(responses[0]["value"].as_f64().unwrap() >= 10.0);
+    assert_eq!(memory[0]["value"], 25.0);
+    let series = &http.get(&dropped).good()["series"][0];
+    assert_eq!(series["header"]["units"], "PER_SECOND");
+    assert_eq!(series["data"], json!([]), "not zero: nobody has told it");
+    let path = format!("{dropped}&pad_missing_data=true");
+    let padded = samples(&http, &path);
+    assert!(!padded.is_empty() && padded.iter().all(|d| d["is_null"] == true));
 }
 
 #[test]

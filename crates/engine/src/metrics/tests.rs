@@ -1,7 +1,7 @@
 use super::*;
 use proto::v1::{
-    BfdEngine, BfdSession, BgpSession, EngineStats, HintStats, Peer, TunnelledTo, UdpStatus,
-    VerdictCount, VipStatus, VirtualService,
+    BfdEngine, BfdSession, BgpSession, EngineStats, HintStats, Peer, Pool, ServerStatus,
+    TunnelledTo, UdpStatus, VerdictCount, VipStatus, VirtualService,
 };
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -31,6 +31,11 @@ fn report() -> Report {
             full: 2,
             ..UdpStatus::default()
         }),
+        connections_dropped: Some(6),
+        responses: Some(ResponseStats {
+            class_2xx: 8,
+            ..ResponseStats::default()
+        }),
         ..VirtualServiceStatus::default()
     };
     let tunnelled = TunnelledTo {
@@ -50,6 +55,8 @@ fn report() -> Report {
                 process_cpu_ms: 2500,
                 rx_packets: 11,
                 tx_bytes: 22,
+                host_memory_bytes: 4096,
+                host_memory_available_bytes: 1024,
                 ..EngineLoad::default()
             }),
         }),
@@ -70,6 +77,15 @@ fn report() -> Report {
             ..VipStatus::default()
         }],
         virtual_services: vec![vs],
+        pools: vec![PoolStatus {
+            uuid: "pool-1".into(),
+            servers: vec![ServerStatus {
+                bytes_sent: Some(70),
+                bytes_received: Some(80),
+                ..ServerStatus::default()
+            }],
+            ..PoolStatus::default()
+        }],
         steering: Some(Steering {
             verdicts: vec![VerdictCount {
                 verdict: "drop_budget".into(),
@@ -89,6 +105,11 @@ fn desired() -> DesiredState {
             uuid: "vs-1".into(),
             name: "web \"1\"".into(),
             ..VirtualService::default()
+        }],
+        pools: vec![Pool {
+            uuid: "pool-1".into(),
+            name: "web-pool".into(),
+            ..Pool::default()
         }],
         peers: vec![Peer {
             se_uuid: "se-2".into(),
@@ -126,6 +147,12 @@ fn what_was_reported_is_told_under_the_names_of_the_controller() {
         "evenkeel_engine_vs_up{se=\"one\",vs=\"web \\\"1\\\"\",reason=\"up\"} 1",
         "evenkeel_vs_open_connections{se=\"one\",vs=\"web \\\"1\\\"\"} 7",
         "evenkeel_vs_udp_events_total{se=\"one\",vs=\"web \\\"1\\\"\",event=\"full\"} 2",
+        "evenkeel_vs_connections_dropped_total{se=\"one\",vs=\"web \\\"1\\\"\"} 6",
+        "evenkeel_vs_responses_total{se=\"one\",vs=\"web \\\"1\\\"\",status=\"2xx\"} 8",
+        "evenkeel_vs_responses_total{se=\"one\",vs=\"web \\\"1\\\"\",status=\"5xx\"} 0",
+        "evenkeel_pool_bytes_total{se=\"one\",pool=\"web-pool\",direction=\"received\"} 80",
+        "evenkeel_pool_bytes_total{se=\"one\",pool=\"web-pool\",direction=\"sent\"} 70",
+        "evenkeel_se_memory_bytes{se=\"one\",of=\"available\"} 1024",
         "evenkeel_flow_packets_total{se=\"one\",verdict=\"drop_budget\"} 9",
         "evenkeel_flow_tunnelled_flows_total{se=\"one\",peer=\"two\"} 4",
         "evenkeel_flow_hint_stamps_total{se=\"one\",vs=\"web \\\"1\\\"\",result=\"stamped\"} 5",
@@ -158,7 +185,9 @@ fn before_the_first_report_there_is_an_answer() {
         text.contains("evenkeel_se_connected{se=\"one\"} 1"),
         "{text}"
     );
-    assert!(!text.contains("evenkeel_flow_packets"), "{text}");
+    for absent in ["evenkeel_flow_packets", "evenkeel_se_memory_bytes{"] {
+        assert!(!text.contains(absent), "{text}");
+    }
 }
 
 /// An address where this is served, as long as the test's runtime runs.

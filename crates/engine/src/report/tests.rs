@@ -3,8 +3,8 @@
 use super::*;
 use crate::health::{HealthHandle, ServerHealth};
 use health::Failure;
-use proto::v1::{HealthMonitor, MonitorStatus, Server};
-use proxy::ServerStats;
+use proto::v1::{HealthMonitor, Http, MonitorStatus, PortRange, Server};
+use proxy::{ServerStats, VsStats};
 use std::net::SocketAddr;
 
 fn pool() -> Pool {
@@ -57,6 +57,8 @@ fn a_server_that_is_up_is_told_with_what_the_proxy_has_counted() {
             addr: addr(),
             open: 2,
             total: 7,
+            bytes_sent: 100,
+            bytes_received: 2000,
             inline_health_share: Some(25),
         }],
         ..Stats::default()
@@ -71,11 +73,65 @@ fn a_server_that_is_up_is_told_with_what_the_proxy_has_counted() {
         total_connections: 7,
         response_time_ms: 3,
         inline_health_share: Some(25),
+        bytes_sent: Some(100),
+        bytes_received: Some(2000),
         ..ServerStatus::default()
     };
     assert_eq!(server, expected);
     let nothing = pool_status(&pool(), &health, &Stats::default());
     assert_eq!(nothing.servers[0].inline_health_share, None);
+    assert_eq!(
+        nothing.servers[0].bytes_sent,
+        Some(0),
+        "not an older engine"
+    );
+}
+
+/// A virtual service with one port, as it is told when the proxy has counted this.
+fn service(http: bool) -> VirtualServiceStatus {
+    let vs = VirtualService {
+        uuid: "v".into(),
+        ports: vec![PortRange {
+            first: 80,
+            last: 80,
+            http: http.then(Http::default),
+            ..PortRange::default()
+        }],
+        ..VirtualService::default()
+    };
+    let counted = VsStats {
+        uuid: "v".into(),
+        open: 0,
+        oldest: None,
+        total: 9,
+        bytes_in: 0,
+        bytes_out: 0,
+        refused: 2,
+        responses: [1, 2, 3, 4, 5],
+        hints: proxy::HintStats::default(),
+        udp: UdpStats {
+            full: 40,
+            ..UdpStats::default()
+        },
+    };
+    let stats = Stats {
+        virtual_services: vec![counted],
+        ..Stats::default()
+    };
+    service_status(&vs, &Outcome::default(), &stats)
+}
+
+#[test]
+fn responses_are_told_of_http_alone_and_what_was_dropped_of_all() {
+    let told = service(true);
+    assert_eq!(told.connections_dropped, Some(42));
+    let responses = told.responses.expect("of HTTP");
+    assert_eq!((responses.class_1xx, responses.class_5xx), (1, 5));
+    let bytes = service(false);
+    assert_eq!(
+        (bytes.connections_dropped, bytes.responses),
+        (Some(42), None)
+    );
 }
 
 /// Nothing is probed before the test lets go of its thread.

@@ -21,7 +21,6 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// A client's connection, as its requests know it.
 pub(super) struct Connection {
@@ -98,7 +97,9 @@ impl Connection {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
         }
-        response.body_mut().hold(answering);
+        let status = response.status();
+        let body = response.body_mut();
+        body.hold(answering, (self.client.clone(), status));
         response
     }
 
@@ -232,7 +233,6 @@ impl Connection {
             (own.is_reused, own.cookie) = (true, None);
             return Ok(own);
         }
-        let service = &self.client.service;
         let (mut tried, mut fault): (Vec<SocketAddr>, _) = (Vec::new(), Fault::NoServer);
         while tried.len() < SERVERS_TRIED_MAX {
             let Some(chosen) = self.choose(headers, &tried) else {
@@ -245,7 +245,6 @@ impl Connection {
             }
             tried.push(addr);
         }
-        service.counters.refused.fetch_add(1, Relaxed);
         Err(fault)
     }
 

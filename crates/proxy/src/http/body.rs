@@ -2,7 +2,9 @@
 
 use super::answer::Answering;
 use super::upstream::Lease;
+use crate::client::Client;
 use bytes::Bytes;
+use hyper::StatusCode;
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use std::cell::Cell;
 use std::io;
@@ -129,6 +131,8 @@ pub(super) struct Body {
     patience: Patience,
     lease: Option<Lease>,
     answering: Option<Rc<Answering>>,
+    /// Whose answer it is, and of which kind: one that has gone is counted.
+    answer: Option<(Rc<Client>, StatusCode)>,
 }
 
 enum From {
@@ -161,20 +165,32 @@ impl Body {
             patience: Patience::default(),
             lease,
             answering: None,
+            answer: None,
         }
     }
 
-    /// The request is over when all of this has gone.
-    pub(super) fn hold(&mut self, answering: Rc<Answering>) {
+    /// The request is over when all of this has gone, which is the answer to this client.
+    pub(super) fn hold(&mut self, answering: Rc<Answering>, answer: (Rc<Client>, StatusCode)) {
         self.answering = Some(answering);
+        self.answer = Some(answer);
+    }
+
+    /// Ours are in one piece; to HEAD the codec sends their header alone, and that is all.
+    fn is_whole(&self) -> bool {
+        self.is_over || matches!(self.from, From::Text(_)) || self.is_end_stream()
     }
 }
 
 impl Drop for Body {
     fn drop(&mut self) {
-        let is_whole = self.is_over || self.is_end_stream();
-        if let Some(lease) = self.lease.take().filter(|_| is_whole) {
+        if !self.is_whole() {
+            return;
+        }
+        if let Some(lease) = self.lease.take() {
             lease.give_back();
+        }
+        if let Some((client, status)) = self.answer.take() {
+            client.service.counters.responses.count(status);
         }
     }
 }

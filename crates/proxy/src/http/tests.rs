@@ -247,7 +247,54 @@ async fn without_a_server_clients_are_told_so_and_counted() {
     fixture.apply(|s| pool(s).servers[0].up = false).await;
     let answer = once(&fixture, GET).await;
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-    assert_eq!(fixture.vs().refused, 1);
+    wait_until("it is counted", || {
+        fixture.vs().responses == [0, 0, 0, 0, 1]
+    })
+    .await;
+    assert_eq!(fixture.vs().refused, 0, "its connection is not");
+}
+
+/// Asks for the header alone.
+async fn head(fixture: &Fixture) -> String {
+    let mut client = fixture.connect().await;
+    let request = b"HEAD /x HTTP/1.1\r\nHost: a.example\r\n\r\n";
+    client.write_all(request).await.expect("written");
+    header(&mut client).await
+}
+
+#[tokio::test]
+async fn responses_are_counted_by_class_when_they_have_gone_also_those_without_a_body() {
+    let origin = Origin::start("a").await;
+    let mut fixture = http(&[&origin], HttpSpec::default()).await;
+    let mut client = fixture.connect().await;
+    for _ in 0..3 {
+        ask(&mut client, GET).await;
+    }
+    assert!(head(&fixture).await.starts_with("HTTP/1.1 200 "));
+    let login = format!("GET {LOGIN} HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    once(&fixture, &login).await;
+    fixture.apply(|s| pool(s).servers[0].up = false).await;
+    assert!(head(&fixture).await.starts_with("HTTP/1.1 503 "));
+    wait_until("all are counted", || {
+        fixture.vs().responses == [0, 4, 0, 1, 1]
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn bytes_to_and_from_a_server_are_counted() {
+    let (listener, addr) = listen().await;
+    let fixture = fixture(&[addr], HttpSpec::default()).await;
+    let mut client = fixture.connect().await;
+    client.write_all(GET.as_bytes()).await.expect("written");
+    let (mut server, _) = listener.accept().await.expect("accepted");
+    let request = header(&mut server).await;
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    server.write_all(answer.as_bytes()).await.expect("written");
+    ask(&mut client, "").await;
+    let counted = fixture.proxy.stats().servers.remove(0);
+    assert_eq!(counted.bytes_sent, request.len() as u64);
+    assert_eq!(counted.bytes_received, answer.len() as u64);
 }
 
 #[tokio::test]
@@ -395,6 +442,7 @@ async fn a_protocol_that_both_agree_on_is_passed_on_as_bytes() {
     assert_eq!(rest(&mut client).await, "");
     wait_until("all is over", || fixture.vs().open == 0).await;
     assert_eq!(fixture.proxy.stats().servers[0].open, 0);
+    assert_eq!(fixture.vs().responses, [1, 0, 0, 0, 0]);
 }
 
 #[tokio::test]
@@ -409,6 +457,7 @@ async fn an_answer_that_the_server_breaks_off_is_not_whole_for_the_client() {
     server.write_all(half).await.expect("written");
     server.shutdown().await.expect("closed");
     read_all(&mut client).await.expect_err("reset");
+    assert_eq!(fixture.vs().responses, [0; 5], "it does not count");
 }
 
 #[tokio::test]

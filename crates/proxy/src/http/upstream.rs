@@ -98,7 +98,8 @@ impl Upstream {
     ) -> Result<Self, Fault> {
         let tcp = Rc::new(tcp);
         let activity = Rc::new(Activity::begin());
-        let wire = Wire::new(End::Server(tcp.clone()), activity);
+        let end = End::Server(tcp.clone(), chosen.counted.meter());
+        let wire = Wire::new(end, activity);
         let stream = speak(wire, &chosen, name).await?;
         let begun = codec().handshake(TokioIo::new(stream)).await;
         let (sender, connection) = begun.map_err(|_| Fault::Server)?;

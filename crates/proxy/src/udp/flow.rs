@@ -3,7 +3,7 @@
 use super::{Flows, Refusal, read, ready};
 use crate::OpenFlow;
 use crate::connection::Open;
-use crate::shared::{Counted, Service};
+use crate::shared::{Counted, Meter, Service};
 use crate::source;
 use crate::tunnel::{Activity, Count, idle};
 use socket2::{SockRef, Socket};
@@ -46,6 +46,7 @@ struct Server {
     socket: UdpSocket,
     addr: SocketAddr,
     counted: Counted,
+    meter: Meter,
 }
 
 /// One of the flows that a virtual service may have.
@@ -161,7 +162,11 @@ impl Flow {
     async fn pass_down_from(&self, server: &Server) {
         loop {
             let waited = ready(&server.socket).await;
-            let take = |_, bytes: &[u8]| self.to_client(bytes);
+            let take = |_, bytes: &[u8]| {
+                let received = server.meter.received();
+                received.fetch_add(bytes.len() as u64, Relaxed);
+                self.to_client(bytes);
+            };
             let result = waited.and_then(|ready| read(&server.socket, ready, take));
             if result.is_err_and(|error| is_gone(&error)) {
                 return self.leave(server.addr);
@@ -189,7 +194,8 @@ impl Flow {
             match send(&server.socket, bytes) {
                 Ok(()) => {
                     let all = &self.service().counters.bytes_in;
-                    return Count(all, &self.bytes_in).add(bytes.len() as u64);
+                    let count = Count(all, &self.bytes_in, Some(server.meter.sent()));
+                    return count.add(bytes.len() as u64);
                 }
                 Err(error) if is_gone(&error) => {
                     tried.push(server.addr);
@@ -208,7 +214,7 @@ impl Flow {
         match send(&self.socket, bytes) {
             Ok(()) => {
                 let all = &self.service().counters.bytes_out;
-                Count(all, &self.bytes_out).add(bytes.len() as u64);
+                Count(all, &self.bytes_out, None).add(bytes.len() as u64);
             }
             Err(error) => {
                 self.drop_datagram();
@@ -289,10 +295,12 @@ fn connect(
         let (addr, counted) = service.next_server(ends, tried)?;
         match source::udp_socket(service.source(addr, ends[1]), addr) {
             Ok(socket) => {
+                let meter = counted.meter();
                 return Some(Server {
                     socket,
                     addr,
                     counted,
+                    meter,
                 });
             }
             Err(error) => tracing::debug!(server = %addr, %error, "no socket to a server"),

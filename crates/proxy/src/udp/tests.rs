@@ -208,6 +208,8 @@ async fn a_flow_comes_back_from_the_vip_and_is_counted() {
     assert!(vs.oldest.is_some());
     assert_eq!((vs.udp.flows, vs.udp.dropped), (1, 0));
     assert_eq!(server.peers(), 1);
+    let counted = fixture.proxy.stats().servers.remove(0);
+    assert_eq!((counted.bytes_sent, counted.bytes_received), (all, all));
 }
 
 #[tokio::test]

@@ -124,7 +124,7 @@ fn seen_by_others(seen: Option<Seen>) -> (&'static str, &'static str) {
     }
 }
 
-/// Counters of what an engine and its host carry, since they were started.
+/// Counters of what an engine and its host carry, since they were started; memory as of now, null of an older engine.
 pub(super) fn engine_load(load: EngineLoad) -> Value {
     let EngineLoad {
         at_ms,
@@ -137,7 +137,10 @@ pub(super) fn engine_load(load: EngineLoad) -> Value {
         rx_bytes,
         tx_packets,
         tx_bytes,
+        host_memory_bytes,
+        host_memory_available_bytes,
     } = load;
+    let is_known = host_memory_bytes > 0;
     json!({
         "at_ms": at_ms,
         "processors": processors,
@@ -149,6 +152,8 @@ pub(super) fn engine_load(load: EngineLoad) -> Value {
         "rx_bytes": rx_bytes,
         "tx_packets": tx_packets,
         "tx_bytes": tx_bytes,
+        "host_memory_bytes": is_known.then_some(host_memory_bytes),
+        "host_memory_available_bytes": is_known.then_some(host_memory_available_bytes),
     })
 }
 
