@@ -5,10 +5,12 @@
 //! and in parts on a period; it takes no input and may run at any time. [`Backend`] is what the API calls.
 
 mod action;
+mod again;
 mod ages;
 mod assignments;
 mod autoscale;
 mod backend;
+mod clear;
 mod compile;
 mod decision;
 mod ecmp_width;
@@ -28,7 +30,9 @@ mod peers;
 mod preview;
 mod reconcile;
 mod refusal;
+mod retry;
 mod roles;
+mod rotate;
 mod routing;
 mod runtime;
 mod scaling;
@@ -64,9 +68,11 @@ use crate::witness::Seat;
 use ages::Ages;
 use assignments::Assignments;
 use autoscale::Outlook;
+use clear::Baselines;
 use join::Joins;
 use keys::Keys;
 use marks::{Marks, Published};
+use rotate::Rotations;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -101,6 +107,7 @@ struct Tables {
     resets: Resets,
     joins: Joins,
     keys: BTreeMap<String, Keys>,
+    rotations: Rotations,
     empty: leave::Empty,
     /// Engines that a VIP was placed on because it lacked one, by VsVip, and until when they are to serve it.
     placed: BTreeMap<(String, String), Instant>,
@@ -149,6 +156,8 @@ pub struct Planner {
     /// Tells [`reconcile`] that VIPs are marked.
     marked: watch::Sender<u64>,
     started: Moment,
+    /// Counters that were cleared.
+    cleared: Baselines,
     /// Who is told of steps of placement.
     pub witness: Seat,
 }
@@ -163,6 +172,7 @@ impl Planner {
         let mut tables = Tables {
             revision: listing.revision,
             keys: keys::load(&**objects.store()).await?,
+            rotations: rotate::load(&**objects.store()).await?,
             ..Tables::default()
         };
         for entry in listing.entries {
@@ -180,6 +190,7 @@ impl Planner {
             joining: watch::Sender::new(0),
             marked: watch::Sender::new(0),
             started: Moment::now(),
+            cleared: Baselines::default(),
             witness: Seat::default(),
         })
     }
@@ -357,6 +368,7 @@ impl Planner {
             resets: tables.resets.clone(),
             holding: tables.joins.holding(),
             keys: tables.keys.clone(),
+            rotations: tables.rotations.clone(),
             cuts: tables.cuts.keys().cloned().collect(),
             dead: published.dead.clone(),
             away: published.away.clone(),

@@ -1,5 +1,7 @@
 //! What the API calls: actions on placement, join tokens, and everything that is observed.
 
+mod actions;
+
 use super::scope::Narrow;
 use super::{
     FlowView, HostView, Planner, Roles, RoutingText, ScaleIn, ServiceView, TopologyPage, Wanted,

@@ -6,6 +6,7 @@ mod inventory;
 mod pool;
 mod service;
 
+pub(super) use engine::engine_load;
 pub(super) use pool::pool_status;
 
 use super::Planner;

@@ -141,6 +141,8 @@ fn what_has_no_plan_is_not_done_in_a_dry_run() {
         "/api/ek/backup".to_owned(),
         "/api/ek/confirm".to_owned(),
         format!("{se}/bgp/reset"),
+        format!("{se}/reboot"),
+        "/api/serviceengine/clear".to_owned(),
     ] {
         for value in ["true", "", "yes"] {
             let reply = http.post(&format!("{path}?dry_run={value}"), &json!({}));

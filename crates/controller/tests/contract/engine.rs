@@ -4,13 +4,15 @@ use crate::http::{Http, Server};
 use proto::join_token::JoinToken;
 use proto::v1::engine_control_client::EngineControlClient;
 use proto::v1::{
-    Ack, BgpSession, BgpState, ControllerMessage, EngineMessage, FlowAnswer, FlowEvent, FlowQuery,
-    FlowTable, Hello, Interface, JoinRequest, OperState, PoolStatus, Report, ServerStatus,
-    VipStatus, VirtualServiceStatus, controller_message, engine_message::Body,
+    Ack, BgpSession, BgpState, ControllerMessage, DesiredState, EngineMessage, FlowAnswer,
+    FlowEvent, FlowQuery, FlowTable, Hello, HostAnswer, HostInterface, HostQuery, Interface,
+    JoinRequest, LinkCounters, OperState, PoolStatus, Report, ServerStatus, VipStatus,
+    VirtualServiceStatus, controller_message, engine_message::Body,
 };
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -29,6 +31,15 @@ pub struct Engine {
     name: String,
     tls: ClientTlsConfig,
     outbox: Option<mpsc::Sender<EngineMessage>>,
+    told: Arc<Mutex<Told>>,
+}
+
+/// What an engine was told, in all its sessions.
+#[derive(Default)]
+pub struct Told {
+    pub states: Vec<DesiredState>,
+    /// How often it was to start anew.
+    pub restarts: usize,
 }
 
 fn tls(ca_pem: &str) -> ClientTlsConfig {
@@ -73,6 +84,7 @@ impl Engine {
             name: name.to_owned(),
             tls: tls(&reply.ca_pem).identity(identity),
             outbox: None,
+            told: Arc::default(),
         };
         engine.connect();
         engine
@@ -80,21 +92,32 @@ impl Engine {
 
     /// Opens a session. Every state that it is told is acknowledged.
     pub fn connect(&mut self) {
+        self.connect_as(proto::PROTOCOL_VERSION);
+    }
+
+    /// The same, as one that speaks this version of the protocol.
+    pub fn connect_as(&mut self, protocol_version: u32) {
         let (outbox, queue) = mpsc::channel(QUEUE_LEN);
         let hello = Hello {
-            protocol_version: proto::PROTOCOL_VERSION,
+            protocol_version,
             name: self.name.clone(),
             interfaces: interfaces(),
             ..Hello::default()
         };
         let (address, tls, answers) = (self.address, self.tls.clone(), outbox.downgrade());
+        let told = self.told.clone();
         self.runtime.block_on(async {
             outbox.send(message(Body::Hello(hello))).await.unwrap();
             let mut client = EngineControlClient::new(dial(address, tls).await);
             let inbox = client.session(ReceiverStream::new(queue)).await.unwrap();
-            tokio::spawn(answer(inbox.into_inner(), answers));
+            tokio::spawn(answer(inbox.into_inner(), answers, told));
         });
         self.outbox = Some(outbox);
+    }
+
+    /// What it was told until now.
+    pub fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap()
     }
 
     /// Ends the session.
@@ -116,14 +139,27 @@ impl Engine {
 }
 
 /// Answers what it is told and asked.
-async fn answer(mut inbox: Streaming<ControllerMessage>, answers: mpsc::WeakSender<EngineMessage>) {
+async fn answer(
+    mut inbox: Streaming<ControllerMessage>,
+    answers: mpsc::WeakSender<EngineMessage>,
+    all: Arc<Mutex<Told>>,
+) {
     while let Ok(Some(told)) = inbox.message().await {
         let answer = match told.body {
-            Some(controller_message::Body::DesiredState(state)) => Body::Ack(Ack {
-                generation: state.generation,
-            }),
+            Some(controller_message::Body::DesiredState(state)) => {
+                let generation = state.generation;
+                all.lock().unwrap().states.push(state);
+                Body::Ack(Ack { generation })
+            }
             Some(controller_message::Body::FlowQuery(query)) => {
                 Body::FlowAnswer(flow_answer(&query))
+            }
+            Some(controller_message::Body::HostQuery(query)) => {
+                Body::HostAnswer(host_answer(query))
+            }
+            Some(controller_message::Body::Restart(_)) => {
+                all.lock().unwrap().restarts += 1;
+                continue;
             }
             _ => continue,
         };
@@ -153,6 +189,24 @@ fn flow_answer(query: &FlowQuery) -> FlowAnswer {
         matched: u64::from(asked),
         events: asked.then_some(event).into_iter().collect(),
         ..FlowAnswer::default()
+    }
+}
+
+/// To whatever question: one interface, which has received 1,000 packets.
+fn host_answer(query: HostQuery) -> HostAnswer {
+    let counters = LinkCounters {
+        rx_packets: 1000,
+        ..LinkCounters::default()
+    };
+    HostAnswer {
+        id: query.id,
+        rows: 1,
+        interfaces: vec![HostInterface {
+            interface: interfaces().pop(),
+            counters: Some(counters),
+            ..HostInterface::default()
+        }],
+        ..HostAnswer::default()
     }
 }
 

@@ -1,5 +1,6 @@
 //! `serviceengine/UUID/runtime` (avi-api 10.4), and what is observed of an engine's session.
 
+use super::super::clear::Counted;
 use super::super::refusal::Refusal;
 use super::{Observer, status};
 use crate::engines::registry::{EngineState, Seen};
@@ -52,8 +53,16 @@ impl Observer<'_> {
             "rss_bytes": stats.map(|s| s.rss_bytes),
             "uptime_s": stats.map(|s| s.uptime_s),
             "open_connections": stats.map(|s| s.open_connections),
-            "load": stats.and_then(|s| s.load).map(engine_load),
+            "load": stats.and_then(|s| s.load).map(|load| self.load(uuid, load)),
         })
+    }
+
+    fn load(&self, uuid: &str, load: EngineLoad) -> Value {
+        let mut shown = engine_load(load);
+        for of in [Counted::Process, Counted::Host] {
+            self.since_cleared(uuid, of, &mut shown);
+        }
+        shown
     }
 }
 
@@ -86,7 +95,7 @@ fn seen_by_others(seen: Option<Seen>) -> (&'static str, &'static str) {
 }
 
 /// Counters of what an engine and its host carry, since they were started.
-fn engine_load(load: EngineLoad) -> Value {
+pub(in crate::plan) fn engine_load(load: EngineLoad) -> Value {
     let EngineLoad {
         at_ms,
         processors,
