@@ -24,7 +24,8 @@ def map_path_parameters(context, path_parameters):
     # By what was drawn, so that a seed does the same each time. What is deleted is not there for the others.
     number = zlib.crc32(repr(drawn).encode())
     if known and drawn is not None and number % 8:
-        path_parameters["uuid"] = known[1 + number % 2] if context.operation.method == "delete" else known[0]
+        deletes = context.operation.method == "delete" or context.operation.path.endswith("/forcedelete")
+        path_parameters["uuid"] = known[1 + number % 2] if deletes else known[0]
     return path_parameters
 
 

@@ -44,12 +44,15 @@ REFUSED = {
     "POST /api/virtualservice/{uuid}/migrate": "there are no engines",
     "POST /api/virtualservice/{uuid}/switchover": "there are no engines",
     "POST /api/serviceenginegroup/{uuid}/redistribute": "the groups are no active/standby pairs",
-} | {
-    f"POST /api/{path}": "not available yet"
-    for path in [
-        "pool/{uuid}/scalein", "pool/{uuid}/scaleout", "serviceengine/{uuid}/forcedelete", "serviceengine/{uuid}/reboot",
-        "virtualservice/{uuid}/resync", "virtualservice/{uuid}/retryplacement", "virtualservice/{uuid}/rotatekeys",
-    ]
+    "POST /api/pool/{uuid}/scalein": "pools have the servers that are written into them",
+    "POST /api/pool/{uuid}/scaleout": "pools have the servers that are written into them",
+    "POST /api/virtualservice/{uuid}/resync": "the virtual services have no VIP",
+    "POST /api/virtualservice/{uuid}/retryplacement": "the virtual services have no VIP",
+    "POST /api/virtualservice/{uuid}/rotatekeys": "the virtual services have no VIP",
+    "POST /api/serviceengine/{uuid}/flowtable/clear": "a flow table has no counters",
+    "POST /api/serviceengine/{uuid}/flowtablestat/clear": "there are no engines",
+    "POST /api/serviceengine/{uuid}/interface/clear": "there are no engines",
+    "POST /api/serviceengine/{uuid}/reboot": "there are no engines",
 }
 
 # Objects of these types are there, so that calls by uuid find something. The admin is not among them: his session is the run's.

@@ -6,6 +6,7 @@
 //! * [`output`]: everything that is printed;
 //! * a module per command: it gets a logged-in client and returns a value, which a renderer shows.
 
+mod anew;
 pub mod apply;
 mod clear;
 mod delete;
@@ -44,7 +45,7 @@ pub enum Command {
     /// Follow something through all service engines, live.
     #[command(subcommand)]
     Trace(trace::Trace),
-    /// Reset something that comes back by itself.
+    /// Reset something that comes back by itself, or counters.
     #[command(subcommand)]
     Clear(clear::Clear),
     /// Add a service engine to a virtual service.
@@ -62,6 +63,18 @@ pub enum Command {
     /// Make the engines of a pair active for what belongs on them.
     #[command(subcommand)]
     Redistribute(roles::Redistribute),
+    /// Look at the placement of a virtual service now, and say what came of it.
+    #[command(subcommand)]
+    Retryplacement(anew::Retryplacement),
+    /// Send service engines what they are to do once more, made anew.
+    #[command(subcommand)]
+    Resync(anew::Resync),
+    /// Make clients of TLS agree anew.
+    #[command(subcommand)]
+    Rotatekeys(anew::Rotatekeys),
+    /// Start a service engine anew, in its place.
+    #[command(subcommand)]
+    Reboot(anew::Reboot),
     /// Create or change the objects that a file describes; a second time changes nothing.
     Apply(apply::Args),
     /// Delete an object by type and name.
@@ -120,6 +133,10 @@ fn execute(command: Command, args: &GlobalArgs) -> anyhow::Result<Outcome> {
         Prepared::Migrate(migrate) => scale::migrate(&connect()?, &migrate, format)?,
         Prepared::Switchover(over) => scale::switch_over(&connect()?, &over, format)?,
         Prepared::Redistribute(group) => roles::redistribute(&connect()?, &group, format)?,
+        Prepared::Retryplacement(of) => anew::retry_placement(&connect()?, &of, format)?,
+        Prepared::Resync(of) => anew::resync(&connect()?, &of, format)?,
+        Prepared::Rotatekeys(of) => anew::rotate_keys(&connect()?, &of, format)?,
+        Prepared::Reboot(of) => anew::reboot(&connect()?, &of, format)?,
         Prepared::Apply(documents) => apply::run(&connect()?, &documents, format)?,
         Prepared::Delete(args) => delete::run(&connect()?, &args, format)?,
         Prepared::Revert(args) => history::revert(&connect()?, &args, format)?,
@@ -147,6 +164,10 @@ enum Prepared {
     Migrate(scale::Migrate),
     Switchover(scale::Switchover),
     Redistribute(roles::Redistribute),
+    Retryplacement(anew::Retryplacement),
+    Resync(anew::Resync),
+    Rotatekeys(anew::Rotatekeys),
+    Reboot(anew::Reboot),
     Apply(apply::Manifest),
     Delete(delete::Args),
     Revert(history::Revert),
@@ -175,6 +196,10 @@ impl Command {
             Self::Migrate(migrate) => Prepared::Migrate(migrate),
             Self::Switchover(over) => Prepared::Switchover(over),
             Self::Redistribute(group) => Prepared::Redistribute(group),
+            Self::Retryplacement(of) => Prepared::Retryplacement(of),
+            Self::Resync(of) => Prepared::Resync(of),
+            Self::Rotatekeys(of) => Prepared::Rotatekeys(of),
+            Self::Reboot(of) => Prepared::Reboot(of),
             Self::Apply(args) => Prepared::Apply(apply::Manifest::read(&args)?),
             Self::Delete(args) => Prepared::Delete(args),
             Self::Revert(args) => {

@@ -4,6 +4,7 @@
 //! resource is a line in [`resources::RESOURCES`]; anything else is a line in [`routes`], whose constructor demands
 //! the permission and the audit class, so that no operation exists without them.
 
+mod actions;
 mod alerts;
 mod audit;
 mod backup;

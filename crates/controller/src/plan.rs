@@ -5,10 +5,12 @@
 //! and in parts on a period; it takes no input and may run at any time. [`Backend`] is what the API calls.
 
 mod action;
+mod again;
 mod ages;
 mod assignments;
 mod autoscale;
 mod backend;
+mod clear;
 mod compile;
 mod decision;
 mod ecmp_width;
@@ -33,7 +35,9 @@ mod reconcile;
 mod redundancy;
 mod refusal;
 mod release;
+mod retry;
 mod roles;
+mod rotate;
 mod routing;
 mod runtime;
 mod scaling;
@@ -74,12 +78,14 @@ use crate::witness::Seat;
 use ages::Ages;
 use assignments::Assignments;
 use autoscale::Outlook;
+use clear::Baselines;
 use join::Joins;
 use keys::Keys;
 use last::LastScales;
 use marks::{Marks, Published};
 use moves::Moves;
 use release::Releases;
+use rotate::Rotations;
 use since::Since;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -100,6 +106,7 @@ struct Tables {
     resets: Resets,
     joins: Joins,
     keys: BTreeMap<String, Keys>,
+    rotations: Rotations,
     empty: leave::Empty,
     /// Engines that a VIP was placed on because it lacked one, by VsVip, and until when they are to serve it.
     placed: BTreeMap<(String, String), Instant>,
@@ -152,6 +159,8 @@ pub struct Planner {
     started: Moment,
     /// Since when states have been what they are.
     since: Since,
+    /// Counters that were cleared.
+    cleared: Baselines,
     /// Who is told of steps of placement.
     pub witness: Seat,
 }
@@ -166,6 +175,7 @@ impl Planner {
         let mut tables = Tables {
             revision: listing.revision,
             keys: keys::load(&**objects.store()).await?,
+            rotations: rotate::load(&**objects.store()).await?,
             ..Tables::default()
         };
         for entry in listing.entries {
@@ -186,6 +196,7 @@ impl Planner {
             marked: watch::Sender::new(0),
             started: Moment::now(),
             since: Since::default(),
+            cleared: Baselines::default(),
             witness: Seat::default(),
         })
     }
@@ -370,6 +381,7 @@ impl Planner {
             resets: tables.resets.clone(),
             holding: tables.joins.holding(),
             keys: tables.keys.clone(),
+            rotations: tables.rotations.clone(),
             cuts: tables.cuts.keys().cloned().collect(),
             dead: published.dead.clone(),
             away: published.away.clone(),

@@ -12,9 +12,11 @@
 //! Tasks, all owned by [`run`]: the **reconciler** acts on desired state, health and interfaces; **steering** plans what the
 //! engine knows of its neighbours; **native** answers ARP for VIPs that are scaled natively; **static routes** keep the way of the answers; the **agent** joins and holds the stream to a controller; the **observer** puts reports together; **metrics**, where they are wanted, tells them to Prometheus. At SIGTERM or SIGINT the reconciler takes
 //! down in order (withdraw, Cease, listeners, connections, addresses, settings) while the others still report it, and
-//! then those are aborted; a second signal ends the process at once, and the next engine cleans up behind it.
+//! then those are aborted; a second signal ends the process at once, and the next engine cleans up behind it. Where a
+//! controller asks for it, the process does the same and then starts anew in its place (`again`).
 //! A desired state goes agent, disk, reconciler, so that a restarted engine serves before a controller answers.
 
+mod again;
 mod alone;
 mod args;
 pub mod bfd;
@@ -82,7 +84,19 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .build()?;
     let result = runtime.block_on(serve(settings));
     runtime.shutdown_timeout(RUNTIME_STOP);
-    result
+    match result? {
+        End::Stop => Ok(()),
+        End::Again => Err(again::start()),
+    }
+}
+
+/// What comes after the engine has stopped in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Nothing.
+    Stop,
+    /// The process starts anew: a controller has asked for it.
+    Again,
 }
 
 /// Removes what an engine has pinned, and what it has set for that; what it has set for its traffic is its own to restore.
@@ -94,7 +108,7 @@ fn detach(Folders { bpf: dir, state }: &Folders) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn serve(settings: Settings) -> anyhow::Result<()> {
+async fn serve(settings: Settings) -> anyhow::Result<End> {
     let mut signals = Signals::open()?;
     files::private_folder(&settings.state_dir)?;
     let _alone = alone::only_engine_here()?;
@@ -148,35 +162,54 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         reconciler.await;
     }));
     let _observer = Task(tokio::spawn(observer.run(net.clone(), report)));
+    let again = CancellationToken::new();
     let channels = Channels {
         desired,
         reports,
         connected,
         steering,
         flows,
+        again: again.clone(),
     };
     let agent = agent(settings, credentials, net, last_state, channels);
     let mut agent = Task(tokio::spawn(agent));
 
-    let result = tokio::select! {
-        ended = &mut agent.0 => ended?,
+    let mut result = tokio::select! {
+        ended = &mut agent.0 => ended?.map(|()| End::Stop),
         ended = &mut reconciler.0 => bail!("the reconciler ended: {ended:?}"),
-        () = signals.next() => Ok(()),
+        () = signals.next() => Ok(End::Stop),
+        () = again.cancelled() => Ok(End::Again),
     };
     tracing::info!("stopping: withdrawing routes");
     token.cancel();
     // To the others the process is gone, who take over the VIPs that we have answered for, and keep new flows.
     leaving.cancel();
     drop(native);
-    tokio::select! {
-        ended = &mut reconciler.0 => ended?,
-        () = signals.next() => bail!("told to stop again: not waiting for routers and connections"),
-    }
+    taken_down(&mut reconciler, &mut signals, &mut result).await?;
     // Until here answers to clients went their way.
     answers.cancel();
     (&mut static_routes.0).await?;
     tracing::info!("stopped");
     result
+}
+
+/// Waits until the reconciler has taken everything down. Whoever tells the engine to stop meanwhile does not want it back; a second
+/// time, nothing is waited for.
+async fn taken_down(
+    reconciler: &mut Task<()>,
+    signals: &mut Signals,
+    result: &mut anyhow::Result<End>,
+) -> anyhow::Result<()> {
+    loop {
+        // Losing the race loses nothing: one is a task of its own, the other a receive.
+        tokio::select! {
+            ended = &mut reconciler.0 => return ended.map_err(Into::into),
+            () = signals.next() => match result {
+                Ok(end) if *end == End::Again => *end = End::Stop,
+                _ => bail!("told to stop again: not waiting for routers and connections"),
+            },
+        }
+    }
 }
 
 /// Steering, and the hellos and lines that it follows; the plan that is in force, what is seen of engines that the controller has
@@ -231,6 +264,7 @@ struct Channels {
     connected: watch::Sender<bool>,
     steering: watch::Receiver<Arc<steering::Plan>>,
     flows: flows::Flows,
+    again: CancellationToken,
 }
 
 /// Where it is written down whether there is a session with a controller, and the task that tells metrics, if they are wanted.
@@ -282,6 +316,7 @@ async fn agent(
         connected: channels.connected,
         steering: channels.steering,
         flows: channels.flows,
+        again: channels.again,
         boot_id: format!("{:016x}", rand::random::<u64>()),
         refused_token: None,
         expiry_said: None,

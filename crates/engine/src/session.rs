@@ -21,6 +21,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
 /// Pause before the first attempt to reconnect; it doubles up to the longest.
@@ -55,6 +56,8 @@ pub(crate) struct Agent {
     pub steering: watch::Receiver<Arc<Plan>>,
     /// Answers questions about flows.
     pub flows: Flows,
+    /// Cancelled when the process is to start anew.
+    pub again: CancellationToken,
     pub boot_id: String,
     /// id of the join token that a controller has refused.
     pub refused_token: Option<String>,
@@ -188,6 +191,10 @@ impl Agent {
                     }
                     Some(ControllerMessage { body: Some(Body::HostQuery(query)) }) => {
                         self.ask_host(query, outbox.clone());
+                    }
+                    Some(ControllerMessage { body: Some(Body::Restart(_)) }) => {
+                        tracing::info!("the controller asks for a start anew");
+                        self.again.cancel();
                     }
                     // A newer controller's; what must not be ignored raises the protocol version.
                     Some(ControllerMessage { body: None }) => {}

@@ -4,13 +4,16 @@
 //! includes what is generated from it, and keeps secrets out of `Debug`.
 
 /// Version of the stream's meaning; raised when an older engine must not ignore a change.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 
 /// The oldest version of an engine that a controller can steer.
 pub const PROTOCOL_VERSION_MIN: u32 = 3;
 
 /// From this version on an engine answers others that ask whether it is there.
 pub const ANSWERS_SINCE: u32 = 4;
+
+/// From this version on an engine starts anew, and makes its clients of TLS begin anew, when it is told to.
+pub const STARTS_ANEW_SINCE: u32 = 6;
 
 /// `VipStatus.native_part` of the engine that answers ARP and neighbour discovery for the VIP.
 pub const ANSWERING: &str = "answering";

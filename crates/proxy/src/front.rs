@@ -32,6 +32,8 @@ pub struct TlsSpec {
     pub certificates: Vec<Arc<CertificateSpec>>,
     /// The versions that are spoken.
     pub versions: TlsVersions,
+    /// With another number clients cannot go on with what they had agreed on before.
+    pub rotation: u64,
 }
 
 /// A certificate with its key.

@@ -702,7 +702,8 @@ impl Shared {
     }
 }
 
-/// Made anew only when it has changed, as clients may go on with what they had agreed on.
+/// Made anew only when it has changed, as clients may go on with what they had agreed on: each has its own memory of that, and no keys
+/// that others could have.
 fn tls_of(spec: &VirtualServiceSpec, before: Option<&Rules>) -> Option<Arc<ServerConfig>> {
     let wanted = spec.front.tls.as_ref()?;
     let same = before.filter(|b| b.front.tls.as_ref() == Some(wanted));

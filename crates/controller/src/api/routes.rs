@@ -4,9 +4,9 @@ mod views;
 
 use super::operation::{Audit, Call, Operation, Permission};
 use super::{
-    alerts, audit, backup, cluster, events, flowstream, history, inventory, metrics, ok, openapi,
-    page, parse, preview, query, resources, sealkey, series, session, singleton, stream, transfer,
-    users, usertoken,
+    actions, alerts, audit, backup, cluster, events, flowstream, history, inventory, metrics, ok,
+    openapi, page, parse, preview, query, resources, sealkey, series, session, singleton, stream,
+    transfer, users, usertoken,
 };
 use crate::engines::join;
 use crate::error::ApiError;
@@ -23,8 +23,8 @@ pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
     all.extend(controllers());
     all.extend(settings());
     all.extend(log_and_whole());
-    all.extend(placed());
-    all.extend(roles());
+    all.extend(actions::placed());
+    all.extend(actions::roles());
     all.extend(observed());
     all.extend(happened());
     all.extend(counted());
@@ -32,24 +32,13 @@ pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
     all.extend(engine_routing());
     all.extend(engine_tables());
     all.extend(views::all());
-    all.extend(ACTIONS.iter().flat_map(|(ty, action)| pending(ty, action)));
+    all.extend(actions::anew());
     all.extend(objects());
     all
 });
 
-/// Actions of the contract (avi-api section 9) that the product does not have yet. They are refused with a reason,
-/// and can be read, because some clients read an action's path before they post to it (avi-api 4.2).
-pub(super) const ACTIONS: [(&str, &str); 7] = [
-    ("virtualservice", "retryplacement"),
-    ("virtualservice", "resync"),
-    ("virtualservice", "rotatekeys"),
-    ("serviceengine", "reboot"),
-    ("serviceengine", "forcedelete"),
-    ("pool", "scaleout"),
-    ("pool", "scalein"),
-];
-
-fn get(
+/// What only reads.
+pub(super) fn get(
     path: &str,
     permission: Permission,
     handler: for<'a> fn(
@@ -234,62 +223,6 @@ fn log_and_whole() -> Vec<Operation> {
         })
         .with_plan(),
     ]
-}
-
-/// Actions on the placement of virtual services (avi-api section 9).
-fn placed() -> Vec<Operation> {
-    let vs = |action: &str| format!("/api/virtualservice/{{uuid}}/{action}");
-    let read = |action: &str| {
-        get(&vs(action), Permission::Read, |_| {
-            Box::pin(async { empty_page() })
-        })
-    };
-    let post = |action: &str, handler| {
-        Operation::new(
-            Method::POST,
-            vs(action),
-            Permission::Operate,
-            Audit::Action,
-            handler,
-        )
-    };
-    vec![
-        read("scaleout"),
-        read("scalein"),
-        read("migrate"),
-        read("switchover"),
-        post("scaleout", |c| Box::pin(scale_out(c))).with_plan(),
-        post("scalein", |c| Box::pin(scale_in(c))).with_plan(),
-        post("migrate", |c| Box::pin(migrate(c))).with_plan(),
-        post("switchover", |c| Box::pin(switch_over(c))).with_plan(),
-    ]
-}
-
-/// Actions on the active roles of many virtual services at once (avi-api section 9).
-fn roles() -> Vec<Operation> {
-    macro_rules! action {
-        ($path:literal, $handler:ident) => {
-            [
-                get($path, Permission::Read, |_| {
-                    Box::pin(async { empty_page() })
-                }),
-                Operation::new(
-                    Method::POST,
-                    $path,
-                    Permission::Operate,
-                    Audit::Action,
-                    |c| Box::pin($handler(c)),
-                )
-                .with_plan(),
-            ]
-        };
-    }
-    let mut all = Vec::from(action!("/api/serviceengine/{uuid}/switchover", hand_over));
-    all.extend(action!(
-        "/api/serviceenginegroup/{uuid}/redistribute",
-        redistribute
-    ));
-    all
 }
 
 /// What is observed, and the actions on it (avi-api sections 9 and 10).
@@ -556,22 +489,6 @@ fn engine_tables() -> Vec<Operation> {
     ]
 }
 
-fn pending(ty: &str, action: &str) -> [Operation; 2] {
-    let path = format!("/api/{ty}/{{uuid}}/{action}");
-    [
-        get(&path, Permission::Read, |_| {
-            Box::pin(async { empty_page() })
-        }),
-        Operation::new(
-            Method::POST,
-            path,
-            Permission::Operate,
-            Audit::Action,
-            |c| Box::pin(async { Err(not_available(c.last)) }),
-        ),
-    ]
-}
-
 /// Create, read, update and delete: the same for every resource.
 fn objects() -> Vec<Operation> {
     use Permission::{Read, Write};
@@ -598,7 +515,8 @@ fn objects() -> Vec<Operation> {
     ]
 }
 
-fn exists(call: &Call<'_>, path: &str) -> Result<(), ApiError> {
+/// Says so when there is no such object.
+pub(super) fn exists(call: &Call<'_>, path: &str) -> Result<(), ApiError> {
     let ty = resources::known(path)?;
     let snapshot = call.app.objects.snapshot();
     snapshot.require(ty, call.uuid).map(drop)
@@ -634,60 +552,6 @@ fn reset_sessions(call: &Call<'_>) -> Result<Response, ApiError> {
     Ok(ok(backend.reset_sessions(call.uuid, &peers)))
 }
 
-async fn scale_out(call: &Call<'_>) -> Result<Response, ApiError> {
-    if call.context.author.dry_run {
-        return preview::of_scaling(call);
-    }
-    let body = parse(&call.body)?;
-    let backend = &call.app.backend;
-    Ok(ok(backend.scale_out(call.uuid, body, call.context).await?))
-}
-
-async fn scale_in(call: &Call<'_>) -> Result<Response, ApiError> {
-    if call.context.author.dry_run {
-        return preview::of_scaling(call);
-    }
-    let body = parse(&call.body)?;
-    let backend = &call.app.backend;
-    Ok(ok(backend.scale_in(call.uuid, body, call.context).await?))
-}
-
-async fn migrate(call: &Call<'_>) -> Result<Response, ApiError> {
-    if call.context.author.dry_run {
-        return preview::of_scaling(call);
-    }
-    let body = parse(&call.body)?;
-    Ok(ok(call.app.backend.migrate(call.uuid, body).await?))
-}
-
-async fn switch_over(call: &Call<'_>) -> Result<Response, ApiError> {
-    if call.context.author.dry_run {
-        return preview::of_scaling(call);
-    }
-    let body = parse(&call.body)?;
-    Ok(ok(call.app.backend.switch_over(call.uuid, body).await?))
-}
-
-async fn hand_over(call: &Call<'_>) -> Result<Response, ApiError> {
-    exists(call, "serviceengine")?;
-    let backend = &call.app.backend;
-    if call.context.author.dry_run {
-        let plan = backend.preview_hand_over(call.uuid, call.context)?;
-        return Ok(preview::of_placement(call, plan));
-    }
-    Ok(ok(backend.hand_over(call.uuid, call.context).await?))
-}
-
-async fn redistribute(call: &Call<'_>) -> Result<Response, ApiError> {
-    exists(call, "serviceenginegroup")?;
-    let backend = &call.app.backend;
-    if call.context.author.dry_run {
-        let plan = backend.preview_redistribute(call.uuid, call.context)?;
-        return Ok(preview::of_placement(call, plan));
-    }
-    Ok(ok(backend.redistribute(call.uuid, call.context).await?))
-}
-
 /// As Prometheus and OpenMetrics readers take it.
 fn metrics(call: &Call<'_>) -> Response {
     const FORMAT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -710,17 +574,7 @@ async fn create_join_token(call: &Call<'_>) -> Result<Response, ApiError> {
     Ok((StatusCode::CREATED, axum::Json(token.await?)).into_response())
 }
 
-fn empty_page() -> Result<Response, ApiError> {
+/// What is read of an action.
+pub(super) fn empty_page() -> Result<Response, ApiError> {
     Ok(ok(json!({"count": 0, "results": []})))
-}
-
-fn not_available(action: &str) -> ApiError {
-    ApiError::bad_request(match action {
-        "retryplacement" => {
-            "retryplacement is not available: placement is tried again by itself, on every change and every few \
-             seconds; the virtual service's runtime says what it waits for"
-                .to_owned()
-        }
-        other => format!("{other} is not available yet"),
-    })
 }

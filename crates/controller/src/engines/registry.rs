@@ -6,7 +6,7 @@ use crate::clock::Moment;
 use crate::witness::Seat;
 use proto::v1::{
     BgpSession, BgpState, ControllerMessage, DesiredState, FlowAnswer, FlowQuery, Hello,
-    HostAnswer, HostQuery, HostResources, HostTable, Interface, Management, Nack, Report,
+    HostAnswer, HostQuery, HostResources, HostTable, Interface, Management, Nack, Report, Restart,
     controller_message::Body,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +25,10 @@ pub struct EngineState {
     pub others_see: Option<Seen>,
     /// It does not answer when others ask whether it is there: it is older.
     pub cannot_answer: bool,
+    /// It starts anew, and makes its clients of TLS begin anew, when it is told to; else it is older.
+    pub starts_anew: bool,
+    /// Another one for every start of its process.
+    pub boot_id: String,
     /// When it was last heard.
     pub last_seen: Option<SystemTime>,
     /// The software's version.
@@ -225,6 +229,8 @@ impl Registry {
         slot.state.last_seen = Some(now.of_day);
         slot.state.others_see = None;
         slot.state.cannot_answer = hello.protocol_version < proto::ANSWERS_SINCE;
+        slot.state.starts_anew = hello.protocol_version >= proto::STARTS_ANEW_SINCE;
+        slot.state.boot_id = hello.boot_id;
         // It was of others that may be back.
         if let Some(report) = &mut slot.state.report {
             Arc::make_mut(report).sightings.clear();
@@ -395,6 +401,28 @@ impl Registry {
     /// The engine's answer to such a question.
     pub fn answered_host(&self, se: &str, answer: HostAnswer) {
         self.host_questions.answered(se, answer);
+    }
+
+    /// Tells the engine to start anew; false when it has no session, or reads too slowly.
+    pub fn restart(&self, se: &str) -> bool {
+        let slots = self.slots();
+        let sender = slots.get(se).and_then(|s| s.sender.as_ref());
+        let body = Some(Body::Restart(Restart {}));
+        let message = Ok(ControllerMessage { body });
+        sender.is_some_and(|s| s.try_send(message).is_ok())
+    }
+
+    /// Sends the engine what it was sent last, as a newer generation, so that it is put into force once more. Gives the generation; none when
+    /// it has no session, or reads too slowly.
+    pub fn repeat(&self, se: &str) -> Option<u64> {
+        let mut slots = self.slots();
+        let slot = slots.get_mut(se).filter(|s| s.sender.is_some())?;
+        let mut desired = DesiredState::clone(slot.state.desired.as_deref()?);
+        desired.generation += 1;
+        let (generation, desired) = (desired.generation, Arc::new(desired));
+        slot.state.desired = Some(desired.clone());
+        push(slot, &desired);
+        slot.sender.is_some().then_some(generation)
     }
 
     /// Makes this the engine's desired state if its content is new, and sends it if there is a session. The

@@ -1,5 +1,6 @@
 //! What the API calls: actions on placement, join tokens, and everything that is observed.
 
+mod actions;
 mod views;
 
 use super::scope::Narrow;

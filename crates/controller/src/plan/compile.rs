@@ -10,6 +10,7 @@ pub(super) use part::Parts;
 use super::assignments::{Assignment, Assignments};
 use super::join::Joining;
 use super::keys::Keys;
+use super::rotate::Rotations;
 use super::{Resets, situation};
 use crate::objects::{Snapshot, Unreadable};
 use model::view::{
@@ -34,6 +35,8 @@ pub(super) struct Decided {
     pub holding: BTreeSet<Joining>,
     /// By uuid of the SE group.
     pub keys: BTreeMap<String, Keys>,
+    /// By uuid of the virtual service.
+    pub rotations: Rotations,
     /// uuids of VsVip and engine whose connections are cut.
     pub cuts: BTreeSet<(String, String)>,
     /// uuids of engines that have been without a session for a while.
@@ -77,6 +80,7 @@ pub(super) fn desired_state(
     keep_sources_apart(&mut virtual_services, &decided.assignments);
     let mut pools = pools(snapshot, &virtual_services)?;
     leave_unchecked(&mut pools, &virtual_services, &unwatched);
+    let tls_rotations = tls_rotations(&virtual_services, &decided.rotations);
     let groups = flow::groups(snapshot, decided, (&here, &natives), se_uuid);
     let mut desired = v1::DesiredState {
         generation: 0,
@@ -94,6 +98,7 @@ pub(super) fn desired_state(
         watched: flow::watched(snapshot, decided, &engine)?,
         groups,
         certificates: certificates(&parts),
+        tls_rotations,
         cut_virtual_service_uuids: flow::cut(snapshot, decided, se_uuid),
         se_name: engine.name.clone(),
     };
@@ -300,6 +305,16 @@ fn certificates(parts: &[Arc<Part>]) -> Vec<v1::KeyAndCertificate> {
     let all = parts.iter().flat_map(|part| &part.certificates);
     let all: BTreeMap<&String, &v1::KeyAndCertificate> = all.collect();
     all.into_values().cloned().collect()
+}
+
+/// Of these virtual services, those that have a number.
+fn tls_rotations(services: &[v1::VirtualService], rotations: &Rotations) -> Vec<v1::TlsRotation> {
+    let of = |vs: &v1::VirtualService| {
+        let number = *rotations.get(&vs.uuid)?;
+        let vs_uuid = vs.uuid.clone();
+        Some(v1::TlsRotation { vs_uuid, number })
+    };
+    services.iter().filter_map(of).collect()
 }
 
 /// uuids of its pools.

@@ -2,13 +2,16 @@
 //! the engine says at that moment. Each answer is a list of one element, because an engine is one process; what the
 //! engine does not know of a structure of the contract is left out.
 
+use super::again::NO_SESSION;
+use super::clear::Counted;
 use super::flows::{Lookup, query};
 use super::flowtable::{self, TableFilter};
 use super::runtime::Observer;
 use crate::error::ApiError;
 use ipnet::IpNet;
 use proto::v1::{
-    FlowAnswer, FlowTable, HostAnswer, HostInterface, HostNeighbour, HostRoute, HostTable, Report,
+    FlowAnswer, FlowTable, HostAnswer, HostInterface, HostNeighbour, HostRoute, HostTable,
+    LinkCounters, Report,
 };
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -61,7 +64,18 @@ impl Observer<'_> {
             }
             Ok(answer) => note_cut(&mut element, answer.rows, shown(&answer)),
         }
+        self.since_interfaces_were_cleared(se, &mut element);
         json!([element])
+    }
+
+    fn since_interfaces_were_cleared(&self, se: &str, element: &mut Value) {
+        let vnics = element.get_mut("vnics").and_then(Value::as_array_mut);
+        for vnic in vnics.into_iter().flatten() {
+            let name = vnic["vnic_name"].as_str().unwrap_or_default().to_owned();
+            if let Some(stats) = vnic.get_mut("interface_stats") {
+                self.since_cleared(se, Counted::Interface(name), stats);
+            }
+        }
     }
 
     /// `serviceengine/UUID/flowtable` and `flowtable_remote`, with the contract's filters and `limit`.
@@ -120,12 +134,16 @@ impl Observer<'_> {
         let mut element = element(se);
         match self.seen(se) {
             None => element["not_answered"] = NO_SESSION.into(),
-            Some(seen) => element["dispatch"] = json!([dispatch(&seen.report)]),
+            Some(seen) => {
+                let mut verdicts = verdicts(&seen.report);
+                self.since_cleared(se, Counted::Verdicts, &mut verdicts);
+                element["dispatch"] = json!([dispatch(&seen.report, &verdicts)]);
+            }
         }
         json!([element])
     }
 
-    async fn ask_host(&self, se: &str, table: HostTable) -> Result<HostAnswer, String> {
+    pub(super) async fn ask_host(&self, se: &str, table: HostTable) -> Result<HostAnswer, String> {
         let mut pending = self.registry.ask_host(se, table).ok_or(NO_SESSION)?;
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, pending.answer()).await;
         let late = |_| {
@@ -139,8 +157,6 @@ impl Observer<'_> {
             .ok_or_else(|| "its session ended".into())
     }
 }
-
-pub(super) const NO_SESSION: &str = "it has no session with the controller";
 
 fn element(se: &str) -> Value {
     json!({"se_uuid": se, "proc_id": "C0"})
@@ -183,13 +199,18 @@ fn vnic(row: &HostInterface) -> Value {
         "vlan_id": row.vlan_id, "vrf_id": VRF_ID,
         "ip_info": addresses.map(ip_info).collect::<Vec<_>>(),
     });
-    if let Some(c) = row.counters {
-        vnic["interface_stats"] = json!({
-            "ipackets": c.rx_packets, "ibytes": c.rx_bytes, "ierrors": c.rx_errors, "idropped": c.rx_dropped,
-            "opackets": c.tx_packets, "obytes": c.tx_bytes, "oerrors": c.tx_errors, "odropped": c.tx_dropped,
-        });
+    if let Some(counters) = row.counters {
+        vnic["interface_stats"] = interface_stats(counters);
     }
     vnic
+}
+
+/// Since the interface is there.
+pub(super) fn interface_stats(c: LinkCounters) -> Value {
+    json!({
+        "ipackets": c.rx_packets, "ibytes": c.rx_bytes, "ierrors": c.rx_errors, "idropped": c.rx_dropped,
+        "opackets": c.tx_packets, "obytes": c.tx_bytes, "oerrors": c.tx_errors, "odropped": c.tx_dropped,
+    })
 }
 
 /// An engine has one data VRF.
@@ -223,24 +244,24 @@ fn arp_entry(row: &HostNeighbour) -> Value {
     })
 }
 
+/// What the engine's programs have counted, by verdict.
+pub(super) fn verdicts(report: &Report) -> Value {
+    let verdicts = report.steering.iter().flat_map(|s| &s.verdicts);
+    let each = verdicts.map(|v| (v.verdict.clone(), json!(v.packets)));
+    Value::Object(each.collect())
+}
+
 /// Counters of the contract that ours say exactly, and ours by their own names.
-fn dispatch(report: &Report) -> Value {
-    let steering = report.steering.clone().unwrap_or_default();
-    let verdicts = steering.verdicts.iter();
+fn dispatch(report: &Report, verdicts: &Value) -> Value {
     let count = |codes: &[&str]| -> u64 {
-        let named = verdicts
-            .clone()
-            .filter(|v| codes.contains(&v.verdict.as_str()));
-        named.map(|v| v.packets).sum()
+        let named = codes.iter().filter_map(|code| verdicts[*code].as_u64());
+        named.sum()
     };
     let services = report.virtual_services.iter();
     let flows: u64 = services.clone().map(|s| s.open_connections).sum();
     let udp: u64 = services.filter_map(|s| Some(s.udp?.flows)).sum();
-    let own: serde_json::Map<_, _> = verdicts
-        .clone()
-        .map(|v| (v.verdict.clone(), json!(v.packets)))
-        .collect();
-    let interfaces = steering.attachments.iter().map(|a| a.interface.as_str());
+    let attachments = report.steering.iter().flat_map(|s| &s.attachments);
+    let interfaces = attachments.map(|a| a.interface.as_str());
     json!({
         "interfaces": interfaces.collect::<Vec<_>>(),
         "flow_rx_create": count(&["local_new"]),
@@ -248,7 +269,7 @@ fn dispatch(report: &Report) -> Value {
         "flow_rx_lookup_miss": count(&["local_none", "local_denied", "probe"]),
         "flow_table_num_entries": flows, "flow_table_num_udp_entries": udp,
         "flow_table_num_tcp_entries": flows.saturating_sub(udp),
-        "verdicts": own,
+        "verdicts": verdicts,
     })
 }
 
@@ -257,9 +278,7 @@ mod tests {
     use super::super::fixture::Fixture;
     use super::*;
     use proto::v1::controller_message::Body;
-    use proto::v1::{
-        ControllerMessage, Interface, LinkCounters, UdpStatus, VerdictCount, VirtualServiceStatus,
-    };
+    use proto::v1::{ControllerMessage, Interface, UdpStatus, VerdictCount, VirtualServiceStatus};
     use tokio::sync::mpsc;
 
     #[test]
@@ -347,7 +366,7 @@ mod tests {
             }),
             ..Report::default()
         };
-        let dispatch = dispatch(&report);
+        let dispatch = dispatch(&report, &verdicts(&report));
         assert_eq!(dispatch["flow_rx_create"], 9);
         assert_eq!(dispatch["flow_rx_lookup_hit"], 7);
         assert_eq!(dispatch["flow_table_num_tcp_entries"], 3);

@@ -139,7 +139,7 @@ pub(super) async fn short_round(planner: &Planner) {
 }
 
 /// Brings the placement of these VIPs in line, and tells the engines. What cannot be written now is tried again.
-async fn settle(planner: &Planner, vips: BTreeSet<String>) {
+pub(super) async fn settle(planner: &Planner, vips: BTreeSet<String>) {
     let vips: Vec<String> = vips.into_iter().collect();
     for some in vips.chunks(VIPS_AT_ONCE) {
         if let Err(error) = place(planner, &planner.objects.snapshot(), some).await {
@@ -153,12 +153,14 @@ async fn settle(planner: &Planner, vips: BTreeSet<String>) {
 
 /// What has no place any more: VIPs that no virtual service uses, engines that are gone or have nothing left. What is not
 /// in line now is looked at in the next period.
-async fn tidy(planner: &Planner) {
+pub(super) async fn tidy(planner: &Planner) {
     let tidied = async {
         let _one = planner.deciding.lock().await;
         let snapshot = planner.objects.snapshot();
         take_off_unused(planner, &snapshot).await?;
         forget_deleted_engines(planner, &snapshot).await?;
+        planner.forget_baselines(&snapshot);
+        planner.forget_rotations(&snapshot).await?;
         planner.end_lingering(&snapshot, Instant::now()).await
     };
     if let Err(error) = tidied.await {
@@ -201,7 +203,8 @@ fn is_used(snapshot: &Snapshot, vsvip: &str) -> bool {
     users.any(|(path, _)| path == "virtualservice")
 }
 
-fn is_wanted(snapshot: &Snapshot, vsvip: &str) -> bool {
+/// An enabled virtual service uses it.
+pub(super) fn is_wanted(snapshot: &Snapshot, vsvip: &str) -> bool {
     let services = situation::services_of(snapshot, vsvip);
     services.iter().any(|v| v.enabled)
 }

@@ -13,6 +13,7 @@ mod server;
 mod service;
 mod words;
 
+pub(super) use engine::engine_load;
 pub use engine_views::EngineView;
 pub(super) use pool::pool_status;
 pub(super) use server::ServerFilter;

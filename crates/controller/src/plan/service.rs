@@ -1,6 +1,7 @@
 //! What is observed of one virtual service beside its runtime (avi-api 5.2 and 10.2): its counters by engine, how its last
 //! scaling went, who could take it, its connections. What nobody counts is left out.
 
+use super::clear::Counted;
 use super::flows::{Lookup, number, query};
 use super::flowtable::{TableFilter, address};
 use super::runtime::Observer;
@@ -142,10 +143,16 @@ impl Observer<'_> {
                 "se_uuid": se, "proc_id": "C0", "se_name": self.name(se), "vs_uuid": vs.uuid, "name": vs.name,
                 "lingering": !engines.iter().any(|e| e == se),
                 "oper_status": self.dated_on(vs, se),
-                "fel4stats": own.map(counters).into_iter().collect::<Vec<_>>(),
+                "fel4stats": own.map(|own| self.counters_on(se, own)).into_iter().collect::<Vec<_>>(),
             })
         };
         group.members.iter().map(|m| of(&m.engine)).collect()
+    }
+
+    fn counters_on(&self, se: &str, own: &VirtualServiceStatus) -> Value {
+        let mut shown = counters(own);
+        self.since_cleared(se, Counted::Service(own.uuid.clone()), &mut shown);
+        shown
     }
 
     /// These fields of the runtime's summary of each VIP.
@@ -265,7 +272,7 @@ const PLACEMENT_FIELDS: &[&str] = &[
 ];
 
 /// Since the virtual service is on the engine; of UDP, flows count as connections.
-fn counters(status: &VirtualServiceStatus) -> Value {
+pub(super) fn counters(status: &VirtualServiceStatus) -> Value {
     let finished = status
         .total_connections
         .saturating_sub(status.open_connections);

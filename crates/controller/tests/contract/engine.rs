@@ -5,13 +5,14 @@ use proto::join_token::JoinToken;
 use proto::v1::engine_control_client::EngineControlClient;
 use proto::v1::{
     Ack, BgpSession, BgpState, ControllerMessage, DesiredState, EngineMessage, FlowAnswer,
-    FlowEvent, FlowQuery, FlowTable, Hello, Interface, JoinRequest, OperState, PoolStatus, Report,
-    ServerStatus, VipStatus, VirtualServiceStatus, controller_message, engine_message::Body,
+    FlowEvent, FlowQuery, FlowTable, Hello, HostAnswer, HostInterface, HostQuery, Interface,
+    JoinRequest, LinkCounters, OperState, PoolStatus, Report, ServerStatus, VipStatus,
+    VirtualServiceStatus, controller_message, engine_message::Body,
 };
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -30,11 +31,16 @@ pub struct Engine {
     name: String,
     tls: ClientTlsConfig,
     outbox: Option<mpsc::Sender<EngineMessage>>,
-    told: Told,
+    told: Arc<Mutex<Told>>,
 }
 
-/// The state that an engine was told last, in whichever session.
-type Told = Arc<Mutex<DesiredState>>;
+/// What an engine was told, in all its sessions.
+#[derive(Default)]
+pub struct Told {
+    pub states: Vec<DesiredState>,
+    /// How often it was to start anew.
+    pub restarts: usize,
+}
 
 fn tls(ca_pem: &str) -> ClientTlsConfig {
     let ca = Certificate::from_pem(ca_pem);
@@ -78,7 +84,7 @@ impl Engine {
             name: name.to_owned(),
             tls: tls(&reply.ca_pem).identity(identity),
             outbox: None,
-            told: Told::default(),
+            told: Arc::default(),
         };
         engine.connect();
         engine
@@ -86,7 +92,13 @@ impl Engine {
 
     /// Opens a session. Every state that it is told is acknowledged.
     pub fn connect(&mut self) {
+        self.connect_as(proto::PROTOCOL_VERSION);
+    }
+
+    /// The same, as one that speaks this version of the protocol.
+    pub fn connect_as(&mut self, protocol_version: u32) {
         let hello = Hello {
+            protocol_version,
             interfaces: interfaces(),
             ..Hello::default()
         };
@@ -97,7 +109,6 @@ impl Engine {
     pub fn connect_saying(&mut self, hello: Hello) {
         let (outbox, queue) = mpsc::channel(QUEUE_LEN);
         let hello = Hello {
-            protocol_version: proto::PROTOCOL_VERSION,
             name: self.name.clone(),
             ..hello
         };
@@ -112,10 +123,16 @@ impl Engine {
         self.outbox = Some(outbox);
     }
 
+    /// What it was told until now.
+    pub fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap()
+    }
+
     /// Names of the virtual services that it was told last.
     pub fn told_services(&self) -> Vec<String> {
-        let told = self.told.lock().unwrap();
-        let services = told.virtual_services.iter();
+        let told = self.told();
+        let services = told.states.iter().next_back();
+        let services = services.into_iter().flat_map(|s| &s.virtual_services);
         services.map(|vs| vs.name.clone()).collect()
     }
 
@@ -141,17 +158,24 @@ impl Engine {
 async fn answer(
     mut inbox: Streaming<ControllerMessage>,
     answers: mpsc::WeakSender<EngineMessage>,
-    told: Told,
+    all: Arc<Mutex<Told>>,
 ) {
-    while let Ok(Some(heard)) = inbox.message().await {
-        let answer = match heard.body {
+    while let Ok(Some(told)) = inbox.message().await {
+        let answer = match told.body {
             Some(controller_message::Body::DesiredState(state)) => {
                 let generation = state.generation;
-                *told.lock().unwrap() = state;
+                all.lock().unwrap().states.push(state);
                 Body::Ack(Ack { generation })
             }
             Some(controller_message::Body::FlowQuery(query)) => {
                 Body::FlowAnswer(flow_answer(&query))
+            }
+            Some(controller_message::Body::HostQuery(query)) => {
+                Body::HostAnswer(host_answer(query))
+            }
+            Some(controller_message::Body::Restart(_)) => {
+                all.lock().unwrap().restarts += 1;
+                continue;
             }
             _ => continue,
         };
@@ -181,6 +205,24 @@ fn flow_answer(query: &FlowQuery) -> FlowAnswer {
         matched: u64::from(asked),
         events: asked.then_some(event).into_iter().collect(),
         ..FlowAnswer::default()
+    }
+}
+
+/// To whatever question: one interface, which has received 1,000 packets.
+fn host_answer(query: HostQuery) -> HostAnswer {
+    let counters = LinkCounters {
+        rx_packets: 1000,
+        ..LinkCounters::default()
+    };
+    HostAnswer {
+        id: query.id,
+        rows: 1,
+        interfaces: vec![HostInterface {
+            interface: interfaces().pop(),
+            counters: Some(counters),
+            ..HostInterface::default()
+        }],
+        ..HostAnswer::default()
     }
 }
 

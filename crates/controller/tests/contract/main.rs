@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod access;
+mod actions;
 mod alerts;
 mod applications;
 mod audit;

@@ -483,7 +483,7 @@ fn every_field_that_is_wrong_is_named_at_once() {
 }
 
 #[test]
-fn actions_can_be_read_and_those_that_are_not_there_yet_say_so() {
+fn actions_can_be_read_and_those_that_there_are_not_say_what_to_do_instead() {
     let folder = tempdir().unwrap();
     let server = Server::start(folder.path());
     let http = server.logged_in();
@@ -501,10 +501,14 @@ fn actions_can_be_read_and_those_that_are_not_there_yet_say_so() {
             .good();
         assert_eq!(page, json!({"count": 0, "results": []}), "{action}");
     }
-    let text = http
-        .post(&format!("{path}/resync"), &json!({}))
-        .refused(400);
-    assert!(text.contains("not available yet"), "{text}");
+    let (pool, _) = http.make("pool", json!({"name": "p"}));
+    for action in ["scaleout", "scalein"] {
+        let path = format!("{pool}/{action}");
+        assert_eq!(http.get(&path).good(), json!({"count": 0, "results": []}));
+        let text = http.post(&path, &json!({"reason": "load"})).refused(400);
+        let says = text.starts_with(&format!("{action}: a pool has the servers"));
+        assert!(says && text.contains("add servers to the pool"), "{text}");
+    }
     assert_eq!(
         http.post(&format!("{path}/nothing"), &json!({})).status,
         404

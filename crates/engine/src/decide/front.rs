@@ -34,9 +34,19 @@ pub(super) fn front(
         ports: ports
             .filter(|(_, spec)| *spec != PortSpec::default())
             .collect(),
-        tls: vs.tls.as_ref().map(|wanted| tls(wanted, certificates)),
+        tls: vs.tls.as_ref().map(|wanted| TlsSpec {
+            rotation: rotation(desired, vs),
+            ..tls(wanted, certificates)
+        }),
         closing: is_closing(desired, vs),
     }
+}
+
+/// The number with which its clients of TLS were made to begin anew; 0 = they never were.
+fn rotation(desired: &DesiredState, vs: &VirtualService) -> u64 {
+    let mut rotations = desired.tls_rotations.iter();
+    let own = rotations.find(|rotation| rotation.vs_uuid == vs.uuid);
+    own.map_or(0, |rotation| rotation.number)
 }
 
 /// Clients that keep their connections would keep this engine from going.
@@ -91,6 +101,7 @@ fn tls(tls: &v1::Tls, certificates: &Certificates<'_>) -> TlsSpec {
             .filter_map(|uuid| certificates.get(uuid.as_str()).cloned())
             .collect(),
         versions: versions(tls.versions.as_ref()),
+        rotation: 0,
     }
 }
 

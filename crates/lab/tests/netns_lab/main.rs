@@ -18,6 +18,7 @@ mod native;
 mod placement;
 mod plans;
 mod product;
+mod reboot;
 mod scenarios;
 mod sources;
 mod support;

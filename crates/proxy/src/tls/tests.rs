@@ -4,6 +4,7 @@ use super::*;
 use crate::tests::{Fixture, echo, pool};
 use crate::{FrontSpec, HttpSpec, PortSpec, PrivateKey};
 use rcgen::{CertifiedKey as Made, generate_simple_self_signed};
+use rustls::HandshakeKind;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::client::TlsStream;
@@ -121,6 +122,7 @@ async fn a_version_that_is_not_accepted_is_refused() {
             tls12: true,
             tls13: false,
         },
+        ..TlsSpec::default()
     };
     let fixture = fixture(echo().await, tls, None).await;
     let stream = client(&fixture, "a.example").await.expect("TLS");
@@ -131,6 +133,32 @@ async fn a_version_that_is_not_accepted_is_refused() {
     let connector = TlsConnector::from(config);
     let refused = connector.connect(name, fixture.connect().await).await;
     refused.expect_err("TLS 1.3 alone");
+}
+
+/// How much of TLS a client has to agree on, that remembers what it did before.
+async fn handshake(fixture: &Fixture, config: &Arc<ClientConfig>) -> HandshakeKind {
+    let name = ServerName::try_from("a.example").expect("a name");
+    let connector = TlsConnector::from(config.clone());
+    let connected = connector.connect(name, fixture.connect().await).await;
+    let kind = connected.expect("TLS").get_ref().1.handshake_kind();
+    kind.expect("a handshake")
+}
+
+#[tokio::test]
+async fn clients_go_on_with_what_they_had_agreed_on_until_the_number_is_another_one() {
+    let mut tls = TlsSpec {
+        certificates: vec![certificate(&["a.example"])],
+        ..TlsSpec::default()
+    };
+    let mut fixture = fixture(echo().await, tls.clone(), None).await;
+    // Of TLS 1.2 a client knows all that it needs when the handshake is over.
+    let config = make(true, false).expect("made");
+    assert_eq!(handshake(&fixture, &config).await, HandshakeKind::Full);
+    assert_eq!(handshake(&fixture, &config).await, HandshakeKind::Resumed);
+    tls.rotation = 7;
+    fixture.apply(|s| s.front.tls = Some(tls)).await;
+    assert_eq!(handshake(&fixture, &config).await, HandshakeKind::Full);
+    assert_eq!(handshake(&fixture, &config).await, HandshakeKind::Resumed);
 }
 
 #[tokio::test]

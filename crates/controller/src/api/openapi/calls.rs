@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 /// Media types and schema of a body; `None`: the operation takes none.
 pub(super) fn body(operation: &Operation) -> Option<Value> {
     let text = || json!({"type": "string"});
+    let texts = || json!({"type": "array", "items": text()});
     let revision =
         || json!({"type": "integer", "minimum": 1, "description": "of GET /api/ek/audit"});
     let (required, properties) = match (operation.method(), operation.path()) {
@@ -52,6 +53,16 @@ pub(super) fn body(operation: &Operation) -> Option<Value> {
         ),
         (_, "/api/virtualservice/{uuid}/switchover") => {
             (json!([]), json!({"vip_id": text(), "se_uuid": text()}))
+        }
+        (_, "/api/virtualservice/{uuid}/retryplacement") => (
+            json!([]),
+            json!({"vip_id": text(), "all_east_west": {"type": "boolean"}}),
+        ),
+        (_, "/api/virtualservice/{uuid}/resync") => {
+            (json!([]), json!({"vip_id": text(), "se_ref": texts()}))
+        }
+        (_, "/api/virtualservice/clear" | "/api/serviceengine/clear") => {
+            (json!([]), json!({"uuid": texts(), "name": texts()}))
         }
         (_, "/api/serviceengine/{uuid}/bgp/reset") => (json!([]), json!({"peer_ip": text()})),
         _ => (json!([]), json!({})),
@@ -148,12 +159,17 @@ const SERVERS: [Parameter; 4] = [
     ("server_port", "the server's port"),
 ];
 
+const CHOSEN: [Parameter; 2] = [
+    ("uuid", "of objects, separated by commas; else all"),
+    ("name", "of objects, separated by commas; else all"),
+];
+
 /// What a query may say.
 pub(super) fn parameters(operation: &Operation) -> Vec<Value> {
-    if *operation.method() != Method::GET {
-        return Vec::new();
-    }
+    let is_get = *operation.method() == Method::GET;
     let parts: &[&[Parameter]] = match operation.path() {
+        "/api/virtualservice/clear" | "/api/serviceengine/clear" if !is_get => &[&CHOSEN],
+        _ if !is_get => return Vec::new(),
         "/api/ek/audit" => &[
             &[
                 ("type", "path name of a type, such as pool"),

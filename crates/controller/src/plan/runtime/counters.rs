@@ -1,7 +1,7 @@
 //! `tcpstat`, `udpstat` and `keyval` of a virtual service (avi-api 10.2): what each engine has counted since it is there. Segments,
 //! retransmissions and windows are the kernel's, which does not count them by virtual service: they are left out.
 
-use super::super::host::NO_SESSION;
+use super::super::again::NO_SESSION;
 use super::Observer;
 use super::service::{reported, udp_status};
 use model::view::{Ref, VirtualService};

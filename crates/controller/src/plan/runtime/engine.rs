@@ -2,6 +2,7 @@
 //! know and nobody tells is left out: `gateway_up`, `inband_mgmt`, `sufficient_memory`; so is what there is not here: licences, a virtual
 //! infrastructure, engines that wait for a start.
 
+use super::super::clear::Counted;
 use super::super::refusal::Refusal;
 use super::super::since::Thing;
 use super::super::situation;
@@ -63,7 +64,7 @@ impl Observer<'_> {
             "rss_bytes": stats.map(|s| s.rss_bytes),
             "uptime_s": stats.map(|s| s.uptime_s),
             "open_connections": stats.map(|s| s.open_connections),
-            "load": stats.and_then(|s| s.load).map(engine_load),
+            "load": stats.and_then(|s| s.load).map(|load| self.load(uuid, load)),
         })
     }
 
@@ -93,6 +94,14 @@ impl Observer<'_> {
             true if self.planner.served(uuid).is_empty() => "SE_MIGRATE_STATE_FINISHED",
             true => "SE_MIGRATE_STATE_STARTED",
         }
+    }
+
+    fn load(&self, uuid: &str, load: EngineLoad) -> Value {
+        let mut shown = engine_load(load);
+        for of in [Counted::Process, Counted::Host] {
+            self.since_cleared(uuid, of, &mut shown);
+        }
+        shown
     }
 }
 
@@ -125,7 +134,7 @@ fn seen_by_others(seen: Option<Seen>) -> (&'static str, &'static str) {
 }
 
 /// Counters of what an engine and its host carry, since they were started; memory as of now, null of an older engine.
-pub(super) fn engine_load(load: EngineLoad) -> Value {
+pub(in crate::plan) fn engine_load(load: EngineLoad) -> Value {
     let EngineLoad {
         at_ms,
         processors,

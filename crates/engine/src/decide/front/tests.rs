@@ -45,6 +45,27 @@ fn ports_are_served_as_their_ranges_say() {
 }
 
 #[test]
+fn clients_of_tls_begin_anew_with_the_number_of_their_own_service() {
+    let rotation = |vs_uuid: &str, number| v1::TlsRotation {
+        vs_uuid: vs_uuid.into(),
+        number,
+    };
+    let desired = DesiredState {
+        tls_rotations: vec![rotation("other", 3), rotation("vs", 7)],
+        ..DesiredState::default()
+    };
+    let named = |uuid: &str| VirtualService {
+        uuid: uuid.into(),
+        ..service()
+    };
+    let number = |uuid: &str| {
+        let front = front(&desired, &named(uuid), &Certificates::new());
+        front.tls.expect("a port has TLS").rotation
+    };
+    assert_eq!([number("vs"), number("none")], [7, 0]);
+}
+
+#[test]
 fn a_virtual_service_has_the_certificates_that_it_names_in_its_order() {
     let certificate = |uuid: &str| v1::KeyAndCertificate {
         uuid: uuid.into(),
