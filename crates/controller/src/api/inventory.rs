@@ -191,7 +191,7 @@ impl<'a> Items<'a> {
         let series = &self.call.app.series;
         let (at_s, row) = series.newest(kind, uuid, now_us() / 1_000_000)?;
         let value = |m: &Metric| (m.id.to_owned(), Value::from(m.value(&row)));
-        let values: Object = kind.metrics().iter().map(value).collect();
+        let values: Object = kind.metrics().map(value).collect();
         Some(json!({
             "step": STEPS_S[0],
             "timestamp": rfc3339(at_s * 1_000_000),

@@ -108,7 +108,12 @@ impl Engine {
     /// The same, with these words first.
     pub fn connect_saying(&mut self, hello: Hello) {
         let (outbox, queue) = mpsc::channel(QUEUE_LEN);
+        let protocol_version = match hello.protocol_version {
+            0 => proto::PROTOCOL_VERSION,
+            said => said,
+        };
         let hello = Hello {
+            protocol_version,
             name: self.name.clone(),
             ..hello
         };

@@ -1,7 +1,7 @@
 //! `serviceengine/UUID/runtime/detail`, `placement`, `cpu` and `meminfo` (avi-api 10.4).
 
-use super::super::flowtable::address;
 use super::super::again::NO_SESSION;
+use super::super::flowtable::address;
 use super::super::{Assignment, situation};
 use super::Observer;
 use super::engine::engine_load;

@@ -34,6 +34,7 @@ impl Observer<'_> {
             scaling: _,
             switchover: _,
             revision,
+            first_assigned_s,
         } = &assignment;
         let members = group.members.iter();
         let members = members.map(|m| self.internal_member(vsvip, &assignment, m));
@@ -42,6 +43,7 @@ impl Observer<'_> {
             "vsvip_uuid": vsvip,
             "vsvip_name": self.snapshot.name_of("vsvip", vsvip),
             "revision": revision,
+            "first_assigned_s": first_assigned_s,
             "engines": engines,
             "group_generation": group.generation,
             "members": members.collect::<Vec<_>>(),
@@ -56,7 +58,7 @@ impl Observer<'_> {
         let se = member.engine.as_str();
         let state = self.registry.get(se);
         let lingers = match member.role {
-            Role::Lingering { since_s } => Some(self.lingers(vsvip, se, since_s)),
+            Role::Lingering { since_s } => Some(self.leaving(vsvip, se, since_s)),
             Role::Serving | Role::Disabled => None,
         };
         json!({
@@ -76,7 +78,7 @@ impl Observer<'_> {
         })
     }
 
-    fn lingers(&self, vsvip: &str, se: &str, since_s: u64) -> Value {
+    fn leaving(&self, vsvip: &str, se: &str, since_s: u64) -> Value {
         let left = self.planner.left(self.snapshot, vsvip, se);
         json!({
             "since_unix_s": since_s, "for_s": self.planner.for_s(vsvip, since_s),
@@ -105,7 +107,7 @@ impl Observer<'_> {
                 since_s,
                 ready_since_s,
             } = scaling;
-            self.step(
+            self.under_way_step(
                 vsvip,
                 &Step {
                     action: if from.is_some() {
@@ -127,7 +129,7 @@ impl Observer<'_> {
                 since_s,
                 ready_since_s,
             } = switchover;
-            self.step(
+            self.under_way_step(
                 vsvip,
                 &Step {
                     action: "SWITCHOVER",
@@ -142,7 +144,7 @@ impl Observer<'_> {
         scaled.chain(switched).collect()
     }
 
-    fn step(&self, vsvip: &str, step: &Step<'_>) -> Value {
+    fn under_way_step(&self, vsvip: &str, step: &Step<'_>) -> Value {
         let progress = self.planner.progress(self.snapshot, vsvip, step.to);
         let progress = progress.waiting(step.ready_since_s.is_some());
         let is_migration = step.action == "MIGRATE_SCALEOUT";

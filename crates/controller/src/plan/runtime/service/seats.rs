@@ -251,7 +251,10 @@ fn left_sentence(left: Option<Left>, connected: bool) -> String {
     }
 }
 
-pub(in crate::plan::runtime) fn reported<'a>(state: &'a EngineState, vs: &VirtualService) -> Option<&'a VirtualServiceStatus> {
+pub(in crate::plan::runtime) fn reported<'a>(
+    state: &'a EngineState,
+    vs: &VirtualService,
+) -> Option<&'a VirtualServiceStatus> {
     state
         .report
         .as_ref()?
