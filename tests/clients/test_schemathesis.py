@@ -14,7 +14,7 @@ import sys
 import time
 
 import requests
-from controller import PASSWORD, USER, ControllerTest
+from controller import PASSWORD, USER, ControllerTest, wait_for
 
 HERE = pathlib.Path(__file__).parent
 # Cases of an operation, beside those that it makes of the limits of each field.
@@ -72,6 +72,19 @@ OBJECTS = {
     "networkprofile": {"profile": {"type": "PROTOCOL_TYPE_TCP_PROXY"}},
     "applicationprofile": {"type": "APPLICATION_PROFILE_TYPE_L4"},
     "virtualservice": {"services": [{"port": 80}]},
+    "applicationpersistenceprofile": {"persistence_type": "PERSISTENCE_TYPE_CLIENT_IP_ADDRESS", "ip_persistence_profile": {}},
+    "analyticsprofile": {},
+    "sslkeyandcertificate": {"certificate": {"self_signed": True, "subject": {"common_name": "c"}}},
+    "sslprofile": {"accepted_versions": [{"type": "SSL_VERSION_TLS1_3"}]},
+    "ipamdnsproviderprofile": {"type": "IPAMDNS_TYPE_INTERNAL", "internal_profile": {"usable_networks": []}},
+    "networkservice": {
+        "service_type": "ROUTING_SERVICE", "se_group_ref": "/api/serviceenginegroup?name=Default-Group",
+        "vrf_ref": "/api/vrfcontext?name=global", "routing_service": {},
+    },
+    "actiongroupconfig": {"level": "ALERT_LOW", "external_only": False},
+    # A login is an alert of each of them.
+    "alertconfig": {"source": "EVENT_LOGS", "alert_rule": {"sys_event_rule": [{"event_id": "USER_LOGIN"}]}},
+    "useraccountprofile": {},
 }
 
 
@@ -81,13 +94,16 @@ class Fuzz(ControllerTest):
         self.session.verify = False
         self.session.trust_env = False
         self.session.headers["Referer"] = self.controller.url
+        self.log_in()
+        self.session.headers["X-CSRFToken"] = self.session.cookies["csrftoken"]
+        self.addCleanup(self.session.close)
+        self.document = self.call("GET", "/api/ek/openapi")
+
+    def log_in(self):
         reply = self.session.post(
             f"{self.controller.url}/login", json={"username": USER, "password": PASSWORD}, timeout=30
         )
         self.assertEqual(reply.status_code, 200, reply.text)
-        self.session.headers["X-CSRFToken"] = self.session.cookies["csrftoken"]
-        self.addCleanup(self.session.close)
-        self.document = self.call("GET", "/api/ek/openapi")
 
     def call(self, method, path, **arguments):
         reply = self.session.request(method, self.controller.url + path, timeout=30, **arguments)
@@ -140,10 +156,20 @@ class Session(Fuzz):
         fields = json.loads(json.dumps(OBJECTS[kind]).replace("NUMBER", str(number)))
         return self.call("POST", f"/api/{kind}", json={"name": f"known {kind} {number}"} | fields)["uuid"]
 
+    def alerts(self):
+        """As many as there are objects of a type, raised by a login."""
+        self.log_in()
+        self.session.headers["X-CSRFToken"] = self.session.cookies["csrftoken"]
+        found = wait_for("alerts", lambda: self.call("GET", "/api/alert")["results"], lambda found: len(found) >= 3)
+        return [alert["uuid"] for alert in found]
+
     def test_every_answer_is_one_that_the_document_has(self):
         known = {operation["operationId"] for _, _, operation in self.operations()}
         self.assertLessEqual(set(LEFT_OUT), known, "left out, but not there")
+        types = {path.split("/")[2] for method, path, _ in self.operations() if method == "post" and path.count("/") == 2}
+        self.assertLessEqual(types - set(OBJECTS), {"user-token"}, "plant objects of these types, too")
         self.uuids = {kind: [self.make(kind, number) for number in range(3)] for kind in OBJECTS}
+        self.uuids["alert"] = self.alerts()
         cookies = "; ".join(f"{name}={value}" for name, value in self.session.cookies.items())
         headers = [
             ("Cookie", cookies), ("X-CSRFToken", self.session.cookies["csrftoken"]), ("Referer", self.controller.url),

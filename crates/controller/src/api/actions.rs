@@ -112,13 +112,29 @@ pub(super) fn anew() -> Vec<Operation> {
     let each = table.into_iter();
     let each = each.flat_map(|(path, handler)| {
         let path = format!("/api/{path}");
-        action(&path, Audit::Action, handler)
+        let both = action(&path, Audit::Action, handler);
+        both.map(|operation| match is_refused(&operation) {
+            true => operation,
+            false => planned(operation),
+        })
     });
     let mut all: Vec<Operation> = each.collect();
     // It writes objects, as DELETE does.
     let path = "/api/serviceengine/{uuid}/forcedelete";
     all.extend(action(path, Audit::Change, |c| Box::pin(force_delete(c))).map(planned));
     all
+}
+
+/// What is refused, whatever it is asked with: each says what to do instead.
+const REFUSED: [&str; 3] = [
+    "/api/serviceengine/{uuid}/flowtable/clear",
+    "/api/pool/{uuid}/scaleout",
+    "/api/pool/{uuid}/scalein",
+];
+
+/// True for an action that is always refused.
+pub(super) fn is_refused(operation: &Operation) -> bool {
+    *operation.method() == Method::POST && REFUSED.contains(&operation.path())
 }
 
 async fn scale_out(call: &Call<'_>) -> Result<Response, ApiError> {
@@ -178,21 +194,48 @@ async fn redistribute(call: &Call<'_>) -> Result<Response, ApiError> {
 async fn retry_placement(call: &Call<'_>) -> Result<Response, ApiError> {
     let body = parse(&call.body)?;
     let backend = &call.app.backend;
+    if call.context.author.dry_run {
+        backend.retry_asked(call.uuid, &body)?;
+        let effect = "the planner looks at the VIP now, and not only when something changes";
+        return Ok(preview::of_effects(call, &[effect.to_owned()]));
+    }
     Ok(ok(backend.retry_placement(call.uuid, &body).await?))
 }
 
 fn resync(call: &Call<'_>) -> Result<Response, ApiError> {
-    let body = parse(&call.body)?;
-    Ok(ok(call.app.backend.resync(call.uuid, &body)?))
+    let (body, backend) = (parse(&call.body)?, &call.app.backend);
+    let engines = backend.resync_asked(call.uuid, &body)?;
+    if call.context.author.dry_run {
+        let effect = |name| format!("{name} is sent its state again, made anew");
+        let names = backend.engine_names(&engines).into_iter();
+        return Ok(preview::of_effects(
+            call,
+            &names.map(effect).collect::<Vec<_>>(),
+        ));
+    }
+    Ok(ok(backend.resync(&engines)))
 }
 
 async fn rotate_keys(call: &Call<'_>) -> Result<Response, ApiError> {
-    Ok(ok(call.app.backend.rotate_keys(call.uuid).await?))
+    let backend = &call.app.backend;
+    let vsvip = backend.rotation_asked(call.uuid)?;
+    if call.context.author.dry_run {
+        let effect = "clients of TLS agree anew on keys; connections go on";
+        return Ok(preview::of_effects(call, &[effect.to_owned()]));
+    }
+    Ok(ok(backend.rotate_keys(call.uuid, &vsvip).await?))
 }
 
 fn reboot(call: &Call<'_>) -> Result<Response, ApiError> {
     exists(call, "serviceengine")?;
-    Ok(ok(call.app.backend.reboot(call.uuid)?))
+    let backend = &call.app.backend;
+    backend.check_reboot(call.uuid)?;
+    if call.context.author.dry_run {
+        let effect =
+            "the engine withdraws its routes, stops in order and starts again in its place";
+        return Ok(preview::of_effects(call, &[effect.to_owned()]));
+    }
+    Ok(ok(backend.reboot(call.uuid)?))
 }
 
 async fn force_delete(call: &Call<'_>) -> Result<Response, ApiError> {
@@ -202,22 +245,39 @@ async fn force_delete(call: &Call<'_>) -> Result<Response, ApiError> {
 
 fn clear_services(call: &Call<'_>) -> Result<Response, ApiError> {
     let uuids = chosen(call, "virtualservice")?;
+    if call.context.author.dry_run {
+        return Ok(counters_anew(call, uuids.len(), "virtual services"));
+    }
     Ok(ok(call.app.backend.clear_services(&uuids)))
 }
 
 async fn clear_engines(call: &Call<'_>) -> Result<Response, ApiError> {
     let uuids = chosen(call, "serviceengine")?;
+    if call.context.author.dry_run {
+        return Ok(counters_anew(call, uuids.len(), "service engines"));
+    }
     Ok(ok(call.app.backend.clear_engines(&uuids).await))
 }
 
 fn clear_flow_counters(call: &Call<'_>) -> Result<Response, ApiError> {
     exists(call, "serviceengine")?;
+    if call.context.author.dry_run {
+        return Ok(counters_anew(call, 1, "service engine: flowtablestat"));
+    }
     Ok(ok(call.app.backend.clear_flow_counters(call.uuid)?))
 }
 
 async fn clear_interfaces(call: &Call<'_>) -> Result<Response, ApiError> {
     exists(call, "serviceengine")?;
+    if call.context.author.dry_run {
+        return Ok(counters_anew(call, 1, "service engine: interface"));
+    }
     Ok(ok(call.app.backend.clear_interfaces(call.uuid).await?))
+}
+
+fn counters_anew(call: &Call<'_>, count: usize, of: &str) -> Response {
+    let effect = format!("what these views show counts from nothing, of {count} {of}");
+    preview::of_effects(call, &[effect])
 }
 
 /// Its entries count what each flow has sent; without an entry a flow would break.

@@ -1,10 +1,16 @@
 //! The API as OpenAPI 3.1, made from the table of operations and the schema of the objects: what is there is described, and
 //! what is described is there. The text is checked in as `docs/api/openapi.json`.
 
+mod answers;
 mod calls;
+mod parameters;
+mod shape;
 
-use super::operation::{Operation, Permission};
-use super::{API_VERSION, inventory, resources, routes, singleton};
+pub(super) use answers::shapes;
+pub(super) use parameters::{find as parameter, headers};
+
+use super::operation::{Audit, Operation, Permission};
+use super::{API_VERSION, actions, inventory, resources, routes, singleton};
 use axum::http::Method;
 use model::object::Object;
 use model::schema::{
@@ -21,17 +27,19 @@ pub(super) fn document() -> Value {
             "title": "Evenkeel controller",
             "version": API_VERSION,
             "description": "Objects and actions in the shape of Avi's API, and Evenkeel's own under /api/ek. Log in with POST /login; every later call \
-                carries the session's cookies, and writes X-CSRFToken and a Referer of the same host. x-class of a field: `acts`; `checked`, and acts when \
-                its feature comes; `kept` and returned; `server`: filled by the controller, ignored in a write.",
+                carries the session's cookies, and one that is no GET X-CSRFToken and a Referer of the same host. x-class of a field: `acts`; `checked`, and \
+                without effect; `kept` and returned, without effect; `server`: filled by the controller, ignored in a write.",
         },
         "security": [{"session": []}, {"token": []}, {"basic": []}],
         "paths": paths(),
         "components": {
             "schemas": schemas(),
-            "parameters": all_parameters(),
+            "parameters": parameters::shared(),
+            "headers": answer_headers(),
             "responses": refusals(),
             "securitySchemes": {
                 "session": {"type": "apiKey", "in": "cookie", "name": super::session::SESSION_COOKIE},
+                "csrf": {"type": "apiKey", "in": "header", "name": "X-CSRFToken", "description": "the cookie csrftoken of the login once more"},
                 "token": {"type": "http", "scheme": "bearer", "description": "an API token of POST /api/user-token; the scheme Token is understood, too"},
                 "basic": {"type": "http", "scheme": "basic",
                     "description": "where systemconfiguration.portal_configuration.allow_basic_authentication is true"},
@@ -80,6 +88,8 @@ fn describe(operation: &Operation, ty: Option<&ObjectType>) -> Value {
     });
     if operation.permission == Permission::Public {
         described["security"] = json!([]);
+    } else if *operation.method() != Method::GET {
+        described["security"] = json!([{"session": [], "csrf": []}, {"token": []}, {"basic": []}]);
     }
     if let Some(content) = body(operation, ty) {
         described["requestBody"] = json!({"content": content});
@@ -113,60 +123,13 @@ fn parameters(operation: &Operation) -> Vec<Value> {
     let in_path = in_path.filter(|name| *name != "type");
     let text = |name: &str| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}});
     let mut all: Vec<Value> = in_path.map(text).collect();
-    all.extend(calls::parameters(operation));
-    if operation.plans {
-        all.push(json!({"$ref": "#/components/parameters/dry_run"}));
-    }
-    let listed = is_object_path(operation) || operation.path() == "/api/{type}-inventory";
-    if listed && *operation.method() == Method::GET {
-        let names = list_parameters();
-        all.extend(
-            names
-                .keys()
-                .map(|name| json!({"$ref": format!("#/components/parameters/{name}")})),
-        );
-    }
+    all.extend(parameters::of(operation));
     all
 }
 
 /// True for the paths that are the same for all types of objects.
 fn is_object_path(operation: &Operation) -> bool {
     ["/api/{type}", "/api/{type}/{uuid}"].contains(&operation.path())
-}
-
-/// Of reading objects (avi-api 5.3).
-fn list_parameters() -> BTreeMap<&'static str, Value> {
-    let parameter = |(name, about, schema): (&'static str, &str, Value)| {
-        (
-            name,
-            json!({"name": name, "in": "query", "description": about, "schema": schema}),
-        )
-    };
-    let text = || json!({"type": "string"});
-    let number = |max: i64| json!({"type": "integer", "minimum": 1, "maximum": max});
-    [
-        ("name", "exact name", text()),
-        ("search", "part of the name or of an address", text()),
-        ("fields", "only these, separated by commas", text()),
-        ("exclude", "without these, separated by commas", text()),
-        ("include_name", "#name after every reference", text()),
-        ("skip_default", "true: without what is a default", text()),
-        ("sort", "field; with - before it, downwards", text()),
-        ("page", "from 1", number(i64::from(u32::MAX))),
-        ("page_size", "results of a page", number(200)),
-    ]
-    .map(parameter)
-    .into()
-}
-
-/// Those, and that of writing.
-fn all_parameters() -> BTreeMap<&'static str, Value> {
-    let about =
-        "true: nothing is done or stored, and the answer is 200 with what would be done (Plan)";
-    let dry_run = json!({"name": "dry_run", "in": "query", "description": about, "schema": {"type": "string"}});
-    let mut all = list_parameters();
-    all.insert("dry_run", dry_run);
-    all
 }
 
 /// Media types of the body, with the schema; an object to be written has what it must have.
@@ -194,19 +157,9 @@ fn is_written_whole(operation: &Operation) -> bool {
 
 fn responses(operation: &Operation, ty: Option<&ObjectType>) -> Value {
     let mut all = Object::new();
-    let (status, content) = success(operation, ty);
-    let mut good = json!({"description": "done"});
-    if let Some((media, schema)) = content {
-        good["content"][media]["schema"] = schema;
+    if !actions::is_refused(operation) {
+        all.extend(good(operation, ty));
     }
-    if operation.plans {
-        let plan = json!({"description": "a plan (dry_run)", "content": {"application/json": {"schema": reference("Plan")}}});
-        match all.contains_key("200") || status == "200" {
-            true => good["content"] = either(&good["content"], &plan["content"]),
-            false => drop(all.insert("200".into(), plan)),
-        }
-    }
-    all.insert(status.into(), good);
     for status in errors(operation) {
         let refusal = json!({"$ref": format!("#/components/responses/{status}")});
         all.insert(status.into(), refusal);
@@ -214,13 +167,63 @@ fn responses(operation: &Operation, ty: Option<&ObjectType>) -> Value {
     all.into()
 }
 
-/// One of two answers of the same status.
-fn either(one: &Value, other: &Value) -> Value {
-    let schema = |content: &Value| match content.pointer("/application~1json/schema") {
-        Some(schema) => schema.clone(),
-        None => json!({}),
+/// Answers that say that it is done; and plans, which have a status of their own where that is another one.
+fn good(operation: &Operation, ty: Option<&ObjectType>) -> Object {
+    let (status, content) = success(operation, ty);
+    let mut done = json!({"description": "done"});
+    if let Some((media, schema)) = content {
+        done["content"][media]["schema"] = schema;
+    }
+    if operation.audit == Audit::Change {
+        done["headers"] = header_references(status);
+    }
+    let mut all = Object::new();
+    if operation.plans {
+        let plan = json!({"application/json": {"schema": reference("Plan")}});
+        match status {
+            "200" => done["content"] = either(&done["content"], &plan),
+            _ => drop(all.insert(
+                "200".into(),
+                json!({"description": "a plan (dry_run)", "content": plan}),
+            )),
+        }
+    }
+    all.insert(status.into(), done);
+    all
+}
+
+/// Of an answer to a change.
+fn header_references(status: &str) -> Value {
+    let header = |name: &str| {
+        (
+            name.to_owned(),
+            json!({"$ref": format!("#/components/headers/{name}")}),
+        )
     };
-    json!({"application/json": {"schema": {"anyOf": [schema(one), schema(other)]}}})
+    let names = ["X-Evenkeel-Revision", "Location"].into_iter();
+    // What was created has a place.
+    let names = names.filter(|name| *name != "Location" || status == "201");
+    names.map(header).collect::<Object>().into()
+}
+
+/// Headers of answers, beside AVI_API_VERSION and the session's cookies, which all have.
+fn answer_headers() -> Value {
+    let text = |about: &str| json!({"description": about, "schema": {"type": "string"}});
+    json!({
+        "X-Evenkeel-Revision": {"description": "the revision that the change has become; missing where nothing was different", "schema": {"type": "integer"}},
+        "Location": text("URL of what was created, with its name after #"),
+    })
+}
+
+/// One of two answers of the same status; the first may have no body.
+fn either(one: &Value, other: &Value) -> Value {
+    let schema = |content: &Value| content.pointer("/application~1json/schema").cloned();
+    match (schema(one), schema(other)) {
+        (Some(one), Some(other)) => {
+            json!({"application/json": {"schema": {"anyOf": [one, other]}}})
+        }
+        _ => other.clone(),
+    }
 }
 
 /// Status, media type and schema of the answer.
@@ -229,18 +232,20 @@ fn success(
     ty: Option<&ObjectType>,
 ) -> (&'static str, Option<(&'static str, Value)>) {
     let object = || ty.map_or_else(|| json!({}), |ty| reference(&ty.name));
-    let list = || {
-        json!({
-            "type": "object", "required": ["count", "results"],
-            "properties": {"count": {"type": "integer"}, "next": {"type": "string"}, "results": {"type": "array", "items": object()}},
-        })
+    let item = || {
+        ty.map_or_else(
+            || json!({}),
+            |ty| reference(&format!("{}Inventory", ty.name)),
+        )
     };
     let json = |schema| Some(("application/json", schema));
     match (operation.method(), operation.path()) {
         (&Method::DELETE, _) => ("204", None),
-        (&Method::GET, "/api/{type}") => ("200", json(list())),
+        (&Method::GET, "/api/{type}") => ("200", json(shape::counted(&object(), true))),
         (&Method::POST, "/api/{type}") => ("201", json(object())),
         (_, "/api/{type}/{uuid}") => ("200", json(object())),
+        (_, "/api/{type}-inventory") => ("200", json(shape::counted(&item(), true))),
+        (_, "/api/{type}-inventory/{uuid}") => ("200", json(item())),
         _ if is_written_whole(operation) => ("200", json(object())),
         (&Method::POST, "/api/ek/jointoken" | "/api/user-token") => {
             ("201", calls::answer(operation))
@@ -274,7 +279,7 @@ fn refusals() -> BTreeMap<&'static str, Value> {
         let content = json!({"application/json": {"schema": reference("Error")}});
         (status, json!({"description": about, "content": content}))
     };
-    [
+    let mut all: BTreeMap<_, _> = [
         (
             "400",
             "the request is wrong; the text names the field and what to do",
@@ -298,71 +303,25 @@ fn refusals() -> BTreeMap<&'static str, Value> {
         ("507", "the disk is full; nothing was changed"),
     ]
     .map(refusal)
-    .into()
+    .into();
+    let known = json!({"description": "it is as the caller has it (If-None-Match)"});
+    all.insert("304", known);
+    all
 }
 
 fn reference(name: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{name}")})
 }
 
-/// Every type of the schema, and the answer that says no.
+/// Every type of the schema, what else calls answer with, and the answer that says no.
 fn schemas() -> BTreeMap<&'static str, Value> {
     let types = messages().map(|ty| (ty.name.as_str(), schema(ty)));
     let error = json!({
         "type": "object", "required": ["error"],
         "properties": {"error": {"type": "string", "description": "what happened, to what, and what to do"}},
     });
-    types.chain([("Error", error), ("Plan", plan())]).collect()
-}
-
-/// The answer to a dry run.
-fn plan() -> Value {
-    let text = || json!({"type": "string"});
-    let number = || json!({"type": "integer"});
-    let texts = || json!({"type": "array", "items": text()});
-    let object = |properties: Value| json!({"type": "object", "properties": properties});
-    let list = |item: Value| {
-        object(json!({"count": number(), "results": {"type": "array", "items": item}}))
-    };
-    let moves = || json!({"type": "array", "items": object(json!({"se_uuid": text(), "se_name": text(), "reason": text()}))});
-    let route = |more: Value| {
-        let mut route = json!({"vip": text(), "vsvip": text(), "se_uuid": text(), "se_name": text(), "peers": texts()});
-        if let (Some(route), Value::Object(more)) = (route.as_object_mut(), more) {
-            route.extend(more);
-        }
-        list(object(route))
-    };
-    let written = object(json!({
-        "type": text(), "uuid": text(), "name": {"type": ["string", "null"]}, "action": {"type": "string", "enum": ["create", "update", "delete"]},
-        "changes": {"type": "array", "items": object(json!({"field": text(), "old": {}, "new": {}}))}, "before": {}, "after": {},
-    }));
-    let placed = object(json!({
-        "vsvip": text(), "vsvip_uuid": text(), "virtual_services": texts(),
-        "result": {"type": "string", "enum": ["placed", "removed", "moved", "scaled_out", "scaled_in", "switched_over", "waiting"]},
-        "engines": texts(), "engines_before": texts(), "added": moves(), "removed": moves(), "waits_for": {"type": ["string", "null"]},
-    }));
-    let flows = object(json!({
-        "of": {"type": "string", "enum": ["virtualservice", "server"]}, "virtual_service": text(), "virtual_service_uuid": text(),
-        "pool": text(), "pool_uuid": text(), "server": text(), "port": number(), "se_uuid": text(), "se_name": text(),
-        "flows": {"type": ["integer", "null"]}, "oldest_s": {"type": ["integer", "null"]},
-        "outcome": {"type": "string", "enum": ["kept", "without_route", "ended", "not_known"]},
-    }));
-    let mut placement = list(placed);
-    placement["properties"]["not_looked_at"] = number();
-    let mut plan = object(json!({
-        "dry_run": {"const": true}, "revision": number(), "objects": list(written), "placement": placement,
-        "routes": object(json!({"announced": route(json!({})), "withdrawn": route(json!({"in_force": {"type": "boolean"}}))})),
-        "flows": list(flows), "effects": texts(),
-    }));
-    plan["required"] = json!([
-        "dry_run",
-        "revision",
-        "objects",
-        "placement",
-        "routes",
-        "flows"
-    ]);
-    plan
+    let shapes = shapes().iter().map(|shape| (shape.name, shape.schema()));
+    types.chain(shapes).chain([("Error", error)]).collect()
 }
 
 /// Fields that are not named are kept as they are. What is read of an object may be part of it (`fields`, `exclude`): what it
@@ -495,6 +454,62 @@ mod tests {
             for (path, _) in concrete(operation.path()) {
                 assert!(paths[&path].get(&method).is_some(), "{method} {path}");
             }
+        }
+    }
+
+    /// Answers that are no JSON: why.
+    const NO_JSON: [(&str, &str); 5] = [
+        ("/metrics", "text as OpenMetrics has it"),
+        ("/api/ek/backup", "a file of SQLite"),
+        ("/api/ek/doc", "a page"),
+        ("/api/ek/event", "a stream of events"),
+        ("/api/ek/flowevent/stream", "a stream of events"),
+    ];
+
+    #[test]
+    fn every_answer_has_a_schema_that_says_something() {
+        let mut silent = Vec::new();
+        for (path, methods) in paths() {
+            for (method, operation) in methods {
+                let responses = operation["responses"].as_object().unwrap();
+                let good = responses
+                    .iter()
+                    .filter(|(status, _)| status.starts_with('2'));
+                let bodies = good.filter_map(|(_, response)| response["content"].as_object());
+                for (media, body) in bodies.flatten() {
+                    if media != "application/json" {
+                        assert!(NO_JSON.iter().any(|(known, _)| *known == path), "{path}");
+                    } else if !says_something(&body["schema"]) {
+                        silent.push(format!("{method} {path}"));
+                    }
+                }
+            }
+        }
+        assert!(
+            silent.is_empty(),
+            "say what they answer in openapi/answers: {silent:?}"
+        );
+    }
+
+    fn says_something(schema: &Value) -> bool {
+        let words = ["type", "$ref", "enum"];
+        let several = schema["anyOf"].as_array();
+        several.is_some_and(|all| all.iter().all(says_something))
+            || words.iter().any(|word| schema.get(word).is_some())
+    }
+
+    #[test]
+    fn an_action_that_is_always_refused_has_no_good_answer() {
+        for operation in routes::OPERATIONS.iter() {
+            let responses = responses(operation, None);
+            let all = responses.as_object().unwrap();
+            let good = all.keys().any(|status| status.starts_with('2'));
+            assert_eq!(
+                good,
+                !actions::is_refused(operation),
+                "{}",
+                operation.name()
+            );
         }
     }
 

@@ -42,11 +42,11 @@ const PERMISSIONS: [(&str, &str); 9] = [
 /// What the product does with a field.
 const CLASSES: [(&str, &str); 4] = [
     ("acts", "what is written is done"),
+    ("checked", "type and range are checked; without effect"),
     (
-        "checked",
-        "type and range are checked; does nothing until its feature comes",
+        "kept",
+        "kept and returned as it was written; without effect",
     ),
-    ("kept", "kept and returned as it was written; does nothing"),
     ("server", "filled by the controller, ignored in a write"),
 ];
 
@@ -102,13 +102,14 @@ fn html() -> String {
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Evenkeel API {version}</title>\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><style>{STYLE}</style></head>\n\
          <body><header><h1>Evenkeel API {version}</h1><nav><a href=\"#operations\">Operations</a> <a href=\"#types\">Types</a> \
-         <a href=\"#idle\">Fields that do nothing yet</a></nav>\
+         <a href=\"#answers\">Answers</a> <a href=\"#idle\">Fields without effect</a></nav>\
          <p hidden><label>Search <input type=\"search\" id=\"search\" placeholder=\"words: a path, a type, a field\"></label> \
          <output id=\"found\"></output></p></header>\n<main>"
     );
     intro(&mut out);
     operations(&mut out);
     types(&mut out);
+    answers(&mut out);
     idle(&mut out);
     out.push_str("</main>\n<script>");
     out.push_str(SCRIPT);
@@ -134,6 +135,12 @@ fn intro(out: &mut String) {
         }
         out.push_str("</tbody></table>\n");
     }
+    out.push_str("<table><thead><tr><th>Header<th>Meaning</thead><tbody>");
+    for header in openapi::headers() {
+        let (name, about) = (escape(header.name), escape(header.about));
+        let _ = write!(out, "<tr><td><code>{name}</code><td>{about}");
+    }
+    out.push_str("</tbody></table>\n");
 }
 
 /// By what they are about, each with what it takes and gives.
@@ -182,26 +189,25 @@ fn operation_row(out: &mut String, method: &str, path: &str, operation: &Value) 
     );
 }
 
-/// Those of the query; what stands in the path is seen there.
+/// Those of the query, and headers of few calls; what stands in the path is seen there, and headers of many above.
 fn parameters(operation: &Value) -> String {
     let all = operation["parameters"].as_array();
-    let one = |parameter: &Value| match parameter["$ref"].as_str() {
-        Some(reference) => {
-            let name = reference.rsplit('/').next().unwrap_or_default();
-            Some(format!("<code>{}</code>", escape(name)))
-        }
-        None if parameter["in"] == "query" => {
-            let text = |field: &str| escape(parameter[field].as_str().unwrap_or_default());
-            Some(format!(
-                "<code>{}</code> {}",
-                text("name"),
-                text("description")
-            ))
-        }
-        None => None,
-    };
-    let all: Vec<String> = all.into_iter().flatten().filter_map(one).collect();
-    all.join(", ")
+    let all = all.into_iter().flatten().filter_map(parameter);
+    all.collect::<Vec<_>>().join(", ")
+}
+
+fn parameter(parameter: &Value) -> Option<String> {
+    if let Some(reference) = parameter["$ref"].as_str() {
+        let shared = openapi::parameter(reference.rsplit('/').next()?)?;
+        return (!shared.is_header).then(|| format!("<code>{}</code>", escape(shared.name)));
+    }
+    let text = |field: &str| escape(parameter[field].as_str().unwrap_or_default());
+    let (name, about) = (text("name"), text("description"));
+    match parameter["in"].as_str()? {
+        "query" => Some(format!("<code>{name}</code> {about}")),
+        "header" => Some(format!("<code>{name}:</code> {about}")),
+        _ => None,
+    }
 }
 
 fn answer((status, response): (&String, &Value)) -> String {
@@ -224,16 +230,21 @@ fn content(content: &Value) -> String {
 }
 
 fn shape(schema: &Value) -> String {
-    let named = |schema: &Value| {
-        let reference = schema["$ref"].as_str()?;
-        Some(link(reference.rsplit('/').next().unwrap_or_default()))
-    };
-    if let Some(link) = named(schema) {
-        return link;
+    if let Some(reference) = schema["$ref"].as_str() {
+        return link(reference.rsplit('/').next().unwrap_or_default());
+    }
+    if let Some(several) = schema["anyOf"].as_array() {
+        let all = several.iter().map(shape).filter(|one| !one.is_empty());
+        return all.collect::<Vec<_>>().join(" or ");
+    }
+    if schema["items"].is_object() {
+        return format!("list of {}", shape(&schema["items"]));
     }
     let properties = schema["properties"].as_object();
-    if let Some(link) = properties.and_then(|p| named(&p.get("results")?["items"])) {
-        return format!("page of {link}");
+    let results = properties.and_then(|p| p.get("results"));
+    let item = results.map(|results| shape(&results["items"]));
+    if let Some(item) = item.filter(|item| !item.is_empty()) {
+        return format!("page of {item}");
     }
     let required = schema["required"].as_array();
     let is_required = |name: &str| required.is_some_and(|r| r.iter().any(|r| r == name));
@@ -296,9 +307,10 @@ fn kind(field: &Field) -> String {
 
 fn link(name: &str) -> String {
     let text = escape(name);
-    match message(name) {
-        Some(_) => format!("<a href=\"#type-{text}\">{text}</a>"),
-        None => text,
+    let is_here = message(name).is_some() || openapi::shapes().iter().any(|s| s.name == name);
+    match is_here {
+        true => format!("<a href=\"#type-{text}\">{text}</a>"),
+        false => text,
     }
 }
 
@@ -339,17 +351,40 @@ fn about(field: &Field) -> String {
     parts.join(" ")
 }
 
-/// Fields that are accepted and do nothing: by type, those that will, and those that are only kept.
+/// What calls answer with that is no object, by name.
+fn answers(out: &mut String) {
+    out.push_str("<h2 id=\"answers\">Answers</h2>\n");
+    for shape in openapi::shapes() {
+        let (name, about, count) = (escape(shape.name), escape(shape.about), shape.fields.len());
+        let _ = write!(
+            out,
+            "<details class=\"part\" data-name=\"{name}\" id=\"type-{name}\"><summary>{name} <small>{count} fields</small></summary>\
+             <p>{about}</p><table><thead><tr><th>Field<th>Type<th>About</thead><tbody>"
+        );
+        for field in &shape.fields {
+            let (own, about) = (escape(field.name), escape(field.about));
+            let mark = if field.optional { "?" } else { "" };
+            let ty = field.ty.words(&link);
+            let _ = writeln!(
+                out,
+                "<tr id=\"{name}.{own}\"><td><code>{own}{mark}</code><td>{ty}<td>{about}"
+            );
+        }
+        out.push_str("</tbody></table></details>\n");
+    }
+}
+
+/// Fields that are accepted and have no effect: by type, those that are checked, and those that are only kept; and why, where
+/// that is known.
 fn idle(out: &mut String) {
     out.push_str(
-        "<h2 id=\"idle\">Fields that do nothing yet</h2>\n<details class=\"part\" data-name=\"nothing yet\"><summary>By type</summary>\
-         <table><thead><tr><th>Type<th>Checked, acts when its feature comes<th>Kept and returned</thead><tbody>",
+        "<h2 id=\"idle\">Fields without effect</h2>\n<details class=\"part\" data-name=\"without effect\"><summary>By type</summary>\
+         <table><thead><tr><th>Type<th>Checked (and why, where there is a reason to give)<th>Kept and returned</thead><tbody>",
     );
     for ty in messages() {
         let of = |class: Class| {
             let fields = ty.fields.iter().filter(|f| f.class == class);
-            let names = fields.map(|f| format!("<code>{}</code>", escape(&f.name)));
-            names.collect::<Vec<_>>().join(" ")
+            fields.map(idle_field).collect::<Vec<_>>().join(" ")
         };
         let (checked, kept) = (of(Class::Soon), of(Class::Echo));
         if !checked.is_empty() || !kept.is_empty() {
@@ -361,6 +396,14 @@ fn idle(out: &mut String) {
         }
     }
     out.push_str("</tbody></table></details>\n");
+}
+
+fn idle_field(field: &Field) -> String {
+    let name = escape(&field.name);
+    match &field.help {
+        Some(why) => format!("<code>{name}</code> ({})", escape(why)),
+        None => format!("<code>{name}</code>"),
+    }
 }
 
 /// As text in HTML, also between quotation marks.

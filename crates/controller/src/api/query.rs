@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Parameters that are no field filters.
-const RESERVED: [&str; 13] = [
+pub(super) const RESERVED: [&str; 13] = [
     "fields",
     "exclude",
     "include_name",

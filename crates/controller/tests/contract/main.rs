@@ -10,6 +10,7 @@ mod applications;
 mod audit;
 mod certificates;
 mod doc;
+mod documented;
 mod dry_run;
 mod engine;
 mod engine_tables;

@@ -1,6 +1,7 @@
 //! What operations take and give that is no object of the schema, as data: by method and path of the table of operations.
 
 use super::super::operation::Operation;
+use super::answers;
 use axum::http::Method;
 use serde_json::{Value, json};
 
@@ -65,6 +66,23 @@ pub(super) fn body(operation: &Operation) -> Option<Value> {
             (json!([]), json!({"uuid": texts(), "name": texts()}))
         }
         (_, "/api/serviceengine/{uuid}/bgp/reset") => (json!([]), json!({"peer_ip": text()})),
+        (_, "/api/user-token") => (
+            json!([]),
+            json!({"name": {"type": "string", "maxLength": 128}, "hours": {"type": "integer", "minimum": 1, "maximum": 8760, "default": 24}}),
+        ),
+        (_, "/api/alert/{uuid}") => (
+            json!(["state"]),
+            json!({"state": {"type": "string", "enum": ["ALERT_STATE_ON", "ALERT_STATE_DISMISSED"]}}),
+        ),
+        (_, "/api/analytics/metrics/collection") => (
+            json!(["metric_requests"]),
+            json!({"metric_requests": {"type": "array", "maxItems": 100, "items": metric_request()}}),
+        ),
+        (_, "/api/ek/import") => (
+            json!(["evenkeel_export", "objects"]),
+            json!({"evenkeel_export": {"const": 1, "description": "version of the form"},
+                "objects": {"type": "object", "additionalProperties": {"type": "array", "items": {"type": "object"}}, "description": "by path name of the type"}}),
+        ),
         _ => (json!([]), json!({})),
     };
     let schema = json!({"type": "object", "required": required, "properties": properties});
@@ -73,6 +91,21 @@ pub(super) fn body(operation: &Operation) -> Option<Value> {
         content["application/x-www-form-urlencoded"] = content["application/json"].clone();
     }
     Some(content)
+}
+
+/// A question of a collection; its fields are those of the query of the other calls for metrics.
+fn metric_request() -> Value {
+    let text = || json!({"type": "string"});
+    let number = || json!({"type": "integer", "minimum": 0});
+    json!({
+        "type": "object",
+        "properties": {
+            "id": {"type": "string", "description": "the name of the answer; else its place in the list"},
+            "metric_id": text(), "entity_uuid": text(), "serviceengine_uuid": text(), "pool_uuid": text(),
+            "step": {"enum": [5, 300, 3600, 86_400]}, "limit": number(), "start": text(), "stop": text(),
+            "pad_missing_data": {"type": "boolean"},
+        },
+    })
 }
 
 /// Of every type: operations on fields (docs/guide/api.md).
@@ -98,7 +131,7 @@ pub(super) fn answer(operation: &Operation) -> Option<(&'static str, Value)> {
         (_, "/api/ek/backup") => Some(("application/vnd.sqlite3", json!({}))),
         (_, "/api/ek/doc") => Some(("text/html", text())),
         (_, "/api/ek/event" | "/api/ek/flowevent/stream") => Some(("text/event-stream", text())),
-        _ => Some(("application/json", json!({}))),
+        _ => Some(("application/json", answers::of(operation))),
     }
 }
 
@@ -107,131 +140,8 @@ pub(super) fn errors(operation: &Operation) -> &'static [&'static str] {
     match operation.path() {
         "/login" => &["401", "429"],
         "/api/ek/cluster/hello" => &["403"],
+        "/api/ek/doc" => &["304"],
         "/api/ek/revert" => &["410"],
         _ => &[],
     }
-}
-
-/// Name, and what it is.
-type Parameter = (&'static str, &'static str);
-
-const PAGES: [Parameter; 2] = [
-    ("page", "from 1"),
-    ("page_size", "results of a page, 200 at most"),
-];
-const FLOWS: [Parameter; 8] = [
-    ("protocol", "tcp or udp"),
-    ("client", "the client's address"),
-    ("client_port", "its port"),
-    ("vip", "the VIP's address"),
-    ("vip_port", "its port"),
-    ("vs", "name or uuid of a virtual service"),
-    (
-        "se",
-        "name or uuid of the engine that is asked; else all are",
-    ),
-    (
-        "limit",
-        "rows of an engine, 1000 unless another number is asked for",
-    ),
-];
-
-const TABLE: [Parameter; 10] = [
-    ("src_ip_addr", "the client's address"),
-    ("src_ip_mask", "prefix length, or mask"),
-    ("src_port", "the client's port"),
-    ("src_port_hi", "last of a range that begins there"),
-    ("dst_ip_addr", "the VIP's address"),
-    ("dst_ip_mask", "prefix length, or mask"),
-    ("dst_port", "the VIP's port"),
-    ("dst_port_hi", "last of a range that begins there"),
-    ("protocol_str", "tcp or udp"),
-    ("limit", "flows at most, 1000 unless asked for more"),
-];
-
-const SERVERS: [Parameter; 4] = [
-    ("server_ip", "the server's address"),
-    ("server_mask", "prefix length, or mask, of a network"),
-    (
-        "server_end_ip",
-        "last address of a range that begins with server_ip",
-    ),
-    ("server_port", "the server's port"),
-];
-
-const CHOSEN: [Parameter; 2] = [
-    ("uuid", "of objects, separated by commas; else all"),
-    ("name", "of objects, separated by commas; else all"),
-];
-
-/// What a query may say.
-pub(super) fn parameters(operation: &Operation) -> Vec<Value> {
-    let is_get = *operation.method() == Method::GET;
-    let parts: &[&[Parameter]] = match operation.path() {
-        "/api/virtualservice/clear" | "/api/serviceengine/clear" if !is_get => &[&CHOSEN],
-        _ if !is_get => return Vec::new(),
-        "/api/ek/audit" => &[
-            &[
-                ("type", "path name of a type, such as pool"),
-                ("uuid", "of the object"),
-                ("name", "of the object, before or after"),
-                ("who", "name of the user"),
-                ("revision", "this one alone"),
-                ("since", "RFC 3339, or microseconds since 1970"),
-                ("until", "the same"),
-            ],
-            &PAGES,
-        ],
-        "/api/ek/pending" => &[&PAGES],
-        "/api/{type}-inventory" | "/api/{type}-inventory/{uuid}" => &[&[(
-            "include",
-            "only these, separated by commas: config, runtime, health_score, alert, faults, metrics",
-        )]],
-        "/api/ek/topology" => &[
-            &[
-                ("vs", "name or uuid of a virtual service"),
-                ("se", "name or uuid of an engine"),
-                ("vrf", "name or uuid of a VRF context"),
-            ],
-            &PAGES,
-        ],
-        "/api/serviceengine/{uuid}/flowtable" | "/api/serviceengine/{uuid}/flowtable_remote" => {
-            &[&TABLE]
-        }
-        "/api/pool/{uuid}/runtime/server" | "/api/pool/{uuid}/runtime/server/detail" => &[&SERVERS],
-        "/api/virtualservice/{uuid}/client" => &[&[
-            ("ip_addr", "the client's address"),
-            ("ip_mask", "prefix length, or mask"),
-            ("port", "the client's port"),
-            ("limit", "clients of an engine, 1000 unless asked for more"),
-        ]],
-        "/api/virtualservice/{uuid}/connections" => &[&[
-            ("ip_addr", "the client's address"),
-            ("ip_mask", "prefix length, or mask"),
-            ("port", "the client's port"),
-            (
-                "limit",
-                "connections of an engine, 1000 unless asked for more",
-            ),
-        ]],
-        "/api/ek/flow" => &[
-            &[("table", "local, or remote: those that went on to others")],
-            &FLOWS,
-        ],
-        "/api/ek/flowevent" | "/api/ek/flowevent/stream" => &[&FLOWS],
-        "/api/ek/traceflow" => &[&[
-            ("client", "ADDRESS:PORT"),
-            ("vip", "ADDRESS:PORT"),
-            ("protocol", "tcp or udp"),
-            ("seconds", "for how long each packet is an event"),
-            ("se", "name or uuid of an engine"),
-        ]],
-        "/api/ek/explain/vip/{address}" => &[&[("se", "name of one engine")]],
-        _ => &[],
-    };
-    let each = parts.iter().copied().flatten();
-    each.map(|(name, about)| {
-        json!({"name": name, "in": "query", "description": about, "schema": {"type": "string"}})
-    })
-    .collect()
 }

@@ -58,6 +58,41 @@ fn every_type_and_field_is_on_the_page_and_those_that_do_nothing_are_listed() {
 }
 
 #[test]
+fn every_shape_of_an_answer_and_every_header_is_on_the_page() {
+    let html = html();
+    for shape in openapi::shapes() {
+        assert!(html.contains(&format!("id=\"type-{}\"", shape.name)));
+        for field in &shape.fields {
+            let row = row(&html, &format!("{}.{}", shape.name, field.name));
+            assert!(row.contains(&escape(field.about)), "{row}");
+        }
+    }
+    for header in openapi::headers() {
+        let cell = format!("<td><code>{}</code><td>", header.name);
+        assert!(html.contains(&cell), "{}", header.name);
+    }
+}
+
+#[test]
+fn what_is_answered_is_a_link_and_parameters_of_many_calls_are_named() {
+    let html = html();
+    let flows = row(&html, "get_ek_flow");
+    assert!(flows.contains("200 <a href=\"#type-Flows\">"), "{flows}");
+    assert!(flows.contains("<code>client_port</code>"), "{flows}");
+    let pools = row(&html, "get_pool");
+    assert!(pools.contains("page of <a href=\"#type-Pool\">"), "{pools}");
+    assert!(pools.contains("<code>refers_to</code>"), "{pools}");
+    assert!(!pools.contains("X-Avi-Tenant"), "{pools}");
+    let made = row(&html, "post_pool");
+    assert!(made.contains("<code>Slug:</code>"), "{made}");
+    let servers = row(&html, "get_pool_by_uuid_runtime_server");
+    assert!(
+        servers.contains("list of <a href=\"#type-ServerRuntime\">"),
+        "{servers}"
+    );
+}
+
+#[test]
 fn a_field_is_described_by_unit_range_default_and_help() {
     let html = html();
     let mintx = row(&html, "BfdProfile.mintx");

@@ -23,9 +23,7 @@ impl Backend {
     /// # Errors
     /// 400 with the field, 404.
     pub async fn retry_placement(&self, vs: &str, body: &Object) -> Result<Value, ApiError> {
-        let vsvip = vsvip_of(&self.objects.snapshot(), vs, body)?;
-        // No virtual service is for traffic inside of a cloud alone: whatever is asked for, all are looked at alike.
-        flag(body, "all_east_west")?;
+        let vsvip = self.retry_asked(vs, body)?;
         let looked = self.planner.look_at(&vsvip).await?;
         let snapshot = self.objects.snapshot();
         let observer = self.observer(&snapshot);
@@ -44,27 +42,50 @@ impl Backend {
         }))
     }
 
-    /// `POST /api/virtualservice/UUID/resync`: its engines, or those in `se_ref`, are sent their states again, made anew.
+    /// The VIP that is to be looked at.
+    ///
+    /// # Errors
+    /// As of [`Self::retry_placement`].
+    pub fn retry_asked(&self, vs: &str, body: &Object) -> Result<String, ApiError> {
+        let vsvip = vsvip_of(&self.objects.snapshot(), vs, body)?;
+        // No virtual service is for traffic inside of a cloud alone: whatever is asked for, all are looked at alike.
+        flag(body, "all_east_west")?;
+        Ok(vsvip)
+    }
+
+    /// Engines of a virtual service, or those in `se_ref`.
     ///
     /// # Errors
     /// 400 with the field: an engine that does not have the VIP; 404.
-    pub fn resync(&self, vs: &str, body: &Object) -> Result<Value, ApiError> {
+    pub fn resync_asked(&self, vs: &str, body: &Object) -> Result<Vec<String>, ApiError> {
         let snapshot = self.objects.snapshot();
         let vsvip = vsvip_of(&snapshot, vs, body)?;
         let members = self.members(&vsvip);
         let asked = engines_in(&snapshot, body)?;
         check_members(&snapshot, asked.as_deref().unwrap_or_default(), &members)?;
-        let sent = self.planner.send_again(&asked.unwrap_or(members));
-        let observer = self.observer(&snapshot);
-        let each = sent.iter().map(|sent| was_sent(&observer, sent));
-        Ok(page(each.collect()))
+        Ok(asked.unwrap_or(members))
     }
 
-    /// `POST /api/virtualservice/UUID/rotatekeys`: clients of TLS cannot go on with what they had agreed on before.
+    /// `POST /api/virtualservice/UUID/resync`: these are sent their states again, made anew.
+    pub fn resync(&self, engines: &[String]) -> Value {
+        let sent = self.planner.send_again(engines);
+        let snapshot = self.objects.snapshot();
+        let observer = self.observer(&snapshot);
+        let each = sent.iter().map(|sent| was_sent(&observer, sent));
+        page(each.collect())
+    }
+
+    /// Names of engines.
+    pub fn engine_names(&self, engines: &[String]) -> Vec<String> {
+        let snapshot = self.objects.snapshot();
+        names(&self.observer(&snapshot), engines)
+    }
+
+    /// The VIP of a virtual service that has keys to rotate.
     ///
     /// # Errors
     /// 400: it has no port with TLS, or no VIP; 404.
-    pub async fn rotate_keys(&self, vs: &str) -> Result<Value, ApiError> {
+    pub fn rotation_asked(&self, vs: &str) -> Result<String, ApiError> {
         let snapshot = self.objects.snapshot();
         let vsvip = vsvip_of(&snapshot, vs, &Object::new())?;
         let view: Option<Arc<VirtualService>> = snapshot.view("virtualservice", vs);
@@ -72,20 +93,29 @@ impl Backend {
             let text = "services: no port of the virtual service has TLS (enable_ssl), so there are no keys to rotate";
             return Err(ApiError::bad_request(text));
         }
-        let number = self.planner.rotate(vs, &vsvip).await?;
+        Ok(vsvip)
+    }
+
+    /// `POST /api/virtualservice/UUID/rotatekeys`: clients of TLS cannot go on with what they had agreed on before.
+    ///
+    /// # Errors
+    /// The store refuses.
+    pub async fn rotate_keys(&self, vs: &str, vsvip: &str) -> Result<Value, ApiError> {
+        let number = self.planner.rotate(vs, vsvip).await?;
+        let snapshot = self.objects.snapshot();
         let observer = self.observer(&snapshot);
-        let members = self.members(&vsvip);
+        let members = self.members(vsvip);
         let each = members.iter().map(|se| self.was_told(&observer, se));
         let mut reply = page(each.collect());
         reply["rotated_unix_ms"] = number.into();
         Ok(reply)
     }
 
-    /// `POST /api/serviceengine/UUID/reboot`: its process starts anew, in place.
+    /// That an engine can be told to start anew.
     ///
     /// # Errors
-    /// 400: it has no session, or is older; 503: it does not read.
-    pub fn reboot(&self, se: &str) -> Result<Value, ApiError> {
+    /// 400: it has no session, or is older.
+    pub fn check_reboot(&self, se: &str) -> Result<(), ApiError> {
         let snapshot = self.objects.snapshot();
         let observer = self.observer(&snapshot);
         let (state, name) = (self.registry.get(se), observer.name(se));
@@ -101,6 +131,17 @@ impl Backend {
                 older(&state.version)
             ));
         }
+        Ok(())
+    }
+
+    /// `POST /api/serviceengine/UUID/reboot`: its process starts anew, in place.
+    ///
+    /// # Errors
+    /// 503: it does not read.
+    pub fn reboot(&self, se: &str) -> Result<Value, ApiError> {
+        let snapshot = self.objects.snapshot();
+        let observer = self.observer(&snapshot);
+        let name = observer.name(se);
         if !self.registry.restart(se) {
             let text = format!("{name}: it reads too slowly to be told; repeat it");
             return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text));
