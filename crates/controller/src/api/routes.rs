@@ -565,13 +565,6 @@ fn pending(ty: &str, action: &str) -> [Operation; 2] {
     ]
 }
 
-/// True for an action that is refused, whatever it is asked with.
-pub(super) fn is_pending(operation: &Operation) -> bool {
-    let path = |(ty, action): &(&str, &str)| format!("/api/{ty}/{{uuid}}/{action}");
-    let mut all = ACTIONS.iter();
-    *operation.method() == Method::POST && all.any(|action| path(action) == operation.path())
-}
-
 /// Create, read, update and delete: the same for every resource.
 fn objects() -> Vec<Operation> {
     use Permission::{Read, Write};
