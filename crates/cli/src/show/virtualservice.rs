@@ -211,7 +211,7 @@ fn by_name<'a>(vips: &'a [Value], field: &'a str) -> impl Iterator<Item = &'a Va
             .iter_mut()
             .find(|known| text(known, "/name") == name)
         {
-            Some(known) if rank(se) < rank(*known) => *known = se,
+            Some(known) if rank(se) < rank(known) => *known = se,
             Some(_) => {}
             None => engines.push(se),
         }

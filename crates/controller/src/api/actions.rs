@@ -76,7 +76,7 @@ fn planned(operation: Operation) -> Operation {
 
 /// What is looked at, sent, started or counted anew.
 pub(super) fn anew() -> Vec<Operation> {
-    let table: [(&str, Handler); 11] = [
+    let table: [(&str, Handler); 8] = [
         ("virtualservice/{uuid}/retryplacement", |c| {
             Box::pin(retry_placement(c))
         }),
@@ -93,30 +93,17 @@ pub(super) fn anew() -> Vec<Operation> {
             Box::pin(async { reboot(c) })
         }),
         ("serviceengine/clear", |c| Box::pin(clear_engines(c))),
-        ("serviceengine/{uuid}/flowtable/clear", |c| {
-            Box::pin(async { clear_flows(c) })
-        }),
         ("serviceengine/{uuid}/flowtablestat/clear", |c| {
             Box::pin(async { clear_flow_counters(c) })
         }),
         ("serviceengine/{uuid}/interface/clear", |c| {
             Box::pin(clear_interfaces(c))
         }),
-        ("pool/{uuid}/scaleout", |c| {
-            Box::pin(async { scale_servers(c) })
-        }),
-        ("pool/{uuid}/scalein", |c| {
-            Box::pin(async { scale_servers(c) })
-        }),
     ];
     let each = table.into_iter();
     let each = each.flat_map(|(path, handler)| {
         let path = format!("/api/{path}");
-        let both = action(&path, Audit::Action, handler);
-        both.map(|operation| match is_refused(&operation) {
-            true => operation,
-            false => planned(operation),
-        })
+        action(&path, Audit::Action, handler).map(planned)
     });
     let mut all: Vec<Operation> = each.collect();
     // It writes objects, as DELETE does.
@@ -125,16 +112,22 @@ pub(super) fn anew() -> Vec<Operation> {
     all
 }
 
-/// What is refused, whatever it is asked with: each says what to do instead.
-const REFUSED: [&str; 3] = [
-    "/api/serviceengine/{uuid}/flowtable/clear",
-    "/api/pool/{uuid}/scaleout",
-    "/api/pool/{uuid}/scalein",
-];
-
-/// True for an action that is always refused.
-pub(super) fn is_refused(operation: &Operation) -> bool {
-    *operation.method() == Method::POST && REFUSED.contains(&operation.path())
+/// What is refused whatever it is asked with, and says what to do instead.
+pub(super) fn refused() -> Vec<Operation> {
+    let table: [(&str, Handler); 3] = [
+        ("/api/serviceengine/{uuid}/flowtable/clear", |c| {
+            Box::pin(async { clear_flows(c) })
+        }),
+        ("/api/pool/{uuid}/scaleout", |c| {
+            Box::pin(async { scale_servers(c) })
+        }),
+        ("/api/pool/{uuid}/scalein", |c| {
+            Box::pin(async { scale_servers(c) })
+        }),
+    ];
+    let each = table.into_iter();
+    each.flat_map(|(path, handler)| action(path, Audit::Action, handler))
+        .collect()
 }
 
 async fn scale_out(call: &Call<'_>) -> Result<Response, ApiError> {

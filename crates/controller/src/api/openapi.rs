@@ -6,11 +6,13 @@ mod calls;
 mod parameters;
 mod shape;
 
+#[cfg(test)]
+pub(super) use answers::is_refused;
 pub(super) use answers::shapes;
 pub(super) use parameters::{find as parameter, headers};
 
 use super::operation::{Audit, Operation, Permission};
-use super::{API_VERSION, actions, inventory, resources, routes, singleton};
+use super::{API_VERSION, inventory, resources, routes, singleton};
 use axum::http::Method;
 use model::object::Object;
 use model::schema::{
@@ -157,7 +159,7 @@ fn is_written_whole(operation: &Operation) -> bool {
 
 fn responses(operation: &Operation, ty: Option<&ObjectType>) -> Value {
     let mut all = Object::new();
-    if !actions::is_refused(operation) {
+    if !answers::is_refused(operation) {
         all.extend(good(operation, ty));
     }
     for status in errors(operation) {
@@ -506,7 +508,7 @@ mod tests {
             let good = all.keys().any(|status| status.starts_with('2'));
             assert_eq!(
                 good,
-                !actions::is_refused(operation),
+                !answers::is_refused(operation),
                 "{}",
                 operation.name()
             );

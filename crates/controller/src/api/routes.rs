@@ -33,6 +33,7 @@ pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
     all.extend(engine_tables());
     all.extend(views::all());
     all.extend(actions::anew());
+    all.extend(actions::refused());
     all.extend(objects());
     all
 });

@@ -1,14 +1,13 @@
-//! An engine in words alone: it joins, has a session, reports what a test makes it report, and answers what it is asked.
+//! An engine in words alone: it joins, has a session, and reports what a test makes it report.
 
 use crate::http::{Http, Server};
+use crate::tables::{flows, host};
 use proto::join_token::JoinToken;
 use proto::v1::engine_control_client::EngineControlClient;
 use proto::v1::{
     Ack, BgpSession, BgpState, ControllerMessage, DesiredState, EngineMessage, FlowAnswer,
-    FlowEvent, FlowQuery, FlowQuestion, FlowRow, FlowTable, Hello, HostAnswer, HostInterface,
-    HostNeighbour, HostQuery, HostRoute, Interface, JoinRequest, LinkCounters, OperState,
-    PoolStatus, Report, ServerStatus, VipStatus, VirtualServiceStatus, controller_message,
-    engine_message::Body,
+    FlowEvent, FlowQuery, FlowTable, Hello, Interface, JoinRequest, OperState, PoolStatus, Report,
+    ServerStatus, VipStatus, VirtualServiceStatus, controller_message, engine_message::Body,
 };
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
@@ -176,9 +175,7 @@ async fn answer(
             Some(controller_message::Body::FlowQuery(query)) => {
                 Body::FlowAnswer(flow_answer(&query))
             }
-            Some(controller_message::Body::HostQuery(query)) => {
-                Body::HostAnswer(host_answer(&query))
-            }
+            Some(controller_message::Body::HostQuery(query)) => Body::HostAnswer(host(&query)),
             Some(controller_message::Body::Restart(_)) => {
                 all.lock().unwrap().restarts += 1;
                 continue;
@@ -192,8 +189,7 @@ async fn answer(
     }
 }
 
-/// To a question about events: a packet was just now sent to the engine that has its flow. To the others: of a flow that lives here,
-/// and of one that does not.
+/// To a question about events: a packet was just now sent to the engine that has its flow.
 fn flow_answer(query: &FlowQuery) -> FlowAnswer {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let event = FlowEvent {
@@ -206,60 +202,14 @@ fn flow_answer(query: &FlowQuery) -> FlowAnswer {
         verdict: "tunnel_cache".into(),
         ..FlowEvent::default()
     };
-    let (flows, events, question) = match query.table() {
-        FlowTable::Events => (Vec::new(), vec![event], None),
-        FlowTable::Local => (vec![flow("socket")], Vec::new(), None),
-        FlowTable::Remote => (vec![flow("cache")], Vec::new(), None),
-        FlowTable::Trace | FlowTable::Unspecified => {
-            let both = vec![flow("socket"), flow("cache")];
-            (both, vec![event], Some(FlowQuestion::default()))
-        }
-    };
+    let asked = query.table() == FlowTable::Events;
+    let flows = flows(query.table());
     FlowAnswer {
         id: query.id,
-        matched: (flows.len() + events.len()) as u64,
+        matched: u64::from(asked) + flows.len() as u64,
         flows,
-        events,
-        question,
+        events: asked.then_some(event).into_iter().collect(),
         ..FlowAnswer::default()
-    }
-}
-
-fn flow(found_by: &str) -> FlowRow {
-    FlowRow {
-        protocol: "tcp".into(),
-        client: "192.0.2.7".into(),
-        client_port: 40000,
-        vip: "10.100.0.1".into(),
-        vip_port: 80,
-        found_by: found_by.into(),
-        server: "10.1.0.5:80".into(),
-        ..FlowRow::default()
-    }
-}
-
-/// A row of each table; the interface has received 1,000 packets.
-fn host_answer(query: &HostQuery) -> HostAnswer {
-    let counters = LinkCounters {
-        rx_packets: 1000,
-        ..LinkCounters::default()
-    };
-    let route = |destination: &str| HostRoute {
-        destination: destination.into(),
-        interface: "eth0".into(),
-        ..HostRoute::default()
-    };
-    HostAnswer {
-        id: query.id,
-        interfaces: vec![HostInterface {
-            interface: interfaces().pop(),
-            counters: Some(counters),
-            ..HostInterface::default()
-        }],
-        routes: vec![route("10.10.10.0/24"), route("2001:db8::/64")],
-        neighbours: vec![HostNeighbour::default()],
-        rows: 4,
-        ..HostAnswer::default()
     }
 }
 

@@ -37,6 +37,7 @@ mod servers;
 mod service_views;
 mod sessions;
 mod settings;
+mod tables;
 mod tenants_view;
 mod tokens;
 mod topology;

@@ -28,14 +28,20 @@ pub(in crate::api) fn shapes() -> &'static [Shape] {
 /// What an operation answers with, where it is JSON; of one that no table has, nothing is known.
 pub(super) fn of(operation: &Operation) -> Value {
     match listed(operation) {
-        Some(ty) => ty.schema(),
+        Some(Some(ty)) => ty.schema(),
         // Some clients read an action's path before they post to it (avi-api 4.2): nothing is there.
         None if is_before_action(operation) => counted(&json!({}), false),
-        None => json!({}),
+        Some(None) | None => json!({}),
     }
 }
 
-fn listed(operation: &Operation) -> Option<&'static Type> {
+/// It is refused, whatever it is asked.
+pub(super) fn is_refused(operation: &Operation) -> bool {
+    matches!(listed(operation), Some(None))
+}
+
+/// As a table has it.
+fn listed(operation: &Operation) -> Option<&'static Option<Type>> {
     let wanted = (operation.method().as_str(), operation.path());
     let mut all = SHAPES.answers.iter();
     all.find(|(call, _)| **call == wanted).map(|(_, ty)| ty)

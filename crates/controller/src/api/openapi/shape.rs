@@ -1,7 +1,7 @@
 //! Shapes of what calls take and give that is no object of the schema, one line a field (`answers/*.txt`):
 //!
 //! ```text
-//! GET /api/ek/flow Flows                    a call, and the type of its answer
+//! GET /api/ek/flow Flows                    a call, and the type of its answer; refused: it has none, whatever it is asked
 //! @Flow As one engine knows it.             a shape, and what it is about
 //! ..Other                                   it has the fields of that shape, too; ..?Other: but they may be missing
 //! owner text|null name of the engine        a field, its type, what it means
@@ -306,8 +306,8 @@ impl Shape {
 #[derive(Debug, Default)]
 pub(super) struct Shapes {
     pub(super) all: Vec<Shape>,
-    /// By method and path of the table of operations.
-    pub(super) answers: BTreeMap<(&'static str, &'static str), Type>,
+    /// By method and path of the table of operations; none of what is always refused.
+    pub(super) answers: BTreeMap<(&'static str, &'static str), Option<Type>>,
 }
 
 impl Shapes {
@@ -327,7 +327,11 @@ impl Shapes {
         let (first, rest) = split_word(line);
         if METHODS.contains(&first) {
             let (path, ty) = split_word(rest);
-            let before = self.answers.insert((first, path), Type::parse(ty)?);
+            let ty = match ty {
+                "refused" => None,
+                ty => Some(Type::parse(ty)?),
+            };
+            let before = self.answers.insert((first, path), ty);
             return before.map_or(Ok(()), |_| Err("it was there already".to_owned()));
         }
         if let Some(name) = first.strip_prefix('@') {
@@ -432,10 +436,8 @@ mod tests {
             "properties": {"a": {"type": "string"}, "b": {"type": "string", "description": "its b"}},
         });
         assert_eq!(shapes.all[1].schema(), expected);
-        assert_eq!(
-            shapes.answers[&("GET", "/x")].words(&|name| format!("<{name}>")),
-            "list of <B>"
-        );
+        let answer = shapes.answers[&("GET", "/x")].as_ref().expect("an answer");
+        assert_eq!(answer.words(&|name| format!("<{name}>")), "list of <B>");
     }
 
     #[test]

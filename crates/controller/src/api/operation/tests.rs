@@ -1,4 +1,4 @@
-use super::super::actions::is_refused;
+use super::super::openapi::is_refused;
 use super::super::routes::OPERATIONS;
 use super::*;
 
