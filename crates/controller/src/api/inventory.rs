@@ -190,8 +190,8 @@ impl<'a> Items<'a> {
         let kind = kinds.into_iter().find(|k| k.path() == self.ty.path)?;
         let series = &self.call.app.series;
         let (at_s, row) = series.newest(kind, uuid, now_us() / 1_000_000)?;
-        let value = |m: &Metric| (m.id.to_owned(), Value::from(m.value(&row)));
-        let values: Object = kind.metrics().map(value).collect();
+        let value = |m: &Metric| Some((m.id.to_owned(), m.value(&row)?.into()));
+        let values: Object = kind.metrics().filter_map(value).collect();
         Some(json!({
             "step": STEPS_S[0],
             "timestamp": rfc3339(at_s * 1_000_000),

@@ -91,7 +91,6 @@ impl Planner {
 #[cfg(test)]
 mod tests {
     use super::super::fixture::{Fixture, v4};
-    use super::*;
     use serde_json::json;
 
     /// Another virtual service with a VIP of its own, which nobody has looked at yet.

@@ -117,7 +117,7 @@ fn the_newest_step_is_the_last_that_is_over_and_asking_for_it_begins_nothing() {
     let series = Series::default();
     let newest = |now_s: u64| {
         let (at_s, row) = series.newest(Kind::VirtualService, VS, now_s)?;
-        let mut metrics = Kind::VirtualService.metrics().iter();
+        let mut metrics = Kind::VirtualService.metrics();
         let open = metrics.find(|m| m.id == "l4_client.max_open_conns");
         Some((at_s, open.unwrap().value(&row)))
     };
@@ -125,8 +125,8 @@ fn the_newest_step_is_the_last_that_is_over_and_asking_for_it_begins_nothing() {
     for (second, open) in [(0, 7), (300, 9), (600, 11)] {
         series.report("se-1", &report(0, open, 0), START_S + second);
     }
-    assert_eq!(newest(START_S + 600), Some((START_S + 300, 9.0)));
-    assert_eq!(newest(START_S + 901), Some((START_S + 300, 9.0)));
+    assert_eq!(newest(START_S + 600), Some((START_S + 300, Some(9.0))));
+    assert_eq!(newest(START_S + 901), Some((START_S + 300, Some(9.0))));
     assert_eq!(
         newest(START_S + 2000),
         None,

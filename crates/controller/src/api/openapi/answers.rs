@@ -36,7 +36,7 @@ pub(super) fn of(operation: &Operation) -> Value {
 }
 
 /// It is refused, whatever it is asked.
-pub(super) fn is_refused(operation: &Operation) -> bool {
+pub(in crate::api) fn is_refused(operation: &Operation) -> bool {
     matches!(listed(operation), Some(None))
 }
 

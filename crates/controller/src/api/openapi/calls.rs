@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 /// Media types and schema of a body; `None`: the operation takes none.
 pub(super) fn body(operation: &Operation) -> Option<Value> {
     let text = || json!({"type": "string"});
-    let texts = || json!({"type": "array", "items": text()});
     let revision =
         || json!({"type": "integer", "minimum": 1, "description": "of GET /api/ek/audit"});
     let (required, properties) = match (operation.method(), operation.path()) {
@@ -41,31 +40,6 @@ pub(super) fn body(operation: &Operation) -> Option<Value> {
             json!({"writes": {"type": "array", "items": {"type": "object", "required": ["type", "object"],
                 "properties": {"type": text(), "uuid": text(), "object": {"type": "object"}}}}}),
         ),
-        (_, "/api/virtualservice/{uuid}/scaleout") => {
-            (json!([]), json!({"vip_id": text(), "to_se_ref": text()}))
-        }
-        (_, "/api/virtualservice/{uuid}/scalein") => (
-            json!([]),
-            json!({"vip_id": text(), "from_se_ref": text(), "scalein_primary": {"type": "boolean"}, "force": {"type": "boolean"}}),
-        ),
-        (_, "/api/virtualservice/{uuid}/migrate") => (
-            json!([]),
-            json!({"vip_id": text(), "from_se_ref": text(), "to_se_ref": text()}),
-        ),
-        (_, "/api/virtualservice/{uuid}/switchover") => {
-            (json!([]), json!({"vip_id": text(), "se_uuid": text()}))
-        }
-        (_, "/api/virtualservice/{uuid}/retryplacement") => (
-            json!([]),
-            json!({"vip_id": text(), "all_east_west": {"type": "boolean"}}),
-        ),
-        (_, "/api/virtualservice/{uuid}/resync") => {
-            (json!([]), json!({"vip_id": text(), "se_ref": texts()}))
-        }
-        (_, "/api/virtualservice/clear" | "/api/serviceengine/clear") => {
-            (json!([]), json!({"uuid": texts(), "name": texts()}))
-        }
-        (_, "/api/serviceengine/{uuid}/bgp/reset") => (json!([]), json!({"peer_ip": text()})),
         (_, "/api/user-token") => (
             json!([]),
             json!({"name": {"type": "string", "maxLength": 128}, "hours": {"type": "integer", "minimum": 1, "maximum": 8760, "default": 24}}),
@@ -83,7 +57,7 @@ pub(super) fn body(operation: &Operation) -> Option<Value> {
             json!({"evenkeel_export": {"const": 1, "description": "version of the form"},
                 "objects": {"type": "object", "additionalProperties": {"type": "array", "items": {"type": "object"}}, "description": "by path name of the type"}}),
         ),
-        _ => (json!([]), json!({})),
+        (_, path) => (json!([]), of_action(path)),
     };
     let schema = json!({"type": "object", "required": required, "properties": properties});
     let mut content = json!({"application/json": {"schema": schema}});
@@ -91,6 +65,34 @@ pub(super) fn body(operation: &Operation) -> Option<Value> {
         content["application/x-www-form-urlencoded"] = content["application/json"].clone();
     }
     Some(content)
+}
+
+/// Fields of an action's body; none of them must be there.
+fn of_action(path: &str) -> Value {
+    let text = || json!({"type": "string"});
+    let texts = || json!({"type": "array", "items": text()});
+    let flag = || json!({"type": "boolean"});
+    match path {
+        "/api/virtualservice/{uuid}/scaleout" => json!({
+            "vip_id": text(), "to_se_ref": text(), "to_host_ref": text(), "admin_up": flag(),
+        }),
+        "/api/virtualservice/{uuid}/scalein" => json!({
+            "vip_id": text(), "from_se_ref": text(), "scalein_primary": flag(), "admin_down": flag(), "force": flag(),
+        }),
+        "/api/virtualservice/{uuid}/migrate" => json!({
+            "vip_id": text(), "from_se_ref": text(), "to_se_ref": text(), "to_host_ref": text(),
+        }),
+        "/api/virtualservice/{uuid}/switchover" => json!({"vip_id": text(), "se_uuid": text()}),
+        "/api/virtualservice/{uuid}/retryplacement" => {
+            json!({"vip_id": text(), "all_east_west": flag()})
+        }
+        "/api/virtualservice/{uuid}/resync" => json!({"vip_id": text(), "se_ref": texts()}),
+        "/api/virtualservice/clear" | "/api/serviceengine/clear" => {
+            json!({"uuid": texts(), "name": texts()})
+        }
+        "/api/serviceengine/{uuid}/bgp/reset" => json!({"peer_ip": text()}),
+        _ => json!({}),
+    }
 }
 
 /// A question of a collection; its fields are those of the query of the other calls for metrics.

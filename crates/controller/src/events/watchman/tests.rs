@@ -120,6 +120,7 @@ impl World {
             reason: "for this test".into(),
             engine: engine.map(|n| self.engines[n].clone()),
             at: SystemTime::now(),
+            ended: None,
         };
         self.watchman.scaled(&self.vsvip, &step);
     }

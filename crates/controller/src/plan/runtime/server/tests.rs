@@ -21,6 +21,9 @@ fn status_of(address: &str, port: u32) -> ServerStatus {
     }
 }
 
+/// What is asked for, and which of the servers fit.
+type Case = (&'static [(&'static str, &'static str)], &'static [usize]);
+
 #[test]
 fn servers_are_asked_for_by_address_network_range_and_port() {
     let all = [
@@ -29,7 +32,7 @@ fn servers_are_asked_for_by_address_network_range_and_port() {
         ("10.20.21.1", 8080),
         ("2001:db8::7", 80),
     ];
-    let cases: [(&[(&str, &str)], &[usize]); 7] = [
+    let cases: [Case; 7] = [
         (&[], &[0, 1, 2, 3]),
         (&[("server_ip", "10.20.20.12")], &[1]),
         (

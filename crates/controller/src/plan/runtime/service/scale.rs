@@ -112,7 +112,7 @@ impl Observer<'_> {
         });
         let is_scaled = |se: &String| assignment.scaling.iter().any(|s| s.to == *se);
         let placed = assignment.engines.iter().zip(engines);
-        let placed = placed.filter(|(se, engine)| is_joining(engine) && !is_scaled(*se));
+        let placed = placed.filter(|(se, engine)| is_joining(engine) && !is_scaled(se));
         let placed = placed.map(|(se, _)| (progress(se), 2));
         let switchover = assignment.switchover.iter().filter_map(|s| {
             let to = assignment.engines.first()?;
