@@ -30,6 +30,9 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Messages that wait for an engine: each desired state replaces the ones before, so more is of no use.
 const QUEUE_LEN: usize = 16;
+/// Longest message of an engine: a report of 5,000 pools with four servers that two monitors check each is about 7 MB. Strangers may
+/// send a request to join of this length, too.
+const REPORT_LEN_MAX: usize = 16 << 20;
 
 /// The last word of a controller to its engines.
 const STOPS: &str = "this controller stops or does not lead any more";
@@ -88,7 +91,7 @@ pub async fn serve(
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .tls_config(tls)?
-        .add_service(EngineControlServer::new(service))
+        .add_service(EngineControlServer::new(service).max_decoding_message_size(REPORT_LEN_MAX))
         .serve_with_incoming_shutdown(counted, stop.cancelled_owned())
         .await
         .context("the engines' listener ended")
