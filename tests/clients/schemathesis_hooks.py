@@ -40,6 +40,7 @@ TAME = {
     "X-Evenkeel-Confirm-Within": None, "Slug": None,
     "refers_to": POOL or None, "referred_by": POOL or None, "filter": ["ge(report_timestamp,0)"],
     "start": None, "end": None, "stop": None, "Referer": None,
+    "include": "config,runtime",
 }
 
 
