@@ -48,6 +48,7 @@ pub use args::Args;
 
 use anyhow::{Context as _, bail};
 use args::{Action, Folders, Settings};
+use futures_util::FutureExt as _;
 use identity::Credentials;
 use last_state::LastState;
 use net::Net;
@@ -82,11 +83,16 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .worker_threads(CONTROL_THREADS)
         .enable_all()
         .build()?;
-    let result = runtime.block_on(serve(settings));
+    let mut signals = {
+        let _entered = runtime.enter();
+        Signals::open()?
+    };
+    let result = runtime.block_on(serve(settings, &mut signals));
     runtime.shutdown_timeout(RUNTIME_STOP);
     match result? {
-        End::Stop => Ok(()),
+        End::Again if signals.have_come() => Ok(()),
         End::Again => Err(again::start()),
+        End::Stop => Ok(()),
     }
 }
 
@@ -108,8 +114,7 @@ fn detach(Folders { bpf: dir, state }: &Folders) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn serve(settings: Settings) -> anyhow::Result<End> {
-    let mut signals = Signals::open()?;
+async fn serve(settings: Settings, signals: &mut Signals) -> anyhow::Result<End> {
     files::private_folder(&settings.state_dir)?;
     let _alone = alone::only_engine_here()?;
     let credentials = Credentials::load(&settings)?;
@@ -185,7 +190,7 @@ async fn serve(settings: Settings) -> anyhow::Result<End> {
     // To the others the process is gone, who take over the VIPs that we have answered for, and keep new flows.
     leaving.cancel();
     drop(native);
-    taken_down(&mut reconciler, &mut signals, &mut result).await?;
+    taken_down(&mut reconciler, signals, &mut result).await?;
     // Until here answers to clients went their way.
     answers.cancel();
     (&mut static_routes.0).await?;
@@ -201,13 +206,14 @@ async fn taken_down(
     result: &mut anyhow::Result<End>,
 ) -> anyhow::Result<()> {
     loop {
-        // Losing the race loses nothing: one is a task of its own, the other a receive.
+        // Losing the race loses nothing: one is a task of its own, the other a receive. What was told counts also when all is down.
         tokio::select! {
-            ended = &mut reconciler.0 => return ended.map_err(Into::into),
+            biased;
             () = signals.next() => match result {
                 Ok(end) if *end == End::Again => *end = End::Stop,
                 _ => bail!("told to stop again: not waiting for routers and connections"),
             },
+            ended = &mut reconciler.0 => return ended.map_err(Into::into),
         }
     }
 }
@@ -356,4 +362,12 @@ impl Signals {
             _ = self.interrupt.recv() => {}
         }
     }
+
+    /// Whether one has come that nobody has heard.
+    fn have_come(&mut self) -> bool {
+        self.next().now_or_never().is_some()
+    }
 }
+
+#[cfg(test)]
+mod tests;

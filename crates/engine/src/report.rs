@@ -94,6 +94,7 @@ impl Observer {
                 .clone_from(&interfaces.borrow_and_update());
             let load = self.meter.load(&report.interfaces);
             report.stats.iter_mut().for_each(|s| s.load = Some(load));
+            monitors::fit(&mut report);
             reports.send_replace(report);
             tokio::time::sleep(REPORT_COALESCE).await;
             tokio::select! {
@@ -233,7 +234,7 @@ fn service_status(vs: &VirtualService, outcome: &Outcome, stats: &Stats) -> Virt
         _ if code == Reason::Up => String::new(),
         _ => code.sentence().to_owned(),
     };
-    let counters = stats.virtual_services.iter().find(|s| s.uuid == uuid);
+    let counters = stats.virtual_service(uuid);
     VirtualServiceStatus {
         uuid: uuid.to_owned(),
         state: state.into(),
@@ -333,10 +334,7 @@ fn pool_status(pool: &Pool, health: &HealthSnapshot, stats: &Stats) -> PoolStatu
         State::Down => OperState::Down,
     };
     let each = servers.iter().map(|s| {
-        let counters = stats
-            .servers
-            .iter()
-            .find(|c| c.pool_uuid == pool.uuid && c.addr == s.addr);
+        let counters = stats.server(&pool.uuid, s.addr);
         ServerStatus {
             address: s.addr.ip().to_string(),
             port: s.addr.port().into(),

@@ -99,7 +99,7 @@ metrics! {
     );
     VS_RESPONSES: counter(
         "vs_responses",
-        "HTTP responses of a virtual service that have gone to clients whole, also those that are the engine's own, by class of status"
+        "HTTP responses of a virtual service that have come from servers whole, or are the engine's own, by class of status"
     );
     POOL_BYTES: counter(
         "pool_bytes",

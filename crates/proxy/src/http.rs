@@ -31,6 +31,7 @@ use crate::tunnel::{self, Activity};
 use answer::Connection;
 use clock::Timer;
 use fault::Fault;
+use hyper::StatusCode;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -150,16 +151,24 @@ async fn end(connection: &Connection, ended: Ended, mut side: Side<'_>, activity
         // Of an answer that the server has not finished the client must not believe that it is whole.
         Ended::Done(Err(error)) if error.is_user() => tunnel::reset(side.tcp),
         Ended::Late if activity.is_stuck() => tunnel::reset(side.tcp),
-        Ended::Late => {
-            let answer = connection
-                .clock
-                .is_in_header()
-                .then_some(Fault::LATE_HEADER);
-            say(&mut side, answer.unwrap_or_default()).await;
+        Ended::Late if connection.clock.is_in_header() => {
+            connection.count(StatusCode::REQUEST_TIMEOUT);
+            say(&mut side, Fault::LATE_HEADER).await;
         }
-        Ended::Done(Err(_)) => say(&mut side, &[]).await,
+        Ended::Late => say(&mut side, &[]).await,
+        Ended::Done(Err(error)) => {
+            if is_refused(&error) {
+                connection.count(StatusCode::BAD_REQUEST);
+            }
+            say(&mut side, &[]).await;
+        }
         Ended::Cut => tunnel::reset(side.tcp),
     }
+}
+
+/// The codec has answered what is no request by itself: with 400, 414 or 431, all of one class. It says nothing to who begins with HTTP/2.
+fn is_refused(error: &hyper::Error) -> bool {
+    error.is_parse() && !error.is_parse_version_h2()
 }
 
 /// The last words to a client, which may not want to hear them.

@@ -28,23 +28,35 @@ use std::time::{Duration, Instant};
 /// Counters of everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// By virtual service.
+    /// By virtual service, in order of their uuids.
     pub virtual_services: Vec<VsStats>,
-    /// By server of each pool.
+    /// By server of each pool, in order of pools' uuids and of addresses.
     pub servers: Vec<ServerStats>,
 }
 
 impl Stats {
+    /// Those of a virtual service.
+    pub fn virtual_service(&self, vs: &str) -> Option<&VsStats> {
+        let all = &self.virtual_services;
+        let found = all.binary_search_by(|s| s.uuid.as_str().cmp(vs));
+        all.get(found.ok()?)
+    }
+
+    /// Those of a server of a pool.
+    pub fn server(&self, pool: &str, addr: SocketAddr) -> Option<&ServerStats> {
+        let all = &self.servers;
+        let found = all.binary_search_by(|s| (s.pool_uuid.as_str(), s.addr).cmp(&(pool, addr)));
+        all.get(found.ok()?)
+    }
+
     /// Whether a virtual service has connections or UDP flows.
     pub fn has_open(&self, vs: &str) -> bool {
-        let mut all = self.virtual_services.iter();
-        all.any(|s| s.uuid == vs && s.open > 0)
+        self.virtual_service(vs).is_some_and(|s| s.open > 0)
     }
 
     /// Whether a server of a pool has.
     pub fn server_has_open(&self, pool: &str, addr: SocketAddr) -> bool {
-        let mut all = self.servers.iter();
-        all.any(|s| s.pool_uuid == pool && s.addr == addr && s.open > 0)
+        self.server(pool, addr).is_some_and(|s| s.open > 0)
     }
 }
 
@@ -65,7 +77,7 @@ pub struct VsStats {
     pub bytes_out: u64,
     /// Connections refused because no server could take them; HTTP requests are answered instead.
     pub refused: u64,
-    /// HTTP responses that have gone to clients whole, by class of status: 1xx to 5xx.
+    /// HTTP responses that have come from servers whole, or are our own, by class of status: 1xx to 5xx.
     pub responses: [u64; 5],
     /// Owner hints.
     pub hints: HintStats,
@@ -196,6 +208,11 @@ impl Meter {
     pub(crate) fn received(&self) -> &AtomicU64 {
         &self.0.bytes_received
     }
+
+    /// It counts for this server: one that has left its pool and comes back is counted anew.
+    pub(crate) fn counts_for(&self, server: &Counted) -> bool {
+        Arc::ptr_eq(&self.0, &server.0)
+    }
 }
 
 /// Whether the connections of a server are to end.
@@ -226,7 +243,7 @@ pub(crate) struct VsCounters {
     pub udp: UdpCounters,
 }
 
-/// HTTP responses that have gone whole, by class of status.
+/// HTTP responses of which all was handed to the client's connection, by class of status; whether it has arrived nobody knows.
 #[derive(Default)]
 pub(crate) struct ResponseCounters([AtomicU64; 5]);
 

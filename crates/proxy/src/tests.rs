@@ -658,6 +658,20 @@ async fn a_pool_of_lower_priority_stands_by_until_no_server_of_the_others_is_lef
 }
 
 #[tokio::test]
+async fn what_is_counted_of_each_server_is_found() {
+    let mut fixture = grouped().await;
+    let more = [free_address(), free_address()].map(server);
+    fixture.apply(|s| pool(s).servers.extend(more)).await;
+    let stats = fixture.proxy.stats();
+    assert_eq!(stats.servers.len(), 4);
+    for server in &stats.servers {
+        assert_eq!(stats.server(&server.pool_uuid, server.addr), Some(server));
+    }
+    assert_eq!(stats.server("p", stats.servers[3].addr), None, "it is q's");
+    assert_eq!(stats.virtual_service("vs"), stats.virtual_services.first());
+}
+
+#[tokio::test]
 async fn a_pool_that_refuses_is_left_for_the_one_that_stands_by() {
     let mut fixture = grouped().await;
     let refuses = free_address();

@@ -314,6 +314,8 @@ impl Witness for Watchman {
     fn engine_came(&self, se: &str) {
         self.session(se, true, "");
         self.lock().hellos.lost(se, Instant::now());
+        // A session that replaces another ends none: what was counted between the two is left out, too.
+        self.series.lost(se);
     }
 
     fn engine_went(&self, se: &str, why: &str) {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::health::{HealthHandle, ServerHealth};
 use health::Failure;
+use prost::Message as _;
 use proto::v1::{HealthMonitor, Http, MonitorStatus, PortRange, Server};
 use proxy::{ServerStats, VsStats};
 use std::net::SocketAddr;
@@ -132,6 +133,47 @@ fn responses_are_told_of_http_alone_and_what_was_dropped_of_all() {
         (bytes.connections_dropped, bytes.responses),
         (Some(42), None)
     );
+}
+
+/// A report on so many servers, each with two monitors.
+fn long(servers: usize) -> Report {
+    let monitor = MonitorStatus {
+        uuid: "healthmonitor-00000000-0000-0000-0000-000000000000".into(),
+        reason: "the server has refused the connection".into(),
+        ..MonitorStatus::default()
+    };
+    let server = ServerStatus {
+        address: "10.0.0.1".into(),
+        port: 80,
+        monitors: vec![monitor; 2],
+        ..ServerStatus::default()
+    };
+    let pool = PoolStatus {
+        uuid: "p".into(),
+        servers: vec![server; servers],
+        ..PoolStatus::default()
+    };
+    Report {
+        pools: vec![pool],
+        ..Report::default()
+    }
+}
+
+#[test]
+fn a_report_that_is_too_long_for_an_older_controller_leaves_monitors_out_and_no_server() {
+    let monitors = |report: &Report| {
+        let servers = report.pools[0].servers.iter();
+        servers.map(|s| s.monitors.len()).sum::<usize>()
+    };
+    let mut short = long(1000);
+    monitors::fit(&mut short);
+    assert_eq!(monitors(&short), 2000);
+    let mut report = long(30_000);
+    assert!(report.encoded_len() > 4 * 1024 * 1024);
+    monitors::fit(&mut report);
+    assert_eq!(monitors(&report), 0);
+    assert_eq!(report.pools[0].servers.len(), 30_000);
+    assert!(report.encoded_len() < 1024 * 1024);
 }
 
 /// Nothing is probed before the test lets go of its thread.

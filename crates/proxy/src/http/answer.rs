@@ -88,6 +88,11 @@ impl Connection {
         self.kept.replace(Some(upstream));
     }
 
+    /// Counts an answer to what is no request; the others are counted when their bodies have gone.
+    pub(super) fn count(&self, status: StatusCode) {
+        self.client.service.counters.responses.count(status);
+    }
+
     pub(super) async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<Body> {
         let answering = Answering::begin(&self.clock);
         let answer = self.clone().exchange(request, answering.clone()).await;
@@ -269,7 +274,8 @@ impl Connection {
         let key = key.then(|| Key::of(&chosen, source, name.as_deref()));
         let cookie = chosen.cookie(headers, vip);
         let kept = key.as_ref().filter(|_| !fresh);
-        if let Some(kept) = kept.and_then(|key| self.client.idle().take(key)) {
+        let idle = self.client.idle();
+        if let Some(kept) = kept.and_then(|key| idle.take(key, &chosen.counted)) {
             return Ok(Upstream::again(kept, chosen, key, cookie));
         }
         let tcp = connect_to(service, &chosen, vip).await?;

@@ -25,7 +25,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    /// What is written where the codec has no request to answer.
+    /// What is written where the codec has no request to answer: status 408.
     pub(super) const LATE_HEADER: &'static [u8] =
         b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 

@@ -1,6 +1,6 @@
 //! HTTP over loopback, with real sockets. Nothing here waits for a fixed time.
 
-use crate::tests::{DEADLINE, Fixture, listen, pool, read_all, wait_until};
+use crate::tests::{DEADLINE, Fixture, listen, pool, read_all, server, wait_until};
 use crate::{CookieSpec, FrontSpec, HttpSpec, PortSpec};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -298,6 +298,27 @@ async fn bytes_to_and_from_a_server_are_counted() {
 }
 
 #[tokio::test]
+async fn a_server_that_left_its_pool_and_came_back_is_counted_also_where_a_connection_was_kept() {
+    let origin = Origin::start("a").await;
+    let mut fixture = http(&[&origin], HttpSpec::default()).await;
+    // Of one client, so that there is one worker.
+    let mut client = fixture.connect().await;
+    ask(&mut client, GET).await;
+    wait_until("the connection is kept for others", || {
+        fixture.proxy.stats().servers[0].open == 0
+    })
+    .await;
+    fixture.apply(|s| pool(s).servers.clear()).await;
+    let back = server(origin.addr);
+    fixture.apply(|s| pool(s).servers.push(back)).await;
+    assert_eq!(fixture.proxy.stats().servers[0].bytes_sent, 0);
+    ask(&mut client, GET).await;
+    let counted = fixture.proxy.stats().servers.remove(0);
+    assert!(counted.bytes_sent > 0 && counted.bytes_received > 0);
+    assert_eq!(origin.taken.load(Relaxed), 2, "a connection of its own");
+}
+
+#[tokio::test]
 async fn a_server_that_refuses_is_passed_over_and_the_last_one_is_a_fault() {
     let origin = Origin::start("a").await;
     let gone = crate::tests::free_address();
@@ -333,6 +354,21 @@ async fn what_is_no_request_is_refused() {
     let tunnel = once(&fixture, "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n").await;
     assert!(tunnel.starts_with("HTTP/1.1 405 "), "{tunnel}");
     assert_eq!(origin.taken.load(Relaxed), 0);
+    wait_until("answers of the codec are counted, too", || {
+        fixture.vs().responses == [0, 0, 0, 4, 0]
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_begins_with_http_2_hears_nothing_and_nothing_is_counted() {
+    let origin = Origin::start("a").await;
+    let fixture = http(&[&origin], HttpSpec::default()).await;
+    let mut client = fixture.connect().await;
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    client.write_all(preface).await.expect("written");
+    assert_eq!(rest(&mut client).await, "");
+    assert_eq!(fixture.vs().responses, [0; 5]);
 }
 
 fn quick() -> HttpSpec {
@@ -367,6 +403,7 @@ async fn a_client_that_does_not_end_its_header_is_told_so() {
         .expect("written");
     let answer = rest(&mut client).await;
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert_eq!(fixture.vs().responses, [0, 0, 0, 1, 0]);
 }
 
 #[tokio::test]

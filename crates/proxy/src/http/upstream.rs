@@ -10,7 +10,7 @@ use super::fault::Fault;
 use crate::TlsVersions;
 use crate::client::Clients;
 use crate::connection::speak;
-use crate::shared::{Chosen, Counted};
+use crate::shared::{Chosen, Counted, Meter};
 use crate::stream::{End, Stream, Wire};
 use crate::tunnel::Activity;
 use hyper::body::Incoming;
@@ -193,9 +193,16 @@ impl Lease {
         if !connection.shares() {
             return connection.keep(upstream);
         }
-        let Upstream { link, tcp, key, .. } = upstream;
+        let Upstream {
+            link,
+            tcp,
+            key,
+            counted,
+            ..
+        } = upstream;
         if let Some(key) = key {
-            connection.client.idle().put(key, link, tcp);
+            let idle = connection.client.idle();
+            idle.put(key, link, tcp, counted.meter());
         }
     }
 }
@@ -204,6 +211,8 @@ impl Lease {
 pub(super) struct Kept {
     link: Link,
     tcp: Rc<TcpStream>,
+    /// Where its bytes are counted.
+    meter: Meter,
     since: Instant,
 }
 
@@ -212,7 +221,7 @@ pub(super) struct Kept {
 pub(crate) struct Idle(RefCell<BTreeMap<Key, Vec<Kept>>>);
 
 impl Idle {
-    fn put(&self, key: Key, link: Link, tcp: Rc<TcpStream>) {
+    fn put(&self, key: Key, link: Link, tcp: Rc<TcpStream>, meter: Meter) {
         let mut all = self.0.borrow_mut();
         if all.len() >= IDLE_KINDS && !all.contains_key(&key) {
             return;
@@ -222,17 +231,19 @@ impl Idle {
             kept.push(Kept {
                 link,
                 tcp,
+                meter,
                 since: Instant::now(),
             });
         }
     }
 
-    /// The one that was used last and is ready.
-    pub(super) fn take(&self, key: &Key) -> Option<Kept> {
+    /// The one that was used last and is ready, and whose bytes count for this server.
+    pub(super) fn take(&self, key: &Key, server: &Counted) -> Option<Kept> {
         let mut all = self.0.borrow_mut();
         let kept = all.get_mut(key)?;
         kept.retain(|k| !k.link.sender.is_closed());
-        let ready = kept.iter().rposition(|k| k.link.sender.is_ready())?;
+        let fits = |k: &Kept| k.link.sender.is_ready() && k.meter.counts_for(server);
+        let ready = kept.iter().rposition(fits)?;
         Some(kept.remove(ready))
     }
 

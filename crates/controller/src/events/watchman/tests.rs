@@ -276,6 +276,39 @@ async fn a_scale_out_to_an_engine_that_was_lost_before_it_was_up_is_complete_onc
     assert_eq!(world.said(&[Id::VsScaleoutComplete]).len(), 1);
 }
 
+/// A report with so many connections of the virtual service.
+fn counted(vs: &str, total_connections: u64) -> Report {
+    Report {
+        virtual_services: vec![VirtualServiceStatus {
+            uuid: vs.into(),
+            total_connections,
+            ..VirtualServiceStatus::default()
+        }],
+        ..Report::default()
+    }
+}
+
+#[tokio::test]
+async fn what_an_engine_counts_between_two_sessions_is_left_out_also_where_one_replaces_the_other()
+{
+    let mut world = World::new().await;
+    world.report(0, counted(&world.vs, 1000));
+    world.sessions[0] = connect(&world.registry, &world.engines[0], "10.10.10.11/24");
+    world.report(0, counted(&world.vs, 900_000));
+    // Whatever the time is, all of it is over then.
+    let later_s = now_us() / 1_000_000 + 600;
+    let (series, kind) = (&world.watchman.series, series::Kind::VirtualService);
+    series.tick(later_s, &|_, _| Some(0.0));
+    let rows = series.read(kind, &world.vs, 300, (0, u64::MAX), later_s);
+    let mut metrics = kind.metrics();
+    let new = metrics.find(|m| m.id == "l4_client.avg_new_established_conns");
+    let new = new.expect("known");
+    let rows = rows.into_iter().filter_map(|(_, row)| new.value(&row?));
+    let rows: Vec<f32> = rows.collect();
+    assert!(!rows.is_empty(), "it has reported");
+    assert!(rows.iter().all(|n| *n < 0.01), "{rows:?}");
+}
+
 #[tokio::test]
 async fn a_switchover_that_waits_is_one_of_the_vip_first_and_of_its_services_when_it_is_done() {
     let world = World::new().await;
