@@ -113,6 +113,8 @@ struct Tables {
     /// Engines that do not serve in time, of which it was said, by VsVip.
     not_ready: BTreeSet<(String, String)>,
     moves: Moves,
+    /// Switchovers that are waited for: the engine that gives its role up, by VsVip and the engine that gets it.
+    switchovers: Moves,
     releases: Releases,
     /// Connections that are cut, by VsVip and engine, and since when.
     cuts: BTreeMap<(String, String), Instant>,
@@ -183,6 +185,8 @@ impl Planner {
             let assignment = writing::parsed(&entry)?;
             tables.ages.see(vsvip, &assignment);
             tables.moves.extend(moves::of(vsvip, &assignment));
+            let switchover = moves::switchover_of(vsvip, &assignment);
+            tables.switchovers.extend(switchover);
             tables.releases.begin(vsvip, &assignment);
             tables.assignments.insert(vsvip.to_owned(), assignment);
         }

@@ -38,7 +38,7 @@ pub trait Witness: Send + Sync {
     fn scaled(&self, vsvip: &str, step: &LastScale);
     /// An engine that joins a VIP's group need not wait any longer; uuids of the members that have not confirmed it.
     fn joined(&self, vsvip: &str, se: &str, late: &[String]);
-    /// An engine that a VIP was scaled out or migrated to serves it.
+    /// An engine that a VIP was scaled out to serves it.
     fn arrived(&self, vsvip: &str, se: &str, why: &str);
     /// The time is up in which an engine that a VIP was placed on is to serve it.
     fn time_is_up(&self, vsvip: &str, se: &str, why: &str);

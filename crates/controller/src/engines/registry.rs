@@ -54,6 +54,8 @@ pub struct EngineState {
     pub peers: Peers,
     /// What it observes.
     pub report: Option<Arc<Report>>,
+    /// Which start of its process the report is of: until a new one has reported, it is the one before.
+    pub report_boot_id: String,
     /// The newest desired state made for it.
     pub desired: Option<Arc<DesiredState>>,
     /// Why no newer one could be made.
@@ -351,6 +353,7 @@ impl Registry {
             state.interfaces.clone_from(&report.interfaces);
             state.peers = state.peers.then(&report.bgp_sessions);
             state.report = Some(Arc::new(report));
+            state.report_boot_id.clone_from(&state.boot_id);
         });
         self.add_news(news);
         if moved {

@@ -152,7 +152,7 @@ impl Planner {
 impl Observer<'_> {
     /// Takes off what counters of an engine were when they were cleared.
     pub(super) fn since_cleared(&self, se: &str, of: Counted, now: &mut Value) {
-        let boot_id = self.registry.get(se).boot_id;
+        let boot_id = self.registry.get(se).report_boot_id;
         self.planner.cleared.take_off(se, of, &boot_id, now);
     }
 
@@ -172,7 +172,9 @@ impl Observer<'_> {
         let own = report.virtual_services.iter().find(|s| s.uuid == vs.uuid)?;
         let of = Counted::Service(vs.uuid.clone());
         let now = service::counters(own);
-        self.planner.cleared.set(se, of, &state.boot_id, &now);
+        self.planner
+            .cleared
+            .set(se, of, &state.report_boot_id, &now);
         Some(())
     }
 
@@ -182,7 +184,9 @@ impl Observer<'_> {
         let load = state.report.as_ref()?.stats.as_ref()?.load?;
         let now = super::runtime::engine_load(load);
         for of in [Counted::Process, Counted::Host] {
-            self.planner.cleared.set(se, of, &state.boot_id, &now);
+            self.planner
+                .cleared
+                .set(se, of, &state.report_boot_id, &now);
         }
         Some(())
     }
@@ -350,6 +354,7 @@ mod tests {
         let (sender, receiver) = tokio::sync::mpsc::channel(64);
         std::mem::forget(receiver);
         fixture.session = fixture.registry.open(&fixture.engine, hello, sender);
+        assert_eq!(counts(&fixture, &vs), [2, 30, 30], "it has not reported");
         reports(&fixture, 12, 140);
         assert_eq!(counts(&fixture, &vs), [12, 40, 40]);
     }

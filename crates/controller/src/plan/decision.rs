@@ -90,23 +90,14 @@ impl Decision {
 
     /// The active engine of a pair was replaced at once: the standby is active now, before the new one is anything.
     fn succeed(&mut self, ground: &Ground<'_>, demand: &Demand, assignment: &Assignment) {
-        let Some((before, others)) = assignment.engines.split_first() else {
-            return;
-        };
         let is_told = self.done.iter().any(|(a, _)| *a == Action::Switchover);
-        let Some(active) = self.engines.first().filter(|e| others.contains(e)) else {
+        let Some(active) = successor(&assignment.engines, &self.engines, demand.ha) else {
             return;
         };
-        if demand.ha != Ha::ActiveStandby || is_told || self.engines.contains(before) {
+        if is_told {
             return;
         }
-        let name = ground.name(active).to_owned();
-        let choice = Choice {
-            engine: active.clone(),
-            reason: format!("{name} becomes active: the one before is lost"),
-            name,
-            rejected: Vec::new(),
-        };
+        let choice = succeeds(active, ground.name(active), "is lost");
         self.done.insert(0, (Action::Switchover, choice));
     }
 
@@ -181,6 +172,23 @@ impl Decision {
     fn goes(&mut self, engine: String, why: String) {
         self.engines.retain(|e| *e != engine);
         self.going.push((engine, why));
+    }
+}
+
+/// The engine of a pair that is active now because the one before has lost its place; nothing where that one has it still.
+pub(super) fn successor<'a>(before: &[String], after: &'a [String], ha: Ha) -> Option<&'a String> {
+    let (former, others) = before.split_first()?;
+    let active = after.first().filter(|e| others.contains(e))?;
+    (ha == Ha::ActiveStandby && !after.contains(former)).then_some(active)
+}
+
+/// It becomes active because of what has become of the one before.
+pub(super) fn succeeds(engine: &str, name: &str, why: &str) -> Choice {
+    Choice {
+        engine: engine.to_owned(),
+        name: name.to_owned(),
+        reason: format!("{name} becomes active: the one before {why}"),
+        rejected: Vec::new(),
     }
 }
 

@@ -28,12 +28,59 @@ impl LastScale {
             && self.reason == other.reason
             && self.engine == other.engine
     }
+
+    /// Nothing was done, and nothing taken back.
+    fn is_refusal(&self) -> bool {
+        let takes_back = matches!(
+            self.action,
+            Action::ScaleOutRolledBack | Action::MigrateRolledBack | Action::SwitchoverRolledBack
+        );
+        !self.success && !takes_back
+    }
 }
 
 #[derive(Debug)]
 struct Steps {
     last: LastScale,
     before: Option<LastScale>,
+    /// Another refusal than the last one, which may be said again.
+    refused: Option<LastScale>,
+}
+
+impl Steps {
+    /// With one more. Refusals take each other's place, so that what was done stays; one that is said again is as old as it was.
+    fn then(self, next: LastScale) -> Self {
+        let Self {
+            last,
+            before,
+            refused,
+        } = self;
+        if !(next.is_refusal() && last.is_refusal()) {
+            let before = if last.is_like(&next) {
+                before
+            } else {
+                Some(last)
+            };
+            return Self {
+                last: next,
+                before,
+                refused: None,
+            };
+        }
+        if last.is_like(&next) {
+            return Self {
+                last,
+                before,
+                refused,
+            };
+        }
+        let known = refused.filter(|refused| refused.is_like(&next));
+        Self {
+            last: known.unwrap_or(next),
+            before,
+            refused: Some(last),
+        }
+    }
 }
 
 /// See the module's documentation. By VsVip.
@@ -42,13 +89,15 @@ pub(super) struct LastScales(BTreeMap<String, Steps>);
 
 impl LastScales {
     pub(super) fn note(&mut self, vsvip: &str, last: LastScale) {
-        let before = self.0.remove(vsvip);
-        // What is refused again and again is one step.
-        let before = before.and_then(|steps| match steps.last.is_like(&last) {
-            true => steps.before,
-            false => Some(steps.last),
-        });
-        self.0.insert(vsvip.to_owned(), Steps { last, before });
+        let steps = match self.0.remove(vsvip) {
+            Some(steps) => steps.then(last),
+            None => Steps {
+                last,
+                before: None,
+                refused: None,
+            },
+        };
+        self.0.insert(vsvip.to_owned(), steps);
     }
 
     /// One of these, with this engine, is over.
@@ -58,6 +107,19 @@ impl LastScales {
         let open = both.filter(|s| s.ended.is_none() && s.engine.as_deref() == Some(engine));
         for step in open.filter(|s| actions.contains(&s.action)) {
             step.ended = Some(SystemTime::now());
+        }
+    }
+
+    /// Those of these are over of which it is so of VsVip and engine.
+    pub(super) fn end_where(&mut self, actions: &[Action], is_over: impl Fn(&str, &str) -> bool) {
+        for (vsvip, steps) in &mut self.0 {
+            let both = std::iter::once(&mut steps.last).chain(&mut steps.before);
+            for step in both.filter(|s| s.ended.is_none() && actions.contains(&s.action)) {
+                let engine = step.engine.as_deref();
+                if engine.is_some_and(|engine| is_over(vsvip, engine)) {
+                    step.ended = Some(SystemTime::now());
+                }
+            }
         }
     }
 
@@ -147,5 +209,40 @@ mod tests {
         assert!(steps.last("vip").expect("noted").ended.is_none());
         steps.keep(|vsvip| vsvip != "vip");
         assert!(steps.last("vip").is_none());
+    }
+
+    #[test]
+    fn refusals_that_alternate_are_as_old_as_they_were_and_push_nothing_out_that_was_done() {
+        let mut steps = LastScales::default();
+        steps.note("vip", step(Action::ScaleOut, true, Some("a")));
+        let at = |seconds: u64| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        for round in 0..3 {
+            for (n, action) in [(1, Action::SeRemoved), (2, Action::InitialPlacement)] {
+                let refused = LastScale {
+                    at: at(10 * round + n),
+                    ..step(action, false, None)
+                };
+                steps.note("vip", refused);
+                let last = steps.last("vip").expect("noted");
+                assert_eq!((last.action, last.at), (action, at(n)), "round {round}");
+                let before = steps.before("vip").expect("there was one");
+                assert_eq!(before.engine.as_deref(), Some("a"), "round {round}");
+            }
+        }
+        steps.note("vip", step(Action::ScaleOutRolledBack, false, None));
+        steps.note("vip", step(Action::ScaleOut, false, None));
+        let before = steps.before("vip").expect("there was one");
+        assert_eq!(before.action, Action::ScaleOutRolledBack);
+    }
+
+    #[test]
+    fn what_is_open_ends_where_its_engine_does_not_come_any_more() {
+        let mut steps = LastScales::default();
+        steps.note("vip", step(Action::ScaleOut, true, Some("a")));
+        steps.note("vip", step(Action::ScaleOut, true, Some("b")));
+        steps.end_where(&[Action::MigrateScaleout], |_, _| true);
+        steps.end_where(&[Action::ScaleOut], |_, engine| engine == "a");
+        assert!(steps.last("vip").expect("noted").ended.is_none());
+        assert!(steps.before("vip").expect("noted").ended.is_some());
     }
 }

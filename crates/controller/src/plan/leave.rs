@@ -16,6 +16,10 @@ const EMPTY_FOR: Duration = Duration::from_secs(30);
 const LOST_FOR: Duration = Duration::from_secs(3600);
 /// How long an engine is told to cut connections: longer than any desired state takes to reach it.
 pub(super) const CUT_FOR: Duration = Duration::from_secs(60);
+/// What has become of an engine that was active.
+pub(super) const SCALED_IN: &str = "was scaled in";
+/// The same.
+pub(super) const DISABLED: &str = "was disabled by force";
 /// Steps that are over when the engine has left.
 const GOES: [Action; 2] = [Action::ScaleIn, Action::MigrateScalein];
 
@@ -139,7 +143,8 @@ impl Planner {
         let choice = choice.inspect_err(|e| self.note(vsvip, Action::ScaleIn, Err(&e.text)))?;
         let choice = super::because(choice, why);
         let left = self.left(&snapshot, vsvip, &choice.engine);
-        let mut assigned = self.assignment(vsvip).engines;
+        let before = self.assignment(vsvip).engines;
+        let mut assigned = before.clone();
         assigned.retain(|uuid| *uuid != choice.engine);
         let message = format!("scale in from {}: {}", choice.name, choice.reason);
         if ask.force {
@@ -147,6 +152,7 @@ impl Planner {
         } else {
             self.assign(vsvip, assigned, Vec::new(), message).await?;
         }
+        self.note_successor(vsvip, &before, SCALED_IN);
         self.note(vsvip, Action::ScaleIn, Ok(&choice));
         self.publish();
         Ok((choice, left))
@@ -282,6 +288,16 @@ impl Planner {
         Ok(())
     }
 
+    async fn end_by_force(&self, vsvip: &str, engine: &str) -> Result<(), ApiError> {
+        let before = self.assignment(vsvip).engines;
+        let mut engines = before.clone();
+        engines.retain(|e| e != engine);
+        let message = format!("{} {DISABLED}", self.name(engine));
+        self.end(vsvip, engine, engines, message).await?;
+        self.note_successor(vsvip, &before, DISABLED);
+        Ok(())
+    }
+
     /// `enable_state` SE_STATE_DISABLED_FORCE drops what the engine has (avi-api section 9); SE_STATE_DISABLED lets it
     /// keep its connections and take no new ones.
     async fn end_disabled(
@@ -294,10 +310,7 @@ impl Planner {
         for member in &assignment.group.members {
             let state = situation::enable_state(snapshot, &member.engine);
             if state == Some("SE_STATE_DISABLED_FORCE") {
-                let mut engines = self.assignment(vsvip).engines;
-                engines.retain(|e| *e != member.engine);
-                let message = format!("{} was disabled by force", self.name(&member.engine));
-                return self.end(vsvip, &member.engine, engines, message).await;
+                return self.end_by_force(vsvip, &member.engine).await;
             }
             group.disable(&member.engine, state == Some("SE_STATE_DISABLED"));
         }

@@ -45,7 +45,7 @@ impl Marks {
 
     fn everything(&mut self, parts: &mut Parts) {
         (self.every_engine, self.every_vip) = (true, true);
-        self.looks.gone = true;
+        (self.looks.gone, self.looks.every) = (true, true);
         parts.forget_all();
     }
 
@@ -61,6 +61,11 @@ impl Marks {
     /// The VIP's states may be others now.
     pub(super) fn look(&mut self, vsvip: &str) {
         self.looks.vips.insert(vsvip.to_owned());
+    }
+
+    /// Something was taken away, of which states may be kept in mind.
+    pub(super) fn gone(&mut self) {
+        self.looks.gone = true;
     }
 
     /// Where states may be others; not known any more then.
@@ -89,12 +94,17 @@ impl Marks {
         let mut found = Found::default();
         // A VsVip may have lost a VIP.
         let mut all = touched.iter();
-        self.looks.gone |=
-            all.any(|(path, uuid)| *path == "vsvip" || now.get(path, uuid).is_none());
+        let was_there = |path: &str, uuid: &str| before.get(path, uuid).is_some();
+        self.looks.gone |= all.any(|(path, uuid)| {
+            *path == "vsvip" && was_there(path, uuid) || now.get(path, uuid).is_none()
+        });
         for (path, uuid) in touched {
             for snapshot in [before, now] {
                 found.follow(snapshot, path, uuid);
             }
+        }
+        for vsvip in &found.vips {
+            self.look(vsvip);
         }
         if found.everything {
             return self.everything(parts);
@@ -104,7 +114,6 @@ impl Marks {
             let engines = members.into_iter().flatten().map(|m| m.engine.clone());
             self.engines.extend(engines);
             parts.forget(&vsvip);
-            self.look(&vsvip);
             self.vips.insert(vsvip);
         }
     }

@@ -1,5 +1,5 @@
-//! Migrations until somebody has said how they ended. Most end by a step of their own: the new engine serves, or does not in
-//! time. Others end because one of the two engines is gone: scaled in from, lost, deleted. That is found here.
+//! Migrations and switchovers until somebody has said how they ended. Most end by a step of their own: the new engine serves, or
+//! does not in time. Others end because one of the two engines is gone: scaled in from, lost, deleted. That is found here.
 
 use super::assignments::Assignment;
 use super::{Action, LastScale, Planner, Tables};
@@ -17,12 +17,25 @@ pub(super) fn of(vsvip: &str, assignment: &Assignment) -> Moves {
     each.collect()
 }
 
+/// The switchover that is waited for.
+pub(super) fn switchover_of(vsvip: &str, assignment: &Assignment) -> Moves {
+    let (to, switchover) = (assignment.engines.first(), &assignment.switchover);
+    let both = to.zip(switchover.as_ref());
+    both.map(|(to, s)| ((vsvip.to_owned(), to.clone()), s.from.clone()))
+        .into_iter()
+        .collect()
+}
+
 impl Planner {
-    /// A migration begins with this step, or has ended by it.
+    /// A migration or a switchover begins with this step, or a migration has ended by it.
     pub(super) fn note_move(&self, vsvip: &str, last: &LastScale) {
         let assignment = self.assignment(vsvip);
-        let moves = &mut self.write().moves;
+        let mut tables = self.write();
+        let Tables {
+            moves, switchovers, ..
+        } = &mut *tables;
         match (last.action, last.engine.as_ref()) {
+            (Action::Switchover, Some(_)) => switchovers.extend(switchover_of(vsvip, &assignment)),
             (Action::MigrateScaleout, Some(_)) => moves.extend(of(vsvip, &assignment)),
             (Action::MigrateScalein, Some(gone)) => {
                 moves.retain(|(v, _), from| v != vsvip || from != gone);
@@ -36,7 +49,7 @@ impl Planner {
 
     /// Says how those have ended that have not said so.
     pub(super) async fn end_moves(&self) {
-        if self.read().moves.is_empty() {
+        if !self.has_moves() {
             return;
         }
         // Steps are written and noted under it.
@@ -45,6 +58,51 @@ impl Planner {
             let (done, why) = self.how_ended(&vsvip, &from, &to);
             self.witness.tell(|w| w.move_ended(&vsvip, done, &why));
         }
+        for ((vsvip, to), from) in self.ended_switchovers() {
+            self.end_switchover(&vsvip, &from, &to);
+        }
+    }
+
+    /// A switchover has ended by a step of its own.
+    pub(super) fn forget_switchover(&self, vsvip: &str, to: &str) {
+        let key = (vsvip.to_owned(), to.to_owned());
+        self.write().switchovers.remove(&key);
+    }
+
+    fn ended_switchovers(&self) -> Moves {
+        let mut tables = self.write();
+        let Tables {
+            switchovers,
+            assignments,
+            ..
+        } = &mut *tables;
+        let is_waited_for = |key: &(String, String), from: &String| {
+            let assignment = assignments.get(&key.0);
+            let under_way = assignment.map(|a| switchover_of(&key.0, a));
+            under_way.is_some_and(|s| s.get(key) == Some(from))
+        };
+        let ended = switchovers.extract_if(.., |key, from| !is_waited_for(key, from));
+        ended.collect()
+    }
+
+    /// Where another engine is active by now, the step that made it so has said that.
+    fn end_switchover(&self, vsvip: &str, from: &str, to: &str) {
+        self.step_ended(vsvip, &[Action::Switchover], to);
+        let engines = self.assignment(vsvip).engines;
+        if engines.first().is_none_or(|e| e != to) {
+            return;
+        }
+        let why = format!(
+            "{} stays the active engine: {} has it no more",
+            self.name(to),
+            self.name(from)
+        );
+        self.witness.tell(|w| w.switched(vsvip, to, &why));
+    }
+
+    fn has_moves(&self) -> bool {
+        let tables = self.read();
+        !tables.moves.is_empty() || !tables.switchovers.is_empty()
     }
 
     fn ended_moves(&self) -> Moves {

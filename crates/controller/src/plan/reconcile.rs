@@ -27,6 +27,8 @@ const PARTS: usize = 12;
 /// Engines whose desired states are made, and VIPs whose placement is looked at, before others get a turn.
 const ENGINES_AT_ONCE: usize = 4;
 pub(super) const VIPS_AT_ONCE: usize = 256;
+/// What has become of an engine that was active.
+pub(super) const DELETED: &str = "was deleted";
 
 /// Tells engines of what changes, until `stop`.
 pub async fn publish(planner: Arc<Planner>, stop: CancellationToken) {
@@ -260,7 +262,13 @@ async fn forget_deleted_engines(planner: &Planner, snapshot: &Snapshot) -> Resul
             message: "an engine was deleted".to_owned(),
         });
     }
-    planner.write_many(without).await.rest
+    let outcome = planner.write_many(without).await;
+    for vsvip in &outcome.written {
+        if let Some(before) = assignments.get(vsvip) {
+            planner.note_successor(vsvip, &before.engines, DELETED);
+        }
+    }
+    outcome.rest
 }
 
 /// What is to be done about the VIP, if anything; what cannot be done is noted.
@@ -354,7 +362,9 @@ async fn note_interfaces(objects: &Objects, registry: &Registry) -> Result<(), A
         }
         let message = format!("interfaces of {}", stored.name());
         let change = |draft: &mut crate::objects::Draft| {
+            // Somebody may have written it since.
             let mut object = draft.snapshot.require(ty, uuid)?.object.clone();
+            let vnics = engine_object::vnics(&state.interfaces, &object);
             object.insert("data_vnics".into(), vnics);
             draft.put(ty, uuid, object);
             Ok(())

@@ -80,7 +80,7 @@ impl Planner {
             Seen::Lost(_) => return,
         };
         // Until it has heard that it is scaled in, new connections may come.
-        let left = left.filter(|_| self.registry.is_in_force(engine));
+        let left = left.filter(|left| left.flows > 0 || self.has_reported(engine));
         let group = situation::group_of(snapshot, vsvip);
         let timeout_s = or_never(group.map_or(0, |g| g.vs_scalein_timeout));
         let key = (vsvip.to_owned(), engine.to_owned());
@@ -97,6 +97,14 @@ impl Planner {
             }
             None => {}
         }
+    }
+
+    /// What the engine has reported last, it has since it does what is wanted of it.
+    fn has_reported(&self, engine: &str) -> bool {
+        let report = self.registry.get(engine).report;
+        let applied = report.map_or(0, |report| report.applied_generation);
+        let told = self.registry.told(engine);
+        self.registry.is_in_force(engine) && told.is_some_and(|told| applied >= told)
     }
 }
 

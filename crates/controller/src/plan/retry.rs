@@ -2,8 +2,10 @@
 //! What is done is the reconciler's, which does the same by itself on every change and every few seconds.
 
 use super::decision::Decision;
+use super::situation::Ground;
 use super::{Planner, reconcile};
 use crate::error::ApiError;
+use crate::objects::Snapshot;
 use std::time::SystemTime;
 
 /// How a VIP was before it was looked at.
@@ -53,11 +55,19 @@ impl Planner {
         let vips = [vsvip.to_owned()];
         reconcile::place(self, &self.objects.snapshot(), &vips).await?;
         self.publish();
-        Ok(self.came_of(vsvip, before))
+        let snapshot = self.objects.snapshot();
+        let mut ground = self.ground(&snapshot);
+        Ok(self.came_of(&snapshot, &mut ground, vsvip, before))
     }
 
-    /// What has become of a VIP since then.
-    pub(super) fn came_of(&self, vsvip: &str, before: Before) -> Looked {
+    /// What has become of a VIP since then. The ground is of the snapshot, and may be of many VIPs.
+    pub(super) fn came_of(
+        &self,
+        snapshot: &Snapshot,
+        ground: &mut Ground<'_>,
+        vsvip: &str,
+        before: Before,
+    ) -> Looked {
         let engines = self.assignment(vsvip).engines;
         let is_new = |engine: &&String| !before.engines.contains(engine);
         let last = self.last_scale(vsvip);
@@ -66,23 +76,26 @@ impl Planner {
             added: engines.iter().filter(is_new).cloned().collect(),
             engines,
             done: last.map(|last| last.reason),
-            waits_for: self.waits_for(vsvip),
+            waits_for: self.waits_for(snapshot, ground, vsvip),
         }
     }
 
     /// What would be done about a VIP and cannot.
-    fn waits_for(&self, vsvip: &str) -> Option<String> {
-        let snapshot = self.objects.snapshot();
-        if !reconcile::is_wanted(&snapshot, vsvip) {
+    fn waits_for(
+        &self,
+        snapshot: &Snapshot,
+        ground: &mut Ground<'_>,
+        vsvip: &str,
+    ) -> Option<String> {
+        if !reconcile::is_wanted(snapshot, vsvip) {
             let text = "no virtual service of the VIP is enabled, and so it gets no service engines; set enabled to true";
             return Some(text.to_owned());
         }
-        let mut ground = self.ground(&snapshot);
         let demand = match ground.demand(vsvip) {
             Ok(demand) => demand,
             Err(error) => return Some(error.text),
         };
-        let decision = Decision::of(&mut ground, &demand, &self.assignment(vsvip));
+        let decision = Decision::of(ground, &demand, &self.assignment(vsvip));
         let why: Vec<String> = decision.refused.into_iter().map(|(_, why)| why).collect();
         (!why.is_empty()).then(|| why.join("; "))
     }

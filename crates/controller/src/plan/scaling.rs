@@ -7,7 +7,7 @@
 //! are whole.
 
 use super::waits::{Next, Times, or_never};
-use super::{Action, Assignment, Planner, Scaling, Wanted, situation};
+use super::{Action, Assignment, Planner, Scaling, Tables, Wanted, situation};
 use crate::clock::{Moment, now_unix_s};
 use crate::error::ApiError;
 use crate::objects::Snapshot;
@@ -23,6 +23,8 @@ const JUDGED_AFTER: Duration = Duration::from_secs(30);
 
 /// Steps that are over when the engine serves, or is taken out again.
 const COMES: [Action; 2] = [Action::ScaleOut, Action::MigrateScaleout];
+/// What has become of an engine whose place another one has taken.
+pub(super) const MIGRATED: &str = "has given its place up";
 
 /// How far an engine that gets a VIP is, in the words of `ScaleStatus` (avi-api 10.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,6 +211,7 @@ impl Planner {
         }
         self.end_placed(now);
         self.end_moves().await;
+        self.end_cancelled();
         // Once for all: what one engine is told anew, others wait for.
         self.publish();
     }
@@ -316,9 +319,12 @@ impl Planner {
             reason: message.clone(),
             rejected: Vec::new(),
         };
+        let before = next.engines.clone();
         next.engines.retain(|e| e != from);
         self.assign(vsvip, next.engines, Vec::new(), message)
             .await?;
+        self.step_ended(vsvip, &COMES, &scaling.to);
+        self.note_successor(vsvip, &before, MIGRATED);
         self.note(vsvip, Action::MigrateScalein, Ok(&choice));
         Ok(())
     }
@@ -344,9 +350,11 @@ impl Planner {
             "{} does not serve after {since_s} s (vs_scaleout_timeout of the SE group), and was taken out again",
             self.name(&scaling.to)
         );
+        let before = next.engines.clone();
         next.engines.retain(|e| *e != scaling.to);
         self.assign(vsvip, next.engines, Vec::new(), why.clone())
             .await?;
+        self.note_successor(vsvip, &before, "does not serve in time");
         let key = (vsvip.to_owned(), scaling.to.clone());
         self.write().not_ready.remove(&key);
         self.step_ended(vsvip, &COMES, &scaling.to);
@@ -356,6 +364,23 @@ impl Planner {
         };
         self.note(vsvip, action, Err(&why));
         Ok(())
+    }
+
+    /// What was begun with an engine that is not to come any more is over, whatever has ended it.
+    fn end_cancelled(&self) {
+        let mut tables = self.write();
+        let Tables {
+            last,
+            not_ready,
+            assignments,
+            ..
+        } = &mut *tables;
+        let comes = |vsvip: &str, engine: &str| {
+            let assignment = assignments.get(vsvip);
+            assignment.is_some_and(|a| a.scaling.iter().any(|s| s.to == engine))
+        };
+        last.end_where(&COMES, |vsvip, engine| !comes(vsvip, engine));
+        not_ready.retain(|(vsvip, engine)| comes(vsvip, engine));
     }
 
     /// When an engine that a VIP was placed on is to serve it; `None`: there is time for ever.

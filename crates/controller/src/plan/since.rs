@@ -32,12 +32,16 @@ pub(super) enum Thing {
 }
 
 impl Thing {
-    fn is_there(&self, snapshot: &Snapshot) -> bool {
+    fn is_there(&self, snapshot: &Snapshot, assignments: &Assignments) -> bool {
         let has = |path: &str, uuid: &str| snapshot.get(path, uuid).is_some();
         match self {
             Self::Engine(se) => has("serviceengine", se),
             Self::Service(vs) => has("virtualservice", vs),
-            Self::ServiceAt(vs, se) => has("virtualservice", vs) && has("serviceengine", se),
+            Self::ServiceAt(vs, se) => {
+                let vsvip = vsvip_of(snapshot, vs);
+                let assignment = vsvip.and_then(|vsvip| assignments.get(&vsvip));
+                has("serviceengine", se) && assignment.is_some_and(|a| a.is_at(se))
+            }
             Self::Vip(vs, id) => has_vip(snapshot, vs, id).unwrap_or(false),
             Self::Pool(pool) => has("pool", pool),
         }
@@ -92,8 +96,9 @@ impl Since {
     }
 
     /// Forgets what is not there any more.
-    fn keep(&self, snapshot: &Snapshot) {
-        self.all().retain(|thing, _| thing.is_there(snapshot));
+    fn keep(&self, snapshot: &Snapshot, assignments: &Assignments) {
+        let mut all = self.all();
+        all.retain(|thing, _| thing.is_there(snapshot, assignments));
     }
 }
 
@@ -102,6 +107,8 @@ impl Since {
 pub(super) struct Looks {
     /// uuids of VsVips.
     pub vips: BTreeSet<String>,
+    /// All VIPs that are placed, and all engines.
+    pub every: bool,
     /// Something was taken away, of which words may be kept in mind.
     pub gone: bool,
 }
@@ -113,11 +120,15 @@ impl Planner {
         let news = self.registry.take_news();
         let snapshot = self.objects.snapshot();
         if looks.gone {
-            self.since.keep(&snapshot);
-            let is_there = |vsvip: &str| snapshot.get("vsvip", vsvip).is_some();
-            self.write().last.keep(is_there);
+            self.forget_gone(&snapshot);
         }
-        let engines: Vec<String> = news.engines.iter().cloned().collect();
+        let engines: Vec<String> = match looks.every {
+            true => {
+                let all = snapshot.all("serviceengine");
+                all.map(|(uuid, _)| uuid.to_owned()).collect()
+            }
+            false => news.engines.iter().cloned().collect(),
+        };
         let (vips, mut pools) = self.concerned(&snapshot, looks, news);
         for some in vips.chunks(VIPS_AT_ONCE) {
             pools.extend(pools_of(&snapshot, some));
@@ -126,6 +137,16 @@ impl Planner {
         self.look_at_engines(&snapshot, &engines);
         self.look_at_vips(&snapshot, &vips).await;
         self.look_at_pools(&snapshot, &pools);
+    }
+
+    /// Forgets what was kept in mind of what is not there any more.
+    fn forget_gone(&self, snapshot: &Snapshot) {
+        let assignments = self.read().assignments.clone();
+        self.since.keep(snapshot, &assignments);
+        let is_there = |vsvip: &str| snapshot.get("vsvip", vsvip).is_some();
+        let mut tables = self.write();
+        tables.last.keep(is_there);
+        tables.failures.retain(|(vsvip, _), _| is_there(vsvip));
     }
 
     /// uuids of the VsVips and pools whose words may have changed.
@@ -137,6 +158,10 @@ impl Planner {
     ) -> (Vec<String>, BTreeSet<String>) {
         let (mut vips, mut pools) = (looks.vips, BTreeSet::new());
         let tables = self.read();
+        if looks.every {
+            let all = tables.assignments.iter();
+            vips.extend(all.map(|(vsvip, _)| vsvip.to_owned()));
+        }
         let held = news.engines.iter();
         let held = held.flat_map(|se| tables.assignments.at(se));
         vips.extend(held.map(|(vsvip, _)| vsvip.to_owned()));
@@ -235,8 +260,9 @@ fn pools_of(snapshot: &Snapshot, vips: &[String]) -> BTreeSet<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::Fixture;
+    use super::super::fixture::{Fixture, v4};
     use super::*;
+    use serde_json::json;
 
     #[tokio::test]
     async fn what_is_deleted_is_forgotten() {
@@ -265,6 +291,41 @@ mod tests {
         fixture.planner.publish();
         fixture.planner.look_at_news().await;
         assert_eq!(things(), [engine]);
+    }
+
+    #[tokio::test]
+    async fn what_an_engine_has_left_is_forgotten() {
+        let fixture = Fixture::new().await;
+        fixture.planner.look_at_news().await;
+        let is_anywhere = || {
+            let all = fixture.planner.since.all();
+            all.keys().any(|t| matches!(t, Thing::ServiceAt(..)))
+        };
+        assert!(is_anywhere());
+        let (vsvip, engine) = (&fixture.vsvip, &fixture.engine);
+        let off = fixture.planner.end(vsvip, engine, Vec::new(), "off".into());
+        off.await.expect("written");
+        fixture.planner.look_at_news().await;
+        assert!(!is_anywhere());
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_of_a_vip_is_forgotten_with_it() {
+        let fixture = Fixture::new().await;
+        let vip = json!([{"vip_id": "1", "ip_address": v4("10.100.0.2")}]);
+        let body = json!({"name": "vip-2", "vip": vip});
+        let vsvip = fixture.create("vsvip", body).await;
+        fixture
+            .planner
+            .note(&vsvip, Action::ScaleOut, Err("for this test"));
+        let is_kept = || !fixture.planner.read().failures.is_empty();
+        fixture.planner.publish();
+        fixture.planner.look_at_news().await;
+        assert!(is_kept());
+        fixture.delete("vsvip", &vsvip).await;
+        fixture.planner.publish();
+        fixture.planner.look_at_news().await;
+        assert!(!is_kept());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //!
 //! What is under way is part of the assignment, and brought on by the task of [`super::scaling`].
 
+use super::decision::{succeeds, successor};
 use super::scaling::Progress;
 use super::waits::{Next, Times, or_never};
 use super::{Action, Assignment, Planner, Switchover, situation};
@@ -128,10 +129,23 @@ impl Planner {
         self.write_assignment(vsvip, assignment, message.clone())
             .await?;
         if is_over {
+            self.forget_switchover(vsvip, &to);
             self.step_ended(vsvip, &[Action::Switchover], &to);
             self.witness.tell(|w| w.switched(vsvip, &to, &message));
         }
         Ok(())
+    }
+
+    /// Notes that the standby of a VIP that was on these engines is active now, if the active one has lost its place.
+    pub(super) fn note_successor(&self, vsvip: &str, before: &[String], why: &str) {
+        let after = self.assignment(vsvip).engines;
+        let Some(group) = situation::group_of(&self.objects.snapshot(), vsvip) else {
+            return;
+        };
+        if let Some(active) = successor(before, &after, situation::ha(&group)) {
+            let choice = succeeds(active, &self.name(active), why);
+            self.note(vsvip, Action::Switchover, Ok(&choice));
+        }
     }
 
     async fn switch_back(

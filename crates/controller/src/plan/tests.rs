@@ -89,8 +89,10 @@ impl Fixture {
         each.map(|m| (self.planner.name(&m.engine), m.id)).collect()
     }
 
+    /// It has put in force by then what it has acknowledged.
     fn says(&self, engine: &Engine, flows: u64, oldest_s: u64) {
         let report = Report {
+            applied_generation: self.registry.get(&engine.uuid).acked,
             virtual_services: vec![VirtualServiceStatus {
                 uuid: self.uuid("virtualservice", "vs-1"),
                 open_connections: flows,

@@ -183,6 +183,11 @@ impl Tables {
         self.revision = revision.max(self.revision);
         self.mark_members(vsvip);
         self.marks.look(vsvip);
+        let before = self.assignments.get(vsvip).map(|a| &a.group.members);
+        let mut before = before.into_iter().flatten();
+        if before.any(|member| !assignment.is_at(&member.engine)) {
+            self.marks.gone();
+        }
         self.ages.see(vsvip, &assignment);
         self.joins.keep(vsvip, &assignment.engines);
         // An engine that is taken back must not lose its new connections.

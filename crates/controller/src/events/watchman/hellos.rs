@@ -2,8 +2,9 @@
 //! (`member_problems` of its report, `member_silent`).
 //!
 //! That one is heard again, its hearer says by not saying it any more, in the same session and while that engine is in a group
-//! with it. One whose session ends, or that has left the group, does not know; nor does one that has started anew, for which
-//! that engine was never there. When nobody knows any more, nothing is said, and it is forgotten.
+//! with it. Where it says something else of that engine (its own steering has failed, no path leads there), it says nothing of
+//! hellos, and what it said last stands. One whose session ends, or that has left the group, does not know; nor does one that
+//! has started anew, for which that engine was never there. When nobody knows any more, nothing is said, and it is forgotten.
 
 use super::{Event, Events, Id, Report, Subject, Watchman, details_key};
 use model::reason::Reason;
@@ -104,6 +105,12 @@ impl Hellos {
             .retain(|_, silence| silence.unknown_since.is_none_or(is_recent));
     }
 
+    /// It has said last that this engine is silent.
+    fn has_said(&self, by: &str, engine: &str) -> bool {
+        let silence = self.0.get(engine);
+        silence.is_some_and(|silence| silence.by.contains(by))
+    }
+
     fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -125,10 +132,13 @@ pub(super) fn remembered(events: &Events) -> Hellos {
 impl Watchman {
     /// Says whom the engine hears no more, and whom it hears again.
     pub(super) fn hears(&self, se: &str, report: &Report) {
-        let problems = report.member_problems.iter();
-        let silent = problems.filter(|p| p.reason_code == Reason::MemberSilent.code());
-        let silent: BTreeSet<&str> = silent.map(|p| p.se_uuid.as_str()).collect();
         let mut state = self.lock();
+        let problems = report.member_problems.iter();
+        let silent = problems.filter(|p| {
+            let says_so = p.reason_code == Reason::MemberSilent.code();
+            says_so || state.hellos.has_said(se, &p.se_uuid)
+        });
+        let silent: BTreeSet<&str> = silent.map(|p| p.se_uuid.as_str()).collect();
         if silent.is_empty() && state.hellos.is_empty() {
             return;
         }

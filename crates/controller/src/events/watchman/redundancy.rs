@@ -78,6 +78,14 @@ impl Standings {
         Some(true)
     }
 
+    /// One that is switched off asks for none. What was said of it stands until it is judged again, as one that is getting its
+    /// engines.
+    fn switched_off(&mut self, vs: &str) {
+        if let Some(standing) = self.all.get_mut(vs) {
+            standing.asked = 0;
+        }
+    }
+
     /// Forgets all others.
     fn keep(&mut self, services: &HashSet<&str>) {
         self.all.retain(|vs, _| services.contains(vs.as_str()));
@@ -117,9 +125,8 @@ impl Watchman {
         }
         drop(state);
         let snapshot = self.objects.snapshot();
-        let mut services = snapshot.views::<VirtualService>("virtualservice");
-        // One that is switched off asks for none.
-        services.retain(|vs| vs.enabled);
+        let services = snapshot.views::<VirtualService>("virtualservice");
+        let (services, off): (Vec<_>, Vec<_>) = services.into_iter().partition(|vs| vs.enabled);
         let asks = |vs: &VirtualService| {
             let vsvip = vs.vsvip_ref.as_ref().map_or("", Ref::uuid);
             self.planner.redundancy(&snapshot, vsvip)
@@ -135,9 +142,11 @@ impl Watchman {
             };
             news.extend(look_at(&mut state, subject, asked, now));
         }
-        state
-            .standings
-            .keep(&services.iter().map(|vs| vs.uuid.as_str()).collect());
+        for vs in &off {
+            state.standings.switched_off(&vs.uuid);
+        }
+        let exist = snapshot.all("virtualservice").map(|(uuid, _)| uuid);
+        state.standings.keep(&exist.collect());
         drop(state);
         for news in news {
             self.say_redundancy(news);

@@ -91,15 +91,21 @@ impl World {
 
     /// `min_scaleout_per_vs` of the SE group.
     async fn ask_for(&self, engines: u32) {
-        let objects = &self.watchman.objects;
-        let snapshot = objects.snapshot();
+        let snapshot = self.watchman.objects.snapshot();
         let group = snapshot.by_name("serviceenginegroup", "Default-Group");
         let (uuid, _) = group.expect("made at the start");
-        let ty = object_type("serviceenginegroup").expect("known");
+        let field = "min_scaleout_per_vs";
+        self.set("serviceenginegroup", uuid, field, json!(engines))
+            .await;
+    }
+
+    async fn set(&self, path: &str, uuid: &str, field: &str, value: Value) {
+        let ty = object_type(path).expect("known");
         let author = Author::system("test");
+        let objects = &self.watchman.objects;
         let changed = objects.change(&author, "test", |draft| {
             let mut object = draft.snapshot.require(ty, uuid)?.object.clone();
-            object.insert("min_scaleout_per_vs".into(), json!(engines));
+            object.insert(field.into(), value);
             draft.put(ty, uuid, object);
             Ok(())
         });
@@ -339,6 +345,11 @@ async fn an_engine_that_others_hear_no_more_and_again_is_told() {
     assert_eq!(world.said(&ids), [], "that is no matter of hellos");
     world.report(0, silent(Reason::MemberSilent));
     world.report(0, silent(Reason::MemberSilent));
+    for other in [Reason::SteeringFailed, Reason::NoTunnelPath] {
+        world.report(0, silent(other));
+        let recovered = world.said(&[Id::SeDpHbRecovered]);
+        assert_eq!(recovered, [], "{other} says nothing of hellos");
+    }
     world.report(0, Report::default());
     world.report(0, Report::default());
     let said = world.said(&ids);
@@ -379,6 +390,36 @@ async fn a_service_that_has_too_few_engines_is_told_and_that_it_has_them_again()
         said[1].1.ends_with("its SE group asks for: se-1"),
         "{said:?}"
     );
+}
+
+#[tokio::test]
+async fn a_service_that_is_switched_off_while_it_has_too_few_engines_is_told_of_when_it_has_them() {
+    let mut world = World::new().await;
+    world.scale_out(0).await;
+    world.watchman.lock().settled = true;
+    let now = Instant::now();
+    let look_in = |world: &World, seconds| {
+        let at = now + Duration::from_secs(seconds);
+        world.watchman.look_at_redundancy(at);
+        let said = world.said(&[Id::VsSeHaCompromised, Id::VsSeHaActive]);
+        said.into_iter().map(|(code, _)| code).collect::<Vec<_>>()
+    };
+    world
+        .registry
+        .close(&world.engines[0], world.sessions[0], "gone");
+    look_in(&world, 0);
+    assert_eq!(look_in(&world, 60), ["VS_SE_HA_COMPROMISED"]);
+    let enabled = async |world: &World, is: bool| {
+        let path = "virtualservice";
+        world.set(path, &world.vs, "enabled", json!(is)).await;
+    };
+    enabled(&world, false).await;
+    assert_eq!(look_in(&world, 70), ["VS_SE_HA_COMPROMISED"]);
+    world.sessions[0] = connect(&world.registry, &world.engines[0], "10.10.10.11/24");
+    assert_eq!(look_in(&world, 80), ["VS_SE_HA_COMPROMISED"]);
+    enabled(&world, true).await;
+    let both = ["VS_SE_HA_COMPROMISED", "VS_SE_HA_ACTIVE"];
+    assert_eq!(look_in(&world, 90), both);
 }
 
 #[tokio::test]

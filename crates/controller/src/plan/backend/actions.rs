@@ -8,6 +8,7 @@ use crate::objects::{Draft, Snapshot, application};
 use crate::plan::again::{NO_SESSION, Sent};
 use crate::plan::retry::{Before, Looked};
 use crate::plan::runtime::Observer;
+use crate::plan::situation::Ground;
 use crate::plan::{reconcile, situation};
 use axum::http::StatusCode;
 use futures_util::future::join_all;
@@ -173,18 +174,27 @@ impl Backend {
         let vips = held.iter().map(|(vsvip, _)| vsvip.clone());
         reconcile::settle(&self.planner, vips.collect()).await;
         let snapshot = self.objects.snapshot();
+        // It looks at every engine: once, and not once for each VIP.
+        let mut ground = self.planner.ground(&snapshot);
         let count = held.len();
         let seen = |(vsvip, _): &(String, Before)| sees(context, "vsvip", vsvip, &snapshot);
         let shown = held.into_iter().filter(seen);
-        let shown = shown.map(|(vsvip, before)| self.given_away(&snapshot, &vsvip, before));
+        let shown =
+            shown.map(|(vsvip, before)| self.given_away(&snapshot, &mut ground, &vsvip, before));
         deleted["places"] = json!({"count": count, "results": shown.collect::<Vec<_>>()});
         Ok(deleted)
     }
 
     /// Where a VIP is now that was on an engine which is gone.
-    fn given_away(&self, snapshot: &Snapshot, vsvip: &str, before: Before) -> Value {
+    fn given_away(
+        &self,
+        snapshot: &Snapshot,
+        ground: &mut Ground<'_>,
+        vsvip: &str,
+        before: Before,
+    ) -> Value {
         let observer = self.observer(snapshot);
-        let looked = self.planner.came_of(vsvip, before);
+        let looked = self.planner.came_of(snapshot, ground, vsvip, before);
         let services = situation::services_of(snapshot, vsvip);
         let services: Vec<&str> = services.iter().map(|vs| vs.name.as_str()).collect();
         json!({

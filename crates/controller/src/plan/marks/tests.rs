@@ -217,3 +217,54 @@ async fn a_vip_whose_virtual_service_is_gone_is_taken_off() {
         Vec::<String>::new()
     );
 }
+
+#[tokio::test]
+async fn what_concerns_all_has_every_state_looked_at_and_those_of_the_vips_that_it_is_about() {
+    let (fixture, _, [_, vip]) = two().await;
+    let mut published = Published::default();
+    let looks = |published: &mut Published| {
+        marked(&fixture, published);
+        fixture.planner.write().marks.take_looks()
+    };
+    assert!(looks(&mut published).every, "the first time");
+    let describe = async |path: &str, uuid: &str, text: &str| {
+        fixture
+            .update(path, uuid, |o| {
+                drop(o.insert("description".into(), text.into()));
+            })
+            .await;
+    };
+    let vs = fixture.uuid("virtualservice", "vs-2");
+    describe("virtualservice", &vs, "x").await;
+    let one = looks(&mut published);
+    assert_eq!(one.vips, BTreeSet::from([vip.clone()]));
+    assert!(!one.every);
+    describe("virtualservice", &vs, "y").await;
+    let cloud = fixture.uuid("cloud", "Default-Cloud");
+    describe("cloud", &cloud, "x").await;
+    let both = looks(&mut published);
+    assert!(both.every && both.vips.contains(&vip), "{both:?}");
+}
+
+#[tokio::test]
+async fn a_vip_that_is_new_takes_nothing_away() {
+    let (fixture, _, _) = two().await;
+    let mut published = Published::default();
+    let is_gone = |published: &mut Published| {
+        marked(&fixture, published);
+        fixture.planner.write().marks.take_looks().gone
+    };
+    is_gone(&mut published);
+    let vip = json!([{"vip_id": "1", "ip_address": v4("10.100.0.3")}]);
+    let body = json!({"name": "three", "vip": vip});
+    let vsvip = fixture.create("vsvip", body).await;
+    assert!(!is_gone(&mut published));
+    fixture
+        .update("vsvip", &vsvip, |o| {
+            drop(o.insert("bgp_local_preference".into(), json!(7)));
+        })
+        .await;
+    assert!(is_gone(&mut published), "it may have lost an address");
+    fixture.delete("vsvip", &vsvip).await;
+    assert!(is_gone(&mut published));
+}

@@ -3,13 +3,16 @@
 use super::{Asked, AskedKind, Moves, Scene, of_vip};
 use crate::clock::now_unix_s;
 use crate::objects::Stored;
-use crate::plan::decision::Decision;
+use crate::plan::decision::{Decision, succeeds, successor};
+use crate::plan::leave::{DISABLED, SCALED_IN};
+use crate::plan::reconcile::DELETED;
 use crate::plan::runtime::Observer;
+use crate::plan::scaling::MIGRATED;
 use crate::plan::situation::{self, Ground};
 use crate::plan::{Action, Assignment, Roles};
 use model::view::{Ref, ServiceEngineGroup};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// VIPs beside those that the change is about which are looked at: they wait for engines that it may free.
@@ -81,6 +84,7 @@ pub(super) fn scale(after: &mut Scene<'_>, asked: &Asked<'_>, moves: &mut Moves)
     let key = (asked.vsvip.to_owned(), asked.engine.to_owned());
     let reason = asked.reason.to_owned();
     let mut assignment = after.assignment(asked.vsvip);
+    let before = assignment.engines.clone();
     match asked.kind {
         AskedKind::ScaleOut => {
             assignment.engines.push(key.1.clone());
@@ -107,6 +111,25 @@ pub(super) fn scale(after: &mut Scene<'_>, asked: &Asked<'_>, moves: &mut Moves)
         }
     }
     after.assignments.insert(asked.vsvip.to_owned(), assignment);
+    let why = match asked.kind {
+        AskedKind::Migrate { .. } => MIGRATED,
+        _ => SCALED_IN,
+    };
+    succeed(after, asked.vsvip, &before, why, moves);
+}
+
+/// The standby of a VIP that was on these engines becomes active, if the active one loses its place.
+fn succeed(after: &Scene<'_>, vsvip: &str, before: &[String], why: &str, moves: &mut Moves) {
+    let Some(group) = situation::group_of(after.snapshot, vsvip) else {
+        return;
+    };
+    let ha = situation::ha(&group);
+    if let Some(active) = successor(before, after.engines(vsvip), ha) {
+        let name = after.snapshot.name_of("serviceengine", active);
+        let choice = succeeds(active, name.unwrap_or(active), why);
+        let active = (choice.engine, choice.reason);
+        moves.active.insert(vsvip.to_owned(), active);
+    }
 }
 
 /// Switchovers that the planner has decided, and what it could not decide.
@@ -144,7 +167,7 @@ fn forget_deleted_engines(after: &mut Scene<'_>, moves: &mut Moves) {
         after,
         moves,
         "the engine is deleted",
-        End::NotKnown,
+        (End::NotKnown, DELETED),
         deleted,
     );
 }
@@ -158,17 +181,17 @@ fn disable(after: &mut Scene<'_>, moves: &mut Moves) {
         after,
         moves,
         "the engine is disabled by force",
-        End::Cut,
+        (End::Cut, DISABLED),
         forced,
     );
 }
 
-/// Every VIP leaves the engines that are `gone`.
+/// Every VIP leaves the engines that are `gone`; `why` is said of who becomes active by that.
 fn take_off(
     after: &mut Scene<'_>,
     moves: &mut Moves,
     reason: &str,
-    end: End,
+    (end, why): (End, &str),
     gone: impl Fn(&str) -> bool,
 ) {
     let members = after.assignments.iter().flat_map(|(vsvip, assignment)| {
@@ -179,12 +202,18 @@ fn take_off(
     let gone: Vec<(String, String)> = gone
         .map(|(vsvip, engine)| (vsvip.to_owned(), engine.to_owned()))
         .collect();
+    let mut before: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (vsvip, engine) in gone {
         let mut assignment = after.assignment(&vsvip);
+        let engines = before.entry(vsvip.clone());
+        engines.or_insert_with(|| assignment.engines.clone());
         leave(&mut assignment, &engine);
         after.assignments.insert(vsvip.clone(), assignment);
         let (reason, end) = (reason.to_owned(), Some(end));
         moves.lost.insert((vsvip, engine), Lost { reason, end });
+    }
+    for (vsvip, engines) in &before {
+        succeed(after, vsvip, engines, why, moves);
     }
 }
 
@@ -257,7 +286,7 @@ fn decide(
     if !decision.acts() {
         return;
     }
-    assignment.engines = decision.engines;
+    let before = std::mem::replace(&mut assignment.engines, decision.engines);
     for (action, choice) in decision.done {
         let key = (vsvip.to_owned(), choice.engine);
         let reason = choice.reason;
@@ -276,4 +305,7 @@ fn decide(
         moves.lost.insert((vsvip.to_owned(), engine), lost);
     }
     after.assignments.insert(vsvip.to_owned(), assignment);
+    if !moves.active.contains_key(vsvip) {
+        succeed(after, vsvip, &before, MIGRATED, moves);
+    }
 }

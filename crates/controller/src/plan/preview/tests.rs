@@ -523,6 +523,30 @@ async fn the_plan_of_a_drain_says_that_the_standby_becomes_active() {
 }
 
 #[tokio::test]
+async fn the_plan_of_taking_the_active_engine_off_at_once_says_that_the_standby_becomes_active() {
+    let fixture = Fixture::new().await;
+    with_another(&fixture).await;
+    let group = fixture.uuid("serviceenginegroup", "Default-Group");
+    fixture
+        .update("serviceenginegroup", &group, |o| {
+            let mode = json!("HA_MODE_LEGACY_ACTIVE_STANDBY");
+            o.insert("ha_mode".into(), mode);
+        })
+        .await;
+    fixture.round().await;
+    let forced = json!("SE_STATE_DISABLED_FORCE");
+    let plan = plan_of_update(&fixture, "serviceengine", "se-1", "enable_state", forced).await;
+    let [moved] = results(&plan, "/placement") else {
+        panic!("{plan}");
+    };
+    let active = &moved["becomes_active"];
+    assert_eq!(active["se_name"], "se-2", "{plan}");
+    let reason = "se-2 becomes active: the one before was disabled by force";
+    assert_eq!(active["reason"], reason);
+    assert_eq!(moved["engines"], json!(["se-2"]));
+}
+
+#[tokio::test]
 async fn the_plan_of_a_switchover_of_an_engine_says_what_becomes_active_where() {
     let fixture = Fixture::new().await;
     with_another(&fixture).await;

@@ -2,6 +2,14 @@
 
 use super::*;
 
+impl Fixture {
+    /// The step before the last one is this, and all of it is over.
+    fn first_step_is_over(&self, action: Action) {
+        let step = self.planner.scale_before(&self.vsvip).expect("noted");
+        assert_eq!((step.action, step.ended.is_some()), (action, true));
+    }
+}
+
 #[tokio::test]
 async fn a_migration_is_told_when_it_begins_and_when_it_is_done_and_by_nothing_else() {
     let (fixture, engines) = Fixture::with_engines(1).await;
@@ -18,6 +26,7 @@ async fn a_migration_is_told_when_it_begins_and_when_it_is_done_and_by_nothing_e
     fixture.moves_in(1).await;
     let done = "MIGRATE_SCALEIN done: migrated from se-1 to se-2: it serves";
     assert_eq!(ear.heard(), [done]);
+    fixture.first_step_is_over(Action::MigrateScaleout);
 }
 
 #[tokio::test]
@@ -64,7 +73,24 @@ async fn a_migration_that_is_cancelled_has_failed_also_after_a_restart_of_the_co
             "not moved: se-3 has it no more, and se-1 keeps its place",
         ];
         assert_eq!(ear.heard(), expected, "restarts: {restarts}");
+        if !restarts {
+            fixture.first_step_is_over(Action::MigrateScaleout);
+        }
     }
+}
+
+#[tokio::test]
+async fn of_an_engine_that_is_not_to_come_any_more_nothing_is_kept_in_mind() {
+    let (fixture, engines) = Fixture::with_engines(1).await;
+    fixture.serves(&engines[0], OperState::Up);
+    fixture.scale_out(&engines[1]).await;
+    let key = (fixture.vsvip.clone(), engines[1].uuid.clone());
+    fixture.planner.write().not_ready.insert(key);
+    let cancelled = fixture.scale_in(&engines[1], false).await;
+    cancelled.expect("it has another one");
+    fixture.moves_in(1).await;
+    fixture.first_step_is_over(Action::ScaleOut);
+    assert!(fixture.planner.read().not_ready.is_empty());
 }
 
 #[tokio::test]
@@ -103,6 +129,76 @@ async fn a_switchover_is_done_when_nothing_is_waited_for_any_more() {
     fixture.moves_in(30).await;
     fixture.moves_in(31).await;
     assert_eq!(ear.heard(), ["switched: switched over to se-2: it serves"]);
+}
+
+#[tokio::test]
+async fn a_switchover_whose_former_active_engine_is_lost_is_done() {
+    let (fixture, engines) = Fixture::with_engines(2).await;
+    fixture.pair(&engines).await;
+    let field = "vs_se_primary_switchover_additional_wait_time";
+    fixture.group_setting(field, json!(20)).await;
+    fixture.serves(&engines[1], OperState::Up);
+    let switched = fixture.planner.switch_over(&fixture.vsvip, None).await;
+    switched.expect("done");
+    fixture.moves_in(1).await;
+    let ear = fixture.ear();
+    fixture.goes(&engines[0]);
+    fixture.sees(&engines[1], &engines[0], false);
+    fixture.losses_in(60).await;
+    assert_eq!(fixture.placed(), ["se-2", "se-3"]);
+    fixture.moves_in(1).await;
+    fixture.moves_in(1).await;
+    let heard = ear.heard();
+    assert_eq!(heard.len(), 2, "{heard:?}");
+    assert!(heard[0].starts_with("SE_REMOVED done: se-3"), "{heard:?}");
+    let done = "switched: se-2 stays the active engine: se-1 has it no more";
+    assert_eq!(heard[1], done);
+    fixture.first_step_is_over(Action::Switchover);
+}
+
+#[tokio::test]
+async fn a_standby_becomes_active_also_where_another_engine_has_taken_the_place_of_the_active_one()
+{
+    let (fixture, engines) = Fixture::with_engines(2).await;
+    fixture.pair(&engines).await;
+    let moved = fixture.planner.migrate(&fixture.vsvip, None, Some("se-3"));
+    moved.await.expect("it fits");
+    fixture.moves_in(1).await;
+    fixture.serves(&engines[2], OperState::Up);
+    let ear = fixture.ear();
+    fixture.moves_in(1).await;
+    assert_eq!(fixture.placed(), ["se-2", "se-3"]);
+    let expected = [
+        "SWITCHOVER done: se-2 becomes active: the one before has given its place up",
+        "MIGRATE_SCALEIN done: migrated from se-1 to se-3: it serves",
+    ];
+    assert_eq!(ear.heard(), expected);
+}
+
+#[tokio::test]
+async fn a_standby_becomes_active_also_where_the_active_one_is_taken_off_at_once() {
+    for (is_deleted, why) in [(false, "was disabled by force"), (true, "was deleted")] {
+        let (fixture, engines) = Fixture::with_engines(2).await;
+        fixture.pair(&engines).await;
+        let ear = fixture.ear();
+        if is_deleted {
+            let ty = model::schema::object_type("serviceengine").expect("known");
+            let author = crate::objects::Author::system("test");
+            let deleted = fixture.objects.change(&author, "test", |draft| {
+                draft.remove(ty, &engines[0].uuid);
+                Ok(())
+            });
+            deleted.await.expect("deleted");
+            fixture.round().await;
+        } else {
+            fixture.enable(&engines[0], "SE_STATE_DISABLED_FORCE").await;
+        }
+        assert_eq!(fixture.placed(), ["se-2", "se-3"], "{why}");
+        let active = format!("SWITCHOVER done: se-2 becomes active: the one before {why}");
+        let heard = ear.heard();
+        let said = heard.iter().filter(|h| **h == active).count();
+        assert_eq!(said, 1, "{heard:?}");
+    }
 }
 
 #[tokio::test]
@@ -157,5 +253,21 @@ async fn an_engine_that_has_not_heard_that_it_is_scaled_in_may_get_connections_y
     assert_eq!(ear.heard(), [""; 0]);
     fixture.acknowledge(&engines);
     fixture.look_in(1).await;
+    assert_eq!(ear.heard(), [""; 0], "it has said so before");
+    fixture.says(&engines[1], 0, 0);
+    fixture.look_in(2).await;
     assert_eq!(ear.heard(), ["released: se-2 has no flows of it left"]);
+}
+
+#[tokio::test]
+async fn an_engine_that_is_late_and_does_not_confirm_says_what_it_has_all_the_same() {
+    let (fixture, engines) = Fixture::with_engines(1).await;
+    fixture.scale_out(&engines[1]).await;
+    fixture.says(&engines[1], 312, 250);
+    fixture.scale_in(&engines[1], false).await.expect("done");
+    let ear = fixture.ear();
+    fixture.look_in(31).await;
+    let heard = ear.heard();
+    let late = "not released: se-2 has 312 flows left";
+    assert!(heard[0].starts_with(late), "{heard:?}");
 }
