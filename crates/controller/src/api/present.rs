@@ -125,7 +125,7 @@ impl<'a> Presenter<'a> {
         let runtime = match self.ty.path.as_str() {
             "virtualservice" => backend.vs_runtime(uuid, self.context),
             "pool" => backend.pool_runtime(uuid),
-            "serviceengine" => backend.se_runtime(uuid),
+            "serviceengine" => backend.se_runtime(uuid, self.context),
             _ => return,
         };
         // An object that was deleted in between has none.

@@ -312,7 +312,7 @@ mod tests {
     fn counts(fixture: &Fixture, vs: &str) -> [Value; 3] {
         fixture.observe(|o| {
             let detail = o.service_view(vs, ServiceView::Detail).expect("there");
-            let runtime = o.service_engine(&fixture.engine);
+            let runtime = o.service_engine(&fixture.engine, &|_, _| true);
             let flows = o.engine_flow_counters(&fixture.engine);
             [
                 detail[0]["fel4stats"][0]["new_established_conns"].clone(),

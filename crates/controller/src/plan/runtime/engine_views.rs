@@ -2,6 +2,7 @@
 
 use super::super::again::NO_SESSION;
 use super::super::flowtable::address;
+use super::super::scope::Tells;
 use super::super::{Assignment, situation};
 use super::Observer;
 use super::engine::engine_load;
@@ -28,10 +29,15 @@ pub enum EngineView {
 
 impl Observer<'_> {
     /// `serviceengine/UUID/…`.
-    pub(in crate::plan) fn engine_view(&self, uuid: &str, view: EngineView) -> Value {
+    pub(in crate::plan) fn engine_view(
+        &self,
+        uuid: &str,
+        view: EngineView,
+        tells: &Tells<'_>,
+    ) -> Value {
         match view {
-            EngineView::Detail => self.engine_detail(uuid),
-            EngineView::Placement => self.engine_placement(uuid),
+            EngineView::Detail => self.engine_detail(uuid, tells),
+            EngineView::Placement => self.engine_placement(uuid, tells),
             EngineView::Cpu => self.engine_stats(uuid, "cpu", |stats| stats.load.map(engine_load)),
             EngineView::Memory => self.engine_stats(uuid, "memory", |stats| {
                 Some(json!({"rss_bytes": stats.rss_bytes}))
@@ -40,8 +46,8 @@ impl Observer<'_> {
     }
 
     /// The runtime, and what is known of the engine's host while it has a session.
-    fn engine_detail(&self, uuid: &str) -> Value {
-        let mut shown = self.service_engine(uuid);
+    fn engine_detail(&self, uuid: &str, tells: &Tells<'_>) -> Value {
+        let mut shown = self.service_engine(uuid, tells);
         let state = self.registry.get(uuid);
         shown["name"] = self.name(uuid).into();
         shown["counters"] = counters(state.counts);
@@ -52,11 +58,12 @@ impl Observer<'_> {
         shown
     }
 
-    /// The VIPs that are placed there, be it to serve or to linger.
-    fn engine_placement(&self, uuid: &str) -> Value {
+    /// The VIPs that are placed there, be it to serve or to linger, and of which the caller is told.
+    fn engine_placement(&self, uuid: &str, tells: &Tells<'_>) -> Value {
         let state = self.registry.get(uuid);
         let held = self.held(uuid).into_iter();
-        let vips = held.map(|(vsvip, a)| self.placed_vip(uuid, &state, &vsvip, &a));
+        let held = held.filter(|(vsvip, _)| tells("vsvip", vsvip));
+        let vips = held.map(|(vsvip, a)| self.placed_vip(uuid, &state, (&vsvip, &a), tells));
         json!([{
             "se_uuid": uuid, "proc_id": "C0", "name": self.name(uuid),
             "connected": state.connected_since.is_some(),
@@ -71,10 +78,17 @@ impl Observer<'_> {
             .collect()
     }
 
-    fn placed_vip(&self, se: &str, state: &EngineState, vsvip: &str, a: &Assignment) -> Value {
+    fn placed_vip(
+        &self,
+        se: &str,
+        state: &EngineState,
+        (vsvip, a): (&str, &Assignment),
+        tells: &Tells<'_>,
+    ) -> Value {
         let view = self.snapshot.view::<VsVip>("vsvip", vsvip);
         let addresses = view.iter().flat_map(|v| &v.vip).flat_map(Vip::addresses);
-        let services = situation::services_of(self.snapshot, vsvip);
+        let mut services = situation::services_of(self.snapshot, vsvip);
+        services.retain(|vs| tells("virtualservice", &vs.uuid));
         let refs = services
             .iter()
             .map(|vs| Ref::to("virtualservice", &vs.uuid).0);

@@ -1,6 +1,6 @@
 //! Items of inventories (avi-api 10.5): the object, and what is observed of it.
 
-use super::super::situation;
+use super::super::{scope, situation};
 use super::{Observer, status};
 use crate::api::{Context, Part, Parts};
 use crate::objects::{Stored, pools};
@@ -31,7 +31,7 @@ impl Observer<'_> {
         if !(parts.has(Part::Runtime) || parts.has(Part::Faults)) {
             return item;
         }
-        let runtime = self.runtime(kind, uuid);
+        let runtime = self.runtime(kind, uuid, context);
         if let Some(faults) = faults(&runtime).filter(|_| parts.has(Part::Faults)) {
             item["faults"] = faults;
         }
@@ -42,10 +42,11 @@ impl Observer<'_> {
     }
 
     /// What is observed of an object; null when it is gone.
-    fn runtime(&self, kind: &str, uuid: &str) -> Value {
+    fn runtime(&self, kind: &str, uuid: &str, context: &Context) -> Value {
+        let tells = scope::tells(context, self.snapshot);
         let runtime = match kind {
             "virtualservice" => self.virtual_service(uuid),
-            "serviceengine" => Some(self.service_engine(uuid)),
+            "serviceengine" => Some(self.service_engine(uuid, &tells)),
             "pool" => self.pool(uuid),
             "poolgroup" => self.pool_group(uuid),
             "vsvip" => Some(self.vsvip(uuid)),
@@ -109,8 +110,11 @@ impl Observer<'_> {
     }
 
     fn extend_config(&self, kind: &str, uuid: &str, context: &Context, config: &mut Object) {
+        let tells = scope::tells(context, self.snapshot);
         let refs = |services: Vec<Arc<VirtualService>>| {
-            let each = services.into_iter().map(|v| {
+            let told = services.into_iter();
+            let told = told.filter(|v| tells("virtualservice", &v.uuid));
+            let each = told.map(|v| {
                 self.named(
                     &Ref::to("virtualservice", &v.uuid).0,
                     "virtualservice",

@@ -3,7 +3,7 @@ use super::*;
 use proto::v1::{EngineLoad, Report};
 
 fn view(fixture: &Fixture, view: EngineView) -> Value {
-    fixture.observe(|o| o.engine_view(&fixture.engine, view))
+    fixture.observe(|o| o.engine_view(&fixture.engine, view, &|_, _| true))
 }
 
 fn counters_of(fixture: &Fixture) -> Value {
@@ -98,7 +98,7 @@ async fn placement_has_the_vips_that_an_engine_serves_and_those_that_linger() {
 async fn the_runtime_says_how_far_it_is_that_an_engine_is_disabled() {
     let fixture = Fixture::new().await;
     let state = |fixture: &Fixture| {
-        let runtime = fixture.observe(|o| o.service_engine(&fixture.engine));
+        let runtime = fixture.observe(|o| o.service_engine(&fixture.engine, &|_, _| true));
         runtime["migrate_state"].clone()
     };
     assert_eq!(state(&fixture), "SE_MIGRATE_STATE_IDLE");
@@ -116,7 +116,7 @@ async fn the_runtime_says_how_far_it_is_that_an_engine_is_disabled() {
 async fn an_engine_is_active_for_tags_where_its_group_goes_by_them() {
     let fixture = Fixture::new().await;
     let tags = |fixture: &Fixture| {
-        let runtime = fixture.observe(|o| o.service_engine(&fixture.engine));
+        let runtime = fixture.observe(|o| o.service_engine(&fixture.engine, &|_, _| true));
         runtime["active_tags"].clone()
     };
     assert_eq!(tags(&fixture), Value::Null);
