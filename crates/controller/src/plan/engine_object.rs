@@ -19,7 +19,8 @@ use std::sync::Arc;
 /// Kinds of links that bundle others.
 const BUNDLES: [&str; 2] = ["bond", "team"];
 
-/// `data_vnics` of an engine that reports these interfaces: what a client has written of one of them (its VRF) stays.
+/// `data_vnics` of an engine that reports these interfaces: what a client has written of one of them (its VRF) stays, also while
+/// the engine does not have it.
 pub(super) fn vnics(interfaces: &[Interface], object: &Object) -> Value {
     let before = object.get("data_vnics").and_then(Value::as_array);
     let before = before.map_or(&[][..], Vec::as_slice);
@@ -29,7 +30,26 @@ pub(super) fn vnics(interfaces: &[Interface], object: &Object) -> Value {
         vnic.extend(reported(interface));
         Value::Object(vnic)
     });
-    each.collect()
+    let is_here = |vnic: &&Value| interfaces.iter().any(|i| vnic["if_name"] == i.name);
+    let gone = before.iter().filter(|vnic| !is_here(vnic));
+    each.chain(gone.filter_map(remembered)).collect()
+}
+
+/// An interface that its engine does not have now, if a client has written something of it. Without an address it is known by its
+/// name alone, and a write that leaves it out takes it away.
+fn remembered(vnic: &Value) -> Option<Value> {
+    let ty = message("vNIC").expect("in the schema");
+    let name = vnic.get("if_name")?.clone();
+    let mut object = object::without_defaults(ty, &written(vnic));
+    if object.is_empty() {
+        return None;
+    }
+    object.extend(known([
+        ("if_name", Some(name)),
+        ("link_up", Some(false.into())),
+        ("vnic_networks", Some(json!([]))),
+    ]));
+    Some(Value::Object(object))
 }
 
 /// What a client has written of an interface.
