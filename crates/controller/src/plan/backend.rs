@@ -541,12 +541,13 @@ impl Backend {
             .ok_or_else(|| ApiError::not_found("Pool"))
     }
 
-    /// An item of `GET /api/TYPE-inventory` (avi-api 10.5), as far as it is placement and engines.
+    /// An item of `GET /api/TYPE-inventory` (avi-api 10.5), as far as it is placement and engines; the object is with what the
+    /// server fills into it.
     pub fn inventory(
         &self,
         snapshot: &Snapshot,
         ty: &ObjectType,
-        item: (&str, &Stored),
+        item: (&str, &Object),
         context: &Context,
         parts: &Parts,
     ) -> Value {
