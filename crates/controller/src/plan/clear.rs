@@ -10,7 +10,7 @@ use super::runtime::Observer;
 use super::{Planner, service};
 use crate::objects::Snapshot;
 use model::view::{Ref, VirtualService};
-use proto::v1::HostTable;
+use proto::v1::{HostAnswer, HostTable};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -189,11 +189,16 @@ impl Observer<'_> {
 
     /// Clears the counters of an engine's steering programs; none while there are none, as far as is known.
     pub(super) fn clear_verdicts(&self, se: &str) -> Option<()> {
+        let now = self.reported_verdicts(se)?;
+        self.planner.cleared.set(se, Counted::Verdicts, "", &now);
+        Some(())
+    }
+
+    /// Counters of an engine's steering programs, as it reports them.
+    pub(super) fn reported_verdicts(&self, se: &str) -> Option<Value> {
         let seen = self.seen(se)?;
         seen.report.steering.as_ref()?;
-        let (of, now) = (Counted::Verdicts, host::verdicts(&seen.report));
-        self.planner.cleared.set(se, of, "", &now);
-        Some(())
+        Some(host::verdicts(&seen.report))
     }
 
     /// Clears the counters of an engine's interfaces, as it says them now; gives their names.
@@ -201,10 +206,7 @@ impl Observer<'_> {
     /// # Errors
     /// Why it says nothing.
     pub(super) async fn clear_interfaces(&self, se: &str) -> Result<Vec<String>, String> {
-        let answer = self.ask_host(se, HostTable::Interfaces).await?;
-        if !answer.problem.is_empty() {
-            return Err(answer.problem);
-        }
+        let answer = self.interfaces_now(se).await?;
         let cleared = &self.planner.cleared;
         cleared.forget(se, |of| matches!(of, Counted::Interface(_)));
         let mut names = Vec::new();
@@ -217,6 +219,18 @@ impl Observer<'_> {
             }
         }
         Ok(names)
+    }
+
+    /// An engine's interfaces and their counters, as it says them now.
+    ///
+    /// # Errors
+    /// Why it says nothing.
+    pub(super) async fn interfaces_now(&self, se: &str) -> Result<HostAnswer, String> {
+        let answer = self.ask_host(se, HostTable::Interfaces).await?;
+        match answer.problem.is_empty() {
+            true => Ok(answer),
+            false => Err(answer.problem),
+        }
     }
 
     /// Why an engine's programs have no counters that could be cleared.

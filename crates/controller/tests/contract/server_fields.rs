@@ -202,6 +202,11 @@ fn the_type_of_its_cloud_is_shown_of_a_virtual_service() {
         (read(&plain), sparse(&plain)),
         (json!("CLOUD_NONE"), Value::Null)
     );
+    // It is not stored, and nothing is found or put in order by it.
+    for query in ["cloud_type=CLOUD_AWS", "sort=-cloud_type"] {
+        let page = http.get(&format!("/api/virtualservice?{query}")).good();
+        assert_eq!(page["count"], 2, "{query}");
+    }
     let uuid = own.rsplit('/').next().unwrap();
     let item = http.get(&format!("/api/virtualservice-inventory/{uuid}"));
     assert_eq!(item.good()["config"]["cloud_type"], "CLOUD_LINUXSERVER");

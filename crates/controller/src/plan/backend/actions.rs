@@ -237,6 +237,31 @@ impl Backend {
         Ok(reply)
     }
 
+    /// That an engine's steering programs have counters that can be cleared.
+    ///
+    /// # Errors
+    /// 400: there are none.
+    pub fn check_flow_counters(&self, se: &str) -> Result<(), ApiError> {
+        let snapshot = self.objects.snapshot();
+        let observer = self.observer(&snapshot);
+        match observer.reported_verdicts(se) {
+            Some(_) => Ok(()),
+            None => Err(not_cleared(&observer, se, observer.why_no_verdicts(se))),
+        }
+    }
+
+    /// That an engine says its interfaces' counters, which can be cleared then.
+    ///
+    /// # Errors
+    /// 400: it does not.
+    pub async fn check_interfaces(&self, se: &str) -> Result<(), ApiError> {
+        let snapshot = self.objects.snapshot();
+        let observer = self.observer(&snapshot);
+        let said = observer.interfaces_now(se).await;
+        said.map(drop)
+            .map_err(|why| not_cleared(&observer, se, &why))
+    }
+
     /// `POST /api/serviceengine/UUID/interface/clear`.
     ///
     /// # Errors
@@ -311,10 +336,11 @@ fn was_sent(observer: &Observer<'_>, sent: &Sent) -> Value {
     shown
 }
 
-/// uuids of the engines in `se_ref`, each once; none where it is not given.
+/// uuids of the engines in `se_ref`, each once; none where it is not given, or empty.
 fn engines_in(snapshot: &Snapshot, body: &Object) -> Result<Option<Vec<String>>, ApiError> {
     let references = match body.get("se_ref") {
         None | Some(Value::Null) => return Ok(None),
+        Some(Value::Array(references)) if references.is_empty() => return Ok(None),
         Some(Value::Array(references)) => references.clone(),
         Some(one) => vec![one.clone()],
     };
