@@ -39,6 +39,7 @@ impl Counted {
                 "finished_conns",
                 "rx_bytes",
                 "tx_bytes",
+                "connections_dropped",
             ]),
             Self::Process => Some(&["process_cpu_ms"]),
             Self::Host => Some(&[
@@ -244,8 +245,8 @@ impl Observer<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ServiceView;
     use super::super::fixture::Fixture;
+    use super::super::{EngineView, ServiceView};
     use super::*;
     use proto::v1::{
         EngineLoad, EngineStats, Hello, Report, Steering, VerdictCount, VirtualServiceStatus,
@@ -302,6 +303,7 @@ mod tests {
                 open_connections: 2,
                 total_connections: connections,
                 bytes_in: 10 * connections,
+                connections_dropped: Some(connections),
                 ..VirtualServiceStatus::default()
             }],
             stats: Some(EngineStats {
@@ -322,16 +324,22 @@ mod tests {
         }
     }
 
-    /// Connections, packets and new flows, as the API shows them.
-    fn counts(fixture: &Fixture, vs: &str) -> [Value; 3] {
+    /// Connections, packets and new flows, as the API shows them; what was dropped, and the first two in other views.
+    fn counts(fixture: &Fixture, vs: &str) -> [Value; 6] {
         fixture.observe(|o| {
             let detail = o.service_view(vs, ServiceView::Detail).expect("there");
             let runtime = o.service_engine(&fixture.engine, &|_, _| true);
             let flows = o.engine_flow_counters(&fixture.engine);
+            let tcp = o.service_view(vs, ServiceView::Tcp).expect("there");
+            let cpu = o.engine_view(&fixture.engine, EngineView::Cpu, &|_, _| true);
+            let own = &detail[0]["fel4stats"][0];
             [
-                detail[0]["fel4stats"][0]["new_established_conns"].clone(),
+                own["new_established_conns"].clone(),
                 runtime["load"]["rx_packets"].clone(),
                 flows[0]["dispatch"][0]["flow_rx_create"].clone(),
+                own["connections_dropped"].clone(),
+                tcp[0]["tcp_stat"]["new_established_conns"].clone(),
+                cpu[0]["cpu"]["rx_packets"].clone(),
             ]
         })
     }
@@ -353,9 +361,9 @@ mod tests {
             o.clear_load(&fixture.engine).expect("reported");
             o.clear_verdicts(&fixture.engine).expect("reported");
         });
-        assert_eq!(counts(&fixture, &vs), [0, 0, 0]);
+        assert_eq!(counts(&fixture, &vs), [0; 6]);
         reports(&fixture, 11, 130);
-        assert_eq!(counts(&fixture, &vs), [2, 30, 30]);
+        assert_eq!(counts(&fixture, &vs), [2, 30, 30, 2, 2, 30]);
         // Programs and interfaces go on counting under a new process.
         let hello = Hello {
             boot_id: "another".into(),
@@ -365,7 +373,7 @@ mod tests {
         std::mem::forget(receiver);
         fixture.session = fixture.registry.open(&fixture.engine, hello, sender);
         reports(&fixture, 12, 140);
-        assert_eq!(counts(&fixture, &vs), [12, 40, 40]);
+        assert_eq!(counts(&fixture, &vs), [12, 40, 40, 12, 12, 40]);
     }
 
     #[tokio::test]

@@ -176,15 +176,15 @@ impl Backend {
         let count = held.len();
         let seen = |(vsvip, _): &(String, Before)| sees(context, "vsvip", vsvip, &snapshot);
         let shown = held.into_iter().filter(seen);
-        let shown = shown.map(|(vsvip, before)| self.given_away(&snapshot, &vsvip, before));
+        let shown = shown.map(|(vsvip, before)| self.given_away(&snapshot, se, &vsvip, before));
         deleted["places"] = json!({"count": count, "results": shown.collect::<Vec<_>>()});
         Ok(deleted)
     }
 
     /// Where a VIP is now that was on an engine which is gone.
-    fn given_away(&self, snapshot: &Snapshot, vsvip: &str, before: Before) -> Value {
+    fn given_away(&self, snapshot: &Snapshot, se: &str, vsvip: &str, before: Before) -> Value {
         let observer = self.observer(snapshot);
-        let looked = self.planner.came_of(vsvip, before);
+        let looked = left_by(self.planner.came_of(vsvip, before), se);
         let services = situation::services_of(snapshot, vsvip);
         let services: Vec<&str> = services.iter().map(|vs| vs.name.as_str()).collect();
         json!({
@@ -299,6 +299,16 @@ impl Backend {
     }
 }
 
+/// The same where that engine is gone: it may still have its place, if the store did not take what was decided.
+fn left_by(mut looked: Looked, se: &str) -> Looked {
+    if looked.engines.iter().any(|engine| engine == se) {
+        let text = "the place of the deleted engine could not be given away yet; that is tried again every few seconds";
+        looked.engines.retain(|engine| engine != se);
+        looked.waits_for = Some(text.to_owned());
+    }
+    looked
+}
+
 fn engine(observer: &Observer<'_>, se: &str) -> Value {
     json!({"se_ref": Ref::to("serviceengine", se).0, "se_name": observer.name(se)})
 }
@@ -410,4 +420,31 @@ async fn clear_engine(observer: &Observer<'_>, se: &str) -> Value {
 fn not_cleared(observer: &Observer<'_>, se: &str, why: &str) -> ApiError {
     let name = observer.name(se);
     ApiError::bad_request(format!("{name}: its counters were not cleared: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_that_is_gone_has_no_place_and_one_that_it_still_has_waits() {
+        let looked = |engines: &[&str]| Looked {
+            engines: engines.iter().map(|se| (*se).to_owned()).collect(),
+            added: Vec::new(),
+            done: None,
+            waits_for: None,
+        };
+        let given = left_by(looked(&["se-2"]), "se-1");
+        assert_eq!(
+            (given.engines, given.waits_for),
+            (vec!["se-2".into()], None)
+        );
+        let not_yet = left_by(looked(&["se-1", "se-2"]), "se-1");
+        assert_eq!(not_yet.engines, ["se-2"]);
+        assert!(
+            not_yet
+                .waits_for
+                .is_some_and(|why| why.contains("tried again"))
+        );
+    }
 }

@@ -106,7 +106,8 @@ impl Observer<'_> {
         }
     }
 
-    fn load(&self, uuid: &str, load: EngineLoad) -> Value {
+    /// Since its counters were cleared.
+    pub(super) fn load(&self, uuid: &str, load: EngineLoad) -> Value {
         let mut shown = engine_load(load);
         for of in [Counted::Process, Counted::Host] {
             self.since_cleared(uuid, of, &mut shown);

@@ -5,7 +5,6 @@ use super::super::flowtable::address;
 use super::super::scope::Tells;
 use super::super::{Assignment, situation};
 use super::Observer;
-use super::engine::engine_load;
 use super::internal::role_word;
 use super::scaleout::announced;
 use crate::engines::registry::{EngineState, SessionCounts};
@@ -38,7 +37,9 @@ impl Observer<'_> {
         match view {
             EngineView::Detail => self.engine_detail(uuid, tells),
             EngineView::Placement => self.engine_placement(uuid, tells),
-            EngineView::Cpu => self.engine_stats(uuid, "cpu", |stats| stats.load.map(engine_load)),
+            EngineView::Cpu => self.engine_stats(uuid, "cpu", |stats| {
+                stats.load.map(|load| self.load(uuid, load))
+            }),
             EngineView::Memory => self.engine_stats(uuid, "memory", |stats| {
                 Some(json!({"rss_bytes": stats.rss_bytes}))
             }),
