@@ -62,7 +62,7 @@ fn written(vnic: &Value) -> Object {
 }
 
 /// What an engine says of an interface, as far as it is stored.
-fn reported(interface: &Interface) -> Object {
+pub(super) fn reported(interface: &Interface) -> Object {
     let link = interface.link.as_ref();
     let vlan = link.map(|l| l.vlan_id).filter(|id| *id != 0);
     let networks = interface.addresses.iter().filter_map(|a| network(a));
@@ -124,7 +124,7 @@ impl Observer<'_> {
 }
 
 /// Memory and disk in the units of the SE group's `memory_per_se` and `disk_per_se`: MB and GB.
-fn resources(host: &HostResources) -> Value {
+pub(super) fn resources(host: &HostResources) -> Value {
     let size = |bytes: u64, shift: u32| (bytes != 0).then(|| Value::from(bytes >> shift));
     let threads = Some(host.threads_per_core).filter(|n| *n != 0);
     Value::Object(known([
@@ -161,7 +161,8 @@ fn vrf_of(vnic: &Object) -> Option<&str> {
     vnic.get("vrf_ref")?.as_str()
 }
 
-fn link_fields(link: &LinkDetail) -> Object {
+/// What the kernel says of a link, shown and not stored.
+pub(super) fn link_fields(link: &LinkDetail) -> Object {
     let is_bundle = BUNDLES.contains(&link.adapter.as_str());
     let members = || -> Value {
         let each = link.members.iter().map(|name| json!({"if_name": name}));

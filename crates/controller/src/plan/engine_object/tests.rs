@@ -1,5 +1,6 @@
 //! What an engine's object holds and shows of what the engine says.
 
+use super::super::EngineView;
 use super::super::fixture::{Fixture, v4};
 use super::*;
 use proto::v1::{Hello, Management, Report};
@@ -240,6 +241,29 @@ fn resources_are_in_the_units_of_the_se_group_and_without_what_is_not_known() {
         ..HostResources::default()
     };
     assert_eq!(resources(&little), json!({"num_vcpus": 1}));
+}
+
+#[tokio::test]
+async fn the_runtime_in_detail_shows_the_host_and_its_links_as_the_object_does() {
+    let fixture = Fixture::new().await;
+    let host = HostResources {
+        processors: 4,
+        memory_bytes: 2 << 30,
+        ..HostResources::default()
+    };
+    let hello = Hello {
+        resources: Some(host),
+        ..hello(vec![interface("eth0", "10.10.10.11/24")], None)
+    };
+    says(&fixture, hello);
+    let view = EngineView::Detail;
+    let shown = fixture.observe(|o| o.engine_view(&fixture.engine, view, &|_, _| true));
+    assert_eq!(shown["resources"], json!({"num_vcpus": 4, "memory": 2048}));
+    let vnic = &shown["vnic"][0];
+    assert_eq!(
+        (&vnic["mac_address"], &vnic["adapter"], &vnic["state"]),
+        (&json!(MAC), &json!("virtio_net"), &json!("VNIC_STATE_UP"))
+    );
 }
 
 #[test]

@@ -3,12 +3,11 @@
 use super::super::again::NO_SESSION;
 use super::super::flowtable::address;
 use super::super::scope::Tells;
-use super::super::{Assignment, situation};
+use super::super::{Assignment, engine_object, situation};
 use super::Observer;
 use super::internal::role_word;
 use super::scaleout::announced;
 use crate::engines::registry::{EngineState, SessionCounts};
-use ipnet::IpNet;
 use model::view::{Ref, Vip, VsVip};
 use proto::v1::{EngineStats, Interface};
 use serde_json::{Value, json};
@@ -40,9 +39,7 @@ impl Observer<'_> {
             EngineView::Cpu => self.engine_stats(uuid, "cpu", |stats| {
                 stats.load.map(|load| self.load(uuid, load))
             }),
-            EngineView::Memory => self.engine_stats(uuid, "memory", |stats| {
-                Some(json!({"rss_bytes": stats.rss_bytes}))
-            }),
+            EngineView::Memory => self.engine_stats(uuid, "memory", |stats| Some(memory(stats))),
         }
     }
 
@@ -125,8 +122,22 @@ impl Observer<'_> {
     }
 }
 
-/// Of its host, as far as the engine says.
+/// Of the process; and of its host, where the engine says it.
+fn memory(stats: &EngineStats) -> Value {
+    let mut shown = json!({"rss_bytes": stats.rss_bytes});
+    let host = stats.load.filter(|load| load.host_memory_bytes > 0);
+    if let Some(load) = host {
+        shown["host_memory_bytes"] = load.host_memory_bytes.into();
+        shown["host_memory_available_bytes"] = load.host_memory_available_bytes.into();
+    }
+    shown
+}
+
+/// As of its object; of an older engine, what its reports say.
 fn resources(state: &EngineState) -> Option<Value> {
+    if let Some(host) = &state.resources {
+        return Some(engine_object::resources(host));
+    }
     let load = state.report.as_ref()?.stats.as_ref()?.load?;
     Some(json!({"num_vcpus": load.processors}))
 }
@@ -141,16 +152,17 @@ fn counters(counts: SessionCounts) -> Value {
     json!({"reg_cnt": begun, "reg_fail_cnt": refused, "se_up_cnt": came, "se_down_cnt": went})
 }
 
+/// As of its object, with its state in a word.
 fn vnic(interface: &Interface) -> Value {
-    let addresses = interface.addresses.iter();
-    let networks = addresses.filter_map(|a| a.parse::<IpNet>().ok());
-    let network =
-        |net: IpNet| json!({"ip": {"ip_addr": address(net.addr()), "mask": net.prefix_len()}});
-    json!({
-        "if_name": interface.name, "mac_addr": interface.mac, "mtu": interface.mtu,
-        "state": if interface.up { "VNIC_STATE_UP" } else { "VNIC_STATE_DOWN" },
-        "vnic_networks": networks.map(network).collect::<Vec<_>>(),
-    })
+    let mut vnic = engine_object::reported(interface);
+    let link = interface.link.as_ref().map(engine_object::link_fields);
+    vnic.extend(link.unwrap_or_default());
+    let state = match interface.up {
+        true => "VNIC_STATE_UP",
+        false => "VNIC_STATE_DOWN",
+    };
+    vnic.insert("state".into(), state.into());
+    Value::Object(vnic)
 }
 
 #[cfg(test)]
