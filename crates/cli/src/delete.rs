@@ -108,16 +108,16 @@ fn describe(name: &str, reply: &Value) -> String {
 /// Takes a controller out of the cluster's list.
 fn forget(client: &Client, args: &Args, format: Format) -> anyhow::Result<()> {
     let name = &args.name;
-    if args.dry_run {
-        anyhow::bail!("dry_run: a controller is forgotten or not; there is no plan of it");
-    }
     if args.force {
         return Err(UsageError("--force: is for a serviceengine; leave it out".into()).into());
     }
     let path = format!("/api/ek/cluster/node/{}", client::percent_encode(name));
-    client
-        .delete(&path)
-        .with_context(|| format!("controller {name}"))?;
+    let which = || format!("controller {name}");
+    if args.dry_run {
+        plan::print(&client.plan_delete(&path).with_context(which)?, format);
+        return Ok(());
+    }
+    client.delete(&path).with_context(which)?;
     let deleted = Deleted {
         object_type: CONTROLLER,
         name,

@@ -23,6 +23,8 @@ fn lines(plan: &Value) -> String {
         all(plan, "/flows", flows),
     ];
     let mut lines: Vec<String> = parts.into_iter().flatten().collect();
+    let effects = items(plan, "/effects").iter();
+    lines.extend(effects.filter_map(Value::as_str).map(str::to_owned));
     let unseen = number(plan, "/placement/not_looked_at").unwrap_or(0);
     if unseen > 0 {
         lines.push(format!(
@@ -175,6 +177,17 @@ mod tests {
             "nothing was done (dry run)",
         ];
         assert_eq!(lines(&plan), expected.join("\n"));
+    }
+
+    #[test]
+    fn what_has_effects_alone_says_them() {
+        let none = || list(json!([]));
+        let plan = json!({
+            "objects": none(), "placement": none(), "flows": none(),
+            "effects": ["the planner looks at the VIP now", "se-1 is sent its state again"],
+        });
+        let expected = "the planner looks at the VIP now\nse-1 is sent its state again\nnothing was done (dry run)";
+        assert_eq!(lines(&plan), expected);
     }
 
     #[test]

@@ -190,6 +190,8 @@ pub const NUMBERED: &[&str] = &[
     "se_lost",
     "desired_state_not_made",
     "desired_state_refused",
+    "scale_refused",
+    "scale_rolled_back",
 ];
 
 /// The number of a reason code (`reason_code`, avi-api 10.1). 0: there is no reason, or an engine of a newer version has a word
@@ -208,7 +210,8 @@ mod tests {
     const HANDED_OUT: &str = "up vs_disabled no_vip no_pool pool_disabled pool_down too_few_servers_up servers_draining \
         health_checks_pending listener_failed vip_failed rhi_disabled no_bgp_profile vs_down stopping joining lingering \
         no_tunnel_path member_silent steering_failed vip_disabled no_address awaiting_se_programming not_placed unused \
-        se_connected se_never_connected se_disconnected se_lost desired_state_not_made desired_state_refused";
+        se_connected se_never_connected se_disconnected se_lost desired_state_not_made desired_state_refused scale_refused \
+        scale_rolled_back";
 
     #[test]
     fn a_reason_code_keeps_its_number() {

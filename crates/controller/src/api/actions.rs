@@ -112,7 +112,7 @@ pub(super) fn anew() -> Vec<Operation> {
     all
 }
 
-/// What is refused whatever it is asked with, and says what to do instead.
+/// What is refused whatever it is asked with, also a plan of it, and says what to do instead.
 pub(super) fn refused() -> Vec<Operation> {
     let table: [(&str, Handler); 3] = [
         ("/api/serviceengine/{uuid}/flowtable/clear", |c| {
@@ -126,7 +126,7 @@ pub(super) fn refused() -> Vec<Operation> {
         }),
     ];
     let each = table.into_iter();
-    each.flat_map(|(path, handler)| action(path, Audit::Action, handler))
+    each.flat_map(|(path, handler)| action(path, Audit::Action, handler).map(planned))
         .collect()
 }
 
@@ -255,6 +255,7 @@ async fn clear_engines(call: &Call<'_>) -> Result<Response, ApiError> {
 fn clear_flow_counters(call: &Call<'_>) -> Result<Response, ApiError> {
     exists(call, "serviceengine")?;
     if call.context.author.dry_run {
+        call.app.backend.check_flow_counters(call.uuid)?;
         return Ok(counters_anew(call, 1, "service engine: flowtablestat"));
     }
     Ok(ok(call.app.backend.clear_flow_counters(call.uuid)?))
@@ -263,6 +264,7 @@ fn clear_flow_counters(call: &Call<'_>) -> Result<Response, ApiError> {
 async fn clear_interfaces(call: &Call<'_>) -> Result<Response, ApiError> {
     exists(call, "serviceengine")?;
     if call.context.author.dry_run {
+        call.app.backend.check_interfaces(call.uuid).await?;
         return Ok(counters_anew(call, 1, "service engine: interface"));
     }
     Ok(ok(call.app.backend.clear_interfaces(call.uuid).await?))
@@ -295,6 +297,7 @@ fn scale_servers(call: &Call<'_>) -> Result<Response, ApiError> {
 /// uuids of the objects that a call is about: those that it names in `uuid` or `name`, or all that the caller sees and may operate on.
 fn chosen(call: &Call<'_>, path: &'static str) -> Result<Vec<String>, ApiError> {
     let body = parse(&call.body)?;
+    check_fields(&body)?;
     let uuids = named(call, &body, "uuid")?;
     let names = named(call, &body, "name")?;
     if uuids.is_none() && names.is_none() {
@@ -312,6 +315,17 @@ fn chosen(call: &Call<'_>, path: &'static str) -> Result<Vec<String>, ApiError> 
     Ok(chosen)
 }
 
+/// A choice that is not understood would be one of all.
+fn check_fields(body: &Object) -> Result<(), ApiError> {
+    let known = ["uuid", "name"];
+    let Some(other) = body.keys().find(|field| !known.contains(&field.as_str())) else {
+        return Ok(());
+    };
+    Err(ApiError::bad_request(format!(
+        "{other}: chooses nothing here; name objects in uuid or name, or leave both out for all that you see"
+    )))
+}
+
 /// A text or a list of texts in the body, or texts with commas between them in the query.
 fn named(call: &Call<'_>, body: &Object, field: &str) -> Result<Option<Vec<String>>, ApiError> {
     let wrong = |value: &Value| {
@@ -323,13 +337,18 @@ fn named(call: &Call<'_>, body: &Object, field: &str) -> Result<Option<Vec<Strin
         text.ok_or_else(|| wrong(value))
     };
     match body.get(field) {
-        None | Some(Value::Null) => {}
+        None => {}
         Some(Value::Array(values)) => {
             return values.iter().map(text).collect::<Result<_, _>>().map(Some);
         }
         Some(value) => return Ok(Some(vec![text(value)?])),
     }
-    let query = call.context.get(field).filter(|query| !query.is_empty());
+    let query = call.context.get(field);
+    if query.is_some_and(str::is_empty) {
+        let text =
+            format!("{field}: is empty; name an object, or leave it out for all that you see");
+        return Err(ApiError::bad_request(text));
+    }
     Ok(query.map(|query| query.split(',').map(str::to_owned).collect()))
 }
 
@@ -362,7 +381,11 @@ fn operable(call: &Call<'_>, path: &str, (field, text): (&str, &str)) -> Result<
     let Some((uuid, _)) = found else {
         let text =
             format!("{field}: there is no {path} {text:?} that you see; /api/{path} lists those");
-        return Err(ApiError::bad_request(text));
+        let status = match field {
+            "uuid" => StatusCode::NOT_FOUND,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        return Err(ApiError::new(status, text));
     };
     if !may(app, context, Level::Write, (path, uuid))? {
         let user = &context.access.user;

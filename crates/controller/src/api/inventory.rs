@@ -3,6 +3,7 @@
 
 use super::context::Context;
 use super::operation::Call;
+use super::present::{Names, Presenter};
 use super::{ok, query};
 use crate::access::{self, Level};
 use crate::alerts::{About, Levels};
@@ -150,7 +151,8 @@ impl<'a> Items<'a> {
 
     fn show(&self, uuid: &str, stored: &Stored) -> Value {
         let (backend, context) = (&self.call.app.backend, self.call.context);
-        let item = (uuid, stored);
+        let object = self.object(uuid, stored);
+        let item = (uuid, &object);
         let mut shown = backend.inventory(&self.snapshot, self.ty, item, context, &self.parts);
         let mut join = |part: Part, find: &dyn Fn() -> Option<Value>| {
             if let Some(found) = self.parts.has(part).then(find).flatten() {
@@ -161,6 +163,16 @@ impl<'a> Items<'a> {
         join(Part::Alert, &|| self.alert(uuid, stored));
         join(Part::Metrics, &|| self.metrics(uuid));
         shown
+    }
+
+    /// What is stored, and where it is shown, what the server fills into it.
+    fn object(&self, uuid: &str, stored: &Stored) -> Object {
+        let (app, context) = (self.call.app, self.call.context);
+        let presenter = Presenter::new(app, context, &self.snapshot, self.ty, Names::Always);
+        match self.parts.has(Part::Config) {
+            true => presenter.filled(uuid, stored),
+            false => stored.object.clone(),
+        }
     }
 
     /// Of a virtual service, which is all that has one.

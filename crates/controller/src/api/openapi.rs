@@ -6,8 +6,6 @@ mod calls;
 mod parameters;
 mod shape;
 
-#[cfg(test)]
-pub(super) use answers::is_refused;
 pub(super) use answers::shapes;
 pub(super) use parameters::{find as parameter, headers};
 

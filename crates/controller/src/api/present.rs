@@ -45,8 +45,7 @@ impl<'a> Presenter<'a> {
     /// The object as the client sees it.
     pub(super) fn show(&self, uuid: &str, stored: &Stored) -> Value {
         let (ty, context) = (self.ty, self.context);
-        let mut object = stored.object.clone();
-        self.fill(uuid, stored, &mut object);
+        let mut object = self.filled(uuid, stored);
         object = if context.skip_default() {
             object::without_defaults(ty, &object)
         } else {
@@ -71,15 +70,16 @@ impl<'a> Presenter<'a> {
         Value::Object(object)
     }
 
-    /// Fills in what is the server's and known (class R of the schema). It comes before defaults, which may be the same.
-    fn fill(&self, uuid: &str, stored: &Stored, object: &mut Object) {
-        let backend = &self.app.backend;
+    /// The object with what is the server's and known (class R of the schema). It comes before defaults, which may be the same.
+    pub(super) fn filled(&self, uuid: &str, stored: &Stored) -> Object {
+        let (backend, mut object) = (&self.app.backend, stored.object.clone());
         match self.ty.name.as_str() {
-            "SSLKeyAndCertificate" => certificate::describe(object),
-            "ServiceEngine" => backend.fill_engine(self.snapshot, uuid, stored, object),
-            "VirtualService" => self.fill_cloud_type(object),
+            "SSLKeyAndCertificate" => certificate::describe(&mut object),
+            "ServiceEngine" => backend.fill_engine(self.snapshot, uuid, stored, &mut object),
+            "VirtualService" => self.fill_cloud_type(&mut object),
             _ => {}
         }
+        object
     }
 
     /// That of the cloud that the object is in.
@@ -125,7 +125,7 @@ impl<'a> Presenter<'a> {
         let runtime = match self.ty.path.as_str() {
             "virtualservice" => backend.vs_runtime(uuid, self.context),
             "pool" => backend.pool_runtime(uuid),
-            "serviceengine" => backend.se_runtime(uuid),
+            "serviceengine" => backend.se_runtime(uuid, self.context),
             _ => return,
         };
         // An object that was deleted in between has none.

@@ -4,7 +4,7 @@ use super::context::Context;
 use crate::error::ApiError;
 use crate::objects::{Snapshot, Stored};
 use model::object;
-use model::schema::{Kind, ObjectType, message, object_type};
+use model::schema::{Field, Kind, ObjectType, message, object_type};
 use model::view::Ref;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -117,11 +117,10 @@ impl<'a> Filter<'a> {
         }
     }
 
-    /// `FIELD=value`, `FIELD_ref.name=`, `FIELD_ref.uuid=`; a field that the type does not have is ignored.
+    /// `FIELD=value`, `FIELD_ref.name=`, `FIELD_ref.uuid=`; a field that the type does not have, or that is not compared, is ignored.
     fn field(&self, stored: &Stored, key: &str, value: &str) -> bool {
         let (field, part) = key.split_once('.').unwrap_or((key, ""));
-        // A secret is not to be guessed by asking for it.
-        let known = self.ty.field(field).filter(|f| f.secret.is_none());
+        let known = self.ty.field(field).filter(|f| is_compared(f));
         let Some(known) = known else {
             return true;
         };
@@ -155,6 +154,11 @@ impl<'a> Filter<'a> {
         }
         Ref(value.to_owned()).uuid() == reference.uuid()
     }
+}
+
+/// A secret is not to be guessed by asking for it, or by where it stands among others; and what is the server's is not stored.
+fn is_compared(field: &Field) -> bool {
+    field.secret.is_none() && !field.is_server_owned()
 }
 
 /// The objects that a parameter names as `TYPE:UUID`.
@@ -203,11 +207,9 @@ fn sort(context: &Context, ty: &ObjectType, found: &mut [(&str, &Arc<Stored>)]) 
         .strip_prefix('-')
         .map_or((field, false), |f| (f, true));
     let known = ty.field(name);
-    // Nor by where it stands among others.
-    let name = if known.is_some_and(|f| f.secret.is_some()) {
-        "name"
-    } else {
-        name
+    let name = match known.is_none_or(is_compared) {
+        true => name,
+        false => "name",
     };
     let default = known.and_then(|f| f.default.as_ref());
     // Of equal objects, the caller's own come before those that tenant admin shares, also where the order is reversed.

@@ -274,13 +274,13 @@ fn observed() -> Vec<Operation> {
         get("/api/serviceengine/{uuid}/runtime", Read, |c| {
             Box::pin(async {
                 exists(c, "serviceengine")?;
-                Ok(ok(c.app.backend.se_runtime(c.uuid)?))
+                Ok(ok(c.app.backend.se_runtime(c.uuid, c.context)?))
             })
         }),
         get("/api/serviceengine/{uuid}/bgp", Read, |c| {
             Box::pin(async {
                 exists(c, "serviceengine")?;
-                Ok(ok(c.app.backend.se_bgp(c.uuid)?))
+                Ok(ok(c.app.backend.se_bgp(c.uuid, c.context)?))
             })
         }),
         get("/api/pool/{uuid}/runtime", Read, |c| {

@@ -1,5 +1,5 @@
 //! `data_vnics` of a service engine: its engine reports the interfaces, and a client writes some of their fields (avi-api section
-//! 12). A write changes nothing that is reported, and takes no interface away.
+//! 12). A write changes nothing that is reported, and takes no interface away but one that its engine does not have any more.
 
 use model::object::Object;
 use model::schema::{Field, ObjectType, message};
@@ -43,7 +43,7 @@ pub(super) fn keep(
         }
     }
     let is_there = |vnic: &Object| known.iter().flatten().any(|k| k == vnic);
-    let left_out = reported(stored).filter(|vnic| !is_there(vnic));
+    let left_out = reported(stored).filter(|vnic| !is_gone(vnic) && !is_there(vnic));
     list.extend(left_out.cloned().map(Value::Object));
 }
 
@@ -67,6 +67,11 @@ fn items(object: &Object) -> &[Value] {
 fn reported(stored: &Object) -> impl Iterator<Item = &Object> {
     let all = items(stored).iter().filter_map(Value::as_object);
     all.filter(|vnic| vnic.contains_key("if_name"))
+}
+
+/// Its engine does not have it any more: only what a client has written of it is left.
+fn is_gone(vnic: &Object) -> bool {
+    !vnic.contains_key("mac_address")
 }
 
 /// By its name, or by its MAC address where a body leaves the name out.
@@ -130,6 +135,23 @@ mod tests {
             let expected = json!([expected[1], expected[0]]);
             assert_eq!(seen, expected, "{named}");
         }
+    }
+
+    #[test]
+    fn an_interface_that_is_gone_stays_until_a_write_leaves_it_out() {
+        let ty = object_type("serviceengine").expect("known");
+        let gone = json!({"if_name": "eth2", "link_up": false, "enabled": false});
+        let stored = object(json!({"name": "se", "data_vnics": [gone]}));
+        let put = |body: Value| {
+            let mut body = object(body);
+            let known = known(ty, &stored, &body);
+            object::strip_server_owned(ty, &mut body);
+            keep(ty, &stored, &known, &mut body);
+            body.get("data_vnics").cloned().unwrap_or_default()
+        };
+        assert_eq!(put(json!({"name": "se"})), json!([gone]));
+        assert_eq!(put(json!({"data_vnics": [gone]})), json!([gone]));
+        assert_eq!(put(json!({"data_vnics": []})), json!([]));
     }
 
     #[test]

@@ -385,18 +385,20 @@ impl Backend {
     ///
     /// # Errors
     /// 404.
-    pub fn se_runtime(&self, uuid: &str) -> Result<Value, ApiError> {
+    pub fn se_runtime(&self, uuid: &str, context: &Context) -> Result<Value, ApiError> {
         let snapshot = self.objects.snapshot();
-        Ok(self.observer(&snapshot).service_engine(uuid))
+        let tells = scope::tells(context, &snapshot);
+        Ok(self.observer(&snapshot).service_engine(uuid, &tells))
     }
 
     /// `GET /api/serviceengine/UUID/bgp` (avi-api 10.4).
     ///
     /// # Errors
     /// 404.
-    pub fn se_bgp(&self, uuid: &str) -> Result<Value, ApiError> {
+    pub fn se_bgp(&self, uuid: &str, context: &Context) -> Result<Value, ApiError> {
         let snapshot = self.objects.snapshot();
-        Ok(self.observer(&snapshot).engine_bgp(uuid))
+        let tells = scope::tells(context, &snapshot);
+        Ok(self.observer(&snapshot).engine_bgp(uuid, &tells))
     }
 
     /// `GET /api/serviceengine/UUID/bgp/…` and `bfd/…` (avi-api 10.4).
@@ -539,12 +541,13 @@ impl Backend {
             .ok_or_else(|| ApiError::not_found("Pool"))
     }
 
-    /// An item of `GET /api/TYPE-inventory` (avi-api 10.5), as far as it is placement and engines.
+    /// An item of `GET /api/TYPE-inventory` (avi-api 10.5), as far as it is placement and engines; the object is with what the
+    /// server fills into it.
     pub fn inventory(
         &self,
         snapshot: &Snapshot,
         ty: &ObjectType,
-        item: (&str, &Stored),
+        item: (&str, &Object),
         context: &Context,
         parts: &Parts,
     ) -> Value {

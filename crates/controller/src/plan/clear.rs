@@ -10,7 +10,7 @@ use super::runtime::Observer;
 use super::{Planner, service};
 use crate::objects::Snapshot;
 use model::view::{Ref, VirtualService};
-use proto::v1::HostTable;
+use proto::v1::{HostAnswer, HostTable};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -39,6 +39,7 @@ impl Counted {
                 "finished_conns",
                 "rx_bytes",
                 "tx_bytes",
+                "connections_dropped",
             ]),
             Self::Process => Some(&["process_cpu_ms"]),
             Self::Host => Some(&[
@@ -193,11 +194,16 @@ impl Observer<'_> {
 
     /// Clears the counters of an engine's steering programs; none while there are none, as far as is known.
     pub(super) fn clear_verdicts(&self, se: &str) -> Option<()> {
+        let now = self.reported_verdicts(se)?;
+        self.planner.cleared.set(se, Counted::Verdicts, "", &now);
+        Some(())
+    }
+
+    /// Counters of an engine's steering programs, as it reports them.
+    pub(super) fn reported_verdicts(&self, se: &str) -> Option<Value> {
         let seen = self.seen(se)?;
         seen.report.steering.as_ref()?;
-        let (of, now) = (Counted::Verdicts, host::verdicts(&seen.report));
-        self.planner.cleared.set(se, of, "", &now);
-        Some(())
+        Some(host::verdicts(&seen.report))
     }
 
     /// Clears the counters of an engine's interfaces, as it says them now; gives their names.
@@ -205,10 +211,7 @@ impl Observer<'_> {
     /// # Errors
     /// Why it says nothing.
     pub(super) async fn clear_interfaces(&self, se: &str) -> Result<Vec<String>, String> {
-        let answer = self.ask_host(se, HostTable::Interfaces).await?;
-        if !answer.problem.is_empty() {
-            return Err(answer.problem);
-        }
+        let answer = self.interfaces_now(se).await?;
         let cleared = &self.planner.cleared;
         cleared.forget(se, |of| matches!(of, Counted::Interface(_)));
         let mut names = Vec::new();
@@ -223,6 +226,18 @@ impl Observer<'_> {
         Ok(names)
     }
 
+    /// An engine's interfaces and their counters, as it says them now.
+    ///
+    /// # Errors
+    /// Why it says nothing.
+    pub(super) async fn interfaces_now(&self, se: &str) -> Result<HostAnswer, String> {
+        let answer = self.ask_host(se, HostTable::Interfaces).await?;
+        match answer.problem.is_empty() {
+            true => Ok(answer),
+            false => Err(answer.problem),
+        }
+    }
+
     /// Why an engine's programs have no counters that could be cleared.
     pub(super) fn why_no_verdicts(&self, se: &str) -> &'static str {
         match self.registry.is_connected(se) {
@@ -234,8 +249,8 @@ impl Observer<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ServiceView;
     use super::super::fixture::Fixture;
+    use super::super::{EngineView, ServiceView};
     use super::*;
     use proto::v1::{
         EngineLoad, EngineStats, Hello, Report, Steering, VerdictCount, VirtualServiceStatus,
@@ -292,6 +307,7 @@ mod tests {
                 open_connections: 2,
                 total_connections: connections,
                 bytes_in: 10 * connections,
+                connections_dropped: Some(connections),
                 ..VirtualServiceStatus::default()
             }],
             stats: Some(EngineStats {
@@ -312,16 +328,22 @@ mod tests {
         }
     }
 
-    /// Connections, packets and new flows, as the API shows them.
-    fn counts(fixture: &Fixture, vs: &str) -> [Value; 3] {
+    /// Connections, packets and new flows, as the API shows them; what was dropped, and the first two in other views.
+    fn counts(fixture: &Fixture, vs: &str) -> [Value; 6] {
         fixture.observe(|o| {
             let detail = o.service_view(vs, ServiceView::Detail).expect("there");
-            let runtime = o.service_engine(&fixture.engine);
+            let runtime = o.service_engine(&fixture.engine, &|_, _| true);
             let flows = o.engine_flow_counters(&fixture.engine);
+            let tcp = o.service_view(vs, ServiceView::Tcp).expect("there");
+            let cpu = o.engine_view(&fixture.engine, EngineView::Cpu, &|_, _| true);
+            let own = &detail[0]["fel4stats"][0];
             [
-                detail[0]["fel4stats"][0]["new_established_conns"].clone(),
+                own["new_established_conns"].clone(),
                 runtime["load"]["rx_packets"].clone(),
                 flows[0]["dispatch"][0]["flow_rx_create"].clone(),
+                own["connections_dropped"].clone(),
+                tcp[0]["tcp_stat"]["new_established_conns"].clone(),
+                cpu[0]["cpu"]["rx_packets"].clone(),
             ]
         })
     }
@@ -343,9 +365,9 @@ mod tests {
             o.clear_load(&fixture.engine).expect("reported");
             o.clear_verdicts(&fixture.engine).expect("reported");
         });
-        assert_eq!(counts(&fixture, &vs), [0, 0, 0]);
+        assert_eq!(counts(&fixture, &vs), [0; 6]);
         reports(&fixture, 11, 130);
-        assert_eq!(counts(&fixture, &vs), [2, 30, 30]);
+        assert_eq!(counts(&fixture, &vs), [2, 30, 30, 2, 2, 30]);
         // Programs and interfaces go on counting under a new process.
         let hello = Hello {
             boot_id: "another".into(),
@@ -356,7 +378,7 @@ mod tests {
         fixture.session = fixture.registry.open(&fixture.engine, hello, sender);
         assert_eq!(counts(&fixture, &vs), [2, 30, 30], "it has not reported");
         reports(&fixture, 12, 140);
-        assert_eq!(counts(&fixture, &vs), [12, 40, 40]);
+        assert_eq!(counts(&fixture, &vs), [12, 40, 40, 12, 12, 40]);
     }
 
     #[tokio::test]

@@ -19,7 +19,8 @@ use std::sync::Arc;
 /// Kinds of links that bundle others.
 const BUNDLES: [&str; 2] = ["bond", "team"];
 
-/// `data_vnics` of an engine that reports these interfaces: what a client has written of one of them (its VRF) stays.
+/// `data_vnics` of an engine that reports these interfaces: what a client has written of one of them (its VRF) stays, also while
+/// the engine does not have it.
 pub(super) fn vnics(interfaces: &[Interface], object: &Object) -> Value {
     let before = object.get("data_vnics").and_then(Value::as_array);
     let before = before.map_or(&[][..], Vec::as_slice);
@@ -29,7 +30,26 @@ pub(super) fn vnics(interfaces: &[Interface], object: &Object) -> Value {
         vnic.extend(reported(interface));
         Value::Object(vnic)
     });
-    each.collect()
+    let is_here = |vnic: &&Value| interfaces.iter().any(|i| vnic["if_name"] == i.name);
+    let gone = before.iter().filter(|vnic| !is_here(vnic));
+    each.chain(gone.filter_map(remembered)).collect()
+}
+
+/// An interface that its engine does not have now, if a client has written something of it. Without an address it is known by its
+/// name alone, and a write that leaves it out takes it away.
+fn remembered(vnic: &Value) -> Option<Value> {
+    let ty = message("vNIC").expect("in the schema");
+    let name = vnic.get("if_name")?.clone();
+    let mut object = object::without_defaults(ty, &written(vnic));
+    if object.is_empty() {
+        return None;
+    }
+    object.extend(known([
+        ("if_name", Some(name)),
+        ("link_up", Some(false.into())),
+        ("vnic_networks", Some(json!([]))),
+    ]));
+    Some(Value::Object(object))
 }
 
 /// What a client has written of an interface.
@@ -42,7 +62,7 @@ fn written(vnic: &Value) -> Object {
 }
 
 /// What an engine says of an interface, as far as it is stored.
-fn reported(interface: &Interface) -> Object {
+pub(super) fn reported(interface: &Interface) -> Object {
     let link = interface.link.as_ref();
     let vlan = link.map(|l| l.vlan_id).filter(|id| *id != 0);
     let networks = interface.addresses.iter().filter_map(|a| network(a));
@@ -104,7 +124,7 @@ impl Observer<'_> {
 }
 
 /// Memory and disk in the units of the SE group's `memory_per_se` and `disk_per_se`: MB and GB.
-fn resources(host: &HostResources) -> Value {
+pub(super) fn resources(host: &HostResources) -> Value {
     let size = |bytes: u64, shift: u32| (bytes != 0).then(|| Value::from(bytes >> shift));
     let threads = Some(host.threads_per_core).filter(|n| *n != 0);
     Value::Object(known([
@@ -141,7 +161,8 @@ fn vrf_of(vnic: &Object) -> Option<&str> {
     vnic.get("vrf_ref")?.as_str()
 }
 
-fn link_fields(link: &LinkDetail) -> Object {
+/// What the kernel says of a link, shown and not stored.
+pub(super) fn link_fields(link: &LinkDetail) -> Object {
     let is_bundle = BUNDLES.contains(&link.adapter.as_str());
     let members = || -> Value {
         let each = link.members.iter().map(|name| json!({"if_name": name}));

@@ -3,6 +3,7 @@
 
 use super::refusal::Refusal;
 use super::runtime::Observer;
+use super::scope::Tells;
 use super::{routing, situation};
 use crate::engines::registry::EngineState;
 use crate::error::ApiError;
@@ -268,8 +269,9 @@ impl Observer<'_> {
             .as_ref()
             .map_or(&[][..], |r| &r.bgp_sessions[..]);
         let judged = judge(&before, sessions, &prefix, seat.connected);
+        let tells = self.told_beside("vsvip", &subject.vsvip.uuid);
         let show = |(session, mut path): (Option<&BgpSession>, Path)| {
-            put_engine_over(&mut path, &state, session);
+            put_engine_over(&mut path, &state, session, &tells);
             if let Some(late) = self.planner.late_sentence(&subject.vsvip.uuid, engine) {
                 path.overlay(Condition::MembersInformed, late);
             }
@@ -382,7 +384,12 @@ fn judge<'a>(
 }
 
 /// What is to be said of the engine as a whole: it does not do what it was told, or was told to drain.
-fn put_engine_over(path: &mut Path, state: &EngineState, session: Option<&BgpSession>) {
+fn put_engine_over(
+    path: &mut Path,
+    state: &EngineState,
+    session: Option<&BgpSession>,
+    tells: &Tells<'_>,
+) {
     if state.connected_since.is_none() {
         return;
     }
@@ -392,7 +399,7 @@ fn put_engine_over(path: &mut Path, state: &EngineState, session: Option<&BgpSes
     }
     if let Some(refusal) = Refusal::of(state) {
         let peer = session.map_or("", |s| s.peer.as_str());
-        path.overlay(refusal.condition(peer), refusal.sentence());
+        path.overlay(refusal.condition(peer), refusal.sentence_for(tells));
     }
     if state.desired.as_ref().is_some_and(|d| d.draining) {
         path.overlay(Condition::EngineEnabled, DRAINING.to_owned());

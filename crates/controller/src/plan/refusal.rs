@@ -3,6 +3,7 @@
 use model::condition::Condition;
 use proto::v1::{DesiredState, Nack};
 
+use super::scope::Tells;
 use crate::engines::registry::EngineState;
 
 /// A refusal, related to the objects that the refused state was made from.
@@ -30,6 +31,36 @@ impl<'a> Refusal<'a> {
         } = self.nack;
         let field = self.field();
         format!("it refuses generation {generation}: {field}: {reason}")
+    }
+
+    /// The same for somebody who is not told of every object.
+    pub(super) fn sentence_for(&self, tells: &Tells<'_>) -> String {
+        match self.object() {
+            Some((path, uuid)) if !tells(path, uuid) => {
+                let generation = self.nack.generation;
+                format!(
+                    "it refuses generation {generation}, because of an object of another tenant"
+                )
+            }
+            _ => self.sentence(),
+        }
+    }
+
+    /// Path and uuid of the object that it speaks of.
+    fn object(&self) -> Option<(&'static str, &str)> {
+        let desired = self.desired?;
+        let at = |list: &str| indexed(&self.nack.field, list).map(|(index, _)| index);
+        if let Some(index) = at("virtual_services") {
+            return Some(("virtualservice", &desired.virtual_services.get(index)?.uuid));
+        }
+        if let Some(index) = at("vips") {
+            return Some(("vsvip", &desired.vips.get(index)?.vsvip_uuid));
+        }
+        if let Some(index) = at("pools") {
+            return Some(("pool", &desired.pools.get(index)?.uuid));
+        }
+        let index = at("health_monitors")?;
+        Some(("healthmonitor", &desired.health_monitors.get(index)?.uuid))
     }
 
     /// The condition that it speaks of on the way to this peer; for any other one the state as a whole is not in
@@ -214,6 +245,24 @@ mod tests {
         let old = state("vips[0].address", 6);
         let sentence = Refusal::of(&old).expect("refused").sentence();
         assert_eq!(sentence, "it refuses generation 6: vips[0].address: why");
+    }
+
+    #[test]
+    fn an_object_of_another_tenant_is_not_named() {
+        let foreign = "it refuses generation 7, because of an object of another tenant";
+        for (field, path) in [
+            ("virtual_services[0].pool_uuid", "virtualservice"),
+            ("vips[0].address", "vsvip"),
+        ] {
+            let state = state(field, 7);
+            let refusal = Refusal::of(&state).expect("refused");
+            let to_others = refusal.sentence_for(&|asked, _| asked != path);
+            assert_eq!(to_others, foreign);
+            assert_eq!(refusal.sentence_for(&|_, _| true), refusal.sentence());
+        }
+        let state = state("vrf.bgp.communities[2]", 7);
+        let refusal = Refusal::of(&state).expect("refused");
+        assert_eq!(refusal.sentence_for(&|_, _| false), refusal.sentence());
     }
 
     #[test]

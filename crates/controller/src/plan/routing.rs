@@ -10,6 +10,7 @@ mod config;
 
 use super::refusal::Refusal;
 use super::runtime::Observer;
+use super::scope::Tells;
 use model::view::{Ref, VirtualService, VsVip};
 use proto::v1::{BfdDiscard, BfdSession, BgpSession, BgpState, DesiredState, LearnedRoute, Report};
 use serde_json::{Value, json};
@@ -44,7 +45,8 @@ impl Observer<'_> {
     pub(super) fn seen(&self, uuid: &str) -> Option<Seen> {
         let state = self.registry.get(uuid);
         state.connected_since?;
-        let refusal = Refusal::of(&state).map(|r| r.sentence());
+        let tells = self.told_beside("serviceengine", uuid);
+        let refusal = Refusal::of(&state).map(|r| r.sentence_for(&tells));
         let vrf = state.desired.as_ref().and_then(|d| d.vrf.as_ref());
         Some(Seen {
             uuid: uuid.to_owned(),
@@ -97,7 +99,7 @@ impl Observer<'_> {
     }
 
     /// `serviceengine/UUID/bgp` (`BgpRuntime`).
-    pub(super) fn engine_bgp(&self, uuid: &str) -> Value {
+    pub(super) fn engine_bgp(&self, uuid: &str, tells: &Tells<'_>) -> Value {
         let seen = self.seen(uuid);
         let sessions = seen.as_ref().map_or(&[][..], |s| &s.report.bgp_sessions);
         let desired = seen.as_ref().and_then(|s| s.desired.as_deref());
@@ -106,13 +108,13 @@ impl Observer<'_> {
         json!([{
             "se_uuid": uuid, "proc_id": "C0", "name": self.name(uuid),
             "local_as": sessions.first().map(|s| s.local_as), "vrf": 1,
-            "active": i32::from(!sessions.is_empty()), "peer_bmp": [], "vs_names": self.announced_names(&routes),
+            "active": i32::from(!sessions.is_empty()), "peer_bmp": [], "vs_names": self.announced_names(&routes, tells),
             "routes": routes, "peers": peers,
         }])
     }
 
-    /// Names of the virtual services whose VIP's route was sent: of intent the objects speak.
-    fn announced_names(&self, routes: &BTreeSet<&str>) -> Vec<String> {
+    /// Names of the virtual services whose VIP's route was sent: of intent the objects speak. Of others the caller is not told.
+    fn announced_names(&self, routes: &BTreeSet<&str>, tells: &Tells<'_>) -> Vec<String> {
         let is_sent = |vip: IpAddr| routes.iter().any(|r| r.starts_with(&format!("{vip}/")));
         let announced = |reference: &Ref| {
             let vsvip = self.snapshot.view::<VsVip>("vsvip", reference.uuid());
@@ -122,7 +124,9 @@ impl Observer<'_> {
         let here = services
             .into_iter()
             .filter(|vs| vs.enable_rhi && vs.vsvip_ref.as_ref().is_some_and(announced));
-        here.map(|vs| vs.name.clone()).collect()
+        here.filter(|vs| tells("virtualservice", &vs.uuid))
+            .map(|vs| vs.name.clone())
+            .collect()
     }
 
     /// A sub-path of `serviceengine/UUID/` (avi-api 10.4); one element, because an engine has one data VRF.
@@ -553,7 +557,7 @@ mod tests {
         let fixture = Fixture::new().await;
         fixture.told();
         fixture.report(vec![established()]);
-        let shown = || fixture.observe(|o| o.engine_bgp(&fixture.engine))[0].clone();
+        let shown = || fixture.observe(|o| o.engine_bgp(&fixture.engine, &|_, _| true))[0].clone();
         let bgp = shown();
         assert_eq!(
             (&bgp["vs_names"], &bgp["active"]),

@@ -3,10 +3,10 @@
 
 use super::flows::Question;
 use super::runtime::Observer;
-use crate::access::{self, Level};
+use crate::access::{self, Level, is_seen_in};
 use crate::api::Context;
 use crate::error::ApiError;
-use crate::objects::Stored;
+use crate::objects::{Snapshot, Stored};
 use model::view::{Ref, Vip, VsVip};
 use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
@@ -20,6 +20,33 @@ pub(super) fn is_everywhere(context: &Context) -> bool {
 /// True when a VsVip is among those that the caller may ask about.
 pub(super) fn sees_vip(context: &Context, uuid: &str, stored: &Stored) -> bool {
     is_everywhere(context) || context.sees("vsvip", uuid, stored)
+}
+
+/// Whether somebody is told of an object that something else is shown with: by its path and uuid.
+pub(super) type Tells<'a> = dyn Fn(&str, &str) -> bool + 'a;
+
+/// What the caller is told of: everything if he may see everybody's, else what he sees.
+pub(super) fn tells<'a>(
+    context: &'a Context,
+    snapshot: &'a Snapshot,
+) -> impl Fn(&str, &str) -> bool + 'a {
+    let everything = is_everywhere(context);
+    move |path, uuid| {
+        let stored = snapshot.get(path, uuid);
+        everything || stored.is_some_and(|s| context.sees(path, uuid, s))
+    }
+}
+
+impl Observer<'_> {
+    /// What somebody is told of who is in the tenant of this object.
+    pub(super) fn told_beside(&self, path: &str, uuid: &str) -> impl Fn(&str, &str) -> bool {
+        let stored = self.snapshot.get(path, uuid);
+        let tenant = stored.map(|s| s.tenant().to_owned()).unwrap_or_default();
+        move |path, uuid| {
+            let stored = self.snapshot.get(path, uuid);
+            stored.is_some_and(|s| is_seen_in(&tenant, path, s))
+        }
+    }
 }
 
 /// One VIP, and the engines that know of its flows.

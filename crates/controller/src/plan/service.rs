@@ -276,10 +276,15 @@ pub(super) fn counters(status: &VirtualServiceStatus) -> Value {
     let finished = status
         .total_connections
         .saturating_sub(status.open_connections);
-    json!({
+    let mut shown = json!({
         "open_conns": status.open_connections, "new_established_conns": status.total_connections,
         "finished_conns": finished, "rx_bytes": status.bytes_in, "tx_bytes": status.bytes_out,
-    })
+    });
+    // Engines of older versions do not count them.
+    if let Some(dropped) = status.connections_dropped {
+        shown["connections_dropped"] = dropped.into();
+    }
+    shown
 }
 
 pub(super) fn client_filter(lookup: &Lookup<'_>) -> Result<TableFilter, ApiError> {

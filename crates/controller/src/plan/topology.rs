@@ -3,6 +3,7 @@
 //! `model::reason` and `model::condition`.
 
 use super::runtime::{Observer, oper_word, pool_status};
+use super::scope::Tells;
 use super::{routing, scope, situation};
 use crate::api::Context;
 use crate::engines::registry::EngineState;
@@ -44,6 +45,8 @@ struct Engine {
 /// See the module's documentation.
 pub(super) struct Topology<'a> {
     observer: &'a Observer<'a>,
+    /// What the caller is told of.
+    tells: Box<Tells<'a>>,
     engines: BTreeMap<String, Engine>,
     /// uuids of the VsVips that are asked for and seen, by name.
     vsvips: Vec<String>,
@@ -54,7 +57,7 @@ impl<'a> Topology<'a> {
     ///
     /// # Errors
     /// 400 with the parameter.
-    pub(super) fn of(observer: &'a Observer<'a>, context: &Context) -> Result<Self, ApiError> {
+    pub(super) fn of(observer: &'a Observer<'a>, context: &'a Context) -> Result<Self, ApiError> {
         let wanted = Wanted::of(observer, context)?;
         let vsvips = wanted.vsvips(observer, context);
         let mut engines = engines(observer, &wanted);
@@ -64,6 +67,7 @@ impl<'a> Topology<'a> {
         }
         Ok(Self {
             observer,
+            tells: Box::new(scope::tells(context, observer.snapshot)),
             engines,
             vsvips,
         })
@@ -131,9 +135,14 @@ impl<'a> Topology<'a> {
         json!({
             "se_uuid": view.uuid, "se_name": view.name, "vrf": self.vrf_name(vrf),
             "connected": state.connected_since.is_some(), "enable_state": view.enable_state,
-            "oper_status": self.observer.engine_status(state),
+            "oper_status": self.oper_status(state),
             "links": state.interfaces.iter().map(link).collect::<Vec<_>>(),
         })
+    }
+
+    /// Of an engine, and of other tenants' objects nothing.
+    fn oper_status(&self, state: &EngineState) -> Value {
+        self.observer.engine_status_for(state, self.tells.as_ref())
     }
 
     fn session(&self, engine: &Engine, session: &BgpSession) -> Value {

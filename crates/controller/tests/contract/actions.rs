@@ -110,6 +110,7 @@ fn engines_of_a_service_are_sent_their_states_again_and_others_are_refused() {
     for body in [
         json!({}),
         json!({"se_ref": ["/api/serviceengine?name=se-1"]}),
+        json!({"se_ref": []}),
     ] {
         let reply = resync(body).good();
         let sent = &reply["results"][0];
@@ -383,9 +384,19 @@ fn what_cannot_be_cleared_says_why() {
             "name: there is no serviceengine \"nobody\"",
         ),
         (
-            "/api/virtualservice/clear?uuid=virtualservice-no".to_owned(),
+            "/api/virtualservice/clear?name=".to_owned(),
             json!({}),
-            "uuid: there is no virtualservice",
+            "name: is empty",
+        ),
+        (
+            "/api/virtualservice/clear".to_owned(),
+            json!({"uuids": ["virtualservice-1"]}),
+            "uuids: chooses nothing here",
+        ),
+        (
+            "/api/virtualservice/clear".to_owned(),
+            json!({"uuid": null}),
+            "uuid: must be text or a list of texts, not null",
         ),
         (
             "/api/virtualservice/clear".to_owned(),
@@ -393,9 +404,21 @@ fn what_cannot_be_cleared_says_why() {
             "uuid: must be text or a list of texts, not 7",
         ),
     ] {
-        let text = http.post(&path, &body).refused(400);
-        assert!(text.starts_with(expected), "{path}: {text}");
+        let plan = match path.split_once('?') {
+            Some((path, query)) => format!("{path}?dry_run=true&{query}"),
+            None => format!("{path}?dry_run=true"),
+        };
+        for path in [path, plan] {
+            let text = http.post(&path, &body).refused(400);
+            assert!(text.starts_with(expected), "{path}: {text}");
+        }
     }
+    let missing = "/api/virtualservice/clear?uuid=virtualservice-no";
+    let text = http.post(missing, &json!({})).refused(404);
+    assert!(
+        text.starts_with("uuid: there is no virtualservice"),
+        "{text}"
+    );
     let reply = http.post("/api/serviceengine/clear", &json!({"name": "se-1"}));
     let row = &reply.good()["results"][0];
     assert_eq!(row["cleared"], json!([]));
@@ -420,9 +443,9 @@ fn a_caller_clears_what_he_may_operate_on() {
     let cleared = clear(&anna, json!({})).good();
     assert_eq!(cleared["count"], 1, "{cleared}");
     assert_eq!(cleared["results"][0]["vs_name"], "own");
-    for field in ["uuid", "name"] {
+    for (field, status) in [("uuid", 404), ("name", 400)] {
         let named = json!({field: [theirs[field]]});
-        let text = clear(&anna, named).refused(400);
+        let text = clear(&anna, named).refused(status);
         assert!(
             text.starts_with(&format!("{field}: there is no ")),
             "{text}"

@@ -98,6 +98,16 @@ fn a_service_engine_shows_what_its_engine_says_and_a_put_of_it_stores_nothing_ne
     assert_eq!(own_path(&json!({"url": vnic["network_ref"]})), network);
     assert_eq!(vnic["network_name"], "front");
     assert_eq!(mgmt["vnic_networks"][0]["ip"]["ip_addr"], v4("192.0.2.11"));
+    let uuid = read["uuid"].as_str().unwrap();
+    let item = http.get(&format!(
+        "/api/serviceengine-inventory/{uuid}?include=config"
+    ));
+    let config = item.good()["config"].clone();
+    for field in ["resources", "controller_ip", "host_ref"] {
+        assert_eq!(config[field], read[field], "{field} of the inventory");
+    }
+    assert_eq!(config["data_vnics"][0]["is_mgmt"], false);
+    assert_eq!(config["mgmt_ip_address"], v4("192.0.2.11"));
     let before = stored(folder.path());
     let sparse = http.get(&format!("{path}?skip_default=true")).good();
     assert_eq!(sparse["resources"], read["resources"]);
@@ -192,6 +202,14 @@ fn the_type_of_its_cloud_is_shown_of_a_virtual_service() {
         (read(&plain), sparse(&plain)),
         (json!("CLOUD_NONE"), Value::Null)
     );
+    // It is not stored, and nothing is found or put in order by it.
+    for query in ["cloud_type=CLOUD_AWS", "sort=-cloud_type"] {
+        let page = http.get(&format!("/api/virtualservice?{query}")).good();
+        assert_eq!(page["count"], 2, "{query}");
+    }
+    let uuid = own.rsplit('/').next().unwrap();
+    let item = http.get(&format!("/api/virtualservice-inventory/{uuid}"));
+    assert_eq!(item.good()["config"]["cloud_type"], "CLOUD_LINUXSERVER");
     http.patch(&own, &json!({"replace": {"cloud_type": "CLOUD_AWS"}}))
         .good();
     assert_eq!(read(&own), "CLOUD_LINUXSERVER");

@@ -1,7 +1,9 @@
 //! What a tenant's user may ask of what is observed: explain, flows, traces and the topology of his own services, and of no
 //! others.
 
-use crate::http::{Http, Server, v4};
+use crate::engine::Engine;
+use crate::http::{Http, Server, v4, wait_until};
+use proto::v1::{BgpRoute, BgpSession, BgpState, Report};
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
@@ -121,6 +123,55 @@ fn a_tenants_user_sees_the_part_of_the_topology_that_is_his() {
     assert_eq!(all["engines"].as_array().unwrap().len(), 1);
     let found = anna.get("/api/ek/topology?vs=web").good();
     assert_eq!(vips(&found), [OWN]);
+}
+
+/// A session that has sent the routes of both VIPs.
+fn both_sent() -> Report {
+    let route = |vip: &str| BgpRoute {
+        prefix: format!("{vip}/32"),
+        sent: true,
+        ..BgpRoute::default()
+    };
+    Report {
+        bgp_sessions: vec![BgpSession {
+            peer: "10.10.10.1".into(),
+            state: BgpState::Established.into(),
+            routes: vec![route(OWN), route(THEIRS)],
+            ..BgpSession::default()
+        }],
+        ..Report::default()
+    }
+}
+
+#[test]
+fn of_an_engine_that_serves_several_tenants_each_is_told_of_his_own() {
+    let scene = Scene::new();
+    let anna = scene.user("anna", "Tenant-Admin");
+    let engine = Engine::join(&scene.server, &scene.admin, "se-2");
+    engine.report(both_sent());
+    let found = scene.admin.get("/api/serviceengine?name=se-2").good();
+    let se = found["results"][0]["uuid"].as_str().unwrap().to_owned();
+    let vips = |http: &Http| {
+        let shown = http.get(&format!("/api/serviceengine/{se}/placement"));
+        shown.good()[0]["vips"].as_array().unwrap().clone()
+    };
+    let names = |http: &Http| {
+        let shown = http.get(&format!("/api/serviceengine/{se}/bgp")).good();
+        shown[0]["vs_names"].as_array().unwrap().clone()
+    };
+    let users = |http: &Http| {
+        let path = format!("/api/serviceengine-inventory/{se}?include=config");
+        let config = http.get(&path).good()["config"].clone();
+        config["virtualservice_refs"].as_array().unwrap().clone()
+    };
+    wait_until("both VIPs and their routes", || {
+        vips(&scene.admin).len() == 2 && names(&scene.admin).len() == 2
+    });
+    assert_eq!(users(&scene.admin).len(), 2);
+    let own = vips(&anna);
+    assert_eq!(own.len(), 1, "{own:?}");
+    assert_eq!(own[0]["addresses"][0]["addr"], OWN);
+    assert_eq!((names(&anna).len(), users(&anna).len()), (1, 1));
 }
 
 #[test]

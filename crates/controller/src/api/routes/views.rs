@@ -65,7 +65,8 @@ fn of_engines() -> Vec<Operation> {
                 |c| {
                     Box::pin(async {
                         exists(c, "serviceengine")?;
-                        Ok(ok(c.app.backend.se_view(c.uuid, EngineView::$what)))
+                        let backend = &c.app.backend;
+                        Ok(ok(backend.se_view(c.uuid, EngineView::$what, c.context)))
                     })
                 },
             )

@@ -179,8 +179,8 @@ impl Backend {
         let count = held.len();
         let seen = |(vsvip, _): &(String, Before)| sees(context, "vsvip", vsvip, &snapshot);
         let shown = held.into_iter().filter(seen);
-        let shown =
-            shown.map(|(vsvip, before)| self.given_away(&snapshot, &mut ground, &vsvip, before));
+        let shown = shown
+            .map(|(vsvip, before)| self.given_away(&snapshot, &mut ground, (se, &vsvip), before));
         deleted["places"] = json!({"count": count, "results": shown.collect::<Vec<_>>()});
         Ok(deleted)
     }
@@ -190,11 +190,11 @@ impl Backend {
         &self,
         snapshot: &Snapshot,
         ground: &mut Ground<'_>,
-        vsvip: &str,
+        (se, vsvip): (&str, &str),
         before: Before,
     ) -> Value {
         let observer = self.observer(snapshot);
-        let looked = self.planner.came_of(snapshot, ground, vsvip, before);
+        let looked = left_by(self.planner.came_of(snapshot, ground, vsvip, before), se);
         let services = situation::services_of(snapshot, vsvip);
         let services: Vec<&str> = services.iter().map(|vs| vs.name.as_str()).collect();
         json!({
@@ -247,6 +247,31 @@ impl Backend {
         Ok(reply)
     }
 
+    /// That an engine's steering programs have counters that can be cleared.
+    ///
+    /// # Errors
+    /// 400: there are none.
+    pub fn check_flow_counters(&self, se: &str) -> Result<(), ApiError> {
+        let snapshot = self.objects.snapshot();
+        let observer = self.observer(&snapshot);
+        match observer.reported_verdicts(se) {
+            Some(_) => Ok(()),
+            None => Err(not_cleared(&observer, se, observer.why_no_verdicts(se))),
+        }
+    }
+
+    /// That an engine says its interfaces' counters, which can be cleared then.
+    ///
+    /// # Errors
+    /// 400: it does not.
+    pub async fn check_interfaces(&self, se: &str) -> Result<(), ApiError> {
+        let snapshot = self.objects.snapshot();
+        let observer = self.observer(&snapshot);
+        let said = observer.interfaces_now(se).await;
+        said.map(drop)
+            .map_err(|why| not_cleared(&observer, se, &why))
+    }
+
     /// `POST /api/serviceengine/UUID/interface/clear`.
     ///
     /// # Errors
@@ -282,6 +307,16 @@ impl Backend {
         shown["reason"] = why_not.into();
         shown
     }
+}
+
+/// The same where that engine is gone: it may still have its place, if the store did not take what was decided.
+fn left_by(mut looked: Looked, se: &str) -> Looked {
+    if looked.engines.iter().any(|engine| engine == se) {
+        let text = "the place of the deleted engine could not be given away yet; that is tried again every few seconds";
+        looked.engines.retain(|engine| engine != se);
+        looked.waits_for = Some(text.to_owned());
+    }
+    looked
 }
 
 fn engine(observer: &Observer<'_>, se: &str) -> Value {
@@ -321,10 +356,11 @@ fn was_sent(observer: &Observer<'_>, sent: &Sent) -> Value {
     shown
 }
 
-/// uuids of the engines in `se_ref`, each once; none where it is not given.
+/// uuids of the engines in `se_ref`, each once; none where it is not given, or empty.
 fn engines_in(snapshot: &Snapshot, body: &Object) -> Result<Option<Vec<String>>, ApiError> {
     let references = match body.get("se_ref") {
         None | Some(Value::Null) => return Ok(None),
+        Some(Value::Array(references)) if references.is_empty() => return Ok(None),
         Some(Value::Array(references)) => references.clone(),
         Some(one) => vec![one.clone()],
     };
@@ -394,4 +430,31 @@ async fn clear_engine(observer: &Observer<'_>, se: &str) -> Value {
 fn not_cleared(observer: &Observer<'_>, se: &str, why: &str) -> ApiError {
     let name = observer.name(se);
     ApiError::bad_request(format!("{name}: its counters were not cleared: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_that_is_gone_has_no_place_and_one_that_it_still_has_waits() {
+        let looked = |engines: &[&str]| Looked {
+            engines: engines.iter().map(|se| (*se).to_owned()).collect(),
+            added: Vec::new(),
+            done: None,
+            waits_for: None,
+        };
+        let given = left_by(looked(&["se-2"]), "se-1");
+        assert_eq!(
+            (given.engines, given.waits_for),
+            (vec!["se-2".into()], None)
+        );
+        let not_yet = left_by(looked(&["se-1", "se-2"]), "se-1");
+        assert_eq!(not_yet.engines, ["se-2"]);
+        assert!(
+            not_yet
+                .waits_for
+                .is_some_and(|why| why.contains("tried again"))
+        );
+    }
 }

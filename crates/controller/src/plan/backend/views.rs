@@ -2,6 +2,7 @@
 
 use super::super::EngineView;
 use super::super::runtime::ServerFilter;
+use super::super::scope;
 use super::{Backend, parameter};
 use crate::api::Context;
 use crate::error::ApiError;
@@ -15,7 +16,9 @@ impl Backend {
     pub fn pool_servers(&self, uuid: &str, context: &Context) -> Result<Value, ApiError> {
         let snapshot = self.objects.snapshot();
         let filter = ServerFilter::of(&|name| parameter(context, name))?;
-        Ok(self.observer(&snapshot).pool_servers(uuid, &filter))
+        let tells = scope::tells(context, &snapshot);
+        let observer = self.observer(&snapshot);
+        Ok(observer.pool_servers(uuid, &filter, &tells))
     }
 
     /// `GET /api/pool/UUID/runtime/server/detail` (avi-api 10.3).
@@ -35,9 +38,10 @@ impl Backend {
     }
 
     /// `GET /api/serviceengine/UUID/…` (avi-api 10.4).
-    pub fn se_view(&self, uuid: &str, view: EngineView) -> Value {
+    pub fn se_view(&self, uuid: &str, view: EngineView, context: &Context) -> Value {
         let snapshot = self.objects.snapshot();
-        self.observer(&snapshot).engine_view(uuid, view)
+        let tells = scope::tells(context, &snapshot);
+        self.observer(&snapshot).engine_view(uuid, view, &tells)
     }
 
     /// `GET /api/virtualservice/UUID/client` (avi-api 10.2).

@@ -1,5 +1,6 @@
 //! What an engine's object holds and shows of what the engine says.
 
+use super::super::EngineView;
 use super::super::fixture::{Fixture, v4};
 use super::*;
 use proto::v1::{Hello, Management, Report};
@@ -102,6 +103,53 @@ async fn what_a_client_has_written_of_an_interface_stays_whatever_the_engine_rep
 }
 
 #[tokio::test]
+async fn what_a_client_has_written_of_an_interface_is_there_again_when_the_interface_is() {
+    let fixture = Fixture::new().await;
+    let (first, second) = (
+        interface("eth0", "10.10.10.11/24"),
+        interface("eth1", "10.10.20.11/24"),
+    );
+    let both = vec![first.clone(), second.clone()];
+    says(&fixture, hello(both.clone(), None));
+    fixture.round().await;
+    let vrf = Ref::to("vrfcontext", &fixture.uuid("vrfcontext", "global")).0;
+    let written = json!([{"if_name": "eth0"}, {"if_name": "eth1", "vrf_ref": vrf}]);
+    let write = |object: &mut Object| drop(object.insert("data_vnics".into(), written));
+    fixture
+        .update("serviceengine", &fixture.engine, write)
+        .await;
+    says(&fixture, hello(vec![first.clone()], None));
+    fixture.round().await;
+    let gone = json!({"vrf_ref": vrf, "if_name": "eth1", "link_up": false, "vnic_networks": []});
+    assert_eq!(objects(&fixture).0["data_vnics"][1], gone);
+    let revision = fixture.snapshot().revision;
+    fixture.round().await;
+    assert_eq!(fixture.snapshot().revision, revision, "nothing is new");
+    says(&fixture, hello(both, None));
+    fixture.round().await;
+    let (stored, _) = objects(&fixture);
+    let back = &stored["data_vnics"][1];
+    assert_eq!(
+        (&back["vrf_ref"], &back["link_up"], &back["mac_address"]),
+        (&json!(vrf), &json!(true), &json!(MAC))
+    );
+    // One of which nothing was written is not remembered, and of another one a write says that it is not coming back.
+    says(&fixture, hello(vec![second], None));
+    fixture.round().await;
+    assert_eq!(objects(&fixture).0["data_vnics"][1], Value::Null);
+    says(&fixture, hello(vec![first], None));
+    fixture.round().await;
+    let write = |object: &mut Object| {
+        drop(object.insert("data_vnics".into(), json!([{"if_name": "eth0"}])));
+    };
+    fixture
+        .update("serviceengine", &fixture.engine, write)
+        .await;
+    fixture.round().await;
+    assert_eq!(objects(&fixture).0["data_vnics"][1], Value::Null);
+}
+
+#[tokio::test]
 async fn what_is_behind_an_interface_is_shown_and_not_stored() {
     let fixture = Fixture::new().await;
     says(
@@ -193,6 +241,29 @@ fn resources_are_in_the_units_of_the_se_group_and_without_what_is_not_known() {
         ..HostResources::default()
     };
     assert_eq!(resources(&little), json!({"num_vcpus": 1}));
+}
+
+#[tokio::test]
+async fn the_runtime_in_detail_shows_the_host_and_its_links_as_the_object_does() {
+    let fixture = Fixture::new().await;
+    let host = HostResources {
+        processors: 4,
+        memory_bytes: 2 << 30,
+        ..HostResources::default()
+    };
+    let hello = Hello {
+        resources: Some(host),
+        ..hello(vec![interface("eth0", "10.10.10.11/24")], None)
+    };
+    says(&fixture, hello);
+    let view = EngineView::Detail;
+    let shown = fixture.observe(|o| o.engine_view(&fixture.engine, view, &|_, _| true));
+    assert_eq!(shown["resources"], json!({"num_vcpus": 4, "memory": 2048}));
+    let vnic = &shown["vnic"][0];
+    assert_eq!(
+        (&vnic["mac_address"], &vnic["adapter"], &vnic["state"]),
+        (&json!(MAC), &json!("virtio_net"), &json!("VNIC_STATE_UP"))
+    );
 }
 
 #[test]

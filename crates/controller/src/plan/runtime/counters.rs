@@ -1,7 +1,9 @@
-//! `tcpstat`, `udpstat` and `keyval` of a virtual service (avi-api 10.2): what each engine has counted since it is there. Segments,
+//! `tcpstat`, `udpstat` and `keyval` of a virtual service (avi-api 10.2): what each engine has counted since it is
+//! there, or since that was cleared. Segments,
 //! retransmissions and windows are the kernel's, which does not count them by virtual service: they are left out.
 
 use super::super::again::NO_SESSION;
+use super::super::clear::Counted;
 use super::Observer;
 use super::service::{reported, udp_status};
 use model::view::{Ref, VirtualService};
@@ -41,7 +43,11 @@ impl Observer<'_> {
                 "se_uuid": se, "proc_id": "C0", "se_name": self.name(se), "vs_uuid": vs.uuid, "name": vs.name,
             });
             match reported(&state, vs).filter(|_| state.connected_since.is_some()) {
-                Some(status) => element[field] = of(status),
+                Some(status) => {
+                    let mut shown = of(status);
+                    self.since_cleared(se, Counted::Service(vs.uuid.clone()), &mut shown);
+                    element[field] = shown;
+                }
                 None if state.connected_since.is_none() => element["not_answered"] = NO_SESSION.into(),
                 None => element["not_answered"] = "it has not reported it yet".into(),
             }

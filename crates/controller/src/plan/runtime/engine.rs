@@ -4,6 +4,7 @@
 
 use super::super::clear::Counted;
 use super::super::refusal::Refusal;
+use super::super::scope::Tells;
 use super::super::since::Thing;
 use super::super::situation;
 use super::{Observer, status};
@@ -17,8 +18,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 impl Observer<'_> {
     pub(in crate::plan) fn engine_status(&self, state: &EngineState) -> Value {
+        self.engine_status_for(state, &|_, _| true)
+    }
+
+    /// The same for somebody who is not told of every object.
+    pub(in crate::plan) fn engine_status_for(
+        &self,
+        state: &EngineState,
+        tells: &Tells<'_>,
+    ) -> Value {
         if state.connected_since.is_some() {
-            return connected_status(state);
+            return connected_status(state, tells);
         }
         match &state.lost {
             None => status(
@@ -38,7 +48,7 @@ impl Observer<'_> {
     }
 
     /// `serviceengine/UUID/runtime`.
-    pub(in crate::plan) fn service_engine(&self, uuid: &str) -> Value {
+    pub(in crate::plan) fn service_engine(&self, uuid: &str, tells: &Tells<'_>) -> Value {
         let state = self.registry.get(uuid);
         let sessions = state
             .report
@@ -48,7 +58,7 @@ impl Observer<'_> {
         let established = |s: &&BgpSession| s.state == i32::from(BgpState::Established);
         let stats = state.report.as_ref().and_then(|r| r.stats.as_ref());
         json!({
-            "oper_status": self.dated(&Thing::Engine(uuid.to_owned()), self.engine_status(&state)),
+            "oper_status": self.dated(&Thing::Engine(uuid.to_owned()), self.engine_status_for(&state, tells)),
             "power_state": state.connected_since.map(|_| "SE_POWER_ON"),
             "se_connected": state.connected_since.is_some(),
             "online_since": state.connected_since.map(|at| unix_ms(at.of_day)),
@@ -96,7 +106,8 @@ impl Observer<'_> {
         }
     }
 
-    fn load(&self, uuid: &str, load: EngineLoad) -> Value {
+    /// Since its counters were cleared.
+    pub(super) fn load(&self, uuid: &str, load: EngineLoad) -> Value {
         let mut shown = engine_load(load);
         for of in [Counted::Process, Counted::Host] {
             self.since_cleared(uuid, of, &mut shown);
@@ -106,13 +117,17 @@ impl Observer<'_> {
 }
 
 /// Of an engine with a session: whether what it was told is in force.
-fn connected_status(state: &EngineState) -> Value {
+fn connected_status(state: &EngineState, tells: &Tells<'_>) -> Value {
     if let Some(why) = &state.stuck {
         let text = format!("what is in force stays, no newer state can be made: {why}");
         return status("OPER_UP", "desired_state_not_made", text);
     }
     match Refusal::of(state) {
-        Some(refusal) => status("OPER_UP", "desired_state_refused", refusal.sentence()),
+        Some(refusal) => status(
+            "OPER_UP",
+            "desired_state_refused",
+            refusal.sentence_for(tells),
+        ),
         None => status("OPER_UP", "se_connected", ""),
     }
 }

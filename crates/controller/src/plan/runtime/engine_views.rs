@@ -2,13 +2,12 @@
 
 use super::super::again::NO_SESSION;
 use super::super::flowtable::address;
-use super::super::{Assignment, situation};
+use super::super::scope::Tells;
+use super::super::{Assignment, engine_object, situation};
 use super::Observer;
-use super::engine::engine_load;
 use super::internal::role_word;
 use super::scaleout::announced;
 use crate::engines::registry::{EngineState, SessionCounts};
-use ipnet::IpNet;
 use model::view::{Ref, Vip, VsVip};
 use proto::v1::{EngineStats, Interface};
 use serde_json::{Value, json};
@@ -28,20 +27,25 @@ pub enum EngineView {
 
 impl Observer<'_> {
     /// `serviceengine/UUID/…`.
-    pub(in crate::plan) fn engine_view(&self, uuid: &str, view: EngineView) -> Value {
+    pub(in crate::plan) fn engine_view(
+        &self,
+        uuid: &str,
+        view: EngineView,
+        tells: &Tells<'_>,
+    ) -> Value {
         match view {
-            EngineView::Detail => self.engine_detail(uuid),
-            EngineView::Placement => self.engine_placement(uuid),
-            EngineView::Cpu => self.engine_stats(uuid, "cpu", |stats| stats.load.map(engine_load)),
-            EngineView::Memory => self.engine_stats(uuid, "memory", |stats| {
-                Some(json!({"rss_bytes": stats.rss_bytes}))
+            EngineView::Detail => self.engine_detail(uuid, tells),
+            EngineView::Placement => self.engine_placement(uuid, tells),
+            EngineView::Cpu => self.engine_stats(uuid, "cpu", |stats| {
+                stats.load.map(|load| self.load(uuid, load))
             }),
+            EngineView::Memory => self.engine_stats(uuid, "memory", |stats| Some(memory(stats))),
         }
     }
 
     /// The runtime, and what is known of the engine's host while it has a session.
-    fn engine_detail(&self, uuid: &str) -> Value {
-        let mut shown = self.service_engine(uuid);
+    fn engine_detail(&self, uuid: &str, tells: &Tells<'_>) -> Value {
+        let mut shown = self.service_engine(uuid, tells);
         let state = self.registry.get(uuid);
         shown["name"] = self.name(uuid).into();
         shown["counters"] = counters(state.counts);
@@ -52,11 +56,12 @@ impl Observer<'_> {
         shown
     }
 
-    /// The VIPs that are placed there, be it to serve or to linger.
-    fn engine_placement(&self, uuid: &str) -> Value {
+    /// The VIPs that are placed there, be it to serve or to linger, and of which the caller is told.
+    fn engine_placement(&self, uuid: &str, tells: &Tells<'_>) -> Value {
         let state = self.registry.get(uuid);
         let held = self.held(uuid).into_iter();
-        let vips = held.map(|(vsvip, a)| self.placed_vip(uuid, &state, &vsvip, &a));
+        let held = held.filter(|(vsvip, _)| tells("vsvip", vsvip));
+        let vips = held.map(|(vsvip, a)| self.placed_vip(uuid, &state, (&vsvip, &a), tells));
         json!([{
             "se_uuid": uuid, "proc_id": "C0", "name": self.name(uuid),
             "connected": state.connected_since.is_some(),
@@ -71,10 +76,17 @@ impl Observer<'_> {
             .collect()
     }
 
-    fn placed_vip(&self, se: &str, state: &EngineState, vsvip: &str, a: &Assignment) -> Value {
+    fn placed_vip(
+        &self,
+        se: &str,
+        state: &EngineState,
+        (vsvip, a): (&str, &Assignment),
+        tells: &Tells<'_>,
+    ) -> Value {
         let view = self.snapshot.view::<VsVip>("vsvip", vsvip);
         let addresses = view.iter().flat_map(|v| &v.vip).flat_map(Vip::addresses);
-        let services = situation::services_of(self.snapshot, vsvip);
+        let mut services = situation::services_of(self.snapshot, vsvip);
+        services.retain(|vs| tells("virtualservice", &vs.uuid));
         let refs = services
             .iter()
             .map(|vs| Ref::to("virtualservice", &vs.uuid).0);
@@ -110,8 +122,22 @@ impl Observer<'_> {
     }
 }
 
-/// Of its host, as far as the engine says.
+/// Of the process; and of its host, where the engine says it.
+fn memory(stats: &EngineStats) -> Value {
+    let mut shown = json!({"rss_bytes": stats.rss_bytes});
+    let host = stats.load.filter(|load| load.host_memory_bytes > 0);
+    if let Some(load) = host {
+        shown["host_memory_bytes"] = load.host_memory_bytes.into();
+        shown["host_memory_available_bytes"] = load.host_memory_available_bytes.into();
+    }
+    shown
+}
+
+/// As of its object; of an older engine, what its reports say.
 fn resources(state: &EngineState) -> Option<Value> {
+    if let Some(host) = &state.resources {
+        return Some(engine_object::resources(host));
+    }
     let load = state.report.as_ref()?.stats.as_ref()?.load?;
     Some(json!({"num_vcpus": load.processors}))
 }
@@ -126,16 +152,17 @@ fn counters(counts: SessionCounts) -> Value {
     json!({"reg_cnt": begun, "reg_fail_cnt": refused, "se_up_cnt": came, "se_down_cnt": went})
 }
 
+/// As of its object, with its state in a word.
 fn vnic(interface: &Interface) -> Value {
-    let addresses = interface.addresses.iter();
-    let networks = addresses.filter_map(|a| a.parse::<IpNet>().ok());
-    let network =
-        |net: IpNet| json!({"ip": {"ip_addr": address(net.addr()), "mask": net.prefix_len()}});
-    json!({
-        "if_name": interface.name, "mac_addr": interface.mac, "mtu": interface.mtu,
-        "state": if interface.up { "VNIC_STATE_UP" } else { "VNIC_STATE_DOWN" },
-        "vnic_networks": networks.map(network).collect::<Vec<_>>(),
-    })
+    let mut vnic = engine_object::reported(interface);
+    let link = interface.link.as_ref().map(engine_object::link_fields);
+    vnic.extend(link.unwrap_or_default());
+    let state = match interface.up {
+        true => "VNIC_STATE_UP",
+        false => "VNIC_STATE_DOWN",
+    };
+    vnic.insert("state".into(), state.into());
+    Value::Object(vnic)
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Items of inventories (avi-api 10.5): the object, and what is observed of it.
 
-use super::super::situation;
+use super::super::{scope, situation};
 use super::{Observer, status};
 use crate::api::{Context, Part, Parts};
-use crate::objects::{Stored, pools};
+use crate::objects::pools;
 use model::object::{self, Object};
 use model::schema::ObjectType;
 use model::view::{Ref, ServiceEngineGroup, VirtualService, VsVip};
@@ -11,18 +11,18 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 impl Observer<'_> {
-    /// An item of an inventory (avi-api 10.5), with these of its parts.
+    /// An item of an inventory (avi-api 10.5), with these of its parts. The object is with what the server fills into it.
     pub(in crate::plan) fn inventory(
         &self,
         ty: &ObjectType,
-        (uuid, stored): (&str, &Stored),
+        (uuid, object): (&str, &Object),
         context: &Context,
         parts: &Parts,
     ) -> Value {
         let kind = ty.path.as_str();
-        let mut item = json!({"uuid": uuid, "_last_modified": stored.object.get("_last_modified")});
+        let mut item = json!({"uuid": uuid, "_last_modified": object.get("_last_modified")});
         if parts.has(Part::Config) {
-            item["config"] = self.config(ty, uuid, stored, context).into();
+            item["config"] = self.config(ty, uuid, object, context).into();
         }
         if parts.has(Part::Config) && kind == "virtualservice" {
             item["pools"] = self.pools_of(uuid, context);
@@ -31,7 +31,7 @@ impl Observer<'_> {
         if !(parts.has(Part::Runtime) || parts.has(Part::Faults)) {
             return item;
         }
-        let runtime = self.runtime(kind, uuid);
+        let runtime = self.runtime(kind, uuid, context);
         if let Some(faults) = faults(&runtime).filter(|_| parts.has(Part::Faults)) {
             item["faults"] = faults;
         }
@@ -42,10 +42,11 @@ impl Observer<'_> {
     }
 
     /// What is observed of an object; null when it is gone.
-    fn runtime(&self, kind: &str, uuid: &str) -> Value {
+    fn runtime(&self, kind: &str, uuid: &str, context: &Context) -> Value {
+        let tells = scope::tells(context, self.snapshot);
         let runtime = match kind {
             "virtualservice" => self.virtual_service(uuid),
-            "serviceengine" => Some(self.service_engine(uuid)),
+            "serviceengine" => Some(self.service_engine(uuid, &tells)),
             "pool" => self.pool(uuid),
             "poolgroup" => self.pool_group(uuid),
             "vsvip" => Some(self.vsvip(uuid)),
@@ -56,9 +57,9 @@ impl Observer<'_> {
     }
 
     /// The object with names in its references, and what refers to it.
-    fn config(&self, ty: &ObjectType, uuid: &str, stored: &Stored, context: &Context) -> Object {
+    fn config(&self, ty: &ObjectType, uuid: &str, object: &Object, context: &Context) -> Object {
         let kind = ty.path.as_str();
-        let mut config = object::with_defaults(ty, &stored.object);
+        let mut config = object::with_defaults(ty, object);
         object::map_refs(ty, &mut config, &mut |r| {
             self.named(&r.value, r.target, context)
         });
@@ -102,15 +103,22 @@ impl Observer<'_> {
         named.collect::<Vec<_>>().into()
     }
 
+    /// A reference that is not canonical is shown as it is.
     fn named(&self, canonical: &str, target: &str, context: &Context) -> String {
+        if !canonical.starts_with('/') {
+            return canonical.to_owned();
+        }
         let uuid = canonical.rsplit('/').next().unwrap_or("");
         let name = self.snapshot.name_of(target, uuid).unwrap_or("");
         format!("{}{canonical}#{name}", context.origin)
     }
 
     fn extend_config(&self, kind: &str, uuid: &str, context: &Context, config: &mut Object) {
+        let tells = scope::tells(context, self.snapshot);
         let refs = |services: Vec<Arc<VirtualService>>| {
-            let each = services.into_iter().map(|v| {
+            let told = services.into_iter();
+            let told = told.filter(|v| tells("virtualservice", &v.uuid));
+            let each = told.map(|v| {
                 self.named(
                     &Ref::to("virtualservice", &v.uuid).0,
                     "virtualservice",
@@ -138,6 +146,10 @@ impl Observer<'_> {
                 let vips = self.planner.served(uuid).into_iter();
                 let services = vips.flat_map(|vsvip| situation::services_of(self.snapshot, &vsvip));
                 config.insert("virtualservice_refs".into(), refs(services.collect()));
+                let vnic = config.get("mgmt_vnic");
+                let address = vnic.and_then(|v| v.pointer("/vnic_networks/0/ip/ip_addr"));
+                let address = address.cloned();
+                config.extend(address.map(|a| ("mgmt_ip_address".to_owned(), a)));
             }
             "pool" => {
                 let users = pools::users(self.snapshot, uuid);

@@ -3,6 +3,7 @@
 
 use super::super::flows::Lookup;
 use super::super::flowtable::{ip, masked, port};
+use super::super::scope::Tells;
 use super::{Observer, oper_word, status};
 use crate::error::ApiError;
 use crate::objects::pools;
@@ -94,7 +95,7 @@ fn bad(text: impl Into<String>) -> ApiError {
 
 /// What an engine is for the virtual services that use a pool.
 struct Use {
-    /// Those that it has, in the order of their uuids.
+    /// Those that it has and the caller is told of, in the order of their uuids.
     vs_uuids: Vec<String>,
     /// For all of them.
     is_standby: bool,
@@ -105,11 +106,16 @@ type Names = BTreeMap<(String, u32), String>;
 
 impl Observer<'_> {
     /// `pool/UUID/runtime/server`.
-    pub(in crate::plan) fn pool_servers(&self, uuid: &str, filter: &ServerFilter) -> Value {
+    pub(in crate::plan) fn pool_servers(
+        &self,
+        uuid: &str,
+        filter: &ServerFilter,
+        tells: &Tells<'_>,
+    ) -> Value {
         let (names, users) = (self.hostnames(uuid), pools::users(self.snapshot, uuid));
         let mut shown = Vec::new();
         for (se, pool) in self.pool_reports(uuid) {
-            let of = self.use_of(&users, &se);
+            let of = self.use_of(&users, &se, tells);
             let servers = pool.servers.iter().filter(|s| filter.fits(s));
             shown.extend(servers.map(|server| {
                 let mut row = row(&se, server, &names);
@@ -151,7 +157,7 @@ impl Observer<'_> {
         named.collect()
     }
 
-    fn use_of(&self, users: &[Arc<VirtualService>], se: &str) -> Use {
+    fn use_of(&self, users: &[Arc<VirtualService>], se: &str, tells: &Tells<'_>) -> Use {
         let mut here: Vec<(String, bool)> = Vec::new();
         for vs in users {
             let Some(vsvip) = &vs.vsvip_ref else { continue };
@@ -162,9 +168,11 @@ impl Observer<'_> {
             }
         }
         here.sort();
+        let is_standby = !here.is_empty() && here.iter().all(|(_, is_standby)| *is_standby);
+        let uuids = here.into_iter().map(|(uuid, _)| uuid);
         Use {
-            is_standby: !here.is_empty() && here.iter().all(|(_, is_standby)| *is_standby),
-            vs_uuids: here.into_iter().map(|(uuid, _)| uuid).collect(),
+            is_standby,
+            vs_uuids: uuids.filter(|uuid| tells("virtualservice", uuid)).collect(),
         }
     }
 

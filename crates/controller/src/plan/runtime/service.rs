@@ -140,25 +140,40 @@ impl Observer<'_> {
             .as_ref()
             .and_then(|r| self.snapshot.view::<VsVip>("vsvip", r.uuid()));
         let Some(vsvip) = vsvip else {
-            let oper = status(
-                "OPER_DOWN",
-                "no_vip",
-                "the virtual service has no VIP (vsvip_ref)",
-            );
-            return Some(json!({"oper_status": oper, "percent_ses_up": 0, "vip_summary": []}));
+            return Some(self.without_vip(&vs));
         };
         let basis = self.basis(&vs, &vsvip);
         let mut runtime = self.whole(&basis);
         let vips = vips(&vsvip);
         let vips = vips.iter().map(|vip| self.vip_summary(&basis, vip));
         runtime["vip_summary"] = vips.collect();
-        runtime["service_protocols"] = json!(transport::words(self.snapshot, &vs));
+        self.add_kind(&vs, &mut runtime);
+        Some(runtime)
+    }
+
+    /// What can be said of one that has no VIP.
+    fn without_vip(&self, vs: &VirtualService) -> Value {
+        let why = "the virtual service has no VIP (vsvip_ref)";
+        let config = match is_switched_on(vs) {
+            true => status("CONFIG_RESOURCES", "no_vip", why),
+            false => self.config_status(vs, &[], None),
+        };
+        let mut runtime = json!({
+            "oper_status": status("OPER_DOWN", "no_vip", why), "config_status": config,
+            "percent_ses_up": 0, "vip_summary": [],
+        });
+        self.add_kind(vs, &mut runtime);
+        runtime
+    }
+
+    /// What kind of virtual service it is.
+    fn add_kind(&self, vs: &VirtualService, runtime: &mut Value) {
+        runtime["service_protocols"] = json!(transport::words(self.snapshot, vs));
         runtime["type"] = json!("VS_TYPE_NORMAL");
-        runtime["one_plus_one_ha"] = self.has_standby(&vs).into();
+        runtime["one_plus_one_ha"] = self.has_standby(vs).into();
         // Nothing is placed for traffic within a cluster, and no virtual service is another one's child.
         runtime["east_west"] = false.into();
         runtime["vh_child_vs_ref"] = json!([]);
-        Some(runtime)
     }
 }
 
@@ -233,4 +248,75 @@ pub(super) fn service_status(
         oper["state"] = json!("OPER_DOWN");
     }
     oper
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::fixture::{Fixture, v4};
+    use super::*;
+
+    fn runtime(fixture: &Fixture, name: &str) -> Value {
+        let vs = fixture.uuid("virtualservice", name);
+        fixture.observe(|o| o.virtual_service(&vs)).expect("there")
+    }
+
+    #[tokio::test]
+    async fn one_without_a_vip_says_what_it_is_and_why_it_is_nowhere() {
+        let fixture = Fixture::new().await;
+        let vs = fixture.uuid("virtualservice", "vs-1");
+        let with = runtime(&fixture, "vs-1");
+        let take = |object: &mut model::object::Object| drop(object.shift_remove("vsvip_ref"));
+        fixture.change("virtualservice", &vs, take).await;
+        let without = runtime(&fixture, "vs-1");
+        for field in [
+            "type",
+            "east_west",
+            "one_plus_one_ha",
+            "vh_child_vs_ref",
+            "service_protocols",
+        ] {
+            assert_eq!(without[field], with[field], "{field}");
+            assert_ne!(without[field], Value::Null, "{field}");
+        }
+        let config = |runtime: &Value| {
+            let status = &runtime["config_status"];
+            [
+                status["state"].clone(),
+                status["reason_code_string"].clone(),
+            ]
+        };
+        assert_eq!(config(&without), ["CONFIG_RESOURCES", "no_vip"]);
+        let disable = |object: &mut model::object::Object| {
+            drop(object.insert("enabled".into(), false.into()));
+        };
+        fixture.change("virtualservice", &vs, disable).await;
+        let disabled = runtime(&fixture, "vs-1");
+        assert_eq!(config(&disabled), ["CONFIG_DISABLED", "vs_disabled"]);
+    }
+
+    #[tokio::test]
+    async fn a_step_that_was_not_done_has_a_reason_in_a_word_and_a_number() {
+        let fixture = Fixture::new().await;
+        let vip = json!([{"vip_id": "1", "ip_address": v4("10.100.0.2")}]);
+        let body = json!({"name": "vip-2", "vip": vip});
+        let vsvip = fixture.create("vsvip", body).await;
+        let service = json!({"name": "vs-2", "services": [{"port": 80}], "vsvip_ref": vsvip});
+        fixture.create("virtualservice", service).await;
+        let (engine, session) = (&fixture.engine, fixture.session);
+        fixture.registry.close(engine, session, "gone");
+        fixture.planner.look_at(&vsvip).await.expect("looked at");
+        let failed = runtime(&fixture, "vs-2")["scale_status"].clone();
+        let code = "not_placed";
+        assert_eq!(failed["reason_code_string"], code, "{failed}");
+        assert_eq!(failed["reason_code"], model::reason::number(code));
+        assert_eq!(failed["vip_placement_resolution_info"], failed["reason"][0]);
+        fixture.open_session(engine, "10.10.10.11/24");
+        fixture.planner.look_at(&vsvip).await.expect("looked at");
+        let done = runtime(&fixture, "vs-2")["scale_status"].clone();
+        assert_eq!(
+            (&done["reason_code_string"], &done["reason_code"]),
+            (&json!(""), &json!(0)),
+            "{done}"
+        );
+    }
 }

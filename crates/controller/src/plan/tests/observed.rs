@@ -109,7 +109,9 @@ async fn the_time_of_a_change_is_shown_once_it_was_seen_and_stays_as_long_as_the
     fixture.says_of(&engines[0], OperState::Up, &["1"]);
     fixture.planner.look_at_news().await;
     assert_eq!(fixture.changed_at(), up);
-    let engine = || fixture.observe(|o| o.service_engine(&engines[0].uuid))["oper_status"].clone();
+    let engine = || {
+        fixture.observe(|o| o.service_engine(&engines[0].uuid, &|_, _| true))["oper_status"].clone()
+    };
     assert!(engine().get("last_changed_time").is_none());
     fixture
         .registry

@@ -81,7 +81,8 @@ impl Fixture {
     }
 
     fn engine_reason(&self, engine: &Engine) -> (String, String) {
-        let status = self.observe(|o| o.service_engine(&engine.uuid))["oper_status"].clone();
+        let status =
+            self.observe(|o| o.service_engine(&engine.uuid, &|_, _| true))["oper_status"].clone();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         (
             text(&status["reason_code_string"]),

@@ -118,6 +118,7 @@ fn whole<'a>(observer: &'a Observer<'a>) -> Topology<'a> {
     let all = observer.snapshot.all("vsvip");
     let vsvips = all.map(|(uuid, _)| uuid.to_owned()).collect();
     Topology {
+        tells: Box::new(|_, _| true),
         observer,
         engines,
         vsvips,

@@ -3,7 +3,7 @@ use super::*;
 use proto::v1::{EngineLoad, Report};
 
 fn view(fixture: &Fixture, view: EngineView) -> Value {
-    fixture.observe(|o| o.engine_view(&fixture.engine, view))
+    fixture.observe(|o| o.engine_view(&fixture.engine, view, &|_, _| true))
 }
 
 fn counters_of(fixture: &Fixture) -> Value {
@@ -40,12 +40,15 @@ async fn what_the_engine_says_of_its_host_is_shown_while_it_has_a_session() {
         (&vnic["if_name"], &vnic["state"]),
         (&json!("eth0"), &json!("VNIC_STATE_UP"))
     );
-    let network = json!({"ip": {"ip_addr": {"addr": "10.10.10.11", "type": "V4"}, "mask": 24}});
+    let network = json!({"mode": "STATIC", "ip": {"ip_addr": {"addr": "10.10.10.11", "type": "V4"}, "mask": 24}});
     assert_eq!(vnic["vnic_networks"], json!([network]));
+    assert_eq!(vnic["linux_name"], "eth0");
     let (engine, session) = (&fixture.engine, fixture.session);
     let load = EngineLoad {
         processors: 4,
         process_cpu_ms: 70,
+        host_memory_bytes: 4000,
+        host_memory_available_bytes: 3000,
         ..EngineLoad::default()
     };
     let report = Report {
@@ -62,7 +65,10 @@ async fn what_the_engine_says_of_its_host_is_shown_while_it_has_a_session() {
     let cpu = view(&fixture, EngineView::Cpu);
     assert_eq!(cpu[0]["cpu"]["process_cpu_ms"], 70);
     let memory = view(&fixture, EngineView::Memory);
-    assert_eq!(memory[0]["memory"], json!({"rss_bytes": 1000}));
+    assert_eq!(
+        memory[0]["memory"],
+        json!({"rss_bytes": 1000, "host_memory_bytes": 4000, "host_memory_available_bytes": 3000})
+    );
     fixture.registry.close(engine, session, "gone");
     let gone = view(&fixture, EngineView::Detail);
     assert_eq!((gone.get("vnic"), gone.get("resources")), (None, None));
@@ -98,7 +104,7 @@ async fn placement_has_the_vips_that_an_engine_serves_and_those_that_linger() {
 async fn the_runtime_says_how_far_it_is_that_an_engine_is_disabled() {
     let fixture = Fixture::new().await;
     let state = |fixture: &Fixture| {
-        let runtime = fixture.observe(|o| o.service_engine(&fixture.engine));
+        let runtime = fixture.observe(|o| o.service_engine(&fixture.engine, &|_, _| true));
         runtime["migrate_state"].clone()
     };
     assert_eq!(state(&fixture), "SE_MIGRATE_STATE_IDLE");
@@ -116,7 +122,7 @@ async fn the_runtime_says_how_far_it_is_that_an_engine_is_disabled() {
 async fn an_engine_is_active_for_tags_where_its_group_goes_by_them() {
     let fixture = Fixture::new().await;
     let tags = |fixture: &Fixture| {
-        let runtime = fixture.observe(|o| o.service_engine(&fixture.engine));
+        let runtime = fixture.observe(|o| o.service_engine(&fixture.engine, &|_, _| true));
         runtime["active_tags"].clone()
     };
     assert_eq!(tags(&fixture), Value::Null);

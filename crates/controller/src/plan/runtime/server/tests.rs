@@ -129,7 +129,7 @@ async fn each_monitor_of_a_server_is_named_with_what_it_says() {
     };
     let pool = reported(&fixture, said).await;
     let all = filter(&[]).expect("good");
-    let shown = fixture.observe(|o| o.pool_servers(&pool, &all));
+    let shown = fixture.observe(|o| o.pool_servers(&pool, &all, &|_, _| true));
     let server = &shown[0];
     let expected = json!({"name": "System-TCP", "uuid": monitor, "state": "OPER_DOWN",
         "reason": "the server refused the connection", "failure_code": "CONNECTION_REFUSED",
@@ -147,8 +147,14 @@ async fn each_monitor_of_a_server_is_named_with_what_it_says() {
         ),
         (&json!("web-1"), &json!(vs), &json!(false))
     );
+    let to_others = fixture.observe(|o| o.pool_servers(&pool, &all, &|_, _| false));
+    assert_eq!(
+        (&to_others[0]["vs_uuid"], &to_others[0]["vs_uuids"]),
+        (&Value::Null, &json!([])),
+        "of another tenant's service nothing is told"
+    );
     let other = filter(&[("server_port", "80")]).expect("good");
-    let none = fixture.observe(|o| o.pool_servers(&pool, &other));
+    let none = fixture.observe(|o| o.pool_servers(&pool, &other, &|_, _| true));
     assert_eq!(none, json!([]));
 }
 
@@ -163,7 +169,7 @@ async fn a_monitor_that_has_not_looked_has_no_times() {
     };
     let pool = reported(&fixture, said).await;
     let all = filter(&[]).expect("good");
-    let shown = fixture.observe(|o| o.pool_servers(&pool, &all));
+    let shown = fixture.observe(|o| o.pool_servers(&pool, &all, &|_, _| true));
     let monitor = &shown[0]["health_monitor_list"]["health_monitor"][0];
     assert_eq!(
         (&monitor["name"], &monitor["state"]),

@@ -5,6 +5,7 @@
 
 use super::super::super::last::LastScale;
 use super::super::super::refusal::Refusal;
+use super::super::super::scope::Tells;
 use super::super::{Observer, status};
 use super::seats::Seat;
 use super::{NOT_DECIDED, is_switched_on};
@@ -26,13 +27,13 @@ enum Lack {
 }
 
 impl Lack {
-    fn of(state: &EngineState) -> Option<(Self, String)> {
+    fn of(state: &EngineState, tells: &Tells<'_>) -> Option<(Self, String)> {
         if state.connected_since.is_none() {
             let why = "it has no session with the controller, and goes on with what it has";
             return Some((Self::NoSession, why.to_owned()));
         }
         if let Some(refusal) = Refusal::of(state) {
-            return Some((Self::Refused, refusal.sentence()));
+            return Some((Self::Refused, refusal.sentence_for(tells)));
         }
         if let Some(why) = &state.stuck {
             let why = format!("no newer state can be made: {why}");
@@ -79,7 +80,8 @@ impl Observer<'_> {
             return status("CONFIG_RESOURCES", "not_placed", why);
         }
         let each = seats.iter();
-        let lacks = each.filter_map(|seat| Some((&seat.se, Lack::of(&seat.state)?)));
+        let tells = self.told_beside("virtualservice", &vs.uuid);
+        let lacks = each.filter_map(|seat| Some((&seat.se, Lack::of(&seat.state, &tells)?)));
         let lacks: Vec<(&String, (Lack, String))> = lacks.collect();
         let worst = lacks.iter().map(|(_, (lack, _))| *lack).min();
         let (word, code) = worst.map_or(("CONFIG_UP", ""), Lack::words);

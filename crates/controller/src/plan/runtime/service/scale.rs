@@ -6,6 +6,7 @@ use super::super::super::{Action, Assignment, Planner};
 use super::super::Observer;
 use super::is_joining;
 use crate::objects::Snapshot;
+use model::reason;
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,6 +18,22 @@ pub(super) struct Scale {
     pub shown: Option<Value>,
     /// The last step that is over.
     pub over: Option<Value>,
+}
+
+/// Why a step was not done, in a word; nothing where it was.
+fn code(step: &LastScale) -> &'static str {
+    match step.action {
+        _ if step.success => "",
+        Action::InitialPlacement | Action::SeRemoved => "not_placed",
+        Action::ScaleOutRolledBack | Action::MigrateRolledBack | Action::SwitchoverRolledBack => {
+            "scale_rolled_back"
+        }
+        Action::ScaleOut
+        | Action::ScaleIn
+        | Action::MigrateScaleout
+        | Action::MigrateScalein
+        | Action::Switchover => "scale_refused",
+    }
 }
 
 impl Planner {
@@ -69,11 +86,14 @@ impl Observer<'_> {
 
     /// What is known of any step.
     fn step(&self, step: &LastScale, state: &str) -> Value {
+        let code = code(step);
         json!({
             "action": step.action.word(),
             "action_success": step.success,
             "state": state,
             "reason": [step.reason],
+            "reason_code": reason::number(code), "reason_code_string": code,
+            "vip_placement_resolution_info": step.reason,
             "scale_se": step.engine.as_deref().map(|e| self.name(e)),
             "start_time_str": unix_s(step.at),
             "end_time_str": step.ended.map(unix_s),

@@ -37,7 +37,8 @@ impl Observer<'_> {
         let report = reported(state, vs);
         let word = word_at(state, report.map(|r| r.state));
         if state.connected_since.is_none() || state.nack.is_some() {
-            let mut engine = self.engine_status(state);
+            let tells = self.told_beside("virtualservice", &vs.uuid);
+            let mut engine = self.engine_status_for(state, &tells);
             engine["state"] = word.into();
             return engine;
         }
