@@ -295,6 +295,42 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn why_an_engine_refuses_its_state_names_nothing_of_another_tenant() {
+        let fixture = Fixture::new().await;
+        let vip = json!([{"vip_id": "1", "ip_address": v4("10.100.0.2")}]);
+        let body = json!({"name": "vip-2", "vip": vip});
+        let vsvip = fixture.create("vsvip", body).await;
+        let service = json!({"name": "vs-2", "services": [{"port": 80}], "vsvip_ref": vsvip});
+        let other = fixture.create("virtualservice", service).await;
+        let moved = |object: &mut model::object::Object| {
+            drop(object.insert("tenant_ref".into(), "/api/tenant/t2".into()));
+        };
+        fixture.change("virtualservice", &other, moved).await;
+        fixture.place(&vsvip, &[&fixture.engine]).await;
+        let told = fixture.told();
+        let place = told.virtual_services.iter().position(|v| v.name == "vs-1");
+        let nack = proto::v1::Nack {
+            generation: told.generation,
+            field: format!("virtual_services[{}].pool_uuid", place.expect("told")),
+            reason: "10.0.0.7 is no server".into(),
+        };
+        let (engine, session) = (&fixture.engine, fixture.session);
+        fixture.registry.nacked(engine, session, nack);
+        let said = |name: &str| {
+            let runtime = runtime(&fixture, name);
+            let (config, engine) = (&runtime["config_status"], &runtime["service_engine"][0]);
+            format!("{} {}", config["reason"], engine["oper_status"]["reason"])
+        };
+        assert_eq!(said("vs-1").matches("virtualservice vs-1").count(), 2);
+        let foreign = said("vs-2");
+        assert_eq!(foreign.matches("of another tenant").count(), 2, "{foreign}");
+        assert!(
+            !foreign.contains("vs-1") && !foreign.contains("10.0.0.7"),
+            "{foreign}"
+        );
+    }
+
+    #[tokio::test]
     async fn a_step_that_was_not_done_has_a_reason_in_a_word_and_a_number() {
         let fixture = Fixture::new().await;
         let vip = json!([{"vip_id": "1", "ip_address": v4("10.100.0.2")}]);
