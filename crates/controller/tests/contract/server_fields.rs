@@ -65,6 +65,19 @@ fn engine(server: &Server, http: &Http) -> (Engine, String) {
     (engine, path)
 }
 
+fn the_inventory_shows_the_same(http: &Http, read: &Value) {
+    let uuid = read["uuid"].as_str().unwrap();
+    let item = http.get(&format!(
+        "/api/serviceengine-inventory/{uuid}?include=config"
+    ));
+    let config = item.good()["config"].clone();
+    for field in ["resources", "controller_ip", "host_ref"] {
+        assert_eq!(config[field], read[field], "{field} of the inventory");
+    }
+    assert_eq!(config["data_vnics"][0]["is_mgmt"], false);
+    assert_eq!(config["mgmt_ip_address"], v4("192.0.2.11"));
+}
+
 #[test]
 fn a_service_engine_shows_what_its_engine_says_and_a_put_of_it_stores_nothing_new() {
     let folder = tempdir().unwrap();
@@ -98,16 +111,7 @@ fn a_service_engine_shows_what_its_engine_says_and_a_put_of_it_stores_nothing_ne
     assert_eq!(own_path(&json!({"url": vnic["network_ref"]})), network);
     assert_eq!(vnic["network_name"], "front");
     assert_eq!(mgmt["vnic_networks"][0]["ip"]["ip_addr"], v4("192.0.2.11"));
-    let uuid = read["uuid"].as_str().unwrap();
-    let item = http.get(&format!(
-        "/api/serviceengine-inventory/{uuid}?include=config"
-    ));
-    let config = item.good()["config"].clone();
-    for field in ["resources", "controller_ip", "host_ref"] {
-        assert_eq!(config[field], read[field], "{field} of the inventory");
-    }
-    assert_eq!(config["data_vnics"][0]["is_mgmt"], false);
-    assert_eq!(config["mgmt_ip_address"], v4("192.0.2.11"));
+    the_inventory_shows_the_same(&http, &read);
     let before = stored(folder.path());
     let sparse = http.get(&format!("{path}?skip_default=true")).good();
     assert_eq!(sparse["resources"], read["resources"]);
