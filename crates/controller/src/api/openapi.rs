@@ -215,15 +215,15 @@ fn answer_headers() -> Value {
     })
 }
 
-/// One of two answers of the same status; the first may have no body.
+/// One of two answers of the same status; the first may have no body, or one of another media type.
 fn either(one: &Value, other: &Value) -> Value {
-    let schema = |content: &Value| content.pointer("/application~1json/schema").cloned();
-    match (schema(one), schema(other)) {
-        (Some(one), Some(other)) => {
-            json!({"application/json": {"schema": {"anyOf": [one, other]}}})
-        }
-        _ => other.clone(),
+    let mut all = one.as_object().cloned().unwrap_or_default();
+    let mut json = other["application/json"].clone();
+    if let Some(own) = all.get("application/json") {
+        json["schema"] = json!({"anyOf": [own["schema"], json["schema"]]});
     }
+    all.insert("application/json".into(), json);
+    all.into()
 }
 
 /// Status, media type and schema of the answer.
@@ -496,6 +496,21 @@ mod tests {
         let several = schema["anyOf"].as_array();
         several.is_some_and(|all| all.iter().all(says_something))
             || words.iter().any(|word| schema.get(word).is_some())
+    }
+
+    #[test]
+    fn a_plan_stands_beside_whatever_the_answer_is() {
+        let document = document();
+        let media = |path: &str| {
+            let content = &document["paths"][path]["post"]["responses"]["200"]["content"];
+            let content = content.as_object().unwrap();
+            content.keys().map(String::as_str).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            media("/api/ek/backup"),
+            ["application/vnd.sqlite3", "application/json"]
+        );
+        assert_eq!(media("/api/ek/confirm"), ["application/json"]);
     }
 
     #[test]
