@@ -3,6 +3,7 @@
 pub mod ca;
 pub mod join;
 pub mod news;
+pub mod outbox;
 mod questions;
 pub mod registry;
 mod service;

@@ -158,7 +158,8 @@ impl Entity {
 }
 
 struct Inner {
-    entities: HashMap<(Kind, String), Entity>,
+    /// Boxed, so that a table that grows moves little, and its free places take little.
+    entities: HashMap<(Kind, String), Box<Entity>>,
     /// Those with a session.
     engines: HashMap<String, Told>,
     /// In real time, and some that were until a moment ago.
@@ -332,7 +333,8 @@ impl Inner {
 
     fn entity(&mut self, key: &(Kind, String), now_s: u64) -> &mut Entity {
         if !self.entities.contains_key(key) {
-            self.entities.insert(key.clone(), Entity::new(key.0, now_s));
+            let entity = Box::new(Entity::new(key.0, now_s));
+            self.entities.insert(key.clone(), entity);
         }
         let entity = self.entities.get_mut(key).expect("it is there now");
         entity.roll(now_s);

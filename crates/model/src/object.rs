@@ -11,6 +11,28 @@ pub const MASK: &str = "<sensitive>";
 /// A configuration object as it travels and is stored: fields by name, unknown ones included.
 pub type Object = Map<String, Value>;
 
+/// The same with no room to spare at any depth: one that was put together field by field, or parsed, has up to as much again.
+pub fn fitted(object: Object) -> Object {
+    let mut exact = Object::with_capacity(object.len());
+    exact.extend(object.into_iter().map(|(name, value)| (name, fit(value))));
+    exact
+}
+
+fn fit(value: Value) -> Value {
+    match value {
+        Value::Object(object) => Value::Object(fitted(object)),
+        Value::Array(list) => {
+            let exact: Box<[Value]> = list.into_iter().map(fit).collect();
+            Value::Array(exact.into_vec())
+        }
+        Value::String(mut text) => {
+            text.shrink_to_fit();
+            Value::String(text)
+        }
+        plain => plain,
+    }
+}
+
 /// What is wrong with one field, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldError {

@@ -81,6 +81,7 @@ impl std::fmt::Debug for v1::JoinRequest {
 
 mod counted;
 pub mod join_token;
+mod shrink;
 
 #[cfg(test)]
 mod tests {

@@ -1,18 +1,19 @@
 //! What is known of each engine now: its session, what it acknowledged, what it reports.
 
 use super::news::News;
+use super::outbox::Outbox;
 use super::questions::{Pending, Questions};
 use crate::clock::Moment;
 use crate::witness::Seat;
 use proto::v1::{
-    BgpSession, BgpState, ControllerMessage, DesiredState, FlowAnswer, FlowQuery, Hello,
-    HostAnswer, HostQuery, HostResources, HostTable, Interface, Management, Nack, Report, Restart,
+    BgpSession, BgpState, DesiredState, FlowAnswer, FlowQuery, Hello, HostAnswer, HostQuery,
+    HostResources, HostTable, Interface, Management, Nack, Report, Restart,
     controller_message::Body,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 /// One engine, as seen from here.
 #[derive(Debug, Clone, Default)]
@@ -141,7 +142,7 @@ impl EngineState {
 struct Slot {
     state: EngineState,
     session: u64,
-    sender: Option<mpsc::Sender<Result<ControllerMessage, tonic::Status>>>,
+    outbox: Option<Outbox>,
 }
 
 /// See the module's documentation.
@@ -209,12 +210,7 @@ impl Registry {
     }
 
     /// A session begins; one that the engine had before is replaced. Gives the session's number.
-    pub fn open(
-        &self,
-        se: &str,
-        hello: Hello,
-        sender: mpsc::Sender<Result<ControllerMessage, tonic::Status>>,
-    ) -> u64 {
+    pub fn open(&self, se: &str, hello: Hello, outbox: Outbox) -> u64 {
         let session = self
             .sessions
             .fetch_add(1, std::sync::atomic::Ordering::Relaxed)
@@ -222,7 +218,7 @@ impl Registry {
         let mut slots = self.slots();
         let slot = slot(&mut slots, se);
         slot.session = session;
-        slot.sender = Some(sender);
+        slot.outbox = Some(outbox);
         let now = Moment::now();
         slot.state.gap = gap(&slot.state);
         slot.state.counts.begun += 1;
@@ -262,7 +258,7 @@ impl Registry {
         let Some(slot) = slots.get_mut(se).filter(|s| s.session == session) else {
             return;
         };
-        slot.sender = None;
+        slot.outbox = None;
         slot.state.connected_since = None;
         slot.state.counts.went += 1;
         slot.state.lost = Some((Moment::now(), why.to_owned()));
@@ -341,7 +337,8 @@ impl Registry {
     }
 
     /// A newer report. Reconcilers are told only when the interfaces changed.
-    pub fn reported(&self, se: &str, session: u64, report: Report) {
+    pub fn reported(&self, se: &str, session: u64, mut report: Report) {
+        report.shrink_to_fit();
         let mut news = News::default();
         if let Some(before) = self.report_in(se, session) {
             news = News::between(before.as_deref(), &report);
@@ -372,16 +369,16 @@ impl Registry {
     pub fn seen_by_others(&self, se: &str, seen: Option<Seen>) {
         let mut slots = self.slots();
         let slot = slot(&mut slots, se);
-        slot.state.others_see = seen.filter(|_| slot.sender.is_none());
+        slot.state.others_see = seen.filter(|_| slot.outbox.is_none());
     }
 
     /// Asks the engine about flows; none when it has no session, or reads too slowly.
     pub fn ask(&self, se: &str, query: FlowQuery) -> Option<Pending<FlowAnswer>> {
         let slots = self.slots();
-        let sender = slots.get(se)?.sender.as_ref()?;
+        let outbox = slots.get(se)?.outbox.as_ref()?;
         let (id, pending) = self.questions.ask(se);
-        let body = Some(Body::FlowQuery(FlowQuery { id, ..query }));
-        sender.try_send(Ok(ControllerMessage { body })).ok()?;
+        let body = Body::FlowQuery(FlowQuery { id, ..query });
+        outbox.send(body).ok()?;
         Some(pending)
     }
 
@@ -393,11 +390,11 @@ impl Registry {
     /// Asks the engine about its host's network; none when it has no session, or reads too slowly.
     pub fn ask_host(&self, se: &str, table: HostTable) -> Option<Pending<HostAnswer>> {
         let slots = self.slots();
-        let sender = slots.get(se)?.sender.as_ref()?;
+        let outbox = slots.get(se)?.outbox.as_ref()?;
         let (id, pending) = self.host_questions.ask(se);
         let table = table.into();
-        let body = Some(Body::HostQuery(HostQuery { id, table }));
-        sender.try_send(Ok(ControllerMessage { body })).ok()?;
+        let body = Body::HostQuery(HostQuery { id, table });
+        outbox.send(body).ok()?;
         Some(pending)
     }
 
@@ -409,23 +406,21 @@ impl Registry {
     /// Tells the engine to start anew; false when it has no session, or reads too slowly.
     pub fn restart(&self, se: &str) -> bool {
         let slots = self.slots();
-        let sender = slots.get(se).and_then(|s| s.sender.as_ref());
-        let body = Some(Body::Restart(Restart {}));
-        let message = Ok(ControllerMessage { body });
-        sender.is_some_and(|s| s.try_send(message).is_ok())
+        let outbox = slots.get(se).and_then(|s| s.outbox.as_ref());
+        outbox.is_some_and(|o| o.send(Body::Restart(Restart {})).is_ok())
     }
 
     /// Sends the engine what it was sent last, as a newer generation, so that it is put into force once more. Gives the generation; none when
     /// it has no session, or reads too slowly.
     pub fn repeat(&self, se: &str) -> Option<u64> {
         let mut slots = self.slots();
-        let slot = slots.get_mut(se).filter(|s| s.sender.is_some())?;
+        let slot = slots.get_mut(se).filter(|s| s.outbox.is_some())?;
         let mut desired = DesiredState::clone(slot.state.desired.as_deref()?);
         desired.generation += 1;
         let (generation, desired) = (desired.generation, Arc::new(desired));
         slot.state.desired = Some(desired.clone());
         push(slot, &desired);
-        slot.sender.is_some().then_some(generation)
+        slot.outbox.is_some().then_some(generation)
     }
 
     /// Makes this the engine's desired state if its content is new, and sends it if there is a session. The
@@ -474,7 +469,7 @@ impl Registry {
     /// The generation that the engine has been told, while it has a session and can be told what is new.
     pub fn told(&self, se: &str) -> Option<u64> {
         let slots = self.slots();
-        let reachable = |s: &&Slot| s.sender.is_some() && s.state.stuck.is_none();
+        let reachable = |s: &&Slot| s.outbox.is_some() && s.state.stuck.is_none();
         let slot = slots.get(se).filter(reachable)?;
         slot.state.desired.as_ref().map(|d| d.generation)
     }
@@ -482,7 +477,7 @@ impl Registry {
     /// The newest generation that the engine has acknowledged, while it has a session.
     pub fn confirmed(&self, se: &str) -> Option<u64> {
         let slots = self.slots();
-        let slot = slots.get(se).filter(|s| s.sender.is_some())?;
+        let slot = slots.get(se).filter(|s| s.outbox.is_some())?;
         Some(slot.state.confirmed)
     }
 
@@ -494,7 +489,7 @@ impl Registry {
 
     /// True while the engine has a session.
     pub fn is_connected(&self, se: &str) -> bool {
-        self.slots().get(se).is_some_and(|s| s.sender.is_some())
+        self.slots().get(se).is_some_and(|s| s.outbox.is_some())
     }
 }
 
@@ -512,21 +507,13 @@ fn slot<'a>(slots: &'a mut BTreeMap<String, Slot>, se: &str) -> &'a mut Slot {
     slots.entry(se.to_owned()).or_insert_with(|| Slot {
         state: EngineState::default(),
         session: 0,
-        sender: None,
+        outbox: None,
     })
 }
 
 /// A queue that is full belongs to an engine that does not read: its session is ended, and the next one gets the
 /// newest state.
 fn push(slot: &mut Slot, desired: &Arc<DesiredState>) {
-    let message = ControllerMessage {
-        body: Some(Body::DesiredState((**desired).clone())),
-    };
-    let full = slot
-        .sender
-        .as_ref()
-        .is_some_and(|s| s.try_send(Ok(message)).is_err());
-    if full {
-        slot.sender = None;
-    }
+    slot.outbox
+        .take_if(|outbox| outbox.desire(desired.clone()).is_err());
 }

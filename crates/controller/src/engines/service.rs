@@ -1,6 +1,7 @@
 //! The gRPC service that engines dial: join without a certificate, everything else with one.
 
 use super::ca::{self, Ca};
+use super::outbox::{Messages, Outbox, WeakOutbox};
 use super::{Registry, join};
 use crate::api::singleton;
 use crate::connections::{self, Connections};
@@ -10,14 +11,12 @@ use futures_util::StreamExt as _;
 use futures_util::future::ready;
 use proto::v1::engine_control_server::{EngineControl, EngineControlServer};
 use proto::v1::{
-    Certificate, ControllerMessage, EngineMessage, Hello, JoinReply, JoinRequest,
-    controller_message, engine_message,
+    Certificate, EngineMessage, Hello, JoinReply, JoinRequest, controller_message, engine_message,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate as TlsCertificate, Identity, Server, ServerTlsConfig};
@@ -28,16 +27,12 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Who connects and says nothing has his place for so long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Messages that wait for an engine: each desired state replaces the ones before, so more is of no use.
-const QUEUE_LEN: usize = 16;
 /// Longest message of an engine: a report of 5,000 pools with four servers that two monitors check each is about 7 MB. Strangers may
 /// send a request to join of this length, too.
 const REPORT_LEN_MAX: usize = 16 << 20;
 
 /// The last word of a controller to its engines.
 const STOPS: &str = "this controller stops or does not lead any more";
-
-type Sender = mpsc::Sender<Result<ControllerMessage, Status>>;
 
 struct Service {
     ca: Arc<Ca>,
@@ -124,7 +119,7 @@ impl EngineControl for Service {
         }))
     }
 
-    type SessionStream = ReceiverStream<Result<ControllerMessage, Status>>;
+    type SessionStream = Messages;
 
     async fn session(
         &self,
@@ -144,17 +139,17 @@ impl EngineControl for Service {
             tracing::warn!(uuid = se, "an engine that was deleted asks for a session");
             return Err(Status::permission_denied(why));
         }
-        let (sender, outbox) = mpsc::channel(QUEUE_LEN);
+        let (outbox, messages) = Outbox::new();
         let session = Session {
             ca: self.ca.clone(),
             registry: self.registry.clone(),
             objects,
             se,
-            sender,
+            outbox,
             stop: self.stop.clone(),
         };
         tokio::spawn(session.run(request.into_inner()));
-        Ok(Response::new(ReceiverStream::new(outbox)))
+        Ok(Response::new(messages))
     }
 }
 
@@ -164,7 +159,7 @@ struct Session {
     registry: Arc<Registry>,
     objects: watch::Receiver<Arc<Snapshot>>,
     se: String,
-    sender: Sender,
+    outbox: Outbox,
     stop: CancellationToken,
 }
 
@@ -185,9 +180,7 @@ impl Session {
             );
             self.registry.refused(&self.se);
             // Its queue is empty, so that there is a place; should the engine be gone, nobody needs to know.
-            self.sender
-                .try_send(Err(Status::failed_precondition(refusal)))
-                .ok();
+            self.outbox.end(Status::failed_precondition(refusal)).ok();
             return;
         }
         tracing::info!(
@@ -201,12 +194,12 @@ impl Session {
             registry,
             mut objects,
             se,
-            sender,
+            outbox,
             stop,
         } = self;
-        // The registry holds the only long-lived sender: a newer session drops it, and the stream ends.
-        let weak = sender.downgrade();
-        let number = registry.open(&se, hello, sender);
+        // The registry holds the only long-lived outbox: a newer session drops it, and the stream ends.
+        let weak = outbox.downgrade();
+        let number = registry.open(&se, hello, outbox);
         let why = loop {
             // Each branch is a receive: losing the race loses nothing.
             tokio::select! {
@@ -260,13 +253,11 @@ fn gone(objects: &Snapshot, se: &str) -> Option<String> {
 }
 
 /// The last word to an engine; a queue that is full loses it, and the end of the stream follows anyway.
-fn say(outbox: &Outbox, status: Status) {
+fn say(outbox: &WeakOutbox, status: Status) {
     if let Some(outbox) = outbox.upgrade() {
-        outbox.try_send(Err(status)).ok();
+        outbox.end(status).ok();
     }
 }
-
-type Outbox = mpsc::WeakSender<Result<ControllerMessage, Status>>;
 
 /// With whom a session is, and what for.
 struct Peer<'a> {
@@ -278,7 +269,7 @@ struct Peer<'a> {
     life_h: u64,
 }
 
-fn take(peer: &Peer<'_>, outbox: &Outbox, message: EngineMessage) {
+fn take(peer: &Peer<'_>, outbox: &WeakOutbox, message: EngineMessage) {
     use engine_message::Body;
     let Peer {
         ca,
@@ -299,10 +290,9 @@ fn take(peer: &Peer<'_>, outbox: &Outbox, message: EngineMessage) {
             }
             Ok(certificate_pem) => {
                 let body = controller_message::Body::Certificate(Certificate { certificate_pem });
-                let message = ControllerMessage { body: Some(body) };
                 // A full queue loses it; the engine asks again.
                 if let Some(outbox) = outbox.upgrade() {
-                    outbox.try_send(Ok(message)).ok();
+                    outbox.send(body).ok();
                 }
             }
         },

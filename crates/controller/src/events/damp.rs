@@ -3,6 +3,7 @@
 
 use super::{Event, Id};
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 
 /// The time in which events are counted together, in microseconds.
 const WINDOW_US: u64 = 60_000_000;
@@ -13,8 +14,9 @@ const OF_OBJECT: u32 = 20;
 /// Windows that are open at most; beyond, nothing is held back.
 const WINDOWS_MAX: usize = 50_000;
 
-/// uuid and part of an object; no part: all of them together.
-type Key = (String, Option<String>);
+/// Hash of uuid and part of an object; no part: all of them together. While thousands of objects are made there are tens
+/// of thousands of windows; should two ever have the same hash, they share one for a minute.
+type Key = u64;
 
 /// The events of one part count in one window, whichever they are: what was held back comes out together, and the last of
 /// it says how things are.
@@ -35,7 +37,8 @@ impl Window {
     fn new(now_us: u64) -> Self {
         Self {
             ends_us: now_us.saturating_add(WINDOW_US),
-            counts: Vec::new(),
+            // Most windows have one.
+            counts: Vec::with_capacity(1),
         }
     }
 
@@ -51,24 +54,32 @@ impl Window {
 
 /// See the module's documentation.
 #[derive(Default)]
-pub(super) struct Damper(HashMap<Key, Window>);
+pub(super) struct Damper {
+    windows: HashMap<Key, Window>,
+    hasher: RandomState,
+}
 
 impl Damper {
     /// The event if it is let through.
     pub(super) fn admit(&mut self, event: Event, now_us: u64) -> Option<Event> {
-        let (uuid, part) = (event.subject.uuid.clone(), event.part.clone());
-        let event = self.pass((uuid.clone(), Some(part)), OF_PART, event, now_us)?;
+        let uuid = event.subject.uuid.as_str();
+        let part = self.hasher.hash_one((uuid, Some(&event.part)));
+        let object = self.hasher.hash_one((uuid, None::<&String>));
+        let event = self.pass(part, OF_PART, event, now_us)?;
         match event.part.is_empty() {
             true => Some(event),
-            false => self.pass((uuid, None), OF_OBJECT, event, now_us),
+            false => self.pass(object, OF_OBJECT, event, now_us),
         }
     }
 
     fn pass(&mut self, key: Key, most: u32, event: Event, now_us: u64) -> Option<Event> {
-        if self.0.len() >= WINDOWS_MAX && !self.0.contains_key(&key) {
+        if self.windows.len() >= WINDOWS_MAX && !self.windows.contains_key(&key) {
             return Some(event);
         }
-        let window = self.0.entry(key).or_insert_with(|| Window::new(now_us));
+        let window = self
+            .windows
+            .entry(key)
+            .or_insert_with(|| Window::new(now_us));
         let count = window.count(event.id);
         if count.passed < most {
             count.passed += 1;
@@ -91,7 +102,7 @@ impl Damper {
             let begun_us = window.ends_us.saturating_sub(WINDOW_US);
             (begun_us..window.ends_us).contains(&now_us)
         };
-        let over = self.0.extract_if(|_, window| !open(window));
+        let over = self.windows.extract_if(|_, window| !open(window));
         let counts = over.flat_map(|(_, window)| window.counts);
         let held = counts.filter_map(|(_, count)| Some(summary(*count.last?, count.held)));
         let mut held: Vec<Event> = held.collect();

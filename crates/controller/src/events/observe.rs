@@ -11,6 +11,7 @@ use model::reason::Reason;
 use proto::ANSWERING;
 use proto::v1::{BgpSession, BgpState, OperState, Report, VipStatus};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 /// Reason code for what only engines without a session have.
 pub const DISCONNECTED: &str = "se_disconnected";
@@ -43,6 +44,16 @@ pub struct Thing {
     pub uuid: String,
     /// The address, the server or the peer; empty where the object itself is meant.
     pub part: String,
+}
+
+impl Thing {
+    fn new(kind: Kind, uuid: &str, part: &str) -> Self {
+        Self {
+            kind,
+            uuid: uuid.to_owned(),
+            part: part.to_owned(),
+        }
+    }
 }
 
 /// It came up or went down.
@@ -136,7 +147,7 @@ enum Said {
 
 #[derive(Debug, Clone)]
 struct Total {
-    thing: Thing,
+    thing: Arc<Thing>,
     count: Count,
     said: Said,
     /// How often a peer's session has been established.
@@ -157,8 +168,7 @@ struct Sight<'a> {
 /// See the module's documentation.
 #[derive(Default)]
 pub struct Observed {
-    /// Numbers of things, by kind, uuid and part.
-    numbers: BTreeMap<Kind, BTreeMap<(String, String), u32>>,
+    numbers: BTreeMap<Arc<Thing>, u32>,
     totals: Vec<Option<Total>>,
     free: Vec<u32>,
     engines: HashMap<String, HashMap<u32, State>>,
@@ -184,7 +194,7 @@ impl Observed {
     pub fn settle(&mut self) -> Vec<Change> {
         self.before.clear();
         let silent = |t: &&Total| t.count.is_nowhere() && t.said != Said::Nothing;
-        let silent: Vec<Thing> = self
+        let silent: Vec<Arc<Thing>> = self
             .totals
             .iter()
             .flatten()
@@ -192,10 +202,7 @@ impl Observed {
             .map(|t| t.thing.clone())
             .collect();
         let each = silent.into_iter().filter_map(|thing| {
-            let number = *self
-                .numbers
-                .get(&thing.kind)?
-                .get(&(thing.uuid, thing.part))?;
+            let number = *self.numbers.get(&thing)?;
             let text = "no engine has reported it since the controller started";
             self.vanish(number, NOT_REPORTED, text)
         });
@@ -257,44 +264,36 @@ impl Observed {
 
     /// How many engines see this thing how.
     pub fn count(&self, kind: Kind, uuid: &str, part: &str) -> Count {
-        let key = (uuid.to_owned(), part.to_owned());
-        let number = self.numbers.get(&kind).and_then(|all| all.get(&key));
+        let number = self.numbers.get(&Thing::new(kind, uuid, part));
         let total = number.and_then(|n| self.totals.get(*n as usize)?.as_ref());
         total.map(|t| t.count).unwrap_or_default()
     }
 
     /// The engine says that this object is up there.
     pub fn is_up_at(&self, kind: Kind, uuid: &str, se: &str) -> bool {
-        let key = (uuid.to_owned(), String::new());
-        let number = self.numbers.get(&kind).and_then(|all| all.get(&key));
+        let number = self.numbers.get(&Thing::new(kind, uuid, ""));
         let state = number.and_then(|n| self.engines.get(se)?.get(n));
         state == Some(&State::Up)
     }
 
     /// Servers of a pool that are up, and all of them that are switched on, as far as engines report them.
     pub fn servers(&self, pool: &str) -> (u32, u32) {
-        let Some(all) = self.numbers.get(&Kind::Server) else {
-            return (0, 0);
-        };
-        let from = all.range((pool.to_owned(), String::new())..);
-        let here = from.take_while(|((uuid, _), _)| uuid == pool);
+        let from = self.numbers.range(Thing::new(Kind::Server, pool, "")..);
+        let here = from.take_while(|(t, _)| t.kind == Kind::Server && t.uuid == pool);
         let totals = here.filter_map(|(_, n)| self.totals.get(*n as usize)?.as_ref());
         let on = totals.map(|t| t.count).filter(|c| c.up + c.down > 0);
         on.fold((0, 0), |(up, all), c| (up + u32::from(c.up > 0), all + 1))
     }
 
     fn number(&mut self, kind: Kind, uuid: &str, part: &str) -> u32 {
-        let key = (uuid.to_owned(), part.to_owned());
-        if let Some(number) = self.numbers.get(&kind).and_then(|all| all.get(&key)) {
+        let thing = Thing::new(kind, uuid, part);
+        if let Some(number) = self.numbers.get(&thing) {
             return *number;
         }
+        let thing = Arc::new(thing);
         let quiet = self.before.contains(uuid);
         let total = Total {
-            thing: Thing {
-                kind,
-                uuid: key.0.clone(),
-                part: key.1.clone(),
-            },
+            thing: thing.clone(),
             count: Count::default(),
             said: if quiet { Said::Quiet } else { Said::Nothing },
             times: 0,
@@ -304,7 +303,7 @@ impl Observed {
             u32::try_from(self.totals.len() - 1).unwrap_or(u32::MAX)
         });
         self.totals[number as usize] = Some(total);
-        self.numbers.entry(kind).or_default().insert(key, number);
+        self.numbers.insert(thing, number);
         number
     }
 
@@ -329,7 +328,7 @@ impl Observed {
             return Vec::new();
         }
         let change = |up: bool, code: &str, text: &str| Change {
-            thing: total.thing.clone(),
+            thing: Thing::clone(&total.thing),
             up,
             code: code.to_owned(),
             text: text.to_owned(),
@@ -352,7 +351,7 @@ impl Observed {
         let expected = first_down && (down_before_up || total.count.down == 0);
         let silent = said == Said::Up(up) || said == Said::Quiet || expected;
         (!silent).then(|| Change {
-            thing: total.thing.clone(),
+            thing: Thing::clone(&total.thing),
             up,
             code: code.to_owned(),
             text: text.to_owned(),
@@ -363,13 +362,11 @@ impl Observed {
     fn vanish(&mut self, number: u32, code: &str, text: &str) -> Option<Change> {
         let total = self.totals.get_mut(number as usize)?.take()?;
         self.free.push(number);
-        let Thing { kind, uuid, part } = &total.thing;
-        if let Some(all) = self.numbers.get_mut(kind) {
-            all.remove(&(uuid.clone(), part.clone()));
-        }
-        let missed = matches!(kind, Kind::Service | Kind::Vip) && total.said == Said::Up(true);
+        self.numbers.remove(&total.thing);
+        let missed =
+            matches!(total.thing.kind, Kind::Service | Kind::Vip) && total.said == Said::Up(true);
         missed.then(|| Change {
-            thing: total.thing,
+            thing: Arc::unwrap_or_clone(total.thing),
             up: false,
             code: code.to_owned(),
             text: text.to_owned(),

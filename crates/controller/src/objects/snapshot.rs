@@ -47,7 +47,7 @@ impl Stored {
             tenant: tenant.unwrap_or(ADMIN_TENANT).into(),
             is_system: object.get("system_default") == Some(&Value::Bool(true)),
             view: OnceLock::new(),
-            object,
+            object: object::fitted(object),
         }
     }
 

@@ -65,8 +65,8 @@ struct Watched {
     unchanged_since_s: u64,
     /// Since when its load is measured.
     from_s: u64,
-    /// By uuid of the engine.
-    windows: BTreeMap<String, Window>,
+    /// By uuid of the engine. Boxed: most have two, and a node of the tree has room for eleven.
+    windows: BTreeMap<String, Box<Window>>,
 }
 
 impl Watched {
@@ -95,7 +95,7 @@ impl Watched {
 
     fn measure_anew(&mut self, now_s: u64) {
         self.from_s = now_s;
-        self.windows.values_mut().for_each(Window::begin_anew);
+        self.windows.values_mut().for_each(|w| w.begin_anew());
     }
 }
 
@@ -256,9 +256,14 @@ impl Watched {
             match sheets.carried(engine, vsvip) {
                 Some(carried) => match self.windows.get_mut(engine) {
                     Some(window) => window.look(carried),
-                    None => drop(self.windows.insert(engine.to_owned(), Window::new(carried))),
+                    None => {
+                        let window = Box::new(Window::new(carried));
+                        self.windows.insert(engine.to_owned(), window);
+                    }
                 },
-                None => drop(self.windows.remove(engine)),
+                None => {
+                    self.windows.remove(engine);
+                }
             }
         }
         if self.engines != assignment.engines || now_s < self.from_s {

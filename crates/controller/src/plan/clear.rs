@@ -373,9 +373,9 @@ mod tests {
             boot_id: "another".into(),
             ..Hello::default()
         };
-        let (sender, receiver) = tokio::sync::mpsc::channel(64);
+        let (outbox, receiver) = crate::engines::outbox::Outbox::new();
         std::mem::forget(receiver);
-        fixture.session = fixture.registry.open(&fixture.engine, hello, sender);
+        fixture.session = fixture.registry.open(&fixture.engine, hello, outbox);
         // It has not reported.
         assert_eq!(counts(&fixture, &vs), [2, 30, 30, 2, 2, 30]);
         reports(&fixture, 12, 140);

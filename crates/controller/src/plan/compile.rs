@@ -104,6 +104,7 @@ pub(super) fn desired_state(
     };
     stand_by(&mut desired, &standby);
     ask_for_resets(&mut desired, &decided.resets);
+    desired.shrink_to_fit();
     Ok(desired)
 }
 

@@ -4,6 +4,7 @@ use super::runtime::Observer;
 use super::{Planner, reconcile};
 use crate::bootstrap;
 use crate::engines::Registry;
+use crate::engines::outbox::Outbox;
 use crate::objects::{Author, Objects, Snapshot};
 use model::object::Object;
 use model::schema::object_type;
@@ -12,7 +13,6 @@ use proto::v1::{
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
-use tokio::sync::mpsc;
 
 /// The VIP of [`Fixture::new`].
 pub(super) const VIP: &str = "10.100.0.1";
@@ -88,7 +88,7 @@ impl Fixture {
 
     /// The same, of an engine on this host.
     pub fn open_session_on(&self, host: &str, engine: &str, address: &str) -> u64 {
-        let (sender, receiver) = mpsc::channel(64);
+        let (outbox, receiver) = Outbox::new();
         std::mem::forget(receiver);
         let hello = Hello {
             interfaces: vec![Interface {
@@ -101,7 +101,7 @@ impl Fixture {
             protocol_version: proto::PROTOCOL_VERSION,
             ..Hello::default()
         };
-        self.registry.open(engine, hello, sender)
+        self.registry.open(engine, hello, outbox)
     }
 
     /// The reconciler runs once.

@@ -277,9 +277,10 @@ fn dispatch(report: &Report, verdicts: &Value) -> Value {
 mod tests {
     use super::super::fixture::Fixture;
     use super::*;
+    use crate::engines::outbox::{Messages, Outbox};
+    use futures_util::StreamExt as _;
     use proto::v1::controller_message::Body;
-    use proto::v1::{ControllerMessage, Interface, UdpStatus, VerdictCount, VirtualServiceStatus};
-    use tokio::sync::mpsc;
+    use proto::v1::{Interface, UdpStatus, VerdictCount, VirtualServiceStatus};
 
     #[test]
     fn a_vnic_has_the_contracts_fields_and_the_kernels_counters() {
@@ -374,11 +375,8 @@ mod tests {
     }
 
     /// Reads what the engine is sent until it is asked, and answers.
-    async fn answer(
-        fixture: &Fixture,
-        mut inbox: mpsc::Receiver<Result<ControllerMessage, tonic::Status>>,
-    ) -> String {
-        while let Some(Ok(message)) = inbox.recv().await {
+    async fn answer(fixture: &Fixture, mut inbox: Messages) -> String {
+        while let Some(Ok(message)) = inbox.next().await {
             match message.body {
                 Some(Body::HostQuery(query)) => {
                     let answer = HostAnswer {
@@ -415,10 +413,10 @@ mod tests {
         panic!("the session ended before a question came");
     }
 
-    fn session(fixture: &Fixture) -> mpsc::Receiver<Result<ControllerMessage, tonic::Status>> {
-        let (sender, inbox) = mpsc::channel(64);
+    fn session(fixture: &Fixture) -> Messages {
+        let (outbox, inbox) = Outbox::new();
         let hello = proto::v1::Hello::default();
-        fixture.registry.open(&fixture.engine, hello, sender);
+        fixture.registry.open(&fixture.engine, hello, outbox);
         inbox
     }
 

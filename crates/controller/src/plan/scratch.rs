@@ -5,19 +5,17 @@ use super::assignments::Assignments;
 use super::{Planner, reconcile};
 use crate::bootstrap;
 use crate::engines::Registry;
+use crate::engines::outbox::{Messages, Outbox};
 use crate::objects::{Author, Draft, Objects};
 use anyhow::Context as _;
 use model::object::Object;
 use model::schema::{ObjectType, object_type};
-use proto::v1::{ControllerMessage, Hello};
+use proto::v1::Hello;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use tokio::sync::mpsc;
 
 /// Objects that are made together.
 const BATCH_LEN: usize = 50;
-
-type Heard = mpsc::Receiver<Result<ControllerMessage, tonic::Status>>;
 
 /// See the module's documentation.
 pub struct Scratch {
@@ -25,7 +23,7 @@ pub struct Scratch {
     registry: Arc<Registry>,
     planner: Planner,
     /// What engines would hear of.
-    sessions: Vec<Heard>,
+    sessions: Vec<Messages>,
 }
 
 impl Scratch {
@@ -98,8 +96,8 @@ impl Scratch {
         let (uuid, _) = snapshot
             .by_name("serviceengine", &name)
             .context("it was made")?;
-        let (sender, receiver) = mpsc::channel(1);
-        self.registry.open(uuid, hello, sender);
+        let (outbox, receiver) = Outbox::new();
+        self.registry.open(uuid, hello, outbox);
         self.sessions.push(receiver);
         Ok(())
     }

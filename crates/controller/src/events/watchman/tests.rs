@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::bootstrap;
+use crate::engines::outbox::Outbox;
 use crate::objects::Author;
 use model::reason::Reason;
 use model::schema::object_type;
 use proto::v1::{Hello, Interface, MemberProblem, VirtualServiceStatus};
 use std::time::SystemTime;
-use tokio::sync::mpsc;
 
 /// Engines `se-1` and `se-2` with sessions, and a virtual service `vs-1` that is scaled natively and is nowhere yet.
 struct World {
@@ -32,7 +32,7 @@ async fn create(objects: &Objects, path: &str, body: Value) -> String {
 }
 
 fn connect(registry: &Registry, engine: &str, address: &str) -> u64 {
-    let (sender, receiver) = mpsc::channel(64);
+    let (outbox, receiver) = Outbox::new();
     std::mem::forget(receiver);
     let hello = Hello {
         interfaces: vec![Interface {
@@ -44,7 +44,7 @@ fn connect(registry: &Registry, engine: &str, address: &str) -> u64 {
         protocol_version: proto::PROTOCOL_VERSION,
         ..Hello::default()
     };
-    registry.open(engine, hello, sender)
+    registry.open(engine, hello, outbox)
 }
 
 impl World {

@@ -39,7 +39,7 @@ pub(super) struct Sheets<'a> {
 
 /// Of one engine.
 struct Sheet {
-    load: Option<EngineLoad>,
+    load: Option<Arc<EngineLoad>>,
     all: Counted,
     /// By uuid of the VsVip.
     vips: HashMap<String, Counted>,
@@ -62,7 +62,7 @@ impl<'a> Sheets<'a> {
         }
         let sheet = self.made.get(engine)?.as_ref()?;
         Some(Carried {
-            load: sheet.load,
+            load: sheet.load.clone(),
             all: sheet.all,
             own: sheet.vips.get(vsvip).copied().unwrap_or_default(),
         })
@@ -73,7 +73,7 @@ impl<'a> Sheets<'a> {
         state.connected_since?;
         let report = state.report?;
         let mut sheet = Sheet {
-            load: report.stats.and_then(|s| s.load),
+            load: report.stats.and_then(|s| s.load).map(Arc::new),
             all: Counted::default(),
             vips: HashMap::new(),
         };

@@ -2,6 +2,7 @@
 
 use placement::autoscale::{Criterion, Load};
 use proto::v1::{EngineLoad, VirtualServiceStatus};
+use std::sync::Arc;
 
 /// What an engine has counted of some virtual services together.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -31,10 +32,10 @@ impl Counted {
 }
 
 /// What an engine says at one moment.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Carried {
-    /// Of its host; an older engine does not say it.
-    pub load: Option<EngineLoad>,
+    /// Of its host; an older engine does not say it. Shared by all VIPs on the engine.
+    pub load: Option<Arc<EngineLoad>>,
     /// Of all virtual services.
     pub all: Counted,
     /// Of those of the VIP.
@@ -55,32 +56,32 @@ impl Window {
     /// That begins with this.
     pub(super) fn new(first: Carried) -> Self {
         let mut window = Self {
-            first,
-            last: first,
+            last: first.clone(),
+            first: first.clone(),
             open_all: 0,
             open_own: 0,
             looks: 0,
         };
-        window.count(first);
+        window.count(&first);
         window
     }
 
     /// Begins again with what was seen last.
     pub(super) fn begin_anew(&mut self) {
-        *self = Self::new(self.last);
+        *self = Self::new(self.last.clone());
     }
 
     /// Of a process that has started anew nothing can be compared with what was before.
     pub(super) fn look(&mut self, now: Carried) {
-        let at = |c: &Carried| c.load.map(|l| l.at_ms);
+        let at = |c: &Carried| c.load.as_ref().map(|l| l.at_ms);
         if at(&now) < at(&self.last) || at(&self.first).is_none() {
-            self.first = now;
+            self.first = now.clone();
         }
+        self.count(&now);
         self.last = now;
-        self.count(now);
     }
 
-    fn count(&mut self, now: Carried) {
+    fn count(&mut self, now: &Carried) {
         self.open_all += now.all.open;
         self.open_own += now.own.open;
         self.looks += 1;
@@ -112,7 +113,7 @@ impl Window {
     }
 
     fn ends(&self) -> Option<(EngineLoad, EngineLoad)> {
-        let ends = (self.first.load?, self.last.load?);
+        let ends = (*self.first.load.as_deref()?, *self.last.load.as_deref()?);
         (ends.1.at_ms > ends.0.at_ms).then_some(ends)
     }
 
@@ -167,7 +168,7 @@ mod tests {
             bytes: at_s * 1000 * part,
         };
         Carried {
-            load: Some(EngineLoad {
+            load: Some(Arc::new(EngineLoad {
                 at_ms: at_s * 1000,
                 processors: 1,
                 process_cpu_ms: at_s * 900,
@@ -177,7 +178,7 @@ mod tests {
                 rx_packets: at_s * 500,
                 rx_bytes: at_s * 125_000,
                 ..EngineLoad::default()
-            }),
+            })),
             all: counted(4),
             own: counted(1),
         }
@@ -206,7 +207,7 @@ mod tests {
     fn of_a_busy_host_the_engine_has_what_its_process_and_the_kernels_network_use() {
         let at = |at_s: u64| {
             let mut carried = carried(at_s, 1, 1);
-            let load = carried.load.as_mut().expect("given");
+            let load = Arc::make_mut(carried.load.as_mut().expect("given"));
             load.processors = 4;
             (load.host_busy_ms, load.process_cpu_ms) = (at_s * 3600, at_s * 300);
             load.host_softirq_ms = at_s * 100;

@@ -96,7 +96,11 @@ fn part(snapshot: &Snapshot, vsvip: &VsVip) -> Result<Part, Unreadable> {
     let mut certificates = BTreeMap::new();
     let each = services.iter();
     let each = each.map(|v| virtual_service(snapshot, v, &mut certificates));
-    let virtual_services = each.collect::<Result<_, _>>()?;
+    let mut virtual_services = each.collect::<Result<Vec<_>, _>>()?;
+    virtual_services
+        .iter_mut()
+        .for_each(v1::VirtualService::shrink_to_fit);
+    virtual_services.shrink_to_fit();
     let group = services.first().and_then(|vs| vs.se_group_ref.as_ref());
     let group = flow::se_group(snapshot, group)?;
     let active_standby = group

@@ -3,6 +3,7 @@
 use super::super::EngineView;
 use super::super::fixture::{Fixture, v4};
 use super::*;
+use crate::engines::outbox::Outbox;
 use proto::v1::{Hello, Management, Report};
 
 const MAC: &str = "02:00:00:00:00:01";
@@ -27,9 +28,9 @@ fn interface(name: &str, address: &str) -> Interface {
 
 /// A session of the fixture's engine begins with these words.
 fn says(fixture: &Fixture, hello: Hello) -> u64 {
-    let (sender, receiver) = tokio::sync::mpsc::channel(64);
+    let (outbox, receiver) = Outbox::new();
     std::mem::forget(receiver);
-    fixture.registry.open(&fixture.engine, hello, sender)
+    fixture.registry.open(&fixture.engine, hello, outbox)
 }
 
 fn hello(interfaces: Vec<Interface>, management: Option<Interface>) -> Hello {

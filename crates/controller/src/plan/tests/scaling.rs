@@ -170,12 +170,12 @@ async fn nobody_is_lost_where_it_would_be_more_than_half_of_the_group() {
 #[tokio::test]
 async fn an_older_engine_is_not_asked_and_not_lost() {
     let (fixture, engines) = Fixture::with_engines(2).await;
-    let (sender, _receiver) = tokio::sync::mpsc::channel(64);
+    let (outbox, _receiver) = crate::engines::outbox::Outbox::new();
     let older = proto::v1::Hello {
         protocol_version: proto::PROTOCOL_VERSION_MIN,
         ..proto::v1::Hello::default()
     };
-    let session = fixture.registry.open(&engines[0].uuid, older, sender);
+    let session = fixture.registry.open(&engines[0].uuid, older, outbox);
     let older = Engine {
         uuid: engines[0].uuid.clone(),
         session,
