@@ -27,6 +27,7 @@ mod last;
 mod leave;
 mod losses;
 mod marks;
+mod members;
 mod metrics;
 mod moves;
 mod peers;

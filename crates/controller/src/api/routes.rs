@@ -10,7 +10,7 @@ use super::{
 };
 use crate::engines::join;
 use crate::error::ApiError;
-use crate::plan::{FlowView, HostView, RoutingText, ServiceView, TopologyPage};
+use crate::plan::{FlowView, HostView, RoutingText, TopologyPage};
 use crate::series::Kind;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -28,10 +28,10 @@ pub(super) static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
     all.extend(observed());
     all.extend(happened());
     all.extend(counted());
-    all.extend(service_views());
+    all.extend(views::of_services());
     all.extend(engine_routing());
     all.extend(engine_tables());
-    all.extend(views::all());
+    all.extend(views::more());
     all.extend(actions::anew());
     all.extend(actions::refused());
     all.extend(objects());
@@ -371,33 +371,6 @@ fn counted() -> Vec<Operation> {
     all.extend(of!("pool", Pool));
     all.extend(of!("serviceengine", ServiceEngine));
     all
-}
-
-/// What else is observed of a virtual service (avi-api 10.2).
-fn service_views() -> Vec<Operation> {
-    macro_rules! view {
-        ($path:literal, $what:ident) => {
-            get(
-                concat!("/api/virtualservice/{uuid}/", $path),
-                Permission::Read,
-                |c| Box::pin(async { Ok(ok(c.app.backend.vs_view(c.uuid, ServiceView::$what)?)) }),
-            )
-        };
-    }
-    vec![
-        view!("runtime/detail", Detail),
-        view!("scaleoutstatus", ScaleoutStatus),
-        view!("placement", Placement),
-        view!("candidatesehostlist", Candidates),
-        get(
-            "/api/virtualservice/{uuid}/connections",
-            Permission::Read,
-            |c| {
-                let backend = &c.app.backend;
-                Box::pin(async { Ok(ok(backend.vs_connections(c.uuid, c.context).await?)) })
-            },
-        ),
-    ]
 }
 
 /// The texts of the engine's routing (avi-api 10.4).

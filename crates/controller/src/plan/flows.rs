@@ -24,8 +24,8 @@ pub(super) type Lookup<'a> = dyn Fn(&str) -> Option<String> + Sync + 'a;
 
 /// What one engine said, or why nothing.
 pub(super) struct Said {
-    se: String,
-    answer: Result<FlowAnswer, String>,
+    pub se: String,
+    pub answer: Result<FlowAnswer, String>,
 }
 
 /// What is asked, and of which engines.

@@ -8,6 +8,7 @@
 //! They lie in the store, whose file only the controller may read; nothing here prints or shows them.
 
 use super::Planner;
+use super::writing::meta;
 use crate::clock::now_unix_s;
 use crate::error::ApiError;
 use base64::Engine as _;
@@ -18,7 +19,7 @@ use proto::v1::FlowKey;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use store::{Expect, Meta, Op};
+use store::{Expect, Op};
 
 const PREFIX: &str = "/flowkey/";
 /// A message key signs for so long.
@@ -244,11 +245,7 @@ async fn put(
         Some(keys) => Op::put(key, write(keys)?, expect),
         None => Op::delete(key, expect),
     };
-    let meta = Meta {
-        who: "system:planner".into(),
-        message: format!("{step} ({group})"),
-        ..Meta::default()
-    };
+    let meta = meta(format!("{step} ({group})"));
     let revision = planner.objects.store().commit(vec![op], meta).await?;
     tracing::info!(se_group = group, "{step}");
     let mut tables = planner.write();

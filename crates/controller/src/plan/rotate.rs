@@ -5,11 +5,12 @@
 //! one when it starts again, tells the same; should it go back with an older copy of the store, clients begin anew once more, and no harm is done.
 
 use super::routing::now_unix_ms;
+use super::writing::meta;
 use super::{Planner, Tables};
 use crate::error::ApiError;
 use crate::objects::Snapshot;
 use std::collections::BTreeMap;
-use store::{Expect, Meta, Op, Store};
+use store::{Expect, Op, Store};
 
 const PREFIX: &str = "/tlsrotation/";
 /// Deletions of one commit, well within what etcd takes.
@@ -27,14 +28,6 @@ pub(super) async fn load(store: &dyn Store) -> Result<Rotations, ApiError> {
         Ok((entry.key[PREFIX.len()..].to_owned(), number))
     });
     each.collect()
-}
-
-fn meta(message: String) -> Meta {
-    Meta {
-        who: "system:planner".into(),
-        message,
-        ..Meta::default()
-    }
 }
 
 impl Planner {

@@ -2,8 +2,9 @@
 //! scaling went, who could take it, its connections. What nobody counts is left out.
 
 use super::clear::Counted;
-use super::flows::{Lookup, number, query};
-use super::flowtable::{TableFilter, address};
+use super::flows::Lookup;
+use super::flowtable::address;
+use super::members::{CONNECTIONS_MAX, Inquiry, Shown};
 use super::runtime::Observer;
 use super::{Assignment, Planner, Requested};
 use crate::error::ApiError;
@@ -11,17 +12,12 @@ use crate::objects::{Snapshot, Stored};
 use model::object::{self, Object};
 use model::schema::object_type;
 use model::view::{Ref, VirtualService};
-use proto::v1::{FlowRow, FlowTable, VirtualServiceStatus};
+use proto::v1::{FlowAnswer, FlowRow, VirtualServiceStatus};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-
-/// Connections of an engine, unless `limit` says otherwise.
-const LIMIT: u32 = 1000;
-/// Connections that an engine tells at once.
-const LIMIT_MAX: u32 = 10_000;
 
 /// Which sub-path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,43 +205,14 @@ impl Observer<'_> {
         uuid: &str,
         lookup: &Lookup<'_>,
     ) -> Result<Value, ApiError> {
-        let vs: Arc<VirtualService> = self
-            .snapshot
-            .view("virtualservice", uuid)
-            .ok_or_else(|| ApiError::not_found("VirtualService"))?;
-        let (filter, limit) = (client_filter(lookup)?, number(lookup, "limit")?);
-        let limit = limit.unwrap_or(LIMIT).min(LIMIT_MAX);
-        let vsvip = vs.vsvip_ref.as_ref().map_or("", Ref::uuid);
-        let group = self.planner.assignment(vsvip).group;
-        let each = group.members.iter();
-        let each = each.map(|m| self.connections_on(&m.engine, uuid, &filter, limit));
-        Ok(futures_util::future::join_all(each).await.into())
-    }
-
-    async fn connections_on(&self, se: &str, vs: &str, filter: &TableFilter, limit: u32) -> Value {
-        let mut asked = filter.of_engine();
-        vs.clone_into(&mut asked.vs_uuid);
-        let many = if filter.is_exact() { limit } else { LIMIT_MAX };
-        let answer = self.ask_one(se, query(FlowTable::Local, asked, many)).await;
-        let mut element = json!({"se_uuid": se, "proc_id": "C0", "se_name": self.name(se)});
-        match answer {
-            Err(why) => {
-                element["connection"] = json!([]);
-                element["not_answered"] = why.into();
-            }
-            Ok(answer) => {
-                if !answer.problem.is_empty() {
-                    element["not_answered"] = answer.problem.into();
-                }
-                let rows = answer.flows.iter().filter(|f| filter.fits(f));
-                let rows: Vec<Value> = rows.take(limit as usize).map(connection).collect();
-                element["more"] = (answer.matched > answer.flows.len() as u64
-                    || rows.len() == limit as usize && answer.flows.len() > rows.len())
-                .into();
-                element["connection"] = rows.into();
-            }
-        }
-        element
+        let inquiry = self.inquiry(uuid, lookup)?;
+        // What the engine cannot sift is sifted here, so that all of it has to come.
+        let many = match inquiry.filter.is_exact() {
+            true => inquiry.limit,
+            false => CONNECTIONS_MAX,
+        };
+        let shown = self.ask_members(&inquiry, many, "connection", connections);
+        Ok(shown.await)
     }
 }
 
@@ -287,17 +254,13 @@ pub(super) fn counters(status: &VirtualServiceStatus) -> Value {
     shown
 }
 
-pub(super) fn client_filter(lookup: &Lookup<'_>) -> Result<TableFilter, ApiError> {
-    if lookup("conn_type").is_some() {
-        return Err(ApiError::bad_request(
-            "conn_type: connections have no types here; leave it out",
-        ));
-    }
-    let of_client = |name: &str| match name.strip_prefix("src_") {
-        Some(own @ ("ip_addr" | "ip_mask" | "port")) => lookup(own),
-        _ => None,
-    };
-    TableFilter::of(&of_client).map_err(|e| ApiError::new(e.status, e.text.replace("src_", "")))
+/// As many as are to be shown.
+fn connections(inquiry: &Inquiry, answer: &FlowAnswer) -> Shown {
+    let limit = inquiry.limit as usize;
+    let rows = inquiry.fitting(answer).take(limit);
+    let rows: Vec<Value> = rows.map(connection).collect();
+    let cut = rows.len() == limit && answer.flows.len() > rows.len();
+    Shown { rows, cut }
 }
 
 /// The engine's own address towards the server is not known here.
@@ -387,14 +350,5 @@ mod tests {
             fields["vip_runtime"],
             json!([{"vip_id": "1", "num_additional_se": 0, "requested_resource": resource}])
         );
-    }
-
-    #[test]
-    fn what_connections_cannot_be_asked_for_is_named_as_it_was_written() {
-        for (name, value) in [("ip_addr", "x"), ("port", "0"), ("conn_type", "1")] {
-            let lookup = |asked: &str| (asked == name).then(|| value.to_owned());
-            let text = client_filter(&lookup).expect_err(name).text;
-            assert!(text.starts_with(&format!("{name}: ")), "{text}");
-        }
     }
 }

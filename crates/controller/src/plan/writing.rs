@@ -59,7 +59,7 @@ pub(super) fn parsed(entry: &Entry) -> Result<Assignment, ApiError> {
 }
 
 /// Who writes, and why.
-fn meta(message: String) -> Meta {
+pub(super) fn meta(message: String) -> Meta {
     Meta {
         who: "system:planner".into(),
         message,

@@ -1,22 +1,15 @@
 //! `virtualservice/UUID/client` (avi-api 10.2): who has connections, as the engines say when they are asked.
 
-use super::super::flows::{Lookup, number, query};
-use super::super::flowtable::{TableFilter, address};
-use super::super::service::client_filter;
+use super::super::flows::Lookup;
+use super::super::flowtable::address;
+use super::super::members::{CONNECTIONS_MAX, Inquiry, Shown};
 use super::Observer;
 use crate::error::ApiError;
-use model::view::{Ref, VirtualService};
-use proto::v1::{FlowRow, FlowTable};
+use proto::v1::{FlowAnswer, FlowRow};
 use serde_json::{Value, json};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
-
-/// Clients of an engine, unless `limit` says otherwise.
-const LIMIT: u32 = 1000;
-/// Connections that an engine tells at once.
-const CONNECTIONS_MAX: u32 = 10_000;
 
 /// What a client has there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -37,40 +30,20 @@ impl Observer<'_> {
         uuid: &str,
         lookup: &Lookup<'_>,
     ) -> Result<Value, ApiError> {
-        let vs: Arc<VirtualService> = self
-            .snapshot
-            .view("virtualservice", uuid)
-            .ok_or_else(|| ApiError::not_found("VirtualService"))?;
-        let (filter, limit) = (client_filter(lookup)?, number(lookup, "limit")?);
-        let limit = limit.unwrap_or(LIMIT) as usize;
-        let vsvip = vs.vsvip_ref.as_ref().map_or("", Ref::uuid);
-        let group = self.planner.assignment(vsvip).group;
-        let each = group.members.iter();
-        let each = each.map(|m| self.clients_at(&m.engine, uuid, &filter, limit));
-        Ok(futures_util::future::join_all(each).await.into())
+        let inquiry = self.inquiry(uuid, lookup)?;
+        let shown = self.ask_members(&inquiry, CONNECTIONS_MAX, "client", clients);
+        Ok(shown.await)
     }
+}
 
-    async fn clients_at(&self, se: &str, vs: &str, filter: &TableFilter, limit: usize) -> Value {
-        let mut asked = filter.of_engine();
-        vs.clone_into(&mut asked.vs_uuid);
-        let query = query(FlowTable::Local, asked, CONNECTIONS_MAX);
-        let mut element =
-            json!({"se_uuid": se, "proc_id": "C0", "se_name": self.name(se), "client": []});
-        match self.ask_one(se, query).await {
-            Err(why) => element["not_answered"] = why.into(),
-            Ok(answer) => {
-                if !answer.problem.is_empty() {
-                    element["not_answered"] = answer.problem.into();
-                }
-                let clients = by_client(answer.flows.iter().filter(|f| filter.fits(f)));
-                let untold = answer.matched > answer.flows.len() as u64;
-                element["more"] = (untold || clients.len() > limit).into();
-                let shown = clients.into_iter().take(limit);
-                element["client"] = shown.map(|(ip, held)| client(ip, held)).collect();
-            }
-        }
-        element
-    }
+/// As many as are to be shown.
+fn clients(inquiry: &Inquiry, answer: &FlowAnswer) -> Shown {
+    let clients = by_client(inquiry.fitting(answer));
+    let limit = inquiry.limit as usize;
+    let cut = clients.len() > limit;
+    let shown = clients.into_iter().take(limit);
+    let rows = shown.map(|(ip, held)| client(ip, held)).collect();
+    Shown { rows, cut }
 }
 
 /// Those with the most connections first.
