@@ -14,6 +14,7 @@ mod events;
 mod flowstream;
 mod history;
 mod inventory;
+mod known;
 mod metrics;
 mod openapi;
 mod operation;
@@ -180,6 +181,7 @@ async fn answer(
         let context = Context::new(app, peer, parts, ticket.clone(), access)?;
         operation.check(app, &context, found)?;
         operation.check_dry_run(&context)?;
+        known::check(operation, &context)?;
         if context.author.confirm_within_s.is_some() && operation.audit != Audit::Change {
             let header = crate::objects::CONFIRM_WITHIN;
             let text = format!(

@@ -40,6 +40,15 @@ impl fmt::Display for Demotion {
     }
 }
 
+/// An engine is about to take the place of another one, and both have the VIP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// uuid of the one that gives it up.
+    pub from: String,
+    /// uuid of the one that takes it as soon as it serves.
+    pub to: String,
+}
+
 /// What is to be done about one engine of the VIP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
@@ -52,7 +61,7 @@ pub enum Step {
         /// Who takes it.
         by: Choice,
     },
-    /// It goes; the one that takes its place has the VIP already.
+    /// It goes, and the other one of its move has the place: the new one, or the former one that keeps it.
     Leave {
         /// uuid of the engine.
         engine: String,
@@ -77,14 +86,11 @@ pub enum Step {
     },
 }
 
-/// The steps for the engines of a VIP that are lost or drained, in order; none where nothing need move. `moving` are those
-/// whose places others are about to take.
-pub fn keep(
-    demand: &Demand,
-    engines: &[Engine],
-    assigned: &[String],
-    moving: &[String],
-) -> Vec<Step> {
+/// The steps for the engines of a VIP that are lost or drained, in order; none where nothing need move. A move whose new
+/// engine is lost has failed: that one had no place of its own yet, and the former one is an engine as any other again.
+pub fn keep(demand: &Demand, engines: &[Engine], assigned: &[String], moves: &[Move]) -> Vec<Step> {
+    let is_lost = |uuid: &str| cause(engines, uuid) == Some(Cause::Lost);
+    let (failed, moves): (Vec<&Move>, Vec<&Move>) = moves.iter().partition(|m| is_lost(&m.to));
     let mut steps = Vec::new();
     let mut holds = assigned.to_vec();
     for uuid in assigned {
@@ -92,7 +98,8 @@ pub fn keep(
             continue;
         };
         let engine = uuid.clone();
-        if moving.contains(uuid) {
+        let gives_up = moves.iter().any(|m| m.from == *uuid);
+        if gives_up || failed.iter().any(|m| m.to == *uuid) {
             if cause == Cause::Lost {
                 holds.retain(|e| e != uuid);
                 steps.push(Step::Leave { engine, cause });

@@ -16,8 +16,8 @@ mod vip_link;
 pub use choose::{Choice, PlanError, ensure, scale_in, scale_out};
 pub use group::{Group, GroupFull};
 pub use keep::{
-    Cause, Demotion, Step, hand_over, holder, is_back, keep, preferred, switch_over, take_over,
-    take_role,
+    Cause, Demotion, Move, Step, hand_over, holder, is_back, keep, preferred, switch_over,
+    take_over, take_role,
 };
 pub use spare::{Spare, spare};
 pub use unfit::{Unfit, unfit};

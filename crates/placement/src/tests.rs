@@ -43,6 +43,14 @@ fn engine(n: u32) -> Engine {
     }
 }
 
+fn moved(from: u32, to: u32) -> Move {
+    let uuid = |n: u32| format!("serviceengine-{n}");
+    Move {
+        from: uuid(from),
+        to: uuid(to),
+    }
+}
+
 fn uuids(numbers: &[u32]) -> Vec<String> {
     numbers
         .iter()
@@ -355,12 +363,57 @@ fn a_lost_engine_gives_its_place_up_and_an_absent_one_keeps_it() {
 #[test]
 fn an_engine_that_is_moving_is_not_planned_again_and_goes_at_once_when_it_is_lost() {
     let mut engines = [1, 2].map(engine);
-    let (at, moving) = (uuids(&[1, 2]), uuids(&[1]));
+    let (at, moves) = (uuids(&[1, 2]), [moved(1, 2)]);
     engines[0].enabled = Enabled::No;
-    assert_eq!(keep(&demand(1, 4), &engines, &at, &moving), []);
+    assert_eq!(keep(&demand(1, 4), &engines, &at, &moves), []);
     engines[0].presence = Presence::Lost;
-    let steps = keep(&demand(1, 4), &engines, &at, &moving);
+    let steps = keep(&demand(1, 4), &engines, &at, &moves);
     assert_eq!(after(&at, &steps), uuids(&[2]));
+}
+
+#[test]
+fn a_move_whose_new_engine_is_lost_leaves_as_many_engines_as_there_were() {
+    let lost = |numbers: &[usize]| {
+        let mut engines = [1, 2, 3, 4].map(engine);
+        for n in numbers {
+            engines[n - 1].presence = Presence::Lost;
+        }
+        engines
+    };
+    let (at, moves) = (uuids(&[1, 2]), [moved(1, 2)]);
+    let now = |engines: &[Engine]| after(&at, &keep(&demand(1, 4), engines, &at, &moves));
+    assert_eq!(now(&lost(&[2])), uuids(&[1]), "nobody is to replace it");
+    assert_eq!(now(&lost(&[1, 2])), uuids(&[3]), "but the former one");
+    let mut drained = lost(&[2]);
+    drained[0].enabled = Enabled::No;
+    assert_eq!(now(&drained), uuids(&[3]), "that one goes all the same");
+    assert_eq!(now(&lost(&[2, 3, 4])), uuids(&[1]), "whoever is left");
+
+    let (wide, engines) = (demand(2, 4), lost(&[2]));
+    let kept = after(&at, &keep(&wide, &engines, &at, &moves));
+    let (more, _) = ensure(&wide, &engines, &kept);
+    let more: Vec<&str> = more.iter().map(|c| c.name.as_str()).collect();
+    assert_eq!(more, ["se-3"], "the group asks for two");
+}
+
+#[test]
+fn a_pair_whose_engine_was_to_move_is_the_same_pair_when_the_new_engine_is_lost() {
+    let mut engines = [1, 2, 3, 4].map(engine);
+    let pair = Demand {
+        ha: Ha::ActiveStandby,
+        ..demand(1, 1)
+    };
+    let at = uuids(&[1, 2, 3]);
+    engines[2].presence = Presence::Lost;
+    for from in [1, 2] {
+        let steps = keep(&pair, &engines, &at, &[moved(from, 3)]);
+        assert_eq!(after(&at, &steps), uuids(&[1, 2]), "from {from}");
+    }
+    engines[0].presence = Presence::Lost;
+    let steps = keep(&pair, &engines, &at, &[moved(1, 3)]);
+    assert_eq!(after(&at, &steps), uuids(&[2, 4]));
+    let steps = keep(&pair, &engines, &at, &[moved(2, 3)]);
+    assert_eq!(after(&at, &steps), uuids(&[2, 4]));
 }
 
 #[test]

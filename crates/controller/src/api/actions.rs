@@ -74,6 +74,14 @@ fn planned(operation: Operation) -> Operation {
     }
 }
 
+/// The same, and it has no parameters but those that it knows.
+fn exact(operation: Operation) -> Operation {
+    match *operation.method() == Method::GET {
+        true => operation,
+        false => planned(operation).with_known_parameters(),
+    }
+}
+
 /// What is looked at, sent, started or counted anew.
 pub(super) fn anew() -> Vec<Operation> {
     let table: [(&str, Handler); 8] = [
@@ -103,12 +111,12 @@ pub(super) fn anew() -> Vec<Operation> {
     let each = table.into_iter();
     let each = each.flat_map(|(path, handler)| {
         let path = format!("/api/{path}");
-        action(&path, Audit::Action, handler).map(planned)
+        action(&path, Audit::Action, handler).map(exact)
     });
     let mut all: Vec<Operation> = each.collect();
     // It writes objects, as DELETE does.
     let path = "/api/serviceengine/{uuid}/forcedelete";
-    all.extend(action(path, Audit::Change, |c| Box::pin(force_delete(c))).map(planned));
+    all.extend(action(path, Audit::Change, |c| Box::pin(force_delete(c))).map(exact));
     all
 }
 

@@ -7,7 +7,7 @@ mod parameters;
 mod shape;
 
 pub(super) use answers::shapes;
-pub(super) use parameters::{find as parameter, headers};
+pub(super) use parameters::{find as parameter, headers, is_of_objects, names as parameters_of};
 
 use super::operation::{Audit, Operation, Permission};
 use super::{API_VERSION, inventory, resources, routes, singleton};

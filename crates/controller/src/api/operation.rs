@@ -92,6 +92,8 @@ pub(super) struct Operation {
     pub audit: Audit,
     /// It can say what it would do (`dry_run`).
     pub plans: bool,
+    /// It refuses parameters of the query that it does not have (`known`).
+    pub is_exact: bool,
     handler: Handler,
 }
 
@@ -109,6 +111,7 @@ impl Operation {
             permission,
             audit,
             plans: false,
+            is_exact: false,
             handler,
         }
     }
@@ -117,6 +120,12 @@ impl Operation {
     /// further, or looks at it itself.
     pub(super) fn with_plan(mut self) -> Self {
         self.plans = true;
+        self
+    }
+
+    /// Without a parameter that is misspelt it would be about more than was asked for, or do it at once: such a one is refused.
+    pub(super) fn with_known_parameters(mut self) -> Self {
+        self.is_exact = true;
         self
     }
 

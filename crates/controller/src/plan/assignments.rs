@@ -1,6 +1,6 @@
 //! Which VIP is placed where, by VIP and by engine. Cloning is cheap: what did not change is shared.
 
-use placement::Group;
+use placement::{Group, Move};
 use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -58,6 +58,15 @@ impl Assignment {
     /// uuids of the engines whose places others are about to take.
     pub(super) fn moving(&self) -> Vec<String> {
         self.scaling.iter().filter_map(|s| s.from.clone()).collect()
+    }
+
+    /// The migrations that are under way.
+    pub(super) fn moves(&self) -> Vec<Move> {
+        let each = self.scaling.iter().filter_map(|s| {
+            let (from, to) = (s.from.clone()?, s.to.clone());
+            Some(Move { from, to })
+        });
+        each.collect()
     }
 
     /// Times of day, in seconds since 1970, since when operations are under way, engines serve for them, and engines leave.

@@ -63,9 +63,9 @@ impl Decision {
     }
 
     fn keep(&mut self, ground: &mut Ground<'_>, demand: &Demand, assignment: &Assignment) {
-        let (engines, moving) = (&assignment.engines, assignment.moving());
+        let (engines, moves) = (&assignment.engines, assignment.moves());
         let mut stay = Vec::new();
-        for step in placement::keep(demand, &ground.engines, engines, &moving) {
+        for step in placement::keep(demand, &ground.engines, engines, &moves) {
             match step {
                 Step::Replace { engine, cause, by } => self.replace(ground, engine, cause, by),
                 Step::Leave { engine, cause } => {

@@ -394,6 +394,11 @@ fn what_cannot_be_cleared_says_why() {
             "uuids: chooses nothing here",
         ),
         (
+            "/api/virtualservice/clear?uuids=virtualservice-1".to_owned(),
+            json!({}),
+            "uuids: POST /api/virtualservice/clear has no such parameter, and nothing was done; it has dry_run, uuid, name, ",
+        ),
+        (
             "/api/virtualservice/clear".to_owned(),
             json!({"uuid": null}),
             "uuid: must be text or a list of texts, not null",
@@ -426,6 +431,43 @@ fn what_cannot_be_cleared_says_why() {
         row["not_cleared"]["interface"],
         "it has no session with the controller"
     );
+}
+
+#[test]
+fn an_action_refuses_a_parameter_that_it_does_not_have_and_takes_those_of_every_call() {
+    let folder = tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let http = server.logged_in();
+    let vs = own_path(&make_service(&http, "vs"));
+    let (se, _) = http.make("serviceengine", json!({"name": "se-1"}));
+    for (path, parameter) in [
+        ("/api/virtualservice/clear".to_owned(), "Name"),
+        ("/api/serviceengine/clear".to_owned(), "uuids"),
+        ("/api/serviceengine/clear".to_owned(), "refers_to"),
+        (format!("{se}/flowtablestat/clear"), "uuid"),
+        (format!("{se}/interface/clear"), "name"),
+        (format!("{se}/reboot"), "dryrun"),
+        (format!("{se}/forcedelete"), "dry-run"),
+        (format!("{vs}/retryplacement"), "vip_id"),
+        (format!("{vs}/resync"), "se_ref"),
+        (format!("{vs}/rotatekeys"), "se_ref"),
+    ] {
+        let asked = format!("{path}?include_name=&{parameter}=se-1");
+        let text = http.post(&asked, &json!({})).refused(400);
+        let expected = format!("{parameter}: POST /api/");
+        assert!(text.starts_with(&expected), "{asked}: {text}");
+        assert!(text.contains("has no such parameter"), "{asked}: {text}");
+        assert!(text.contains("it has dry_run"), "{asked}: {text}");
+    }
+    assert_eq!(http.get(&se).status, 200, "it was not deleted");
+    let shown = "include_name=&include_refs=&skip_default=true&fields=name&exclude=url&join_subresources=runtime";
+    for ty in ["virtualservice", "serviceengine"] {
+        let clear = format!("/api/{ty}/clear?{shown}&dry_run=false");
+        let cleared = http.post(&clear, &json!({})).good();
+        assert_eq!(cleared["count"], 1, "{cleared}");
+    }
+    let read = http.get(&format!("{vs}/resync?name=vs"));
+    assert_eq!(read.status, 200, "what is read is not about anything");
 }
 
 #[test]

@@ -114,6 +114,22 @@ pub(super) fn of(operation: &Operation) -> Vec<Value> {
     shared.chain(own.map(Parameter::show)).collect()
 }
 
+/// Names of what an operation has in its query.
+pub(in crate::api) fn names(operation: &Operation) -> Vec<&'static str> {
+    let section = TABLE.section(operation);
+    let listed = section.iter().flat_map(|s| s.groups.iter().copied());
+    let groups = by_rule(operation).chain(listed);
+    let shared = groups.flat_map(|group| TABLE.groups.get(group).into_iter().flatten());
+    let all = shared.chain(section.iter().flat_map(|s| &s.own));
+    all.filter(|p| !p.is_header).map(|p| p.name).collect()
+}
+
+/// True for what clients may write behind any call: how objects are shown, which changes nothing where none is.
+pub(in crate::api) fn is_of_objects(name: &str) -> bool {
+    let mut shown = TABLE.groups.get("object").into_iter().flatten();
+    shown.any(|parameter| parameter.name == name)
+}
+
 /// Groups that need not be written down for each call.
 fn by_rule(operation: &Operation) -> impl Iterator<Item = &'static str> {
     let is_known = operation.permission != Permission::Public;

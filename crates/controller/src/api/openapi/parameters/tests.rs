@@ -68,6 +68,17 @@ fn no_operation_has_a_parameter_twice() {
 }
 
 #[test]
+fn a_call_has_the_names_of_its_query_in_the_order_of_its_groups_and_no_header() {
+    let of = |path: &str| {
+        let mut all = routes::OPERATIONS.iter();
+        let operation = all.find(|o| *o.method() == Method::POST && o.path() == path);
+        names(operation.unwrap())
+    };
+    assert_eq!(of("/api/virtualservice/clear"), ["dry_run", "uuid", "name"]);
+    assert_eq!(of("/api/virtualservice/{uuid}/resync"), ["dry_run"]);
+}
+
+#[test]
 fn what_reading_objects_reserves_is_described_with_it() {
     let operation = |path: &str| {
         let mut all = routes::OPERATIONS.iter();

@@ -111,6 +111,58 @@ async fn a_migration_whose_former_engine_is_lost_is_done() {
 }
 
 #[tokio::test]
+async fn a_migration_whose_new_engine_is_lost_has_failed_and_nobody_takes_its_place() {
+    let (fixture, engines) = Fixture::with_engines(2).await;
+    fixture.serves(&engines[0], OperState::Up);
+    let moved = fixture.planner.migrate(&fixture.vsvip, None, Some("se-3"));
+    moved.await.expect("it fits");
+    let ear = fixture.ear();
+    fixture.goes(&engines[2]);
+    fixture.sees(&engines[1], &engines[2], false);
+    fixture.losses_in(60).await;
+    assert_eq!(fixture.placed(), ["se-1"], "as many as before");
+    fixture.moves_in(1).await;
+    fixture.moves_in(1).await;
+    let failed = "not moved: se-3 has it no more, and se-1 keeps its place";
+    assert_eq!(ear.heard(), [failed]);
+    fixture.round().await;
+    assert_eq!(fixture.placed(), ["se-1"]);
+    assert_eq!(fixture.runtime()["migrate_in_progress"], false);
+}
+
+#[tokio::test]
+async fn a_pair_stays_as_it_was_when_the_engine_that_was_to_join_it_is_lost() {
+    let (fixture, engines) = Fixture::with_engines(3).await;
+    fixture.pair(&engines).await;
+    let moved = fixture.planner.migrate(&fixture.vsvip, None, Some("se-3"));
+    moved.await.expect("it fits");
+    let ear = fixture.ear();
+    fixture.goes(&engines[2]);
+    fixture.sees(&engines[3], &engines[2], false);
+    fixture.losses_in(60).await;
+    assert_eq!(fixture.placed(), ["se-1", "se-2"]);
+    fixture.moves_in(1).await;
+    let failed = "not moved: se-3 has it no more, and se-1 keeps its place";
+    assert_eq!(ear.heard(), [failed], "and nobody else becomes active");
+}
+
+#[tokio::test]
+async fn a_drained_engine_whose_successor_is_lost_gives_its_place_to_another_one() {
+    let (fixture, engines) = Fixture::with_engines(2).await;
+    fixture.serves(&engines[0], OperState::Up);
+    fixture.enable(&engines[0], "SE_STATE_DISABLED").await;
+    assert_eq!(fixture.placed(), ["se-1", "se-2"]);
+    fixture.goes(&engines[1]);
+    fixture.sees(&engines[2], &engines[1], false);
+    fixture.losses_in(60).await;
+    assert_eq!(fixture.placed(), ["se-1", "se-3"]);
+    fixture.moves_in(1).await;
+    fixture.serves(&engines[2], OperState::Up);
+    fixture.moves_in(1).await;
+    assert_eq!(fixture.placed(), ["se-3"]);
+}
+
+#[tokio::test]
 async fn a_switchover_is_done_when_nothing_is_waited_for_any_more() {
     let (fixture, engines) = Fixture::with_engines(1).await;
     fixture.pair(&engines).await;
