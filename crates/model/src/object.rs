@@ -11,7 +11,8 @@ pub const MASK: &str = "<sensitive>";
 /// A configuration object as it travels and is stored: fields by name, unknown ones included.
 pub type Object = Map<String, Value>;
 
-/// The same with no room to spare at any depth: one that was put together field by field, or parsed, has up to as much again.
+/// The same without room for more fields, elements or letters at any depth: one that was put together field by field, or
+/// parsed, has up to as much again.
 pub fn fitted(object: Object) -> Object {
     let mut exact = Object::with_capacity(object.len());
     exact.extend(object.into_iter().map(|(name, value)| (name, fit(value))));

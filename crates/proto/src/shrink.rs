@@ -4,7 +4,7 @@
 use crate::v1::{DesiredState, Report, VirtualService};
 
 impl Report {
-    /// Gives back what its lists do not use.
+    /// Gives back what its lists do not use, of those that are longer with more virtual services.
     pub fn shrink_to_fit(&mut self) {
         for pool in &mut self.pools {
             for server in &mut pool.servers {
@@ -22,14 +22,17 @@ impl Report {
 }
 
 impl VirtualService {
-    /// Gives back what its lists do not use.
+    /// Gives back what its lists do not use, of those that are longer with more virtual services.
     pub fn shrink_to_fit(&mut self) {
         self.ports.shrink_to_fit();
+        if let Some(tls) = &mut self.tls {
+            tls.certificate_uuids.shrink_to_fit();
+        }
     }
 }
 
 impl DesiredState {
-    /// Gives back what its lists do not use.
+    /// Gives back what its lists do not use, of those that are longer with more virtual services.
     pub fn shrink_to_fit(&mut self) {
         for pool in &mut self.pools {
             pool.servers.shrink_to_fit();

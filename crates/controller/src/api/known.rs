@@ -20,7 +20,7 @@ pub(super) fn check(operation: &Operation, context: &Context) -> Result<(), ApiE
         return Ok(());
     };
     Err(ApiError::bad_request(format!(
-        "{other}: {} has no such parameter, and nothing was done; it has {}, and what else it takes is written into the body",
+        "{other}: {} has no such parameter, and nothing was done; it has {}",
         operation.name(),
         known.join(", ")
     )))

@@ -1,16 +1,19 @@
 //! What is on its way to an engine. Each desired state replaces the ones before: however slowly the engine reads, only the newest
-//! of them waits, and it is copied when it is its turn.
+//! of them waits, and it is copied when it is its turn. An engine that lets one wait for long does not read.
 
 use futures_util::Stream;
 use proto::v1::{ControllerMessage, DesiredState, controller_message::Body};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tonic::Status;
 
-/// Messages that wait for an engine. One that lets more wait does not read.
+/// Messages that wait for an engine at most.
 const WAITING_MAX: usize = 16;
+/// A desired state waits for so long at most, whether newer ones have taken its place or not.
+pub(crate) const STATE_WAITS_MAX: Duration = Duration::from_secs(30);
 
 enum Waiting {
     /// The newest desired state of the moment in which it is its turn.
@@ -18,22 +21,31 @@ enum Waiting {
     Message(Box<Result<ControllerMessage, Status>>),
 }
 
-type Newest = Arc<Mutex<Option<Arc<DesiredState>>>>;
+/// The newest desired state, and since when one has waited.
+type Newest = Option<(Instant, Arc<DesiredState>)>;
+
+#[derive(Clone, Default)]
+struct Place(Arc<Mutex<Newest>>);
+
+impl Place {
+    fn lock(&self) -> MutexGuard<'_, Newest> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// See the module's documentation. The stream of [`Messages`] ends with the last of its outboxes.
-#[derive(Clone)]
 pub struct Outbox {
     queue: mpsc::Sender<Waiting>,
-    newest: Newest,
+    newest: Place,
 }
 
 /// One that does not keep the stream from ending.
 pub(super) struct WeakOutbox {
     queue: mpsc::WeakSender<Waiting>,
-    newest: Newest,
+    newest: Place,
 }
 
-/// Too much waits, or the session has ended.
+/// Too much waits, or for too long, or the session has ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NotTaken;
 
@@ -41,7 +53,7 @@ impl Outbox {
     /// An outbox, and what comes out of it.
     pub fn new() -> (Self, Messages) {
         let (sender, queue) = mpsc::channel(WAITING_MAX);
-        let newest = Newest::default();
+        let newest = Place::default();
         let outbox = Self {
             queue: sender,
             newest: newest.clone(),
@@ -55,11 +67,21 @@ impl Outbox {
 
     /// Takes the place of a desired state that still waits.
     pub(super) fn desire(&self, desired: Arc<DesiredState>) -> Result<(), NotTaken> {
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        match newest.replace(desired) {
-            Some(_) => Ok(()),
-            None => self.put(Waiting::State).inspect_err(|_| *newest = None),
+        self.desire_at(desired, Instant::now())
+    }
+
+    fn desire_at(&self, desired: Arc<DesiredState>, now: Instant) -> Result<(), NotTaken> {
+        let mut newest = self.newest.lock();
+        let since = newest.take().map(|(since, _)| since);
+        let too_long = since.is_some_and(|s| now.duration_since(s) > STATE_WAITS_MAX);
+        if too_long || self.queue.is_closed() {
+            return Err(NotTaken);
         }
+        if since.is_none() {
+            self.put(Waiting::State)?;
+        }
+        *newest = Some((since.unwrap_or(now), desired));
+        Ok(())
     }
 
     pub(super) fn send(&self, body: Body) -> Result<(), NotTaken> {
@@ -93,14 +115,15 @@ impl WeakOutbox {
 /// What comes out of an [`Outbox`], in the order in which it was put in; of desired states one at a time, the newest.
 pub struct Messages {
     queue: mpsc::Receiver<Waiting>,
-    newest: Newest,
+    newest: Place,
 }
 
 impl Messages {
+    /// None where it was given up.
     fn take_newest(&self) -> Option<ControllerMessage> {
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        let desired = Arc::unwrap_or_clone(newest.take()?);
-        let body = Some(Body::DesiredState(desired));
+        let (_, desired) = self.newest.lock().take()?;
+        // The copy takes a while: nobody waits for it.
+        let body = Some(Body::DesiredState(Arc::unwrap_or_clone(desired)));
         Some(ControllerMessage { body })
     }
 }
@@ -109,12 +132,17 @@ impl Stream for Messages {
     type Item = Result<ControllerMessage, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Poll::Ready(match ready!(self.queue.poll_recv(cx)) {
-            None => None,
-            Some(Waiting::Message(message)) => Some(*message),
-            // Each that waits here is put in together with its state.
-            Some(Waiting::State) => self.take_newest().map(Ok),
-        })
+        loop {
+            let message = match ready!(self.queue.poll_recv(cx)) {
+                None => None,
+                Some(Waiting::Message(message)) => Some(*message),
+                Some(Waiting::State) => match self.take_newest() {
+                    None => continue,
+                    Some(message) => Some(Ok(message)),
+                },
+            };
+            return Poll::Ready(message);
+        }
     }
 }
 
@@ -176,6 +204,37 @@ mod tests {
         assert_eq!(outbox.desire(state(1)), Err(NotTaken));
         assert_eq!(outbox.end(Status::unavailable("stops")), Err(NotTaken));
         assert_eq!(out(&mut messages).len(), WAITING_MAX);
+        assert_eq!(outbox.desire(state(2)), Ok(()));
+        for _ in 1..WAITING_MAX {
+            assert_eq!(outbox.send(Body::Restart(Restart {})), Ok(()));
+        }
+        assert_eq!(outbox.desire(state(3)), Ok(()), "its place is there");
+        assert_eq!(out(&mut messages)[0], "state 3");
+    }
+
+    #[test]
+    fn an_engine_that_lets_a_state_wait_for_long_does_not_read() {
+        let (outbox, mut messages) = Outbox::new();
+        let began = Instant::now();
+        assert_eq!(outbox.desire_at(state(1), began), Ok(()));
+        assert_eq!(outbox.desire_at(state(2), began + STATE_WAITS_MAX), Ok(()));
+        let late = began + STATE_WAITS_MAX + Duration::from_secs(1);
+        assert_eq!(outbox.desire_at(state(3), late), Err(NotTaken));
+        drop(outbox);
+        assert_eq!(out(&mut messages)[0], "the end", "it was given up");
+        let (outbox, mut messages) = Outbox::new();
+        assert_eq!(outbox.desire_at(state(1), began), Ok(()));
+        assert_eq!(out(&mut messages), ["state 1"]);
+        assert_eq!(outbox.desire_at(state(2), late), Ok(()), "it has read");
+    }
+
+    #[test]
+    fn nothing_is_taken_for_a_session_that_has_ended() {
+        let (outbox, messages) = Outbox::new();
+        assert_eq!(outbox.desire(state(1)), Ok(()));
+        drop(messages);
+        assert_eq!(outbox.desire(state(2)), Err(NotTaken));
+        assert_eq!(outbox.desire(state(3)), Err(NotTaken));
     }
 
     #[test]

@@ -466,7 +466,7 @@ impl Registry {
         vrf.map(|v| v.name.clone()).unwrap_or_default()
     }
 
-    /// The generation that the engine has been told, while it has a session and can be told what is new.
+    /// The generation that the engine is told, while it has a session and can be told what is new.
     pub fn told(&self, se: &str) -> Option<u64> {
         let slots = self.slots();
         let reachable = |s: &&Slot| s.outbox.is_some() && s.state.stuck.is_none();
@@ -511,8 +511,7 @@ fn slot<'a>(slots: &'a mut BTreeMap<String, Slot>, se: &str) -> &'a mut Slot {
     })
 }
 
-/// A queue that is full belongs to an engine that does not read: its session is ended, and the next one gets the
-/// newest state.
+/// An engine that does not read loses its session, and the next one gets the newest state.
 fn push(slot: &mut Slot, desired: &Arc<DesiredState>) {
     slot.outbox
         .take_if(|outbox| outbox.desire(desired.clone()).is_err());

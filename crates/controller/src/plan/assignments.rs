@@ -55,11 +55,6 @@ pub struct Switchover {
 }
 
 impl Assignment {
-    /// uuids of the engines whose places others are about to take.
-    pub(super) fn moving(&self) -> Vec<String> {
-        self.scaling.iter().filter_map(|s| s.from.clone()).collect()
-    }
-
     /// The migrations that are under way.
     pub(super) fn moves(&self) -> Vec<Move> {
         let each = self.scaling.iter().filter_map(|s| {

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 const EMPTY_FOR: Duration = Duration::from_secs(30);
 /// An engine without a session may serve all the same; after this time it is taken for gone.
 const LOST_FOR: Duration = Duration::from_secs(3600);
-/// How long an engine is told to cut connections: longer than any desired state takes to reach it.
+/// How long an engine is told to cut connections: longer than a desired state waits for one that reads
+/// ([`crate::engines::outbox`]).
 pub(super) const CUT_FOR: Duration = Duration::from_secs(60);
 /// What has become of an engine that was active.
 pub(super) const SCALED_IN: &str = "was scaled in";

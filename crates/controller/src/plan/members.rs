@@ -126,20 +126,18 @@ fn client_filter(lookup: &Lookup<'_>) -> Result<TableFilter, ApiError> {
 mod tests {
     use super::super::fixture::Fixture;
     use super::*;
+    use crate::engines::outbox::{Messages, Outbox};
+    use futures_util::StreamExt as _;
     use proto::v1::controller_message::Body;
-    use proto::v1::{ControllerMessage, FlowQuery, Hello};
-    use tokio::sync::mpsc;
+    use proto::v1::{FlowQuery, Hello};
 
     /// Reads what the engine is sent until it is asked, and tells two connections of three.
-    async fn answer(
-        fixture: &Fixture,
-        mut inbox: mpsc::Receiver<Result<ControllerMessage, tonic::Status>>,
-    ) -> FlowQuery {
+    async fn answer(fixture: &Fixture, mut inbox: Messages) -> FlowQuery {
         let flow = |client: &str| FlowRow {
             client: client.into(),
             ..FlowRow::default()
         };
-        while let Some(Ok(message)) = inbox.recv().await {
+        while let Some(Ok(message)) = inbox.next().await {
             if let Some(Body::FlowQuery(query)) = message.body {
                 let answer = FlowAnswer {
                     id: query.id,
@@ -163,9 +161,9 @@ mod tests {
         fixture
             .place(&fixture.vsvip, &[&fixture.engine, &second])
             .await;
-        let (sender, inbox) = mpsc::channel(64);
+        let (outbox, inbox) = Outbox::new();
         let hello = Hello::default();
-        fixture.registry.open(&fixture.engine, hello, sender);
+        fixture.registry.open(&fixture.engine, hello, outbox);
         let (snapshot, vs) = (fixture.snapshot(), fixture.uuid("virtualservice", "vs-1"));
         let observer = fixture.observer(&snapshot);
         let lookup = |name: &str| (name == "ip_addr").then(|| "192.0.2.7".to_owned());

@@ -120,14 +120,19 @@ impl Planner {
 
     /// Whether the new engine has the place, and why.
     fn how_ended(&self, vsvip: &str, from: &str, to: &str) -> (bool, String) {
-        let engines = self.assignment(vsvip).engines;
-        let has = |engine: &str| engines.iter().any(|e| e == engine);
+        let assignment = self.assignment(vsvip);
+        let has = |engine: &str| assignment.engines.iter().any(|e| e == engine);
         let (is_from, is_to) = (has(from), has(to));
+        let gives_up = assignment.moves().iter().any(|m| m.from == from);
         let (from, to) = (self.name(from), self.name(to));
         match (is_from, is_to) {
             (false, true) => (
                 true,
                 format!("{from} has it no more, and {to} has its place"),
+            ),
+            (true, false) if gives_up => (
+                false,
+                format!("{to} has it no more, and another engine is to have the place of {from}"),
             ),
             (true, false) => (
                 false,

@@ -181,7 +181,8 @@ impl Planner {
         let bad = |e: placement::PlanError| ApiError::bad_request(e.to_string());
         let from = placement::holder(engines, &situation.assigned, from).map_err(bad)?;
         let name = self.name(&from);
-        if self.assignment(vsvip).moving().contains(&from) {
+        let moves = self.assignment(vsvip).moves();
+        if moves.iter().any(|m| m.from == from) {
             let text =
                 format!("from_se_ref: the virtual service is being migrated from {name} already");
             return Err(ApiError::bad_request(text));

@@ -396,7 +396,7 @@ fn what_cannot_be_cleared_says_why() {
         (
             "/api/virtualservice/clear?uuids=virtualservice-1".to_owned(),
             json!({}),
-            "uuids: POST /api/virtualservice/clear has no such parameter, and nothing was done; it has dry_run, uuid, name, ",
+            "uuids: POST /api/virtualservice/clear has no such parameter, and nothing was done; it has dry_run, uuid, name",
         ),
         (
             "/api/virtualservice/clear".to_owned(),

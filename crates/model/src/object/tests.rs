@@ -17,6 +17,30 @@ fn errors(path: &str, value: Value) -> Vec<String> {
 }
 
 #[test]
+fn a_fitted_object_is_the_same_and_has_no_room_for_more() {
+    let mut text = String::with_capacity(100);
+    text.push('p');
+    let mut servers = Vec::with_capacity(100);
+    servers.push(json!({"port": 80, "ip": {"addr": "1.2.3.4", "type": "V4"}}));
+    let mut written = Object::new();
+    written.insert("name".into(), Value::String(text));
+    written.insert("servers".into(), Value::Array(servers));
+    let before = Value::Object(written.clone()).to_string();
+    let fitted = fitted(written);
+    assert_eq!(
+        Value::Object(fitted.clone()).to_string(),
+        before,
+        "in its order"
+    );
+    let Some((Value::String(name), Value::Array(servers))) =
+        fitted.get("name").zip(fitted.get("servers"))
+    else {
+        panic!("{fitted:?}");
+    };
+    assert_eq!((name.capacity(), servers.capacity()), (1, 1));
+}
+
+#[test]
 fn a_wrong_type_names_the_field_and_what_it_should_be() {
     let found = errors(
         "pool",

@@ -152,11 +152,15 @@ async fn a_drained_engine_whose_successor_is_lost_gives_its_place_to_another_one
     fixture.serves(&engines[0], OperState::Up);
     fixture.enable(&engines[0], "SE_STATE_DISABLED").await;
     assert_eq!(fixture.placed(), ["se-1", "se-2"]);
+    let ear = fixture.ear();
     fixture.goes(&engines[1]);
     fixture.sees(&engines[2], &engines[1], false);
     fixture.losses_in(60).await;
     assert_eq!(fixture.placed(), ["se-1", "se-3"]);
     fixture.moves_in(1).await;
+    let failed = "not moved: se-2 has it no more, and another engine is to have the place of se-1";
+    let heard = ear.heard();
+    assert!(heard.iter().any(|h| h == failed), "{heard:?}");
     fixture.serves(&engines[2], OperState::Up);
     fixture.moves_in(1).await;
     assert_eq!(fixture.placed(), ["se-3"]);
