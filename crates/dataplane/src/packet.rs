@@ -5,6 +5,7 @@
 use crate::filter;
 use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
 use std::io::{self, Read};
+use std::time::Instant;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -45,13 +46,21 @@ impl PacketSocket {
         Ok(Self(unsafe { AsyncFd::register(socket) }?))
     }
 
-    /// Waits for a frame, and gives its length; longer ones are cut to the buffer. Cancel-safe.
+    /// Waits for a frame, and gives its length and the time just before it was taken; longer ones are cut to the buffer. Cancel-safe.
     ///
     /// # Errors
     /// The interface went down, or is gone.
-    pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut read = |mut socket: &Socket| socket.read(buffer);
+    pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Instant)> {
+        let mut read = |socket: &Socket| take(socket, buffer);
         self.0.async_io(Interest::READABLE, |s| read(s)).await
+    }
+
+    /// The same of a frame that has come already.
+    ///
+    /// # Errors
+    /// `WouldBlock`: none has; and as above.
+    pub fn received(&self, buffer: &mut [u8]) -> io::Result<(usize, Instant)> {
+        take(self.0.get_ref(), buffer)
     }
 
     /// A frame, from its Ethernet header on.
@@ -61,6 +70,11 @@ impl PacketSocket {
     pub fn send(&self, frame: &[u8]) -> io::Result<()> {
         self.0.get_ref().send(frame).map(drop)
     }
+}
+
+fn take(mut socket: &Socket, buffer: &mut [u8]) -> io::Result<(usize, Instant)> {
+    let at = Instant::now();
+    Ok((socket.read(buffer)?, at))
 }
 
 fn address(ifindex: u32, frames: Frames) -> io::Result<SockAddr> {

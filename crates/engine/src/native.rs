@@ -50,6 +50,7 @@ pub(crate) async fn run(
         roles: BTreeMap::new(),
         natives: Vec::new(),
         ticked: Instant::now(),
+        speaks_since: BTreeMap::new(),
     };
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -97,6 +98,8 @@ struct Stage {
     natives: Vec<Native>,
     /// When it was looked at last who is to answer.
     ticked: Instant,
+    /// Since when we answer for those for which we do: what came before was the former primary's to answer. By uuid of the VsVip.
+    speaks_since: BTreeMap<String, Instant>,
 }
 
 impl Stage {
@@ -117,6 +120,8 @@ impl Stage {
         let natives = &self.natives;
         self.roles
             .retain(|uuid, _| natives.iter().any(|n| n.vsvip_uuid == *uuid));
+        let roles = &self.roles;
+        self.speaks_since.retain(|uuid, _| roles.contains_key(uuid));
         for native in natives {
             let role = self.roles.entry(native.vsvip_uuid.clone());
             role.or_insert_with(|| Role::new(now));
@@ -136,6 +141,7 @@ impl Stage {
 
     fn tick(&mut self, now: Instant) {
         self.ticked = now;
+        let mut unread = Vec::new();
         for native in &self.natives {
             let Some(role) = self.roles.get_mut(&native.vsvip_uuid) else {
                 continue;
@@ -150,10 +156,17 @@ impl Stage {
             };
             let acts = role.tick(now, &circle);
             tell(native, before, role.part());
+            if before != Part::Answering && role.answers() {
+                let each = native.vips.iter();
+                unread.extend(each.flat_map(|vip| self.links.unread(*vip)));
+                let uuid = native.vsvip_uuid.clone();
+                self.speaks_since.insert(uuid, Instant::now());
+            }
             for act in acts {
                 native.vips.iter().for_each(|vip| self.act(act, *vip));
             }
         }
+        unread.iter().for_each(|heard| self.take(heard));
     }
 
     fn act(&self, act: Act, vip: IpAddr) {
@@ -173,23 +186,35 @@ impl Stage {
         if now - self.ticked > TICK {
             self.tick(now);
         }
+        self.take(heard);
+    }
+
+    fn take(&mut self, heard: &Heard) {
         for said in &heard.said {
             match *said {
-                Said::WhoHas { target, mac, ip } => self.answer(heard.ifindex, target, (mac, ip)),
+                Said::WhoHas { target, mac, ip } if self.answers(target, heard.at) => {
+                    self.answer(heard.ifindex, target, (mac, ip));
+                }
+                Said::WhoHas { .. } => {}
                 Said::Has { address, mac } => self.claim(heard.ifindex, address, mac),
             }
         }
     }
 
-    fn role_of(&mut self, vip: IpAddr) -> Option<&mut Role> {
-        let native = self.natives.iter().find(|n| n.vips.contains(&vip))?;
-        self.roles.get_mut(&native.vsvip_uuid)
+    fn native_of(&self, vip: IpAddr) -> Option<&Native> {
+        self.natives.iter().find(|n| n.vips.contains(&vip))
     }
 
-    fn answer(&mut self, ifindex: u32, vip: IpAddr, (mac, ip): (Mac, IpAddr)) {
-        let answers = self.role_of(vip).is_some_and(|role| role.answers());
-        let link = self.links.of_stranger(vip, (ifindex, mac));
-        if let Some(link) = link.filter(|_| answers) {
+    /// We answer for the VIP, and did when the question was read.
+    fn answers(&self, vip: IpAddr, read: Instant) -> bool {
+        let uuid = self.native_of(vip).map(|n| &n.vsvip_uuid);
+        let role = uuid.and_then(|uuid| self.roles.get(uuid));
+        let since = uuid.and_then(|uuid| self.speaks_since.get(uuid));
+        role.is_some_and(Role::answers) && since.is_some_and(|since| read >= *since)
+    }
+
+    fn answer(&self, ifindex: u32, vip: IpAddr, (mac, ip): (Mac, IpAddr)) {
+        if let Some(link) = self.links.of_stranger(vip, (ifindex, mac)) {
             link.send(vip, &neighbour::answer(vip, link.mac, mac, ip));
         }
     }
@@ -197,7 +222,8 @@ impl Stage {
     /// Somebody says that he has it.
     fn claim(&mut self, ifindex: u32, vip: IpAddr, mac: Mac) {
         if self.links.of_stranger(vip, (ifindex, mac)).is_some()
-            && let Some(role) = self.role_of(vip)
+            && let Some(uuid) = self.native_of(vip).map(|n| n.vsvip_uuid.clone())
+            && let Some(role) = self.roles.get_mut(&uuid)
         {
             role.on_claim();
         }
@@ -217,5 +243,38 @@ fn tell(native: &Native, before: Part, now: Part) {
         (_, Part::Answering) => tracing::info!(vsvip, vips, part, "we answer for the VIP now"),
         (Part::Answering, _) => tracing::info!(vsvip, vips, part, "we answer for the VIP no more"),
         _ => tracing::debug!(vsvip, vips, part, "part in native scaling"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_that_was_read_before_we_answered_was_the_former_primarys() {
+        let (vip, began) = (IpAddr::from([10, 0, 0, 9]), Instant::now());
+        let at = |ms| began + Duration::from_millis(ms);
+        let circle = Circle {
+            fit: true,
+            ..Circle::default()
+        };
+        let mut role = Role::new(began);
+        for ms in (0..600).step_by(50) {
+            role.tick(at(ms), &circle);
+        }
+        assert!(role.answers());
+        let mut stage = Stage {
+            links: Links::new(mpsc::channel(1).0),
+            roles: BTreeMap::from([("vsvip-1".to_owned(), role)]),
+            natives: vec![Native::of("vsvip-1", vip, circle)],
+            ticked: began,
+            speaks_since: BTreeMap::from([("vsvip-1".to_owned(), at(500))]),
+        };
+        assert!(!stage.answers(vip, at(499)));
+        assert!(stage.answers(vip, at(500)));
+        assert!(!stage.answers(IpAddr::from([10, 0, 0, 8]), at(500)));
+        stage.natives.clear();
+        stage.follow(at(600));
+        assert!(stage.speaks_since.is_empty());
     }
 }

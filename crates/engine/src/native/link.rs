@@ -16,6 +16,9 @@ use tokio::sync::mpsc;
 /// Longer than any frame that is read: Ethernet, IPv6, and a solicitation with some options.
 const FRAME_MAX: usize = 256;
 
+/// Frames that are read at once at most.
+const UNREAD_MAX: usize = 256;
+
 /// After a socket could not be opened.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -23,6 +26,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Heard {
     pub ifindex: u32,
+    /// When it was read.
+    pub at: Instant,
     pub said: Vec<Said>,
 }
 
@@ -66,6 +71,22 @@ impl Link {
     }
 }
 
+impl Link {
+    /// What has come for VIPs of this family and was not read yet.
+    fn unread(&self, is_ipv4: bool) -> Vec<Heard> {
+        let Some(open) = self.sockets.get(&is_ipv4) else {
+            return Vec::new();
+        };
+        let mut buffer = [0; FRAME_MAX];
+        let next = || {
+            let (len, at) = open.socket.received(&mut buffer).ok()?;
+            let (ifindex, said) = (self.ifindex, neighbour::read(&buffer[..len]));
+            Some(Heard { ifindex, at, said })
+        };
+        std::iter::from_fn(next).take(UNREAD_MAX).collect()
+    }
+}
+
 /// By VIP: the indices of its links.
 type Places = BTreeMap<IpAddr, Vec<usize>>;
 
@@ -102,6 +123,12 @@ impl Links {
         let is_ours = self.of(vip).any(|link| link.mac == mac);
         let mut links = self.of(vip).filter(|_| !is_ours);
         links.find(|link| link.ifindex == ifindex)
+    }
+
+    /// What has come on the VIP's links and was not read yet.
+    pub fn unread(&self, vip: IpAddr) -> Vec<Heard> {
+        let links = self.of(vip);
+        links.flat_map(|link| link.unread(vip.is_ipv4())).collect()
     }
 
     /// There is a socket for it.
@@ -248,12 +275,12 @@ const RETRY: Duration = Duration::from_millis(100);
 async fn read(ifindex: u32, socket: Arc<PacketSocket>, heard: mpsc::Sender<Heard>) {
     let mut buffer = [0; FRAME_MAX];
     loop {
-        let Ok(len) = socket.receive(&mut buffer).await else {
+        let Ok((len, at)) = socket.receive(&mut buffer).await else {
             tokio::time::sleep(RETRY).await;
             continue;
         };
         let said = neighbour::read(&buffer[..len]);
-        if !said.is_empty() && heard.send(Heard { ifindex, said }).await.is_err() {
+        if !said.is_empty() && heard.send(Heard { ifindex, at, said }).await.is_err() {
             return;
         }
     }

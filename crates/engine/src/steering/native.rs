@@ -33,6 +33,23 @@ pub(crate) struct Native {
     answers_by_primary: bool,
 }
 
+#[cfg(test)]
+impl Native {
+    /// With one address, and alone.
+    pub(crate) fn of(vsvip_uuid: &str, vip: IpAddr, circle: Circle) -> Self {
+        Self {
+            vsvip_uuid: vsvip_uuid.to_owned(),
+            vips: vec![vip],
+            circle,
+            members: BTreeMap::new(),
+            on_all_interfaces: false,
+            nets: Vec::new(),
+            distribution: None,
+            answers_by_primary: false,
+        }
+    }
+}
+
 /// Of the desired state; nobody is there yet.
 pub(super) fn natives(desired: &DesiredState, interfaces: &[Interface]) -> Vec<Native> {
     let groups = desired.groups.iter();

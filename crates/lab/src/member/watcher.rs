@@ -157,7 +157,7 @@ async fn watch(args: &Args, mac: Mac, socket: &PacketSocket, shared: &Shared) {
                 let _ = socket.send(&question);
             }
             read = socket.receive(&mut buffer) => {
-                let Ok(len) = read else { continue };
+                let Ok((len, _)) = read else { continue };
                 for said in answers(&buffer[..len], mac) {
                     if let Said::Has { address, mac } = said && address == args.vip {
                         lock(shared).answered(mac, Instant::now());
