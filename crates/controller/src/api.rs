@@ -14,7 +14,6 @@ mod events;
 mod flowstream;
 mod history;
 mod inventory;
-mod known;
 mod metrics;
 mod openapi;
 mod operation;
@@ -32,6 +31,7 @@ pub mod singleton;
 mod stream;
 pub mod tls;
 mod transfer;
+mod unknown_parameters;
 mod users;
 mod usertoken;
 
@@ -181,7 +181,7 @@ async fn answer(
         let context = Context::new(app, peer, parts, ticket.clone(), access)?;
         operation.check(app, &context, found)?;
         operation.check_dry_run(&context)?;
-        known::check(operation, &context)?;
+        unknown_parameters::check(operation, &context)?;
         if context.author.confirm_within_s.is_some() && operation.audit != Audit::Change {
             let header = crate::objects::CONFIRM_WITHIN;
             let text = format!(

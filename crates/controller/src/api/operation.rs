@@ -92,7 +92,7 @@ pub(super) struct Operation {
     pub audit: Audit,
     /// It can say what it would do (`dry_run`).
     pub plans: bool,
-    /// It refuses parameters of the query that it does not have (`known`).
+    /// It refuses parameters of the query that it does not have (`unknown_parameters`).
     pub is_exact: bool,
     handler: Handler,
 }

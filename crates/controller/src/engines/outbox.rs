@@ -13,7 +13,7 @@ use tonic::Status;
 /// Messages that wait for an engine at most.
 const WAITING_MAX: usize = 16;
 /// A desired state waits for so long at most, whether newer ones have taken its place or not.
-pub(crate) const STATE_WAITS_MAX: Duration = Duration::from_secs(30);
+const STATE_WAITS_MAX: Duration = Duration::from_secs(30);
 
 enum Waiting {
     /// The newest desired state of the moment in which it is its turn.
